@@ -1,0 +1,180 @@
+"""The registry: a plug-in is a frozen dataclass, its kind is its base class, its name is text that can stand for it.
+
+Ordinary imports are the main registry (a recipe imports the head it wants). The name table below serves only where
+text must become a type: `config.json`, `--swap head=max_pool`, sweep axes, `python -m ladd_dist.plugins`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.metadata
+import inspect
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, TypeVar
+
+ENTRY_POINT_GROUP = "ladd_dist.plugins"
+RESERVED_FIELDS = frozenset({"name", "kind", "plugin"})
+
+
+class PluginError(ValueError):
+    """A plug-in cannot be registered, found or loaded; the message says what would have worked."""
+
+
+class Plugin:
+    """Base of every kind. A kind sets `kind`; `register` sets `name`.
+
+    Instances are frozen dataclasses: they hold settings only, compare by value and cost nothing to make. What only a
+    run knows (channels, devices, folders) arrives later as arguments of `build` or of the call.
+    """
+
+    kind: ClassVar[str] = ""
+    name: ClassVar[str] = ""
+
+
+P = TypeVar("P", bound=type[Plugin])
+
+_tables: dict[str, dict[str, type[Plugin]]] = {}
+_broken_entry_points: dict[str, str] = {}
+_entry_points_loaded = False
+
+
+def register(name: str) -> Callable[[P], P]:
+    """Class decorator: enter a frozen dataclass into the table of its kind under `name` (snake_case).
+
+    Raises:
+        PluginError: not a frozen dataclass, no kind, a bad or taken name, a reserved field name.
+    """
+
+    def enter(cls: P) -> P:
+        where = f"plug-in {name!r} ({cls.__module__}.{cls.__qualname__})"
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+            raise PluginError(f"{where}: the name must be snake_case, like 'spectral_norm'")
+        if not issubclass(cls, Plugin) or not cls.kind:
+            raise PluginError(f"{where}: derive it from the base class of a kind, like ladd_dist.heads.Head")
+        if not (dataclasses.is_dataclass(cls) and cls.__dataclass_params__.frozen):  # type: ignore[attr-defined]
+            raise PluginError(f"{where}: put @dataclass(frozen=True) under @register({name!r})")
+        reserved = RESERVED_FIELDS & {field.name for field in dataclasses.fields(cls)}
+        if reserved:
+            raise PluginError(f"{where}: field name {sorted(reserved)[0]!r} is reserved, call it something else")
+        table = _tables.setdefault(cls.kind, {})
+        known = table.get(name)
+        if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise PluginError(
+                f"{where}: the {cls.kind} name {name!r} is taken by {known.__module__}.{known.__qualname__}; "
+                "choose another name"
+            )
+        cls.name = name
+        table[name] = cls
+        return cls
+
+    return enter
+
+
+def load_modules(modules: Iterable[str]) -> None:
+    """Import plug-in modules by name, so that what they register can be found.
+
+    Raises:
+        PluginError: a module is missing or fails while it is imported.
+    """
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except Exception as error:
+            raise PluginError(
+                f"plug-in module {module!r} cannot be imported ({type(error).__name__}: {error}); "
+                "check --plugins, or install the package that holds it"
+            ) from error
+
+
+def load_entry_points() -> None:
+    """Load third-party plug-ins (entry points of group `ladd_dist.plugins`); a broken one never stops the others."""
+    global _entry_points_loaded
+    if _entry_points_loaded:
+        return
+    _entry_points_loaded = True
+    for entry_point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
+        try:
+            entry_point.load()
+        except Exception as error:  # reported by `lookup` when somebody asks for that name
+            _broken_entry_points[entry_point.name] = f"{entry_point.value}: {type(error).__name__}: {error}"
+
+
+def broken_entry_points() -> dict[str, str]:
+    """Entry points that failed to load: name -> reason."""
+    return dict(_broken_entry_points)
+
+
+def lookup(kind: str, name: str) -> type[Plugin]:
+    """The plug-in class of this kind and name; entry points are loaded only when the name is not known yet.
+
+    Raises:
+        PluginError: no such kind or name (the message lists the valid ones), or its package is broken.
+    """
+    if name not in _tables.get(kind, {}):
+        load_entry_points()
+    if name in _tables.get(kind, {}):
+        return _tables[kind][name]
+    if name in _broken_entry_points:
+        raise PluginError(f"the package that offers {kind} {name!r} is broken: {_broken_entry_points[name]}")
+    if kind not in _tables:
+        raise PluginError(f"unknown kind {kind!r}; kinds: {', '.join(sorted(_tables))}")
+    broken = f"; entry points that failed to load: {', '.join(_broken_entry_points)}" if _broken_entry_points else ""
+    raise PluginError(f"unknown {kind} {name!r}; valid: {', '.join(sorted(_tables[kind]))}{broken}")
+
+
+def create(kind: str, name: str) -> Plugin:
+    """The plug-in with its default fields.
+
+    Raises:
+        PluginError: unknown, or it has a field without default.
+    """
+    cls = lookup(kind, name)
+    missing = [
+        field.name
+        for field in dataclasses.fields(cls)  # type: ignore[arg-type]
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise PluginError(f"{kind} {name!r} has no default for {', '.join(missing)}: set it in a recipe")
+    return cls()
+
+
+def registered() -> dict[str, dict[str, type[Plugin]]]:
+    """Every kind's table, sorted by kind and name (a copy)."""
+    return {kind: dict(sorted(table.items())) for kind, table in sorted(_tables.items())}
+
+
+def origin(cls: type[Plugin]) -> str:
+    """Where a plug-in comes from: `core`, a top-level package such as `plugins/`, or `package X` if it was installed."""
+    top = cls.__module__.split(".")[0]
+    own = __name__.split(".")[0]
+    if top == own:
+        return "core"
+    distributions = importlib.metadata.packages_distributions().get(top, [])
+    if not distributions or own in distributions:
+        return f"{top}/"
+    return f"package {distributions[0]}"
+
+
+def summary(cls: type[Plugin]) -> str:
+    """First line of the docstring (dataclasses invent one when it is missing: that one does not count)."""
+    doc = cls.__dict__.get("__doc__") or ""
+    return "" if doc.startswith(f"{cls.__name__}(") else inspect.cleandoc(doc).split("\n")[0]
+
+
+def describe(cls: type[Plugin]) -> dict[str, Any]:
+    """Name, kind, doc, origin and fields of a plug-in, as `plugins --json` prints them."""
+    from ladd_dist.core.serialize import to_data
+
+    fields = {}
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+        if field.default is not dataclasses.MISSING:
+            default = to_data(field.default)
+        elif field.default_factory is not dataclasses.MISSING:
+            default = to_data(field.default_factory())
+        else:
+            default = None
+        fields[field.name] = {"type": str(field.type), "default": default}
+    return {"name": cls.name, "kind": cls.kind, "doc": summary(cls), "origin": origin(cls), "fields": fields}

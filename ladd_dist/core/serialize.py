@@ -1,0 +1,131 @@
+"""Recipes to JSON and back, type checks, and signatures. Data only: nothing read here can run code."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from typing import Any, TypeVar, Union, get_args, get_origin
+
+from ladd_dist.core.plugin import Plugin, lookup
+
+T = TypeVar("T")
+
+
+class RecipeError(ValueError):
+    """A recipe or a part of one is wrong; the message gives the field's path and what would have worked."""
+
+
+def to_data(value: Any) -> Any:
+    """A dataclass tree as JSON data. A plug-in becomes `{"plugin": name, ...fields}`.
+
+    Raises:
+        RecipeError: a value that JSON cannot hold.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: to_data(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {"plugin": value.name, **fields} if isinstance(value, Plugin) else fields
+    if isinstance(value, tuple):
+        return [to_data(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise RecipeError(f"a recipe holds dataclasses, tuples, numbers and text, not {type(value).__name__}: {value!r}")
+
+
+def from_data(annotation: Any, data: Any, where: str = "recipe") -> Any:
+    """The inverse of `to_data`, guided by the annotation; every value is checked.
+
+    Raises:
+        RecipeError: wrong type, missing or unknown field. PluginError: unknown plug-in name.
+    """
+    if isinstance(annotation, type) and issubclass(annotation, Plugin):
+        if not isinstance(data, dict) or not isinstance(data.get("plugin"), str):
+            raise RecipeError(f"{where}: expected {{'plugin': NAME, ...}}, got {data!r}")
+        cls = lookup(annotation.kind, data["plugin"])
+        return _build(cls, {key: item for key, item in data.items() if key != "plugin"}, where)
+    if dataclasses.is_dataclass(annotation) and isinstance(annotation, type):
+        if not isinstance(data, dict):
+            raise RecipeError(f"{where}: expected an object with the fields of {annotation.__name__}, got {data!r}")
+        return _build(annotation, data, where)
+    if get_origin(annotation) is tuple:
+        if not isinstance(data, list | tuple):
+            raise RecipeError(f"{where}: expected a list, got {data!r}")
+        items = _item_types(annotation, len(data), where)
+        return tuple(
+            from_data(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(zip(items, data, strict=True))
+        )
+    if annotation is float and type(data) is int:
+        data = float(data)
+    check(annotation, data, where)
+    return data
+
+
+def _build(cls: type[T], data: dict[str, Any], where: str) -> T:
+    known = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    unknown = sorted(set(data) - known)
+    if unknown:
+        raise RecipeError(f"{where}: {cls.__name__} has no field {unknown[0]!r}; fields: {', '.join(sorted(known))}")
+    hints = typing.get_type_hints(cls)
+    values = {key: from_data(hints[key], item, f"{where}.{key}") for key, item in data.items()}
+    try:
+        return cls(**values)
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"{where}: {error}") from error
+
+
+def _item_types(annotation: Any, length: int, where: str) -> list[Any]:
+    args = get_args(annotation)
+    if len(args) == 2 and args[1] is Ellipsis:
+        return [args[0]] * length
+    if len(args) != length:
+        raise RecipeError(f"{where}: expected {len(args)} values, got {length}")
+    return list(args)
+
+
+def check(annotation: Any, value: Any, where: str = "recipe") -> None:
+    """Check a value against its annotation, all the way down. An int passes for a float, a bool for nothing else.
+
+    Raises:
+        RecipeError: with the path of the first field that is wrong.
+    """
+    origin = get_origin(annotation)
+    if annotation is Any:
+        return
+    if origin is typing.Literal:
+        if value not in get_args(annotation):
+            raise RecipeError(f"{where}: expected one of {', '.join(map(repr, get_args(annotation)))}, got {value!r}")
+    elif origin in (Union, types.UnionType):
+        for option in get_args(annotation):
+            try:
+                return check(option, value, where)
+            except RecipeError:
+                continue
+        raise RecipeError(f"{where}: expected {annotation}, got {value!r}")
+    elif origin is tuple:
+        if not isinstance(value, tuple):
+            raise RecipeError(f"{where}: expected a tuple, got {type(value).__name__} {value!r}")
+        for i, (kind, item) in enumerate(zip(_item_types(annotation, len(value), where), value, strict=True)):
+            check(kind, item, f"{where}[{i}]")
+    elif isinstance(annotation, type):
+        accepted = (int, float) if annotation is float else annotation
+        if not isinstance(value, accepted) or (isinstance(value, bool) and annotation is not bool):
+            raise RecipeError(f"{where}: expected {_type_name(annotation)}, got {type(value).__name__} {value!r}")
+        if dataclasses.is_dataclass(value):
+            hints = typing.get_type_hints(type(value))
+            for field in dataclasses.fields(value):
+                check(hints[field.name], getattr(value, field.name), f"{where}.{field.name}")
+    else:
+        raise RecipeError(f"{where}: the annotation {annotation!r} is not supported in recipes")
+
+
+def _type_name(annotation: type) -> str:
+    return f"a {annotation.kind} plug-in" if issubclass(annotation, Plugin) else annotation.__name__
+
+
+def signature(*parts: Any) -> str:
+    """Ten hexadecimal digits that identify the parts (dataclasses or JSON data): equal content, equal signature."""
+    data = [to_data(part) if dataclasses.is_dataclass(part) else part for part in parts]
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:10]

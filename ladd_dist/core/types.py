@@ -1,0 +1,78 @@
+"""Shared types and the one legend of shapes.
+
+B batch; C,H,W image channels, height, width; c,h,w the same of a feature map; E embedding; K logits of one head per
+sample; L stored noise levels. Tensors are float32 unless said otherwise; images are in [-1, 1]; noise levels sigma, tau
+are in the units of x0 (Karras et al. 2022, arXiv 2206.00364).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """What a network sees: channels, square size in pixels, number of classes."""
+
+    channels: int
+    size: int
+    num_classes: int
+
+
+class Batch(NamedTuple):
+    """One training batch of the teacher's samples."""
+
+    x0: Tensor  # [B,C,H,W] the teacher's sample
+    cond: Tensor  # [B] int64 class ids
+    noise: Tensor  # [B,C,H,W] unit-variance noise from which the teacher made x0
+    path: Tensor | None  # [B,L,C,H,W] the teacher's own states at the stored levels
+    path_levels: tuple[float, ...]  # the L levels of `path`, descending
+
+
+class TapSpec(NamedTuple):
+    """Shape of a tap's feature map: `channels` c, and `stride`: h = H / stride."""
+
+    channels: int
+    stride: int
+
+
+class NetOutput(NamedTuple):
+    """What a denoiser returns: `denoised` is None when it was not asked for."""
+
+    denoised: Tensor | None  # [B,C,H,W]
+    features: dict[str, Tensor]  # tap name -> [B,c,h,w]
+    cond_vec: Tensor  # [B,E] embedding of noise level and condition
+
+
+class Denoiser(nn.Module):
+    """Base of every network: D(x; sigma, cond) with named taps. `taps` maps tap names to shapes, in order of execution."""
+
+    image: ImageSpec
+    cond_dim: int
+    taps: Mapping[str, TapSpec]
+
+    def forward(
+        self, x: Tensor, sigma: Tensor, cond: Tensor, *, taps: tuple[str, ...] = (), denoise: bool = True
+    ) -> NetOutput:
+        """Denoise x [B,C,H,W] at levels sigma [B] for classes cond [B] (`num_classes` means "no class").
+
+        With `denoise=False` it returns at the last asked tap, without computing the rest.
+
+        Raises:
+            KeyError: an unknown tap; the message lists the catalog.
+        """
+        raise NotImplementedError
+
+
+DenoiseFn = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(x [B,C,H,W], sigma [B], cond [B]) -> denoised [B,C,H,W]."""
+
+
+def memory_format(device: torch.device) -> torch.memory_format:
+    """channels_last everywhere: it doubles plain convolutions on CPU and is what tensor cores want."""
+    return torch.channels_last

@@ -1,0 +1,31 @@
+"""Kinds `adversarial` and `distance`: the two losses of LADD."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ladd_dist.core.plugin import Plugin
+
+
+class Adversarial(Plugin):
+    """The game between heads and student, on the logits of ONE head; the engine averages over heads."""
+
+    kind = "adversarial"
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Loss of one head on logits real, fake [B,K]: a scalar, averaged over logits after the non-linearity."""
+        raise NotImplementedError
+
+    def generator(self, fake: Tensor, real: Tensor) -> Tensor:
+        """Loss of the student on logits fake [B,K] (real [B,K] is a constant, for relativistic losses): a scalar."""
+        raise NotImplementedError
+
+
+class Distance(Plugin):
+    """How far the student's sample is from the teacher's."""
+
+    kind = "distance"
+
+    def __call__(self, sample: Tensor, target: Tensor, sigma: Tensor) -> Tensor:
+        """Scalar distance of sample and target [B,C,H,W], weighted by w(sigma) for sigma [B]."""
+        raise NotImplementedError

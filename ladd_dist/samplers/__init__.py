@@ -1,0 +1,28 @@
+"""Kind `sampler`: many-step samplers of the teacher."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ladd_dist.core.plugin import Plugin
+from ladd_dist.core.types import DenoiseFn
+
+
+class Sampler(Plugin):
+    """Turns noise into samples with many calls of a denoiser."""
+
+    kind = "sampler"
+
+    def levels(self) -> tuple[float, ...]:
+        """The descending levels of the steps, without the final 0."""
+        raise NotImplementedError
+
+    def num_calls(self) -> int:
+        """Calls of the denoiser for one sample."""
+        raise NotImplementedError
+
+    def __call__(
+        self, denoise: DenoiseFn, noise: Tensor, cond: Tensor, *, record: tuple[float, ...] = ()
+    ) -> tuple[Tensor, Tensor]:
+        """Samples [B,C,H,W] from unit noise [B,C,H,W] and classes [B], and the states [B,L,C,H,W] at levels `record`."""
+        raise NotImplementedError

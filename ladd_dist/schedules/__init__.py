@@ -1,0 +1,15 @@
+"""Kind `schedule`: a number that depends on the step (loss weights, learning-rate factors)."""
+
+from __future__ import annotations
+
+from ladd_dist.core.plugin import Plugin
+
+
+class Schedule(Plugin):
+    """A weight as a function of the step."""
+
+    kind = "schedule"
+
+    def __call__(self, step: int) -> float:
+        """The value at `step` = student updates done so far (0 at the first one); finite."""
+        raise NotImplementedError
