@@ -13,22 +13,32 @@ from ladd_dist.core.plugin import Plugin, lookup
 
 T = TypeVar("T")
 
+NEUTRAL = {"neutral": True}
+"""Field metadata: this field changes where or how often, never what is computed; signatures leave it out."""
+
 
 class RecipeError(ValueError):
     """A recipe or a part of one is wrong; the message gives the field's path and what would have worked."""
 
 
-def to_data(value: Any) -> Any:
+def to_data(value: Any, *, neutral: bool = True) -> Any:
     """A dataclass tree as JSON data. A plug-in becomes `{"plugin": name, ...fields}`.
+
+    Args:
+        neutral: whether to keep fields marked `NEUTRAL`.
 
     Raises:
         RecipeError: a value that JSON cannot hold.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: to_data(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        fields = {
+            field.name: to_data(getattr(value, field.name), neutral=neutral)
+            for field in dataclasses.fields(value)
+            if neutral or not field.metadata.get("neutral")
+        }
         return {"plugin": value.name, **fields} if isinstance(value, Plugin) else fields
     if isinstance(value, tuple):
-        return [to_data(item) for item in value]
+        return [to_data(item, neutral=neutral) for item in value]
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise RecipeError(f"a recipe holds dataclasses, tuples, numbers and text, not {type(value).__name__}: {value!r}")
@@ -125,7 +135,7 @@ def _type_name(annotation: type) -> str:
 
 
 def signature(*parts: Any) -> str:
-    """Ten hexadecimal digits that identify the parts (dataclasses or JSON data): equal content, equal signature."""
-    data = [to_data(part) if dataclasses.is_dataclass(part) else part for part in parts]
+    """Ten hexadecimal digits that identify the parts (dataclasses or JSON data), `NEUTRAL` fields aside."""
+    data = [to_data(part, neutral=False) if dataclasses.is_dataclass(part) else part for part in parts]
     text = json.dumps(data, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:10]

@@ -29,7 +29,7 @@ class Batch(NamedTuple):
 
     x0: Tensor  # [B,C,H,W] the teacher's sample
     cond: Tensor  # [B] int64 class ids
-    noise: Tensor  # [B,C,H,W] unit-variance noise from which the teacher made x0
+    noise: Tensor | None  # [B,C,H,W] unit-variance noise from which the teacher made x0, if it is known
     path: Tensor | None  # [B,L,C,H,W] the teacher's own states at the stored levels
     path_levels: tuple[float, ...]  # the L levels of `path`, descending
 
@@ -72,7 +72,3 @@ class Denoiser(nn.Module):
 DenoiseFn = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(x [B,C,H,W], sigma [B], cond [B]) -> denoised [B,C,H,W]."""
 
-
-def memory_format(device: torch.device) -> torch.memory_format:
-    """channels_last everywhere: it doubles plain convolutions on CPU and is what tensor cores want."""
-    return torch.channels_last

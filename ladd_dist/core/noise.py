@@ -1,0 +1,125 @@
+"""Noise levels, preconditioning and sampling steps of EDM (Karras et al. 2022, arXiv 2206.00364)."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ladd_dist.core.types import DenoiseFn
+
+SIGMA_DATA = 0.5
+Precondition = Literal["edm", "ddpm"]
+
+
+class Coefficients(NamedTuple):
+    """D(x; sigma) = skip x + out F(in_ x; noise), each [B]."""
+
+    skip: Tensor
+    out: Tensor
+    in_: Tensor
+    noise: Tensor
+
+
+def karras_levels(num_steps: int, *, sigma_min: float, sigma_max: float, rho: float) -> tuple[float, ...]:
+    """Descending levels sigma_0 = sigma_max .. sigma_{N-1} = sigma_min (eq. 5), without the final 0; float64.
+
+    Raises:
+        ValueError: fewer than one step, or levels that do not descend.
+    """
+    if num_steps < 1:
+        raise ValueError(f"num_steps must be at least 1, got {num_steps}")
+    if not 0 < sigma_min < sigma_max:
+        raise ValueError(f"need 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
+    if num_steps == 1:
+        return (float(sigma_max),)
+    high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
+    inner = tuple((high + i / (num_steps - 1) * (low - high)) ** rho for i in range(1, num_steps - 1))
+    return (float(sigma_max), *inner, float(sigma_min))
+
+
+def precondition(sigma: Tensor, kind: Precondition, sigma_data: float = SIGMA_DATA) -> Coefficients:
+    """Coefficients of the denoiser for levels sigma [B] > 0.
+
+    `edm`: table 1 of Karras et al. `ddpm`: epsilon-prediction as a denoiser, D = x - sigma F(c_in x; c_noise).
+    """
+    total = torch.sqrt(sigma**2 + sigma_data**2)
+    if kind == "edm":
+        skip, out = sigma_data**2 / total**2, sigma * sigma_data / total
+    else:
+        skip, out = torch.ones_like(sigma), -sigma
+    return Coefficients(skip, out, 1 / total, torch.log(sigma) / 4)
+
+
+def edm_loss_weight(sigma: Tensor, sigma_data: float = SIGMA_DATA) -> Tensor:
+    """Weight [B] of ||D - x0||^2 in teacher training: (sigma^2 + sd^2) / (sigma sd)^2."""
+    return (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
+
+
+def guided(denoise: DenoiseFn, scale: float, null_class: int) -> DenoiseFn:
+    """Classifier-free guidance D_w = D_uncond + w (D_cond - D_uncond), both halves in one batched call.
+
+    (Ho and Salimans 2022, arXiv 2207.12598.) At scale 1 the unconditional half would cancel, so it is not computed.
+    """
+    if scale == 1.0:
+        return denoise
+
+    def both(x: Tensor, sigma: Tensor, cond: Tensor) -> Tensor:
+        null = torch.full_like(cond, null_class)
+        conditional, unconditional = denoise(
+            torch.cat([x, x]), torch.cat([sigma, sigma]), torch.cat([cond, null])
+        ).chunk(2)
+        return unconditional + scale * (conditional - unconditional)
+
+    return both
+
+
+def few_step_sample(
+    denoise: DenoiseFn,
+    noise: Tensor,
+    cond: Tensor,
+    levels: tuple[float, ...],
+    rule: Literal["sde", "ode"],
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Samples [B,C,H,W] in `len(levels)` calls from unit noise [B,C,H,W].
+
+    `sde`: x' = x0^ + sigma' n with new noise n each step (matches students trained on fresh noise).
+    `ode`: x' = x0^ + sigma'/sigma (x - x0^), the noise keeps its direction (stored and path coupling; also Euler's
+    method for the probability-flow ODE). Mixing them loses quality silently.
+
+    Args:
+        generator: source of the new noise, needed by `sde` when there is more than one level.
+    """
+    x = noise * levels[0]
+    for i, level in enumerate(levels):
+        sigma = torch.full((len(x),), level, device=x.device, dtype=x.dtype)
+        x0 = denoise(x, sigma, cond)
+        if i + 1 == len(levels):
+            return x0
+        if rule == "sde":
+            if generator is None:
+                raise ValueError("the sde rule re-noises between steps and needs a generator")
+            new = torch.randn(x.shape, generator=generator, device=generator.device, dtype=x.dtype).to(x.device)
+            x = x0 + levels[i + 1] * new
+        else:
+            x = x0 + levels[i + 1] / level * (x - x0)
+    raise ValueError("a sampler needs at least one level")
+
+
+def ode_step(x: Tensor, x0: Tensor, sigma: float, sigma_next: float) -> Tensor:
+    """Euler step of dx/dsigma = (x - x0) / sigma from sigma to sigma_next (algorithm 1, line 5)."""
+    return x + (sigma_next - sigma) * (x - x0) / sigma
+
+
+def log_normal(num: int, mean: float, std: float, generator: torch.Generator) -> Tensor:
+    """Levels [num] with ln sigma ~ N(mean, std^2), on the generator's device."""
+    return torch.exp(mean + std * torch.randn(num, generator=generator, device=generator.device))
+
+
+def is_descending(levels: tuple[float, ...]) -> bool:
+    """Whether levels descend strictly and stay above 0."""
+    positive = all(level > 0 and math.isfinite(level) for level in levels)
+    return positive and all(a > b for a, b in zip(levels, levels[1:], strict=False))

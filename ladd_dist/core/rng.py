@@ -1,0 +1,40 @@
+"""Randomness from (seed, step, purpose): the same numbers after a resume, whatever was drawn in between."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+_MASK = (1 << 63) - 1
+
+
+def derive_seed(*parts: int | str) -> int:
+    """A 63-bit seed from a sequence of integers and words; different sequences give unrelated seeds."""
+    text = "/".join(map(str, parts))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") & _MASK
+
+
+def generator(*parts: int | str, device: torch.device | str = "cpu") -> torch.Generator:
+    """A fresh generator seeded from the parts."""
+    return torch.Generator(device=device).manual_seed(derive_seed(*parts))
+
+
+def sample_noise(seed: int, indices: range, shape: tuple[int, ...]) -> Tensor:
+    """Unit noise [len(indices), *shape] on the CPU; each row depends on (seed, its index) alone.
+
+    Used where a sample must be the same whatever batch or process computes it (shards, held-out noise).
+    """
+    rows = [torch.randn(shape, generator=generator("noise", seed, index)) for index in indices]
+    return torch.stack(rows) if rows else torch.empty((0, *shape))
+
+
+def sample_classes(seed: int, indices: range, num_classes: int) -> Tensor:
+    """Class ids [len(indices)] int64; balanced over every run of `num_classes` indices, in an order that (seed) fixes."""
+    ids = []
+    for index in indices:
+        block, place = divmod(index, num_classes)
+        order = torch.randperm(num_classes, generator=generator("classes", seed, block))
+        ids.append(int(order[place]))
+    return torch.tensor(ids, dtype=torch.int64)

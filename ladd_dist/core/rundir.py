@@ -1,0 +1,119 @@
+"""Every path of a run, and writing that is whole or absent."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+class RunDir:
+    """The folder of one run: `runs/<name>-<signature>`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.json"
+        self.metrics = path / "metrics.jsonl"
+        self.eval = path / "eval.json"
+        self.report = path / "report.html"
+        self.timings = path / "timings.json"
+        self.samples = path / "samples"
+        self.dumps = path / "dumps"
+        self.checkpoints = path / "checkpoints"
+        self.student = path / "student.safetensors"
+
+    def create(self) -> None:
+        """Make the folders.
+
+        Raises:
+            OSError: the place is not writable (the caller turns it into a message).
+        """
+        for folder in (self.path, self.samples, self.dumps, self.checkpoints):
+            folder.mkdir(parents=True, exist_ok=True)
+
+
+def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
+    """Call `write(temporary path)` and rename the result to `path`: readers see the whole file or none.
+
+    A failure leaves neither the temporary nor a changed target.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    try:
+        write(temporary)
+        with temporary.open("rb") as handle:
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write JSON atomically, keys in the order given."""
+    text = json.dumps(data, indent=1, allow_nan=False) + "\n"
+    write_atomic(path, lambda temporary: _write_text(temporary, text))
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        ValueError: missing or damaged; the message names the file.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} is missing") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid JSON ({error}); delete it and run the same command again") from error
+
+
+def commit_folder(folder: Path, fill: Callable[[Path], None]) -> None:
+    """Fill a temporary folder beside `folder`, then rename it: the folder becomes visible only when whole."""
+    temporary = folder.with_name(f".tmp-{folder.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        fill(temporary)
+        for file in temporary.iterdir():
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.rename(folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Save tensors and plain values atomically."""
+    write_atomic(path, lambda temporary: torch.save(state, temporary))
+
+
+def load_state(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Load what `save_state` wrote; only data, never code (`weights_only=True`).
+
+    Raises:
+        ValueError: missing or damaged; the message names the file.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        return state
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} is missing") from error
+    except Exception as error:
+        raise ValueError(
+            f"{path} cannot be read ({type(error).__name__}: {str(error).splitlines()[0]}); "
+            "delete it: the run goes on from the checkpoint before it"
+        ) from error

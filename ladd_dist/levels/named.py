@@ -1,0 +1,46 @@
+"""The named choices of few-step levels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ladd_dist.core.noise import is_descending, karras_levels
+from ladd_dist.core.plugin import register
+from ladd_dist.levels import Levels
+
+
+@register("karras")
+@dataclass(frozen=True)
+class Karras(Levels):
+    """The report's: Karras levels from sigma_max to sigma_min, whose last call changes almost nothing."""
+
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+    rho: float = 7.0
+
+    def __post_init__(self) -> None:
+        karras_levels(2, sigma_min=self.sigma_min, sigma_max=self.sigma_max, rho=self.rho)
+
+    def __call__(self, num_steps: int) -> tuple[float, ...]:
+        return karras_levels(num_steps, sigma_min=self.sigma_min, sigma_max=self.sigma_max, rho=self.rho)
+
+
+@register("good")
+@dataclass(frozen=True)
+class Good(Levels):
+    """Levels found by a search against the teacher's 50 steps (`python -m ladd_dist.levels_search` finds your own)."""
+
+    four: tuple[float, ...] = (80.0, 3.92, 1.29, 0.34)
+    two: tuple[float, ...] = (80.0, 1.29)
+    one: tuple[float, ...] = (80.0,)
+
+    def __post_init__(self) -> None:
+        for count, levels in ((4, self.four), (2, self.two), (1, self.one)):
+            if len(levels) != count or not is_descending(levels):
+                raise ValueError(f"good levels for {count} steps must be {count} descending numbers, got {levels}")
+
+    def __call__(self, num_steps: int) -> tuple[float, ...]:
+        table = {1: self.one, 2: self.two, 4: self.four}
+        if num_steps not in table:
+            raise ValueError(f"the 'good' levels are known for 1, 2 and 4 steps, not {num_steps}; use levels=karras")
+        return table[num_steps]

@@ -1,0 +1,312 @@
+"""`Recipe`: everything one run does, as one frozen tree of dataclasses. The only module that knows every kind."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import sys
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+# Imported for their registration as much as for their types: a name in config.json must find its class.
+import ladd_dist.datasets.digits
+import ladd_dist.datasets.mnist
+import ladd_dist.levels.named
+import ladd_dist.losses.adversarial
+import ladd_dist.losses.distance
+import ladd_dist.metrics.color
+import ladd_dist.metrics.digit_color
+import ladd_dist.networks.cunet
+import ladd_dist.parallel.single
+import ladd_dist.regularisers.penalties
+import ladd_dist.samplers.karras
+import ladd_dist.sigmas.laws
+import ladd_dist.starts.couplings
+import ladd_dist.trackers.jsonl
+from ladd_dist.core.plugin import Plugin, create
+from ladd_dist.core.serialize import NEUTRAL, RecipeError, check, from_data, signature, to_data
+from ladd_dist.datasets import Dataset
+from ladd_dist.heads import Head
+from ladd_dist.levels import Levels
+from ladd_dist.losses import Adversarial, Distance
+from ladd_dist.metrics import Metric
+from ladd_dist.networks import Network
+from ladd_dist.parallel import Parallel
+from ladd_dist.regularisers import Regulariser
+from ladd_dist.samplers import Sampler
+from ladd_dist.schedules import Schedule
+from ladd_dist.sigmas import SigmaLaw
+from ladd_dist.starts import Start
+from ladd_dist.taps import TapLayout
+from ladd_dist.trackers import Tracker
+
+Scale = Literal["smoke", "laptop", "paper"]
+SCALES: tuple[Scale, ...] = ("smoke", "laptop", "paper")
+
+
+def _neutral(default: Any) -> Any:
+    return field(default=default, metadata=NEUTRAL)
+
+
+@dataclass(frozen=True)
+class Ema:
+    """Exponential moving average of weights, after each update (Karras et al. 2022, section F.2)."""
+
+    half_life: int = 500_000
+    """In samples; 0 turns averaging off."""
+    ramp: float = 0.05
+    """Half-life is at most this share of the samples seen, so that the start is forgotten; 0 means no such limit."""
+
+
+@dataclass(frozen=True)
+class TeacherStage:
+    """EDM training of the teacher."""
+
+    steps: int
+    batch_size: int
+    lr: float
+    sigma: SigmaLaw
+    lr_final: float = 0.0
+    """The learning rate falls along a cosine to this share of `lr`."""
+    label_dropout: float = 0.1
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    ema: Ema = Ema()
+    seed: int = 0
+    checkpoint_every: int = _neutral(500)
+    log_every: int = _neutral(10)
+
+
+@dataclass(frozen=True)
+class ShardStage:
+    """The teacher's samples, written as WebDataset shards."""
+
+    num_samples: int
+    sampler: Sampler
+    guidance: float = 4.0
+    seed: int = 0
+    dtype: Literal["float32", "float16"] = "float32"
+    source: str = ""
+    """A glob of somebody else's WebDataset shards; set, it replaces generation by the teacher."""
+    batch_size: int = _neutral(250)
+    samples_per_chunk: int = 125
+    chunks_per_shard: int = 8
+
+
+@dataclass(frozen=True)
+class DistillStage:
+    """Training of student and heads."""
+
+    steps: int
+    batch_size: int
+    lr_student: float
+    lr_heads: float
+    betas_student: tuple[float, float] = (0.5, 0.99)
+    betas_heads: tuple[float, float] = (0.5, 0.99)
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    lr_final: float = 1.0
+    """The learning rates fall along a cosine to this share; 1 keeps them constant."""
+    ema: Ema = Ema(half_life=4_400, ramp=0.0)
+    mode: Literal["fused", "alternate"] = "fused"
+    """`fused` shares the student's forward and the features between both updates; `alternate` computes them twice."""
+    head_updates: int = 1
+    """Updates of the heads for one of the student."""
+    log_every: int = _neutral(10)
+    dump_every: int = _neutral(500)
+    checkpoint_every: int = _neutral(500)
+    keep_checkpoints: int = _neutral(2)
+
+
+@dataclass(frozen=True)
+class EvaluateStage:
+    """Measurement on noise and classes held out from training."""
+
+    num_samples: int
+    metrics: tuple[Metric, ...]
+    steps: tuple[int, ...] = (4, 2, 1)
+    seed: int = 1_000_003
+    batch_size: int = _neutral(250)
+
+
+@dataclass(frozen=True)
+class Reported:
+    """The published figures of the same experiment (Inception FID), for the report page."""
+
+    student_4: float | None = None
+    teacher_4: float | None = 25.29
+    teacher_50: float | None = 3.66
+    outcome: str = ""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One run. Derive variants with `dataclasses.replace`; `python -m ladd_dist.launch FILE --help` lists every field."""
+
+    dataset: Dataset
+    network: Network
+    teacher: TeacherStage
+    shards: ShardStage
+    levels: Levels
+    start: Start
+    student_sigma: SigmaLaw
+    renoise_sigma: SigmaLaw
+    taps: TapLayout
+    head: Head
+    adversarial: Adversarial
+    distance: Distance
+    regulariser: Regulariser
+    adv_weight: Schedule
+    distill_weight: Schedule
+    train: DistillStage
+    evaluate: EvaluateStage
+    parallel: Parallel = _neutral(ladd_dist.parallel.single.Single())
+    tracker: Tracker = _neutral(ladd_dist.trackers.jsonl.Jsonl())
+    student_steps: int = 4
+    seed: int = 0
+    """Of the distillation; teacher, shards and evaluation have their own, so that runs of several seeds share them."""
+    name: str = _neutral("unnamed")
+    note: str = _neutral("")
+    reported: Reported = _neutral(Reported())
+
+    def student_levels(self) -> tuple[float, ...]:
+        """The levels at which the student is trained and sampled with `student_steps` calls, descending."""
+        return self.levels(self.student_steps)
+
+    def path_levels(self) -> tuple[float, ...]:
+        """Levels at which the shards must hold the teacher's states."""
+        return self.student_levels() if self.start.needs_path else ()
+
+    def teacher_signature(self) -> str:
+        """Identifies the teacher."""
+        return signature("teacher-1", self.dataset, self.network, self.teacher)
+
+    def shards_signature(self) -> str:
+        """Identifies the set of the teacher's samples."""
+        if self.shards.source:
+            return signature("shards-1", self.shards, self.dataset.spec())
+        return signature("shards-1", self.teacher_signature(), self.shards, list(self.path_levels()))
+
+    def distill_signature(self) -> str:
+        """Identifies the run: all that the trained student depends on."""
+        own = [getattr(self, name) for name in _DISTILL_FIELDS]
+        numbers = [self.student_steps, self.seed]
+        return signature("distill-1", self.teacher_signature(), self.shards_signature(), *own, *numbers)
+
+    def reference_signature(self) -> str:
+        """Identifies the teacher's own evaluation."""
+        return signature("reference-1", self.teacher_signature(), self.shards, self.evaluate)
+
+    def evaluate_signature(self) -> str:
+        """Identifies the figures of a run."""
+        return signature("evaluate-1", self.distill_signature(), self.reference_signature())
+
+
+_DISTILL_FIELDS = (
+    "levels", "start", "student_sigma", "renoise_sigma", "taps", "head", "adversarial", "distance", "regulariser",
+    "adv_weight", "distill_weight", "train",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Scales:
+    """A recipe at each scale; what a recipe file calls `RECIPE`."""
+
+    smoke: Recipe
+    laptop: Recipe
+    paper: Recipe
+
+    def replace(self, **changes: Any) -> Scales:
+        """The same change at every scale."""
+        return Scales(**{scale: dataclasses.replace(getattr(self, scale), **changes) for scale in SCALES})
+
+    def at(self, scale: Scale, **changes: Any) -> Scales:
+        """A change at one scale."""
+        return dataclasses.replace(self, **{scale: dataclasses.replace(getattr(self, scale), **changes)})
+
+
+def validate(recipe: Recipe) -> Recipe:
+    """Check types and what fields demand of each other; returns the recipe with its numbers in canonical form.
+
+    Raises:
+        RecipeError: names the field and what would have worked.
+    """
+    check(Recipe, recipe, "recipe")
+    recipe = typing.cast(Recipe, from_data(Recipe, to_data(recipe)))
+    positive = [("teacher", ("steps", "batch_size", "checkpoint_every", "log_every"))]
+    positive += [("shards", ("num_samples", "batch_size", "samples_per_chunk", "chunks_per_shard"))]
+    positive += [("train", ("steps", "batch_size", "head_updates", "log_every", "dump_every", "checkpoint_every"))]
+    positive += [("evaluate", ("num_samples", "batch_size"))]
+    for stage, names in positive:
+        for name in names:
+            if getattr(getattr(recipe, stage), name) < 1:
+                raise RecipeError(f"recipe.{stage}.{name}: must be at least 1, got {getattr(recipe, stage)}")
+    if recipe.train.batch_size > recipe.shards.num_samples:
+        raise RecipeError(
+            f"recipe.train.batch_size: {recipe.train.batch_size} is more than the {recipe.shards.num_samples} samples "
+            "of the shards; lower it or raise shards.num_samples"
+        )
+    try:
+        recipe.student_levels()
+        for steps in recipe.evaluate.steps:
+            recipe.levels(steps)
+    except ValueError as error:
+        raise RecipeError(f"recipe.levels: {error}") from error
+    return recipe
+
+
+def load_recipe(path: Path, scale: Scale) -> Recipe:
+    """The `RECIPE` of a Python file, at a scale. A bare `Recipe` serves every scale.
+
+    Raises:
+        RecipeError: no such file, it does not run, or has no `RECIPE`.
+    """
+    if not path.is_file():
+        near = sorted(str(file) for file in path.parent.glob("[!_]*.py")) if path.parent.is_dir() else []
+        hint = f"; files there: {', '.join(near)}" if near else ""
+        raise RecipeError(f"recipe {path} does not exist{hint}")
+    spec = importlib.util.spec_from_file_location(f"ladd_recipe_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise RecipeError(f"recipe {path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses defined in a recipe look their module up
+    for folder in (str(path.resolve().parent), str(path.resolve().parent.parent)):
+        if folder not in sys.path:
+            sys.path.append(folder)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise RecipeError(f"recipe {path} failed while it was read: {type(error).__name__}: {error}") from error
+    found = getattr(module, "RECIPE", None)
+    if isinstance(found, Scales):
+        found = getattr(found, scale)
+    if not isinstance(found, Recipe):
+        raise RecipeError(f"recipe {path} must define RECIPE (a ladd_dist.recipe.Scales or Recipe), it has {found!r}")
+    return found
+
+
+def swap(recipe: Recipe, assignment: str) -> Recipe:
+    """Replace one plug-in field by name: `head=max_pool`, `adv_weight=cosine`, `teacher.sigma=log_normal`.
+
+    Raises:
+        RecipeError: no such field, or it holds no plug-in. PluginError: unknown name (lists the valid ones).
+    """
+    path, equals, name = assignment.partition("=")
+    if not equals or not path or not name:
+        raise RecipeError(f"--swap takes FIELD=NAME, like head=max_pool, got {assignment!r}")
+    return typing.cast(Recipe, _swap(recipe, path.split("."), name, path))
+
+
+def _swap(node: Any, path: list[str], name: str, where: str) -> Any:
+    hints = typing.get_type_hints(type(node))
+    if path[0] not in hints:
+        choices = [key for key, hint in hints.items() if isinstance(hint, type) and issubclass(hint, Plugin)]
+        raise RecipeError(f"--swap {where}={name}: no field {path[0]!r}; plug-in fields: {', '.join(choices)}")
+    if len(path) > 1:
+        return dataclasses.replace(node, **{path[0]: _swap(getattr(node, path[0]), path[1:], name, where)})
+    hint = hints[path[0]]
+    if not (isinstance(hint, type) and issubclass(hint, Plugin)):
+        raise RecipeError(f"--swap {where}={name}: field {where!r} holds no plug-in; set it with --{where} VALUE")
+    return dataclasses.replace(node, **{path[0]: create(hint.kind, name)})

@@ -1,0 +1,107 @@
+"""Penalties on the heads' gradient with respect to their inputs, the teacher's features: no pass through the teacher.
+
+Each head plays its own game, so each has its own penalty, and the penalties are averaged over heads as the losses are.
+All heads go through one call and one `autograd.grad`: a head sees only its own tap, so the gradient of the sum of
+all logits with respect to one tap's features is that head's.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ladd_dist.core.plugin import register
+from ladd_dist.regularisers import HeadsFn, Regulariser
+
+
+def _input_gradients(heads: HeadsFn, features: dict[str, Tensor], cond_vec: Tensor, *, mean: bool) -> list[Tensor]:
+    """Per tap, the gradient [B,c*h*w] (float32, with graph) of each sample's summed or mean logit."""
+    inputs = {tap: value.detach().requires_grad_(True) for tap, value in features.items()}
+    with torch.enable_grad():
+        logits = heads(inputs, cond_vec)
+        per_head = [value.float().mean(dim=1) if mean else value.float().sum(dim=1) for value in logits.values()]
+        total = torch.stack([value.sum() for value in per_head]).sum()
+        gradients = torch.autograd.grad(total, list(inputs.values()), create_graph=True)
+    return [gradient.float().flatten(1) for gradient in gradients]
+
+
+def _require_weight(name: str, field: str, value: float) -> None:
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"{name}: {field} must be a finite number >= 0, got {value}")
+
+
+@register("none")
+@dataclass(frozen=True)
+class NoRegulariser(Regulariser):
+    """No penalty: zero, without calling the heads."""
+
+    def __call__(
+        self,
+        heads: HeadsFn,
+        real: dict[str, Tensor],
+        fake: dict[str, Tensor],
+        cond_vec: Tensor,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """0."""
+        return torch.zeros((), device=cond_vec.device)
+
+
+@register("gradient_penalty")
+@dataclass(frozen=True)
+class GradientPenalty(Regulariser):
+    """weight E(||grad|| - 1)^2 on features between real and fake (WGAN-GP, Gulrajani et al. 2017, arXiv 1704.00028).
+
+    The norm is taken per sample and head; a head's critic is the mean of its K logits, as in the loss. One place
+    between real and fake is drawn a sample and shared by all its taps.
+    """
+
+    weight: float = 10.0
+
+    def __post_init__(self) -> None:
+        _require_weight(self.name, "weight", self.weight)
+
+    def __call__(
+        self,
+        heads: HeadsFn,
+        real: dict[str, Tensor],
+        fake: dict[str, Tensor],
+        cond_vec: Tensor,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """Scalar penalty; `generator` draws the place between real and fake, uniform in [0, 1)."""
+        place = torch.rand(cond_vec.shape[0], generator=generator, device=generator.device).to(cond_vec.device)
+        between = {}
+        for tap, value in real.items():
+            share = place.to(value.dtype).view(-1, 1, 1, 1)
+            between[tap] = share * value + (1 - share) * fake[tap]
+        gradients = _input_gradients(heads, between, cond_vec, mean=True)
+        penalties = [(gradient.norm(dim=1) - 1).square().mean() for gradient in gradients]
+        return self.weight * torch.stack(penalties).mean()
+
+
+@register("r1")
+@dataclass(frozen=True)
+class R1(Regulariser):
+    """gamma/2 E||d sum(real logits) / d features||^2 (Mescheder et al. 2018, arXiv 1801.04406, eq. 9)."""
+
+    gamma: float = 1.0
+
+    def __post_init__(self) -> None:
+        _require_weight(self.name, "gamma", self.gamma)
+
+    def __call__(
+        self,
+        heads: HeadsFn,
+        real: dict[str, Tensor],
+        fake: dict[str, Tensor],
+        cond_vec: Tensor,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """Scalar penalty on the real features alone."""
+        gradients = _input_gradients(heads, real, cond_vec, mean=False)
+        penalties = [gradient.square().sum(dim=1).mean() for gradient in gradients]
+        return 0.5 * self.gamma * torch.stack(penalties).mean()

@@ -1,0 +1,66 @@
+"""Laws of noise levels: fixed sets for the student, log-normal for teacher and discriminator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ladd_dist.core.noise import log_normal
+from ladd_dist.core.plugin import register
+from ladd_dist.sigmas import SigmaLaw
+
+
+@dataclass(frozen=True)
+class Phase:
+    """From student update `start_step` on, the student's levels are drawn with these probabilities."""
+
+    start_step: int
+    probabilities: tuple[float, ...]
+
+
+@register("fixed_set")
+@dataclass(frozen=True)
+class FixedSet(SigmaLaw):
+    """The student's sampling levels, highest first, with probabilities per phase (LADD, arXiv 2403.12015, section 3)."""
+
+    phases: tuple[Phase, ...] = ()
+    """Without phases every level is equally likely."""
+
+    def __post_init__(self) -> None:
+        starts = [phase.start_step for phase in self.phases]
+        if starts and (starts[0] != 0 or starts != sorted(set(starts))):
+            raise ValueError(f"fixed_set.phases must start at step 0 and ascend, got start steps {starts}")
+        for phase in self.phases:
+            if min(phase.probabilities, default=-1) < 0 or abs(sum(phase.probabilities) - 1) > 1e-6:
+                raise ValueError(f"fixed_set.phases: probabilities must be >= 0 and sum to 1, got {phase}")
+
+    def __call__(self, num: int, step: int, generator: torch.Generator, *, levels: tuple[float, ...]) -> Tensor:
+        probabilities = (1 / len(levels),) * len(levels)
+        for phase in self.phases:
+            if step >= phase.start_step:
+                probabilities = phase.probabilities
+        if len(probabilities) != len(levels):
+            raise ValueError(
+                f"fixed_set has {len(probabilities)} probabilities for the student's {len(levels)} levels {levels}"
+            )
+        weights = torch.tensor(probabilities, device=generator.device)
+        index = torch.multinomial(weights, num, replacement=True, generator=generator)
+        return torch.tensor(levels, device=generator.device, dtype=torch.float32)[index]
+
+
+@register("log_normal")
+@dataclass(frozen=True)
+class LogNormal(SigmaLaw):
+    """ln sigma ~ N(mean, std^2). LADD's logit-normal t with m = 1, s = 1 is mean .307, std 1 at sigma_data = .5."""
+
+    mean: float = 0.307
+    std: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.std < 0:
+            raise ValueError(f"log_normal.std must be >= 0, got {self.std}")
+
+    def __call__(self, num: int, step: int, generator: torch.Generator, *, levels: tuple[float, ...]) -> Tensor:
+        return log_normal(num, self.mean, self.std, generator)

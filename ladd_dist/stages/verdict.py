@@ -1,0 +1,279 @@
+"""Is the student healthy? A pure function of a run's figures, its recipe and its training curves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+Level = Literal["healthy", "warning", "collapsed"]
+Figures = Mapping[str, Mapping[str, Any]]  # "student@4" -> {"fd": ..., ...}
+Metrics = Sequence[Mapping[str, Any]]  # one object a logged step
+
+# Shares of the teacher's own figure. Below COLLAPSED the fault is visible at a glance in the pictures, from HEALTHY on
+# it is within what two seeds differ by; the prototype's good runs had .99 and .92, its collapsed ones .15 at one step.
+ENTROPY_COLLAPSED, ENTROPY_HEALTHY = 0.8, 0.95
+ACCURACY_COLLAPSED, ACCURACY_HEALTHY = 0.8, 0.95
+VARIANCE_COLLAPSED, VARIANCE_HEALTHY = 0.5, 0.85
+ONE_STEP_VARIANCE_SEVERE = 0.3
+HEADS_WIN, HEADS_LOSE = 0.95, 0.55
+HEALTHY_ACCURACY_BAND = (0.6, 0.9)
+HEALTHY_GAP_BAND = (2.0, 6.0)
+
+
+class Verdict(NamedTuple):
+    """The judgement: `level`, one plain sentence, and the figures behind it, worst first."""
+
+    level: Level
+    headline: str
+    reasons: tuple[str, ...]
+
+
+class Finding(NamedTuple):
+    """One thing seen; `healthy` findings are listed after the faults."""
+
+    level: Level
+    text: str
+
+
+def judge(evaluation: Figures, config: Mapping[str, Any], metrics: Metrics) -> Verdict:
+    """Judge a run by its student's figures at few steps and at one, against the teacher's at many steps.
+
+    Args:
+        evaluation: contents of eval.json: "student@4", "student@1", "teacher@50", "teacher@4:good" ... -> figures.
+        config: contents of config.json; the recipe in it is read only to name the cause of a fault.
+        metrics: the logged training steps, possibly none.
+    """
+    teacher, students = best_teacher(evaluation), by_steps(evaluation, "student")
+    if teacher is None or not students:
+        missing = "teacher" if teacher is None else "student"
+        return Verdict("warning", f"not judged: eval.json has no {missing} figures", ())
+    steps = [number for number, _ in students]
+    few, one = f"student@{4 if 4 in steps else max(steps)}", f"student@{min(steps)}"
+    findings = [*_not_finite(evaluation, students), *_diverged(metrics), *_few_steps(evaluation, few, teacher)]
+    if one != few:
+        findings += _one_step(evaluation, one, teacher)
+    findings += [*_against_teacher(evaluation, few), *_heads(metrics), *_limits(evaluation, config, teacher)]
+    return _conclude(findings, config, metrics)
+
+
+def by_steps(evaluation: Figures, who: str) -> list[tuple[int, str]]:
+    """(steps, key) of every entry "<who>@<steps>[:levels]", most steps first."""
+    found = []
+    for key in evaluation:
+        name, _, rest = key.partition("@")
+        number = rest.partition(":")[0]
+        if name == who and number.isdigit():
+            found.append((int(number), key))
+    return sorted(found, key=lambda item: (-item[0], item[1]))
+
+
+def best_teacher(evaluation: Figures) -> str | None:
+    """The entry all others are compared with: the teacher with the most steps."""
+    teachers = by_steps(evaluation, "teacher")
+    return teachers[0][1] if teachers else None
+
+
+def few_step_teacher(evaluation: Figures, student: str) -> str | None:
+    """The teacher at the student's number of steps; on its best levels where there are several."""
+    wanted = student.partition("@")[2]
+    same = [key for steps, key in by_steps(evaluation, "teacher") if str(steps) == wanted]
+    return next((key for key in same if key.endswith(":good")), same[0] if same else None)
+
+
+def number(figures: Mapping[str, Any], key: str) -> float | None:
+    """A finite figure, or None."""
+    value = figures.get(key)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def share(evaluation: Figures, entry: str, teacher: str, key: str) -> float | None:
+    """A figure of `entry` as share of the teacher's."""
+    mine, theirs = number(evaluation[entry], key), number(evaluation[teacher], key)
+    return mine / theirs if mine is not None and theirs is not None and theirs > 0 else None
+
+
+def in_force(config: Mapping[str, Any], metrics: Metrics, which: Literal["adversarial", "distill"]) -> float | None:
+    """The largest weight a loss had: from the curves, else from the recipe's schedule."""
+    logged = [value for row in metrics if (value := number(row, f"weight/{which}")) is not None]
+    if logged:
+        return max(logged)
+    schedule = _recipe(config).get("distill_weight" if which == "distill" else "adv_weight")
+    if isinstance(schedule, Mapping):
+        values = [value for key in ("value", "start", "end", "peak") if (value := number(schedule, key)) is not None]
+        return max(values, default=None)
+    return None
+
+
+def _recipe(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    recipe = config.get("recipe")
+    return recipe if isinstance(recipe, Mapping) else {}
+
+
+def _plugin(config: Mapping[str, Any], field: str) -> str | None:
+    part = _recipe(config).get(field)
+    return str(part.get("plugin")) if isinstance(part, Mapping) else None
+
+
+def _steps(entry: str) -> str:
+    steps = entry.partition("@")[2]
+    return "one step" if steps == "1" else f"{steps} steps"
+
+
+def _not_finite(evaluation: Figures, students: list[tuple[int, str]]) -> list[Finding]:
+    known = ("fd", "fd_teacher", "hue_entropy", "accuracy", "colour_variance")
+    broken = [
+        f"{entry} {key}"
+        for _, entry in students
+        for key in known
+        if key in evaluation[entry] and number(evaluation[entry], key) is None
+    ]
+    return [Finding("collapsed", f"figures that are not numbers: {', '.join(broken)}")] if broken else []
+
+
+def _diverged(metrics: Metrics) -> list[Finding]:
+    for row in metrics:
+        for key in row:
+            if key.startswith("loss/") and number(row, key) is None:
+                return [Finding("collapsed", f"training diverged: {key} is not a number at step {row.get('step', '?')}")]
+    return []
+
+
+def _few_steps(evaluation: Figures, few: str, teacher: str) -> list[Finding]:
+    """Hue entropy, class accuracy and colour variance of the few-step student."""
+    at = f"at {_steps(few)}"
+    measures = (
+        ("hue_entropy", "hue entropy", "one-colour collapse", "hues are missing", ENTROPY_COLLAPSED, ENTROPY_HEALTHY),
+        ("accuracy", "class accuracy", "class collapse", "classes are mixed up", ACCURACY_COLLAPSED, ACCURACY_HEALTHY),
+        (
+            "colour_variance",
+            "colour variance",
+            "regression to the class mean",
+            "colours are duller than the teacher's",
+            VARIANCE_COLLAPSED,
+            VARIANCE_HEALTHY,
+        ),
+    )
+    findings = []
+    for key, words, collapse, weakness, collapsed, healthy in measures:
+        ratio = share(evaluation, few, teacher, key)
+        if ratio is None:
+            findings.append(Finding("warning", f"{words} {at} was not measured"))
+        elif ratio < collapsed:
+            findings.append(Finding("collapsed", f"{collapse}: {few} {words} {ratio:.2f} of the teacher's"))
+        elif ratio < healthy:
+            text = f"{weakness}: {few} {words} {ratio:.2f} of the teacher's (healthy from {healthy:g})"
+            findings.append(Finding("warning", text))
+        else:
+            findings.append(Finding("healthy", f"{words} {ratio:.2f} of the teacher's {at}"))
+    return findings
+
+
+def _one_step(evaluation: Figures, one: str, teacher: str) -> list[Finding]:
+    """One step shows averaging first: there is no second call to repair a mean picture."""
+    variance = share(evaluation, one, teacher, "colour_variance")
+    entropy = share(evaluation, one, teacher, "hue_entropy")
+    lost_hues = entropy is not None and entropy < ENTROPY_COLLAPSED
+    findings = []
+    if variance is not None and variance < VARIANCE_COLLAPSED:
+        severe = variance < ONE_STEP_VARIANCE_SEVERE or lost_hues
+        text = f"regression to the class mean: {one} colour variance {variance:.2f} of the teacher's"
+        findings.append(Finding("collapsed" if severe else "warning", text))
+    elif variance is not None:
+        findings.append(Finding("healthy", f"colour variance {variance:.2f} of the teacher's at {_steps(one)}"))
+    if lost_hues:
+        text = f"colour collapse at {_steps(one)}: {one} hue entropy {entropy:.2f} of the teacher's"
+        findings.append(Finding("warning", text))
+    accuracy = share(evaluation, one, teacher, "accuracy")
+    if accuracy is not None and accuracy < ACCURACY_COLLAPSED:
+        text = f"classes are mixed up at {_steps(one)}: class accuracy {accuracy:.2f} of the teacher's"
+        findings.append(Finding("warning", text))
+    return findings
+
+
+def _against_teacher(evaluation: Figures, few: str) -> list[Finding]:
+    """A student farther from the 50-step samples than its own teacher in as few steps has gained nothing."""
+    rival = few_step_teacher(evaluation, few)
+    if rival is None:
+        return []
+    key = "fd_teacher" if "fd_teacher" in evaluation[few] else "fd"
+    mine, theirs = number(evaluation[few], key), number(evaluation[rival], key)
+    if mine is None or theirs is None:
+        return [Finding("warning", f"no comparison with {rival}: {key} is missing")]
+    words = f"{key} {mine:.3g} of {few} against {theirs:.3g} of {rival}"
+    if mine >= theirs:
+        return [Finding("warning", f"nothing gained over the untrained teacher in as few steps: {words}")]
+    return [Finding("healthy", f"closer to the teacher's many-step samples than the teacher in as few steps: {words}")]
+
+
+def _heads(metrics: Metrics) -> list[Finding]:
+    """The discriminator over the last quarter of the logged steps; silent where its weight was zero all along."""
+    weights = [weight for row in metrics if (weight := number(row, "weight/adversarial")) is not None]
+    logged = [value for row in metrics if (value := number(row, "accuracy")) is not None]
+    if not logged or (weights and max(weights) == 0):
+        return []
+    last = logged[-max(1, len(logged) // 4) :]
+    mean = sum(last) / len(last)
+    if mean > HEADS_WIN:
+        return [Finding("warning", f"the heads have won: right in {mean:.0%} of cases over the last quarter")]
+    if mean < HEADS_LOSE:
+        return [Finding("warning", f"the heads have lost: right in {mean:.0%} of cases over the last quarter")]
+    return [Finding("healthy", f"the game is open: the heads are right in {mean:.0%} of cases")]
+
+
+def _limits(evaluation: Figures, config: Mapping[str, Any], teacher: str) -> list[Finding]:
+    """What a reader must know before trusting the figures."""
+    findings = []
+    accuracy = number(evaluation[teacher], "accuracy")
+    if accuracy is not None and accuracy < ACCURACY_COLLAPSED:
+        text = f"the teacher itself is weak (class accuracy {accuracy:.2f}): shares of its figures mean little"
+        findings.append(Finding("warning", text))
+    if config.get("scale") == "smoke":
+        findings.append(Finding("warning", "scale smoke trains for seconds: it tests the machinery, not the method"))
+    return findings
+
+
+def _cause(config: Mapping[str, Any], metrics: Metrics) -> tuple[str, str] | None:
+    """(half a sentence for the headline, explanation) when the recipe alone explains a loss of diversity."""
+    if _plugin(config, "start") != "fresh":
+        return None
+    weight = in_force(config, metrics, "distill")
+    if weight is None:
+        return None
+    if weight == 0:
+        return "fresh noise and no distance", (
+            "The recipe starts from fresh noise with no distance: nothing but the heads steers the student, "
+            "and they do not ask it for variety."
+        )
+    return f"distance weight is {weight:.1f} {_where(config)} with fresh noise", (
+        "Why: with fresh noise the student's input at a high noise level says nothing of which sample is meant, so the "
+        "distance is smallest for the average picture of the class. Stored noise (start=stored) removes that optimum; "
+        "a distance that fades at high noise levels weakens it."
+    )
+
+
+def _where(config: Mapping[str, Any]) -> str:
+    """ "at every level", unless the distance has a weight over levels of its own."""
+    distance = _recipe(config).get("distance")
+    law = distance.get("weight") if isinstance(distance, Mapping) else None
+    name = law.get("plugin") if isinstance(law, Mapping) else law
+    flat = name is None or name in ("constant", "uniform", "none", "flat") or isinstance(name, (int, float))
+    return "at every level" if flat else f"({name} over levels)"
+
+
+def _conclude(findings: list[Finding], config: Mapping[str, Any], metrics: Metrics) -> Verdict:
+    collapsed = [item.text for item in findings if item.level == "collapsed"]
+    warnings = [item.text for item in findings if item.level == "warning"]
+    fine = [item.text for item in findings if item.level == "healthy"]
+    if not collapsed and not warnings:
+        return Verdict("healthy", f"no collapse: {fine[0]}", tuple(fine[1:]))
+    faults = collapsed + warnings
+    headline, rest = faults[0], faults[1:]
+    averaged = any(text.startswith(("regression", "one-colour", "colour collapse")) for text in faults)
+    cause = _cause(config, metrics) if averaged else None
+    if cause:
+        headline += f"; {cause[0]}"
+        rest.append(cause[1])
+    return Verdict("collapsed" if collapsed else "warning", headline, (*rest, *fine))

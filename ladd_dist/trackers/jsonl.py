@@ -1,0 +1,57 @@
+"""`metrics.jsonl`: one JSON object a logged step, always on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ladd_dist.core.plugin import register
+from ladd_dist.core.rundir import write_atomic
+from ladd_dist.trackers import RunLog, Tracker
+
+
+@register("jsonl")
+@dataclass(frozen=True)
+class Jsonl(Tracker):
+    """Appends to RUN/metrics.jsonl, flushed at each logged step."""
+
+    def build(self, *, folder: Path, config: dict[str, Any], resume_step: int) -> RunLog:
+        return JsonlLog(folder / "metrics.jsonl", resume_step)
+
+
+class JsonlLog:
+    """The open file; entries after `resume_step`, and a half-written last line, are dropped."""
+
+    def __init__(self, path: Path, resume_step: int) -> None:
+        kept = [row for row in read_rows(path) if row["step"] <= resume_step]
+        write_atomic(path, lambda temporary: _write_rows(temporary, kept))
+        self._file = path.open("a", encoding="utf-8")
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        self._file.write(json.dumps({"step": step, **metrics}) + "\n")
+        self._file.flush()
+
+    def image(self, step: int, name: str, path: Path) -> None:
+        """Pictures lie in the run folder already."""
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read_rows(path: Path) -> list[dict[str, float]]:
+    """The rows of a metrics file; a line that a kill cut short is left out, a missing file has none."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows
+
+
+def _write_rows(path: Path, rows: list[dict[str, float]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
