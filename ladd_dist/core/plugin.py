@@ -53,7 +53,7 @@ def register(name: str) -> Callable[[P], P]:
             raise PluginError(f"{where}: the name must be snake_case, like 'spectral_norm'")
         if not issubclass(cls, Plugin) or not cls.kind:
             raise PluginError(f"{where}: derive it from the base class of a kind, like ladd_dist.heads.Head")
-        if not (dataclasses.is_dataclass(cls) and cls.__dataclass_params__.frozen):  # type: ignore[attr-defined]
+        if not (dataclasses.is_dataclass(cls) and cls.__dataclass_params__.frozen):
             raise PluginError(f"{where}: put @dataclass(frozen=True) under @register({name!r})")
         reserved = RESERVED_FIELDS & {field.name for field in dataclasses.fields(cls)}
         if reserved:

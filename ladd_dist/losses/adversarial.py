@@ -16,8 +16,8 @@ from ladd_dist.losses import Adversarial
 class Bce(Adversarial):
     """Binary cross-entropy. `saturating=True` is the minimax game of the report, False the usual non-saturating one.
 
-    The heads' loss is the same in both. The student minimises log(1 - D) if saturating, whose gradient vanishes where the
-    heads are sure that a sample is fake, and -log D otherwise.
+    The heads' loss is the same in both. The student minimises log(1 - D) if saturating, whose gradient vanishes where
+    the heads are sure that a sample is fake, and -log D otherwise.
     """
 
     saturating: bool = False

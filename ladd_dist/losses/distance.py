@@ -1,8 +1,8 @@
-"""Distances between the student's sample and the teacher's: one number a sample, weighted by noise level, then averaged.
+"""Distances between the student's sample and the teacher's: one number a sample, weighted by noise level, averaged.
 
-The weight is w(sigma) = (1 + (sigma / sigma_scale)^2)^(-sigma_power): 1 at low noise, falling as sigma^(-2 sigma_power)
-above `sigma_scale` (in units of x0). Power 0 is no weighting; power 1 with sigma_scale = sigma_data trusts the regression
-where the sample is determined by its input and leaves high noise to the heads. Everything is computed in float32.
+The weight is w(sigma) = (1 + (sigma/sigma_scale)^2)^(-sigma_power): 1 at low noise, falling as sigma^(-2 sigma_power)
+above `sigma_scale` (in units of x0). Power 0 is no weighting; power 1 with sigma_scale = sigma_data trusts the
+regression where the sample is determined by its input and leaves high noise to the heads. Everything is computed in float32.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class PseudoHuber(Distance):
 @register("smooth_l1")
 @dataclass(frozen=True)
 class SmoothL1(Distance):
-    """Per pixel, d^2 / (2 beta) below `beta` and |d| - beta/2 above (Girshick 2015, arXiv 1504.08083); mean over pixels."""
+    """Per pixel, d^2 / (2 beta) below `beta` and |d| - beta/2 above; mean over pixels (arXiv 1504.08083)."""
 
     beta: float = 1.0
     sigma_scale: float = 0.5

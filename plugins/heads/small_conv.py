@@ -1,0 +1,47 @@
+"""The small convolutional head of the report's experiments 1 and 2."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from ladd_dist.core.plugin import register
+from ladd_dist.heads import Head
+from plugins.heads._classifier import SLOPE, ProjectionClassifier, require_at_least
+
+
+class SmallConvHead(nn.Module):
+    """1x1 convolution, LeakyReLU, average pooling to `pool` x `pool`, fully connected."""
+
+    def __init__(self, channels: int, cond_dim: int, width: int, pool: int, conditioned: bool) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(channels, width, 1), nn.LeakyReLU(SLOPE), nn.AdaptiveAvgPool2d(pool))
+        self.classifier = ProjectionClassifier(width * pool**2, width, cond_dim, conditioned=conditioned)
+
+    def forward(self, features: Tensor, cond_vec: Tensor) -> Tensor:
+        """features [B,c,h,w], cond_vec [B,E] -> logits [B,1]."""
+        logits: Tensor = self.classifier(self.body(features).flatten(1), cond_vec)
+        return logits
+
+
+@register("small_conv")
+@dataclass(frozen=True)
+class SmallConv(Head):
+    """1x1 convolution, LeakyReLU, adaptive average pooling, fully connected layers.
+
+    `width` >= 1: channels of the convolution and of the hidden layer; `pool` >= 1: side of the pooled map (smaller maps
+    are repeated up to it). Parameters for c channels: c w + pool^2 w^2 + 3 w + 1. `conditioned` adds the projection on
+    noise level and class.
+    """
+
+    width: int = 64
+    pool: int = 1
+    conditioned: bool = False
+
+    def __post_init__(self) -> None:
+        require_at_least(self.name, 1, width=self.width, pool=self.pool)
+
+    def build(self, *, channels: int, cond_dim: int) -> nn.Module:
+        """A module `(features [B,c,h,w], cond_vec [B,E]) -> logits [B,1]`."""
+        return SmallConvHead(channels, cond_dim, self.width, self.pool, self.conditioned)

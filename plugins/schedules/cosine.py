@@ -1,0 +1,29 @@
+"""Schedule: half a cosine from one value to another."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ladd_dist.core.plugin import register
+from ladd_dist.schedules import Schedule
+from plugins.schedules._checks import require_finite, require_steps
+
+
+@register("cosine")
+@dataclass(frozen=True)
+class Cosine(Schedule):
+    """Half a cosine from `start` to `end` over `steps` steps, then constant (Loshchilov 2017, arXiv 1608.03983)."""
+
+    start: float = 1.0
+    end: float = 0.0
+    steps: int = 1000
+
+    def __post_init__(self) -> None:
+        require_finite(self.name, start=self.start, end=self.end)
+        require_steps(self.name, 1, steps=self.steps)
+
+    def __call__(self, step: int) -> float:
+        """`start` at step 0, the mean of both half-way, `end` from `steps` on."""
+        progress = min(max(step / self.steps, 0.0), 1.0)
+        return self.end + (self.start - self.end) * 0.5 * (1 + math.cos(math.pi * progress))

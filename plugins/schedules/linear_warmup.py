@@ -1,0 +1,29 @@
+"""Schedule: zero, then a straight line up to a value, then that value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ladd_dist.core.plugin import register
+from ladd_dist.schedules import Schedule
+from plugins.schedules._checks import require_finite, require_steps
+
+
+@register("linear_warmup")
+@dataclass(frozen=True)
+class LinearWarmup(Schedule):
+    """Zero up to `start_step`, then linear over `steps` steps to `value`, then constant."""
+
+    value: float = 1.0
+    steps: int = 1000
+    start_step: int = 0
+
+    def __post_init__(self) -> None:
+        require_finite(self.name, value=self.value)
+        require_steps(self.name, 1, steps=self.steps)
+        require_steps(self.name, 0, start_step=self.start_step)
+
+    def __call__(self, step: int) -> float:
+        """0 at `start_step`, `value` from `start_step + steps` on."""
+        progress = (step - self.start_step) / self.steps
+        return self.value * min(max(progress, 0.0), 1.0)

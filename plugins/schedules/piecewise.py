@@ -1,0 +1,40 @@
+"""Schedule: straight lines between given points."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from ladd_dist.core.plugin import register
+from ladd_dist.schedules import Schedule
+from plugins.schedules._checks import require_finite, require_steps
+
+
+@register("piecewise")
+@dataclass(frozen=True)
+class Piecewise(Schedule):
+    """Linear between `points` (step, value), constant before the first and after the last.
+
+    At least one point; steps >= 0 and strictly increasing; values finite.
+    """
+
+    points: tuple[tuple[int, float], ...] = ((0, 0.0), (1000, 1.0))
+
+    def __post_init__(self) -> None:
+        if not self.points:
+            raise ValueError("piecewise: points must hold at least one (step, value), got none")
+        for step, value in self.points:
+            require_steps(self.name, 0, **{f"the step of point {(step, value)}": step})
+            require_finite(self.name, **{f"the value of point {(step, value)}": value})
+        for (before, _), (after, _) in pairwise(self.points):
+            if after <= before:
+                raise ValueError(f"piecewise: steps must strictly increase, got {before} then {after}")
+
+    def __call__(self, step: int) -> float:
+        """The value of the line through the two points around `step`."""
+        if step <= self.points[0][0]:
+            return self.points[0][1]
+        for (before, low), (after, high) in pairwise(self.points):
+            if step <= after:
+                return low + (high - low) * (step - before) / (after - before)
+        return self.points[-1][1]

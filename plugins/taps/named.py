@@ -1,0 +1,36 @@
+"""Tap layout: any list of names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ladd_dist.core.plugin import register
+from ladd_dist.core.types import TapSpec
+from ladd_dist.taps import TapLayout
+
+
+@register("named")
+@dataclass(frozen=True)
+class Named(TapLayout):
+    """Taps chosen by name, one head each. At least one name, none twice."""
+
+    names: tuple[str, ...] = ("middle",)
+
+    def __post_init__(self) -> None:
+        if not self.names:
+            raise ValueError("named: names must hold at least one tap name, got none")
+        twice = sorted({name for name in self.names if self.names.count(name) > 1})
+        if twice:
+            raise ValueError(f"named: each tap name may stand once in names, found twice: {', '.join(twice)}")
+
+    def __call__(self, catalog: Mapping[str, TapSpec]) -> tuple[str, ...]:
+        """The names in the catalog's order, whatever the order they were given in.
+
+        Raises:
+            KeyError: a name that the catalog lacks; the message lists the catalog.
+        """
+        for name in self.names:
+            if name not in catalog:
+                raise KeyError(f"unknown tap {name!r}; the network has: {', '.join(catalog)}")
+        return tuple(name for name in catalog if name in self.names)
