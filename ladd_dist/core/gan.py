@@ -2,8 +2,8 @@
 
 Each function takes the logits of ONE head [B,K] and averages over them after the non-linearity; `over_heads` averages
 over heads after that. Never the other way round: a hinge on the summed logits goes flat for every head, wrong ones
-included, once the sum has passed the margin. `real` and `fake` logits of one row belong to the same noise level and class.
-All results are scalars, in float32 (float64 for float64 logits).
+included, once the sum has passed the margin. `real` and `fake` logits of one row belong to the same noise level and
+class. All results are scalars, in float32 (float64 for float64 logits).
 """
 
 from __future__ import annotations

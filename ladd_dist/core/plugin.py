@@ -147,7 +147,7 @@ def registered() -> dict[str, dict[str, type[Plugin]]]:
 
 
 def origin(cls: type[Plugin]) -> str:
-    """Where a plug-in comes from: `core`, a top-level package such as `plugins/`, or `package X` if it was installed."""
+    """Where a plug-in comes from: `core`, a top-level package such as `plugins/`, or `package X` if installed."""
     top = cls.__module__.split(".")[0]
     own = __name__.split(".")[0]
     if top == own:
@@ -170,11 +170,11 @@ def describe(cls: type[Plugin]) -> dict[str, Any]:
 
     fields = {}
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        default = None
         if field.default is not dataclasses.MISSING:
             default = to_data(field.default)
         elif field.default_factory is not dataclasses.MISSING:
             default = to_data(field.default_factory())
-        else:
-            default = None
-        fields[field.name] = {"type": str(field.type), "default": default}
+        fields[field.name] = {"type": str(field.type), "default": default, "required": required}
     return {"name": cls.name, "kind": cls.kind, "doc": summary(cls), "origin": origin(cls), "fields": fields}

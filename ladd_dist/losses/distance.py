@@ -2,7 +2,8 @@
 
 The weight is w(sigma) = (1 + (sigma/sigma_scale)^2)^(-sigma_power): 1 at low noise, falling as sigma^(-2 sigma_power)
 above `sigma_scale` (in units of x0). Power 0 is no weighting; power 1 with sigma_scale = sigma_data trusts the
-regression where the sample is determined by its input and leaves high noise to the heads. Everything is computed in float32.
+regression where the sample is determined by its input and leaves high noise to the heads. Everything is computed in
+float32.
 """
 
 from __future__ import annotations

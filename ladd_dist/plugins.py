@@ -1,0 +1,136 @@
+"""List every plug-in by kind, or check one: `python -m ladd_dist.plugins [--check NAME] [--kind KIND] [--json]`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import tyro
+
+from ladd_dist.core.plugin import (
+    Plugin,
+    PluginError,
+    broken_entry_points,
+    describe,
+    load_entry_points,
+    load_modules,
+    registered,
+)
+
+Tables = dict[str, dict[str, type[Plugin]]]
+
+
+@dataclass(frozen=True)
+class Args:
+    """List the plug-ins that recipes and --swap can use, or check one against the contract of its kind."""
+
+    check: Annotated[str, tyro.conf.arg(metavar="NAME")] = ""
+    """Run the contract checks on this plug-in: NAME, or KIND:NAME where two kinds share a name."""
+    kind: Annotated[str, tyro.conf.arg(metavar="KIND")] = ""
+    """Only this kind, like `head`."""
+    json: Annotated[bool, tyro.conf.arg(name="json"), tyro.conf.FlagCreatePairsOff] = False
+    """Print JSON for machines."""
+    plugins: Annotated[tuple[str, ...], tyro.conf.arg(metavar="MODULE ...")] = field(default=("plugins",))
+    """Modules to import, so that what they register is found; replaces the default."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit code: 0 all is well, 1 a check failed, 2 an unknown name or a wrong command line."""
+    try:
+        args = tyro.cli(Args, args=argv, prog="python -m ladd_dist.plugins")
+    except SystemExit as exit_:
+        return exit_.code if isinstance(exit_.code, int) else 2
+    try:
+        tables = _load(args)
+        wanted = _find(tables, args.check) if args.check else None
+    except PluginError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if wanted is not None:
+        return _check(wanted, as_json=args.json)
+    if args.json:
+        listed = [describe(cls) for table in tables.values() for cls in table.values()]
+        print(json.dumps({"plugins": listed, "broken_entry_points": broken_entry_points()}, indent=2))
+    else:
+        _print_tables(tables)
+    return 0
+
+
+def _load(args: Args) -> Tables:
+    import ladd_dist.recipe  # noqa: F401  registers the core's plug-ins; late, so that --help does not pay for torch
+
+    load_modules(args.plugins)
+    load_entry_points()
+    for name, reason in broken_entry_points().items():
+        print(f"warning: entry point {name!r} is broken and was left out: {reason}", file=sys.stderr)
+    tables = registered()
+    if not args.kind:
+        return tables
+    if args.kind not in tables:
+        raise PluginError(f"unknown kind {args.kind!r}; kinds: {', '.join(tables)}")
+    return {args.kind: tables[args.kind]}
+
+
+def _find(tables: Tables, wanted: str) -> type[Plugin]:
+    kind, separator, name = wanted.replace("=", ":").partition(":")
+    if not separator:
+        kind, name = "", wanted
+    elif kind not in tables:
+        raise PluginError(f"unknown kind {kind!r} in {wanted!r}; kinds: {', '.join(tables)}")
+    searched = {kind: tables[kind]} if kind else tables
+    found = [table[name] for table in searched.values() if name in table]
+    if len(found) > 1:
+        choices = ", ".join(f"{cls.kind}:{cls.name}" for cls in found)
+        raise PluginError(f"{name!r} is the name of several plug-ins, say which: {choices}")
+    if not found:
+        broken = broken_entry_points().get(name)
+        if broken is not None:
+            raise PluginError(f"the package that offers {name!r} is broken: {broken}")
+        valid = "; ".join(f"{kind}: {', '.join(table)}" for kind, table in searched.items())
+        raise PluginError(f"unknown plug-in {name!r} (give its module by --plugins MODULE); valid: {valid}")
+    return found[0]
+
+
+def _check(cls: type[Plugin], *, as_json: bool) -> int:
+    from ladd_dist.testing import ContractError, check_plugin
+
+    error = ""
+    try:
+        check_plugin(cls)
+    except ContractError as failure:
+        error = str(failure)
+    if as_json:
+        print(json.dumps({"kind": cls.kind, "name": cls.name, "ok": not error, "error": error}, indent=2))
+    else:
+        print(f"{cls.kind} {cls.name}: {f'FAILED: {error}' if error else 'ok'}")
+    return 1 if error else 0
+
+
+def _print_tables(tables: Tables) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    terminal = Console()
+    console = terminal if terminal.is_terminal else Console(width=160)  # a pipe has no width of its own
+    for kind, table in tables.items():
+        view = Table(title=f"{kind} ({len(table)})", title_justify="left", expand=True)
+        view.add_column("name", no_wrap=True)
+        view.add_column("fields and defaults", ratio=3)
+        view.add_column("what it is", ratio=4)
+        view.add_column("origin", no_wrap=True)
+        for cls in table.values():
+            about = describe(cls)
+            fields = ", ".join(f"{name}={_default(entry)}" for name, entry in about["fields"].items())
+            view.add_row(*(Text(text) for text in (about["name"], fields or "-", about["doc"], about["origin"])))
+        console.print(view)
+
+
+def _default(entry: dict[str, Any]) -> str:
+    return "required" if entry["required"] else json.dumps(entry["default"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
