@@ -48,12 +48,12 @@ def judge(evaluation: Figures, config: Mapping[str, Any], metrics: Metrics) -> V
     if teacher is None or not students:
         missing = "teacher" if teacher is None else "student"
         return Verdict("warning", f"not judged: eval.json has no {missing} figures", ())
-    steps = [number for number, _ in students]
-    few, one = f"student@{4 if 4 in steps else max(steps)}", f"student@{min(steps)}"
+    few, one = few_student(evaluation, config), students[-1][1]
+    rivalry = _against_teacher(evaluation, few)
     findings = [*_not_finite(evaluation, students), *_diverged(metrics), *_few_steps(evaluation, few, teacher)]
     if one != few:
-        findings += _one_step(evaluation, one, teacher)
-    findings += [*_against_teacher(evaluation, few), *_heads(metrics), *_limits(evaluation, config, teacher)]
+        findings += _one_step(evaluation, one, teacher, hopeless=any(item.level != "healthy" for item in rivalry))
+    findings += [*rivalry, *_heads(metrics), *_limits(evaluation, config, teacher)]
     return _conclude(findings, config, metrics)
 
 
@@ -72,6 +72,13 @@ def best_teacher(evaluation: Figures) -> str | None:
     """The entry all others are compared with: the teacher with the most steps."""
     teachers = by_steps(evaluation, "teacher")
     return teachers[0][1] if teachers else None
+
+
+def few_student(evaluation: Figures, config: Mapping[str, Any]) -> str:
+    """The student at the number of steps it was trained for, else at the most that were measured."""
+    students = by_steps(evaluation, "student")
+    wanted = number(_recipe(config), "student_steps") or 4
+    return next((key for steps, key in students if steps == wanted), students[0][1])
 
 
 def few_step_teacher(evaluation: Figures, student: str) -> str | None:
@@ -102,7 +109,9 @@ def in_force(config: Mapping[str, Any], metrics: Metrics, which: Literal["advers
         return max(logged)
     schedule = _recipe(config).get("distill_weight" if which == "distill" else "adv_weight")
     if isinstance(schedule, Mapping):
-        values = [value for key in ("value", "start", "end", "peak") if (value := number(schedule, key)) is not None]
+        values = [value for key in ("value", "start", "end") if (value := number(schedule, key)) is not None]
+        points = schedule.get("points")
+        values += [float(point[1]) for point in points] if isinstance(points, (list, tuple)) else []
         return max(values, default=None)
     return None
 
@@ -137,7 +146,9 @@ def _diverged(metrics: Metrics) -> list[Finding]:
     for row in metrics:
         for key in row:
             if key.startswith("loss/") and number(row, key) is None:
-                return [Finding("collapsed", f"training diverged: {key} is not a number at step {row.get('step', '?')}")]
+                return [
+                    Finding("collapsed", f"training diverged: {key} is not a number at step {row.get('step', '?')}")
+                ]
     return []
 
 
@@ -171,14 +182,17 @@ def _few_steps(evaluation: Figures, few: str, teacher: str) -> list[Finding]:
     return findings
 
 
-def _one_step(evaluation: Figures, one: str, teacher: str) -> list[Finding]:
-    """One step shows averaging first: there is no second call to repair a mean picture."""
+def _one_step(evaluation: Figures, one: str, teacher: str, *, hopeless: bool) -> list[Finding]:
+    """One step shows averaging first: there is no second call to repair a mean picture.
+
+    Severe when little is left, when hues are lost too, or when more steps do not repair it either (`hopeless`).
+    """
     variance = share(evaluation, one, teacher, "colour_variance")
     entropy = share(evaluation, one, teacher, "hue_entropy")
     lost_hues = entropy is not None and entropy < ENTROPY_COLLAPSED
     findings = []
     if variance is not None and variance < VARIANCE_COLLAPSED:
-        severe = variance < ONE_STEP_VARIANCE_SEVERE or lost_hues
+        severe = variance < ONE_STEP_VARIANCE_SEVERE or lost_hues or hopeless
         text = f"regression to the class mean: {one} colour variance {variance:.2f} of the teacher's"
         findings.append(Finding("collapsed" if severe else "warning", text))
     elif variance is not None:
@@ -204,7 +218,7 @@ def _against_teacher(evaluation: Figures, few: str) -> list[Finding]:
         return [Finding("warning", f"no comparison with {rival}: {key} is missing")]
     words = f"{key} {mine:.3g} of {few} against {theirs:.3g} of {rival}"
     if mine >= theirs:
-        return [Finding("warning", f"nothing gained over the untrained teacher in as few steps: {words}")]
+        return [Finding("warning", f"nothing gained over the teacher itself in as few steps: {words}")]
     return [Finding("healthy", f"closer to the teacher's many-step samples than the teacher in as few steps: {words}")]
 
 
@@ -255,12 +269,10 @@ def _cause(config: Mapping[str, Any], metrics: Metrics) -> tuple[str, str] | Non
 
 
 def _where(config: Mapping[str, Any]) -> str:
-    """ "at every level", unless the distance has a weight over levels of its own."""
+    """The levels at which the distance pulls: all alike, unless it fades as a power of the level."""
     distance = _recipe(config).get("distance")
-    law = distance.get("weight") if isinstance(distance, Mapping) else None
-    name = law.get("plugin") if isinstance(law, Mapping) else law
-    flat = name is None or name in ("constant", "uniform", "none", "flat") or isinstance(name, (int, float))
-    return "at every level" if flat else f"({name} over levels)"
+    power = number(distance, "sigma_power") if isinstance(distance, Mapping) else None
+    return f"(fading with noise, sigma_power {power:g})" if power else "at every level"
 
 
 def _conclude(findings: list[Finding], config: Mapping[str, Any], metrics: Metrics) -> Verdict:
@@ -275,5 +287,5 @@ def _conclude(findings: list[Finding], config: Mapping[str, Any], metrics: Metri
     cause = _cause(config, metrics) if averaged else None
     if cause:
         headline += f"; {cause[0]}"
-        rest.append(cause[1])
+        rest.insert(0, cause[1])
     return Verdict("collapsed" if collapsed else "warning", headline, (*rest, *fine))
