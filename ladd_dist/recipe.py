@@ -127,6 +127,8 @@ class EvaluateStage:
     num_samples: int
     metrics: tuple[Metric, ...]
     steps: tuple[int, ...] = (4, 2, 1)
+    num_references: int = 5_000
+    """Real images, and stored samples of the teacher, that the samples are compared with."""
     seed: int = 1_000_003
     batch_size: int = _neutral(250)
 

@@ -1,0 +1,58 @@
+"""The stages of a run, one function each: `stage(recipe, place) -> what it made`. A stage that is done is skipped."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ladd_dist.core.rundir import RunDir, read_json, write_json
+from ladd_dist.core.types import DenoiseFn, Denoiser
+from ladd_dist.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run works: folders and device. Nothing here changes a result."""
+
+    runs: Path
+    cache: Path
+    device: torch.device
+
+    def run(self, recipe: Recipe) -> RunDir:
+        """The run folder of a recipe."""
+        return RunDir(self.runs / f"{recipe.name}-{recipe.distill_signature()}")
+
+    def teacher(self, recipe: Recipe) -> Path:
+        return self.cache / f"teacher-{recipe.teacher_signature()}"
+
+    def shards(self, recipe: Recipe) -> Path:
+        return self.cache / f"shards-{recipe.shards_signature()}"
+
+    def reference(self, recipe: Recipe) -> Path:
+        return self.cache / f"reference-{recipe.reference_signature()}"
+
+
+def is_done(marker: Path, signature: str) -> bool:
+    """Whether a stage finished with this signature."""
+    return marker.exists() and read_json(marker).get("signature") == signature
+
+
+def mark_done(marker: Path, signature: str, **facts: Any) -> None:
+    """Record that a stage finished."""
+    finished = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    write_json(marker, {"signature": signature, "finished": finished, **facts})
+
+
+def denoiser(network: Denoiser) -> DenoiseFn:
+    """A network as a plain function x, sigma, cond -> denoised."""
+
+    def denoise(x: torch.Tensor, sigma: torch.Tensor, cond: torch.Tensor) -> torch.Tensor:
+        denoised: torch.Tensor | None = network(x, sigma, cond).denoised
+        assert denoised is not None
+        return denoised
+
+    return denoise

@@ -1,0 +1,29 @@
+"""`ladd NAME ...` is `python -m ladd_dist.NAME ...`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+COMMANDS = {
+    "launch": "run a recipe: teacher, shards, distillation, evaluation, report",
+    "plugins": "list plug-ins and check them",
+    "levels": "search few-step levels for a teacher",
+}
+MODULES = {"levels": "ladd_dist.levels.search"}
+
+
+def main() -> None:
+    """Dispatch to a command's module; exit with its code."""
+    if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
+        asked_help = len(sys.argv) >= 2 and sys.argv[1] in ("-h", "--help")
+        lines = ["usage: ladd COMMAND ...", *(f"  {name:10s} {doc}" for name, doc in COMMANDS.items())]
+        print("\n".join(lines), file=sys.stdout if asked_help else sys.stderr)
+        sys.exit(0 if asked_help else 2)
+    name = sys.argv.pop(1)
+    module = importlib.import_module(MODULES.get(name, f"ladd_dist.{name}"))
+    sys.exit(module.main())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""The training loop that teacher and student share: progress, logging, checkpoints, a clean stop."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+PLAIN_LINE_EVERY_S = 10.0
+Figures = dict[str, Tensor | float]
+
+
+class Interrupted(Exception):
+    """Stopped by a signal, after a clean save."""
+
+
+class StopFlag:
+    """Set by SIGINT or SIGTERM inside `listen`; a second signal takes the default way out."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    @contextlib.contextmanager
+    def listen(self) -> Iterator[StopFlag]:
+        """Turn signals into the flag, so that a step is never cut in two."""
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.getsignal(number) for number in numbers}
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            self.signal = number
+            signal.signal(number, before[signal.Signals(number)])
+
+        for number in numbers:
+            signal.signal(number, handle)
+        try:
+            yield self
+        finally:
+            for number in numbers:
+                signal.signal(number, before[number])
+
+    def check(self) -> None:
+        """Raise `Interrupted` when the flag is set."""
+        if self.signal is not None:
+            raise Interrupted(f"stopped by {signal.Signals(self.signal).name}")
+
+
+class Bar:
+    """Progress on stderr: a live bar on a terminal, a line every ten seconds elsewhere."""
+
+    def __init__(self, label: str, total: int, done: int = 0) -> None:
+        self.label, self.total, self.first, self.done = label, total, done, done
+        self.console = Console(stderr=True)
+        self.started = self.last_line = time.monotonic()
+        self.note = ""
+        self.progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self.task = self.progress.add_task(label, total=total, completed=done, note="")
+
+    def __enter__(self) -> Bar:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def update(self, done: int, note: str | None = None) -> None:
+        """Show that `done` of `total` are done."""
+        self.done = done
+        self.note = self.note if note is None else note
+        if not self.progress.disable:
+            self.progress.update(self.task, completed=done, note=self.note)
+        elif time.monotonic() - self.last_line > PLAIN_LINE_EVERY_S or (done == self.total and done > self.first):
+            self.last_line = time.monotonic()
+            spent = max(self.last_line - self.started, 1e-9)
+            rate = (done - self.first) / spent
+            left = (self.total - done) / rate if rate > 0 else 0.0
+            line = f"{self.label} {done}/{self.total}  {rate:.1f}/s  ETA {left:.0f} s  {self.note}"
+            print(line.rstrip(), file=self.console.file, flush=True)
+
+
+def train(
+    *,
+    label: str,
+    num_steps: int,
+    first_step: int,
+    samples_per_step: int,
+    log_every: int,
+    checkpoint_every: int,
+    do_step: Callable[[int], Figures],
+    save: Callable[[int], None],
+    on_log: Callable[[int, dict[str, float]], None],
+    note: Callable[[dict[str, float]], str],
+    after_step: Callable[[int], None] = lambda updates: None,
+) -> None:
+    """Run steps first_step..num_steps - 1. Figures are averaged on the device between logged steps: no host sync.
+
+    Raises:
+        Interrupted: a signal came; the state is saved. ValueError: a figure is not finite (nothing is saved).
+    """
+    window = Window(samples_per_step)
+    with StopFlag().listen() as stop, Bar(label, num_steps, first_step) as bar:
+        for step in range(first_step, num_steps):
+            window.add(do_step(step))
+            updates = step + 1
+            logged = updates % log_every == 0 or updates == num_steps
+            if logged:
+                figures = window.close()
+                bad = [name for name, value in figures.items() if not math.isfinite(value)]
+                if bad:
+                    raise ValueError(
+                        f"{label}: {bad[0]} is {figures[bad[0]]} at step {updates}; lower the learning rate or the "
+                        "adversarial weight, or clip harder. The last checkpoint is still whole"
+                    )
+                on_log(updates, figures)
+                bar.update(updates, note(figures))
+            else:
+                bar.update(updates)
+            after_step(updates)
+            stopping = stop.signal is not None
+            if updates % checkpoint_every == 0 or updates == num_steps or stopping:
+                save(updates)
+            if stopping and updates < num_steps:
+                stop.check()
+
+
+class Window:
+    """Means of figures since the last logged step."""
+
+    def __init__(self, samples_per_step: int) -> None:
+        self.samples_per_step = samples_per_step
+        self._reset()
+
+    def _reset(self) -> None:
+        self.sums: Figures = {}
+        self.counts: dict[str, int] = {}
+        self.steps = 0
+        self.started = time.monotonic()
+
+    def add(self, figures: Figures) -> None:
+        """Add the figures of one step; tensors stay on their device."""
+        self.steps += 1
+        for name, value in figures.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def close(self) -> dict[str, float]:
+        """The means (one transfer from the device) and the rates; starts the next window."""
+        names = list(self.sums)
+        values = torch.stack([torch.as_tensor(self.sums[name], dtype=torch.float32).cpu() for name in names]).tolist()
+        figures = {name: value / self.counts[name] for name, value in zip(names, values, strict=True)}
+        rate = self.steps / max(time.monotonic() - self.started, 1e-9)
+        figures |= {"rate/steps_per_s": rate, "rate/samples_per_s": rate * self.samples_per_step}
+        self._reset()
+        return figures

@@ -1,0 +1,202 @@
+"""WebDataset shards of the teacher's samples: tar files whose members are safetensors chunks, and an index.
+
+Chunks of 64-256 samples read twenty times faster than one `.npy` a sample (a tar header costs as much as the sample).
+The index exists because a tar that was cut between members, or has a flipped bit, reads without an error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from ladd_dist.core.rundir import read_json, write_atomic, write_json
+from ladd_dist.core.types import ImageSpec
+
+INDEX = "index.json"
+FORMAT = 1
+
+
+class Chunk(NamedTuple):
+    """Some samples in a row."""
+
+    x0: Tensor  # [n,C,H,W]
+    cond: Tensor  # [n] int64
+    noise: Tensor | None  # like x0
+    path: Tensor | None  # [n,L,C,H,W]
+
+
+class ShardError(ValueError):
+    """A shard or its content is wrong; the message names file and cure."""
+
+
+MakeChunk = Callable[[int, int], Chunk]
+"""(first sample index, one past the last) -> chunk."""
+
+
+def write_shards(
+    folder: Path,
+    *,
+    num_samples: int,
+    samples_per_chunk: int,
+    chunks_per_shard: int,
+    dtype: torch.dtype,
+    make: MakeChunk,
+    image: ImageSpec,
+    card: dict[str, Any],
+    progress: Callable[[int], None] = lambda done: None,
+) -> None:
+    """Write all shards that are not there yet, then `index.json`; interrupted work goes on where it stopped.
+
+    Args:
+        card: what the samples are (seed, sampler, guidance, teacher's signature); stored in the index.
+        progress: called with the number of samples that exist.
+
+    Raises:
+        ShardError: `make` gave a wrong shape or values that are not finite. OSError: disk full or not writable.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    per_shard = samples_per_chunk * chunks_per_shard
+    records = []
+    for number, first in enumerate(range(0, num_samples, per_shard)):
+        last = min(first + per_shard, num_samples)
+        tar, record_path = folder / f"{number:06d}.tar", folder / f"{number:06d}.json"
+        record = read_json(record_path) if record_path.exists() and tar.exists() else None
+        if record is None or record["bytes"] != tar.stat().st_size or record["samples"] != last - first:
+            bounds = [(a, min(a + samples_per_chunk, last)) for a in range(first, last, samples_per_chunk)]
+            record = _write_shard(tar, _checked(make, bounds, image, tar, progress), dtype)
+            write_json(record_path, record)
+        progress(last)
+        records.append(record)
+    write_json(folder / INDEX, {"format": FORMAT, **card, "num_samples": num_samples, "shards": records})
+
+
+def _checked(
+    make: MakeChunk, bounds: list[tuple[int, int]], image: ImageSpec, tar: Path, progress: Callable[[int], None]
+) -> Iterator[tuple[str, Chunk]]:
+    for first, last in bounds:
+        chunk = make(first, last)
+        check_chunk(chunk, image, f"samples {first} to {last - 1} for {tar.name}")
+        yield f"{first:08d}", chunk
+        progress(last)
+
+
+def check_chunk(chunk: Chunk, image: ImageSpec, where: str) -> None:
+    """Refuse samples that no student should learn from.
+
+    Raises:
+        ShardError: wrong shape, a class out of range, or values that are not finite.
+    """
+    shape = (len(chunk.cond), image.channels, image.size, image.size)
+    if tuple(chunk.x0.shape) != shape:
+        raise ShardError(f"{where}: x0 has shape {tuple(chunk.x0.shape)}, the recipe's dataset needs {shape}")
+    if chunk.noise is not None and chunk.noise.shape != chunk.x0.shape:
+        raise ShardError(f"{where}: noise has shape {tuple(chunk.noise.shape)}, x0 has {shape}")
+    for name, tensor in (("x0", chunk.x0), ("noise", chunk.noise), ("path", chunk.path)):
+        if tensor is not None and not torch.isfinite(tensor).all():
+            bad = (~torch.isfinite(tensor.flatten(1)).all(1)).nonzero()[0].item()
+            raise ShardError(f"{where}: {name} of sample {bad} there holds NaN or infinity; remove or rebuild it")
+    if len(chunk.cond) and not 0 <= int(chunk.cond.min()) <= int(chunk.cond.max()) < image.num_classes:
+        low, high = int(chunk.cond.min()), int(chunk.cond.max())
+        raise ShardError(f"{where}: class ids {low}..{high}, the recipe's dataset has 0..{image.num_classes - 1}")
+
+
+def _write_shard(path: Path, chunks: Iterator[tuple[str, Chunk]], dtype: torch.dtype) -> dict[str, Any]:
+    def write(temporary: Path) -> None:
+        import webdataset
+
+        with temporary.open("wb") as stream:
+            writer = webdataset.TarWriter(stream, encoder=False, mtime=0)
+            for key, chunk in chunks:
+                writer.write({"__key__": key, "safetensors": safetensors.torch.save(_tensors(chunk, dtype))})
+            writer.close()
+
+    write_atomic(path, write)
+    return describe_shard(path)
+
+
+def _tensors(chunk: Chunk, dtype: torch.dtype) -> dict[str, Tensor]:
+    tensors = {"x0": chunk.x0, "noise": chunk.noise, "path": chunk.path}
+    kept = {name: tensor.to(dtype).contiguous() for name, tensor in tensors.items() if tensor is not None}
+    return {**kept, "cond": chunk.cond.contiguous()}
+
+
+def describe_shard(path: Path) -> dict[str, Any]:
+    """The index entry of a shard: size, sha256, and where each tensor of each chunk lies in the file."""
+    chunks = []
+    with tarfile.open(path) as tar, path.open("rb") as stream:
+        for member in tar:
+            stream.seek(member.offset_data)
+            length = int.from_bytes(stream.read(8), "little")
+            header = json.loads(stream.read(length))
+            base = member.offset_data + 8 + length
+            tensors = {
+                name: {"dtype": item["dtype"], "shape": item["shape"], "offset": base + item["data_offsets"][0]}
+                for name, item in header.items()
+                if name != "__metadata__"
+            }
+            chunks.append({"samples": tensors["cond"]["shape"][0], "tensors": tensors})
+    samples = sum(chunk["samples"] for chunk in chunks)
+    size = path.stat().st_size
+    return {"name": path.name, "samples": samples, "bytes": size, "sha256": file_sha256(path), "chunks": chunks}
+
+
+def file_sha256(path: Path) -> str:
+    """Hexadecimal sha256 of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def read_foreign(source: str, image: ImageSpec) -> Iterator[Chunk]:
+    """One sample a member, as other people write them: `.npy`/`.x0.npy`, `.noise.npy`, `.cls` or `.safetensors`.
+
+    Nothing is decoded that could run code (no pickle, no `.pth`).
+
+    Raises:
+        ShardError: no shard matches, a shard is truncated, or a sample is wrong; the message names sample and shard.
+    """
+    import glob
+
+    import webdataset
+
+    urls = sorted(glob.glob(source))
+    if not urls:
+        raise ShardError(f"shards.source: nothing matches {source!r}")
+    for url in urls:
+        try:
+            for sample in webdataset.WebDataset([url], shardshuffle=False, empty_check=False):
+                chunk = _decode_foreign(sample, f"sample {sample['__key__']!r} of {url}")
+                check_chunk(chunk, image, f"sample {sample['__key__']!r} of {url}")
+                yield chunk
+        except (tarfile.ReadError, EOFError) as error:
+            raise ShardError(f"shard {url} is truncated or no tar file ({error}); fetch or build it again") from error
+
+
+def _decode_foreign(sample: dict[str, Any], where: str) -> Chunk:
+    import io
+
+    arrays: dict[str, Tensor] = {}
+    try:
+        for key, value in sample.items():
+            if key == "safetensors":
+                arrays |= safetensors.torch.load(value)
+            elif key.endswith("npy"):
+                name = key.removesuffix("npy").rstrip(".") or "x0"
+                arrays[name] = torch.from_numpy(np.load(io.BytesIO(value), allow_pickle=False))
+            elif key == "cls":
+                arrays["cond"] = torch.tensor(int(value))
+    except Exception as error:
+        raise ShardError(f"{where}: {key} cannot be read ({error})") from error
+    if "x0" not in arrays or "cond" not in arrays:
+        raise ShardError(f"{where}: needs x0 (.npy or .safetensors) and a class (.cls), it has {sorted(sample)}")
+    noise = arrays.get("noise")
+    one = arrays["x0"].float()[None]
+    return Chunk(one, arrays["cond"].long().reshape(1), noise.float()[None] if noise is not None else None, None)

@@ -1,0 +1,155 @@
+"""What a run is before it runs: its config, its cost, its stages."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ladd_dist import __version__
+from ladd_dist.core.rundir import RunDir, read_json, write_json
+from ladd_dist.core.serialize import RecipeError, to_data
+from ladd_dist.core.types import Batch
+from ladd_dist.engine.cost import count_flops, count_parameters
+from ladd_dist.parallel.single import Single
+from ladd_dist.recipe import Recipe
+from ladd_dist.stages import Place
+from ladd_dist.stages.distill import build_heads, build_step, distill, is_distilled
+from ladd_dist.stages.evaluate import evaluate, is_evaluated
+from ladd_dist.stages.report import write_report
+from ladd_dist.stages.shards import are_shards_done, make_shards
+from ladd_dist.stages.teacher import fresh_network, is_teacher_done, train_teacher
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage as `launch` runs it."""
+
+    doc: str
+    run: Callable[[Recipe, Place], Any]
+    is_done: Callable[[Recipe, Place], bool]
+
+
+def stage_table() -> dict[str, Stage]:
+    """Every stage, in order."""
+    return {
+        "teacher": Stage("training the diffusion teacher", train_teacher, is_teacher_done),
+        "shards": Stage("the teacher makes its samples", make_shards, are_shards_done),
+        "distill": Stage("training student and heads", distill, is_distilled),
+        "evaluate": Stage("sampling and measuring on held-out noise", evaluate, is_evaluated),
+        # Never skipped: it takes a second, and a page older than its figures would lie.
+        "report": Stage("writing the page", lambda r, p: write_report(p.run(r).path), lambda r, p: False),
+    }
+
+
+def describe_run(recipe: Recipe, place: Place, scale: str) -> dict[str, Any]:
+    """Parameters, taps, FLOPs (per sample for forwards, per batch for the step) and which stages are done.
+
+    Raises:
+        RecipeError: the network cannot take the images, or lacks a tap.
+    """
+    try:
+        facts = _cost(recipe)
+    except (KeyError, ValueError) as error:
+        raise RecipeError(str(error.args[0])) from error
+    cached = {name: stage.is_done(recipe, place) for name, stage in stage_table().items()}
+    cached["report"] = place.run(recipe).report.exists()
+    stages = [{"name": name, "cached": done} for name, done in cached.items()]
+    return {"recipe": recipe.name, "scale": scale, "signature": recipe.distill_signature(), **facts, "stages": stages}
+
+
+def _cost(recipe: Recipe) -> dict[str, Any]:
+    teacher, student = fresh_network(recipe), fresh_network(recipe)
+    taps = recipe.taps(teacher.taps)
+    image, num = recipe.dataset.spec(), 2
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn((num, image.channels, image.size, image.size), generator=generator)
+    cond = torch.zeros(num, dtype=torch.int64)
+    ones = torch.ones(num)
+    levels = recipe.path_levels()
+    path = x[:, None].expand(-1, len(levels), -1, -1, -1) if levels else None
+    cpu = torch.device("cpu")
+    options: dict[str, Any] = {"lr": 0.0, "betas": (0.5, 0.99), "weight_decay": 0.0, "clip": 0.0, "device": cpu}
+    heads = Single().build(build_heads(recipe, teacher), **options)
+    step = build_step(recipe, Single().build(student, **options), heads, teacher)
+    batch = Batch(x, cond, x, path, levels)
+    with torch.no_grad():
+        forward = count_flops(lambda: student(x, ones, cond)) // num
+        to_tap = count_flops(lambda: teacher(x, ones, cond, taps=taps, denoise=False)) // num
+    last = recipe.train.steps - 1  # the weights of a finished warm-up
+    whole = count_flops(lambda: step(batch, last)) * recipe.train.batch_size // num
+    params = {name: count_parameters(net) for name, net in (("teacher", teacher), ("student", student))}
+    return {
+        "params": {**params, "heads": count_parameters(heads.module)},
+        "taps": list(taps),
+        "flops": {"student_forward": forward, "teacher_to_last_tap": to_tap, "step": whole},
+    }
+
+
+def show(facts: dict[str, Any]) -> None:
+    """Print `describe_run` for people."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{facts['recipe']} at scale {facts['scale']}, signature {facts['signature']}", show_header=False)
+    for name, count in facts["params"].items():
+        table.add_row(f"parameters of the {name}", f"{count / 1e6:.3f} M")
+    table.add_row("taps", f"{len(facts['taps'])}: {', '.join(facts['taps'])}")
+    for name, unit in (("student_forward", "a sample"), ("teacher_to_last_tap", "a sample"), ("step", "a batch")):
+        table.add_row(f"FLOPs {name}", f"{facts['flops'][name] / 1e9:.3f} G {unit}")
+    table.add_row("stages", ", ".join(f"{s['name']} ({'done' if s['cached'] else 'to do'})" for s in facts["stages"]))
+    Console().print(table)
+
+
+def write_config(
+    recipe: Recipe, run: RunDir, scale: str, path: Path, plugins: tuple[str, ...], device: torch.device
+) -> None:
+    """Write config.json: all a worker needs to rebuild the recipe, and what the run ran on."""
+    facts = describe_run(recipe, Place(run.path.parent, run.path.parent, device), scale)
+    config = {
+        "format": 1,
+        "version": __version__,
+        "recipe_path": str(path),
+        "scale": scale,
+        "signature": recipe.distill_signature(),
+        "plugins": list(plugins),
+        "recipe": to_data(recipe),
+        "environment": environment(device),
+        **{name: facts[name] for name in ("params", "taps", "flops")},
+    }
+    write_json(run.config, config)
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Versions, machine and commit."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "threads": torch.get_num_threads(),
+        "commit": _commit(),
+    }
+
+
+def _commit() -> str:
+    here = Path(__file__).parent
+    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=10"]
+    try:
+        found = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return found.stdout.strip() or "unknown"
+
+
+def add_timing(run: RunDir, stage: str, seconds: float) -> None:
+    """Record how long a stage took in this run's folder."""
+    timings = read_json(run.timings) if run.timings.exists() else {}
+    write_json(run.timings, {**timings, stage: round(seconds, 2)})

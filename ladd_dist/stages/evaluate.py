@@ -1,0 +1,145 @@
+"""Stage `evaluate`: student and teacher at the same held-out noise and classes, measured against real and teacher."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ladd_dist.core.noise import few_step_sample, guided
+from ladd_dist.core.rng import generator, sample_classes, sample_noise
+from ladd_dist.core.rundir import commit_folder, read_json, write_json
+from ladd_dist.core.types import Denoiser
+from ladd_dist.engine.loop import Bar, StopFlag
+from ladd_dist.engine.shard_reader import ShardReader
+from ladd_dist.levels.named import Good, Karras
+from ladd_dist.metrics import References, Samples
+from ladd_dist.recipe import Recipe
+from ladd_dist.stages import Place, denoiser, is_done, mark_done
+from ladd_dist.stages.charts import write_grid
+from ladd_dist.stages.distill import sample_student
+from ladd_dist.stages.teacher import load_teacher
+
+NUM_SHOWN = 16
+Evaluation = dict[str, dict[str, float]]
+SampleFn = Callable[[Tensor, Tensor], Tensor]
+
+
+def is_evaluated(recipe: Recipe, place: Place) -> bool:
+    """Whether `eval.json` holds this recipe's figures."""
+    run = place.run(recipe)
+    return is_done(run.path / "evaluate.done.json", recipe.evaluate_signature()) and run.eval.exists()
+
+
+def evaluate(recipe: Recipe, place: Place) -> Evaluation:
+    """Measure the run's student and its teacher; returns what `eval.json` holds."""
+    run = place.run(recipe)
+    if is_evaluated(recipe, place):
+        found: Evaluation = read_json(run.eval)
+        return found
+    student = load_student(recipe, run.student, place.device)
+    cond = sample_classes(recipe.evaluate.seed, range(recipe.evaluate.num_samples), recipe.dataset.spec().num_classes)
+    figures: Evaluation = {}
+    sampled: dict[str, Tensor] = {}
+    with StopFlag().listen() as stop:
+        teacher, seconds = teacher_samples(recipe, place, stop)
+        for steps in recipe.evaluate.steps:
+            name = f"student@{steps}"
+            sampled[name], seconds[name] = _timed(recipe, name, _student_fn(recipe, student, steps), place, stop)
+        measures = [metric.build(references=references(recipe, place)) for metric in recipe.evaluate.metrics]
+        for name, images in (sampled | teacher).items():
+            stop.check()
+            figures[name] = {"num_samples": float(len(images)), "s_per_image": seconds[name]}
+            for measure in measures:
+                figures[name] |= measure(Samples(images.to(place.device), cond.to(place.device)))
+    order = [f"teacher@{_steps(recipe)}", *sampled, "teacher@4:good", "teacher@4:karras"]
+    write_grid(run.samples / "final.png", [(name, (sampled | teacher)[name][:NUM_SHOWN]) for name in order])
+    write_json(run.eval, figures)
+    mark_done(run.path / "evaluate.done.json", recipe.evaluate_signature())
+    return figures
+
+
+def _steps(recipe: Recipe) -> int:
+    return len(recipe.shards.sampler.levels())
+
+
+def _student_fn(recipe: Recipe, student: Denoiser, steps: int) -> SampleFn:
+    return lambda noise, cond: sample_student(recipe, student, noise, cond, steps)
+
+
+def load_student(recipe: Recipe, path: Path, device: torch.device) -> Denoiser:
+    """The trained student (averaged weights).
+
+    Raises:
+        ValueError: not there yet, or it does not fit.
+    """
+    if not path.exists():
+        raise ValueError(f"no trained student at {path}; run the stage first: --stages distill")
+    network = recipe.network.build(image=recipe.dataset.spec())
+    try:
+        network.load_state_dict(load_file(path))
+    except Exception as error:
+        raise ValueError(f"{path} does not fit the recipe's network ({error}); delete it and distil again") from error
+    return network.to(device).eval().requires_grad_(False)
+
+
+def teacher_samples(recipe: Recipe, place: Place, stop: StopFlag) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """The teacher's samples at 50 and at 4 steps (both sets of levels) and seconds an image; made once a teacher."""
+    folder = place.reference(recipe)
+    if not is_done(folder / "done.json", recipe.reference_signature()):
+        denoise = guided(denoiser(load_teacher(recipe, place)), recipe.shards.guidance, recipe.dataset.spec().num_classes)
+
+        def few(levels: tuple[float, ...]) -> SampleFn:
+            return lambda noise, cond: few_step_sample(denoise, noise, cond, levels, "ode")
+
+        ways: dict[str, SampleFn] = {
+            f"teacher@{_steps(recipe)}": lambda noise, cond: recipe.shards.sampler(denoise, noise, cond)[0],
+            "teacher@4:good": few(Good()(4)),
+            "teacher@4:karras": few(Karras()(4)),
+        }
+        timed = {name: _timed(recipe, name, way, place, stop) for name, way in ways.items()}
+
+        def fill(temporary: Path) -> None:
+            save_file({name: images for name, (images, _) in timed.items()}, temporary / "samples.safetensors")
+            facts = {"s_per_image": {name: seconds for name, (_, seconds) in timed.items()}}
+            mark_done(temporary / "done.json", recipe.reference_signature(), **facts)
+
+        commit_folder(folder, fill)
+    return load_file(folder / "samples.safetensors"), dict(read_json(folder / "done.json")["s_per_image"])
+
+
+@torch.inference_mode()
+def _timed(recipe: Recipe, name: str, sample: SampleFn, place: Place, stop: StopFlag) -> tuple[Tensor, float]:
+    """Samples [N,C,H,W] on the CPU and seconds an image (sampling alone, without drawing the noise)."""
+    image, settings = recipe.dataset.spec(), recipe.evaluate
+    parts, seconds = [], 0.0
+    with Bar(f"sampling {name}", settings.num_samples) as bar:
+        for first in range(0, settings.num_samples, settings.batch_size):
+            stop.check()
+            indices = range(first, min(first + settings.batch_size, settings.num_samples))
+            noise = sample_noise(settings.seed, indices, (image.channels, image.size, image.size))
+            noise = noise.to(place.device).contiguous(memory_format=torch.channels_last)
+            cond = sample_classes(settings.seed, indices, image.num_classes).to(place.device)
+            started = time.perf_counter()
+            parts.append(sample(noise, cond).cpu())  # the copy waits for the device
+            seconds += time.perf_counter() - started
+            bar.update(indices.stop)
+    return torch.cat(parts).contiguous(), seconds / settings.num_samples
+
+
+def references(recipe: Recipe, place: Place) -> References:
+    """Real images and the teacher's stored samples, up to `num_references` of each."""
+    images = recipe.dataset.build(split="train")
+    count = min(recipe.evaluate.num_references, len(images))
+    real = images.batch(torch.randperm(len(images), generator=generator("references"))[:count])
+    reader = ShardReader(place.shards(recipe))
+    stored = reader.take(np.arange(min(recipe.evaluate.num_references, len(reader))))
+    device = place.device
+    return References(
+        Samples(real[0].to(device), real[1].to(device)), Samples(stored.x0.to(device), stored.cond.to(device))
+    )

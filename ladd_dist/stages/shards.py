@@ -1,0 +1,116 @@
+"""Stage `shards`: the teacher's samples, made once and shared by every run with the same teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ladd_dist.core.noise import guided
+from ladd_dist.core.rng import sample_classes, sample_noise
+from ladd_dist.core.serialize import to_data
+from ladd_dist.core.types import Denoiser
+from ladd_dist.engine.loop import Bar, StopFlag
+from ladd_dist.engine.shard_reader import ShardReader
+from ladd_dist.engine.shard_writer import INDEX, Chunk, ShardError, read_foreign, write_shards
+from ladd_dist.recipe import Recipe
+from ladd_dist.stages import Place, denoiser, is_done, mark_done
+from ladd_dist.stages.teacher import load_teacher
+
+
+def are_shards_done(recipe: Recipe, place: Place) -> bool:
+    """Whether the whole set lies in the cache (each shard is there and has its size)."""
+    folder = place.shards(recipe)
+    if not is_done(folder / "done.json", recipe.shards_signature()) or not (folder / INDEX).exists():
+        return False
+    try:
+        ShardReader(folder)
+    except ShardError:
+        return False
+    return True
+
+
+def make_shards(recipe: Recipe, place: Place) -> Path:
+    """Generate the teacher's samples (or import somebody else's shards), or find them made; returns their folder."""
+    folder = place.shards(recipe)
+    if are_shards_done(recipe, place):
+        return folder
+    settings, image = recipe.shards, recipe.dataset.spec()
+    dtype = {"float32": torch.float32, "float16": torch.float16}[settings.dtype]
+    imported = list(_import(recipe)) if settings.source else []
+    num_samples = len(imported) or settings.num_samples
+    with StopFlag().listen() as stop, Bar("shards", num_samples) as bar:
+        make = _Imported(imported) if settings.source else TeacherSamples(recipe, load_teacher(recipe, place), stop)
+        write_shards(
+            folder,
+            num_samples=num_samples,
+            samples_per_chunk=settings.samples_per_chunk,
+            chunks_per_shard=settings.chunks_per_shard,
+            dtype=dtype,
+            make=make,
+            image=image,
+            card={
+                "image": to_data(image),
+                "seed": settings.seed,
+                "sampler": to_data(settings.sampler),
+                "guidance": settings.guidance,
+                "teacher": "" if settings.source else recipe.teacher_signature(),
+                "source": settings.source,
+                "dtype": settings.dtype,
+                "path_levels": list(recipe.path_levels()),
+            },
+            progress=bar.update,
+        )
+    mark_done(folder / "done.json", recipe.shards_signature(), num_samples=num_samples)
+    return folder
+
+
+class TeacherSamples:
+    """Makes samples by index: each depends on (seed, index) alone, whatever the batch that computes it."""
+
+    def __init__(self, recipe: Recipe, teacher: Denoiser, stop: StopFlag) -> None:
+        self.recipe, self.stop = recipe, stop
+        self.device = next(teacher.parameters()).device
+        self.denoise = guided(denoiser(teacher), recipe.shards.guidance, recipe.dataset.spec().num_classes)
+
+    @torch.inference_mode()
+    def __call__(self, first: int, last: int) -> Chunk:
+        parts = []
+        for start in range(first, last, self.recipe.shards.batch_size):
+            self.stop.check()
+            parts.append(self._batch(range(start, min(start + self.recipe.shards.batch_size, last))))
+        columns = [torch.cat(column) for column in zip(*parts, strict=True)]
+        x0, cond, noise, path = columns
+        return Chunk(x0, cond, noise, path if self.recipe.path_levels() else None)
+
+    def _batch(self, indices: range) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        image, settings = self.recipe.dataset.spec(), self.recipe.shards
+        noise = sample_noise(settings.seed, indices, (image.channels, image.size, image.size))
+        cond = sample_classes(settings.seed, indices, image.num_classes)
+        on_device = noise.to(self.device).contiguous(memory_format=torch.channels_last)
+        x0, path = settings.sampler(self.denoise, on_device, cond.to(self.device), record=self.recipe.path_levels())
+        return x0.cpu().contiguous(), cond, noise, path.cpu().contiguous()
+
+
+class _Imported:
+    """Serves imported samples chunk by chunk."""
+
+    def __init__(self, samples: list[Chunk]) -> None:
+        self.samples = samples
+
+    def __call__(self, first: int, last: int) -> Chunk:
+        rows = self.samples[first:last]
+        noises = [row.noise for row in rows if row.noise is not None]
+        noise = torch.cat(noises) if len(noises) == len(rows) else None
+        return Chunk(torch.cat([row.x0 for row in rows]), torch.cat([row.cond for row in rows]), noise, None)
+
+
+def _import(recipe: Recipe) -> Iterator[Chunk]:
+    if recipe.path_levels():
+        raise ShardError("shards.source: start 'path' needs the teacher's states, imported shards have none")
+    for count, sample in enumerate(read_foreign(recipe.shards.source, recipe.dataset.spec())):
+        if count == recipe.shards.num_samples:
+            return
+        yield sample

@@ -1,0 +1,77 @@
+"""What all recipes share, at each scale. `smoke` takes seconds, `laptop` minutes on two cores, `paper` is the report's.
+
+The report's recipes (exp1 to exp6) predict epsilon ("ddpm") at paper scale, as published. At laptop scale every recipe
+uses EDM preconditioning so that all share one teacher: with epsilon-prediction an error of the network is multiplied
+by sigma = 80 in a one-step sample, and a net of 0.8 M parameters cannot afford that.
+"""
+
+from dataclasses import replace
+
+from ladd_dist.datasets.digits import Digits
+from ladd_dist.datasets.mnist import Mnist
+from ladd_dist.levels.named import Good, Karras
+from ladd_dist.losses.adversarial import Bce
+from ladd_dist.losses.distance import Mse
+from ladd_dist.metrics.color import Color
+from ladd_dist.metrics.digit_color import DigitColor
+from ladd_dist.networks.cunet import CUNet
+from ladd_dist.recipe import DistillStage, Ema, EvaluateStage, Recipe, Scales, ShardStage, TeacherStage
+from ladd_dist.regularisers.penalties import NoRegulariser
+from ladd_dist.samplers.karras import Euler
+from ladd_dist.sigmas.laws import FixedSet, LogNormal
+from ladd_dist.starts.couplings import Fresh
+from plugins.heads.spectral_norm import SpectralNorm
+from plugins.schedules.constant import Constant
+from plugins.schedules.linear_warmup import LinearWarmup
+from plugins.taps.downs_middle import DownsMiddle
+
+PAPER = Recipe(
+    dataset=Mnist(size=32),
+    network=CUNet(widths=(64, 128, 256, 256), blocks=2, patch=1, embed_dim=256, precondition="ddpm"),
+    teacher=TeacherStage(steps=50_000, batch_size=128, lr=2e-4, sigma=LogNormal(mean=-1.2, std=1.2)),
+    shards=ShardStage(num_samples=50_000, sampler=Euler(steps=50), guidance=4.0, batch_size=500, dtype="float16"),
+    levels=Karras(),
+    start=Fresh(),
+    student_sigma=FixedSet(),
+    renoise_sigma=LogNormal(mean=0.307, std=1.0),
+    taps=DownsMiddle(),
+    head=SpectralNorm(),
+    adversarial=Bce(saturating=True),
+    distance=Mse(),
+    regulariser=NoRegulariser(),
+    adv_weight=LinearWarmup(value=0.1, steps=2_000),
+    distill_weight=Constant(value=1.0),
+    train=DistillStage(
+        steps=20_000, batch_size=64, lr_student=1e-4, lr_heads=5e-5, ema=Ema(half_life=64_000, ramp=0.0), log_every=50
+    ),
+    evaluate=EvaluateStage(num_samples=10_000, num_references=10_000, metrics=(DigitColor(), Color()), batch_size=500),
+)
+
+LAPTOP = replace(
+    PAPER,
+    dataset=Digits(size=16),
+    network=CUNet(widths=(32, 64, 64), blocks=1, patch=2, embed_dim=128, precondition="edm"),
+    teacher=TeacherStage(
+        steps=1_000, batch_size=128, lr=2e-3, sigma=LogNormal(mean=-0.8, std=1.4), ema=Ema(half_life=12_800, ramp=0.05)
+    ),
+    shards=ShardStage(num_samples=5_000, sampler=Euler(steps=50), guidance=4.0),
+    levels=Good(),
+    renoise_sigma=LogNormal(mean=-0.5, std=1.2),
+    adv_weight=LinearWarmup(value=0.1, steps=60),
+    train=DistillStage(steps=300, batch_size=64, lr_student=1e-3, lr_heads=5e-4, dump_every=50, checkpoint_every=100),
+    evaluate=EvaluateStage(num_samples=1_500, metrics=(DigitColor(), Color())),
+)
+
+SMOKE = replace(
+    LAPTOP,
+    network=CUNet(widths=(16, 16, 16), blocks=1, patch=2, embed_dim=32),
+    teacher=replace(LAPTOP.teacher, steps=40, batch_size=32, checkpoint_every=10, log_every=1),
+    shards=ShardStage(
+        num_samples=128, sampler=Euler(steps=50), batch_size=64, samples_per_chunk=32, chunks_per_shard=2
+    ),
+    adv_weight=LinearWarmup(value=0.1, steps=4),
+    train=replace(LAPTOP.train, steps=20, batch_size=16, log_every=1, dump_every=10, checkpoint_every=5),
+    evaluate=EvaluateStage(num_samples=64, num_references=256, metrics=(DigitColor(), Color()), batch_size=64),
+)
+
+BASE = Scales(smoke=SMOKE, laptop=LAPTOP, paper=PAPER)

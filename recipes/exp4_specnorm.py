@@ -1,0 +1,14 @@
+"""Experiment 4 of the report: spectral-norm heads on nine taps, fresh noise. There: early collapse."""
+
+from ladd_dist.recipe import Reported
+from plugins.heads.spectral_norm import SpectralNorm
+from plugins.taps.downs_middle_ups import DownsMiddleUps
+from recipes._base import BASE
+
+RECIPE = BASE.replace(
+    name="exp4_specnorm",
+    note="Spectral-norm heads on downs, middle and ups; fresh noise.",
+    taps=DownsMiddleUps(),
+    head=SpectralNorm(width=64),
+    reported=Reported(outcome="early collapse"),
+).at("paper", head=SpectralNorm(width=256))

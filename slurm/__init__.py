@@ -1,0 +1,1 @@
+"""Typed cluster profiles (none yet)."""
