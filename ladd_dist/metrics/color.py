@@ -1,0 +1,123 @@
+"""Metric `color`: are the samples still colourful, or did they collapse to grey class means?"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ladd_dist.core.plugin import register
+from ladd_dist.metrics import Measure, Metric, References, Samples
+
+# Far below the palest digit of the data (0.6), above the tint that the mean of some hundred colours keeps.
+MIN_SATURATION = 0.2
+_CHUNK = 5000
+_NO_INK = 0.1
+
+
+def mean_colour(images: Tensor) -> Tensor:
+    """The colour of each image's ink: images [N,3,H,W] in [-1,1] to RGB [N,3] in [0,1], as at full ink.
+
+    With the ink of a pixel its brightest channel in [0,1], the colour is sum(ink rgb) / sum(ink^2): the mean of
+    rgb/ink, each pixel weighted by ink^2. The black ground counts for nothing, and soft or blurred strokes do not
+    darken the colour: a stroke of one colour gives that colour over its largest channel, whatever its shape. Pixels
+    outside [-1,1] are clipped first, as a display does. An image without ink (no pixel brighter than 0.1) gives black.
+
+    Raises:
+        ValueError: images that are not [N,3,H,W], or hold NaN.
+    """
+    _check_rgb(images)
+    rows = []
+    for part in torch.split(images, _CHUNK):
+        rgb = (part.float().clamp(-1.0, 1.0) + 1.0) / 2.0
+        ink = rgb.amax(dim=1, keepdim=True)
+        colour = (ink * rgb).sum(dim=(2, 3)) / ink.square().sum(dim=(2, 3)).clamp_min(1e-12)
+        rows.append(torch.where(ink.amax(dim=(2, 3)) < _NO_INK, torch.zeros_like(colour), colour))
+    colours = torch.cat(rows)
+    bad = int(colours.isnan().any(dim=1).sum())
+    if bad:
+        raise ValueError(f"{bad} of {len(images)} images hold NaN: look at the samples")
+    return colours
+
+
+def saturation(rgb: Tensor) -> Tensor:
+    """Saturation (of HSV) of colours [N,3] in [0,1]: [N] in [0,1]; grey and black have 0."""
+    brightest = rgb.amax(dim=1)
+    return (brightest - rgb.amin(dim=1)) / brightest.clamp_min(1e-12)
+
+
+def hue(rgb: Tensor) -> Tensor:
+    """Hue (of HSV, as a turn: 0 red, 1/3 green, 2/3 blue) of colours [N,3] in [0,1]: [N] in [0,1); greys give 0."""
+    red, green, blue = rgb.unbind(dim=1)
+    brightest = rgb.argmax(dim=1)
+    safe = (rgb.amax(dim=1) - rgb.amin(dim=1)).clamp_min(1e-12)
+    sixths = torch.where(
+        brightest == 0,
+        (green - blue) / safe,
+        torch.where(brightest == 1, (blue - red) / safe + 2.0, (red - green) / safe + 4.0),
+    )
+    # The second modulo turns a tiny negative, which the first one rounds up to 1, into 0.
+    return ((sixths / 6.0) % 1.0) % 1.0
+
+
+def hue_entropy(rgb: Tensor, *, bins: int = 12, min_saturation: float = MIN_SATURATION) -> float:
+    """Diversity of the hues of colours [N,3] in [0,1]: 0 (one hue, or no colour at all) to 1 (all hues alike).
+
+    Entropy of the histogram of hues over log(bins), times the share of samples that have a colour. Without colour are
+    those whose saturation is below `min_saturation` (grey, white, black): their hue is an accident of rounding, so that
+    they enter no bin, and as they are not diverse they pull the figure down by their share: all grey gives 0, half grey
+    and half of uniform hue gives 0.5.
+    """
+    if len(rgb) == 0:
+        raise ValueError("the entropy of hues needs at least one sample")
+    coloured = rgb[saturation(rgb) >= min_saturation]
+    if len(coloured) == 0:
+        return 0.0
+    index = (hue(coloured) * bins).long().clamp_max(bins - 1)
+    share = torch.bincount(index.cpu(), minlength=bins).double() / len(coloured)
+    entropy = -float(torch.special.xlogy(share, share).sum()) / math.log(bins)
+    # max: one full bin gives -0.0.
+    return max(entropy, 0.0) * len(coloured) / len(rgb)
+
+
+@register("color")
+@dataclass(frozen=True)
+class Color(Metric):
+    """Colour diversity: hue entropy in [0,1], variance of the ink's colour over samples, mean saturation.
+
+    `hue_entropy`: of the hue of each sample's mean ink colour, in `bins` bins; samples whose saturation is below
+    `min_saturation` have no hue and count as not diverse. `colour_variance`: of the ink's mean RGB in [0,1] over
+    samples, mean of the three channels; about 0.13 for colour digits. `saturation`: of the same colour, mean over
+    samples.
+    """
+
+    bins: int = 12
+    min_saturation: float = MIN_SATURATION
+
+    def __post_init__(self) -> None:
+        if self.bins < 2 or not 0.0 <= self.min_saturation <= 1.0:
+            raise ValueError(
+                f"bins must be 2 or more and min_saturation in [0,1], got {self.bins} and {self.min_saturation}"
+            )
+
+    def build(self, *, references: References) -> Measure:
+        _check_rgb(references.real.images)
+
+        def measure(samples: Samples) -> dict[str, float]:
+            rgb = mean_colour(samples.images)
+            return {
+                "hue_entropy": hue_entropy(rgb, bins=self.bins, min_saturation=self.min_saturation),
+                "colour_variance": float(rgb.double().cpu().var(dim=0, correction=0).mean()),
+                "saturation": float(saturation(rgb).mean()),
+            }
+
+        return measure
+
+
+def _check_rgb(images: Tensor) -> None:
+    if images.ndim != 4 or images.shape[1] != 3 or len(images) == 0:
+        raise ValueError(
+            f"the metric 'color' needs RGB images [N,3,H,W], got {list(images.shape)}: leave it out of the recipe"
+        )

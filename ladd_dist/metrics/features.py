@@ -1,0 +1,130 @@
+"""The feature network behind `fd` and `accuracy`: a small classifier of digit and hue, shipped with the package."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+FEATURE_DIM = 64
+NUM_DIGITS = 10
+NUM_HUES = 12
+SIZE = 16
+WEIGHTS_NAME = "digit_color.safetensors"
+CARD_NAME = "digit_color.json"
+_FOLDER = Path(__file__).parent
+_REMEDY = (
+    "install ladd_dist again, or train it: python -m ladd_dist.metrics.train_features --mnist-root data/mnist "
+    "--out ladd_dist/metrics"
+)
+
+
+class Reading(NamedTuple):
+    """What the network sees in N images."""
+
+    features: Tensor  # [N,64] zero mean, unit variance over its training images
+    digit: Tensor  # [N,10] logits
+    hue: Tensor  # [N,12] logits; bin k is hue in [k/12, (k+1)/12)
+
+
+def shrink(images: Tensor) -> Tensor:
+    """Images [N,3,S,S] as float32 [N,3,16,16]: antialiased bilinear, nothing at S = 16."""
+    images = images.float()
+    if images.shape[-2:] == (SIZE, SIZE):
+        return images
+    return F.interpolate(images, size=(SIZE, SIZE), mode="bilinear", antialias=True, align_corners=False)
+
+
+class DigitColorNet(nn.Module):
+    """Four convolutions, 64 features, and two linear readings of them (digit, hue); about 147,000 parameters.
+
+    The features are standardised (batch norm without scale), so that a Frechet distance is in units of the spread of
+    real images, 64 in all, whatever training made of their scale.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            *_block(3, 32, stride=1),
+            *_block(32, 48, stride=2),
+            *_block(48, 64, stride=1),
+            *_block(64, 64, stride=2),
+            nn.Flatten(),
+            nn.Linear(64 * (SIZE // 4) ** 2, FEATURE_DIM),
+            nn.BatchNorm1d(FEATURE_DIM, affine=False),
+        )
+        self.digit = nn.Linear(FEATURE_DIM, NUM_DIGITS)
+        self.hue = nn.Linear(FEATURE_DIM, NUM_HUES)
+
+    def forward(self, images: Tensor) -> Reading:
+        """Read images [N,3,S,S] in [-1,1] of any size S.
+
+        Raises:
+            ValueError: images that are not [N,3,S,S].
+        """
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f"the digit-and-colour network reads RGB images [N,3,S,S], got {list(images.shape)}")
+        features = self.body(shrink(images).contiguous(memory_format=torch.channels_last))
+        return Reading(features, self.digit(features), self.hue(features))
+
+
+def _block(channels_in: int, channels_out: int, *, stride: int) -> list[nn.Module]:
+    conv = nn.Conv2d(channels_in, channels_out, 3, stride=stride, padding=1, bias=False)
+    return [conv, nn.BatchNorm2d(channels_out), nn.SiLU()]
+
+
+def load_features(folder: Path | None = None) -> DigitColorNet:
+    """The trained network on the CPU, in eval mode, without gradients, after a check of the weights' sha256.
+
+    Args:
+        folder: where `digit_color.safetensors` and its card `digit_color.json` lie; default: the shipped ones.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a file is damaged, or the weights are not those of the card.
+    """
+    from safetensors.torch import load
+
+    card = read_card(folder)
+    path = (folder or _FOLDER) / WEIGHTS_NAME
+    data = _read(path)
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != card["sha256"]:
+        raise ValueError(
+            f"{path} is damaged or another file than its card {CARD_NAME} describes: sha256 {digest[:12]}..., the card "
+            f"says {str(card['sha256'])[:12]}...; {_REMEDY}"
+        )
+    net = DigitColorNet()
+    try:
+        net.load_state_dict(load(data))
+    except Exception as error:
+        raise ValueError(f"{path} does not fit this version's network ({error}); {_REMEDY}") from error
+    return net.to(memory_format=torch.channels_last).requires_grad_(False).eval()
+
+
+def read_card(folder: Path | None = None) -> dict[str, Any]:
+    """The card of the weights: training command, held-out accuracies per source, sha256, feature dimension, date.
+
+    Raises:
+        FileNotFoundError: missing. ValueError: not a card.
+    """
+    path = (folder or _FOLDER) / CARD_NAME
+    try:
+        card = json.loads(_read(path))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); {_REMEDY}") from error
+    if not isinstance(card, dict) or not isinstance(card.get("sha256"), str):
+        raise ValueError(f"{path} is no card: it must be a JSON object with the key 'sha256'; {_REMEDY}")
+    return card
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path} is missing; {_REMEDY}") from error

@@ -1,0 +1,74 @@
+"""Frechet distance between Gaussians fitted to two sets of features (Heusel et al. 2017, arXiv 1706.08500, eq. 6)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+# Largest negative eigenvalue, relative to the largest one, that rounding explains.
+_ROUNDING = 1e-8
+
+
+class Moments(NamedTuple):
+    """Mean and covariance of a set of features, float64 on the CPU."""
+
+    mean: Tensor  # [D]
+    cov: Tensor  # [D,D] unbiased
+
+
+def moments(features: Tensor) -> Moments:
+    """Mean and unbiased covariance of features [N,D], in float64.
+
+    Raises:
+        ValueError: fewer than two rows, or values that are not finite.
+    """
+    if features.ndim != 2 or len(features) < 2:
+        raise ValueError(f"a covariance needs features [N,D] of at least 2 samples, got shape {list(features.shape)}")
+    # On the CPU, because not every accelerator has float64.
+    rows = features.detach().cpu().double()
+    bad = int((~rows.isfinite().all(dim=1)).sum())
+    if bad:
+        raise ValueError(f"the features of {bad} of {len(rows)} samples are NaN or infinite: look at the samples")
+    mean = rows.mean(dim=0)
+    centred = rows - mean
+    return Moments(mean, centred.T @ centred / (len(rows) - 1))
+
+
+def frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -> float:
+    """Squared Frechet (2-Wasserstein) distance of N(mean1, cov1) and N(mean2, cov2): means [D], covariances [D,D].
+
+        |mean1 - mean2|^2 + Tr cov1 + Tr cov2 - 2 Tr sqrt(cov1^.5 cov2 cov1^.5)
+
+    The symmetric form needs eigenvalues of symmetric matrices only: it is exact for singular covariances (fewer samples
+    than features), where the square root of the product cov1 cov2 turns complex.
+
+    Raises:
+        ValueError: shapes that do not agree, or a matrix that is no covariance (clearly negative eigenvalues).
+    """
+    mean1, cov1, mean2, cov2 = (part.detach().cpu().double() for part in (mean1, cov1, mean2, cov2))
+    dim = len(mean1)
+    if mean2.shape != (dim,) or cov1.shape != (dim, dim) or cov2.shape != (dim, dim):
+        shapes = ", ".join(str(list(part.shape)) for part in (mean1, cov1, mean2, cov2))
+        raise ValueError(f"means [D] and covariances [D,D] of one D are needed, got {shapes}")
+    _eigenvalues(cov2, "cov2")
+    values, vectors = torch.linalg.eigh(cov1)
+    _check_positive(values, "cov1")
+    root = (vectors * values.clamp_min(0.0).sqrt()) @ vectors.T
+    inner = root @ cov2 @ root
+    trace_root = _eigenvalues((inner + inner.T) / 2.0, "cov1^.5 cov2 cov1^.5").clamp_min(0.0).sqrt().sum()
+    distance = (mean1 - mean2).square().sum() + cov1.trace() + cov2.trace() - 2.0 * trace_root
+    # A distance is never negative: below zero there is only rounding.
+    return max(float(distance), 0.0)
+
+
+def _eigenvalues(matrix: Tensor, name: str) -> Tensor:
+    values: Tensor = torch.linalg.eigvalsh(matrix)
+    _check_positive(values, name)
+    return values
+
+
+def _check_positive(values: Tensor, name: str) -> None:
+    if float(values.min()) < -_ROUNDING * max(float(values.abs().max()), 1e-300):
+        raise ValueError(f"{name} is no covariance: its smallest eigenvalue is {float(values.min()):.3g}")

@@ -1,0 +1,30 @@
+"""Fixtures shared by all tests, and the reasons of skipped tests in plain sight."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+_REPO = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def mnist_root() -> Path:
+    """A folder with the real MNIST (MNIST/raw/train-images-idx3-ubyte, ...); the test is skipped without one."""
+    named = os.environ.get("LADD_MNIST_ROOT")
+    place = Path(named) if named else _REPO.parent / "shared" / "data" / "mnist"
+    if not (place / "MNIST" / "raw" / "train-images-idx3-ubyte").is_file():
+        pytest.skip(f"the real MNIST is not in {place}: name its folder in the environment variable LADD_MNIST_ROOT")
+    return place
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print why tests were skipped, once a reason: a skip nobody sees is a test nobody runs."""
+    reasons: dict[str, int] = {}
+    for report in terminalreporter.stats.get("skipped", []):
+        reason = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        reasons[reason] = reasons.get(reason, 0) + 1
+    for reason, num in sorted(reasons.items()):
+        terminalreporter.write_line(f"{num} test{'s' if num > 1 else ''} skipped: {reason.removeprefix('Skipped: ')}")
