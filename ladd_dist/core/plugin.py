@@ -7,11 +7,12 @@ text must become a type: `config.json`, `--swap head=max_pool`, sweep axes, `pyt
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import importlib.metadata
 import inspect
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, TypeVar
 
 ENTRY_POINT_GROUP = "ladd_dist.plugins"
@@ -146,13 +147,18 @@ def registered() -> dict[str, dict[str, type[Plugin]]]:
     return {kind: dict(sorted(table.items())) for kind, table in sorted(_tables.items())}
 
 
+@functools.cache  # it reads the file list of every installed package
+def _installed_packages() -> Mapping[str, list[str]]:
+    return importlib.metadata.packages_distributions()
+
+
 def origin(cls: type[Plugin]) -> str:
     """Where a plug-in comes from: `core`, a top-level package such as `plugins/`, or `package X` if installed."""
     top = cls.__module__.split(".")[0]
     own = __name__.split(".")[0]
     if top == own:
         return "core"
-    distributions = importlib.metadata.packages_distributions().get(top, [])
+    distributions = _installed_packages().get(top, [])
     if not distributions or own in distributions:
         return f"{top}/"
     return f"package {distributions[0]}"
