@@ -76,7 +76,7 @@ def _draw(pictures: list[tuple[str, NDArray[np.uint8]]], *, columns: int, scale:
     from PIL import Image, ImageDraw, ImageFont
 
     height, width = (side * scale for side in pictures[0][1].shape[1:3])
-    gap, margin = max(1, scale // 2), 8
+    gap, margin = max(2, scale // 2), 8
     font = ImageFont.load_default(size=15)
     gutter = margin + round(max(font.getlength(label) for label, _ in pictures)) + 12
     num_lines = [-(-len(images) // columns) for _, images in pictures]
@@ -175,6 +175,7 @@ class _Spec(NamedTuple):
     keys: str  # pattern of the keys of metrics.jsonl that share the chart; its group is the label
     log: bool = False
     band: tuple[float, float] | None = None
+    from_zero: bool = False
 
 
 _SPECS = (
@@ -190,7 +191,7 @@ _SPECS = (
     _Spec("Logit gap", "How far apart the heads score the two sides.", r"logit_gap(?:/(.+))?", band=HEALTHY_GAP_BAND),
     _Spec("Gradient norms", "Spikes mean instability.", r"grad_norm/(.+)", log=True),
     _Spec("Weights in force", "What each loss counts for in the student's update.", r"weight/(.+)"),
-    _Spec("Speed", "Training samples a second.", r"rate/(samples)_per_s"),
+    _Spec("Speed", "Training samples a second.", r"rate/(samples)_per_s", from_zero=True),
 )
 
 
@@ -237,10 +238,10 @@ def _chart(spec: _Spec, series: list[Series], *, prefix: str) -> Chart:
     from matplotlib.figure import Figure
 
     width = math.ceil(max(len(item.steps) for item in series) / MAX_POINTS)
-    style: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": prefix, "font.size": 9, "axes.linewidth": 0.8}
+    style: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": prefix, "font.size": 11, "axes.linewidth": 0.8}
     with rc_context(style):
-        figure = Figure(figsize=(4.6, 2.5))
-        axes = figure.add_axes((0.115, 0.12, 0.865, 0.84))
+        figure = Figure(figsize=(4.6, 2.7))
+        axes = figure.add_axes((0.125, 0.125, 0.845, 0.835))
         legend = []
         for index, item in enumerate(series):
             colour, dashed = index % NUM_COLOURS, index >= NUM_COLOURS
@@ -258,13 +259,13 @@ def _chart(spec: _Spec, series: list[Series], *, prefix: str) -> Chart:
 
 def _decorate(axes: Axes, spec: _Spec, values: list[float]) -> None:
     """Axes of a calm chart: horizontal lines only, the healthy band, ticks in plain figures."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color("#020202")
     axes.grid(axis="y", color="#020202", linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.tick_params(colors="#010101", length=0, labelsize=9)
+    axes.tick_params(colors="#010101", length=0, labelsize=11)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     if spec.band:
         axes.axhspan(*spec.band, color="#030303", linewidth=0)
@@ -275,9 +276,11 @@ def _decorate(axes: Axes, spec: _Spec, values: list[float]) -> None:
         axes.set_yscale("log")
         decades = math.log10(max(values) / min(values))
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if decades > 2 else (1.0, 2.0, 5.0)))
-        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.yaxis.set_minor_locator(NullLocator())
     else:
         axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+        if spec.from_zero:
+            axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 

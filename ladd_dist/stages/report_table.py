@@ -57,9 +57,9 @@ COLUMNS = (
         True,
     ),
     Column("accuracy", "Class accuracy", "Share of pictures that a classifier reads as the digit asked for.", "higher"),
-    Column("saturation", "Saturation", "How strong the colours are; 0 is grey. Best near the teacher's.", "", True),
     Column("ms", "ms per picture", "Time for one picture on the machine named below.", "lower"),
     Column("speed_up", "Speed-up", "Times faster than the teacher with the most steps.", "higher"),
+    Column("saturation", "Saturation", "How strong the colours are; 0 is grey. Best near the teacher's.", "", True),
 )
 HIDDEN = {"s_per_image", "num_samples"}  # shown in other columns or in the caption
 
@@ -94,7 +94,7 @@ def _cell(extended: Figures, key: str, teacher: str | None, column: Column) -> C
         remark = "floor"
     elif column.share and teacher is not None and key != teacher:
         reference = number(extended[teacher], column.key)
-        remark = f"{value / reference:.2f} of teacher" if reference else ""
+        remark = f"{value / reference:.2f} of teacher's" if reference else ""
     return Cell(value, text, remark)
 
 
@@ -234,6 +234,7 @@ def reported(evaluation: Figures, config: Mapping[str, Any]) -> list[Compared]:
             multiples = [
                 f"{figure_short(a / b)}×" if a and b else "–" for a, b in ((theirs, best_theirs), (ours, best))
             ]
-            texts = ["–" if value is None else figure(value) for value in (theirs, ours)]
-            result.append(Compared(entry_title(key), texts[0], multiples[0], texts[1], multiples[1]))
+            quoted = "–" if theirs is None else f"{theirs:g}"
+            measured = "–" if ours is None else figure(ours)
+            result.append(Compared(entry_title(key), quoted, multiples[0], measured, multiples[1]))
     return result if any(item.theirs != "–" for item in result) else []

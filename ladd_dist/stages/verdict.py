@@ -288,4 +288,4 @@ def _conclude(findings: list[Finding], config: Mapping[str, Any], metrics: Metri
     if cause:
         headline += f"; {cause[0]}"
         rest.insert(0, cause[1])
-    return Verdict("collapsed" if collapsed else "warning", headline, (*rest, *fine))
+    return Verdict("collapsed" if collapsed else "warning", headline, (*rest, *(f"fine: {text}" for text in fine)))

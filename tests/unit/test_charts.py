@@ -1,0 +1,45 @@
+"""Grids are pixel-exact and refuse what is no picture; curves of long runs stay small."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ladd_dist.stages.charts import NOT_A_NUMBER, curves, grid_rows, write_grid
+
+
+def test_long_runs_are_thinned_to_means() -> None:
+    charts = curves([{"step": step, "loss/distill": 1.0 + step % 2} for step in range(1, 20_001)])
+    assert [chart.points_averaged for chart in charts] == [84]
+    assert len(charts[0].svg) < 30_000
+
+
+def test_a_grid_is_pixel_exact_and_remembers_its_rows(tmp_path: Path) -> None:
+    images = torch.rand(3, 3, 4, 4) * 2 - 1
+    write_grid(tmp_path / "new" / "grid.png", [("a", images), ("b", images.numpy())], columns=16, scale=5)
+    assert grid_rows(tmp_path / "new" / "grid.png") == ("a", "b")
+    picture = np.asarray(Image.open(tmp_path / "new" / "grid.png"))
+    wanted = ((images[0] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy().repeat(5, axis=0).repeat(5, axis=1)
+    windows = np.lib.stride_tricks.sliding_window_view(picture, (20, 20, 3))[:, :, 0]
+    places = np.argwhere((windows == wanted).all(axis=(2, 3, 4)))
+    assert len(places) == 2  # once in each row, in the same column
+    assert places[0][1] == places[1][1]
+
+
+def test_grey_pictures_are_drawn_and_not_a_number_stands_out(tmp_path: Path) -> None:
+    images = torch.zeros(2, 1, 8, 8)
+    images[1] = float("nan")
+    write_grid(tmp_path / "grid.png", [("grey", images)])
+    colours = {tuple(colour) for colour in np.asarray(Image.open(tmp_path / "grid.png")).reshape(-1, 3)}
+    assert {(128, 128, 128), NOT_A_NUMBER} <= colours
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 8, 8), (3, 8, 8), (0, 3, 8, 8)])
+def test_what_is_no_picture_is_refused_and_nothing_written(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="pictures"):
+        write_grid(tmp_path / "grid.png", [("x", np.zeros(shape, np.float32))])
+    assert not list(tmp_path.iterdir())

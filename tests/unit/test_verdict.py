@@ -1,0 +1,183 @@
+"""The verdict names what a person would see in the pictures, with the figures that justify it."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from ladd_dist.stages.verdict import judge
+
+TEACHER = {"fd": 11.7, "fd_teacher": 3.8, "hue_entropy": 2.5, "accuracy": 0.99, "colour_variance": 0.14}
+GOOD = {"fd": 26.0, "fd_teacher": 17.5, "hue_entropy": 2.4, "accuracy": 0.98, "colour_variance": 0.13}
+KARRAS = {"fd": 196.0, "fd_teacher": 185.0, "hue_entropy": 2.3, "accuracy": 0.7, "colour_variance": 0.11}
+STUDENT_4 = {"fd": 14.2, "fd_teacher": 5.8, "hue_entropy": 2.475, "accuracy": 0.985, "colour_variance": 0.1288}
+STUDENT_1 = {"fd": 21.3, "fd_teacher": 12.5, "hue_entropy": 2.4, "accuracy": 0.98, "colour_variance": 0.1064}
+
+
+def figures(student_4: dict[str, Any] | None = None, student_1: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The prototype's good run with stored noise, with some figures of the student replaced."""
+    return {
+        "student@4": STUDENT_4 | (student_4 or {}),
+        "student@1": STUDENT_1 | (student_1 or {}),
+        "teacher@4:karras": dict(KARRAS),
+        "teacher@4:good": dict(GOOD),
+        "teacher@50": dict(TEACHER),
+    }
+
+
+def recipe(start: str = "stored", distill: float = 1.0, sigma_power: float = 0.0) -> dict[str, Any]:
+    parts = {
+        "start": {"plugin": start},
+        "distill_weight": {"plugin": "constant", "value": distill},
+        "adv_weight": {"plugin": "linear_warmup", "value": 0.1, "steps": 60},
+        "distance": {"plugin": "mse", "sigma_power": sigma_power},
+        "student_steps": 4,
+    }
+    return {"scale": "laptop", "recipe": parts}
+
+
+def heads(*accuracies: float, weight: float = 0.1) -> list[dict[str, float]]:
+    pairs = enumerate(accuracies, start=1)
+    return [{"step": 10.0 * i, "accuracy": a, "weight/adversarial": weight, "loss/distill": 0.1} for i, a in pairs]
+
+
+def test_stored_noise_like_the_prototypes_is_healthy() -> None:
+    verdict = judge(figures(), recipe(), heads(0.6, 0.7, 0.75, 0.8))
+    assert verdict.level == "healthy"
+    assert verdict.headline.startswith("no collapse: hue entropy 0.99 of the teacher's")
+    assert any("5.8 of student@4 against 17.5 of teacher@4:good" in reason for reason in verdict.reasons)
+
+
+@pytest.mark.parametrize("few_step_distance", [38.0, 83.0])
+def test_fresh_noise_like_the_prototypes_is_named_regression_to_the_class_mean(few_step_distance: float) -> None:
+    few = {"fd_teacher": few_step_distance, "colour_variance": 0.1}
+    one = {"fd_teacher": 551.0, "colour_variance": 0.15 * TEACHER["colour_variance"]}
+    verdict = judge(figures(few, one), recipe("fresh"), [])
+    assert verdict.level == "collapsed"
+    assert verdict.headline == (
+        "regression to the class mean: student@1 colour variance 0.15 of the teacher's; "
+        "distance weight is 1.0 at every level with fresh noise"
+    )
+    assert any("nothing gained over the teacher" in reason for reason in verdict.reasons)
+
+
+def test_the_recipe_is_not_blamed_for_what_it_does_not_explain() -> None:
+    verdict = judge(figures(student_1={"colour_variance": 0.02}), recipe("stored"), [])
+    assert verdict.level == "collapsed"
+    assert "fresh noise" not in " ".join((verdict.headline, *verdict.reasons))
+
+
+def test_a_distance_that_fades_with_noise_is_named_as_such() -> None:
+    verdict = judge(figures(student_1={"colour_variance": 0.02}), recipe("fresh", sigma_power=1.0), [])
+    assert "sigma_power 1" in verdict.headline
+    assert "every level" not in verdict.headline
+
+
+def test_fresh_noise_without_distance_blames_the_missing_anchor() -> None:
+    verdict = judge(figures(student_4={"hue_entropy": 0.5}), recipe("fresh", distill=0.0), [])
+    assert verdict.level == "collapsed"
+    assert "fresh noise and no distance" in verdict.headline
+
+
+@pytest.mark.parametrize(
+    ("change", "level", "words"),
+    [
+        ({"hue_entropy": 1.9}, "collapsed", "one-colour collapse: student@4 hue entropy 0.76 of the teacher's"),
+        ({"hue_entropy": 2.25}, "warning", "hues are missing"),
+        ({"accuracy": 0.7}, "collapsed", "class collapse: student@4 class accuracy 0.71"),
+        ({"accuracy": 0.9}, "warning", "classes are mixed up"),
+        ({"colour_variance": 0.06}, "collapsed", "regression to the class mean: student@4 colour variance 0.43"),
+        ({"colour_variance": 0.11}, "warning", "colours are duller"),
+        ({"fd_teacher": 20.0}, "warning", "nothing gained over the teacher itself"),
+        ({"fd": None}, "collapsed", "not numbers: student@4 fd"),
+        ({"fd_teacher": float("nan")}, "collapsed", "not numbers: student@4 fd_teacher"),
+    ],
+)
+def test_one_fault_at_four_steps_sets_level_and_headline(change: dict[str, Any], level: str, words: str) -> None:
+    verdict = judge(figures(student_4=change), recipe(), [])
+    assert (verdict.level, words in verdict.headline) == (level, True), verdict
+
+
+@pytest.mark.parametrize(
+    ("change", "level"),
+    [
+        ({"colour_variance": 0.06}, "warning"),  # .43: dull, and four steps repair it
+        ({"colour_variance": 0.03}, "collapsed"),  # .21: little is left
+        ({"colour_variance": 0.06, "hue_entropy": 1.5}, "collapsed"),  # hues lost too
+        ({"hue_entropy": 1.5}, "warning"),
+    ],
+)
+def test_a_fault_at_one_step_alone_is_graded_by_severity(change: dict[str, float], level: str) -> None:
+    verdict = judge(figures(student_1=change), recipe(), [])
+    assert verdict.level == level
+    assert "student@1" in verdict.headline
+    if "hue_entropy" in change:
+        assert "colour collapse at one step" in " ".join((verdict.headline, *verdict.reasons))
+
+
+@pytest.mark.parametrize(("accuracy", "words"), [(0.98, "heads have won"), (0.51, "heads have lost")])
+def test_heads_out_of_the_game_in_the_last_quarter_are_a_warning(accuracy: float, words: str) -> None:
+    verdict = judge(figures(), recipe(), heads(0.7, 0.7, 0.7, 0.7, 0.7, 0.7, accuracy, accuracy))
+    assert verdict.level == "warning"
+    assert words in verdict.headline
+
+
+def test_heads_that_won_early_and_came_back_are_fine() -> None:
+    assert judge(figures(), recipe(), heads(0.99, 0.99, 0.99, 0.75)).level == "healthy"
+
+
+def test_heads_without_weight_are_not_judged() -> None:
+    assert judge(figures(), recipe(), heads(1.0, 1.0, 1.0, 1.0, weight=0.0)).level == "healthy"
+
+
+def test_a_loss_that_is_no_number_is_divergence() -> None:
+    verdict = judge(figures(), recipe(), [{"step": 10, "loss/distill": 0.1}, {"step": 20, "loss/distill": None}])
+    assert verdict.level == "collapsed"
+    assert "loss/distill is not a number at step 20" in verdict.headline
+
+
+def test_shares_are_of_the_teacher_so_that_a_weak_teacher_is_named_and_not_called_the_students_collapse() -> None:
+    evaluation = figures(student_4={"accuracy": 0.5}, student_1={"accuracy": 0.5})
+    evaluation["teacher@50"]["accuracy"] = 0.5
+    verdict = judge(evaluation, recipe(), [])
+    assert verdict.level == "warning"
+    assert "the teacher itself is weak" in verdict.headline
+
+
+def test_smoke_scale_is_never_called_healthy() -> None:
+    verdict = judge(figures(), recipe() | {"scale": "smoke"}, [])
+    assert verdict.level == "warning"
+    assert "machinery" in verdict.headline
+
+
+def test_figures_that_were_not_measured_keep_a_run_from_being_called_healthy() -> None:
+    evaluation = figures()
+    for entry in evaluation.values():
+        del entry["hue_entropy"]
+    verdict = judge(evaluation, recipe(), [])
+    assert verdict.level == "warning"
+    assert "hue entropy at 4 steps was not measured" in verdict.headline
+
+
+@pytest.mark.parametrize("who", ["student", "teacher"])
+def test_without_one_side_nothing_is_judged(who: str) -> None:
+    evaluation = {key: value for key, value in figures().items() if not key.startswith(who)}
+    assert judge(evaluation, recipe(), []).headline == f"not judged: eval.json has no {who} figures"
+
+
+def test_the_student_is_judged_at_the_steps_it_was_trained_for() -> None:
+    evaluation = figures(student_4={"hue_entropy": 0.1}) | {"student@2": dict(STUDENT_4)}
+    config = recipe()
+    config["recipe"]["student_steps"] = 2
+    verdict = judge(evaluation, config, [])
+    assert "2 steps" in " ".join((verdict.headline, *verdict.reasons))
+    assert "one-colour" not in verdict.headline
+
+
+def test_judging_changes_nothing() -> None:
+    arguments = (figures(), recipe("fresh"), heads(0.7, 0.8))
+    before = copy.deepcopy(arguments)
+    judge(*arguments)
+    assert arguments == before
