@@ -153,14 +153,14 @@ def _installed_packages() -> Mapping[str, list[str]]:
 
 
 def origin(cls: type[Plugin]) -> str:
-    """Where a plug-in comes from: `core`, a top-level package such as `plugins/`, or `package X` if installed."""
+    """Where a plug-in comes from: `core`, a folder `plugins/` or file `my_heads.py`, or `package X` if installed."""
     top = cls.__module__.split(".")[0]
     own = __name__.split(".")[0]
     if top == own:
         return "core"
     distributions = _installed_packages().get(top, [])
     if not distributions or own in distributions:
-        return f"{top}/"
+        return f"{top}/" if "." in cls.__module__ else f"{top}.py"
     return f"package {distributions[0]}"
 
 

@@ -164,7 +164,7 @@ def test_a_module_given_by_name_registers_its_heads(tmp_path: Path, monkeypatch:
     monkeypatch.syspath_prepend(str(tmp_path))
     load_modules(["their_heads"])
     found = lookup("head", "theirs")
-    assert origin(found) == "their_heads/"
+    assert origin(found) == "their_heads.py"
     assert describe(found)["doc"] == "Their head."
     del sys.modules["their_heads"]
 
