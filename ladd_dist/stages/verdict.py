@@ -49,12 +49,15 @@ def judge(evaluation: Figures, config: Mapping[str, Any], metrics: Metrics) -> V
         missing = "teacher" if teacher is None else "student"
         return Verdict("warning", f"not judged: eval.json has no {missing} figures", ())
     few, one = few_student(evaluation, config), students[-1][1]
-    rivalry = _against_teacher(evaluation, few)
-    findings = [*_not_finite(evaluation, students), *_diverged(metrics), *_few_steps(evaluation, few, teacher)]
+    rivalry, limits = _against_teacher(evaluation, few), _limits(evaluation, config, teacher)
+    seen = _few_steps(evaluation, few, teacher)
     if one != few:
-        findings += _one_step(evaluation, one, teacher, hopeless=any(item.level != "healthy" for item in rivalry))
-    findings += [*rivalry, *_heads(metrics), *_limits(evaluation, config, teacher)]
-    return _conclude(findings, config, metrics)
+        seen += _one_step(evaluation, one, teacher, hopeless=any(item.level != "healthy" for item in rivalry))
+    seen += [*rivalry, *_heads(metrics)]
+    if limits:  # shares of a teacher that learned little accuse nobody
+        seen = [item._replace(level="warning") if item.level == "collapsed" else item for item in seen]
+    findings = [*_not_finite(evaluation, students), *_diverged(metrics), *limits, *seen]
+    return _conclude(findings, None if limits else _cause(config, metrics))
 
 
 def by_steps(evaluation: Figures, who: str) -> list[tuple[int, str]]:
@@ -275,7 +278,7 @@ def _where(config: Mapping[str, Any]) -> str:
     return f"(fading with noise, sigma_power {power:g})" if power else "at every level"
 
 
-def _conclude(findings: list[Finding], config: Mapping[str, Any], metrics: Metrics) -> Verdict:
+def _conclude(findings: list[Finding], cause: tuple[str, str] | None) -> Verdict:
     collapsed = [item.text for item in findings if item.level == "collapsed"]
     warnings = [item.text for item in findings if item.level == "warning"]
     fine = [item.text for item in findings if item.level == "healthy"]
@@ -283,9 +286,7 @@ def _conclude(findings: list[Finding], config: Mapping[str, Any], metrics: Metri
         return Verdict("healthy", f"no collapse: {fine[0]}", tuple(fine[1:]))
     faults = collapsed + warnings
     headline, rest = faults[0], faults[1:]
-    averaged = any(text.startswith(("regression", "one-colour", "colour collapse")) for text in faults)
-    cause = _cause(config, metrics) if averaged else None
-    if cause:
+    if cause and any(text.startswith(("regression", "one-colour", "colour collapse")) for text in faults):
         headline += f"; {cause[0]}"
         rest.insert(0, cause[1])
     return Verdict("collapsed" if collapsed else "warning", headline, (*rest, *(f"fine: {text}" for text in fine)))

@@ -146,10 +146,17 @@ def test_shares_are_of_the_teacher_so_that_a_weak_teacher_is_named_and_not_calle
     assert "the teacher itself is weak" in verdict.headline
 
 
-def test_smoke_scale_is_never_called_healthy() -> None:
-    verdict = judge(figures(), recipe() | {"scale": "smoke"}, [])
+@pytest.mark.parametrize("change", [{}, {"hue_entropy": 0.0, "colour_variance": 0.0}])
+def test_smoke_scale_is_called_neither_healthy_nor_collapsed(change: dict[str, float]) -> None:
+    verdict = judge(figures(student_4=change), recipe("fresh") | {"scale": "smoke"}, [])
     assert verdict.level == "warning"
-    assert "machinery" in verdict.headline
+    assert verdict.headline == "scale smoke trains for seconds: it tests the machinery, not the method"
+    assert not any(reason.startswith("Why") for reason in verdict.reasons)
+
+
+def test_divergence_is_a_collapse_at_every_scale() -> None:
+    verdict = judge(figures(), recipe() | {"scale": "smoke"}, [{"step": 1, "loss/heads": float("inf")}])
+    assert verdict.level == "collapsed"
 
 
 def test_figures_that_were_not_measured_keep_a_run_from_being_called_healthy() -> None:
