@@ -237,14 +237,15 @@ def validate(recipe: Recipe) -> Recipe:
     """
     check(Recipe, recipe, "recipe")
     recipe = typing.cast(Recipe, from_data(Recipe, to_data(recipe)))
-    positive = [("teacher", ("steps", "batch_size", "checkpoint_every", "log_every"))]
+    positive: list[tuple[str, tuple[str, ...]]] = [("teacher", ("steps", "batch_size", "checkpoint_every", "log_every"))]
     positive += [("shards", ("num_samples", "batch_size", "samples_per_chunk", "chunks_per_shard"))]
     positive += [("train", ("steps", "batch_size", "head_updates", "log_every", "dump_every", "checkpoint_every"))]
     positive += [("evaluate", ("num_samples", "batch_size"))]
     for stage, names in positive:
         for name in names:
             if getattr(getattr(recipe, stage), name) < 1:
-                raise RecipeError(f"recipe.{stage}.{name}: must be at least 1, got {getattr(recipe, stage)}")
+                value = getattr(getattr(recipe, stage), name)
+                raise RecipeError(f"recipe.{stage}.{name}: must be at least 1, got {value}")
     if recipe.train.batch_size > recipe.shards.num_samples:
         raise RecipeError(
             f"recipe.train.batch_size: {recipe.train.batch_size} is more than the {recipe.shards.num_samples} samples "

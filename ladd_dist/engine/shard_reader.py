@@ -71,7 +71,7 @@ class ShardReader:
                     "again to rebuild it"
                 )
         for number, view in enumerate(self._views):
-            tensors = {name: torch.from_numpy(array) for name, array in view.items()}
+            tensors = {name: torch.from_numpy(array.copy()) for name, array in view.items()}  # torch wants it writable
             chunk = Chunk(tensors["x0"], tensors["cond"], tensors.get("noise"), tensors.get("path"))
             check_chunk(chunk, image, f"{self.folder}, chunk {number}")
 

@@ -1,0 +1,14 @@
+"""Experiment 2 of the report: small-conv heads on four taps with warm-up, fresh noise. There: collapsed by step 20k."""
+
+from ladd_dist.recipe import Reported
+from plugins.heads.small_conv import SmallConv
+from plugins.taps.downs import Downs
+from recipes._base import BASE
+
+RECIPE = BASE.replace(
+    name="exp2_smallconv_warmup",
+    note="Small-conv heads on all downs; warm-up of the adversarial weight; fresh noise.",
+    taps=Downs(),
+    head=SmallConv(width=64),
+    reported=Reported(student_4=98.88, outcome="varied at step 5k, collapsed at 20k"),
+).at("paper", head=SmallConv(width=656, pool=2))

@@ -1,0 +1,14 @@
+"""Experiment 3 of the report: max-pooling heads on nine taps, fresh noise. There: collapse by step 1,000."""
+
+from ladd_dist.recipe import Reported
+from plugins.heads.max_pool import MaxPool
+from plugins.taps.downs_middle_ups import DownsMiddleUps
+from recipes._base import BASE
+
+RECIPE = BASE.replace(
+    name="exp3_maxpool",
+    note="Heads with max-pooling down blocks on downs, middle and ups; fresh noise.",
+    taps=DownsMiddleUps(),
+    head=MaxPool(width=32),
+    reported=Reported(outcome="collapse by step 1,000"),
+).at("paper", head=MaxPool(width=328))

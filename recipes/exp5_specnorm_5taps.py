@@ -1,0 +1,14 @@
+"""Experiment 5 of the report: as experiment 4, on five taps. There: early collapse."""
+
+from ladd_dist.recipe import Reported
+from plugins.heads.spectral_norm import SpectralNorm
+from plugins.taps.downs_middle import DownsMiddle
+from recipes._base import BASE
+
+RECIPE = BASE.replace(
+    name="exp5_specnorm_5taps",
+    note="Spectral-norm heads on downs and middle; fresh noise.",
+    taps=DownsMiddle(),
+    head=SpectralNorm(width=64),
+    reported=Reported(outcome="early collapse"),
+).at("paper", head=SpectralNorm(width=400))
