@@ -67,7 +67,9 @@ def _main(arguments: list[str]) -> int:
     if options.threads > 0:
         torch.set_num_threads(options.threads)
     place = Place(options.out, options.cache, device)
-    say(f"{recipe.name} at scale {_scale(options.scale)} on {device} (choose with --scale smoke|laptop|paper, --device)")
+    say(
+        f"{recipe.name} at scale {_scale(options.scale)} on {device} (choose with --scale smoke|laptop|paper, --device)"
+    )
     if options.dry_run:
         return _dry_run(options, recipe, place)
     run = place.run(recipe)

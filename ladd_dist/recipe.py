@@ -237,7 +237,9 @@ def validate(recipe: Recipe) -> Recipe:
     """
     check(Recipe, recipe, "recipe")
     recipe = typing.cast(Recipe, from_data(Recipe, to_data(recipe)))
-    positive: list[tuple[str, tuple[str, ...]]] = [("teacher", ("steps", "batch_size", "checkpoint_every", "log_every"))]
+    positive: list[tuple[str, tuple[str, ...]]] = [
+        ("teacher", ("steps", "batch_size", "checkpoint_every", "log_every"))
+    ]
     positive += [("shards", ("num_samples", "batch_size", "samples_per_chunk", "chunks_per_shard"))]
     positive += [("train", ("steps", "batch_size", "head_updates", "log_every", "dump_every", "checkpoint_every"))]
     positive += [("evaluate", ("num_samples", "batch_size"))]

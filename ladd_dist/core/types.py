@@ -71,4 +71,3 @@ class Denoiser(nn.Module):
 
 DenoiseFn = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(x [B,C,H,W], sigma [B], cond [B]) -> denoised [B,C,H,W]."""
-

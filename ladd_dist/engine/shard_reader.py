@@ -126,6 +126,4 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
         return None if tensor is None else tensor.to(device, non_blocking=True)
 
     x0 = batch.x0.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
-    return Batch(
-        x0, batch.cond.to(device, non_blocking=True), move(batch.noise), move(batch.path), batch.path_levels
-    )
+    return Batch(x0, batch.cond.to(device, non_blocking=True), move(batch.noise), move(batch.path), batch.path_levels)

@@ -46,7 +46,13 @@ class Parallel(Plugin):
     kind = "parallel"
 
     def build(
-        self, module: nn.Module, *, lr: float, betas: tuple[float, float], weight_decay: float, clip: float,
+        self,
+        module: nn.Module,
+        *,
+        lr: float,
+        betas: tuple[float, float],
+        weight_decay: float,
+        clip: float,
         device: torch.device,
     ) -> Trainable:
         """Move the module to the device and give it an AdamW of its own. `clip` <= 0 means no clipping."""

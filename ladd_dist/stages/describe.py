@@ -97,7 +97,9 @@ def show(facts: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{facts['recipe']} at scale {facts['scale']}, signature {facts['signature']}", show_header=False)
+    table = Table(
+        title=f"{facts['recipe']} at scale {facts['scale']}, signature {facts['signature']}", show_header=False
+    )
     for name, count in facts["params"].items():
         table.add_row(f"parameters of the {name}", f"{count / 1e6:.3f} M")
     table.add_row("taps", f"{len(facts['taps'])}: {', '.join(facts['taps'])}")

@@ -92,7 +92,9 @@ def teacher_samples(recipe: Recipe, place: Place, stop: StopFlag) -> tuple[dict[
     """The teacher's samples at 50 and at 4 steps (both sets of levels) and seconds an image; made once a teacher."""
     folder = place.reference(recipe)
     if not is_done(folder / "done.json", recipe.reference_signature()):
-        denoise = guided(denoiser(load_teacher(recipe, place)), recipe.shards.guidance, recipe.dataset.spec().num_classes)
+        denoise = guided(
+            denoiser(load_teacher(recipe, place)), recipe.shards.guidance, recipe.dataset.spec().num_classes
+        )
 
         def few(levels: tuple[float, ...]) -> SampleFn:
             return lambda noise, cond: few_step_sample(denoise, noise, cond, levels, "ode")
