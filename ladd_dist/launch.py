@@ -26,7 +26,7 @@ class Options:
     recipe: tyro.conf.Positional[Path]
     """A recipe file, like recipes/exp4_specnorm.py; with it, --help also lists every field of the recipe."""
     scale: Literal["auto", "smoke", "laptop", "paper"] = "auto"
-    """smoke: seconds. laptop: minutes on two cores. paper: the report's. auto: paper with an accelerator, else laptop."""
+    """smoke: seconds; laptop: minutes on two cores; paper: the report's; auto: paper on an accelerator, else laptop."""
     swap: tuple[str, ...] = ()
     """Replace plug-ins by name: FIELD=NAME ..., like head=max_pool adv_weight=cosine."""
     plugins: tuple[str, ...] = ("plugins",)

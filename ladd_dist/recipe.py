@@ -145,7 +145,7 @@ class Reported:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One run. Derive variants with `dataclasses.replace`; `python -m ladd_dist.launch FILE --help` lists every field."""
+    """One run. Derive variants with `dataclasses.replace`; `ladd launch FILE --help` lists every field."""
 
     dataset: Dataset
     network: Network

@@ -1,4 +1,4 @@
-"""Control: fresh noise with the adversarial loss alone (w_distil = 0). Is it the heads that collapse, or the distance?"""
+"""Control: fresh noise, adversarial loss alone (w_distil = 0). Is it the heads that collapse, or the distance?"""
 
 from plugins.schedules.constant import Constant
 from recipes.exp5_specnorm_5taps import RECIPE as EXP5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Literal, NamedTuple
 
@@ -122,4 +123,4 @@ def log_normal(num: int, mean: float, std: float, generator: torch.Generator) ->
 def is_descending(levels: tuple[float, ...]) -> bool:
     """Whether levels descend strictly and stay above 0."""
     positive = all(level > 0 and math.isfinite(level) for level in levels)
-    return positive and all(a > b for a, b in zip(levels, levels[1:], strict=False))
+    return positive and all(a > b for a, b in itertools.pairwise(levels))

@@ -31,7 +31,7 @@ def sample_noise(seed: int, indices: range, shape: tuple[int, ...]) -> Tensor:
 
 
 def sample_classes(seed: int, indices: range, num_classes: int) -> Tensor:
-    """Class ids [len(indices)] int64; balanced over every run of `num_classes` indices, in an order that (seed) fixes."""
+    """Class ids [len(indices)] int64; every run of `num_classes` indices holds each class once, in random order."""
     ids = []
     for index in indices:
         block, place = divmod(index, num_classes)

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 
@@ -50,7 +49,7 @@ class NetOutput(NamedTuple):
 
 
 class Denoiser(nn.Module):
-    """Base of every network: D(x; sigma, cond) with named taps. `taps` maps tap names to shapes, in order of execution."""
+    """Base of every network: D(x; sigma, cond) with named taps. `taps` lists them in order of execution."""
 
     image: ImageSpec
     cond_dim: int

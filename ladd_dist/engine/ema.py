@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 M = TypeVar("M", bound=nn.Module)
 
 
-class WeightAverage:
+class WeightAverage(Generic[M]):
     """A copy of a module whose weights follow it: w <- beta w + (1 - beta) w_new, beta = 0.5^(batch / half-life)."""
 
     def __init__(self, module: M, *, half_life: int, ramp: float, batch_size: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -179,7 +180,7 @@ class DownBlock(nn.Module):
         super().__init__()
         self.shrink = shrink
         sizes = [inputs] + [outputs] * blocks
-        self.blocks = nn.ModuleList(ResBlock(a, b, embed_dim) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.blocks = nn.ModuleList(ResBlock(a, b, embed_dim) for a, b in itertools.pairwise(sizes))
 
     def forward(self, x: Tensor, cond_vec: Tensor) -> Tensor:
         if self.shrink:
@@ -218,7 +219,7 @@ class UpBlock(nn.Module):
         super().__init__()
         self.grow = grow
         sizes = [inputs + skip] + [outputs] * blocks
-        self.blocks = nn.ModuleList(ResBlock(a, b, embed_dim) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.blocks = nn.ModuleList(ResBlock(a, b, embed_dim) for a, b in itertools.pairwise(sizes))
 
     def forward(self, x: Tensor, skip: Tensor, cond_vec: Tensor) -> Tensor:
         if self.grow:

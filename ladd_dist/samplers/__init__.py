@@ -24,5 +24,5 @@ class Sampler(Plugin):
     def __call__(
         self, denoise: DenoiseFn, noise: Tensor, cond: Tensor, *, record: tuple[float, ...] = ()
     ) -> tuple[Tensor, Tensor]:
-        """Samples [B,C,H,W] from unit noise [B,C,H,W] and classes [B], and the states [B,L,C,H,W] at levels `record`."""
+        """Samples [B,C,H,W] from unit noise [B,C,H,W] and classes [B]; also the states [B,L,C,H,W] at `record`."""
         raise NotImplementedError

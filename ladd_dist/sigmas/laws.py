@@ -23,7 +23,7 @@ class Phase:
 @register("fixed_set")
 @dataclass(frozen=True)
 class FixedSet(SigmaLaw):
-    """The student's sampling levels, highest first, with probabilities per phase (LADD, arXiv 2403.12015, section 3)."""
+    """The student's sampling levels, highest first, with probabilities per phase (LADD, arXiv 2403.12015)."""
 
     phases: tuple[Phase, ...] = ()
     """Without phases every level is equally likely."""

@@ -100,7 +100,8 @@ def teacher_loss(
     eps = torch.randn(x0.shape, generator=source, device=x0.device).contiguous(memory_format=torch.channels_last)
     denoised = network(x0 + sigma.view(-1, 1, 1, 1) * eps, sigma, cond).denoised
     per_sample = (denoised - x0).square().mean(dim=(1, 2, 3))
-    return (edm_loss_weight(sigma) * per_sample).mean()
+    loss: Tensor = (edm_loss_weight(sigma) * per_sample).mean()
+    return loss
 
 
 def cosine_factor(step: int, steps: int, final: float) -> float:

@@ -26,8 +26,8 @@ class Inner:
 
 @dataclass(frozen=True)
 class Outer:
-    head: Head = SmallConv()  # noqa: RUF009  frozen
-    weight: Schedule = Constant(value=0.1)  # noqa: RUF009  frozen
+    head: Head = SmallConv()
+    weight: Schedule = Constant(value=0.1)
     betas: tuple[float, float] = (0.5, 0.99)
     schedules: tuple[Schedule, ...] = ()
     inner: Inner = Inner()
