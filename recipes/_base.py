@@ -52,7 +52,7 @@ LAPTOP = replace(
     dataset=Digits(size=16),
     network=CUNet(widths=(32, 64, 64), blocks=1, patch=2, embed_dim=128, precondition="edm"),
     teacher=TeacherStage(
-        steps=1_000, batch_size=128, lr=2e-3, sigma=LogNormal(mean=-0.8, std=1.4), ema=Ema(half_life=12_800, ramp=0.05)
+        steps=1_500, batch_size=128, lr=2e-3, sigma=LogNormal(mean=-0.8, std=1.4), ema=Ema(half_life=12_800, ramp=0.05)
     ),
     shards=ShardStage(num_samples=5_000, sampler=Euler(steps=50), guidance=4.0),
     levels=Good(),
