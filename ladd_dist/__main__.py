@@ -10,7 +10,7 @@ COMMANDS = {
     "plugins": "list plug-ins and check them",
     "levels": "search few-step levels for a teacher",
 }
-MODULES = {"levels": "ladd_dist.levels.search"}
+MODULES = {"levels": "ladd_dist.levels.__main__"}
 
 
 def main() -> None:

@@ -28,7 +28,7 @@ class Karras(Levels):
 @register("good")
 @dataclass(frozen=True)
 class Good(Levels):
-    """Levels found by a search against the teacher's 50 steps (`python -m ladd_dist.levels_search` finds your own)."""
+    """Levels found by a search against the teacher's 50 steps (`ladd levels` finds your own)."""
 
     four: tuple[float, ...] = (80.0, 3.92, 1.29, 0.34)
     two: tuple[float, ...] = (80.0, 1.29)

@@ -1,0 +1,119 @@
+"""Search of few-step levels: which N levels bring Euler's method nearest to many steps from the same noise?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ladd_dist.core.noise import is_descending
+from ladd_dist.core.types import DenoiseFn
+
+ROUNDS = 6
+"""Rounds of the search; the step in ln sigma is halved from one to the next: .7, .35, .. .022."""
+SWEEPS = 2
+"""Passes over all levels in a round, at most: one that changes nothing ends the round."""
+
+Levels = tuple[float, ...]
+
+
+class Found(NamedTuple):
+    """The best levels, their error, and how many sets were tried."""
+
+    levels: Levels
+    error: float
+    tried: int
+
+
+class _Called(NamedTuple):
+    """A state of the sampler before and after a call of the network."""
+
+    level: float
+    x: Tensor  # [n,C,H,W] noised at `level`
+    x0: Tensor  # [n,C,H,W] denoised
+
+
+class Pairs:
+    """Noise, classes and the many-step samples made from them; called with levels, it gives their error.
+
+    The error is the mean square difference per pixel between the sample that the `ode` rule makes in `len(levels)`
+    calls (`core.noise.few_step_sample`) and the target, at the same noise. Calls are remembered as far as two
+    successive sets of levels agree: to change the last level only costs one call, and the first is made once.
+    """
+
+    def __init__(self, denoise: DenoiseFn, noise: Tensor, cond: Tensor, target: Tensor, *, batch_size: int) -> None:
+        """noise and target [N,C,H,W], cond [N]; `batch_size` samples go through the network at a time."""
+        self.denoise, self.num_values = denoise, target.numel()
+        parts = (torch.split(tensor, batch_size) for tensor in (noise, cond, target))
+        self._parts = list(zip(*parts, strict=True))
+        self._called: list[list[_Called]] = [[] for _ in self._parts]
+
+    @torch.inference_mode()
+    def __call__(self, levels: Levels) -> float:
+        """Error of descending levels > 0."""
+        total = 0.0
+        for (noise, cond, target), called in zip(self._parts, self._called, strict=True):
+            agreed = 0
+            while agreed < min(len(called), len(levels)) and called[agreed].level == levels[agreed]:
+                agreed += 1
+            del called[agreed:]
+            for level in levels[agreed:]:
+                last = called[-1] if called else None
+                x = noise * level if last is None else last.x0 + level / last.level * (last.x - last.x0)
+                sigma = torch.full((len(x),), level, device=x.device, dtype=x.dtype)
+                called.append(_Called(level, x, self.denoise(x, sigma, cond)))
+            total += float((called[-1].x0 - target).double().square().sum())
+        return total / self.num_values
+
+
+def search_levels(
+    error: Callable[[Levels], float],
+    starts: Iterable[Levels],
+    *,
+    rounds: int = ROUNDS,
+    progress: Callable[[int, Found], None] = lambda done, found: None,
+) -> Found:
+    """Coordinate search in ln sigma from the best of `starts`; the first level (sigma_max) stays as it is.
+
+    Each round moves one level after the other up and down by the round's step, as far as they stay in descending
+    order, and keeps what lowers the error. No randomness: the same error function gives the same levels, and never
+    worse ones than the best start.
+
+    Args:
+        error: of a set of levels; NaN counts as infinite.
+        starts: sets of levels of one length, each descending and > 0.
+        progress: called with the rounds done and the best so far.
+
+    Raises:
+        ValueError: no start, or one that does not descend.
+    """
+    tried: dict[Levels, float] = {}
+
+    def measure(levels: Levels) -> float:
+        if levels not in tried:
+            value = error(levels)
+            tried[levels] = value if not math.isnan(value) else math.inf
+        return tried[levels]
+
+    candidates = list(dict.fromkeys(starts))
+    if not candidates or not all(is_descending(levels) for levels in candidates):
+        raise ValueError(f"the search needs descending levels > 0 to start from, got {candidates}")
+    best = min(candidates, key=measure)
+    for number in range(rounds):
+        step = math.log(2) * 0.5**number
+        for _ in range(SWEEPS):
+            before = best
+            for place in range(len(best) - 1, 0, -1):  # the last level first: it is the cheapest to change
+                moved = [_move(best, place, factor) for factor in (math.exp(step), math.exp(-step))]
+                best = min([best, *(levels for levels in moved if is_descending(levels))], key=measure)
+            if best == before:
+                break
+        progress(number + 1, Found(best, tried[best], len(tried)))
+    return Found(best, measure(best), len(tried))
+
+
+def _move(levels: Levels, place: int, factor: float) -> Levels:
+    return (*levels[:place], levels[place] * factor, *levels[place + 1 :])
