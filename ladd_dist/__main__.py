@@ -18,8 +18,12 @@ def main() -> None:
     if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
         asked_help = len(sys.argv) >= 2 and sys.argv[1] in ("-h", "--help")
         lines = ["usage: ladd COMMAND ...", *(f"  {name:10s} {doc}" for name, doc in COMMANDS.items())]
+        if len(sys.argv) >= 2 and not asked_help:
+            lines.insert(0, f"error: unknown command {sys.argv[1]!r}")
         print("\n".join(lines), file=sys.stdout if asked_help else sys.stderr)
         sys.exit(0 if asked_help else 2)
+    if sys.path[0] != "":  # a console script, unlike `python -m`, does not see the user's plug-ins and recipes
+        sys.path.insert(0, "")
     name = sys.argv.pop(1)
     module = importlib.import_module(MODULES.get(name, f"ladd_dist.{name}"))
     sys.exit(module.main())

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import shlex
 import shutil
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from ladd_dist.cli import FAILURE, USAGE, run_guarded
+from ladd_dist.cli import plugin_modules, run_guarded
+
+if TYPE_CHECKING:
+    from ladd_dist.recipe import Recipe, Scale
+    from ladd_dist.stages import Place
 
 STAGES = ("teacher", "shards", "distill", "evaluate", "report")
+PROG = "python -m ladd_dist.launch"
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -29,8 +37,8 @@ class Options:
     """smoke: seconds; laptop: minutes on two cores; paper: the report's; auto: paper on an accelerator, else laptop."""
     swap: tuple[str, ...] = ()
     """Replace plug-ins by name: FIELD=NAME ..., like head=max_pool adv_weight=cosine."""
-    plugins: tuple[str, ...] = ("plugins",)
-    """Modules that register plug-ins."""
+    plugins: tuple[str, ...] = ()
+    """Modules that register plug-ins, besides the package `plugins`."""
     out: Path = Path("runs")
     """Folder for runs."""
     cache: Path = Path("cache")
@@ -41,11 +49,11 @@ class Options:
     """auto, cpu, cuda, cuda:1 ..."""
     threads: int = 0
     """CPU threads; 0 leaves the choice to PyTorch."""
-    from_scratch: bool = False
+    from_scratch: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Remove this run's folder first (never the shared cache)."""
-    dry_run: bool = False
-    """Show parameters, taps, cost and which stages are done; train nothing."""
-    json: bool = False
+    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Show parameters, taps, cost and which stages are done; train nothing, write nothing."""
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON object on stdout; everything else goes to stderr."""
 
 
@@ -57,50 +65,48 @@ def main(argv: list[str] | None = None) -> int:
 
 def _main(arguments: list[str]) -> int:
     options, recipe = parse(arguments)
-    say = _speaker(options.json)
     names = _stage_names(options.stages)
-    import torch
+    scale, device = _scale(options.scale), _device(options.device)
+    _set_threads(options.threads)
 
     from ladd_dist.stages import Place
+    from ladd_dist.stages.describe import describe_run, show
 
-    device = _device(options.device)
-    if options.threads > 0:
-        torch.set_num_threads(options.threads)
     place = Place(options.out, options.cache, device)
-    say(
-        f"{recipe.name} at scale {_scale(options.scale)} on {device} (choose with --scale smoke|laptop|paper, --device)"
-    )
+    say = _speaker(options.json)
+    why = ", chosen by what was found here" if options.scale == "auto" else ""
+    say(f"{recipe.name} at scale {scale} on {device}{why} (choose with --scale smoke|laptop|paper and --device)")
+    # Before the first byte is written: a wrong tap, head or image size shows here, not after the teacher's training.
+    facts = describe_run(recipe, place, scale)
     if options.dry_run:
-        return _dry_run(options, recipe, place)
-    run = place.run(recipe)
-    if options.from_scratch:
-        shutil.rmtree(run.path, ignore_errors=True)
-    run.create()
-    from ladd_dist.stages.describe import write_config
-
-    write_config(recipe, run, _scale(options.scale), options.recipe, options.plugins, device)
+        print(json.dumps(facts)) if options.json else show(facts)
+        return 0
+    _prepare(arguments, options, recipe, place, facts)
     for name in names:
         _run_stage(name, recipe, place, say)
-    result = _result(run.path, run.eval)
+    run = place.run(recipe)
     if options.json:
-        print(json.dumps(result))
+        from ladd_dist.core.rundir import read_json
+
+        print(json.dumps({"run": str(run.path), "eval": read_json(run.eval) if run.eval.exists() else None}))
     say(str(run.path))
     return 0
 
 
-def parse(arguments: list[str]) -> tuple[Options, Any]:
+def parse(arguments: list[str]) -> tuple[Options, Recipe]:
     """Options and the recipe with swaps and overrides applied, validated. Exits with 2 on a wrong command line."""
+    arguments = _tidy(arguments)
     helpless = [argument for argument in arguments if argument not in ("-h", "--help")]
-    if not any(not argument.startswith("-") for argument in helpless):
-        options: Options = tyro.cli(Options, args=arguments, prog="ladd_dist.launch")
-    options, _ = tyro.cli(Options, args=_join_swaps(helpless), return_unknown_args=True, prog="ladd_dist.launch")
+    if helpless != arguments and not any(argument.endswith(".py") for argument in helpless):
+        tyro.cli(Options, args=["--help"], prog=PROG)
+    # Twice: which fields there are to override is known only when the recipe is read and its plug-ins are swapped.
+    options, _ = tyro.cli(Options, args=helpless, return_unknown_args=True, prog=PROG)
 
     from ladd_dist.core.plugin import load_modules
     from ladd_dist.core.serialize import RecipeError, check
     from ladd_dist.recipe import Recipe, load_recipe, swap, validate
 
-    sys.path.insert(0, "")  # plug-in modules and `recipes` beside the user's work
-    load_modules(options.plugins)
+    load_modules(plugin_modules(options.plugins))
     recipe = load_recipe(options.recipe, _scale(options.scale))
     check(Recipe, recipe, f"{options.recipe}: RECIPE")
     for assignment in options.swap:
@@ -110,7 +116,7 @@ def parse(arguments: list[str]) -> tuple[Options, Any]:
         "Launch", [("options", Annotated[Options, bare]), ("fields", Annotated[Recipe, bare])]
     )
     both.__doc__ = Options.__doc__
-    parsed = tyro.cli(both, args=_join_swaps(arguments), default=both(options, recipe), prog="ladd_dist.launch")
+    parsed = tyro.cli(both, args=arguments, default=both(options, recipe), prog=PROG)
     try:
         return options, validate(parsed.fields)
     except RecipeError:
@@ -119,14 +125,21 @@ def parse(arguments: list[str]) -> tuple[Options, Any]:
         raise RecipeError(str(error)) from error
 
 
-def _join_swaps(arguments: list[str]) -> list[str]:
-    """Gather every --swap and --plugins into one, because repeating a flag would silently drop the earlier ones."""
+def _tidy(arguments: list[str]) -> list[str]:
+    """The recipe file first, then what else there is, each --swap and --plugins gathered into one.
+
+    The file first, because flags that take several values would swallow it; gathered, because repeating a flag would
+    silently drop the earlier ones.
+    """
+    recipe: list[str] = []
     rest: list[str] = []
     gathered: dict[str, list[str]] = {"--swap": [], "--plugins": []}
     flag = ""
-    for argument in arguments:
+    for before, argument in zip(["", *arguments], arguments, strict=False):
         name, equals, value = argument.partition("=")
-        if argument in gathered:
+        if not recipe and argument.endswith(".py") and not argument.startswith("-") and before != "--plugins":
+            recipe.append(argument)
+        elif argument in gathered:
             flag = argument
         elif name in gathered and equals:
             gathered[name].append(value)
@@ -136,12 +149,12 @@ def _join_swaps(arguments: list[str]) -> list[str]:
         else:
             flag = ""
             rest.append(argument)
-    return rest + [part for name, values in gathered.items() if values for part in (name, *values)]
+    return recipe + rest + [part for name, values in gathered.items() if values for part in (name, *values)]
 
 
-def _scale(asked: str) -> Any:
+def _scale(asked: str) -> Scale:
     if asked != "auto":
-        return asked
+        return asked  # type: ignore[return-value]  # tyro lets nothing else through
     import torch
 
     return "paper" if torch.accelerator.is_available() else "laptop"
@@ -163,21 +176,52 @@ def _device(asked: str) -> Any:
     return device
 
 
+def _set_threads(count: int) -> None:
+    import torch
+
+    from ladd_dist.core.serialize import RecipeError
+
+    if count < 0:
+        raise RecipeError(f"--threads: must be at least 1, or 0 for PyTorch's own choice, got {count}")
+    if count > 0:
+        torch.set_num_threads(count)
+
+
 def _stage_names(text: str) -> list[str]:
     from ladd_dist.core.serialize import RecipeError
 
-    names = [name for name in text.split(",") if name]
+    names = [name.strip() for name in text.split(",") if name.strip()]
     unknown = [name for name in names if name not in STAGES]
     if unknown or not names:
-        raise RecipeError(f"--stages: unknown stage {unknown or text!r}; stages: {', '.join(STAGES)}")
+        wrong = ", ".join(map(repr, unknown)) or repr(text)
+        raise RecipeError(f"--stages: unknown stage {wrong}; stages: {', '.join(STAGES)}")
     return [name for name in STAGES if name in names]
 
 
-def _speaker(to_stderr: bool) -> Callable[[str], None]:
+def _speaker(to_stderr: bool) -> Say:
     return lambda text: print(text, file=sys.stderr if to_stderr else sys.stdout, flush=True)
 
 
-def _run_stage(name: str, recipe: Any, place: Any, say: Callable[[str], None]) -> None:
+def _prepare(arguments: list[str], options: Options, recipe: Recipe, place: Place, facts: dict[str, Any]) -> None:
+    """Make the run's folder and its config.json."""
+    from ladd_dist.stages.describe import write_config
+
+    run = place.run(recipe)
+    if options.from_scratch and run.path.exists():
+        shutil.rmtree(run.path)
+    run.create()
+    write_config(
+        recipe,
+        run,
+        facts,
+        path=options.recipe,
+        plugins=plugin_modules(options.plugins),
+        device=place.device,
+        command=shlex.join([*PROG.split(), *(a for a in arguments if a != "--from-scratch")]),
+    )
+
+
+def _run_stage(name: str, recipe: Recipe, place: Place, say: Say) -> None:
     from ladd_dist.stages.describe import add_timing, stage_table
 
     stage = stage_table()[name]
@@ -186,30 +230,18 @@ def _run_stage(name: str, recipe: Any, place: Any, say: Callable[[str], None]) -
         return
     say(f"[{name}] {stage.doc}")
     started = time.monotonic()
-    stage.run(recipe, place)
+    try:
+        stage.run(recipe, place)
+    except KeyboardInterrupt:
+        with contextlib.suppress(OSError):
+            add_timing(place.run(recipe), name, time.monotonic() - started)
+        raise
     spent = time.monotonic() - started
     add_timing(place.run(recipe), name, spent)
     say(f"[{name}] {spent:.1f} s")
 
 
-def _dry_run(options: Options, recipe: Any, place: Any) -> int:
-    from ladd_dist.stages.describe import describe_run, show
-
-    facts = describe_run(recipe, place, _scale(options.scale))
-    if options.json:
-        print(json.dumps(facts))
-    else:
-        show(facts)
-    return 0
-
-
-def _result(run: Path, evaluation: Path) -> dict[str, Any]:
-    from ladd_dist.core.rundir import read_json
-
-    return {"run": str(run), "eval": read_json(evaluation) if evaluation.exists() else None}
-
-
 if __name__ == "__main__":
     sys.exit(main())
 
-__all__ = ["FAILURE", "USAGE", "Options", "main", "parse"]
+__all__ = ["STAGES", "Options", "main", "parse"]

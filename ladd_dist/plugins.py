@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import tyro
 
+from ladd_dist.cli import plugin_modules
 from ladd_dist.core.plugin import (
     Plugin,
     PluginError,
@@ -32,8 +33,8 @@ class Args:
     """Only this kind, like `head`."""
     json: Annotated[bool, tyro.conf.arg(name="json"), tyro.conf.FlagCreatePairsOff] = False
     """Print JSON for machines."""
-    plugins: Annotated[tuple[str, ...], tyro.conf.arg(metavar="MODULE ...")] = field(default=("plugins",))
-    """Modules to import, so that what they register is found; replaces the default."""
+    plugins: Annotated[tuple[str, ...], tyro.conf.arg(metavar="MODULE ...")] = ()
+    """Modules to import for what they register, besides the package `plugins`."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -61,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
 def _load(args: Args) -> Tables:
     import ladd_dist.recipe  # noqa: F401  registers the core's plug-ins; late, so that --help does not pay for torch
 
-    load_modules(args.plugins)
+    load_modules(plugin_modules(args.plugins))
     load_entry_points()
     for name, reason in broken_entry_points().items():
         print(f"warning: entry point {name!r} is broken and was left out: {reason}", file=sys.stderr)

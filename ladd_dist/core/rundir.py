@@ -9,7 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
+from torch import Tensor
 
 
 class RunDir:
@@ -96,9 +98,37 @@ def commit_folder(folder: Path, fill: Callable[[Path], None]) -> None:
         raise
 
 
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Save tensors as safetensors, atomically.
+
+    Raises:
+        OSError: no room or not writable (`safetensors.torch.save_file` raises an error without an errno).
+    """
+    data = safetensors.torch.save(tensors, metadata)
+    write_atomic(path, lambda temporary: _write_bytes(temporary, data))
+
+
+def _write_bytes(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+
+
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Save tensors and plain values atomically."""
-    write_atomic(path, lambda temporary: torch.save(state, temporary))
+    """Save tensors and plain values atomically.
+
+    Raises:
+        OSError: no room or not writable.
+    """
+    write_atomic(path, lambda temporary: _write_state(temporary, state))
+
+
+def _write_state(path: Path, state: dict[str, Any]) -> None:
+    with path.open("wb") as stream:
+        try:
+            torch.save(state, stream)
+        except RuntimeError as error:  # torch hides a full disk behind its zip writer's complaint
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def load_state(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:

@@ -22,7 +22,7 @@ class Checkpoints:
         """Steps with a whole checkpoint, ascending."""
         if not self.folder.is_dir():
             return []
-        matches = (re.fullmatch(r"step-(\d+)", path.name) for path in self.folder.iterdir())
+        matches = (re.fullmatch(r"step-(\d+)", path.parent.name) for path in self.folder.glob("*/state.pt"))
         return sorted(int(match[1]) for match in matches if match)
 
     def path(self, step: int) -> Path:

@@ -53,7 +53,7 @@ class Heads(nn.Module):
         logits = {}
         for tap in self.taps:
             logits[tap] = self.heads[tap](features[tap], cond_vec)
-            check_logits(f"{self.head_name} on {tap}", logits[tap], len(cond_vec))
+            check_logits(tap, logits[tap], len(cond_vec), head=self.head_name)
         return logits
 
 

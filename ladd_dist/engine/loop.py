@@ -18,7 +18,7 @@ PLAIN_LINE_EVERY_S = 10.0
 Figures = dict[str, Tensor | float]
 
 
-class Interrupted(Exception):
+class Interrupted(KeyboardInterrupt):
     """Stopped by a signal, after a clean save."""
 
 
@@ -80,11 +80,11 @@ class Bar:
 
     def update(self, done: int, note: str | None = None) -> None:
         """Show that `done` of `total` are done."""
-        self.done = done
+        news, self.done = done > self.done, done
         self.note = self.note if note is None else note
         if not self.progress.disable:
             self.progress.update(self.task, completed=done, note=self.note)
-        elif time.monotonic() - self.last_line > PLAIN_LINE_EVERY_S or (done == self.total and done > self.first):
+        elif time.monotonic() - self.last_line > PLAIN_LINE_EVERY_S or (done == self.total and news):
             self.last_line = time.monotonic()
             spent = max(self.last_line - self.started, 1e-9)
             rate = (done - self.first) / spent
@@ -134,7 +134,7 @@ def train(
             stopping = stop.signal is not None
             if updates % checkpoint_every == 0 or updates == num_steps or stopping:
                 save(updates)
-            if stopping and updates < num_steps:
+            if stopping:
                 stop.check()
 
 

@@ -44,12 +44,12 @@ class ShardReader:
     def _map(self, record: dict[str, Any]) -> mmap.mmap:
         path = self.folder / record["name"]
         if not path.exists():
-            raise ShardError(f"shard {path} is missing; run the same command again to rebuild it")
+            raise ShardError(f"shard {path} is missing; run stage `shards` again to rebuild it")
         size = path.stat().st_size
         if size != record["bytes"]:
             raise ShardError(
-                f"shard {path} is damaged: {size} bytes, the index says {record['bytes']}; delete it and run the same "
-                "command again to rebuild it"
+                f"shard {path} is damaged: {size} bytes, the index says {record['bytes']}; delete it and run stage "
+                "`shards` again to rebuild it"
             )
         with path.open("rb") as stream:
             return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
@@ -68,7 +68,7 @@ class ShardReader:
             if file_sha256(path) != record["sha256"]:
                 raise ShardError(
                     f"shard {path} is damaged: its sha256 is not the index's; delete it and run the same command "
-                    "again to rebuild it"
+                    "again, stage `shards` included, to rebuild it"
                 )
         for number, view in enumerate(self._views):
             tensors = {name: torch.from_numpy(array.copy()) for name, array in view.items()}  # torch wants it writable

@@ -52,12 +52,15 @@ def describe_run(recipe: Recipe, place: Place, scale: str) -> dict[str, Any]:
     """Parameters, taps, FLOPs (per sample for forwards, per batch for the step) and which stages are done.
 
     Raises:
-        RecipeError: the network cannot take the images, or lacks a tap.
+        RecipeError: the network cannot take the images or lacks a tap, or a head returns the wrong shape.
     """
     try:
         facts = _cost(recipe)
     except (KeyError, ValueError) as error:
-        raise RecipeError(str(error.args[0])) from error
+        raise RecipeError(str(error.args[0]) if error.args else repr(error)) from error
+    except Exception as error:
+        error.add_note("This came from a trial of the recipe's training step; `ladd plugins --check NAME` may help.")
+        raise
     cached = {name: stage.is_done(recipe, place) for name, stage in stage_table().items()}
     cached["report"] = place.run(recipe).report.exists()
     stages = [{"name": name, "cached": done} for name, done in cached.items()]
@@ -110,22 +113,40 @@ def show(facts: dict[str, Any]) -> None:
 
 
 def write_config(
-    recipe: Recipe, run: RunDir, scale: str, path: Path, plugins: tuple[str, ...], device: torch.device
+    recipe: Recipe,
+    run: RunDir,
+    facts: dict[str, Any],
+    *,
+    path: Path,
+    plugins: tuple[str, ...],
+    device: torch.device,
+    command: str,
 ) -> None:
-    """Write config.json: all a worker needs to rebuild the recipe, and what the run ran on."""
-    facts = describe_run(recipe, Place(run.path.parent, run.path.parent, device), scale)
+    """Write config.json: all a worker needs to rebuild the recipe, and what the run ran on.
+
+    A launch that finds the figures made, and has at most the page to write, leaves the command, version and environment
+    that made them: the new ones would claim another's work.
+
+    Args:
+        facts: what `describe_run` gave.
+    """
     config = {
         "format": 1,
         "version": __version__,
+        "command": command,
         "recipe_path": str(path),
-        "scale": scale,
+        "scale": facts["scale"],
         "signature": recipe.distill_signature(),
         "plugins": list(plugins),
         "recipe": to_data(recipe),
         "environment": environment(device),
         **{name: facts[name] for name in ("params", "taps", "flops")},
     }
-    write_json(run.config, config)
+    before = read_json(run.config) if run.config.exists() else None
+    if before is not None and run.eval.exists() and all(s["cached"] for s in facts["stages"] if s["name"] != "report"):
+        config |= {name: before[name] for name in ("version", "command", "environment") if name in before}
+    if config != before:
+        write_json(run.config, config)
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -152,6 +173,10 @@ def _commit() -> str:
 
 
 def add_timing(run: RunDir, stage: str, seconds: float) -> None:
-    """Record how long a stage took in this run's folder."""
+    """Record how long a stage took in this run's folder: the pieces of an interrupted one add up.
+
+    A stage that is found done adds nothing, and a piece that was killed is lost.
+    """
     timings = read_json(run.timings) if run.timings.exists() else {}
-    write_json(run.timings, {**timings, stage: round(seconds, 2)})
+    before = 0.0 if stage == "report" else float(timings.get(stage, 0.0))  # the page is written anew by each launch
+    write_json(run.timings, {**timings, stage: round(before + seconds, 2)})

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ladd_dist.core.noise import few_step_sample, guided
 from ladd_dist.core.rng import derive_seed, generator, sample_classes, sample_noise
-from ladd_dist.core.rundir import RunDir, write_atomic
+from ladd_dist.core.rundir import RunDir, save_tensors
 from ladd_dist.core.serialize import to_data
 from ladd_dist.core.types import Denoiser
 from ladd_dist.engine.checkpoint import Checkpoints
@@ -20,10 +19,11 @@ from ladd_dist.engine.discriminator import FrozenTeacher, Heads
 from ladd_dist.engine.ema import WeightAverage
 from ladd_dist.engine.ladd_step import LaddStep
 from ladd_dist.engine.loop import Figures, train
-from ladd_dist.engine.shard_reader import ShardReader, to_device
+from ladd_dist.engine.shard_reader import to_device
 from ladd_dist.recipe import Recipe
 from ladd_dist.stages import Place, denoiser, is_done, mark_done
 from ladd_dist.stages.charts import write_grid
+from ladd_dist.stages.shards import open_shards
 from ladd_dist.stages.teacher import cosine_factor, load_teacher
 
 NUM_SHOWN = 32
@@ -78,8 +78,7 @@ class Distillation:
 
     def __init__(self, recipe: Recipe, place: Place, run: RunDir) -> None:
         self.recipe, self.run, self.device = recipe, run, place.device
-        self.reader = ShardReader(place.shards(recipe))
-        self.reader.verify(recipe.dataset.spec())
+        self.reader = open_shards(recipe, place)
         settings = recipe.train
         teacher = load_teacher(recipe, place)
         network = load_teacher(recipe, place).train().requires_grad_(True)
@@ -134,7 +133,7 @@ class Distillation:
         student = sample_student(self.recipe, self.average.module, noise, cond, self.recipe.student_steps)
         tensors = {**self.shown, "student": student}
         tensors = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
-        write_atomic(self.run.dumps / f"step-{updates:06d}.safetensors", lambda path: save_file(tensors, path))
+        save_tensors(self.run.dumps / f"step-{updates:06d}.safetensors", tensors)
         rows = [("teacher", teacher), (f"student@{self.recipe.student_steps}", student)]
         write_grid(self.run.samples / f"step-{updates:06d}.png", rows)
 
@@ -192,8 +191,7 @@ def save_student(path: Path, network: Denoiser, recipe: Recipe) -> None:
         "signature": recipe.distill_signature(),
     }
     weights = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
-    metadata = {"ladd_dist": json.dumps(card)}
-    write_atomic(path, lambda temporary: save_file(weights, temporary, metadata=metadata))
+    save_tensors(path, weights, metadata={"ladd_dist": json.dumps(card)})
 
 
 def _note(figures: dict[str, float]) -> str:

@@ -8,21 +8,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ladd_dist.core.noise import few_step_sample, guided
 from ladd_dist.core.rng import generator, sample_classes, sample_noise
-from ladd_dist.core.rundir import commit_folder, read_json, write_json
+from ladd_dist.core.rundir import commit_folder, read_json, save_tensors, write_json
 from ladd_dist.core.types import Denoiser
 from ladd_dist.engine.loop import Bar, StopFlag
-from ladd_dist.engine.shard_reader import ShardReader
 from ladd_dist.levels.named import Good, Karras
 from ladd_dist.metrics import References, Samples
 from ladd_dist.recipe import Recipe
 from ladd_dist.stages import Place, denoiser, is_done, mark_done
 from ladd_dist.stages.charts import write_grid
 from ladd_dist.stages.distill import sample_student
+from ladd_dist.stages.shards import open_shards
 from ladd_dist.stages.teacher import load_teacher
 
 NUM_SHOWN = 16
@@ -54,6 +54,7 @@ def evaluate(recipe: Recipe, place: Place) -> Evaluation:
         measures = [metric.build(references=references(recipe, place)) for metric in recipe.evaluate.metrics]
         for name, images in (sampled | teacher).items():
             stop.check()
+            check_finite(name, images)
             figures[name] = {"num_samples": float(len(images)), "s_per_image": seconds[name]}
             for measure in measures:
                 figures[name] |= measure(Samples(images.to(place.device), cond.to(place.device)))
@@ -61,7 +62,22 @@ def evaluate(recipe: Recipe, place: Place) -> Evaluation:
     write_grid(run.samples / "final.png", [(name, (sampled | teacher)[name][:NUM_SHOWN]) for name in order])
     write_json(run.eval, figures)
     mark_done(run.path / "evaluate.done.json", recipe.evaluate_signature())
+    stop.check()  # a signal while the last figures were computed
     return figures
+
+
+def check_finite(name: str, images: Tensor) -> None:
+    """Refuse samples that no figure could describe.
+
+    Raises:
+        ValueError: some are NaN or infinite.
+    """
+    bad = int((~images.flatten(1).isfinite().all(dim=1)).sum())
+    if bad:
+        raise ValueError(
+            f"{name}: {bad} of {len(images)} samples are NaN or infinite, so nothing was measured. The training "
+            "diverged: look at its losses in metrics.jsonl, lower the learning rate or the adversarial weight"
+        )
 
 
 def _steps(recipe: Recipe) -> int:
@@ -107,12 +123,16 @@ def teacher_samples(recipe: Recipe, place: Place, stop: StopFlag) -> tuple[dict[
         timed = {name: _timed(recipe, name, way, place, stop) for name, way in ways.items()}
 
         def fill(temporary: Path) -> None:
-            save_file({name: images for name, (images, _) in timed.items()}, temporary / "samples.safetensors")
+            save_tensors(temporary / "samples.safetensors", {name: images for name, (images, _) in timed.items()})
             facts = {"s_per_image": {name: seconds for name, (_, seconds) in timed.items()}}
             mark_done(temporary / "done.json", recipe.reference_signature(), **facts)
 
         commit_folder(folder, fill)
-    return load_file(folder / "samples.safetensors"), dict(read_json(folder / "done.json")["s_per_image"])
+    try:
+        samples = load_file(folder / "samples.safetensors")
+    except Exception as error:
+        raise ValueError(f"{folder}: samples.safetensors cannot be read ({error}); delete the folder") from error
+    return samples, dict(read_json(folder / "done.json")["s_per_image"])
 
 
 @torch.inference_mode()
@@ -139,7 +159,7 @@ def references(recipe: Recipe, place: Place) -> References:
     images = recipe.dataset.build(split="train")
     count = min(recipe.evaluate.num_references, len(images))
     real = images.batch(torch.randperm(len(images), generator=generator("references"))[:count])
-    reader = ShardReader(place.shards(recipe))
+    reader = open_shards(recipe, place)
     stored = reader.take(np.arange(min(recipe.evaluate.num_references, len(reader))))
     device = place.device
     return References(

@@ -64,7 +64,22 @@ def make_shards(recipe: Recipe, place: Place) -> Path:
             progress=bar.update,
         )
     mark_done(folder / "done.json", recipe.shards_signature(), num_samples=num_samples)
+    stop.check()  # a signal during the last batch
     return folder
+
+
+def open_shards(recipe: Recipe, place: Place) -> ShardReader:
+    """The recipe's shards, each compared with its sha256 and every sample looked at.
+
+    Raises:
+        ShardError: not there or damaged; the message says what to do.
+    """
+    folder = place.shards(recipe)
+    if not (folder / INDEX).exists():
+        raise ShardError(f"no whole set of the teacher's samples in {folder}; make it first: --stages teacher,shards")
+    reader = ShardReader(folder)
+    reader.verify(recipe.dataset.spec())
+    return reader
 
 
 class TeacherSamples:

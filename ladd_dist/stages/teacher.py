@@ -6,12 +6,12 @@ import math
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ladd_dist.core.noise import edm_loss_weight
 from ladd_dist.core.rng import derive_seed, generator
-from ladd_dist.core.rundir import write_atomic
+from ladd_dist.core.rundir import save_tensors
 from ladd_dist.core.types import Denoiser
 from ladd_dist.engine.checkpoint import Checkpoints
 from ladd_dist.engine.ema import WeightAverage
@@ -87,7 +87,7 @@ def train_teacher(recipe: Recipe, place: Place) -> Path:
     )
     log.close()
     weights = {name: tensor.contiguous().cpu() for name, tensor in average.module.state_dict().items()}
-    write_atomic(folder / "teacher.safetensors", lambda temporary: save_file(weights, temporary))
+    save_tensors(folder / "teacher.safetensors", weights)
     mark_done(folder / "done.json", recipe.teacher_signature())
     checkpoints.clear()
     return folder
