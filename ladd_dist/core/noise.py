@@ -32,8 +32,10 @@ def karras_levels(num_steps: int, *, sigma_min: float, sigma_max: float, rho: fl
     """
     if num_steps < 1:
         raise ValueError(f"num_steps must be at least 1, got {num_steps}")
-    if not 0 < sigma_min < sigma_max:
-        raise ValueError(f"need 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
+    if not 0 < sigma_min < sigma_max < math.inf:
+        raise ValueError(f"need 0 < sigma_min < sigma_max, both finite, got {sigma_min} and {sigma_max}")
+    if not 0 < rho < math.inf:
+        raise ValueError(f"rho must be a finite number > 0, got {rho}")
     if num_steps == 1:
         return (float(sigma_max),)
     high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
@@ -93,13 +95,18 @@ def few_step_sample(
 
     Args:
         generator: source of the new noise, needed by `sde` when there is more than one level.
+
+    Raises:
+        ValueError: no level, or `sde` without a generator.
     """
-    x = noise * levels[0]
+    if not levels:
+        raise ValueError("a sampler needs at least one level")
+    x = x0 = noise * levels[0]
     for i, level in enumerate(levels):
         sigma = torch.full((len(x),), level, device=x.device, dtype=x.dtype)
         x0 = denoise(x, sigma, cond)
         if i + 1 == len(levels):
-            return x0
+            break
         if rule == "sde":
             if generator is None:
                 raise ValueError("the sde rule re-noises between steps and needs a generator")
@@ -107,7 +114,7 @@ def few_step_sample(
             x = x0 + levels[i + 1] * new
         else:
             x = x0 + levels[i + 1] / level * (x - x0)
-    raise ValueError("a sampler needs at least one level")
+    return x0
 
 
 def ode_step(x: Tensor, x0: Tensor, sigma: float, sigma_next: float) -> Tensor:

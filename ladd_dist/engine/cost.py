@@ -5,8 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+
+
+def _attention(q: torch.Size, k: torch.Size, v: torch.Size, *_: Any, **__: Any) -> int:
+    """Two products: scores q k^T and mix p v; shapes [B,heads,positions,dim]."""
+    return 2 * q[:-1].numel() * k[-2] * (q[-1] + v[-1])
+
+
+def _attention_backward(_: torch.Size, q: torch.Size, k: torch.Size, v: torch.Size, *__: Any, **___: Any) -> int:
+    """Five products: scores again, and the gradients of v, of p, of q and of k."""
+    return 2 * q[:-1].numel() * k[-2] * (3 * q[-1] + 2 * v[-1])
+
+
+# PyTorch's counter knows the attention kernels of CUDA alone: without these a cost would depend on the device.
+_CPU_ATTENTION = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+}
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -15,10 +33,10 @@ def count_parameters(module: nn.Module) -> int:
 
 
 def count_flops(call: Callable[[], Any]) -> int:
-    """Floating-point operations (2 per multiply-add) of convolutions and matrix products in `call`, backward included.
+    """Floating-point operations (2 per multiply-add) of convolutions, matrix products and attention in `call`.
 
-    Normalisations and non-linearities are not counted, as is usual.
+    A backward inside is included. Normalisations and non-linearities are not counted, as is usual.
     """
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION) as counter:
         call()
     return int(counter.get_total_flops())

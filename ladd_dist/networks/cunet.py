@@ -39,6 +39,8 @@ class CUNet(Network):
             raise ValueError(f"cunet.widths must be multiples of 8, one a level, got {self.widths}")
         if self.blocks < 1 or self.patch < 1 or self.embed_dim < 8 or self.embed_dim % 2:
             raise ValueError("cunet needs blocks >= 1, patch >= 1 and an even embed_dim >= 8")
+        if self.attention_heads < 1 or not 0 < self.sigma_data < math.inf:
+            raise ValueError("cunet needs attention_heads >= 1 and a finite sigma_data > 0")
         if self.widths[-1] % self.attention_heads:
             raise ValueError(f"cunet.widths[-1] = {self.widths[-1]} is not divisible by {self.attention_heads} heads")
 

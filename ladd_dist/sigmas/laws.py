@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -33,10 +34,14 @@ class FixedSet(SigmaLaw):
         if starts and (starts[0] != 0 or starts != sorted(set(starts))):
             raise ValueError(f"fixed_set.phases must start at step 0 and ascend, got start steps {starts}")
         for phase in self.phases:
-            if min(phase.probabilities, default=-1) < 0 or abs(sum(phase.probabilities) - 1) > 1e-6:
+            if min(phase.probabilities, default=-1) < 0 or not abs(sum(phase.probabilities) - 1) <= 1e-6:  # not: NaN
                 raise ValueError(f"fixed_set.phases: probabilities must be >= 0 and sum to 1, got {phase}")
+        if len({len(phase.probabilities) for phase in self.phases}) > 1:
+            raise ValueError(f"fixed_set.phases: each phase needs one probability a level, got {self.phases}")
 
     def __call__(self, num: int, step: int, generator: torch.Generator, *, levels: tuple[float, ...]) -> Tensor:
+        if not levels:
+            raise ValueError("fixed_set needs the student's levels, and there are none here; use log_normal")
         probabilities = (1 / len(levels),) * len(levels)
         for phase in self.phases:
             if step >= phase.start_step:
@@ -59,8 +64,8 @@ class LogNormal(SigmaLaw):
     std: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.std < 0:
-            raise ValueError(f"log_normal.std must be >= 0, got {self.std}")
+        if not (math.isfinite(self.mean) and 0 <= self.std < math.inf):
+            raise ValueError(f"log_normal needs a finite mean and std >= 0, got {self.mean} and {self.std}")
 
     def __call__(self, num: int, step: int, generator: torch.Generator, *, levels: tuple[float, ...]) -> Tensor:
         return log_normal(num, self.mean, self.std, generator)

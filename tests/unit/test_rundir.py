@@ -1,0 +1,111 @@
+"""What is written is whole or absent; what is read is data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from ladd_dist.core.rundir import RunDir, commit_folder, load_state, read_json, save_state, write_atomic, write_json
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    target = tmp_path / "file.txt"
+    target.write_text("old")
+
+    def fail(temporary: Path) -> None:
+        temporary.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        write_atomic(target, fail)
+    assert target.read_text() == "old"
+    assert names(tmp_path) == ["file.txt"]
+
+
+def test_the_target_is_not_visible_before_it_is_whole(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "file.txt"
+
+    def write(temporary: Path) -> None:
+        temporary.write_text("whole")
+        assert not target.exists()
+
+    write_atomic(target, write)
+    assert target.read_text() == "whole"
+    assert names(target.parent) == ["file.txt"]
+
+
+def test_json_survives_and_nan_is_refused_without_touching_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "data.json"
+    write_json(path, {"b": [1, 2.5, None], "a": "ü"})
+    assert read_json(path) == {"b": [1, 2.5, None], "a": "ü"}
+    assert list(read_json(path)) == ["b", "a"]
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(path, {"a": float("nan")})
+    assert read_json(path)["a"] == "ü"
+
+
+@pytest.mark.parametrize("content", [b"{", b"", b"\xff\xfe"])
+def test_damaged_json_is_refused_with_the_file_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "data.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"data\.json is not valid JSON .*delete it"):
+        read_json(path)
+
+
+def test_missing_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"none\.json is missing"):
+        read_json(tmp_path / "none.json")
+    with pytest.raises(ValueError, match=r"none\.pt is missing"):
+        load_state(tmp_path / "none.pt")
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    folder = tmp_path / "result"
+
+    def fail(temporary: Path) -> None:
+        (temporary / "half").write_text("half")
+        assert not folder.exists()
+        raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError):
+        commit_folder(folder, fail)
+    assert names(tmp_path) == []
+    commit_folder(folder, lambda temporary: (temporary / "a").write_text("1") and None)
+    with pytest.raises(RuntimeError):
+        commit_folder(folder, lambda temporary: fail(temporary) if not folder.exists() else _raise())
+    assert (folder / "a").read_text() == "1"
+    assert names(tmp_path) == ["result"]
+
+
+def _raise() -> None:
+    raise RuntimeError("killed")
+
+
+def test_a_folder_left_by_a_kill_does_not_leak_into_the_next(tmp_path: Path) -> None:
+    (tmp_path / ".tmp-result").mkdir()
+    (tmp_path / ".tmp-result" / "stale").write_text("half")
+    commit_folder(tmp_path / "result", lambda temporary: (temporary / "a").write_text("1") and None)
+    assert names(tmp_path / "result") == ["a"]
+
+
+def test_state_survives_with_types_and_devices(tmp_path: Path) -> None:
+    state = {"step": 3, "weights": {"w": torch.randn(3, 2), "n": torch.tensor(5)}, "list": [1.5, None, "x"]}
+    save_state(tmp_path / "state.pt", state)
+    found = load_state(tmp_path / "state.pt")
+    assert found["step"] == 3
+    assert found["list"] == [1.5, None, "x"]
+    assert torch.equal(found["weights"]["w"], state["weights"]["w"])  # type: ignore[index]
+
+
+def test_every_path_of_a_run_lies_in_its_folder(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    run.create()
+    run.create()  # again is fine
+    assert names(run.path) == ["checkpoints", "dumps", "samples"]
+    assert all(value.is_relative_to(run.path) for value in vars(run).values())
