@@ -114,7 +114,11 @@ class LaddStep:
     def update_heads(
         self, batch: Batch, fake: Tensor, seen_fake: Seen, draws: Draws, step: int
     ) -> tuple[dict[str, Tensor | float], dict[str, Tensor]]:
-        """`head_updates` updates on one set of fakes; every further one re-noises at new levels with new noise."""
+        """`head_updates` updates on one set of fakes; every further one re-noises at new levels with new noise.
+
+        Returns figures of the last update, and the logits of real samples at the levels of `draws`: a relativistic
+        loss compares the student's fakes with them, row by row.
+        """
         for turn in range(self.head_updates):
             if turn > 0:
                 draws = self.draw(batch, step, turn)
@@ -124,12 +128,14 @@ class LaddStep:
                 seen_real = self.teacher.features(batch.x0, batch.cond, draws.tau, draws.renoise_eps)
             both = join(seen_real, seen_fake)
             real_logits, fake_logits = split(self.heads(both.features, both.cond_vec))
+            if turn == 0:
+                first_real_logits = {tap: value.detach() for tap, value in real_logits.items()}
             loss = over_heads(self.adversarial.discriminator, real_logits, fake_logits)
             loss = loss + self._penalty(seen_real, seen_fake, step, turn)
             grad_norm = self.heads.update(loss)
         metrics = logit_metrics(real_logits, fake_logits)
         metrics |= {"loss/heads": loss.detach(), "grad_norm/heads": grad_norm}
-        return metrics, {tap: value.detach() for tap, value in real_logits.items()}
+        return metrics, first_real_logits
 
     def _penalty(self, real: Seen, fake: Seen, step: int, turn: int) -> Tensor:
         detached = {tap: value.detach() for tap, value in fake.features.items()}

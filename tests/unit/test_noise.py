@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -44,7 +45,7 @@ def test_karras_levels_are_the_published_ones(num_steps: int, expected: tuple[fl
 
 def test_karras_levels_are_equidistant_in_the_rho_th_root() -> None:
     roots = [level ** (1 / 7) for level in karras_levels(50, sigma_min=0.002, sigma_max=80, rho=7)]
-    steps = [a - b for a, b in zip(roots, roots[1:], strict=False)]
+    steps = [a - b for a, b in itertools.pairwise(roots)]
     assert max(steps) - min(steps) < 1e-12
 
 
@@ -63,7 +64,7 @@ def test_karras_levels_are_equidistant_in_the_rho_th_root() -> None:
 )
 def test_levels_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
     settings = {"num_steps": 4, "sigma_min": 0.002, "sigma_max": 80.0, "rho": 7.0, **wrong}
-    with pytest.raises(ValueError, match="num_steps|sigma_min|rho"):
+    with pytest.raises(ValueError, match=r"num_steps|sigma_min|rho"):
         karras_levels(int(settings.pop("num_steps")), **settings)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -51,7 +52,7 @@ def test_the_error_falls_with_the_order_of_the_method(cls: type[Euler] | type[He
     noise = noises(5)
     steps = (32, 64, 128, 256)
     errors = [float((sample(cls(steps=n, sigma_min=1e-4), noise) - exact(noise, 0.0)).abs().max()) for n in steps]
-    rates = [math.log2(coarse / fine) for coarse, fine in zip(errors, errors[1:], strict=False)]
+    rates = [math.log2(coarse / fine) for coarse, fine in itertools.pairwise(errors)]
     assert rates == pytest.approx([order] * 3, abs=0.2)
     assert errors[-1] < {1: 0.02, 2: 3e-4}[order]
 
@@ -86,7 +87,7 @@ def test_a_state_recorded_at_a_level_of_the_sampler_is_the_samplers_own() -> Non
     levels = sampler.levels()
     _, path = sampler(denoise, noise, COND.expand(4), record=(levels[3], levels[1]))
     states = [levels[0] * noise]
-    for sigma, following in zip(levels, levels[1:], strict=False):
+    for sigma, following in itertools.pairwise(levels):
         slope = (states[-1] - denoise(states[-1], torch.full((4,), sigma), COND)) / sigma
         states.append(states[-1] + (following - sigma) * slope)
     assert torch.allclose(path[:, 0], states[3])
@@ -116,5 +117,5 @@ def test_the_ode_rule_on_karras_levels_is_the_euler_sampler(steps: int) -> None:
 
 @pytest.mark.parametrize("wrong", [{"steps": 0}, {"sigma_min": 0.0}, {"sigma_max": 0.001}, {"rho": 0.0}])
 def test_a_sampler_with_impossible_levels_cannot_be_made(wrong: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="num_steps|sigma_min|rho"):
+    with pytest.raises(ValueError, match=r"num_steps|sigma_min|rho"):
         Heun(**wrong)  # type: ignore[arg-type]
