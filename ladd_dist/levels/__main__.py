@@ -37,7 +37,7 @@ class Options:
     """Held-out pairs of noise and the teacher's sample on which levels are compared."""
     swap: tuple[str, ...] = ()
     """As in `launch`."""
-    plugins: tuple[str, ...] = ("plugins",)
+    plugins: tuple[str, ...] = ()
     """As in `launch`."""
     cache: Path = Path("cache")
     """Folder with the trained teacher."""
@@ -56,12 +56,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(arguments: list[str]) -> int:
-    options, rest = tyro.cli(Options, args=arguments, return_unknown_args=True, prog="ladd_dist.levels")
+    from ladd_dist.launch import _device, _set_threads, _tidy, parse
 
-    import torch
+    options, rest = tyro.cli(
+        Options, args=_tidy(arguments), return_unknown_args=True, prog="python -m ladd_dist.levels"
+    )
 
     from ladd_dist.core.serialize import RecipeError
-    from ladd_dist.launch import _device, parse
     from ladd_dist.stages import Place
     from ladd_dist.stages.teacher import is_teacher_done
 
@@ -71,8 +72,7 @@ def _main(arguments: list[str]) -> int:
             f"least 1, got {options.steps} and {options.num_pairs}"
         )
     _, recipe = parse(_launch_arguments(options, rest))
-    if options.threads > 0:
-        torch.set_num_threads(options.threads)
+    _set_threads(options.threads)
     place = Place(Path("runs"), options.cache, _device(options.device))
     if not is_teacher_done(recipe, place):
         raise ValueError(
@@ -90,8 +90,9 @@ def _main(arguments: list[str]) -> int:
 
 def _launch_arguments(options: Options, rest: list[str]) -> list[str]:
     """What `launch.parse` needs to make the same recipe; overrides it does not know are refused there."""
-    arguments = [str(options.recipe), "--scale", options.scale, *rest, "--plugins", *options.plugins]
-    return [*arguments, "--swap", *options.swap] if options.swap else arguments
+    arguments = [str(options.recipe), "--scale", options.scale, *rest]
+    lists = {"--plugins": options.plugins, "--swap": options.swap}
+    return arguments + [part for flag, values in lists.items() if values for part in (flag, *values)]
 
 
 def search(recipe: Recipe, place: Any, steps: int, num_pairs: int) -> dict[str, Any]:
