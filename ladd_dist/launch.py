@@ -116,7 +116,7 @@ def parse(arguments: list[str]) -> tuple[Options, Recipe]:
         "Launch", [("options", Annotated[Options, bare]), ("fields", Annotated[Recipe, bare])]
     )
     both.__doc__ = Options.__doc__
-    parsed = tyro.cli(both, args=arguments, default=both(options, recipe), prog=PROG)
+    parsed = tyro.cli(both, args=arguments, default=both(Options(options.recipe), recipe), prog=PROG)
     try:
         return options, validate(parsed.fields)
     except RecipeError:
