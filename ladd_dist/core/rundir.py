@@ -139,11 +139,13 @@ def load_state(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]
     """
     try:
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        if not isinstance(state, dict):
+            raise TypeError("it holds no state")
         return state
     except FileNotFoundError as error:
         raise ValueError(f"{path} is missing") from error
     except Exception as error:
+        reason = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
         raise ValueError(
-            f"{path} cannot be read ({type(error).__name__}: {str(error).splitlines()[0]}); "
-            "delete it: the run goes on from the checkpoint before it"
+            f"{path} cannot be read ({reason}); delete it: the run goes on from the checkpoint before it"
         ) from error

@@ -120,12 +120,7 @@ def train(
             logged = updates % log_every == 0 or updates == num_steps
             if logged:
                 figures = window.close()
-                bad = [name for name, value in figures.items() if not math.isfinite(value)]
-                if bad:
-                    raise ValueError(
-                        f"{label}: {bad[0]} is {figures[bad[0]]} at step {updates}; lower the learning rate or the "
-                        "adversarial weight, or clip harder. The last checkpoint is still whole"
-                    )
+                require_finite(label, figures, updates)
                 on_log(updates, figures)
                 bar.update(updates, note(figures))
             else:
@@ -133,9 +128,25 @@ def train(
             after_step(updates)
             stopping = stop.signal is not None
             if updates % checkpoint_every == 0 or updates == num_steps or stopping:
+                if not logged:  # the one other host sync: a checkpoint of a broken network would be the newest
+                    require_finite(label, window.means(), updates)
                 save(updates)
             if stopping:
                 stop.check()
+
+
+def require_finite(label: str, figures: dict[str, float], updates: int) -> None:
+    """Refuse to go on from a training that broke.
+
+    Raises:
+        ValueError: names the first figure that is not finite.
+    """
+    for name, value in figures.items():
+        if not math.isfinite(value):
+            raise ValueError(
+                f"{label}: {name} is {value} at step {updates}; lower the learning rate or the adversarial weight, or "
+                "clip harder. The last checkpoint is still whole"
+            )
 
 
 class Window:
@@ -158,11 +169,23 @@ class Window:
             self.sums[name] = self.sums[name] + value if name in self.sums else value
             self.counts[name] = self.counts.get(name, 0) + 1
 
+    def means(self) -> dict[str, float]:
+        """The means so far, with one transfer from the device; summed in float32."""
+        on_device = {name: value.detach().float() for name, value in self.sums.items() if isinstance(value, Tensor)}
+        plain = {
+            name: torch.tensor(value, dtype=torch.float32)
+            for name, value in self.sums.items()
+            if not isinstance(value, Tensor)
+        }
+        sums: dict[str, float] = {}
+        for tensors in (on_device, plain):
+            if tensors:
+                sums |= zip(tensors, torch.stack(list(tensors.values())).tolist(), strict=True)
+        return {name: sums[name] / self.counts[name] for name in self.sums}
+
     def close(self) -> dict[str, float]:
-        """The means (one transfer from the device) and the rates; starts the next window."""
-        names = list(self.sums)
-        values = torch.stack([torch.as_tensor(self.sums[name], dtype=torch.float32).cpu() for name in names]).tolist()
-        figures = {name: value / self.counts[name] for name, value in zip(names, values, strict=True)}
+        """The means and the rates; starts the next window."""
+        figures = self.means()
         rate = self.steps / max(time.monotonic() - self.started, 1e-9)
         figures |= {"rate/steps_per_s": rate, "rate/samples_per_s": rate * self.samples_per_step}
         self._reset()

@@ -1,0 +1,189 @@
+"""The training loop: what it logs, when it saves, how it stops."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from ladd_dist.engine.loop import Bar, Figures, Interrupted, StopFlag, Window, train
+
+
+class Recorded:
+    """A run of `train` on a fake step; keeps what it was asked to do, in order."""
+
+    def __init__(self, do_step: Callable[[int], Figures] | None = None, **options: Any) -> None:
+        self.steps: list[int] = []
+        self.saved: list[int] = []
+        self.logged: dict[int, dict[str, float]] = {}
+        self.after: list[int] = []
+        self.do_step = do_step or (lambda step: {"loss/x": torch.tensor(float(step)), "weight/y": 0.5})
+        self.options = {"num_steps": 10, "first_step": 0, "log_every": 4, "checkpoint_every": 3} | options
+
+    def __call__(self) -> None:
+        def step(number: int) -> Figures:
+            self.steps.append(number)
+            return self.do_step(number)
+
+        train(
+            label="test",
+            samples_per_step=8,
+            do_step=step,
+            save=self.saved.append,
+            on_log=self.logged.__setitem__,
+            note=lambda figures: f"{figures['loss/x']:.1f}",
+            after_step=self.after.append,
+            **self.options,
+        )
+
+
+def test_steps_are_counted_saved_and_logged_as_asked_and_at_the_end() -> None:
+    run = Recorded()
+    run()
+    assert run.steps == list(range(10))
+    assert run.saved == [3, 6, 9, 10]
+    assert list(run.logged) == [4, 8, 10]
+    assert run.after == list(range(1, 11))
+
+
+def test_logged_figures_are_means_since_the_last_logged_step() -> None:
+    run = Recorded()
+    run()
+    assert [figures["loss/x"] for figures in run.logged.values()] == [1.5, 5.5, 8.5]
+    for figures in run.logged.values():
+        assert figures["weight/y"] == 0.5
+        assert figures["rate/samples_per_s"] == pytest.approx(8 * figures["rate/steps_per_s"])
+
+
+def test_a_resumed_run_goes_on_at_its_step() -> None:
+    run = Recorded(first_step=7)
+    run()
+    assert run.steps == [7, 8, 9]
+    assert run.saved == [9, 10]
+    assert list(run.logged) == [8, 10]
+
+
+def test_a_finished_run_does_nothing() -> None:
+    run = Recorded(first_step=10)
+    run()
+    assert (run.steps, run.saved, run.logged) == ([], [], {})
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("at", [0, 4, 9])
+def test_a_signal_lets_the_step_finish_saves_and_stops(number: signal.Signals, at: int) -> None:
+    finished = []
+
+    def step(current: int) -> Figures:
+        if current == at:
+            os.kill(os.getpid(), number)
+        finished.append(current)
+        return {"loss/x": 1.0}
+
+    run = Recorded(step)
+    before = signal.getsignal(number)
+    with pytest.raises(Interrupted, match=f"stopped by {number.name}"):
+        run()
+    assert finished == run.steps == list(range(at + 1))
+    assert run.saved[-1] == at + 1
+    assert signal.getsignal(number) is before
+
+
+def test_a_second_signal_takes_the_default_way_out() -> None:
+    def step(current: int) -> Figures:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("the second signal was swallowed")
+
+    run = Recorded(step)
+    with pytest.raises(KeyboardInterrupt) as raised:
+        run()
+    assert not isinstance(raised.value, Interrupted)
+    assert run.saved == []
+
+
+def test_a_flag_that_was_not_set_stops_nothing() -> None:
+    with StopFlag().listen() as stop:
+        stop.check()
+        assert stop.signal is None
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("as_tensor", [True, False])
+def test_a_figure_that_is_not_finite_stops_the_run(bad: float, as_tensor: bool) -> None:
+    def step(current: int) -> Figures:
+        value = bad if current == 5 else 1.0
+        return {"loss/x": torch.tensor(value) if as_tensor else value, "loss/fine": 1.0}
+
+    run = Recorded(step, log_every=2)
+    with pytest.raises(ValueError, match=r"test: loss/x is (nan|inf|-inf) at step 6; lower the learning rate"):
+        run()
+    assert run.saved == [3]
+    assert list(run.logged) == [2, 4]
+
+
+@pytest.mark.parametrize("log_every", [1, 4, 100])
+def test_no_checkpoint_is_written_after_a_figure_that_is_not_finite(log_every: int) -> None:
+    """Also where a checkpoint falls between two logged steps: the message promises that the last one is whole."""
+    run = Recorded(lambda step: {"loss/x": torch.tensor(math.nan if step >= 4 else 1.0)}, log_every=log_every)
+    with pytest.raises(ValueError, match=r"loss/x is nan.*The last checkpoint is still whole"):
+        run()
+    assert run.saved == [3]
+
+
+def test_an_interrupted_run_whose_figures_are_not_finite_is_not_saved() -> None:
+    def step(current: int) -> Figures:
+        if current == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return {"loss/x": math.nan}
+
+    run = Recorded(step)
+    with pytest.raises(ValueError, match="loss/x is nan"):
+        run()
+    assert run.saved == []
+
+
+def test_figures_stay_on_the_device_between_logged_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    window = Window(8)
+    for name in ("item", "tolist", "cpu", "__float__", "__bool__"):
+        monkeypatch.setattr(torch.Tensor, name, lambda *_: pytest.fail("a host sync in Window.add"))
+    for value in (torch.ones(()), torch.zeros(())):
+        window.add({"loss/x": value})
+    monkeypatch.undo()
+    assert window.close()["loss/x"] == 0.5
+
+
+def test_a_window_averages_each_figure_over_the_steps_that_had_it() -> None:
+    window = Window(2)
+    window.add({"a": torch.tensor(1.0), "b": 3.0})
+    window.add({"a": torch.tensor(2.0)})
+    window.add({"a": torch.tensor(6.0), "b": 4.0})
+    figures = window.close()
+    assert (figures["a"], figures["b"]) == (3.0, 3.5)
+    window.add({"a": torch.tensor(10.0)})
+    assert {"a", "b"} & set(again := window.close()) == {"a"}
+    assert again["a"] == 10.0
+
+
+def test_a_window_does_not_keep_the_graph_or_change_the_figures() -> None:
+    window, value = Window(1), torch.tensor(1.0)
+    window.add({"a": value})
+    window.add({"a": torch.tensor(5.0)})
+    assert float(value) == 1.0
+    assert window.close()["a"] == 3.0
+
+
+def test_progress_off_a_terminal_is_one_line_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
+    with Bar("teacher", 3) as bar:
+        for done in (1, 2, 3):
+            bar.update(done, f"loss {done}")
+        bar.update(3)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("teacher 3/3")
+    assert lines[0].endswith("loss 3")
