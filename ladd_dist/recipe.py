@@ -6,9 +6,11 @@ import dataclasses
 import importlib.util
 import sys
 import typing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+import torch
 
 # Imported for their registration as much as for their types: a name in config.json must find its class.
 import ladd_dist.datasets.digits
@@ -26,121 +28,28 @@ import ladd_dist.sigmas.laws
 import ladd_dist.starts.couplings
 import ladd_dist.trackers.jsonl
 from ladd_dist.core.plugin import Plugin, create
-from ladd_dist.core.serialize import NEUTRAL, RecipeError, check, from_data, signature, to_data
+from ladd_dist.core.serialize import RecipeError, check, from_data, signature, to_data
 from ladd_dist.datasets import Dataset
 from ladd_dist.heads import Head
 from ladd_dist.levels import Levels
 from ladd_dist.losses import Adversarial, Distance
-from ladd_dist.metrics import Metric
 from ladd_dist.networks import Network
 from ladd_dist.parallel import Parallel
 from ladd_dist.regularisers import Regulariser
-from ladd_dist.samplers import Sampler
 from ladd_dist.schedules import Schedule
+from ladd_dist.settings import DistillStage, Ema, EvaluateStage, Reported, ShardStage, TeacherStage, neutral
 from ladd_dist.sigmas import SigmaLaw
 from ladd_dist.starts import Start
 from ladd_dist.taps import TapLayout
 from ladd_dist.trackers import Tracker
 
+__all__ = [
+    "SCALES", "DistillStage", "Ema", "EvaluateStage", "Recipe", "Reported", "Scale", "Scales", "ShardStage",
+    "TeacherStage", "load_recipe", "swap", "validate",
+]  # fmt: skip
+
 Scale = Literal["smoke", "laptop", "paper"]
 SCALES: tuple[Scale, ...] = ("smoke", "laptop", "paper")
-
-
-def _neutral(default: Any) -> Any:
-    return field(default=default, metadata=NEUTRAL)
-
-
-@dataclass(frozen=True)
-class Ema:
-    """Exponential moving average of weights, after each update (Karras et al. 2022, section F.2)."""
-
-    half_life: int = 500_000
-    """In samples; 0 turns averaging off."""
-    ramp: float = 0.05
-    """Half-life is at most this share of the samples seen, so that the start is forgotten; 0 means no such limit."""
-
-
-@dataclass(frozen=True)
-class TeacherStage:
-    """EDM training of the teacher."""
-
-    steps: int
-    batch_size: int
-    lr: float
-    sigma: SigmaLaw
-    lr_final: float = 0.0
-    """The learning rate falls along a cosine to this share of `lr`."""
-    label_dropout: float = 0.1
-    weight_decay: float = 0.0
-    clip: float = 1.0
-    ema: Ema = Ema()
-    seed: int = 0
-    checkpoint_every: int = _neutral(500)
-    log_every: int = _neutral(10)
-
-
-@dataclass(frozen=True)
-class ShardStage:
-    """The teacher's samples, written as WebDataset shards."""
-
-    num_samples: int
-    sampler: Sampler
-    guidance: float = 4.0
-    seed: int = 0
-    dtype: Literal["float32", "float16"] = "float32"
-    source: str = ""
-    """A glob of somebody else's WebDataset shards; set, it replaces generation by the teacher."""
-    batch_size: int = _neutral(250)
-    samples_per_chunk: int = 125
-    chunks_per_shard: int = 8
-
-
-@dataclass(frozen=True)
-class DistillStage:
-    """Training of student and heads."""
-
-    steps: int
-    batch_size: int
-    lr_student: float
-    lr_heads: float
-    betas_student: tuple[float, float] = (0.5, 0.99)
-    betas_heads: tuple[float, float] = (0.5, 0.99)
-    weight_decay: float = 0.0
-    clip: float = 1.0
-    lr_final: float = 1.0
-    """The learning rates fall along a cosine to this share; 1 keeps them constant."""
-    ema: Ema = Ema(half_life=4_400, ramp=0.0)
-    mode: Literal["fused", "alternate"] = "fused"
-    """`fused` shares the student's forward and the features between both updates; `alternate` computes them twice."""
-    head_updates: int = 1
-    """Updates of the heads for one of the student."""
-    log_every: int = _neutral(10)
-    dump_every: int = _neutral(500)
-    checkpoint_every: int = _neutral(500)
-    keep_checkpoints: int = _neutral(2)
-
-
-@dataclass(frozen=True)
-class EvaluateStage:
-    """Measurement on noise and classes held out from training."""
-
-    num_samples: int
-    metrics: tuple[Metric, ...]
-    steps: tuple[int, ...] = (4, 2, 1)
-    num_references: int = 5_000
-    """Real images, and stored samples of the teacher, that the samples are compared with."""
-    seed: int = 1_000_003
-    batch_size: int = _neutral(250)
-
-
-@dataclass(frozen=True)
-class Reported:
-    """The published figures of the same experiment (Inception FID), for the report page."""
-
-    student_4: float | None = None
-    teacher_4: float | None = 25.29
-    teacher_50: float | None = 3.66
-    outcome: str = ""
 
 
 @dataclass(frozen=True)
@@ -164,14 +73,14 @@ class Recipe:
     distill_weight: Schedule
     train: DistillStage
     evaluate: EvaluateStage
-    parallel: Parallel = _neutral(ladd_dist.parallel.single.Single())
-    tracker: Tracker = _neutral(ladd_dist.trackers.jsonl.Jsonl())
+    parallel: Parallel = neutral(ladd_dist.parallel.single.Single())
+    tracker: Tracker = neutral(ladd_dist.trackers.jsonl.Jsonl())
     student_steps: int = 4
     seed: int = 0
     """Of the distillation; teacher, shards and evaluation have their own, so that runs of several seeds share them."""
-    name: str = _neutral("unnamed")
-    note: str = _neutral("")
-    reported: Reported = _neutral(Reported())
+    name: str = neutral("unnamed")
+    note: str = neutral("")
+    reported: Reported = neutral(Reported())
 
     def student_levels(self) -> tuple[float, ...]:
         """The levels at which the student is trained and sampled with `student_steps` calls, descending."""
@@ -242,7 +151,7 @@ def validate(recipe: Recipe) -> Recipe:
     ]
     positive += [("shards", ("num_samples", "batch_size", "samples_per_chunk", "chunks_per_shard"))]
     positive += [("train", ("steps", "batch_size", "head_updates", "log_every", "dump_every", "checkpoint_every"))]
-    positive += [("evaluate", ("num_samples", "batch_size"))]
+    positive += [("train", ("keep_checkpoints",)), ("evaluate", ("num_samples", "num_references", "batch_size"))]
     for stage, names in positive:
         for name in names:
             if getattr(getattr(recipe, stage), name) < 1:
@@ -259,7 +168,24 @@ def validate(recipe: Recipe) -> Recipe:
             recipe.levels(steps)
     except ValueError as error:
         raise RecipeError(f"recipe.levels: {error}") from error
+    _check_sigma_laws(recipe)
     return recipe
+
+
+def _check_sigma_laws(recipe: Recipe) -> None:
+    """Draw from each law of noise levels: a law that does not fit would stop a stage that took hours to reach."""
+    levels = recipe.student_levels()
+    laws = {"teacher.sigma": (recipe.teacher.sigma, ()), "student_sigma": (recipe.student_sigma, levels)}
+    for where, (law, known) in {**laws, "renoise_sigma": (recipe.renoise_sigma, levels)}.items():
+        try:
+            drawn = law(64, 0, torch.Generator().manual_seed(0), levels=known)
+        except ValueError as error:
+            raise RecipeError(f"recipe.{where}: {error}") from error
+        if where == "student_sigma" and recipe.start.needs_path and not torch.isin(drawn, torch.tensor(levels)).all():
+            raise RecipeError(
+                f"recipe.student_sigma: start {recipe.start.name!r} has the teacher's states at the levels {levels} "
+                "alone, and this law draws others; use student_sigma=fixed_set"
+            )
 
 
 def load_recipe(path: Path, scale: Scale) -> Recipe:

@@ -1,0 +1,343 @@
+"""Recipes: every file loads, wrong ones are refused with advice, signatures hash what each stage reads."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ladd_dist.core.plugin import PluginError
+from ladd_dist.core.serialize import RecipeError, from_data, to_data
+from ladd_dist.datasets.digits import Digits
+from ladd_dist.datasets.mnist import Mnist
+from ladd_dist.engine.discriminator import Heads
+from ladd_dist.levels.named import Good, Karras
+from ladd_dist.losses.adversarial import Hinge
+from ladd_dist.losses.distance import PseudoHuber
+from ladd_dist.networks.cunet import CUNet
+from ladd_dist.parallel import Parallel
+from ladd_dist.recipe import SCALES, Recipe, Reported, Scale, Scales, load_recipe, swap, validate
+from ladd_dist.regularisers.penalties import R1
+from ladd_dist.samplers.karras import Euler, Heun
+from ladd_dist.sigmas.laws import FixedSet, LogNormal, Phase
+from ladd_dist.starts.couplings import Fresh, Stored
+from ladd_dist.starts.couplings import Path as PathCoupling
+from ladd_dist.trackers import Tracker
+from plugins.heads import MaxPool, SmallConv, SpectralNorm
+from plugins.schedules import Constant
+from plugins.taps import Downs
+
+REPO = Path(__file__).resolve().parents[2]
+FILES = sorted((REPO / "recipes").glob("[!_]*.py"))
+REPORTS = {
+    "exp1_smallconv", "exp2_smallconv_warmup", "exp3_maxpool", "exp4_specnorm", "exp5_specnorm_5taps",
+    "exp6_stored_noise", "control_fresh_adv_only", "control_stored_distill_only",
+}  # fmt: skip
+
+
+def load(name: str, scale: Scale = "laptop") -> Recipe:
+    return load_recipe(REPO / "recipes" / f"{name}.py", scale)
+
+
+@pytest.fixture(scope="module")
+def recipe() -> Recipe:
+    return load("exp6_stored_noise")
+
+
+def change(node: Any, path: str, value: Any) -> Any:
+    """A copy with the field at the dotted path replaced."""
+    name, dot, rest = path.partition(".")
+    return dataclasses.replace(node, **{name: change(getattr(node, name), rest, value) if dot else value})
+
+
+def signatures(recipe: Recipe) -> dict[str, str]:
+    names = ("teacher", "shards", "distill", "reference", "evaluate")
+    return {name: getattr(recipe, f"{name}_signature")() for name in names}
+
+
+# Files
+
+
+def test_the_reports_recipes_are_there() -> None:
+    assert {file.stem for file in FILES} >= REPORTS
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_recipe_loads_validates_and_survives_its_config(file: Path, scale: Scale) -> None:
+    recipe = validate(load_recipe(file, scale))
+    assert recipe.name == file.stem
+    assert recipe.note
+    back = from_data(Recipe, json.loads(json.dumps(to_data(recipe))))
+    assert back == recipe
+    assert signatures(back) == signatures(recipe)
+    with torch.device("meta"):
+        network = recipe.network.build(image=recipe.dataset.spec())
+    assert recipe.taps(network.taps)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_recipes_with_the_same_data_share_teacher_and_shards(scale: Scale) -> None:
+    names = ["exp2_smallconv_warmup", "exp3_maxpool", "exp4_specnorm", "exp5_specnorm_5taps", "control_fresh_adv_only"]
+    recipes = [load(name, scale) for name in names]
+    assert len({recipe.teacher_signature() for recipe in recipes}) == 1
+    assert len({recipe.shards_signature() for recipe in recipes}) == 1
+    assert len({recipe.distill_signature() for recipe in recipes}) == len(recipes)
+    teachers = {load(name, scale).teacher_signature() for name in REPORTS}
+    assert teachers == {recipes[0].teacher_signature()}
+
+
+@pytest.mark.parametrize(
+    ("name", "taps", "millions"),
+    [
+        ("exp2_smallconv_warmup", 4, 7.4),
+        ("exp3_maxpool", 9, 14.7),
+        ("exp4_specnorm", 9, 5.1),
+        ("exp5_specnorm_5taps", 5, 5.1),
+        ("exp6_stored_noise", 5, 2.6),
+    ],
+)
+def test_heads_have_the_reports_number_of_parameters_at_paper_scale(name: str, taps: int, millions: float) -> None:
+    recipe = load(name, "paper")
+    with torch.device("meta"):
+        network = recipe.network.build(image=recipe.dataset.spec())
+        heads = Heads(recipe.head, network, recipe.taps(network.taps))
+    assert len(heads.heads) == taps
+    assert sum(parameter.numel() for parameter in heads.parameters()) == pytest.approx(millions * 1e6, rel=0.05)
+
+
+# Loading
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "mine.py"
+    path.write_text(text)
+    return path
+
+
+def test_a_bare_recipe_serves_every_scale(tmp_path: Path) -> None:
+    text = "from recipes.exp4_specnorm import RECIPE as SCALES\nRECIPE = SCALES.laptop\n"
+    assert {load_recipe(write(tmp_path, text), scale) for scale in SCALES} == {load("exp4_specnorm")}
+
+
+def test_a_missing_file_lists_its_neighbours(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"exp4_specnom\.py does not exist; files there: .*exp4_specnorm\.py"):
+        load("exp4_specnom")
+    with pytest.raises(RecipeError, match=r"none\.py does not exist$"):
+        load_recipe(tmp_path / "nowhere" / "none.py", "smoke")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("recipe = 1", r"mine\.py must define RECIPE .*it has None"),
+        ("RECIPE = 'exp4'", r"must define RECIPE .*it has 'exp4'"),
+        ("import nonsense_package", r"failed while it was read: ModuleNotFoundError: No module named 'nonsense"),
+        ("RECIPE = (", r"failed while it was read: SyntaxError"),
+        ("from plugins.heads import SmallConv\nSmallConv(width=0)", r"ValueError: small_conv: width .* got 0"),
+        ("from plugins.heads import SmallConv\nSmallConv(wide=3)", r"TypeError: .*unexpected keyword argument 'wide'"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_refused_with_the_reason(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(write(tmp_path, text), "smoke")
+
+
+def test_scales_change_together_or_one_alone(recipe: Recipe) -> None:
+    scales = Scales(recipe, recipe, recipe)
+    assert {getattr(scales.replace(name="x"), scale).name for scale in SCALES} == {"x"}
+    one = scales.at("paper", name="y")
+    assert [getattr(one, scale).name for scale in SCALES] == [recipe.name, recipe.name, "y"]
+
+
+# Validation
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("head", Constant(), r"recipe\.head: expected a head plug-in"),
+        ("head", "max_pool", r"recipe\.head: expected a head plug-in, got str 'max_pool'"),
+        ("train.steps", 1.5, r"recipe\.train\.steps: expected int"),
+        ("train.lr_student", "fast", r"recipe\.train\.lr_student: expected float"),
+        ("train.mode", "both", r"recipe\.train\.mode: expected one of 'fused', 'alternate'"),
+        ("train.betas_heads", (0.5,), r"recipe\.train\.betas_heads: expected 2 values, got 1"),
+        ("teacher.steps", True, r"recipe\.teacher\.steps: expected int"),
+        ("evaluate.steps", [4], r"recipe\.evaluate\.steps: expected a tuple"),
+        ("teacher.steps", 0, r"recipe\.teacher\.steps: must be at least 1, got 0"),
+        ("shards.samples_per_chunk", 0, r"recipe\.shards\.samples_per_chunk: must be at least 1"),
+        ("train.head_updates", 0, r"recipe\.train\.head_updates: must be at least 1"),
+        ("train.log_every", -1, r"recipe\.train\.log_every: must be at least 1"),
+        ("train.keep_checkpoints", 0, r"recipe\.train\.keep_checkpoints: must be at least 1"),
+        ("evaluate.num_references", 0, r"recipe\.evaluate\.num_references: must be at least 1"),
+        ("train.batch_size", 9_999, r"recipe\.train\.batch_size: 9999 is more than the 5000 samples"),
+        ("student_steps", 3, r"recipe\.levels: the 'good' levels are known for 1, 2 and 4 steps, not 3"),
+        ("evaluate.steps", (4, 3), r"recipe\.levels: the 'good' levels"),
+        ("student_sigma", FixedSet(phases=(Phase(0, (0.5, 0.5)),)), r"recipe\.student_sigma: .*2 probabilities"),
+        ("teacher.sigma", FixedSet(), r"recipe\.teacher\.sigma: .*needs the student's levels"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_with_the_field_and_the_reason(
+    recipe: Recipe, path: str, value: Any, message: str
+) -> None:
+    with pytest.raises(RecipeError, match=message):
+        validate(change(recipe, path, value))
+
+
+def test_path_coupling_needs_student_levels_that_the_shards_hold(recipe: Recipe) -> None:
+    path = dataclasses.replace(recipe, start=PathCoupling())
+    assert validate(path).path_levels() == path.student_levels()
+    assert recipe.path_levels() == ()
+    with pytest.raises(RecipeError, match=r"recipe\.student_sigma: start 'path' .*student_sigma=fixed_set"):
+        validate(dataclasses.replace(path, student_sigma=LogNormal()))
+
+
+def test_numbers_come_out_in_one_form_whatever_they_were_written_as(recipe: Recipe) -> None:
+    written = change(recipe, "train.lr_final", 1)
+    assert type(validate(written).train.lr_final) is float
+    assert signatures(validate(written)) == signatures(validate(recipe))
+
+
+# Swaps
+
+
+def test_a_swap_replaces_a_plugin_by_name_also_deep_inside(recipe: Recipe) -> None:
+    assert swap(recipe, "head=max_pool").head == MaxPool()
+    assert swap(recipe, "shards.sampler=heun").shards.sampler == Heun()
+    assert swap(recipe, "teacher.sigma=log_normal").teacher.sigma == LogNormal()
+    assert swap(swap(recipe, "start=fresh"), "levels=karras") == dataclasses.replace(
+        recipe, start=Fresh(), levels=Karras()
+    )
+    assert recipe.start == Stored()
+
+
+@pytest.mark.parametrize(
+    ("assignment", "error", "message"),
+    [
+        ("head=nonsense", PluginError, r"unknown head 'nonsense'; valid: max_pool, small_conv, spectral_norm"),
+        ("shards.sampler=ddim", PluginError, r"unknown sampler 'ddim'; valid: euler, heun"),
+        ("hed=max_pool", RecipeError, r"no field 'hed'; plug-in fields: dataset, network, .*head"),
+        ("teacher.sigm=log_normal", RecipeError, r"no field 'sigm'; plug-in fields: sigma"),
+        ("seed=max_pool", RecipeError, r"field 'seed' holds no plug-in; set it with --seed VALUE"),
+        ("train=max_pool", RecipeError, r"field 'train' holds no plug-in"),
+        ("seed.x=max_pool", RecipeError, r"no field 'x'"),
+        ("head", RecipeError, r"takes FIELD=NAME, like head=max_pool, got 'head'"),
+        ("head=", RecipeError, r"takes FIELD=NAME"),
+        ("=max_pool", RecipeError, r"takes FIELD=NAME"),
+        ("head=hinge", PluginError, r"unknown head 'hinge'"),
+    ],
+)
+def test_a_wrong_swap_lists_what_would_have_worked(
+    recipe: Recipe, assignment: str, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        swap(recipe, assignment)
+
+
+# Signatures
+
+
+class OtherTracker(Tracker):
+    name = "other"
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("teacher.checkpoint_every", 7),
+        ("teacher.log_every", 7),
+        ("shards.batch_size", 7),
+        ("train.log_every", 7),
+        ("train.dump_every", 7),
+        ("train.checkpoint_every", 7),
+        ("train.keep_checkpoints", 7),
+        ("evaluate.batch_size", 7),
+        ("name", "other"),
+        ("note", "other"),
+        ("reported", Reported(student_4=1.0)),
+        ("parallel", Parallel()),
+        ("tracker", Tracker()),
+    ],
+)
+def test_what_changes_no_result_changes_no_signature(recipe: Recipe, path: str, value: Any) -> None:
+    assert signatures(change(recipe, path, value)) == signatures(recipe)
+
+
+ALL = {"teacher", "shards", "distill", "reference", "evaluate"}
+OWN = {"distill", "evaluate"}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "changed"),
+    [
+        ("dataset", Mnist(size=16), ALL),
+        ("dataset", Digits(size=8), ALL),
+        ("network", CUNet(blocks=2), ALL),
+        ("teacher.steps", 7, ALL),
+        ("teacher.lr", 7.0, ALL),
+        ("teacher.sigma", LogNormal(mean=7.0), ALL),
+        ("teacher.ema.half_life", 7, ALL),
+        ("teacher.seed", 7, ALL),
+        ("shards.num_samples", 700, ALL - {"teacher"}),
+        ("shards.sampler", Euler(steps=7), ALL - {"teacher"}),
+        ("shards.guidance", 7.0, ALL - {"teacher"}),
+        ("shards.seed", 7, ALL - {"teacher"}),
+        ("shards.dtype", "float16", ALL - {"teacher"}),
+        ("levels", Karras(), OWN),
+        ("start", Fresh(), OWN),
+        ("student_sigma", FixedSet(phases=(Phase(0, (1.0, 0.0, 0.0, 0.0)),)), OWN),
+        ("renoise_sigma", LogNormal(mean=7.0), OWN),
+        ("taps", Downs(), OWN),
+        ("head", SpectralNorm(width=7), OWN),
+        ("head", SmallConv(), OWN),
+        ("adversarial", Hinge(), OWN),
+        ("distance", PseudoHuber(), OWN),
+        ("regulariser", R1(), OWN),
+        ("adv_weight", Constant(value=7.0), OWN),
+        ("distill_weight", Constant(value=7.0), OWN),
+        ("train.steps", 7, OWN),
+        ("train.batch_size", 7, OWN),
+        ("train.lr_heads", 7.0, OWN),
+        ("train.mode", "alternate", OWN),
+        ("train.head_updates", 7, OWN),
+        ("train.ema.half_life", 7, OWN),
+        ("student_steps", 2, OWN),
+        ("seed", 7, OWN),
+        ("evaluate.num_samples", 7, {"reference", "evaluate"}),
+        ("evaluate.seed", 7, {"reference", "evaluate"}),
+        ("evaluate.steps", (4, 1), {"reference", "evaluate"}),
+    ],
+)
+def test_a_change_reaches_the_signatures_of_the_stages_that_read_it_and_no_others(
+    recipe: Recipe, path: str, value: Any, changed: set[str]
+) -> None:
+    before, after = signatures(recipe), signatures(change(recipe, path, value))
+    assert {name for name in before if before[name] != after[name]} == changed
+
+
+def test_every_field_of_a_recipe_is_in_some_signature_or_marked_neutral(recipe: Recipe) -> None:
+    """A field added later and forgotten in `distill_signature` would make two different runs share a folder."""
+    from ladd_dist.recipe import _DISTILL_FIELDS
+
+    elsewhere = {"dataset", "network", "teacher", "shards", "evaluate", "student_steps", "seed"}
+    neutral = {field.name for field in dataclasses.fields(Recipe) if field.metadata.get("neutral")}
+    assert {field.name for field in dataclasses.fields(Recipe)} == elsewhere | neutral | set(_DISTILL_FIELDS)
+
+
+def test_with_path_coupling_the_shards_depend_on_the_students_levels(recipe: Recipe) -> None:
+    path = dataclasses.replace(recipe, start=PathCoupling())
+    assert path.shards_signature() != recipe.shards_signature()
+    assert dataclasses.replace(path, levels=Karras()).shards_signature() != path.shards_signature()
+    assert dataclasses.replace(recipe, levels=Karras()).shards_signature() == recipe.shards_signature()
+    assert path.levels == Good()
+
+
+def test_imported_shards_do_not_depend_on_the_teacher(recipe: Recipe) -> None:
+    imported = change(recipe, "shards.source", "shards/*.tar")
+    assert imported.shards_signature() != recipe.shards_signature()
+    assert change(imported, "teacher.steps", 7).shards_signature() == imported.shards_signature()
+    assert change(imported, "dataset", Digits(size=8)).shards_signature() != imported.shards_signature()
