@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import copy
-import importlib
+import dataclasses
+import importlib.util
+import json
+import os
 import re
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import ladd_dist.__main__
 import ladd_dist.recipe
 import plugins
+from ladd_dist import launch
 from ladd_dist import plugins as cli
 from ladd_dist.core import plugin as registry
 from ladd_dist.core.plugin import lookup, registered
+from ladd_dist.levels import __main__ as levels
 from ladd_dist.testing import check_head, check_plugin
 
 assert ladd_dist.recipe and plugins  # imported for their registration
@@ -70,3 +77,117 @@ def test_the_plugin_page_lists_every_kind_with_its_base_class() -> None:
     for kind, path in rows.items():
         module, _, name = path.rpartition(".")
         assert getattr(importlib.import_module(module), name).kind == kind
+
+
+# --- all pages: what they name exists ---
+
+REPO = PLUGINS.parent.parent
+PAGES = sorted([*REPO.glob("*.md"), *(REPO / "docs").glob("*.md")])
+TOP = "ladd_dist|plugins|recipes|slurm|tests|benchmarks|docs|\\.ci"
+
+
+def text_of(page: Path) -> str:
+    """The page, without what readers do not see."""
+    return re.sub(r"<!--.*?-->", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_relative_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", text_of(page))
+    missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
+    assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_named_files_exist(page: Path) -> None:
+    names = set(re.findall(rf"(?<![\w/.-])((?:{TOP})/[\w./*<>-]*\w\.(?:py|md|json|html))", text_of(page)))
+    missing = [name for name in names if not any(REPO.glob(name))]
+    assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_named_commands_exist(page: Path) -> None:
+    text = text_of(page)
+    for module in set(re.findall(r"python -m (ladd_dist(?:\.\w+)*)", text)):
+        if module.endswith(".NAME"):
+            continue
+        spec = importlib.util.find_spec(module)
+        assert spec is not None, module
+        package = spec.submodule_search_locations is not None
+        assert not package or importlib.util.find_spec(f"{module}.__main__"), module
+    for command in set(re.findall(r"`ladd (\w+)", text)) - {"NAME"}:
+        assert command in ladd_dist.__main__.COMMANDS
+    for target in set(re.findall(r"(?m)(?:^|`)make ([a-z]+)", text)):
+        assert re.search(rf"^{target}:", text_of(REPO / "Makefile"), re.MULTILINE), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_excerpts_are_lines_of_the_file_they_name(page: Path) -> None:
+    for block in python_blocks(page):
+        first, _, rest = block.partition("\n")
+        if first.startswith("# ladd_dist/"):
+            source = {line.strip() for line in text_of(REPO / first.removeprefix("# ")).splitlines()}
+            for line in rest.splitlines():
+                assert line.strip() in source, f"{first}: {line}"
+
+
+def test_the_head_of_the_readme_is_the_one_of_the_plugin_page() -> None:
+    assert python_blocks(REPO / "README.md")[0] == python_blocks(PLUGINS)[0]
+
+
+def test_the_readme_lists_every_recipe() -> None:
+    named = set(re.findall(r"^\| `(recipes/\w+\.py)` \|", text_of(REPO / "README.md"), re.MULTILINE))
+    assert named == {f"recipes/{path.name}" for path in (REPO / "recipes").glob("[!_]*.py")}
+
+
+def test_the_readme_begins_with_the_two_commands() -> None:
+    lines = [line for line in text_of(REPO / "README.md").splitlines() if line]
+    assert [line.split("  ")[0] for line in lines[2:4]] == ["make demo", "make test"]
+
+
+def test_every_dependency_has_its_reason() -> None:
+    project = tomllib.loads(text_of(REPO / "pyproject.toml"))["project"]
+    asked = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    section = text_of(REPO / "docs" / "architecture.md").partition("\n## Dependencies\n")[2]
+    reasons = dict(re.findall(r"^\| `([\w-]+)` \| (.+) \|$", section, re.MULTILINE))
+    assert list(reasons) == list(dict.fromkeys(re.split(r"[<>=!~\[; ]", name)[0] for name in asked))
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "more"),
+    [
+        ("launch", launch.Options, {"seed"}),
+        ("plugins", cli.Args, set()),
+        ("levels", levels.Options, set()),
+    ],
+)
+def test_the_flags_of_a_command_are_those_of_its_table(command: str, options: type, more: set[str]) -> None:
+    text = text_of(REPO / "docs" / "cli.md")
+    section = text.partition(f"\n## `python -m ladd_dist.{command}`\n")[2].partition("\n## ")[0]
+    cells = re.findall(r"^\| (`--[^|]+) \|", section, re.MULTILINE)
+    listed = {flag for cell in cells for flag in re.findall(r"`--([\w-]+)`", cell)}
+    fields = {field.name.replace("_", "-") for field in dataclasses.fields(options)}
+    assert listed == (fields - {"recipe"}) | more
+    assert more <= {field.name for field in dataclasses.fields(ladd_dist.recipe.Recipe)}
+
+
+def test_a_dry_run_prints_what_the_page_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(REPO)
+    example = re.search(r"^```json dry-run\n(.*?)^```", text_of(REPO / "docs" / "cli.md"), re.DOTALL | re.MULTILINE)
+    assert example is not None
+    command = ["recipes/exp6_stored_noise.py", "--scale", "smoke", "--out", str(tmp_path), "--cache", str(tmp_path)]
+    assert launch.main([*command, "--dry-run", "--json"]) == 0
+    printed, expected = json.loads(capsys.readouterr().out), json.loads(example[1])
+    for varying in ("signature", "flops"):
+        assert type(printed[varying]) is type(expected[varying])
+    assert list(printed) == list(expected)
+    assert list(printed["flops"]) == list(expected["flops"])
+    assert {**printed, "signature": "", "flops": {}} == {**expected, "signature": "", "flops": {}}
+
+
+def test_ci_can_be_run_and_runs_what_developers_run() -> None:
+    script = REPO / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    assert "make check" in text_of(script)

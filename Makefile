@@ -1,0 +1,47 @@
+# make demo | test | check | format | clean.  Python 3.11 or newer: `make demo PYTHON=python3.12` chooses one.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+RECIPE ?= recipes/exp4_specnorm.py
+ARGS ?=
+
+.PHONY: help setup demo test check format clean
+
+help:
+	@echo "make setup    create $(VENV) and install the project with its development tools"
+	@echo "make demo     setup, then $(RECIPE) at the scale that fits this machine (RECIPE=..., ARGS='--scale smoke')"
+	@echo "make test     setup, then every test that needs no special machine (ARGS='-m \"not slow\"')"
+	@echo "make check    setup, then format check, lint, types and tests, as CI does"
+	@echo "make format   write the format and the fixable lint"
+	@echo "make clean    remove caches and builds; keeps $(VENV), runs/ and cache/"
+
+setup: $(INSTALLED)
+
+# The stamp is newer than pyproject.toml exactly when what is installed is what it asks for.
+$(INSTALLED): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -e ".[dev]"
+	@touch $@
+
+demo: setup
+	$(BIN)/python -m ladd_dist.launch $(RECIPE) $(ARGS)
+
+test: setup
+	$(BIN)/python -m pytest -m "not gpu" $(ARGS)
+
+check: setup
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m mypy
+	$(BIN)/python -m pytest -m "not gpu" $(ARGS)
+
+format: setup
+	$(BIN)/python -m ruff format .
+	$(BIN)/python -m ruff check --fix .
+
+clean:
+	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -not -path "./$(VENV)/*" -prune -exec rm -rf {} +
