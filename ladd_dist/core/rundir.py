@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
+import platform
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +39,7 @@ class RunDir:
         """
         for folder in (self.path, self.samples, self.dumps, self.checkpoints):
             folder.mkdir(parents=True, exist_ok=True)
+            remove_stale(folder)
 
 
 def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
@@ -45,7 +48,7 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
     A failure leaves neither the temporary nor a changed target.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    temporary = path.with_name(f"{_temporary_prefix()}{os.getpid()}-{path.name}")
     try:
         write(temporary)
         with temporary.open("rb") as handle:
@@ -54,6 +57,28 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _temporary_prefix() -> str:
+    return f".tmp-{platform.node()}-"
+
+
+def remove_stale(folder: Path) -> None:
+    """Remove temporary files in `folder` that processes of this machine left when they were killed."""
+    for path in folder.glob(f"{glob.escape(_temporary_prefix())}*"):
+        pid = path.name.removeprefix(_temporary_prefix()).partition("-")[0]
+        if pid.isdigit() and not _is_alive(int(pid)):
+            path.unlink(missing_ok=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # of somebody else
+        return True
+    return True
 
 
 def write_json(path: Path, data: Any) -> None:

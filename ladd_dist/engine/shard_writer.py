@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from ladd_dist.core.rundir import read_json, write_atomic, write_json
+from ladd_dist.core.rundir import read_json, remove_stale, write_atomic, write_json
 from ladd_dist.core.types import ImageSpec
 
 INDEX = "index.json"
@@ -64,6 +64,7 @@ def write_shards(
         ShardError: `make` gave a wrong shape or values that are not finite. OSError: disk full or not writable.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    remove_stale(folder)
     per_shard = samples_per_chunk * chunks_per_shard
     records = []
     for number, first in enumerate(range(0, num_samples, per_shard)):
@@ -113,11 +114,9 @@ def _write_shard(path: Path, chunks: Iterator[tuple[str, Chunk]], dtype: torch.d
     def write(temporary: Path) -> None:
         import webdataset
 
-        with temporary.open("wb") as stream:
-            writer = webdataset.TarWriter(stream, encoder=False, mtime=0)
+        with temporary.open("wb") as stream, webdataset.TarWriter(stream, encoder=False, mtime=0) as writer:
             for key, chunk in chunks:
                 writer.write({"__key__": key, "safetensors": safetensors.torch.save(_tensors(chunk, dtype))})
-            writer.close()
 
     write_atomic(path, write)
     return describe_shard(path)

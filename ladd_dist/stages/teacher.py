@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ladd_dist.core.noise import edm_loss_weight
 from ladd_dist.core.rng import derive_seed, generator
-from ladd_dist.core.rundir import save_tensors
+from ladd_dist.core.rundir import remove_stale, save_tensors
 from ladd_dist.core.types import Denoiser
 from ladd_dist.engine.checkpoint import Checkpoints
 from ladd_dist.engine.ema import WeightAverage
@@ -34,6 +34,7 @@ def train_teacher(recipe: Recipe, place: Place) -> Path:
     if is_teacher_done(recipe, place):
         return folder
     folder.mkdir(parents=True, exist_ok=True)
+    remove_stale(folder)
     settings, device = recipe.teacher, place.device
     images = recipe.dataset.build(split="train")
     network = fresh_network(recipe).to(device)

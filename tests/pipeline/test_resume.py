@@ -1,0 +1,125 @@
+"""Killed without a warning (SIGKILL), the same command goes on, and the result is the same bit for bit."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from pathlib import Path
+
+from processes import Done, Ladd, half_written, rows, snapshot, without_rates
+
+DISTILL = ("--stages", "teacher,shards,distill", "--train.steps", 40)
+TEACHER = ("--stages", "teacher", "--teacher.steps", 80)
+SHARDS = ("--stages", "teacher,shards", "--shards.samples-per-chunk", 4, "--shards.chunks-per-shard", 2)
+SHARDS = (*SHARDS, "--shards.batch-size", 4)
+
+
+def beside(ladd: Ladd, name: str) -> Ladd:
+    """The same cache's content in a folder of its own."""
+    folder = ladd.cwd / name
+    shutil.copytree(ladd.cache, folder / "cache")
+    return Ladd(folder, folder / "cache")
+
+
+def find(folder: Path, pattern: str) -> Path:
+    (found,) = folder.glob(pattern)
+    return found
+
+
+def logged(folder: Path) -> int:
+    """Rows in the only metrics.jsonl there."""
+    return max((len(rows(path)) for path in folder.glob("*/metrics.jsonl")), default=0)
+
+
+def test_a_distillation_killed_in_the_middle_ends_like_one_never_stopped(ladd: Ladd) -> None:
+    whole = ladd(*DISTILL).run
+    killed = Ladd(ladd.cwd / "killed", ladd.cache)
+    killed.cwd.mkdir()
+    running = killed.start(*DISTILL)
+    running.wait_until(lambda: logged(killed.runs) >= 7)
+    assert running.send(signal.SIGKILL).code == -signal.SIGKILL
+    stopped_at = logged(killed.runs)
+    assert 7 <= stopped_at < 40
+    own = killed.runs / whole.name
+    assert not (own / "student.safetensors").exists()
+    assert list(own.glob("checkpoints/*/state.pt"))
+
+    assert killed(*DISTILL).run == own
+    assert [row["step"] for row in rows(own / "metrics.jsonl")] == list(range(1, 41))
+    assert without_rates(own / "metrics.jsonl") == without_rates(whole / "metrics.jsonl")
+    for name in ("student.safetensors", "dumps/step-000010.safetensors", "dumps/step-000040.safetensors"):
+        assert (own / name).read_bytes() == (whole / name).read_bytes(), name
+    assert {path.name for path in own.glob("checkpoints/*")} == {path.name for path in whole.glob("checkpoints/*")}
+    assert not half_written(own / "checkpoints")
+
+
+def test_a_teacher_killed_in_the_middle_ends_like_one_never_stopped(cold: Ladd) -> None:
+    whole, killed = Ladd(cold.cwd, cold.cwd / "whole"), Ladd(cold.cwd, cold.cwd / "killed")
+    whole(*TEACHER)
+    running = killed.start(*TEACHER)
+    running.wait_until(lambda: logged(killed.cache) >= 17)
+    running.send(signal.SIGKILL)
+    assert 17 <= logged(killed.cache) < 80
+    killed(*TEACHER)
+    one, two = (find(ladd.cache, "teacher-*") for ladd in (whole, killed))
+    assert (one / "teacher.safetensors").read_bytes() == (two / "teacher.safetensors").read_bytes()
+    assert without_rates(one / "metrics.jsonl") == without_rates(two / "metrics.jsonl")
+    assert not list(two.glob("checkpoints"))
+
+
+def test_shards_killed_in_the_middle_are_finished_and_the_whole_ones_left_alone(ladd: Ladd) -> None:
+    whole, killed = beside(ladd, "whole"), beside(ladd, "killed")
+    known = {path.name for path in killed.cache.glob("shards-*")}
+
+    def shards(ladd: Ladd) -> list[Path]:
+        return sorted(path for path in ladd.cache.glob("shards-*/0*.tar") if path.parent.name not in known)
+
+    whole(*SHARDS)
+    running = killed.start(*SHARDS)
+    running.wait_until(lambda: len(shards(killed)) >= 3)
+    running.send(signal.SIGKILL)
+    finished = [path for path in shards(killed) if path.with_suffix(".json").exists()]
+    assert 2 <= len(finished) < 16
+    before = {path: path.stat().st_mtime_ns for path in finished}
+    folder = finished[0].parent
+    assert not (folder / "index.json").exists()
+
+    killed(*SHARDS)
+    assert {path: path.stat().st_mtime_ns for path in finished} == before
+    assert len(shards(killed)) == 16
+    assert not half_written(folder)
+    contents = [
+        {name: data for name, (_, data) in snapshot(ladd.cache / folder.name).items() if name != "done.json"}
+        for ladd in (whole, killed)
+    ]
+    assert contents[0] == contents[1]
+
+
+def test_a_checkpoint_of_another_recipe_is_refused_and_kept(ladd: Ladd, smoke: tuple[Done, Ladd]) -> None:
+    foreign = ladd("--seed", 7, "--stages", "teacher", "--train.steps", 10).run
+    shutil.rmtree(foreign / "checkpoints")
+    shutil.copytree(smoke[0].run / "checkpoints", foreign / "checkpoints")
+    before = snapshot(foreign / "checkpoints")
+    done = ladd("--seed", 7, "--stages", "distill", "--train.steps", 10, code=1)
+    assert "belongs to another recipe" in done.stderr
+    assert "--from-scratch" in done.stderr
+    assert snapshot(foreign / "checkpoints") == before
+    assert not (foreign / "student.safetensors").exists()
+
+
+def test_a_damaged_checkpoint_is_named_and_without_it_the_one_before_serves(
+    ladd: Ladd, smoke: tuple[Done, Ladd]
+) -> None:
+    shutil.copytree(smoke[1].runs, ladd.runs)
+    own = ladd.runs / smoke[0].run.name
+    (own / "distill.done.json").unlink()
+    (own / "student.safetensors").unlink()
+    newest = own / "checkpoints" / "step-00000020" / "state.pt"
+    newest.write_bytes(newest.read_bytes()[:1000])
+    done = ladd("--stages", "distill", code=1)
+    assert str(newest) in done.stderr
+    assert "delete it" in done.stderr
+    newest.unlink()
+    ladd("--stages", "distill")
+    assert without_rates(own / "metrics.jsonl") == without_rates(smoke[0].run / "metrics.jsonl")
+    assert (own / "student.safetensors").read_bytes() == (smoke[0].run / "student.safetensors").read_bytes()
