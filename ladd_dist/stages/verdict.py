@@ -53,7 +53,8 @@ def judge(evaluation: Figures, config: Mapping[str, Any], metrics: Metrics) -> V
     seen = _few_steps(evaluation, few, teacher)
     if one != few:
         seen += _one_step(evaluation, one, teacher, hopeless=any(item.level != "healthy" for item in rivalry))
-    seen += [*rivalry, *_heads(metrics)]
+    seen += rivalry
+    seen += _heads(metrics, student_fine=all(item.level == "healthy" for item in seen))
     if limits:  # shares of a teacher that learned little accuse nobody
         seen = [item._replace(level="warning") if item.level == "collapsed" else item for item in seen]
     findings = [*_not_finite(evaluation, students), *_diverged(metrics), *limits, *seen]
@@ -225,8 +226,11 @@ def _against_teacher(evaluation: Figures, few: str) -> list[Finding]:
     return [Finding("healthy", f"closer to the teacher's many-step samples than the teacher in as few steps: {words}")]
 
 
-def _heads(metrics: Metrics) -> list[Finding]:
-    """The discriminator over the last quarter of the logged steps; silent where its weight was zero all along."""
+def _heads(metrics: Metrics, *, student_fine: bool) -> list[Finding]:
+    """The discriminator over the last quarter of the logged steps; silent where its weight was zero all along.
+
+    Heads at chance are a fault only beside a bad student: a good one is what they are meant to lose against.
+    """
     weights = [weight for row in metrics if (weight := number(row, "weight/adversarial")) is not None]
     logged = [value for row in metrics if (value := number(row, "accuracy")) is not None]
     if not logged or (weights and max(weights) == 0):
@@ -235,6 +239,9 @@ def _heads(metrics: Metrics) -> list[Finding]:
     mean = sum(last) / len(last)
     if mean > HEADS_WIN:
         return [Finding("warning", f"the heads have won: right in {mean:.0%} of cases over the last quarter")]
+    if mean < HEADS_LOSE and student_fine:
+        text = f"the heads cannot tell the student's samples from the teacher's: right in {mean:.0%} of cases"
+        return [Finding("healthy", text)]
     if mean < HEADS_LOSE:
         return [Finding("warning", f"the heads have lost: right in {mean:.0%} of cases over the last quarter")]
     return [Finding("healthy", f"the game is open: the heads are right in {mean:.0%} of cases")]

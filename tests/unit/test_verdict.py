@@ -117,11 +117,19 @@ def test_a_fault_at_one_step_alone_is_graded_by_severity(change: dict[str, float
         assert "colour collapse at one step" in " ".join((verdict.headline, *verdict.reasons))
 
 
-@pytest.mark.parametrize(("accuracy", "words"), [(0.98, "heads have won"), (0.51, "heads have lost")])
-def test_heads_out_of_the_game_in_the_last_quarter_are_a_warning(accuracy: float, words: str) -> None:
-    verdict = judge(figures(), recipe(), heads(0.7, 0.7, 0.7, 0.7, 0.7, 0.7, accuracy, accuracy))
+def test_heads_that_win_in_the_last_quarter_are_a_warning() -> None:
+    verdict = judge(figures(), recipe(), heads(0.7, 0.7, 0.7, 0.7, 0.7, 0.7, 0.98, 0.98))
     assert verdict.level == "warning"
-    assert words in verdict.headline
+    assert "heads have won" in verdict.headline
+
+
+def test_heads_at_chance_are_a_fault_beside_a_bad_student_and_the_aim_beside_a_good_one() -> None:
+    curves = heads(0.7, 0.7, 0.7, 0.7, 0.7, 0.7, 0.51, 0.51)
+    good, bad = judge(figures(), recipe(), curves), judge(figures(student_4={"colour_variance": 0.1}), recipe(), curves)
+    assert good.level == "healthy"
+    assert "cannot tell" in " ".join(good.reasons)
+    assert bad.level == "warning"
+    assert "heads have lost" in " ".join((bad.headline, *bad.reasons))
 
 
 def test_heads_that_won_early_and_came_back_are_fine() -> None:
