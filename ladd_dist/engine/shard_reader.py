@@ -25,12 +25,10 @@ class ShardReader:
         """Open the index.
 
         Raises:
-            ShardError: no index, another format, or a shard that is missing or of the wrong size.
+            ShardError: no index, a damaged one or another format, or a shard that is missing or of the wrong size.
         """
         self.folder = folder
-        self.index = read_json(folder / INDEX)
-        if self.index.get("format") != FORMAT:
-            raise ShardError(f"{folder / INDEX}: format {self.index.get('format')}, this version reads {FORMAT}")
+        self.index = _read_index(folder / INDEX)
         self.path_levels: tuple[float, ...] = tuple(self.index.get("path_levels", ()))
         self._views: list[dict[str, np.ndarray[Any, Any]]] = []
         starts = [0]
@@ -40,6 +38,12 @@ class ShardReader:
                 self._views.append({name: _view(data, item) for name, item in chunk["tensors"].items()})
                 starts.append(starts[-1] + chunk["samples"])
         self._starts = np.array(starts)
+        for number, view in enumerate(self._views):
+            if view.keys() != self._views[0].keys():
+                held, first = ", ".join(sorted(view)), ", ".join(sorted(self._views[0]))
+                raise ShardError(
+                    f"{folder}: chunk {number} holds {held}, chunk 0 holds {first}; remove the folder, make them anew"
+                )
 
     def _map(self, record: dict[str, Any]) -> mmap.mmap:
         path = self.folder / record["name"]
@@ -73,7 +77,10 @@ class ShardReader:
         for number, view in enumerate(self._views):
             tensors = {name: torch.from_numpy(array.copy()) for name, array in view.items()}  # torch wants it writable
             chunk = Chunk(tensors["x0"], tensors["cond"], tensors.get("noise"), tensors.get("path"))
-            check_chunk(chunk, image, f"{self.folder}, chunk {number}")
+            where = f"{self.folder}, chunk {number}"
+            check_chunk(chunk, image, where)
+            if chunk.path is not None and chunk.path.shape[1] != len(self.path_levels):
+                raise ShardError(f"{where}: {chunk.path.shape[1]} path states, the index has levels {self.path_levels}")
 
     def take(self, indices: np.ndarray[Any, Any]) -> Batch:
         """The samples at global indices [B], on the CPU, as float32."""
@@ -111,6 +118,25 @@ class ShardReader:
             self._cached_order = cached = ((seed, epoch), order)
         order_of_epoch: np.ndarray[Any, Any] = cached[1]
         return order_of_epoch
+
+
+def _read_index(path: Path) -> dict[str, Any]:
+    try:
+        index: dict[str, Any] = read_json(path)
+    except ValueError as error:
+        raise ShardError(str(error)) from error
+    found = index.get("format") if isinstance(index, dict) else None
+    if found != FORMAT:
+        raise ShardError(f"{path}: format {found}, this version reads {FORMAT}; run stage `shards` again")
+    try:
+        chunks = [chunk for record in index["shards"] for chunk in record["chunks"]]
+        whole = all({"x0", "cond"} <= chunk["tensors"].keys() and chunk["samples"] > 0 for chunk in chunks)
+        whole &= all({"name", "bytes", "sha256"} <= record.keys() for record in index["shards"])
+    except (KeyError, TypeError, AttributeError):
+        whole = False
+    if not whole or not chunks:
+        raise ShardError(f"{path} is damaged; delete it and run stage `shards` again to rebuild it")
+    return index
 
 
 def _view(data: mmap.mmap, item: dict[str, Any]) -> np.ndarray[Any, Any]:

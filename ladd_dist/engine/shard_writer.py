@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tarfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -101,6 +102,8 @@ def check_chunk(chunk: Chunk, image: ImageSpec, where: str) -> None:
         raise ShardError(f"{where}: x0 has shape {tuple(chunk.x0.shape)}, the recipe's dataset needs {shape}")
     if chunk.noise is not None and chunk.noise.shape != chunk.x0.shape:
         raise ShardError(f"{where}: noise has shape {tuple(chunk.noise.shape)}, x0 has {shape}")
+    if chunk.path is not None and (chunk.path.shape[:1], chunk.path.shape[2:]) != (shape[:1], shape[1:]):
+        raise ShardError(f"{where}: path has shape {tuple(chunk.path.shape)}, one state would have {shape}")
     for name, tensor in (("x0", chunk.x0), ("noise", chunk.noise), ("path", chunk.path)):
         if tensor is not None and not torch.isfinite(tensor).all():
             bad = (~torch.isfinite(tensor.flatten(1)).all(1)).nonzero()[0].item()
@@ -169,14 +172,42 @@ def read_foreign(source: str, image: ImageSpec) -> Iterator[Chunk]:
     urls = sorted(glob.glob(source))
     if not urls:
         raise ShardError(f"shards.source: nothing matches {source!r}")
+    first: Chunk | None = None
     for url in urls:
         try:
-            for sample in webdataset.WebDataset([url], shardshuffle=False, empty_check=False):
-                chunk = _decode_foreign(sample, f"sample {sample['__key__']!r} of {url}")
-                check_chunk(chunk, image, f"sample {sample['__key__']!r} of {url}")
+            _require_end(Path(url))
+            # No splitting by node or worker: whoever reads foreign shards reads all of them.
+            for sample in webdataset.WebDataset(
+                [url], shardshuffle=False, empty_check=False, nodesplitter=None, workersplitter=None
+            ):
+                where = f"sample {sample['__key__']!r} of {url}"
+                chunk = _decode_foreign(sample, where)
+                check_chunk(chunk, image, where)
+                first = first or chunk
+                if (chunk.noise is None) != (first.noise is None):
+                    has, had = ("no noise", "have") if chunk.noise is None else ("noise", "have none")
+                    raise ShardError(f"{where} has {has}, those before it {had}; a set has noise throughout or nowhere")
                 yield chunk
-        except (tarfile.ReadError, EOFError) as error:
+        except ShardError:
+            raise
+        except (tarfile.TarError, EOFError, ValueError, zlib.error) as error:
             raise ShardError(f"shard {url} is truncated or no tar file ({error}); fetch or build it again") from error
+    if first is None:
+        raise ShardError(f"shards.source: {source!r} holds no sample")
+
+
+def _require_end(path: Path) -> None:
+    """A tar file that was cut between two members reads without an error; all it lacks are the empty blocks at its end.
+
+    Raises:
+        tarfile.ReadError: they are missing. Compressed files have ends of their own.
+    """
+    with path.open("rb") as stream:
+        compressed = stream.read(6).startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ"))
+        size = stream.seek(0, 2)
+        stream.seek(max(size - 1024, 0))
+        if not compressed and stream.read() != bytes(1024):
+            raise tarfile.ReadError("its end is missing")
 
 
 def _decode_foreign(sample: dict[str, Any], where: str) -> Chunk:
@@ -196,6 +227,9 @@ def _decode_foreign(sample: dict[str, Any], where: str) -> Chunk:
         raise ShardError(f"{where}: {key} cannot be read ({error})") from error
     if "x0" not in arrays or "cond" not in arrays:
         raise ShardError(f"{where}: needs x0 (.npy or .safetensors) and a class (.cls), it has {sorted(sample)}")
+    for name, array in arrays.items():
+        if name in ("x0", "noise") and not array.is_floating_point():
+            raise ShardError(f"{where}: {name} holds {array.dtype}, not floating point in [-1, 1]")
     noise = arrays.get("noise")
     one = arrays["x0"].float()[None]
     return Chunk(one, arrays["cond"].long().reshape(1), noise.float()[None] if noise is not None else None, None)
