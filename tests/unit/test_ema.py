@@ -36,11 +36,13 @@ def test_the_ramp_limits_the_half_life_to_a_share_of_the_samples_seen() -> None:
     assert average.beta(200) == average.beta(5_000) == pytest.approx(0.5 ** (1 / 10))
 
 
-def test_the_average_is_the_exponentially_weighted_sum() -> None:
+@pytest.mark.parametrize("ramp", [0.0, 0.9])
+def test_the_average_is_the_exponentially_weighted_sum(ramp: float) -> None:
     net = Net()
-    average = WeightAverage(net, half_life=300, ramp=0.0, batch_size=100)
-    beta, expected = 0.5 ** (1 / 3), 0.0
+    average = WeightAverage(net, half_life=300, ramp=ramp, batch_size=100)
+    expected = 0.0
     for updates, value in enumerate([1.0, -2.0, 5.0, 0.5], start=1):
+        beta = 0.5 ** (100 / min(300, ramp * updates * 100 if ramp else 300))
         set_to(net, value)
         average.update(net, updates)
         expected = beta * expected + (1 - beta) * value
