@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import platform
 import subprocess
@@ -62,6 +63,9 @@ def describe_run(recipe: Recipe, place: Place, scale: str) -> dict[str, Any]:
         error.add_note("This came from a trial of the recipe's training step; `ladd plugins --check NAME` may help.")
         raise
     cached = {name: stage.is_done(recipe, place) for name, stage in stage_table().items()}
+    source = recipe.shards.source
+    if source and not cached["shards"] and not glob.glob(source):  # said now, not after the teacher's training
+        raise RecipeError(f"shards.source: nothing matches {source!r}")
     cached["report"] = place.run(recipe).report.exists()
     stages = [{"name": name, "cached": done} for name, done in cached.items()]
     return {"recipe": recipe.name, "scale": scale, "signature": recipe.distill_signature(), **facts, "stages": stages}
