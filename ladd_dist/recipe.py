@@ -108,11 +108,12 @@ class Recipe:
 
     def reference_signature(self) -> str:
         """Identifies the teacher's own evaluation."""
-        return signature("reference-1", self.teacher_signature(), self.shards, self.evaluate)
+        held_out = [self.evaluate.num_samples, self.evaluate.seed, self.shards.guidance]
+        return signature("reference-1", self.teacher_signature(), self.shards.sampler, *held_out)
 
     def evaluate_signature(self) -> str:
         """Identifies the figures of a run."""
-        return signature("evaluate-1", self.distill_signature(), self.reference_signature())
+        return signature("evaluate-1", self.distill_signature(), self.reference_signature(), self.evaluate)
 
 
 _DISTILL_FIELDS = (

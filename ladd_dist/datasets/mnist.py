@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ladd_dist.core.plugin import register
+from ladd_dist.core.serialize import NEUTRAL
 from ladd_dist.core.types import ImageSpec
 from ladd_dist.datasets import Dataset, Split
 from ladd_dist.datasets.color import NUM_CLASSES, ColorDigits
@@ -50,9 +51,9 @@ def resize(grey: Tensor, size: int) -> Tensor:
 class Mnist(Dataset):
     """Colour MNIST: 60,000 training and 10,000 test digits, from `root`/MNIST/raw or downloaded there on first use."""
 
-    root: str = "data/mnist"
+    root: str = field(default="data/mnist", metadata=NEUTRAL)
     size: int = 32
-    download: bool = True
+    download: bool = field(default=True, metadata=NEUTRAL)
     seed: int = 0
 
     def __post_init__(self) -> None:
