@@ -110,9 +110,9 @@ def report(figures: dict[str, list[dict[str, Any]]], num_seeds: int) -> str:
     teacher = next(iter(figures.values()))[0]
     floor = teacher["teacher@50"]
     lines = [
-        f"Mean and 95 % interval over {num_seeds} seeds of the distillation; `fd` is the Frechet distance to the teacher's "
-        f"stored samples (sampling floor {floor['fd_teacher']:.3f}: the teacher's own 50 steps on the same held-out noise), "
-        "colour variance a share of teacher@50's, hue entropy as it is "
+        f"Mean and 95 % interval over {num_seeds} seeds of the distillation. `fd`: Frechet distance to the teacher's "
+        f"stored samples; its sampling floor, the teacher's own 50 steps on the same held-out noise, is "
+        f"{floor['fd_teacher']:.3f}. Colour variance is a share of teacher@50's, hue entropy is as it is "
         f"(teacher@50: {floor['hue_entropy']:.3f}).",
         "",
         "| run | fd @4 | fd @2 | fd @1 | colour variance @4 | @1 | hue entropy @4 | class accuracy @4 |",
