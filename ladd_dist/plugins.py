@@ -14,11 +14,11 @@ from ladd_dist.core.plugin import (
     Plugin,
     PluginError,
     broken_entry_points,
-    describe,
     load_entry_points,
     load_modules,
     registered,
 )
+from ladd_dist.core.serialize import describe
 
 Tables = dict[str, dict[str, type[Plugin]]]
 

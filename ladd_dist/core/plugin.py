@@ -13,7 +13,7 @@ import importlib.metadata
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import ClassVar, TypeVar
 
 ENTRY_POINT_GROUP = "ladd_dist.plugins"
 RESERVED_FIELDS = frozenset({"name", "kind", "plugin"})
@@ -168,19 +168,3 @@ def summary(cls: type[Plugin]) -> str:
     """First line of the docstring (dataclasses invent one when it is missing: that one does not count)."""
     doc = cls.__dict__.get("__doc__") or ""
     return "" if doc.startswith(f"{cls.__name__}(") else inspect.cleandoc(doc).split("\n")[0]
-
-
-def describe(cls: type[Plugin]) -> dict[str, Any]:
-    """Name, kind, doc, origin and fields of a plug-in, as `plugins --json` prints them."""
-    from ladd_dist.core.serialize import to_data
-
-    fields = {}
-    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
-        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        default = None
-        if field.default is not dataclasses.MISSING:
-            default = to_data(field.default)
-        elif field.default_factory is not dataclasses.MISSING:
-            default = to_data(field.default_factory())
-        fields[field.name] = {"type": str(field.type), "default": default, "required": required}
-    return {"name": cls.name, "kind": cls.kind, "doc": summary(cls), "origin": origin(cls), "fields": fields}

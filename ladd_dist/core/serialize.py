@@ -9,7 +9,7 @@ import types
 import typing
 from typing import Any, TypeVar, Union, get_args, get_origin
 
-from ladd_dist.core.plugin import Plugin, lookup
+from ladd_dist.core.plugin import Plugin, lookup, origin, summary
 
 T = TypeVar("T")
 
@@ -139,3 +139,17 @@ def signature(*parts: Any) -> str:
     data = [to_data(part, neutral=False) if dataclasses.is_dataclass(part) else part for part in parts]
     text = json.dumps(data, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def describe(cls: type[Plugin]) -> dict[str, Any]:
+    """Name, kind, doc, origin and fields of a plug-in, as `plugins --json` prints them."""
+    fields = {}
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        default = None
+        if field.default is not dataclasses.MISSING:
+            default = to_data(field.default)
+        elif field.default_factory is not dataclasses.MISSING:
+            default = to_data(field.default_factory())
+        fields[field.name] = {"type": str(field.type), "default": default, "required": required}
+    return {"name": cls.name, "kind": cls.kind, "doc": summary(cls), "origin": origin(cls), "fields": fields}

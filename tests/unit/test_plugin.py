@@ -14,7 +14,8 @@ import ladd_dist.recipe  # registers the core's plug-ins before the tables are c
 import plugins
 from ladd_dist import plugins as cli
 from ladd_dist.core import plugin as registry
-from ladd_dist.core.plugin import Plugin, PluginError, create, describe, load_modules, lookup, origin, register
+from ladd_dist.core.plugin import Plugin, PluginError, create, load_modules, lookup, origin, register
+from ladd_dist.core.serialize import describe
 from ladd_dist.heads import Head
 from ladd_dist.schedules import Schedule
 from plugins.heads import SmallConv
