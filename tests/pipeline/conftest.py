@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from processes import Done, Ladd
+
+import ladd_dist.recipe
+import plugins
+from ladd_dist.core import plugin as registry
+from ladd_dist.launch import main
+
+assert ladd_dist.recipe and plugins  # registered before a test copies the tables
 
 
 @pytest.fixture(scope="session")
@@ -25,3 +35,24 @@ def ladd(tmp_path: Path, smoke: tuple[Done, Ladd]) -> Ladd:
 def cold(tmp_path: Path) -> Ladd:
     """`launch` where nothing was ever run."""
     return Ladd(tmp_path, tmp_path / "cache")
+
+
+@pytest.fixture
+def launch_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., Done]:
+    """`launch` within this process, in the test's folder: saves the seconds of a start where messages are looked at."""
+
+    def launch(*words: str) -> Done:
+        capfd.readouterr()
+        try:
+            code = main(list(words))
+        except SystemExit as exit_:
+            code = int(str(exit_.code))
+        return Done(code, *capfd.readouterr())
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    monkeypatch.setattr(registry, "_tables", copy.deepcopy(registry._tables))
+    return launch

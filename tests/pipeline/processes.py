@@ -81,23 +81,20 @@ class Ladd:
     def __init__(self, cwd: Path, cache: Path) -> None:
         self.cwd, self.cache, self.runs = cwd, cache, cwd / "runs"
 
-    def start(self, *args: object, recipe: Path = RECIPE, limit: Callable[[], None] | None = None) -> Running:
-        """Start it in the background; `limit` runs in the child before the command."""
-        words = [*LAUNCH, recipe, "--scale", "smoke", "--out", self.runs, "--cache", self.cache, *args]
-        return Running([str(word) for word in words], self.cwd, limit)
+    def words(self, *args: object) -> list[str]:
+        """The command line of `launch`."""
+        return [str(word) for word in (RECIPE, "--scale", "smoke", "--out", self.runs, "--cache", self.cache, *args)]
 
-    def __call__(
-        self, *args: object, code: int = 0, recipe: Path = RECIPE, limit: Callable[[], None] | None = None
-    ) -> Done:
+    def start(self, *args: object, limit: Callable[[], None] | None = None) -> Running:
+        """Start it in the background; `limit` runs in the child before the command."""
+        return Running([*LAUNCH, *self.words(*args)], self.cwd, limit)
+
+    def __call__(self, *args: object, code: int = 0, limit: Callable[[], None] | None = None) -> Done:
         """Run it to its end and expect an exit code; never a traceback."""
-        done = self.start(*args, recipe=recipe, limit=limit).wait()
+        done = self.start(*args, limit=limit).wait()
         assert done.code == code, done
         assert "Traceback" not in done.stderr, done.stderr
         return done
-
-    def config(self, *args: object) -> dict[str, Any]:
-        """config.json of a launch that has nothing to train."""
-        return read_json(self(*args, "--stages", "teacher").run / "config.json")
 
 
 def run_command(*words: object, cwd: Path) -> Done:

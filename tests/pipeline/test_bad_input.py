@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import io
 import re
 import shutil
@@ -17,12 +16,6 @@ import torch
 import webdataset
 from processes import LAUNCH, RECIPE, Done, Ladd, error_of, half_written, run_command, snapshot
 
-import ladd_dist.recipe
-import plugins
-from ladd_dist.core import plugin as registry
-from ladd_dist.launch import main
-
-assert ladd_dist.recipe and plugins  # registered before a test copies the tables
 Launch = Callable[..., Done]
 BAD_HEADS = '''
 from dataclasses import dataclass
@@ -59,30 +52,12 @@ RECIPES = {
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path) -> Iterator[Path]:
     """Recipes and plug-ins with faults."""
     (tmp_path / "bad_heads.py").write_text(BAD_HEADS, encoding="utf-8")
     for name, text in RECIPES.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
-    return tmp_path
-
-
-@pytest.fixture
-def launch_here(folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Launch]:
-    """`launch` within this process (a second saved for each of many cases), in the folder with the faults."""
-
-    def launch(*words: str) -> Done:
-        try:
-            code = main([word.replace("RECIPE", str(RECIPE)) for word in words])
-        except SystemExit as exit_:
-            code = int(str(exit_.code))
-        return Done(code, *capfd.readouterr())
-
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(sys, "path", ["", *sys.path])
-    monkeypatch.setattr(registry, "_tables", copy.deepcopy(registry._tables))
-    yield launch
+    yield tmp_path
     sys.modules.pop("bad_heads", None)
 
 
@@ -120,7 +95,7 @@ def test_a_wrong_recipe_or_value_exits_with_2_and_one_message(
     folder: Path, launch_here: Launch, words: str, message: str
 ) -> None:
     known = snapshot(folder)
-    done = launch_here(*words.split(), "--scale", "smoke")
+    done = launch_here(*words.replace("RECIPE", str(RECIPE)).split(), "--scale", "smoke")
     assert done.code == 2, done
     assert re.search(message, error_of(done)), done.stderr
     assert error_of(done).count("\n") == 0
@@ -143,7 +118,7 @@ def test_a_wrong_recipe_or_value_exits_with_2_and_one_message(
 def test_a_wrong_flag_exits_with_2_and_says_what_would_work(
     folder: Path, launch_here: Launch, words: str, message: str
 ) -> None:
-    done = launch_here(*words.split())
+    done = launch_here(*words.replace("RECIPE", str(RECIPE)).split())
     assert done.code == 2, done
     assert message in done.stderr
     assert done.stdout == ""
@@ -190,16 +165,28 @@ def own(ladd: Ladd) -> Ladd:
     return Ladd(ladd.cwd, ladd.cwd / "cache")
 
 
+@pytest.fixture
+def message_of(launch_here: Launch) -> Callable[..., str]:
+    """The one message of a launch that fails with exit code 1."""
+
+    def fail(ladd: Ladd, *args: object) -> str:
+        done = launch_here(*ladd.words(*args))
+        assert done.code == 1, done
+        return error_of(done)
+
+    return fail
+
+
 def shard(ladd: Ladd) -> Path:
     (found,) = ladd.cache.glob("shards-*/000001.tar")
     return found
 
 
-def test_a_truncated_shard_is_refused_and_made_again_by_its_stage(own: Ladd) -> None:
+def test_a_truncated_shard_is_refused_and_made_again_by_its_stage(own: Ladd, message_of: Callable[..., str]) -> None:
     tar = shard(own)
     whole = tar.read_bytes()
     tar.write_bytes(whole[: len(whole) // 2])
-    message = error_of(own("--stages", "distill", code=1))
+    message = message_of(own, "--stages", "distill")
     assert f"{tar} is damaged" in message
     assert "run stage `shards` again" in message
     own("--stages", "teacher,shards")
@@ -246,11 +233,11 @@ def nan(image: np.ndarray) -> np.ndarray:
     ],
 )
 def test_a_foreign_sample_with_nan_or_of_a_wrong_shape_is_named(
-    ladd: Ladd, spoil: Callable[[np.ndarray], np.ndarray], message: str
+    ladd: Ladd, message_of: Callable[..., str], spoil: Callable[[np.ndarray], np.ndarray], message: str
 ) -> None:
     own = Ladd(ladd.cwd, ladd.cwd / "cache")
-    done = own("--stages", "shards", "--shards.source", write_foreign(own.cwd / "foreign", spoil), code=1)
-    assert re.search(message, error_of(done)), done.stderr
+    said = message_of(own, "--stages", "shards", "--shards.source", write_foreign(own.cwd / "foreign", spoil))
+    assert re.search(message, said), said
     assert not list(own.cache.glob("shards-*/*"))
     assert not half_written(own.cache)
 
@@ -261,48 +248,54 @@ def test_foreign_shards_that_are_sound_are_trained_on(own: Ladd) -> None:
     assert (done.run / "student.safetensors").exists()
 
 
-def test_a_truncated_foreign_shard_is_named(ladd: Ladd) -> None:
+def test_a_truncated_foreign_shard_is_named(ladd: Ladd, message_of: Callable[..., str]) -> None:
     own = Ladd(ladd.cwd, ladd.cwd / "cache")
     source = write_foreign(own.cwd / "foreign")
     tar = own.cwd / "foreign" / "000.tar"
     tar.write_bytes(tar.read_bytes()[:40_000])
-    message = error_of(own("--stages", "shards", "--shards.source", source, code=1))
+    message = message_of(own, "--stages", "shards", "--shards.source", source)
     assert f"shard {tar} is truncated" in message
     assert not half_written(own.cache)
 
 
-def test_a_training_that_diverges_says_which_figure_at_which_step_and_what_to_do(ladd: Ladd) -> None:
-    done = ladd("--train.lr-student", 1e30, code=1)
-    assert re.search(r"distill: \S+ is (nan|inf) at step \d+; lower the learning rate", error_of(done))
+def test_a_training_that_diverges_says_which_figure_at_which_step_and_what_to_do(
+    ladd: Ladd, message_of: Callable[..., str]
+) -> None:
+    said = message_of(ladd, "--train.lr-student", 1e30)
+    assert re.search(r"distill: \S+ is (nan|inf) at step \d+; lower the learning rate", said), said
     assert not list(ladd.runs.glob("*/student.safetensors"))
 
 
-def test_a_student_that_makes_nan_is_not_measured(ladd: Ladd, smoke: tuple[Done, Ladd]) -> None:
+def test_a_student_that_makes_nan_is_not_measured(
+    ladd: Ladd, smoke: tuple[Done, Ladd], message_of: Callable[..., str]
+) -> None:
     shutil.copytree(smoke[1].runs, ladd.runs)
     run = ladd.runs / smoke[0].run.name
     for name in ("eval.json", "evaluate.done.json"):
         (run / name).unlink()
     weights = safetensors.torch.load_file(run / "student.safetensors")
     safetensors.torch.save_file({name: w * float("nan") for name, w in weights.items()}, run / "student.safetensors")
-    message = error_of(ladd("--stages", "evaluate", code=1))
+    message = message_of(ladd, "--stages", "evaluate")
     assert message.startswith("error: student@4: 64 of 64 samples are NaN or infinite")
     assert not (run / "eval.json").exists()
 
 
-def test_damaged_files_of_the_cache_are_named_with_what_to_do(own: Ladd, smoke: tuple[Done, Ladd]) -> None:
+def test_damaged_files_of_the_cache_are_named_with_what_to_do(
+    own: Ladd, smoke: tuple[Done, Ladd], message_of: Callable[..., str]
+) -> None:
     (teacher,) = own.cache.glob("teacher-*/teacher.safetensors")
     whole = teacher.read_bytes()
     teacher.write_bytes(whole[:5000])
-    message = error_of(own("--seed", 3, "--stages", "distill", code=1))
+    message = message_of(own, "--seed", 3, "--stages", "distill")
     assert str(teacher) in message and "delete its folder" in message
     teacher.write_bytes(whole)
     (reference,) = own.cache.glob("reference-*/samples.safetensors")
     reference.write_bytes(reference.read_bytes()[:5000])
     shutil.copytree(smoke[1].runs, own.runs, dirs_exist_ok=True)
     (own.runs / smoke[0].run.name / "evaluate.done.json").unlink()
-    message = error_of(own("--stages", "evaluate", code=1))
+    message = message_of(own, "--stages", "evaluate")
     assert str(reference.parent) in message and "delete the folder" in message
     (index,) = own.cache.glob("shards-*/index.json")
     index.write_text('{"format": 1, ')
-    message = error_of(own("--stages", "distill", "--seed", 3, code=1))
+    message = message_of(own, "--stages", "distill", "--seed", 3)
     assert str(index) in message and "is not valid JSON" in message

@@ -8,9 +8,11 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from processes import LAUNCH, RECIPE, REPO, Done, Ladd, error_of, half_written, read_json, rows, run_command, snapshot
 
 LADD = Path(sys.executable).parent / "ladd"
@@ -69,18 +71,20 @@ def test_config_json_holds_command_modules_and_the_whole_recipe(smoke: tuple[Don
     assert smoke[0].run.name.endswith(config["signature"])
 
 
-def test_a_second_run_skips_every_stage_and_changes_nothing_but_the_page(smoke: tuple[Done, Ladd]) -> None:
+def test_a_second_run_skips_every_stage_changes_nothing_but_the_page_and_prints_its_result_as_json(
+    smoke: tuple[Done, Ladd],
+) -> None:
     def state() -> dict[str, tuple[int, bytes]]:
         found = snapshot(ladd.runs) | snapshot(ladd.cache)
         return {name: value for name, value in found.items() if not name.endswith((".html", ".md", "timings.json"))}
 
     done, ladd = smoke
     before, started = state(), time.monotonic()
-    again = ladd()
+    again = ladd("--json")
     assert time.monotonic() - started < 30
-    assert again.run == done.run
-    assert again.stdout.count("done before, skipped") == 4
+    assert again.stderr.count("done before, skipped") == 4
     assert state() == before
+    assert json.loads(again.stdout) == {"run": str(done.run), "eval": read_json(done.run / "eval.json")}
 
 
 def test_another_head_reuses_teacher_shards_and_reference(ladd: Ladd, smoke: tuple[Done, Ladd]) -> None:
@@ -92,6 +96,13 @@ def test_another_head_reuses_teacher_shards_and_reference(ladd: Ladd, smoke: tup
     recipe = read_json(done.run / "config.json")["recipe"]
     assert (recipe["head"]["plugin"], recipe["head"]["width"]) == ("max_pool", 16)
     assert recipe["adv_weight"]["plugin"] == "cosine"
+
+
+def test_without_a_scale_the_first_line_says_what_was_chosen(cold: Ladd, launch_here: Callable[..., Done]) -> None:
+    done = launch_here(*cold.words("--scale", "auto", "--dry-run"))
+    chosen = "paper" if torch.accelerator.is_available() else "laptop"
+    assert f"at scale {chosen}" in done.stdout.splitlines()[0]
+    assert "chosen by what was found here" in done.stdout.splitlines()[0]
 
 
 def test_another_seed_is_another_run_with_the_same_teacher_and_shards(ladd: Ladd, smoke: tuple[Done, Ladd]) -> None:
@@ -113,7 +124,7 @@ def test_flags_may_stand_before_the_recipe(ladd: Ladd) -> None:
     assert recipe["adv_weight"]["plugin"] == "constant"
 
 
-@pytest.mark.parametrize("command", [LAUNCH, (sys.executable, "-m", "ladd_dist", "launch"), (LADD, "launch")])
+@pytest.mark.parametrize("command", [LAUNCH, (LADD, "launch")])
 def test_a_dry_run_prints_one_json_object_and_writes_nothing(command: tuple[str, ...], tmp_path: Path) -> None:
     recipe = tmp_path / "recipes" / "mine.py"
     recipe.parent.mkdir()
@@ -131,18 +142,11 @@ def test_a_dry_run_prints_one_json_object_and_writes_nothing(command: tuple[str,
     assert not [path for path in tmp_path.iterdir() if path.name in ("runs", "cache")]
 
 
-def test_a_dry_run_says_which_stages_are_done(smoke: tuple[Done, Ladd]) -> None:
-    facts = json.loads(smoke[1]("--dry-run", "--json").stdout)
+def test_a_dry_run_says_which_stages_are_done(smoke: tuple[Done, Ladd], launch_here: Callable[..., Done]) -> None:
+    facts = json.loads(launch_here(*smoke[1].words("--dry-run", "--json")).stdout)
     assert facts["stages"] == [{"name": name, "cached": True} for name in STAGES]
     assert smoke[0].run.name.endswith(facts["signature"])
-    assert "parameters of the teacher" in smoke[1]("--dry-run").stdout
-
-
-def test_json_of_a_real_run_is_one_object_on_stdout(smoke: tuple[Done, Ladd]) -> None:
-    done = smoke[1]("--json")
-    result = json.loads(done.stdout)
-    assert result == {"run": str(smoke[0].run), "eval": read_json(smoke[0].run / "eval.json")}
-    assert "[teacher] done before, skipped" in done.stderr
+    assert "parameters of the teacher" in launch_here(*smoke[1].words("--dry-run")).stdout
 
 
 def test_the_plugins_command_is_the_same_as_a_module_and_as_a_script(tmp_path: Path) -> None:
@@ -222,10 +226,16 @@ def test_from_scratch_starts_over(ladd: Ladd, smoke: tuple[Done, Ladd]) -> None:
     assert "--from-scratch" not in read_json(own / "config.json")["command"]
 
 
-def test_a_stage_without_what_it_needs_says_which_stage_makes_it(cold: Ladd) -> None:
-    assert "--stages teacher,shards" in error_of(cold("--stages", "distill", code=1))
-    assert "--stages teacher" in error_of(cold("--stages", "shards", code=1))
-    assert "--stages distill" in error_of(cold("--stages", "evaluate", code=1))
+@pytest.mark.parametrize(
+    ("asked", "advice"),
+    [("distill", "--stages teacher,shards"), ("shards", "--stages teacher"), ("evaluate", "--stages distill")],
+)
+def test_a_stage_without_what_it_needs_says_which_stage_makes_it(
+    cold: Ladd, launch_here: Callable[..., Done], asked: str, advice: str
+) -> None:
+    done = launch_here(*cold.words("--stages", asked))
+    assert done.code == 1
+    assert advice in error_of(done)
 
 
 @pytest.mark.slow

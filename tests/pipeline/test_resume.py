@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from processes import Done, Ladd, half_written, rows, snapshot, without_rates
 
 DISTILL = ("--stages", "teacher,shards,distill", "--train.steps", 40)
@@ -31,6 +34,7 @@ def logged(folder: Path) -> int:
     return max((len(rows(path)) for path in folder.glob("*/metrics.jsonl")), default=0)
 
 
+@pytest.mark.slow
 def test_a_distillation_killed_in_the_middle_ends_like_one_never_stopped(ladd: Ladd) -> None:
     whole = ladd(*DISTILL).run
     killed = Ladd(ladd.cwd / "killed", ladd.cache)
@@ -53,6 +57,7 @@ def test_a_distillation_killed_in_the_middle_ends_like_one_never_stopped(ladd: L
     assert not half_written(own / "checkpoints")
 
 
+@pytest.mark.slow
 def test_a_teacher_killed_in_the_middle_ends_like_one_never_stopped(cold: Ladd) -> None:
     whole, killed = Ladd(cold.cwd, cold.cwd / "whole"), Ladd(cold.cwd, cold.cwd / "killed")
     whole(*TEACHER)
@@ -67,6 +72,7 @@ def test_a_teacher_killed_in_the_middle_ends_like_one_never_stopped(cold: Ladd) 
     assert not list(two.glob("checkpoints"))
 
 
+@pytest.mark.slow
 def test_shards_killed_in_the_middle_are_finished_and_the_whole_ones_left_alone(ladd: Ladd) -> None:
     whole, killed = beside(ladd, "whole"), beside(ladd, "killed")
     known = {path.name for path in killed.cache.glob("shards-*")}
@@ -95,9 +101,11 @@ def test_shards_killed_in_the_middle_are_finished_and_the_whole_ones_left_alone(
     assert contents[0] == contents[1]
 
 
-def test_a_checkpoint_of_another_recipe_is_refused_and_kept(ladd: Ladd, smoke: tuple[Done, Ladd]) -> None:
-    foreign = ladd("--seed", 7, "--stages", "teacher", "--train.steps", 10).run
-    shutil.rmtree(foreign / "checkpoints")
+def test_a_checkpoint_of_another_recipe_is_refused_and_kept(
+    ladd: Ladd, smoke: tuple[Done, Ladd], launch_here: Callable[..., Done]
+) -> None:
+    facts = json.loads(launch_here(*ladd.words("--seed", 7, "--train.steps", 10, "--dry-run", "--json")).stdout)
+    foreign = ladd.runs / f"{facts['recipe']}-{facts['signature']}"
     shutil.copytree(smoke[0].run / "checkpoints", foreign / "checkpoints")
     before = snapshot(foreign / "checkpoints")
     done = ladd("--seed", 7, "--stages", "distill", "--train.steps", 10, code=1)
