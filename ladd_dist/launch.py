@@ -81,10 +81,13 @@ def _main(arguments: list[str]) -> int:
     if options.dry_run:
         print(json.dumps(facts)) if options.json else show(facts)
         return 0
-    _prepare(arguments, options, recipe, place, facts)
-    for name in names:
-        _run_stage(name, recipe, place, say)
+    from ladd_dist.core.rundir import exclusive
+
     run = place.run(recipe)
+    with exclusive(run.path):
+        _prepare(arguments, options, recipe, place, facts)
+        for name in names:
+            _run_stage(name, recipe, place, say)
     if options.json:
         from ladd_dist.core.rundir import read_json
 

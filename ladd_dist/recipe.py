@@ -90,6 +90,12 @@ class Recipe:
         """Levels at which the shards must hold the teacher's states."""
         return self.student_levels() if self.start.needs_path else ()
 
+    def teacher_levels(self) -> dict[str, tuple[float, ...]]:
+        """The levels at which the teacher itself is measured in four steps; a recipe's own where it sets some."""
+        own = {self.levels.name: self.levels(4)} if self.levels.name in ("good", "karras") else {}
+        named = ladd_dist.levels.named
+        return {"good": named.Good()(4), "karras": named.Karras()(4)} | own
+
     def teacher_signature(self) -> str:
         """Identifies the teacher."""
         return signature("teacher-1", self.dataset, self.network, self.teacher)
@@ -108,7 +114,7 @@ class Recipe:
 
     def reference_signature(self) -> str:
         """Identifies the teacher's own evaluation."""
-        held_out = [self.evaluate.num_samples, self.evaluate.seed, self.shards.guidance]
+        held_out = [self.evaluate.num_samples, self.evaluate.seed, self.shards.guidance, self.teacher_levels()]
         return signature("reference-1", self.teacher_signature(), self.shards.sampler, *held_out)
 
     def evaluate_signature(self) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
-from ladd_dist.core.rundir import RunDir, read_json, write_json
+from ladd_dist.core.rundir import RunDir, read_json, save_tensors, write_json
 from ladd_dist.core.types import DenoiseFn, Denoiser
 from ladd_dist.recipe import Recipe
 
@@ -56,3 +58,27 @@ def denoiser(network: Denoiser) -> DenoiseFn:
         return denoised
 
     return denoise
+
+
+def save_weights(path: Path, network: Denoiser, card: dict[str, Any] | None = None) -> None:
+    """Write a network's weights as safetensors, with an optional card in the file's metadata."""
+    weights = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
+    save_tensors(path, weights, None if card is None else {"ladd_dist": json.dumps(card)})
+
+
+def load_network(recipe: Recipe, path: Path, device: torch.device, *, stage: str) -> Denoiser:
+    """The recipe's network with the weights that a stage wrote, frozen, in eval mode.
+
+    Raises:
+        ValueError: they are not there, or do not fit.
+    """
+    if not path.exists():
+        raise ValueError(f"{path} does not exist yet; run the stage that makes it first: --stages {stage}")
+    network = recipe.network.build(image=recipe.dataset.spec())
+    try:
+        network.load_state_dict(load_file(path))
+    except Exception as error:
+        raise ValueError(
+            f"{path} does not fit the recipe's network ({error}); delete its folder, then --stages {stage}"
+        ) from error
+    return network.to(device).eval().requires_grad_(False)

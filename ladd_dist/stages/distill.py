@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from ladd_dist.engine.ladd_step import LaddStep
 from ladd_dist.engine.loop import Figures, train
 from ladd_dist.engine.shard_reader import to_device
 from ladd_dist.recipe import Recipe
-from ladd_dist.stages import Place, denoiser, is_done, mark_done
+from ladd_dist.stages import Place, denoiser, is_done, mark_done, save_weights
 from ladd_dist.stages.charts import write_grid
 from ladd_dist.stages.shards import open_shards
 from ladd_dist.stages.teacher import cosine_factor, load_teacher
@@ -190,8 +189,7 @@ def save_student(path: Path, network: Denoiser, recipe: Recipe) -> None:
         "recipe": recipe.name,
         "signature": recipe.distill_signature(),
     }
-    weights = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
-    save_tensors(path, weights, metadata={"ladd_dist": json.dumps(card)})
+    save_weights(path, network, card)
 
 
 def _note(figures: dict[str, float]) -> str:

@@ -13,13 +13,12 @@ from torch import Tensor
 
 from ladd_dist.core.noise import few_step_sample, guided
 from ladd_dist.core.rng import generator, sample_classes, sample_noise
-from ladd_dist.core.rundir import commit_folder, read_json, save_tensors, write_json
+from ladd_dist.core.rundir import commit_folder, exclusive, read_json, save_tensors, write_json
 from ladd_dist.core.types import Denoiser
 from ladd_dist.engine.loop import Bar, StopFlag
-from ladd_dist.levels.named import Good, Karras
 from ladd_dist.metrics import References, Samples
 from ladd_dist.recipe import Recipe
-from ladd_dist.stages import Place, denoiser, is_done, mark_done
+from ladd_dist.stages import Place, denoiser, is_done, load_network, mark_done
 from ladd_dist.stages.charts import write_grid
 from ladd_dist.stages.distill import sample_student
 from ladd_dist.stages.shards import open_shards
@@ -42,7 +41,7 @@ def evaluate(recipe: Recipe, place: Place) -> Evaluation:
     if is_evaluated(recipe, place):
         found: Evaluation = read_json(run.eval)
         return found
-    student = load_student(recipe, run.student, place.device)
+    student = load_network(recipe, run.student, place.device, stage="distill")
     cond = sample_classes(recipe.evaluate.seed, range(recipe.evaluate.num_samples), recipe.dataset.spec().num_classes)
     figures: Evaluation = {}
     sampled: dict[str, Tensor] = {}
@@ -88,51 +87,37 @@ def _student_fn(recipe: Recipe, student: Denoiser, steps: int) -> SampleFn:
     return lambda noise, cond: sample_student(recipe, student, noise, cond, steps)
 
 
-def load_student(recipe: Recipe, path: Path, device: torch.device) -> Denoiser:
-    """The trained student (averaged weights).
-
-    Raises:
-        ValueError: not there yet, or it does not fit.
-    """
-    if not path.exists():
-        raise ValueError(f"no trained student at {path}; run the stage first: --stages distill")
-    network = recipe.network.build(image=recipe.dataset.spec())
-    try:
-        network.load_state_dict(load_file(path))
-    except Exception as error:
-        raise ValueError(f"{path} does not fit the recipe's network ({error}); delete it and distil again") from error
-    return network.to(device).eval().requires_grad_(False)
-
-
 def teacher_samples(recipe: Recipe, place: Place, stop: StopFlag) -> tuple[dict[str, Tensor], dict[str, float]]:
     """The teacher's samples at 50 and at 4 steps (both sets of levels) and seconds an image; made once a teacher."""
     folder = place.reference(recipe)
-    if not is_done(folder / "done.json", recipe.reference_signature()):
-        denoise = guided(
-            denoiser(load_teacher(recipe, place)), recipe.shards.guidance, recipe.dataset.spec().num_classes
-        )
-
-        def few(levels: tuple[float, ...]) -> SampleFn:
-            return lambda noise, cond: few_step_sample(denoise, noise, cond, levels, "ode")
-
-        ways: dict[str, SampleFn] = {
-            f"teacher@{_steps(recipe)}": lambda noise, cond: recipe.shards.sampler(denoise, noise, cond)[0],
-            "teacher@4:good": few(Good()(4)),
-            "teacher@4:karras": few(Karras()(4)),
-        }
-        timed = {name: _timed(recipe, name, way, place, stop) for name, way in ways.items()}
-
-        def fill(temporary: Path) -> None:
-            save_tensors(temporary / "samples.safetensors", {name: images for name, (images, _) in timed.items()})
-            facts = {"s_per_image": {name: seconds for name, (_, seconds) in timed.items()}}
-            mark_done(temporary / "done.json", recipe.reference_signature(), **facts)
-
-        commit_folder(folder, fill)
+    with exclusive(folder):
+        if not is_done(folder / "done.json", recipe.reference_signature()):
+            _make_teacher_samples(recipe, place, stop, folder)
     try:
         samples = load_file(folder / "samples.safetensors")
     except Exception as error:
         raise ValueError(f"{folder}: samples.safetensors cannot be read ({error}); delete the folder") from error
     return samples, dict(read_json(folder / "done.json")["s_per_image"])
+
+
+def _make_teacher_samples(recipe: Recipe, place: Place, stop: StopFlag, folder: Path) -> None:
+    denoise = guided(denoiser(load_teacher(recipe, place)), recipe.shards.guidance, recipe.dataset.spec().num_classes)
+
+    def few(levels: tuple[float, ...]) -> SampleFn:
+        return lambda noise, cond: few_step_sample(denoise, noise, cond, levels, "ode")
+
+    ways: dict[str, SampleFn] = {
+        f"teacher@{_steps(recipe)}": lambda noise, cond: recipe.shards.sampler(denoise, noise, cond)[0]
+    }
+    ways |= {f"teacher@4:{name}": few(levels) for name, levels in recipe.teacher_levels().items()}
+    timed = {name: _timed(recipe, name, way, place, stop) for name, way in ways.items()}
+
+    def fill(temporary: Path) -> None:
+        save_tensors(temporary / "samples.safetensors", {name: images for name, (images, _) in timed.items()})
+        facts = {"s_per_image": {name: seconds for name, (_, seconds) in timed.items()}}
+        mark_done(temporary / "done.json", recipe.reference_signature(), **facts)
+
+    commit_folder(folder, fill)
 
 
 @torch.inference_mode()

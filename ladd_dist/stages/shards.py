@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ladd_dist.core.noise import guided
 from ladd_dist.core.rng import sample_classes, sample_noise
+from ladd_dist.core.rundir import exclusive
 from ladd_dist.core.serialize import to_data
 from ladd_dist.core.types import Denoiser
 from ladd_dist.engine.loop import Bar, StopFlag
@@ -35,8 +36,13 @@ def are_shards_done(recipe: Recipe, place: Place) -> bool:
 def make_shards(recipe: Recipe, place: Place) -> Path:
     """Generate the teacher's samples (or import somebody else's shards), or find them made; returns their folder."""
     folder = place.shards(recipe)
-    if are_shards_done(recipe, place):
-        return folder
+    with exclusive(folder):
+        if not are_shards_done(recipe, place):
+            _make(recipe, place, folder)
+    return folder
+
+
+def _make(recipe: Recipe, place: Place, folder: Path) -> None:
     settings, image = recipe.shards, recipe.dataset.spec()
     dtype = {"float32": torch.float32, "float16": torch.float16}[settings.dtype]
     imported = list(_import(recipe)) if settings.source else []
@@ -65,7 +71,6 @@ def make_shards(recipe: Recipe, place: Place) -> Path:
         )
     mark_done(folder / "done.json", recipe.shards_signature(), num_samples=num_samples)
     stop.check()  # a signal during the last batch
-    return folder
 
 
 def open_shards(recipe: Recipe, place: Place) -> ShardReader:

@@ -6,19 +6,18 @@ import math
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from ladd_dist.core.noise import edm_loss_weight
 from ladd_dist.core.rng import derive_seed, generator
-from ladd_dist.core.rundir import remove_stale, save_tensors
+from ladd_dist.core.rundir import exclusive, remove_stale
 from ladd_dist.core.types import Denoiser
 from ladd_dist.engine.checkpoint import Checkpoints
 from ladd_dist.engine.ema import WeightAverage
 from ladd_dist.engine.loop import Figures, train
 from ladd_dist.parallel import Trainable
 from ladd_dist.recipe import Recipe
-from ladd_dist.stages import Place, is_done, mark_done
+from ladd_dist.stages import Place, is_done, load_network, mark_done, save_weights
 from ladd_dist.trackers.jsonl import Jsonl
 
 
@@ -31,67 +30,81 @@ def is_teacher_done(recipe: Recipe, place: Place) -> bool:
 def train_teacher(recipe: Recipe, place: Place) -> Path:
     """Train the teacher, or find it trained; returns the folder with `teacher.safetensors` (averaged weights)."""
     folder = place.teacher(recipe)
-    if is_teacher_done(recipe, place):
-        return folder
-    folder.mkdir(parents=True, exist_ok=True)
-    remove_stale(folder)
-    settings, device = recipe.teacher, place.device
-    images = recipe.dataset.build(split="train")
-    network = fresh_network(recipe).to(device)
-    trainable = recipe.parallel.build(
-        network,
-        lr=settings.lr,
-        betas=(0.9, 0.99),
-        weight_decay=settings.weight_decay,
-        clip=settings.clip,
-        device=device,
-    )
-    average = WeightAverage(
-        network, half_life=settings.ema.half_life, ramp=settings.ema.ramp, batch_size=settings.batch_size
-    )
-    checkpoints = Checkpoints(folder / "checkpoints", identity=recipe.teacher_signature(), keep=1)
-    first_step = 0
-    if (state := checkpoints.load_latest(device)) is not None:
-        trainable.load_state_dict(state["teacher"])
-        average.module.load_state_dict(state["average"])
-        first_step = int(state["step"])
+    with exclusive(folder):
+        if not is_teacher_done(recipe, place):
+            _train(recipe, place, folder)
+    return folder
 
-    def do_step(step: int) -> Figures:
-        source = generator("teacher", settings.seed, step)
-        x0, cond = images.batch(torch.randint(len(images), (settings.batch_size,), generator=source))
-        x0 = x0.to(device).contiguous(memory_format=torch.channels_last)
-        dropped = torch.rand(len(cond), generator=source) < settings.label_dropout
-        cond = torch.where(dropped, images.image.num_classes, cond).to(device)
-        on_device = generator("teacher-noise", settings.seed, step, device=device)
-        sigma = settings.sigma(len(cond), step, on_device, levels=())
-        trainable.set_lr_factor(cosine_factor(step, settings.steps, settings.lr_final))
-        loss = teacher_loss(trainable, x0, sigma, cond, on_device)
-        figures: Figures = {"grad_norm/teacher": trainable.update(loss), "loss/teacher": loss.detach()}
-        average.update(network, step + 1)
-        return figures
 
-    def save(updates: int) -> None:
-        checkpoints.save(updates, {"teacher": trainable.state_dict(), "average": average.module.state_dict()})
-
-    log = Jsonl().build(folder=folder, config={}, resume_step=first_step)
+def _train(recipe: Recipe, place: Place, folder: Path) -> None:
+    training = TeacherTraining(recipe, place, folder)
+    log = Jsonl().build(folder=folder, config={}, resume_step=training.first_step)
     train(
         label="teacher",
-        num_steps=settings.steps,
-        first_step=first_step,
-        samples_per_step=settings.batch_size,
-        log_every=settings.log_every,
-        checkpoint_every=settings.checkpoint_every,
-        do_step=do_step,
-        save=save,
+        num_steps=recipe.teacher.steps,
+        first_step=training.first_step,
+        samples_per_step=recipe.teacher.batch_size,
+        log_every=recipe.teacher.log_every,
+        checkpoint_every=recipe.teacher.checkpoint_every,
+        do_step=training.step,
+        save=training.save,
         on_log=log.log,
         note=lambda figures: f"loss {figures['loss/teacher']:.4f}",
     )
     log.close()
-    weights = {name: tensor.contiguous().cpu() for name, tensor in average.module.state_dict().items()}
-    save_tensors(folder / "teacher.safetensors", weights)
+    save_weights(folder / "teacher.safetensors", training.average.module)
     mark_done(folder / "done.json", recipe.teacher_signature())
-    checkpoints.clear()
-    return folder
+    training.checkpoints.clear()
+
+
+class TeacherTraining:
+    """Everything the training of a teacher holds, restored from the newest checkpoint if there is one."""
+
+    def __init__(self, recipe: Recipe, place: Place, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_stale(folder)
+        self.settings, self.device = recipe.teacher, place.device
+        self.images = recipe.dataset.build(split="train")
+        self.network = fresh_network(recipe).to(place.device)
+        self.trainable = recipe.parallel.build(
+            self.network,
+            lr=self.settings.lr,
+            betas=(0.9, 0.99),
+            weight_decay=self.settings.weight_decay,
+            clip=self.settings.clip,
+            device=place.device,
+        )
+        ema = self.settings.ema
+        self.average = WeightAverage(
+            self.network, half_life=ema.half_life, ramp=ema.ramp, batch_size=self.settings.batch_size
+        )
+        self.checkpoints = Checkpoints(folder / "checkpoints", identity=recipe.teacher_signature(), keep=1)
+        self.first_step = 0
+        if (state := self.checkpoints.load_latest(place.device)) is not None:
+            self.trainable.load_state_dict(state["teacher"])
+            self.average.module.load_state_dict(state["average"])
+            self.first_step = int(state["step"])
+
+    def step(self, step: int) -> Figures:
+        """One update; what is drawn depends on (seed, step) alone."""
+        settings = self.settings
+        source = generator("teacher", settings.seed, step)
+        x0, cond = self.images.batch(torch.randint(len(self.images), (settings.batch_size,), generator=source))
+        x0 = x0.to(self.device).contiguous(memory_format=torch.channels_last)
+        dropped = torch.rand(len(cond), generator=source) < settings.label_dropout
+        cond = torch.where(dropped, self.images.image.num_classes, cond).to(self.device)
+        on_device = generator("teacher-noise", settings.seed, step, device=self.device)
+        sigma = settings.sigma(len(cond), step, on_device, levels=())
+        self.trainable.set_lr_factor(cosine_factor(step, settings.steps, settings.lr_final))
+        loss = teacher_loss(self.trainable, x0, sigma, cond, on_device)
+        figures: Figures = {"grad_norm/teacher": self.trainable.update(loss), "loss/teacher": loss.detach()}
+        self.average.update(self.network, step + 1)
+        return figures
+
+    def save(self, updates: int) -> None:
+        """Write a checkpoint."""
+        state = {"teacher": self.trainable.state_dict(), "average": self.average.module.state_dict()}
+        self.checkpoints.save(updates, state)
 
 
 def teacher_loss(
@@ -123,12 +136,4 @@ def load_teacher(recipe: Recipe, place: Place) -> Denoiser:
     Raises:
         ValueError: it is not there, or its weights do not fit.
     """
-    path = place.teacher(recipe) / "teacher.safetensors"
-    if not path.exists():
-        raise ValueError(f"no trained teacher at {path}; run the stage first: --stages teacher")
-    network = recipe.network.build(image=recipe.dataset.spec())
-    try:
-        network.load_state_dict(load_file(path))
-    except Exception as error:
-        raise ValueError(f"{path} does not fit the recipe's network ({error}); delete its folder to retrain") from error
-    return network.to(place.device).eval().requires_grad_(False)
+    return load_network(recipe, place.teacher(recipe) / "teacher.safetensors", place.device, stage="teacher")

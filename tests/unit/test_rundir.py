@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -109,3 +111,25 @@ def test_every_path_of_a_run_lies_in_its_folder(tmp_path: Path) -> None:
     run.create()  # again is fine
     assert names(run.path) == ["checkpoints", "dumps", "samples"]
     assert all(value.is_relative_to(run.path) for value in vars(run).values())
+
+
+def test_a_second_process_waits_for_the_one_that_makes_the_same_folder(tmp_path: Path) -> None:
+    script = (
+        "import sys, time; from pathlib import Path; from ladd_dist.core.rundir import exclusive\n"
+        "with exclusive(Path(sys.argv[1])): print('in', flush=True); time.sleep(float(sys.argv[2])); print('out')"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "made")]
+    first = subprocess.Popen([*command, "60"], stdout=subprocess.PIPE, text=True)
+    second = None
+    try:
+        assert first.stdout is not None and first.stdout.readline() == "in\n"
+        second = subprocess.Popen([*command, "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert second.stderr is not None and "waiting for another process" in second.stderr.readline()
+        assert second.poll() is None
+        first.kill()  # the lock ends with its holder, however that dies
+        assert second.wait(timeout=60) == 0
+    finally:
+        first.kill()
+        first.wait()
+        if second is not None:
+            second.kill()
