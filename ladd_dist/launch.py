@@ -207,9 +207,10 @@ def _speaker(to_stderr: bool) -> Say:
 
 def _prepare(arguments: list[str], options: Options, recipe: Recipe, place: Place, facts: dict[str, Any]) -> None:
     """Make the run's folder and its config.json."""
-    from ladd_dist.stages.describe import write_config
+    from ladd_dist.stages.describe import stage_states, write_config
 
     run = place.run(recipe)
+    facts = {**facts, "stages": stage_states(recipe, place)}  # another process may have made them while this one waited
     if options.from_scratch and run.path.exists():
         shutil.rmtree(run.path)
     run.create()

@@ -62,13 +62,18 @@ def describe_run(recipe: Recipe, place: Place, scale: str) -> dict[str, Any]:
     except Exception as error:
         error.add_note("This came from a trial of the recipe's training step; `ladd plugins --check NAME` may help.")
         raise
-    cached = {name: stage.is_done(recipe, place) for name, stage in stage_table().items()}
     source = recipe.shards.source
-    if source and not cached["shards"] and not glob.glob(source):  # said now, not after the teacher's training
-        raise RecipeError(f"shards.source: nothing matches {source!r}")
-    cached["report"] = place.run(recipe).report.exists()
-    stages = [{"name": name, "cached": done} for name, done in cached.items()]
+    if source and not glob.glob(source) and not are_shards_done(recipe, place):
+        raise RecipeError(f"shards.source: nothing matches {source!r}")  # said now, not after the teacher's training
+    stages = stage_states(recipe, place)
     return {"recipe": recipe.name, "scale": scale, "signature": recipe.distill_signature(), **facts, "stages": stages}
+
+
+def stage_states(recipe: Recipe, place: Place) -> list[dict[str, Any]]:
+    """`{"name", "cached"}` of each stage."""
+    cached = {name: stage.is_done(recipe, place) for name, stage in stage_table().items()}
+    cached["report"] = place.run(recipe).report.exists()
+    return [{"name": name, "cached": done} for name, done in cached.items()]
 
 
 def _cost(recipe: Recipe) -> dict[str, Any]:

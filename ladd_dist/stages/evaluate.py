@@ -90,9 +90,11 @@ def _student_fn(recipe: Recipe, student: Denoiser, steps: int) -> SampleFn:
 def teacher_samples(recipe: Recipe, place: Place, stop: StopFlag) -> tuple[dict[str, Tensor], dict[str, float]]:
     """The teacher's samples at 50 and at 4 steps (both sets of levels) and seconds an image; made once a teacher."""
     folder = place.reference(recipe)
-    with exclusive(folder):
-        if not is_done(folder / "done.json", recipe.reference_signature()):
-            _make_teacher_samples(recipe, place, stop, folder)
+    marker, signature = folder / "done.json", recipe.reference_signature()
+    if not is_done(marker, signature):  # looked at without the lock too: a finished cache may be read-only
+        with exclusive(folder):
+            if not is_done(marker, signature):
+                _make_teacher_samples(recipe, place, stop, folder)
     try:
         samples = load_file(folder / "samples.safetensors")
     except Exception as error:

@@ -36,9 +36,10 @@ def are_shards_done(recipe: Recipe, place: Place) -> bool:
 def make_shards(recipe: Recipe, place: Place) -> Path:
     """Generate the teacher's samples (or import somebody else's shards), or find them made; returns their folder."""
     folder = place.shards(recipe)
-    with exclusive(folder):
-        if not are_shards_done(recipe, place):
-            _make(recipe, place, folder)
+    if not are_shards_done(recipe, place):  # looked at without the lock too: a finished cache may be read-only
+        with exclusive(folder):
+            if not are_shards_done(recipe, place):
+                _make(recipe, place, folder)
     return folder
 
 

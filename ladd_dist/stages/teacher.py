@@ -30,9 +30,10 @@ def is_teacher_done(recipe: Recipe, place: Place) -> bool:
 def train_teacher(recipe: Recipe, place: Place) -> Path:
     """Train the teacher, or find it trained; returns the folder with `teacher.safetensors` (averaged weights)."""
     folder = place.teacher(recipe)
-    with exclusive(folder):
-        if not is_teacher_done(recipe, place):
-            _train(recipe, place, folder)
+    if not is_teacher_done(recipe, place):  # looked at without the lock too: a finished cache may be read-only
+        with exclusive(folder):
+            if not is_teacher_done(recipe, place):
+                _train(recipe, place, folder)
     return folder
 
 

@@ -46,7 +46,7 @@ def test_ctrl_c_in_the_teacher_stage_saves_and_goes_on(cold: Ladd) -> None:
     (checkpoint,) = folder.glob("checkpoints/step-*")
     assert int(checkpoint.name.removeprefix("step-")) == len(rows(folder / "metrics.jsonl"))
     assert not (folder / "teacher.safetensors").exists()
-    (run,) = cold.runs.iterdir()
+    (run,) = cold.runs.glob("exp4*")
     first = read_json(run / "timings.json")["teacher"]
     cold(*words)
     assert [row["step"] for row in rows(folder / "metrics.jsonl")] == list(range(1, 81))
@@ -78,7 +78,7 @@ def test_a_signal_in_the_distillation_saves_the_step_it_stopped_at_and_goes_on(
     done = stop_when(ladd.start(*words), logged(ladd.runs, 7), number)
     check_clean_stop(done, ladd)
     assert number.name in done.stderr
-    (run,) = ladd.runs.iterdir()
+    (run,) = ladd.runs.glob("exp4*")
     newest = max(run.glob("checkpoints/step-*"))
     assert int(newest.name.removeprefix("step-")) == len(rows(run / "metrics.jsonl")) < 40
     if number == signal.SIGINT:

@@ -13,7 +13,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import LAUNCH, RECIPE, REPO, Done, Ladd, error_of, half_written, read_json, rows, run_command, snapshot
+from processes import (
+    LAUNCH,
+    RECIPE,
+    REPO,
+    Done,
+    Ladd,
+    Running,
+    error_of,
+    half_written,
+    read_json,
+    rows,
+    run_command,
+    snapshot,
+)
 
 LADD = Path(sys.executable).parent / "ladd"
 STAGES = ["teacher", "shards", "distill", "evaluate", "report"]
@@ -76,7 +89,9 @@ def test_a_second_run_skips_every_stage_changes_nothing_but_the_page_and_prints_
 ) -> None:
     def state() -> dict[str, tuple[int, bytes]]:
         found = snapshot(ladd.runs) | snapshot(ladd.cache)
-        return {name: value for name, value in found.items() if not name.endswith((".html", ".md", "timings.json"))}
+        return {
+            name: value for name, value in found.items() if not name.endswith((".html", ".md", "timings.json", ".lock"))
+        }
 
     done, ladd = smoke
     before, started = state(), time.monotonic()
@@ -112,6 +127,19 @@ def test_another_seed_is_another_run_with_the_same_teacher_and_shards(ladd: Ladd
     assert snapshot(ladd.cache) == before
     student = "student.safetensors"
     assert (done.run / student).read_bytes() != (smoke[0].run / student).read_bytes()
+
+
+def test_the_same_command_twice_at_once_trains_once(ladd: Ladd, tmp_path: Path) -> None:
+    words = ladd.words("--stages", "teacher,shards,distill", "--train.steps", 60, "--seed", 5)
+    both = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        both.append(Running([*LAUNCH, *words], tmp_path / name, None))
+    one, two = (running.wait() for running in both)
+    assert one.code == two.code == 0, (one, two)
+    assert (one.stderr + two.stderr).count("waiting for another process") == 1
+    assert (one.stdout + two.stdout).count("[distill] done before, skipped") == 1
+    assert [row["step"] for row in rows(one.run / "metrics.jsonl")] == list(range(1, 61))
 
 
 def test_flags_may_stand_before_the_recipe(ladd: Ladd) -> None:
