@@ -19,6 +19,8 @@ import tyro
 from ladd_dist.cli import plugin_modules, run_guarded
 
 if TYPE_CHECKING:
+    import torch
+
     from ladd_dist.recipe import Recipe, Scale
     from ladd_dist.stages import Place
 
@@ -66,8 +68,8 @@ def main(argv: list[str] | None = None) -> int:
 def _main(arguments: list[str]) -> int:
     options, recipe = parse(arguments)
     names = _stage_names(options.stages)
-    scale, device = _scale(options.scale), _device(options.device)
-    _set_threads(options.threads)
+    scale, device = _scale(options.scale), pick_device(options.device)
+    set_threads(options.threads)
 
     from ladd_dist.stages import Place
     from ladd_dist.stages.describe import describe_run, show
@@ -98,7 +100,7 @@ def _main(arguments: list[str]) -> int:
 
 def parse(arguments: list[str]) -> tuple[Options, Recipe]:
     """Options and the recipe with swaps and overrides applied, validated. Exits with 2 on a wrong command line."""
-    arguments = _tidy(arguments)
+    arguments = tidy(arguments)
     helpless = [argument for argument in arguments if argument not in ("-h", "--help")]
     if helpless != arguments and not any(argument.endswith(".py") for argument in helpless):
         tyro.cli(Options, args=["--help"], prog=PROG)
@@ -128,7 +130,7 @@ def parse(arguments: list[str]) -> tuple[Options, Recipe]:
         raise RecipeError(str(error)) from error
 
 
-def _tidy(arguments: list[str]) -> list[str]:
+def tidy(arguments: list[str]) -> list[str]:
     """The recipe file first, then what else there is, each --swap and --plugins gathered into one.
 
     The file first, because flags that take several values would swallow it; gathered, because repeating a flag would
@@ -163,7 +165,12 @@ def _scale(asked: str) -> Scale:
     return "paper" if torch.accelerator.is_available() else "laptop"
 
 
-def _device(asked: str) -> Any:
+def pick_device(asked: str) -> torch.device:
+    """The device named, or for `auto` the accelerator where there is one.
+
+    Raises:
+        RecipeError: it cannot be used here.
+    """
     import torch
 
     from ladd_dist.core.serialize import RecipeError
@@ -179,7 +186,12 @@ def _device(asked: str) -> Any:
     return device
 
 
-def _set_threads(count: int) -> None:
+def set_threads(count: int) -> None:
+    """Use `count` CPU threads; 0 leaves the choice to PyTorch.
+
+    Raises:
+        RecipeError: a negative number.
+    """
     import torch
 
     from ladd_dist.core.serialize import RecipeError

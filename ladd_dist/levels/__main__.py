@@ -56,11 +56,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(arguments: list[str]) -> int:
-    from ladd_dist.launch import _device, _set_threads, _tidy, parse
+    from ladd_dist.launch import parse, pick_device, set_threads, tidy
 
-    options, rest = tyro.cli(
-        Options, args=_tidy(arguments), return_unknown_args=True, prog="python -m ladd_dist.levels"
-    )
+    options, rest = tyro.cli(Options, args=tidy(arguments), return_unknown_args=True, prog="python -m ladd_dist.levels")
 
     from ladd_dist.core.serialize import RecipeError
     from ladd_dist.stages import Place
@@ -72,8 +70,8 @@ def _main(arguments: list[str]) -> int:
             f"least 1, got {options.steps} and {options.num_pairs}"
         )
     _, recipe = parse(_launch_arguments(options, rest))
-    _set_threads(options.threads)
-    place = Place(Path("runs"), options.cache, _device(options.device))
+    set_threads(options.threads)
+    place = Place(Path("runs"), options.cache, pick_device(options.device))
     if not is_teacher_done(recipe, place):
         raise ValueError(
             f"no trained teacher at {place.teacher(recipe)}; train it first: "
