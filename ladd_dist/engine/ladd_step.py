@@ -88,22 +88,23 @@ class LaddStep:
         return metrics
 
     def draw(self, batch: Batch, step: int, turn: int) -> Draws:
-        """The step's random numbers; they depend on (seed, step, turn) alone."""
+        """The step's random numbers; they depend on (seed, step, turn) alone.
 
-        def source(purpose: str) -> torch.Generator:
-            return generator(purpose, self.seed, step, turn, device=batch.x0.device)
+        Levels are drawn on the CPU: drawing from a set of levels on an accelerator would wait for it in every step.
+        """
+        num, device = len(batch.x0), batch.x0.device
+
+        def level(law: SigmaLaw, purpose: str) -> Tensor:
+            drawn = law(num, step, generator(purpose, self.seed, step, turn), levels=self.levels)
+            return drawn.to(device, non_blocking=True)
 
         def noise(purpose: str) -> Tensor:
-            eps = torch.randn(batch.x0.shape, generator=source(purpose), device=batch.x0.device)
+            source = generator(purpose, self.seed, step, turn, device=device)
+            eps = torch.randn(batch.x0.shape, generator=source, device=device)
             return eps.contiguous(memory_format=torch.channels_last)
 
-        num = len(batch.x0)
-        return Draws(
-            self.student_sigma(num, step, source("sigma"), levels=self.levels),
-            noise("start"),
-            self.renoise_sigma(num, step, source("tau"), levels=self.levels),
-            noise("renoise"),
-        )
+        sigma, tau = level(self.student_sigma, "sigma"), level(self.renoise_sigma, "tau")
+        return Draws(sigma, noise("start"), tau, noise("renoise"))
 
     def fake(self, batch: Batch, draws: Draws) -> Tensor:
         """The student's samples [B,C,H,W]."""

@@ -47,6 +47,6 @@ class Path(Start):
     def __call__(self, batch: Batch, sigma: Tensor, eps: Tensor) -> Tensor:
         if batch.path is None:
             raise ValueError("start 'path' needs shards with the teacher's states; these hold none")
-        stored = torch.tensor(batch.path_levels, device=sigma.device, dtype=sigma.dtype)
+        stored = torch.tensor(batch.path_levels, dtype=sigma.dtype).to(sigma.device, non_blocking=True)
         index = (stored[None] / sigma[:, None]).log().abs().argmin(dim=1)
         return batch.path[torch.arange(len(sigma), device=sigma.device), index]
