@@ -9,6 +9,7 @@ COMMANDS = {
     "launch": "run a recipe: teacher, shards, distillation, evaluation, report",
     "plugins": "list plug-ins and check them",
     "levels": "search few-step levels for a teacher",
+    "sample": "make pictures with a finished student",
 }
 MODULES = {"levels": "ladd_dist.levels.__main__"}
 

@@ -53,7 +53,7 @@ class StopFlag:
 
 
 class Bar:
-    """Progress on stderr: a live bar on a terminal, a line every ten seconds elsewhere."""
+    """Progress on stderr (rate, ETA, a note): a live bar on a terminal, a line every ten seconds elsewhere."""
 
     def __init__(self, label: str, total: int, done: int = 0) -> None:
         self.label, self.total, self.first, self.done = label, total, done, done
@@ -64,6 +64,7 @@ class Bar:
             TextColumn("[bold]{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
+            TextColumn("ETA"),
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
             console=self.console,
@@ -82,12 +83,12 @@ class Bar:
         """Show that `done` of `total` are done."""
         news, self.done = done > self.done, done
         self.note = self.note if note is None else note
+        now = time.monotonic()
+        rate = (done - self.first) / max(now - self.started, 1e-9)
         if not self.progress.disable:
-            self.progress.update(self.task, completed=done, note=self.note)
-        elif time.monotonic() - self.last_line > PLAIN_LINE_EVERY_S or (done == self.total and news):
-            self.last_line = time.monotonic()
-            spent = max(self.last_line - self.started, 1e-9)
-            rate = (done - self.first) / spent
+            self.progress.update(self.task, completed=done, note=f"{rate:.1f}/s  {self.note}")
+        elif now - self.last_line > PLAIN_LINE_EVERY_S or (done == self.total and news):
+            self.last_line = now
             left = (self.total - done) / rate if rate > 0 else 0.0
             line = f"{self.label} {done}/{self.total}  {rate:.1f}/s  ETA {left:.0f} s  {self.note}"
             print(line.rstrip(), file=self.console.file, flush=True)

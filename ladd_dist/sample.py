@@ -1,0 +1,124 @@
+"""`python -m ladd_dist.sample RUN|student.safetensors`: pictures from a finished student, without its recipe."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
+
+from ladd_dist.cli import plugin_modules, run_guarded
+
+if TYPE_CHECKING:
+    import torch
+
+    from ladd_dist.core.types import Denoiser
+
+PROG = "python -m ladd_dist.sample"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Make pictures with a finished student: one grid, a row for each class."""
+
+    source: tyro.conf.Positional[Path]
+    """A run's folder, or its student.safetensors (which is all that is needed, also on another machine)."""
+    steps: int = 0
+    """Network calls a picture; 0 takes the most that the student has levels for."""
+    classes: tuple[int, ...] = ()
+    """Classes to show; all when empty."""
+    columns: int = 16
+    """Pictures of each class."""
+    seed: int = 0
+    """Picture k of a class depends on the seed, the class and k alone."""
+    out: Path = Path("samples.png")
+    """The PNG file to write."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 ..."""
+    plugins: tuple[str, ...] = ()
+    """Modules that register plug-ins (where the student's network is one), besides the package `plugins`."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    arguments = sys.argv[1:] if argv is None else argv
+    return run_guarded(lambda: _main(tyro.cli(Options, args=arguments, prog=PROG)))
+
+
+def _main(options: Options) -> int:
+    from ladd_dist.core.plugin import load_modules
+    from ladd_dist.core.serialize import RecipeError
+    from ladd_dist.launch import pick_device
+    from ladd_dist.stages.charts import write_grid
+
+    load_modules(plugin_modules(options.plugins))
+    network, card = load_student(options.source, pick_device(options.device))
+    steps = options.steps or max(map(int, card["levels"]))
+    if str(steps) not in card["levels"]:
+        raise RecipeError(f"--steps {steps}: this student has levels for {', '.join(card['levels'])} steps")
+    classes = options.classes or tuple(range(network.image.num_classes))
+    wrong = [number for number in classes if not 0 <= number < network.image.num_classes]
+    if wrong or options.columns < 1:
+        raise RecipeError(f"--classes are 0 to {network.image.num_classes - 1}, --columns at least 1")
+    levels = tuple(card["levels"][str(steps)])
+    rows = [
+        (f"class {number}", sample_class(network, levels, card["rule"], number, options.columns, options.seed))
+        for number in classes
+    ]
+    write_grid(options.out, rows, columns=options.columns)
+    print(options.out)
+    return 0
+
+
+def load_student(source: Path, device: torch.device) -> tuple[Denoiser, dict[str, Any]]:
+    """The student in a run's folder or file, frozen, in eval mode, and its card (network, levels, rule, signature).
+
+    Raises:
+        ValueError: no such file, or no student of ours; nothing in the file can run code.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    from ladd_dist.core.serialize import from_data
+    from ladd_dist.core.types import ImageSpec
+    from ladd_dist.networks import Network
+
+    path = source / "student.safetensors" if source.is_dir() else source
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist; give a finished run's folder, or its student.safetensors")
+    try:
+        with safe_open(path, framework="pt") as file:
+            card: dict[str, Any] = json.loads((file.metadata() or {})["ladd_dist"])
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+        image = from_data(ImageSpec, card["image"], "image")
+        network: Denoiser = from_data(Network, card["network"], "network").build(image=image)
+        network.load_state_dict(weights)
+    except (SafetensorError, KeyError, RuntimeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is no student that ladd_dist wrote ({type(error).__name__}: {error})") from error
+    return network.to(device).eval().requires_grad_(False), card
+
+
+def sample_class(
+    network: Denoiser, levels: tuple[float, ...], rule: Any, number: int, count: int, seed: int
+) -> torch.Tensor:
+    """`count` pictures [count,C,H,W] in [-1, 1] of class `number`, by the rule that the student was trained for."""
+    import torch
+
+    from ladd_dist.core.noise import few_step_sample
+    from ladd_dist.core.rng import derive_seed, generator, sample_noise
+    from ladd_dist.stages import denoiser
+
+    device = next(network.parameters()).device
+    image = network.image
+    own = derive_seed("sample", seed, number)
+    noise = sample_noise(own, range(count), (image.channels, image.size, image.size)).to(device)
+    cond = torch.full((count,), number, device=device)
+    with torch.inference_mode():
+        source = generator("sample-sde", own, device=device)
+        return few_step_sample(denoiser(network), noise, cond, levels, rule, source).cpu()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""`ladd sample`: a student's file is enough to make its pictures."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from processes import Done, Ladd, read_json
+from safetensors.torch import load_file, save_file
+
+from ladd_dist.core.noise import few_step_sample
+from ladd_dist.core.rng import generator
+from ladd_dist.sample import load_student, main, sample_class
+from ladd_dist.stages import denoiser
+
+
+@pytest.fixture
+def smoke_run(smoke: tuple[Done, Ladd]) -> Path:
+    return smoke[0].run
+
+
+@pytest.fixture
+def student(smoke_run: Path, tmp_path: Path) -> Path:
+    """The file alone, as somebody else would get it."""
+    return Path(shutil.copy(smoke_run / "student.safetensors", tmp_path / "theirs.safetensors"))
+
+
+def test_the_file_alone_makes_the_pictures_that_the_run_dumped(smoke_run: Path, student: Path) -> None:
+    network, card = load_student(student, torch.device("cpu"))
+    dump = load_file(max((smoke_run / "dumps").glob("*.safetensors")))
+    new_noise = generator("sde", read_json(smoke_run / "config.json")["recipe"]["evaluate"]["seed"])
+    levels = tuple(card["levels"]["4"])
+    with torch.inference_mode():
+        again = few_step_sample(denoiser(network), dump["noise"], dump["cond"], levels, card["rule"], new_noise)
+    torch.testing.assert_close(again, dump["student"], rtol=1e-4, atol=1e-5)
+
+
+def test_a_grid_is_written_and_named(student: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "deep" / "grid.png"
+    assert main([str(student), "--classes", "3", "7", "--columns", "4", "--steps", "2", "--out", str(out)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == str(out)
+    assert out.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_picture_depends_on_seed_class_and_place_alone(student: Path) -> None:
+    network, card = load_student(student, torch.device("cpu"))
+    levels = tuple(card["levels"]["4"])
+    many, few = (sample_class(network, levels, "ode", 3, count, 0) for count in (6, 2))
+    torch.testing.assert_close(many[:2], few, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(few, sample_class(network, levels, "ode", 3, 2, 1))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--steps", "3"], 2, "levels for"),
+        (["--classes", "10"], 2, "0 to 9"),
+        (["--columns", "0"], 2, "at least 1"),
+    ],
+)
+def test_what_the_student_cannot_do_is_said(
+    student: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, message: str
+) -> None:
+    out = tmp_path / "grid.png"
+    assert main([str(student), *arguments, "--out", str(out)]) == code
+    assert message in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_file_that_is_no_student_is_refused_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    foreign, broken = tmp_path / "foreign.safetensors", tmp_path / "broken.safetensors"
+    save_file({"weight": torch.zeros(2)}, foreign)
+    broken.write_bytes(b"\x80\x04pickle")
+    for path in (foreign, broken, tmp_path / "missing.safetensors"):
+        assert main([str(path)]) == 1
+        assert path.name in capsys.readouterr().err
