@@ -127,6 +127,13 @@ _DISTILL_FIELDS = (
     "adv_weight", "distill_weight", "train",
 )  # fmt: skip
 
+_AT_LEAST_ONE = {
+    "teacher": "steps batch_size checkpoint_every log_every",
+    "shards": "num_samples batch_size samples_per_chunk chunks_per_shard",
+    "train": "steps batch_size head_updates log_every dump_every checkpoint_every keep_checkpoints",
+    "evaluate": "num_samples num_references batch_size",
+}
+
 
 @dataclass(frozen=True)
 class Scales:
@@ -153,16 +160,10 @@ def validate(recipe: Recipe) -> Recipe:
     """
     check(Recipe, recipe, "recipe")
     recipe = typing.cast(Recipe, from_data(Recipe, to_data(recipe)))
-    positive: list[tuple[str, tuple[str, ...]]] = [
-        ("teacher", ("steps", "batch_size", "checkpoint_every", "log_every"))
-    ]
-    positive += [("shards", ("num_samples", "batch_size", "samples_per_chunk", "chunks_per_shard"))]
-    positive += [("train", ("steps", "batch_size", "head_updates", "log_every", "dump_every", "checkpoint_every"))]
-    positive += [("train", ("keep_checkpoints",)), ("evaluate", ("num_samples", "num_references", "batch_size"))]
-    for stage, names in positive:
-        for name in names:
-            if getattr(getattr(recipe, stage), name) < 1:
-                value = getattr(getattr(recipe, stage), name)
+    for stage, names in _AT_LEAST_ONE.items():
+        for name in names.split():
+            value = getattr(getattr(recipe, stage), name)
+            if value < 1:
                 raise RecipeError(f"recipe.{stage}.{name}: must be at least 1, got {value}")
     if recipe.train.batch_size > recipe.shards.num_samples:
         raise RecipeError(

@@ -7,6 +7,8 @@ import hashlib
 import torch
 from torch import Tensor
 
+from ladd_dist.core.types import ImageSpec
+
 _MASK = (1 << 63) - 1
 
 
@@ -28,6 +30,13 @@ def sample_noise(seed: int, indices: range, shape: tuple[int, ...]) -> Tensor:
     """
     rows = [torch.randn(shape, generator=generator("noise", seed, index)) for index in indices]
     return torch.stack(rows) if rows else torch.empty((0, *shape))
+
+
+def sample_starts(seed: int, indices: range, image: ImageSpec, device: torch.device) -> tuple[Tensor, Tensor]:
+    """What samples start from: unit noise [len(indices),C,H,W], channels_last, and class ids, on the device."""
+    noise = sample_noise(seed, indices, (image.channels, image.size, image.size)).to(device)
+    cond = sample_classes(seed, indices, image.num_classes).to(device)
+    return noise.contiguous(memory_format=torch.channels_last), cond
 
 
 def sample_classes(seed: int, indices: range, num_classes: int) -> Tensor:

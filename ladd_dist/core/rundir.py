@@ -45,7 +45,7 @@ class RunDir:
             remove_stale(folder)
 
 
-def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     """Call `write(temporary path)` and rename the result to `path`: readers see the whole file or none.
 
     A failure leaves neither the temporary nor a changed target.
@@ -103,14 +103,23 @@ def exclusive(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+def make_once(folder: Path, is_done: Callable[[], bool], make: Callable[[], None]) -> None:
+    """Call `make`, which fills `folder`, unless it is done; of several processes one makes it and the others wait."""
+    if is_done():  # looked at without the lock too: a finished cache may be read-only
+        return
+    with exclusive(folder):
+        if not is_done():
+            make()
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    write_atomic(path, lambda temporary: temporary.write_bytes(content))
+
+
 def write_json(path: Path, data: Any) -> None:
     """Write JSON atomically, keys in the order given."""
-    text = json.dumps(data, indent=1, allow_nan=False) + "\n"
-    write_atomic(path, lambda temporary: _write_text(temporary, text))
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+    write_bytes(path, (json.dumps(data, indent=1, allow_nan=False) + "\n").encode())
 
 
 def read_json(path: Path) -> Any:
@@ -151,12 +160,7 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
     Raises:
         OSError: no room or not writable (`safetensors.torch.save_file` raises an error without an errno).
     """
-    data = safetensors.torch.save(tensors, metadata)
-    write_atomic(path, lambda temporary: _write_bytes(temporary, data))
-
-
-def _write_bytes(path: Path, data: bytes) -> None:
-    path.write_bytes(data)
+    write_bytes(path, safetensors.torch.save(tensors, metadata))
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:

@@ -31,6 +31,7 @@ class ShardReader:
         self.index = _read_index(folder / INDEX)
         self.path_levels: tuple[float, ...] = tuple(self.index.get("path_levels", ()))
         self._views: list[dict[str, np.ndarray[Any, Any]]] = []
+        self._orders: dict[tuple[int, int], np.ndarray[Any, Any]] = {}
         starts = [0]
         for record in self.index["shards"]:
             data = self._map(record)
@@ -112,12 +113,10 @@ class ShardReader:
         return self.take(indices)
 
     def _order(self, seed: int, epoch: int) -> np.ndarray[Any, Any]:
-        cached = getattr(self, "_cached_order", None)
-        if cached is None or cached[0] != (seed, epoch):
+        if (seed, epoch) not in self._orders:
             order = torch.randperm(len(self), generator=generator("order", seed, epoch)).numpy()
-            self._cached_order = cached = ((seed, epoch), order)
-        order_of_epoch: np.ndarray[Any, Any] = cached[1]
-        return order_of_epoch
+            self._orders = {(seed, epoch): order}  # the newest alone: steps ascend
+        return self._orders[seed, epoch]
 
 
 def _read_index(path: Path) -> dict[str, Any]:

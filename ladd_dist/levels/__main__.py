@@ -123,19 +123,15 @@ def make_pairs(recipe: Recipe, place: Any, num_pairs: int) -> Pairs:
     """
     import torch
 
-    from ladd_dist.core.noise import guided
-    from ladd_dist.core.rng import derive_seed, sample_classes, sample_noise
+    from ladd_dist.core.rng import derive_seed, sample_starts
     from ladd_dist.engine.loop import Bar
     from ladd_dist.levels.search import Pairs
-    from ladd_dist.stages import denoiser
-    from ladd_dist.stages.teacher import load_teacher
+    from ladd_dist.stages.teacher import guided_teacher, load_teacher
 
-    image, size = recipe.dataset.spec(), recipe.evaluate.batch_size
+    size = recipe.evaluate.batch_size
     seed = derive_seed("levels-search", recipe.evaluate.seed)
-    noise = sample_noise(seed, range(num_pairs), (image.channels, image.size, image.size)).to(place.device)
-    noise = noise.contiguous(memory_format=torch.channels_last)
-    cond = sample_classes(seed, range(num_pairs), image.num_classes).to(place.device)
-    denoise = guided(denoiser(load_teacher(recipe, place)), recipe.shards.guidance, image.num_classes)
+    noise, cond = sample_starts(seed, range(num_pairs), recipe.dataset.spec(), place.device)
+    denoise = guided_teacher(recipe, load_teacher(recipe, place))
     parts = []
     with torch.inference_mode(), Bar(f"teacher@{len(recipe.shards.sampler.levels())}", num_pairs) as bar:
         for x, classes in zip(torch.split(noise, size), torch.split(cond, size), strict=True):

@@ -11,7 +11,6 @@ import datetime
 import hashlib
 import json
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ladd_dist.core.rundir import write_bytes
 from ladd_dist.datasets import Dataset
 from ladd_dist.datasets.color import SATURATION, VALUE, ColorDigits, hsv_to_rgb, paint
 from ladd_dist.datasets.digits import Digits
@@ -133,11 +133,8 @@ def save(net: DigitColorNet, card: dict[str, Any], out: Path) -> None:
 
     data = to_bytes({name: value.contiguous() for name, value in net.state_dict().items()})
     card = {**card, "sha256": hashlib.sha256(data).hexdigest()}
-    out.mkdir(parents=True, exist_ok=True)
     for name, content in ((WEIGHTS_NAME, data), (CARD_NAME, (json.dumps(card, indent=2) + "\n").encode())):
-        temporary = out / f".{name}.{os.getpid()}"
-        temporary.write_bytes(content)
-        temporary.replace(out / name)
+        write_bytes(out / name, content)
 
 
 def main(options: Options) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ladd_dist.core.rundir import write_atomic
+from ladd_dist.core.rundir import write_bytes
 from ladd_dist.stages.verdict import HEALTHY_ACCURACY_BAND, HEALTHY_GAP_BAND, Metrics, number
 
 if TYPE_CHECKING:
@@ -107,15 +107,6 @@ def _save_png(path: Path, image: Image, *, labels: list[str]) -> None:
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", pnginfo=info)
     write_bytes(path, buffer.getvalue())
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-
-    def write(temporary: Path) -> None:
-        temporary.write_bytes(content)
-
-    write_atomic(path, write)
 
 
 def grid_rows(path: Path) -> tuple[str, ...]:

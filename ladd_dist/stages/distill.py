@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ladd_dist.core.noise import few_step_sample, guided
-from ladd_dist.core.rng import derive_seed, generator, sample_classes, sample_noise
+from ladd_dist.core.noise import few_step_sample
+from ladd_dist.core.rng import derive_seed, generator, sample_starts
 from ladd_dist.core.rundir import RunDir, save_tensors
 from ladd_dist.core.serialize import to_data
 from ladd_dist.core.types import Denoiser
@@ -23,7 +23,7 @@ from ladd_dist.recipe import Recipe
 from ladd_dist.stages import Place, denoiser, is_done, mark_done, save_weights
 from ladd_dist.stages.charts import write_grid
 from ladd_dist.stages.shards import open_shards
-from ladd_dist.stages.teacher import cosine_factor, load_teacher
+from ladd_dist.stages.teacher import cosine_factor, guided_teacher, load_teacher
 
 NUM_SHOWN = 32
 """Samples in a dump and its grid."""
@@ -161,12 +161,9 @@ def build_step(recipe: Recipe, student: Any, heads: Any, teacher: Denoiser) -> L
 @torch.inference_mode()
 def shown_samples(recipe: Recipe, teacher: Denoiser) -> dict[str, Tensor]:
     """Held-out noise and classes, and what the teacher makes of them, for the dumps."""
-    image, device = recipe.dataset.spec(), next(teacher.parameters()).device
-    indices = range(NUM_SHOWN)
-    noise = sample_noise(recipe.evaluate.seed, indices, (image.channels, image.size, image.size)).to(device)
-    cond = sample_classes(recipe.evaluate.seed, indices, image.num_classes).to(device)
-    denoise = guided(denoiser(teacher), recipe.shards.guidance, image.num_classes)
-    samples, _ = recipe.shards.sampler(denoise, noise, cond)
+    device = next(teacher.parameters()).device
+    noise, cond = sample_starts(recipe.evaluate.seed, range(NUM_SHOWN), recipe.dataset.spec(), device)
+    samples, _ = recipe.shards.sampler(guided_teacher(recipe, teacher), noise, cond)
     return {"noise": noise, "cond": cond, "teacher": samples}
 
 

@@ -11,18 +11,18 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ladd_dist.core.noise import few_step_sample, guided
-from ladd_dist.core.rng import generator, sample_classes, sample_noise
-from ladd_dist.core.rundir import commit_folder, exclusive, read_json, save_tensors, write_json
+from ladd_dist.core.noise import few_step_sample
+from ladd_dist.core.rng import generator, sample_classes, sample_starts
+from ladd_dist.core.rundir import commit_folder, make_once, read_json, save_tensors, write_json
 from ladd_dist.core.types import Denoiser
 from ladd_dist.engine.loop import Bar, StopFlag
 from ladd_dist.metrics import References, Samples
 from ladd_dist.recipe import Recipe
-from ladd_dist.stages import Place, denoiser, is_done, load_network, mark_done
+from ladd_dist.stages import Place, is_done, load_network, mark_done
 from ladd_dist.stages.charts import write_grid
 from ladd_dist.stages.distill import sample_student
 from ladd_dist.stages.shards import open_shards
-from ladd_dist.stages.teacher import load_teacher
+from ladd_dist.stages.teacher import guided_teacher, load_teacher
 
 NUM_SHOWN = 16
 Evaluation = dict[str, dict[str, float]]
@@ -50,7 +50,8 @@ def evaluate(recipe: Recipe, place: Place) -> Evaluation:
         for steps in recipe.evaluate.steps:
             name = f"student@{steps}"
             sampled[name], seconds[name] = _timed(recipe, name, _student_fn(recipe, student, steps), place, stop)
-        measures = [metric.build(references=references(recipe, place)) for metric in recipe.evaluate.metrics]
+        compared_with = references(recipe, place)
+        measures = [metric.build(references=compared_with) for metric in recipe.evaluate.metrics]
         for name, images in (sampled | teacher).items():
             stop.check()
             check_finite(name, images)
@@ -90,11 +91,11 @@ def _student_fn(recipe: Recipe, student: Denoiser, steps: int) -> SampleFn:
 def teacher_samples(recipe: Recipe, place: Place, stop: StopFlag) -> tuple[dict[str, Tensor], dict[str, float]]:
     """The teacher's samples at 50 and at 4 steps (both sets of levels) and seconds an image; made once a teacher."""
     folder = place.reference(recipe)
-    marker, signature = folder / "done.json", recipe.reference_signature()
-    if not is_done(marker, signature):  # looked at without the lock too: a finished cache may be read-only
-        with exclusive(folder):
-            if not is_done(marker, signature):
-                _make_teacher_samples(recipe, place, stop, folder)
+    make_once(
+        folder,
+        lambda: is_done(folder / "done.json", recipe.reference_signature()),
+        lambda: _make_teacher_samples(recipe, place, stop, folder),
+    )
     try:
         samples = load_file(folder / "samples.safetensors")
     except Exception as error:
@@ -103,7 +104,7 @@ def teacher_samples(recipe: Recipe, place: Place, stop: StopFlag) -> tuple[dict[
 
 
 def _make_teacher_samples(recipe: Recipe, place: Place, stop: StopFlag, folder: Path) -> None:
-    denoise = guided(denoiser(load_teacher(recipe, place)), recipe.shards.guidance, recipe.dataset.spec().num_classes)
+    denoise = guided_teacher(recipe, load_teacher(recipe, place))
 
     def few(levels: tuple[float, ...]) -> SampleFn:
         return lambda noise, cond: few_step_sample(denoise, noise, cond, levels, "ode")
@@ -125,15 +126,13 @@ def _make_teacher_samples(recipe: Recipe, place: Place, stop: StopFlag, folder: 
 @torch.inference_mode()
 def _timed(recipe: Recipe, name: str, sample: SampleFn, place: Place, stop: StopFlag) -> tuple[Tensor, float]:
     """Samples [N,C,H,W] on the CPU and seconds an image (sampling alone, without drawing the noise)."""
-    image, settings = recipe.dataset.spec(), recipe.evaluate
+    settings = recipe.evaluate
     parts, seconds = [], 0.0
     with Bar(f"sampling {name}", settings.num_samples) as bar:
         for first in range(0, settings.num_samples, settings.batch_size):
             stop.check()
             indices = range(first, min(first + settings.batch_size, settings.num_samples))
-            noise = sample_noise(settings.seed, indices, (image.channels, image.size, image.size))
-            noise = noise.to(place.device).contiguous(memory_format=torch.channels_last)
-            cond = sample_classes(settings.seed, indices, image.num_classes).to(place.device)
+            noise, cond = sample_starts(settings.seed, indices, recipe.dataset.spec(), place.device)
             started = time.perf_counter()
             parts.append(sample(noise, cond).cpu())  # the copy waits for the device
             seconds += time.perf_counter() - started

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ladd_dist.core.rundir import RunDir, read_json
+from ladd_dist.core.rundir import RunDir, read_json, write_bytes
 from ladd_dist.stages import charts
 from ladd_dist.stages.report_table import Column, Row, bars, num_samples, reported, table, tiles, title
 from ladd_dist.stages.verdict import Verdict, judge, number
@@ -68,8 +68,8 @@ def write_report(run: Path) -> Path:
         command=_command(config),
     )
     markdown = _markdown(title(evaluation), config, verdict, columns, rows)
-    charts.write_bytes(run / "report.md", markdown.encode())
-    charts.write_bytes(paths.report, html.encode())
+    write_bytes(run / "report.md", markdown.encode())
+    write_bytes(paths.report, html.encode())
     return paths.report
 
 

@@ -8,17 +8,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ladd_dist.core.noise import guided
-from ladd_dist.core.rng import sample_classes, sample_noise
-from ladd_dist.core.rundir import exclusive
+from ladd_dist.core.rng import sample_starts
+from ladd_dist.core.rundir import make_once
 from ladd_dist.core.serialize import to_data
 from ladd_dist.core.types import Denoiser
 from ladd_dist.engine.loop import Bar, StopFlag
 from ladd_dist.engine.shard_reader import ShardReader
 from ladd_dist.engine.shard_writer import INDEX, Chunk, ShardError, read_foreign, write_shards
 from ladd_dist.recipe import Recipe
-from ladd_dist.stages import Place, denoiser, is_done, mark_done
-from ladd_dist.stages.teacher import load_teacher
+from ladd_dist.stages import Place, is_done, mark_done
+from ladd_dist.stages.teacher import guided_teacher, load_teacher
 
 
 def are_shards_done(recipe: Recipe, place: Place) -> bool:
@@ -36,10 +35,7 @@ def are_shards_done(recipe: Recipe, place: Place) -> bool:
 def make_shards(recipe: Recipe, place: Place) -> Path:
     """Generate the teacher's samples (or import somebody else's shards), or find them made; returns their folder."""
     folder = place.shards(recipe)
-    if not are_shards_done(recipe, place):  # looked at without the lock too: a finished cache may be read-only
-        with exclusive(folder):
-            if not are_shards_done(recipe, place):
-                _make(recipe, place, folder)
+    make_once(folder, lambda: are_shards_done(recipe, place), lambda: _make(recipe, place, folder))
     return folder
 
 
@@ -94,7 +90,7 @@ class TeacherSamples:
     def __init__(self, recipe: Recipe, teacher: Denoiser, stop: StopFlag) -> None:
         self.recipe, self.stop = recipe, stop
         self.device = next(teacher.parameters()).device
-        self.denoise = guided(denoiser(teacher), recipe.shards.guidance, recipe.dataset.spec().num_classes)
+        self.denoise = guided_teacher(recipe, teacher)
 
     @torch.inference_mode()
     def __call__(self, first: int, last: int) -> Chunk:
@@ -107,12 +103,10 @@ class TeacherSamples:
         return Chunk(x0, cond, noise, path if self.recipe.path_levels() else None)
 
     def _batch(self, indices: range) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        image, settings = self.recipe.dataset.spec(), self.recipe.shards
-        noise = sample_noise(settings.seed, indices, (image.channels, image.size, image.size))
-        cond = sample_classes(settings.seed, indices, image.num_classes)
-        on_device = noise.to(self.device).contiguous(memory_format=torch.channels_last)
-        x0, path = settings.sampler(self.denoise, on_device, cond.to(self.device), record=self.recipe.path_levels())
-        return x0.cpu().contiguous(), cond, noise, path.cpu().contiguous()
+        settings = self.recipe.shards
+        noise, cond = sample_starts(settings.seed, indices, self.recipe.dataset.spec(), self.device)
+        x0, path = settings.sampler(self.denoise, noise, cond, record=self.recipe.path_levels())
+        return x0.cpu().contiguous(), cond.cpu(), noise.cpu().contiguous(), path.cpu().contiguous()
 
 
 class _Imported:

@@ -8,16 +8,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ladd_dist.core.noise import edm_loss_weight
+from ladd_dist.core.noise import edm_loss_weight, guided
 from ladd_dist.core.rng import derive_seed, generator
-from ladd_dist.core.rundir import exclusive, remove_stale
-from ladd_dist.core.types import Denoiser
+from ladd_dist.core.rundir import make_once, remove_stale
+from ladd_dist.core.types import DenoiseFn, Denoiser
 from ladd_dist.engine.checkpoint import Checkpoints
 from ladd_dist.engine.ema import WeightAverage
 from ladd_dist.engine.loop import Figures, train
 from ladd_dist.parallel import Trainable
 from ladd_dist.recipe import Recipe
-from ladd_dist.stages import Place, is_done, load_network, mark_done, save_weights
+from ladd_dist.stages import Place, denoiser, is_done, load_network, mark_done, save_weights
 from ladd_dist.trackers.jsonl import Jsonl
 
 
@@ -30,10 +30,7 @@ def is_teacher_done(recipe: Recipe, place: Place) -> bool:
 def train_teacher(recipe: Recipe, place: Place) -> Path:
     """Train the teacher, or find it trained; returns the folder with `teacher.safetensors` (averaged weights)."""
     folder = place.teacher(recipe)
-    if not is_teacher_done(recipe, place):  # looked at without the lock too: a finished cache may be read-only
-        with exclusive(folder):
-            if not is_teacher_done(recipe, place):
-                _train(recipe, place, folder)
+    make_once(folder, lambda: is_teacher_done(recipe, place), lambda: _train(recipe, place, folder))
     return folder
 
 
@@ -138,3 +135,8 @@ def load_teacher(recipe: Recipe, place: Place) -> Denoiser:
         ValueError: it is not there, or its weights do not fit.
     """
     return load_network(recipe, place.teacher(recipe) / "teacher.safetensors", place.device, stage="teacher")
+
+
+def guided_teacher(recipe: Recipe, teacher: Denoiser) -> DenoiseFn:
+    """The teacher as it makes samples: with the recipe's guidance."""
+    return guided(denoiser(teacher), recipe.shards.guidance, recipe.dataset.spec().num_classes)

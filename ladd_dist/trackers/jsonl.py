@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ladd_dist.core.plugin import register
-from ladd_dist.core.rundir import write_atomic
+from ladd_dist.core.rundir import write_bytes
 from ladd_dist.trackers import RunLog, Tracker
 
 
@@ -26,7 +26,7 @@ class JsonlLog:
 
     def __init__(self, path: Path, resume_step: int) -> None:
         kept = [row for row in read_rows(path) if row["step"] <= resume_step]
-        write_atomic(path, lambda temporary: _write_rows(temporary, kept))
+        write_bytes(path, "".join(json.dumps(row) + "\n" for row in kept).encode())
         self._file = path.open("a", encoding="utf-8")
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
@@ -51,7 +51,3 @@ def read_rows(path: Path) -> list[dict[str, float]]:
         except json.JSONDecodeError:
             continue
     return rows
-
-
-def _write_rows(path: Path, rows: list[dict[str, float]]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
