@@ -1,0 +1,105 @@
+"""What strategies with an ordinary PyTorch optimizer share."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ladd_dist.parallel import Adam, Local, Quantity
+from ladd_dist.parallel.compute import Compute
+
+
+class ModuleTrainable:
+    """A module with its AdamW; see `Trainable`. `call` is what the forward goes through (a wrapper, or the module)."""
+
+    def __init__(
+        self, module: nn.Module, call: nn.Module, *, adam: Adam, compute: Compute, device: torch.device
+    ) -> None:
+        self.module, self.call, self.clip, self.accumulate = module, call, adam.clip, compute.accumulate
+        # Taken once, after wrapping: a sharded module shows other tensors between its forward and its backward pass.
+        self.named = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+        self.parameters = list(self.named.values())
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=adam.lr, betas=adam.betas, weight_decay=adam.weight_decay, fused=True
+        )
+        self.base_lr = adam.lr
+        self.is_frozen = False
+        self.scaler = torch.amp.GradScaler(device.type, enabled=compute.precision == "fp16")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return (self.module if self.is_frozen else self.call)(*args, **kwargs)
+
+    def reduce_in(self, last: bool) -> AbstractContextManager[Any]:
+        """Inside, gradients are reduced over ranks only if this is the last micro-batch."""
+        return contextlib.nullcontext()
+
+    def update(self, loss_of: Callable[[int], Tensor]) -> Tensor:
+        for micro in range(self.accumulate):
+            with self.reduce_in(last=micro == self.accumulate - 1):
+                self.scaler.scale(loss_of(micro) / self.accumulate).backward()  # type: ignore[no-untyped-call]
+        self.scaler.unscale_(self.optimizer)
+        norm = self.clip_gradients(self.clip if self.clip > 0 else float("inf"))
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def clip_gradients(self, limit: float) -> Tensor:
+        """Clip to a norm over all ranks; returns the norm before."""
+        return nn.utils.clip_grad_norm_(self.parameters, limit)
+
+    def set_lr_factor(self, factor: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.base_lr * factor
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        was_training = self.module.training
+        self.module.eval()
+        for parameter in self.parameters:
+            parameter.requires_grad_(False)
+        self.is_frozen = True
+        try:
+            yield
+        finally:
+            self.is_frozen = False
+            for parameter in self.parameters:
+                parameter.requires_grad_(True)
+            self.module.train(was_training)
+
+    def local(self, quantity: Quantity) -> dict[str, Local]:
+        return {name: self.part(parameter, quantity) for name, parameter in self.named.items()}
+
+    def part(self, parameter: Tensor, quantity: Quantity) -> Local:
+        """The whole, on every rank."""
+        tensor = parameter if quantity == "weight" else self.moments(parameter)[quantity]
+        return Local(tensor, 0, parameter.numel(), parameter.shape, copies=True)
+
+    def moments(self, parameter: Tensor) -> dict[str, Tensor]:
+        """AdamW's state of a parameter; zeros before its first step, as AdamW itself starts."""
+        state: dict[str, Tensor] = self.optimizer.state[parameter]
+        if not state:
+            state["step"] = torch.zeros((), device=parameter.device)
+            state["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+            state["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+        return state
+
+    def counters(self) -> dict[str, float]:
+        counters = {"updates": float(self.moments(self.parameters[0])["step"])}
+        if self.scaler.is_enabled():
+            scaler = self.scaler.state_dict()
+            counters |= {"scale": float(scaler["scale"]), "growth_tracker": float(scaler["_growth_tracker"])}
+        return counters
+
+    def set_counters(self, counters: dict[str, float]) -> None:
+        for parameter in self.parameters:
+            self.moments(parameter)["step"].fill_(counters["updates"])
+        if self.scaler.is_enabled() and "scale" in counters:
+            state = self.scaler.state_dict()
+            state |= {"scale": counters["scale"], "_growth_tracker": int(counters["growth_tracker"])}
+            self.scaler.load_state_dict(state)

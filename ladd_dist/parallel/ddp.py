@@ -1,0 +1,76 @@
+"""A replica on every rank (PyTorch DistributedDataParallel; Li et al. 2020, arXiv 2006.15704)."""
+
+from __future__ import annotations
+
+import contextlib
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ladd_dist.core.plugin import register
+from ladd_dist.parallel import Adam, Parallel, Trainable
+from ladd_dist.parallel.base import ModuleTrainable
+from ladd_dist.parallel.compute import Compute, Role, prepare
+from ladd_dist.parallel.ranks import Ranks
+from ladd_dist.parallel.single import replicate
+
+
+@register("ddp")
+@dataclass(frozen=True)
+class Ddp(Parallel):
+    """Student and heads replicated; gradients are averaged over ranks while the backward pass runs."""
+
+    shard_teacher: bool = False
+    """Spread the frozen teacher over ranks (FSDP2) in place of a replica on each."""
+    needs_group = True
+
+    def build(
+        self, module: nn.Module, *, role: Role, adam: Adam, compute: Compute, ranks: Ranks, device: torch.device
+    ) -> Trainable:
+        return build_replicated(module, role=role, adam=adam, compute=compute, device=device)
+
+    def freeze(self, module: nn.Module, *, compute: Compute, ranks: Ranks, device: torch.device) -> nn.Module:
+        return replicate(module, compute, device)
+
+
+def build_replicated(
+    module: nn.Module, *, role: Role, adam: Adam, compute: Compute, device: torch.device
+) -> DdpTrainable:
+    """A network behind DistributedDataParallel."""
+    require_no_batch_norm(module)
+    prepare(module, compute, role, device)
+    wrapped = DistributedDataParallel(
+        module,
+        device_ids=None if device.type == "cpu" else [device],
+        gradient_as_bucket_view=True,
+        # Buffers (spectral norm's vectors) follow from the weights, so they agree without being sent.
+        broadcast_buffers=False,
+    )
+    return DdpTrainable(module, wrapped, adam=adam, compute=compute, device=device)
+
+
+def require_no_batch_norm(module: nn.Module) -> None:
+    """Refuse statistics that would differ from rank to rank.
+
+    Raises:
+        ValueError: names the layer.
+    """
+    for name, layer in module.named_modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            raise ValueError(
+                f"{name} is a {type(layer).__name__}: its statistics would be those of one rank's part of the batch; "
+                "use GroupNorm, or train in one process (--parallel single)"
+            )
+
+
+class DdpTrainable(ModuleTrainable):
+    """See `Trainable`."""
+
+    call: DistributedDataParallel
+
+    def reduce_in(self, last: bool) -> AbstractContextManager[Any]:
+        return contextlib.nullcontext() if last else self.call.no_sync()
