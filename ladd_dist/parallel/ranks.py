@@ -56,6 +56,14 @@ class Ranks:
         dist.all_reduce(said, op=dist.ReduceOp.MAX, group=self.control)
         return bool(said.item())
 
+    def highest(self, value: int) -> int:
+        """The highest of the ranks' values."""
+        if self.size == 1:
+            return value
+        said = torch.tensor([value])
+        dist.all_reduce(said, op=dist.ReduceOp.MAX, group=self.control)
+        return int(said.item())
+
     def mean(self, values: Tensor) -> Tensor:
         """Mean over ranks of a tensor on the CPU."""
         if self.size == 1:
