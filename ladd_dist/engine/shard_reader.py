@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import mmap
+import math
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,10 +17,26 @@ from ladd_dist.core.types import Batch, ImageSpec
 from ladd_dist.engine.shard_writer import FORMAT, INDEX, Chunk, ShardError, check_chunk, file_sha256
 
 _DTYPES: dict[str, Any] = {"F32": np.float32, "F16": np.float16, "I64": np.int64}
+Array = np.ndarray[Any, Any]
+
+
+class Column(NamedTuple):
+    """Where one tensor of all samples lies: its rows are alike, a chunk's rows lie one behind the other."""
+
+    dtype: str
+    shape: tuple[int, ...]  # of a row
+    offsets: Array  # [chunks] int64, of a chunk's first row in its file
+
+    @property
+    def row_bytes(self) -> int:
+        return math.prod(self.shape) * int(np.dtype(_DTYPES[self.dtype]).itemsize)
 
 
 class ShardReader:
-    """The samples of a shard folder, memory-mapped: nothing is read before it is asked for."""
+    """The samples of a shard folder, memory-mapped: nothing is read before it is asked for.
+
+    What it holds itself grows by some bytes a chunk, and by 8 bytes a sample for the order of the epoch at hand.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Open the index.
@@ -28,36 +45,16 @@ class ShardReader:
             ShardError: no index, a damaged one or another format, or a shard that is missing or of the wrong size.
         """
         self.folder = folder
-        self.index = _read_index(folder / INDEX)
-        self.path_levels: tuple[float, ...] = tuple(self.index.get("path_levels", ()))
-        self._views: list[dict[str, np.ndarray[Any, Any]]] = []
-        self._orders: dict[tuple[int, int], np.ndarray[Any, Any]] = {}
-        starts = [0]
-        for record in self.index["shards"]:
-            data = self._map(record)
-            for chunk in record["chunks"]:
-                self._views.append({name: _view(data, item) for name, item in chunk["tensors"].items()})
-                starts.append(starts[-1] + chunk["samples"])
-        self._starts = np.array(starts)
-        for number, view in enumerate(self._views):
-            if view.keys() != self._views[0].keys():
-                held, first = ", ".join(sorted(view)), ", ".join(sorted(self._views[0]))
-                raise ShardError(
-                    f"{folder}: chunk {number} holds {held}, chunk 0 holds {first}; remove the folder, make them anew"
-                )
-
-    def _map(self, record: dict[str, Any]) -> mmap.mmap:
-        path = self.folder / record["name"]
-        if not path.exists():
-            raise ShardError(f"shard {path} is missing; run stage `shards` again to rebuild it")
-        size = path.stat().st_size
-        if size != record["bytes"]:
-            raise ShardError(
-                f"shard {path} is damaged: {size} bytes, the index says {record['bytes']}; delete it and run stage "
-                "`shards` again to rebuild it"
-            )
-        with path.open("rb") as stream:
-            return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        index = _read_index(folder / INDEX)
+        shards = index["shards"]
+        self.path_levels: tuple[float, ...] = tuple(index.get("path_levels", ()))
+        self._data = [_map(folder / record["name"], record["bytes"]) for record in shards]
+        self._files = np.repeat(np.arange(len(shards)), [len(record["chunks"]) for record in shards])
+        chunks = [chunk for record in shards for chunk in record["chunks"]]
+        self._starts = np.cumsum([0, *(chunk["samples"] for chunk in chunks)])
+        sizes = [record["bytes"] for record in shards for _ in record["chunks"]]
+        self._columns = _columns(folder, chunks, sizes)
+        self._orders: dict[tuple[int, int], Array] = {}
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -68,32 +65,32 @@ class ShardReader:
         Raises:
             ShardError: names the damaged shard, or the sample that is not finite or has the wrong shape or class.
         """
-        for record in self.index["shards"]:
+        # Read again: the index is large as Python objects, and one string kept of it keeps the memory around it.
+        for record in _read_index(self.folder / INDEX)["shards"]:
             path = self.folder / record["name"]
             if file_sha256(path) != record["sha256"]:
                 raise ShardError(
                     f"shard {path} is damaged: its sha256 is not the index's; delete it and run the same command "
                     "again, stage `shards` included, to rebuild it"
                 )
-        for number, view in enumerate(self._views):
-            tensors = {name: torch.from_numpy(array.copy()) for name, array in view.items()}  # torch wants it writable
-            chunk = Chunk(tensors["x0"], tensors["cond"], tensors.get("noise"), tensors.get("path"))
+        for number, (first, last) in enumerate(zip(self._starts[:-1], self._starts[1:], strict=True)):
+            batch = self.take(np.arange(first, last))
             where = f"{self.folder}, chunk {number}"
-            check_chunk(chunk, image, where)
-            if chunk.path is not None and chunk.path.shape[1] != len(self.path_levels):
-                raise ShardError(f"{where}: {chunk.path.shape[1]} path states, the index has levels {self.path_levels}")
+            check_chunk(Chunk(batch.x0, batch.cond, batch.noise, batch.path), image, where)
+            if batch.path is not None and batch.path.shape[1] != len(self.path_levels):
+                raise ShardError(f"{where}: {batch.path.shape[1]} path states, the index has levels {self.path_levels}")
 
-    def take(self, indices: np.ndarray[Any, Any]) -> Batch:
-        """The samples at global indices [B], on the CPU, as float32."""
+    def take(self, indices: Array) -> Batch:
+        """The samples at global indices [B], on the CPU, as float32.
+
+        Raises:
+            IndexError: an index that no sample has.
+        """
+        if len(indices) and not 0 <= indices.min() <= indices.max() < len(self):
+            raise IndexError(f"samples are 0 to {len(self) - 1}, asked for {indices.min()} to {indices.max()}")
         chunks = np.searchsorted(self._starts, indices, side="right") - 1
         rows = indices - self._starts[chunks]
-
-        def gather(name: str) -> Tensor | None:
-            if name not in self._views[0]:
-                return None
-            return torch.from_numpy(np.stack([self._views[c][name][r] for c, r in zip(chunks, rows, strict=True)]))
-
-        x0, cond, noise, path = (gather(name) for name in ("x0", "cond", "noise", "path"))
+        x0, cond, noise, path = (self._gather(name, chunks, rows) for name in ("x0", "cond", "noise", "path"))
         assert x0 is not None and cond is not None
         return Batch(
             x0.float(),
@@ -103,16 +100,36 @@ class ShardReader:
             self.path_levels,
         )
 
-    def batch(self, step: int, batch_size: int, seed: int) -> Batch:
-        """The batch of a step: consecutive pieces of the epochs' orders, every sample exactly once an epoch."""
-        positions = np.arange(step * batch_size, (step + 1) * batch_size)
+    def _gather(self, name: str, chunks: Array, rows: Array) -> Tensor | None:
+        column = self._columns.get(name)
+        if column is None:
+            return None
+        size = column.row_bytes
+        gathered = np.empty((len(rows), *column.shape), _DTYPES[column.dtype])
+        target = gathered.reshape(-1).view(np.uint8).data
+        starts = column.offsets[chunks] + rows * size
+        # Bytes to bytes: several times faster than an array a row, and nothing is kept for each chunk.
+        for i, (file, start) in enumerate(zip(self._files[chunks].tolist(), starts.tolist(), strict=True)):
+            target[i * size : (i + 1) * size] = self._data[file][start : start + size]
+        return torch.from_numpy(gathered)
+
+    def batch(self, step: int, batch_size: int, seed: int, rows: range | None = None) -> Batch:
+        """The batch of a step: consecutive pieces of the epochs' orders, every sample exactly once an epoch.
+
+        Args:
+            batch_size: of the whole batch, over all ranks.
+            rows: which of its rows to read, those of one rank; None: all. No other sample is touched.
+        """
+        rows = range(batch_size) if rows is None else rows
+        assert not rows or (rows[0] in range(batch_size) and rows[-1] in range(batch_size)), (rows, batch_size)
+        positions = step * batch_size + np.array(rows, dtype=np.int64)
         epochs, places = np.divmod(positions, len(self))
-        indices = np.empty(batch_size, dtype=np.int64)
+        indices = np.empty(len(positions), dtype=np.int64)
         for epoch in np.unique(epochs):
             indices[epochs == epoch] = self._order(seed, int(epoch))[places[epochs == epoch]]
         return self.take(indices)
 
-    def _order(self, seed: int, epoch: int) -> np.ndarray[Any, Any]:
+    def _order(self, seed: int, epoch: int) -> Array:
         if (seed, epoch) not in self._orders:
             order = torch.randperm(len(self), generator=generator("order", seed, epoch)).numpy()
             self._orders = {(seed, epoch): order}  # the newest alone: steps ascend
@@ -138,10 +155,50 @@ def _read_index(path: Path) -> dict[str, Any]:
     return index
 
 
-def _view(data: mmap.mmap, item: dict[str, Any]) -> np.ndarray[Any, Any]:
-    count = int(np.prod(item["shape"]))
-    dtype = _DTYPES[item["dtype"]]
-    return np.frombuffer(data, dtype=dtype, count=count, offset=item["offset"]).reshape(item["shape"])
+def _map(path: Path, size: int) -> memoryview:
+    """A file's bytes. Mapped by torch: Python's own mmap keeps a descriptor a file, and there may be thousands."""
+    try:
+        with path.open("rb") as stream:
+            found = os.fstat(stream.fileno()).st_size
+    except FileNotFoundError as error:
+        raise ShardError(f"shard {path} is missing; run stage `shards` again to rebuild it") from error
+    if found != size:
+        raise ShardError(
+            f"shard {path} is damaged: {found} bytes, the index says {size}; delete it and run stage "
+            "`shards` again to rebuild it"
+        )
+    return torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).numpy().data.toreadonly()
+
+
+def _columns(folder: Path, chunks: list[dict[str, Any]], sizes: list[int]) -> dict[str, Column]:
+    """The index's chunks as one array a tensor; `sizes` are those of the chunks' files.
+
+    Raises:
+        ShardError: chunks that do not hold the same, or do not lie in their file.
+    """
+    first = chunks[0]["tensors"]
+    for number, chunk in enumerate(chunks):
+        if chunk["tensors"].keys() != first.keys():
+            held, wanted = ", ".join(sorted(chunk["tensors"])), ", ".join(sorted(first))
+            raise ShardError(
+                f"{folder}: chunk {number} holds {held}, chunk 0 holds {wanted}; remove the folder, make them anew"
+            )
+    columns = {}
+    for name, item in first.items():
+        if item["dtype"] not in _DTYPES or (item["dtype"] == "I64") != (name == "cond"):
+            raise ShardError(f"{folder}: {name} is stored as {item['dtype']}; remove the folder, make the shards anew")
+        offsets = np.array([chunk["tensors"][name]["offset"] for chunk in chunks], dtype=np.int64)
+        columns[name] = Column(item["dtype"], tuple(item["shape"][1:]), offsets)
+        for number, (chunk, size) in enumerate(zip(chunks, sizes, strict=True)):
+            found, samples = chunk["tensors"][name], chunk["samples"]
+            alike = (found["dtype"], found["shape"]) == (item["dtype"], [samples, *item["shape"][1:]])
+            if not alike or not 0 <= found["offset"] <= size - samples * columns[name].row_bytes:
+                raise ShardError(
+                    f"{folder}, chunk {number}: {name} has shape {tuple(found['shape'])} of {found['dtype']} at byte "
+                    f"{found['offset']}, which does not fit its {samples} samples, its shard of {size} bytes or chunk "
+                    f"0 ({tuple(item['shape'])} of {item['dtype']}); remove the folder, make the shards anew"
+                )
+    return columns
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

@@ -91,7 +91,8 @@ def test_float16_halves_the_file_and_rounds_once(tmp_path: Path, master: Path) -
     assert torch.equal(batch.x0, expected.x0.half().float())
     assert torch.equal(batch.noise, expected.noise.half().float())
     assert torch.equal(batch.cond, expected.cond)
-    tensors = [chunk["tensors"] for shard in ShardReader(folder).index["shards"] for chunk in shard["chunks"]]
+    index = json.loads((folder / INDEX).read_text())
+    tensors = [chunk["tensors"] for shard in index["shards"] for chunk in shard["chunks"]]
     assert {item["x0"]["dtype"] for item in tensors} == {"F16"}
 
 
@@ -353,6 +354,124 @@ def test_the_order_depends_on_seed_and_epoch_alone(master: Path) -> None:
     assert conds(1, NUM, 0) != whole
     second = conds(1, NUM, 0)
     assert conds(0, 3 * NUM, 0)[NUM : 2 * NUM] == second  # a batch of several epochs
+
+
+# Ranks
+
+NUM_RANKS = [1, 2, 4]
+
+
+def rows_of(rank: int, num_ranks: int, batch_size: int) -> range:
+    """Contiguous rows as even as they can be, as ranks with uneven parts would take them."""
+    return range(rank * batch_size // num_ranks, (rank + 1) * batch_size // num_ranks)
+
+
+def read_by_ranks(folder: Path, num_ranks: int, steps: int, batch_size: int) -> list[int]:
+    """The numbers of the samples that all ranks read, in the order of the global batches; a reader for each rank."""
+    number_of = {tuple(row.flatten()[:4].tolist()): index for index, row in enumerate(make(0, NUM).x0)}
+    readers, seen = [ShardReader(folder) for _ in range(num_ranks)], []
+    for step in range(steps):
+        for rank, reader in enumerate(readers):
+            rows = rows_of(rank, num_ranks, batch_size)
+            batch = reader.batch(step, batch_size, 7, rows)
+            assert len(batch.x0) == len(batch.cond) == len(rows)
+            seen += [number_of[tuple(row.flatten()[:4].tolist())] for row in batch.x0]
+    return seen
+
+
+def same(mine: Any, theirs: Any) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(mine[:4], theirs[:4], strict=True))
+
+
+@pytest.mark.parametrize("num_ranks", NUM_RANKS)
+def test_the_ranks_parts_put_together_are_the_whole_batch(master: Path, num_ranks: int) -> None:
+    whole = ShardReader(master)
+    for step in range(9):  # 9 batches of 8 = 3 epochs of 23 and three samples: two batches straddle epochs
+        parts = [ShardReader(master).batch(step, 8, 0, rows_of(rank, num_ranks, 8)) for rank in range(num_ranks)]
+        expected = whole.batch(step, 8, 0)
+        for tensors, wanted in zip(zip(*(part[:4] for part in parts), strict=True), expected[:4], strict=True):
+            assert torch.equal(torch.cat(tensors), wanted)
+
+
+@pytest.mark.parametrize("num_ranks", NUM_RANKS)
+@pytest.mark.parametrize("batch_size", [NUM - 1, NUM, 8, 5])  # NUM - 1: one sample more than a batch
+def test_an_epoch_holds_each_sample_once_however_many_ranks_read_it(
+    master: Path, num_ranks: int, batch_size: int
+) -> None:
+    seen = read_by_ranks(master, num_ranks, batch_size * 2 if batch_size < NUM else 2, batch_size)
+    for start in range(0, len(seen) - NUM + 1, NUM):
+        assert Counter(seen[start : start + NUM]) == Counter(range(NUM))
+    assert seen == read_by_ranks(master, 1, batch_size * 2 if batch_size < NUM else 2, batch_size)
+
+
+@pytest.mark.parametrize("grouping", [(NUM, 1), (4, 1), (1, 1), (5, 3)], ids=str)
+def test_neither_fewer_shards_than_ranks_nor_uneven_shards_change_who_reads_what(
+    tmp_path: Path, master: Path, grouping: tuple[int, int]
+) -> None:
+    """One shard for four ranks; shards of 4, 4, 4, 4, 4, 3; a shard a sample; shards of 15 and 8."""
+    chunk, shard = grouping
+    other = write(tmp_path / "other", samples_per_chunk=chunk, chunks_per_shard=shard)
+    for step in range(6):
+        for rank in range(4):
+            rows = rows_of(rank, 4, 10)
+            assert same(ShardReader(other).batch(step, 10, 0, rows), ShardReader(master).batch(step, 10, 0, rows))
+
+
+def test_more_ranks_than_rows_leave_a_rank_with_an_empty_batch(master: Path) -> None:
+    empty = ShardReader(master).batch(3, 2, 0, range(1, 1))
+    assert empty.x0.shape == (0, 3, 4, 4)
+    assert empty.cond.shape == (0,)
+
+
+def test_a_rank_reads_its_own_rows_alone(master: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, taken = ShardReader(master), []
+    take = reader.take
+    monkeypatch.setattr(reader, "take", lambda indices: taken.append(len(indices)) or take(indices))  # type: ignore[func-returns-value]
+    reader.batch(0, 20, 0, range(5, 8))
+    assert taken == [3]
+
+
+def test_rows_that_the_batch_lacks_are_a_fault_of_ours(master: Path) -> None:
+    with pytest.raises(AssertionError):
+        ShardReader(master).batch(0, 4, 0, range(2, 5))
+
+
+@pytest.mark.parametrize("index", [-1, NUM])
+def test_a_sample_that_is_not_there_is_an_error(master: Path, index: int) -> None:
+    with pytest.raises(IndexError, match=r"samples are 0 to 22"):
+        ShardReader(master).take(np.array([3, index]))
+
+
+def edit_tensor(folder: Path, name: str, **changes: Any) -> None:
+    index = json.loads((folder / INDEX).read_text())
+    index["shards"][1]["chunks"][0]["tensors"][name] |= changes
+    (folder / INDEX).write_text(json.dumps(index))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"offset": 10**9}, {"offset": -1}, {"dtype": "F16"}, {"shape": [4, 3, 2, 8]}, {"shape": [3, 3, 4, 4]}]
+)
+def test_an_index_whose_chunk_does_not_fit_is_refused_when_it_is_opened(shards: Path, changes: dict[str, Any]) -> None:
+    edit_tensor(shards, "noise", **changes)
+    with pytest.raises(ShardError, match=r"chunk 2: noise has shape .* does not fit its 4 samples"):
+        ShardReader(shards)
+
+
+def test_a_type_of_numbers_that_is_not_ours_is_refused(shards: Path) -> None:
+    index = json.loads((shards / INDEX).read_text())
+    index["shards"][0]["chunks"][0]["tensors"]["x0"]["dtype"] = "BF16"
+    (shards / INDEX).write_text(json.dumps(index))
+    with pytest.raises(ShardError, match=r"x0 is stored as BF16"):
+        ShardReader(shards)
+
+
+def test_open_shards_hold_no_file_descriptors(tmp_path: Path) -> None:
+    """A million samples are a thousand files, and 1024 descriptors are all that many systems give a process."""
+    folder = write(tmp_path / "s", samples_per_chunk=1, chunks_per_shard=1)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    reader = ShardReader(folder)
+    assert len(reader) == NUM
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 # Samples of a teacher
