@@ -6,12 +6,14 @@ import contextlib
 import datetime
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from ladd_dist.parallel.signs import ANSWER, LostRank, Signs, explain
 
 T = TypeVar("T")
 
@@ -24,7 +26,7 @@ class Ranks:
     """This process among `size`; rank 0 writes the files, all compute.
 
     Gradients travel over the default process group. What is said here goes over `control`, a gloo group of its own:
-    it works on CPU tensors, so it never makes the accelerator wait, and rank 0 may take its time.
+    it works on CPU tensors, so it never makes the accelerator wait.
     """
 
     rank: int = 0
@@ -33,6 +35,9 @@ class Ranks:
     control: Any = field(default=None, compare=False)
     background: Any = field(default=None, compare=False)
     """A second gloo group, for checkpoints that are written while training goes on."""
+    patient: Any = field(default=None, compare=False)
+    """A third one, where rank 0 may take its time."""
+    signs: Signs | None = field(default=None, compare=False)
 
     @property
     def is_first(self) -> bool:
@@ -44,7 +49,7 @@ class Ranks:
         if self.size == 1:
             return ask()
         answer: list[Any] = [ask() if self.is_first else None]
-        dist.broadcast_object_list(answer, src=0, group=self.control)
+        dist.broadcast_object_list(answer, src=0, group=self.patient)
         answered: T = answer[0]
         return answered
 
@@ -75,7 +80,12 @@ class Ranks:
     def wait(self) -> None:
         """Until every rank is here."""
         if self.size > 1:
-            dist.barrier(group=self.control)
+            dist.barrier(group=self.patient)
+
+    def alive(self, what: str) -> None:
+        """Leave a sign of life, which others name when this rank does not come; cheap enough for every step."""
+        if self.signs is not None:
+            self.signs.alive(what)
 
     @contextlib.contextmanager
     def first_holds(self, lock: Callable[[], contextlib.AbstractContextManager[Any]]) -> Iterator[None]:
@@ -90,28 +100,64 @@ SINGLE = Ranks()
 
 
 @contextlib.contextmanager
-def join(backend: str, timeout_s: float, *, needs_group: bool = False) -> Iterator[Ranks]:
+def join(
+    backend: str, timeout_s: float, *, device: torch.device | None = None, needs_group: bool = False
+) -> Iterator[Ranks]:
     """Join the processes named in the environment (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT).
 
     Without RANK this process is alone; `needs_group` gives it a process group of one.
+
+    Args:
+        device: this rank's, for nccl.
+
+    Raises:
+        LostRank: another rank ended, or did not come for `timeout_s`.
     """
-    timeout = datetime.timedelta(seconds=timeout_s)
-    if "RANK" in os.environ:
-        dist.init_process_group(backend, timeout=timeout)
-    elif needs_group:
-        dist.init_process_group(
-            backend, timeout=timeout, store=torch.distributed.distributed_c10d.HashStore(), rank=0, world_size=1
-        )
-    else:
+    if "RANK" not in os.environ and not needs_group:
         yield SINGLE
         return
+    timeout = datetime.timedelta(seconds=timeout_s)
+    bound = device if backend == "nccl" else None
+    if "RANK" in os.environ:
+        _meet(backend, timeout, bound)
+    else:
+        dist.init_process_group(backend, timeout=timeout, store=dist.HashStore(), rank=0, world_size=1, device_id=bound)
+    ranks = Ranks(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
+    signs = _signs(ranks)
     try:
-        yield Ranks(
-            rank=dist.get_rank(),
-            size=dist.get_world_size(),
-            local_rank=int(os.environ.get("LOCAL_RANK", "0")),
-            control=dist.new_group(backend="gloo", timeout=PATIENCE),
+        yield replace(
+            ranks,
+            control=dist.new_group(backend="gloo", timeout=timeout),
             background=dist.new_group(backend="gloo", timeout=PATIENCE),
+            patient=dist.new_group(backend="gloo", timeout=PATIENCE),
+            signs=signs,
         )
-    finally:
-        dist.destroy_process_group()
+    except BaseException as error:
+        if ranks.size == 1:
+            dist.destroy_process_group()
+        # With several ranks the group is left as it is: to take it down may wait for the others, who may be gone.
+        lost = None if signs is None else explain(error, signs, timeout_s)
+        if lost is None:
+            raise
+        raise lost from error
+    dist.destroy_process_group()
+
+
+def _meet(backend: str, timeout: datetime.timedelta, device: torch.device | None) -> None:
+    try:
+        dist.init_process_group(backend, timeout=timeout, device_id=device)
+    except dist.DistError as error:
+        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        raise LostRank(
+            f"not all of the {os.environ.get('WORLD_SIZE')} ranks came to {where} within {timeout.total_seconds():g} s "
+            f"({str(error).splitlines()[0]})",
+            waited=True,
+        ) from error
+
+
+def _signs(ranks: Ranks) -> Signs | None:
+    """A connection of its own to the store, with a short timeout."""
+    if ranks.size == 1:
+        return None
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    return Signs(dist.TCPStore(host, port, is_master=False, timeout=ANSWER), ranks.rank, ranks.size)
