@@ -10,6 +10,7 @@ COMMANDS = {
     "plugins": "list plug-ins and check them",
     "levels": "search few-step levels for a teacher",
     "sample": "make pictures with a finished student",
+    "export": "write a student as one file, with how to build and sample it",
 }
 MODULES = {"levels": "ladd_dist.levels.__main__"}
 

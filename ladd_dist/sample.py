@@ -1,12 +1,13 @@
-"""`python -m ladd_dist.sample RUN|student.safetensors`: pictures from a finished student, without its recipe."""
+"""`python -m ladd_dist.sample RUN|FILE.safetensors`: pictures from a finished student, without its recipe."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -18,14 +19,18 @@ if TYPE_CHECKING:
     from ladd_dist.core.types import Denoiser
 
 PROG = "python -m ladd_dist.sample"
+CARD = ("network", "image", "levels", "rule", "recipe", "signature")
+"""What a student's card must say: how to build it and how to sample it, and where it came from."""
 
 
 @dataclass(frozen=True)
 class Options:
     """Make pictures with a finished student: one grid, a row for each class."""
 
-    source: tyro.conf.Positional[Path]
-    """A run's folder, or its student.safetensors (which is all that is needed, also on another machine)."""
+    source: tyro.conf.Positional[Path | None] = None
+    """A run's folder, or its student.safetensors or an exported file (all that is needed, also on another machine)."""
+    from_: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    """The same, as a flag."""
     steps: int = 0
     """Network calls a picture; 0 takes the most that the student has levels for."""
     classes: tuple[int, ...] = ()
@@ -54,8 +59,11 @@ def _main(options: Options) -> int:
     from ladd_dist.launch import pick_device
     from ladd_dist.stages.charts import write_grid
 
+    given = [source for source in (options.source, options.from_) if source is not None]
+    if len(given) != 1:
+        raise RecipeError(f"give one student, as `{PROG} RUN` or `{PROG} --from FILE.safetensors`, got {len(given)}")
     load_modules(plugin_modules(options.plugins))
-    network, card = load_student(options.source, pick_device(options.device))
+    network, card = load_student(given[0], pick_device(options.device))
     steps = options.steps or max(map(int, card["levels"]))
     if str(steps) not in card["levels"]:
         raise RecipeError(f"--steps {steps}: this student has levels for {', '.join(card['levels'])} steps")
@@ -77,10 +85,11 @@ def load_student(source: Path, device: torch.device) -> tuple[Denoiser, dict[str
     """The student in a run's folder or file, frozen, in eval mode, and its card (network, levels, rule, signature).
 
     Raises:
-        ValueError: no such file, or no student of ours; nothing in the file can run code.
+        ValueError: no such file, no student of ours, or a damaged one; nothing in the file can run code.
     """
     from safetensors import SafetensorError, safe_open
 
+    import ladd_dist.recipe  # noqa: F401  registers the core's plug-ins
     from ladd_dist.core.serialize import from_data
     from ladd_dist.core.types import ImageSpec
     from ladd_dist.networks import Network
@@ -92,12 +101,30 @@ def load_student(source: Path, device: torch.device) -> tuple[Denoiser, dict[str
         with safe_open(path, framework="pt") as file:
             card: dict[str, Any] = json.loads((file.metadata() or {})["ladd_dist"])
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+        missing = [name for name in CARD if name not in card]
+        if missing or not card["levels"]:
+            raise KeyError(missing[0] if missing else "levels")
         image = from_data(ImageSpec, card["image"], "image")
         network: Denoiser = from_data(Network, card["network"], "network").build(image=image)
         network.load_state_dict(weights)
-    except (SafetensorError, KeyError, RuntimeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is no student that ladd_dist wrote ({type(error).__name__}: {error})") from error
+    except (SafetensorError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} is no student that ladd_dist wrote ({type(error).__name__}: {reason})") from error
+    if card.get("weights_sha256", weights_sha256(weights)) != weights_sha256(weights):
+        raise ValueError(f"{path} is damaged: its weights do not have the sha256 on its card; copy or export it again")
     return network.to(device).eval().requires_grad_(False), card
+
+
+def weights_sha256(weights: dict[str, torch.Tensor]) -> str:
+    """Hexadecimal sha256 of tensors: names, types, shapes and bytes, by name; the card around them changes nothing."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        tensor = weights[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def sample_class(

@@ -18,7 +18,7 @@ import pytest
 import ladd_dist.__main__
 import ladd_dist.recipe
 import plugins
-from ladd_dist import launch, sample
+from ladd_dist import export, launch, sample
 from ladd_dist import plugins as cli
 from ladd_dist.core import plugin as registry
 from ladd_dist.core.plugin import lookup, registered
@@ -160,6 +160,7 @@ def test_every_dependency_has_its_reason() -> None:
         ("plugins", cli.Args, set()),
         ("levels", levels.Options, set()),
         ("sample", sample.Options, set()),
+        ("export", export.Options, set()),
     ],
 )
 def test_the_flags_of_a_command_are_those_of_its_table(command: str, options: type, more: set[str]) -> None:
@@ -167,8 +168,8 @@ def test_the_flags_of_a_command_are_those_of_its_table(command: str, options: ty
     section = text.partition(f"\n## `python -m ladd_dist.{command}`\n")[2].partition("\n## ")[0]
     cells = re.findall(r"^\| (`--[^|]+) \|", section, re.MULTILINE)
     listed = {flag for cell in cells for flag in re.findall(r"`--([\w-]+)`", cell)}
-    fields = {field.name.replace("_", "-") for field in dataclasses.fields(options)}
-    assert listed == (fields - {"recipe", "source"}) | more
+    fields = {field.name.rstrip("_").replace("_", "-") for field in dataclasses.fields(options)}
+    assert listed == (fields - {"recipe", "source", "run"}) | more
     assert more <= {field.name for field in dataclasses.fields(ladd_dist.recipe.Recipe)}
 
 

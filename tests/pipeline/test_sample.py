@@ -76,3 +76,16 @@ def test_a_file_that_is_no_student_is_refused_by_name(tmp_path: Path, capsys: py
     for path in (foreign, broken, tmp_path / "missing.safetensors"):
         assert main([str(path)]) == 1
         assert path.name in capsys.readouterr().err
+
+
+def test_the_flag_from_is_the_same_as_the_place(student: Path, tmp_path: Path) -> None:
+    place, flag = tmp_path / "place.png", tmp_path / "flag.png"
+    assert main([str(student), "--columns", "2", "--out", str(place)]) == 0
+    assert main(["--from", str(student), "--columns", "2", "--out", str(flag)]) == 0
+    assert place.read_bytes() == flag.read_bytes()
+
+
+def test_exactly_one_student_must_be_given(student: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([], [str(student), "--from", str(student)]):
+        assert main(arguments) == 2
+        assert "give one student" in capsys.readouterr().err

@@ -1,0 +1,136 @@
+"""`python -m ladd_dist.export RUN --to safetensors`: the student as one file that says how to build and sample it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
+
+from ladd_dist.cli import plugin_modules, run_guarded
+
+if TYPE_CHECKING:
+    from ladd_dist.core.rundir import RunDir
+    from ladd_dist.core.types import Denoiser
+
+PROG = "python -m ladd_dist.export"
+FORMATS = ("safetensors",)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Write a run's student (averaged weights) as one file with its card, and the card as readable JSON beside it."""
+
+    run: tyro.conf.Positional[Path]
+    """A run's folder."""
+    to: str = FORMATS[0]
+    """The format: safetensors."""
+    out: Path | None = None
+    """The file to write; NAME-SIGNATURE.safetensors in this folder unless given. The JSON lies beside it."""
+    plugins: tuple[str, ...] = ()
+    """Modules that register plug-ins, besides those with which the run was started."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    arguments = sys.argv[1:] if argv is None else argv
+    return run_guarded(lambda: _main(tyro.cli(Options, args=arguments, prog=PROG)))
+
+
+def _main(options: Options) -> int:
+    from ladd_dist.core.plugin import load_modules
+    from ladd_dist.core.rundir import RunDir, read_json
+    from ladd_dist.core.serialize import RecipeError
+
+    if options.to not in FORMATS:
+        raise RecipeError(f"--to {options.to}: no such format; formats: {', '.join(FORMATS)}")
+    run = RunDir(options.run)
+    out = options.out or Path(f"{run.path.resolve().name}.safetensors")
+    if out.suffix != ".safetensors":
+        raise RecipeError(
+            f"--out {out}: the file's name must end in .safetensors (the card goes to NAME.json beside it)"
+        )
+    if out.resolve().parent == run.path.resolve():
+        raise RecipeError(f"--out {out}: lies in the run's own folder; choose another")
+    if not run.config.is_file():
+        raise ValueError(
+            f"{run.path} is no run's folder (it has no {run.config.name}); it is what `launch` prints last"
+        )
+    config = read_json(run.config)
+    load_modules(plugin_modules((*config["plugins"], *options.plugins)))
+    network, card = finished_student(run, config)
+    write_student(out, network, card)
+    print(out)
+    return 0
+
+
+def finished_student(run: RunDir, config: dict[str, Any]) -> tuple[Denoiser, dict[str, Any]]:
+    """The student that a run ended with, and its card.
+
+    Raises:
+        ValueError: the run is not finished, or its file is damaged or of another recipe.
+    """
+    import torch
+
+    from ladd_dist.sample import load_student
+
+    if not run.student.is_file():
+        raise ValueError(
+            f"{run.path} is not finished: it has no {run.student.name} yet; go on with: {config['command']}"
+        )
+    network, card = load_student(run.path, torch.device("cpu"))
+    if card["signature"] != config["signature"]:
+        raise ValueError(
+            f"{run.student} has signature {card['signature']}, its run has {config['signature']}; make it anew with: "
+            f"{config['command']} --from-scratch"
+        )
+    return network, {**card, "step": config["recipe"]["train"]["steps"], **facts(network, config)}
+
+
+def facts(network: Denoiser, config: dict[str, Any]) -> dict[str, Any]:
+    """What a card says beyond how to build and sample the student.
+
+    Raises:
+        ValueError: weights that are not finite.
+    """
+    from ladd_dist.sample import weights_sha256
+
+    weights = network.state_dict()
+    broken = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
+    if broken:
+        raise ValueError(f"the student's weight {broken[0]} holds NaN or infinity; nothing was written")
+    environment = config["environment"]
+    return {
+        "scale": config["scale"],
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "precision": ", ".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in weights.values()})),
+        "versions": {"ladd_dist": config["version"], "torch": environment["torch"], "commit": environment["commit"]},
+        "weights_sha256": weights_sha256(weights),
+    }
+
+
+def write_student(out: Path, network: Denoiser, card: dict[str, Any]) -> None:
+    """Write the file and the JSON, each whole or not at all; the JSON comes last and names the file's sha256.
+
+    Raises:
+        OSError: no room or not writable.
+    """
+    import hashlib
+
+    import safetensors.torch
+
+    from ladd_dist.core.rundir import write_bytes, write_json
+
+    weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    content = safetensors.torch.save(weights, {"ladd_dist": json.dumps(card)})
+    readable = out.with_suffix(".json")
+    readable.unlink(missing_ok=True)  # that of a file before: it never stands beside weights it does not describe
+    write_bytes(out, content)
+    write_json(readable, {"file": out.name, "file_sha256": hashlib.sha256(content).hexdigest(), **card})
+
+
+if __name__ == "__main__":
+    sys.exit(main())
