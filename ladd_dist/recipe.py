@@ -21,6 +21,7 @@ import ladd_dist.losses.distance
 import ladd_dist.metrics.color
 import ladd_dist.metrics.digit_color
 import ladd_dist.networks.cunet
+import ladd_dist.parallel.ddp
 import ladd_dist.parallel.single
 import ladd_dist.regularisers.penalties
 import ladd_dist.samplers.karras
@@ -170,6 +171,7 @@ def validate(recipe: Recipe) -> Recipe:
             f"recipe.train.batch_size: {recipe.train.batch_size} is more than the {recipe.shards.num_samples} samples "
             "of the shards; lower it or raise shards.num_samples"
         )
+    _check_compute(recipe)
     try:
         recipe.student_levels()
         for steps in recipe.evaluate.steps:
@@ -178,6 +180,33 @@ def validate(recipe: Recipe) -> Recipe:
         raise RecipeError(f"recipe.levels: {error}") from error
     _check_sigma_laws(recipe)
     return recipe
+
+
+def _check_compute(recipe: Recipe) -> None:
+    """Refuse what does not go together, with what would."""
+    for stage in ("teacher", "train"):
+        compute, batch_size = getattr(recipe, stage).compute, getattr(recipe, stage).batch_size
+        where = f"recipe.{stage}.compute"
+        if compute.accumulate < 1 or batch_size % compute.accumulate:
+            raise RecipeError(
+                f"{where}.accumulate: a batch of {batch_size} has no {compute.accumulate} micro-batches of equal size"
+            )
+    compute, has_penalty = recipe.train.compute, recipe.regulariser.name != "none"
+    if compute.accumulate > 1 and recipe.train.mode == "fused":
+        raise RecipeError(
+            "recipe.train.mode: 'fused' keeps the student's graph from the heads' update to its own, and with "
+            "accumulation that would be the graphs of all micro-batches; use --train.mode alternate"
+        )
+    if "heads" in compute.compile and has_penalty:
+        raise RecipeError(
+            f"recipe.train.compute.compile: regulariser {recipe.regulariser.name!r} differentiates the heads "
+            "twice, which torch.compile cannot; leave 'heads' out"
+        )
+    if compute.precision == "fp16" and has_penalty:
+        raise RecipeError(
+            f"recipe.train.compute.precision: the gradients in regulariser {recipe.regulariser.name!r} would vanish in "
+            "fp16, where only the loss is scaled; use bf16"
+        )
 
 
 def _check_sigma_laws(recipe: Recipe) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ladd_dist.core.serialize import NEUTRAL
+from ladd_dist.core.serialize import ADDED, NEUTRAL
 from ladd_dist.metrics import Metric
+from ladd_dist.parallel.compute import Compute
 from ladd_dist.samplers import Sampler
 from ladd_dist.sigmas import SigmaLaw
 
@@ -14,6 +15,11 @@ from ladd_dist.sigmas import SigmaLaw
 def neutral(default: Any) -> Any:
     """A field that changes where or how often, never what is computed: signatures leave it out."""
     return field(default=default, metadata=NEUTRAL)
+
+
+def added(default: Any) -> Any:
+    """A field that came after runs had been made: at its default, it does not change their signatures."""
+    return field(default=default, metadata=ADDED)
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,7 @@ class TeacherStage:
     clip: float = 1.0
     ema: Ema = Ema()
     seed: int = 0
+    compute: Compute = added(Compute())
     checkpoint_every: int = neutral(500)
     log_every: int = neutral(10)
 
@@ -80,10 +87,14 @@ class DistillStage:
     """`fused` shares the student's forward and the features between both updates; `alternate` computes them twice."""
     head_updates: int = 1
     """Updates of the heads for one of the student."""
+    compute: Compute = added(Compute())
     log_every: int = neutral(10)
     dump_every: int = neutral(500)
     checkpoint_every: int = neutral(500)
     keep_checkpoints: int = neutral(2)
+    """The newest ones that are kept."""
+    keep_steps: tuple[int, ...] = neutral(())
+    """Steps that get a checkpoint which is never removed."""
 
 
 @dataclass(frozen=True)

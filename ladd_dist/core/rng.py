@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +23,69 @@ def derive_seed(*parts: int | str) -> int:
 def generator(*parts: int | str, device: torch.device | str = "cpu") -> torch.Generator:
     """A fresh generator seeded from the parts."""
     return torch.Generator(device=device).manual_seed(derive_seed(*parts))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows first .. stop - 1 of a batch of `total`: what one process, or one micro-batch, works on."""
+
+    first: int
+    stop: int
+    total: int
+
+    def __len__(self) -> int:
+        return self.stop - self.first
+
+    def part(self, number: int, parts: int) -> Rows:
+        """Part `number` of `parts` equal ones.
+
+        Raises:
+            ValueError: the rows cannot be parted evenly (every process must have its share of every step).
+        """
+        size, rest = divmod(len(self), parts)
+        if rest:
+            raise ValueError(f"a batch of {len(self)} cannot be parted evenly by {parts}")
+        return Rows(self.first + number * size, self.first + (number + 1) * size, self.total)
+
+
+def whole_batch(size: int) -> Rows:
+    """All rows of a batch."""
+    return Rows(0, size, size)
+
+
+class RowSource:
+    """Random numbers for some rows of a batch: each row's depend on the seed and its place in the whole batch alone.
+
+    So the same sample gets the same noise whichever process computes it, and 1, 2 or 4 of them see the same numbers.
+    They are drawn in blocks of 64 rows, of which a process draws those it needs a row of.
+    """
+
+    BLOCK = 64
+
+    def __init__(self, rows: Rows, *parts: int | str, device: torch.device | str = "cpu") -> None:
+        self.rows, self.device = rows, torch.device(device)
+        first, last = rows.first // self.BLOCK, (rows.stop - 1) // self.BLOCK
+        self.blocks = [
+            (number, generator(*parts, *([number] if number else []), device=device))
+            for number in range(first, last + 1)
+        ]
+
+    def normal(self, *shape: int) -> Tensor:
+        """Unit normal numbers [rows, *shape] on the device; every call goes on with the stream."""
+        return self._draw(torch.randn, shape)
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Uniform numbers in [0, 1) [rows, *shape] on the device; every call goes on with the stream."""
+        return self._draw(torch.rand, shape)
+
+    def _draw(self, draw: Any, shape: tuple[int, ...]) -> Tensor:
+        drawn = []
+        for number, source in self.blocks:
+            start = number * self.BLOCK
+            height = min(self.BLOCK, self.rows.total - start)
+            block = draw((height, *shape), generator=source, device=self.device)
+            drawn.append(block[max(self.rows.first - start, 0) : self.rows.stop - start])
+        return torch.cat(drawn) if len(drawn) > 1 else drawn[0]
 
 
 def sample_noise(seed: int, indices: range, shape: tuple[int, ...]) -> Tensor:

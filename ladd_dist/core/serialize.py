@@ -17,6 +17,10 @@ NEUTRAL = {"neutral": True}
 """Field metadata: this field changes where or how often, never what is computed; signatures leave it out."""
 
 
+ADDED = {"added": True}
+"""Field metadata: it came after runs had been made; at its default, signatures leave it out, so theirs still hold."""
+
+
 class RecipeError(ValueError):
     """A recipe or a part of one is wrong; the message gives the field's path and what would have worked."""
 
@@ -25,7 +29,7 @@ def to_data(value: Any, *, neutral: bool = True) -> Any:
     """A dataclass tree as JSON data. A plug-in becomes `{"plugin": name, ...fields}`.
 
     Args:
-        neutral: whether to keep fields marked `NEUTRAL`.
+        neutral: whether to keep fields marked `NEUTRAL`, and those marked `ADDED` at their default.
 
     Raises:
         RecipeError: a value that JSON cannot hold.
@@ -34,7 +38,7 @@ def to_data(value: Any, *, neutral: bool = True) -> Any:
         fields = {
             field.name: to_data(getattr(value, field.name), neutral=neutral)
             for field in dataclasses.fields(value)
-            if neutral or not field.metadata.get("neutral")
+            if neutral or not _left_out(value, field)
         }
         return {"plugin": value.name, **fields} if isinstance(value, Plugin) else fields
     if isinstance(value, tuple):
@@ -42,6 +46,13 @@ def to_data(value: Any, *, neutral: bool = True) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise RecipeError(f"a recipe holds dataclasses, tuples, numbers and text, not {type(value).__name__}: {value!r}")
+
+
+def _left_out(value: Any, field: dataclasses.Field[Any]) -> bool:
+    if field.metadata.get("neutral") or not field.metadata.get("added"):
+        return bool(field.metadata.get("neutral"))
+    plain = [to_data(item, neutral=False) for item in (getattr(value, field.name), field.default)]
+    return bool(plain[0] == plain[1])
 
 
 def from_data(annotation: Any, data: Any, where: str = "recipe") -> Any:
@@ -135,7 +146,10 @@ def _type_name(annotation: type) -> str:
 
 
 def signature(*parts: Any) -> str:
-    """Ten hexadecimal digits that identify the parts (dataclasses or JSON data), `NEUTRAL` fields aside."""
+    """Ten hexadecimal digits that identify the parts (dataclasses or JSON data).
+
+    Left out are fields marked `NEUTRAL`, and those marked `ADDED` at their default.
+    """
     data = [to_data(part, neutral=False) if dataclasses.is_dataclass(part) else part for part in parts]
     text = json.dumps(data, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:10]

@@ -32,6 +32,11 @@ class Batch(NamedTuple):
     path: Tensor | None  # [B,L,C,H,W] the teacher's own states at the stored levels
     path_levels: tuple[float, ...]  # the L levels of `path`, descending
 
+    def rows(self, which: slice) -> Batch:
+        """Some of its rows (views)."""
+        noise, path = (None if tensor is None else tensor[which] for tensor in (self.noise, self.path))
+        return Batch(self.x0[which], self.cond[which], noise, path, self.path_levels)
+
 
 class TapSpec(NamedTuple):
     """Shape of a tap's feature map: `channels` c, and `stride`: h = H / stride."""
@@ -66,6 +71,10 @@ class Denoiser(nn.Module):
             KeyError: an unknown tap; the message lists the catalog.
         """
         raise NotImplementedError
+
+    def blocks(self) -> list[nn.Module]:
+        """The parts that are sharded, checkpointed and compiled one by one, in order of execution; none: the whole."""
+        return []
 
 
 DenoiseFn = Callable[[Tensor, Tensor, Tensor], Tensor]

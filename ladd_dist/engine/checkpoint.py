@@ -1,62 +1,216 @@
-"""Checkpoints: a folder a step, visible only when whole; the newest ones are kept."""
+"""Checkpoints: a folder a step, written by every rank while training goes on, visible only when whole."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import re
 import shutil
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
-from ladd_dist.core.rundir import commit_folder, load_state, save_state
+from ladd_dist.core.rundir import publish, read_json, write_json
+from ladd_dist.engine.pieces import Piece, read_pieces, write_pieces
+from ladd_dist.parallel import QUANTITIES, Local, Trainable
+from ladd_dist.parallel.ranks import SINGLE, Ranks
+
+META = "meta.json"
+
+
+class Saved:
+    """A checkpoint on disk."""
+
+    def __init__(self, path: Path, meta: dict[str, Any]) -> None:
+        self.path, self.meta = path, meta
+        self.step = int(meta["step"])
+
+    def fill(self, parts: Mapping[str, Local]) -> None:
+        """Overwrite this rank's parts of tensors with what the checkpoint holds.
+
+        Raises:
+            ValueError: damaged, or of other networks.
+        """
+        pieces = {
+            name: Piece(torch.empty(part.stop - part.start, dtype=part.tensor.dtype), part.start, part.shape.numel())
+            for name, part in parts.items()
+            if part.stop > part.start
+        }
+        try:
+            read_pieces(self.path, pieces)
+        except Exception as error:
+            reason = " ".join(str(error).split())[-300:]
+            raise ValueError(
+                f"checkpoint {self.path} cannot be read ({type(error).__name__}: {reason}); delete it: the run goes on "
+                "from the checkpoint before it"
+            ) from error
+        with torch.no_grad():
+            for name, piece in pieces.items():
+                parts[name].fill(piece.flat)
+
+    def fill_module(self, prefix: str, module: nn.Module) -> None:
+        """Overwrite the weights and buffers of a plain module, before a strategy takes it."""
+        weights = {name: replicated(parameter) for name, parameter in module.named_parameters()}
+        self.fill({f"{prefix}/weight/{name}": part for name, part in weights.items()} | buffers_of(prefix, module))
+
+    def fill_optimizer(self, prefix: str, trainable: Trainable) -> None:
+        """Overwrite the moments and counters of a network's optimizer."""
+        parts = state_of(prefix, trainable)
+        self.fill({name: part for name, part in parts.items() if name.split("/")[1] in ("exp_avg", "exp_avg_sq")})
+        trainable.set_counters(self.meta["counters"][prefix])
+
+
+def replicated(tensor: Tensor) -> Local:
+    """A tensor that every rank holds."""
+    return Local(tensor.detach(), 0, tensor.numel(), tensor.shape, copies=True)
+
+
+def buffers_of(prefix: str, module: nn.Module) -> dict[str, Local]:
+    """The persistent buffers of a module; ranks hold equal ones."""
+    weights = {name for name, _ in module.named_parameters()}
+    state = module.state_dict()
+    return {f"{prefix}/buffer/{name}": replicated(value) for name, value in state.items() if name not in weights}
+
+
+def state_of(prefix: str, trainable: Trainable) -> dict[str, Local]:
+    """All tensors of a network and its optimizer: fp32 weights and moments by parameter name, and buffers."""
+    parts = {
+        f"{prefix}/{quantity}/{name}": part
+        for quantity in QUANTITIES
+        for name, part in trainable.local(quantity).items()
+    }
+    return parts | buffers_of(prefix, trainable.module)
 
 
 class Checkpoints:
     """The checkpoints of one training under `folder`; `identity` is the signature of what is trained."""
 
-    def __init__(self, folder: Path, *, identity: str, keep: int) -> None:
-        self.folder, self.identity, self.keep = folder, identity, keep
+    def __init__(
+        self, folder: Path, *, identity: str, keep: int, pinned: tuple[int, ...] = (), ranks: Ranks = SINGLE
+    ) -> None:
+        self.folder, self.identity, self.keep, self.pinned, self.ranks = folder, identity, keep, pinned, ranks
+        self._writing: threading.Thread | None = None
+        self._failure: BaseException | None = None
 
     def steps(self) -> list[int]:
         """Steps with a whole checkpoint, ascending."""
         if not self.folder.is_dir():
             return []
-        matches = (re.fullmatch(r"step-(\d+)", path.parent.name) for path in self.folder.glob("*/state.pt"))
+        matches = (re.fullmatch(r"step-(\d+)", path.parent.name) for path in self.folder.glob(f"*/{META}"))
         return sorted(int(match[1]) for match in matches if match)
 
     def path(self, step: int) -> Path:
         """The folder of a step."""
         return self.folder / f"step-{step:08d}"
 
-    def save(self, step: int, state: dict[str, Any]) -> None:
-        """Write the state after `step` updates, then drop all but the newest `keep` checkpoints."""
-        whole = {"identity": self.identity, "step": step, **state}
-        commit_folder(self.path(step), lambda temporary: save_state(temporary / "state.pt", whole))
-        for old in self.steps()[: -self.keep]:
-            shutil.rmtree(self.path(old))
+    def save(self, step: int, parts: Mapping[str, Local], facts: dict[str, Any]) -> None:
+        """Write the state after `step` updates, in the background: what is written is the state at this call.
 
-    def load_latest(self, device: torch.device) -> dict[str, Any] | None:
-        """The newest state, or None when there is none.
+        Then all but the newest `keep` checkpoints go, and those pinned stay. Every rank calls this, at the same step.
+
+        Args:
+            facts: what else is needed to go on, as JSON (`counters` of each optimizer).
+
+        Raises:
+            OSError: no room or not writable; that of the save before, if it failed.
+        """
+        self.wait()
+        pieces = {name: _share(part, self.ranks) for name, part in parts.items()}
+        pieces = {name: piece for name, piece in pieces.items() if len(piece.flat)}
+        temporary = self.folder / f".tmp-{self.path(step).name}"
+        if self.ranks.is_first:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+        self.ranks.wait()
+        meta = {"identity": self.identity, "step": step, "ranks": self.ranks.size, **facts}
+
+        def write() -> None:
+            write_pieces(temporary, pieces, self.ranks.background)
+            if self.ranks.is_first:
+                write_json(temporary / META, meta)
+                publish(temporary, self.path(step))
+                self._prune()
+
+        self._writing = threading.Thread(target=self._guarded, args=(write, temporary), daemon=True)
+        self._writing.start()
+
+    def _guarded(self, write: Callable[[], None], temporary: Path) -> None:
+        try:
+            write()
+        except BaseException as error:
+            self._failure = error
+            if self.ranks.is_first:
+                shutil.rmtree(temporary, ignore_errors=True)
+
+    def wait(self) -> None:
+        """Until the checkpoint that is being written is there.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        if self._writing is not None:
+            self._writing.join()
+            self._writing = None
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise _as_os_error(failure)
+
+    @contextlib.contextmanager
+    def complete(self) -> Iterator[None]:
+        """Inside, checkpoints are saved; at the end, however it comes, the last one is on disk."""
+        try:
+            yield
+        finally:
+            self.wait()
+
+    def _prune(self) -> None:
+        for old in self.steps()[: -self.keep]:
+            if old not in self.pinned:
+                shutil.rmtree(self.path(old))
+
+    def latest(self) -> Saved | None:
+        """The newest checkpoint, or None when there is none; the same one on every rank.
 
         Raises:
             ValueError: damaged, or of another recipe.
         """
-        steps = self.steps()
+        steps = self.ranks.agree(self.steps)
         if not steps:
             return None
         path = self.path(steps[-1])
-        try:
-            state = load_state(path / "state.pt", device)
-        except ValueError as error:
-            raise ValueError(f"checkpoint {path}: {error}") from error
-        if state.get("identity") != self.identity:
+        meta = read_json(path / META)
+        if meta.get("identity") != self.identity:
             raise ValueError(
-                f"checkpoint {path} belongs to another recipe (signature {state.get('identity')}, this one is "
+                f"checkpoint {path} belongs to another recipe (signature {meta.get('identity')}, this one is "
                 f"{self.identity}); move it away, or give --from-scratch to start over"
             )
-        return state
+        return Saved(path, meta)
 
     def clear(self) -> None:
         """Remove all checkpoints."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _share(part: Local, ranks: Ranks) -> Piece:
+    """What this rank writes of a tensor, as a copy on the CPU; of what all ranks hold, each writes an equal share."""
+    total = part.shape.numel()
+    start, stop = part.start, part.stop
+    if part.copies:
+        start, stop = total * ranks.rank // ranks.size, total * (ranks.rank + 1) // ranks.size
+    flat = part.tensor.detach().reshape(-1)[start - part.start : stop - part.start]
+    return Piece(flat.to("cpu", copy=True), start, total)
+
+
+def _as_os_error(failure: BaseException) -> BaseException:
+    """The reason behind DCP's collective complaint, with its errno, which the message for the user is made of."""
+    from torch.distributed.checkpoint.api import CheckpointException
+
+    if isinstance(failure, CheckpointException):
+        failure = next(iter(failure.failures.values()))[0]
+    if not isinstance(failure, OSError) and "No space left" in str(failure):
+        return OSError(errno.ENOSPC, "No space left on device")
+    return failure

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import copy
-from typing import Generic, TypeVar
+from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
 
-M = TypeVar("M", bound=nn.Module)
+from ladd_dist.parallel import Local
 
 
-class WeightAverage(Generic[M]):
-    """A copy of a module whose weights follow it: w <- beta w + (1 - beta) w_new, beta = 0.5^(batch / half-life)."""
+class WeightAverage:
+    """A copy of weights that follows them: w <- beta w + (1 - beta) w_new, beta = 0.5^(batch / half-life).
 
-    def __init__(self, module: M, *, half_life: int, ramp: float, batch_size: int) -> None:
-        """half_life in samples (0: the copy is always the module's last state); ramp: half-life is at most
-        ramp x samples seen (0: no such limit)."""
-        self.module: M = copy.deepcopy(module).eval().requires_grad_(False)
+    Works on this rank's part of each weight, so a sharded network has a sharded average, and nothing is sent.
+    """
+
+    def __init__(self, weights: Mapping[str, Local], *, half_life: int, ramp: float, batch_size: int) -> None:
+        """half_life in samples (0: the copy is always the last state); ramp: half-life is at most ramp x samples
+        seen (0: no such limit)."""
         self.half_life, self.ramp, self.batch_size = half_life, ramp, batch_size
+        self.live = [part.tensor.detach() for part in weights.values()]
+        self.weights = {name: part._replace(tensor=part.tensor.detach().clone()) for name, part in weights.items()}
 
     def beta(self, updates: int) -> float:
         """The decay of the update number `updates` (1 at the first)."""
@@ -28,10 +30,11 @@ class WeightAverage(Generic[M]):
         return 0.5 ** (self.batch_size / half_life) if half_life > 0 else 0.0
 
     @torch.no_grad()
-    def update(self, module: nn.Module, updates: int) -> None:
-        """Follow `module` after its update number `updates`; buffers are copied."""
-        own: list[Tensor] = list(self.module.parameters())
-        new: list[Tensor] = [parameter.detach() for parameter in module.parameters()]
-        torch._foreach_lerp_(own, new, 1 - self.beta(updates))
-        for mine, theirs in zip(self.module.buffers(), module.buffers(), strict=True):
-            mine.copy_(theirs)
+    def update(self, updates: int) -> None:
+        """Follow the weights after their update number `updates`."""
+        own = [part.tensor for part in self.weights.values()]
+        torch._foreach_lerp_(own, self.live, 1 - self.beta(updates))
+
+    def parts(self) -> dict[str, Local]:
+        """What a checkpoint holds of it."""
+        return {f"average/{name}": part for name, part in self.weights.items()}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ladd_dist.core.gan import over_heads
-from ladd_dist.core.rng import generator
+from ladd_dist.core.rng import Rows, RowSource, generator, whole_batch
 from ladd_dist.core.types import Batch
 from ladd_dist.engine.discriminator import FrozenTeacher, Seen, join, split
 from ladd_dist.losses import Adversarial, Distance
@@ -29,12 +29,21 @@ class Draws(NamedTuple):
     renoise_eps: Tensor  # [B,C,H,W] shared by real and fake: only x0 and the fake differ
 
 
+class Part(NamedTuple):
+    """A micro-batch: some rows of the global batch, and the random numbers that belong to them."""
+
+    batch: Batch
+    rows: Rows
+    draws: Draws
+
+
 @dataclass
 class LaddStep:
     """The two updates of a cycle; calling it trains both networks once.
 
     Cost of `fused`, with S a student forward and e a teacher forward up to the last tap: 3 S + 3 e (+ heads).
-    `alternate` computes the student and the features once for each update: 4 S + 4 e, the same gradients.
+    `alternate` computes the student and the features once for each update: 4 S + 4 e, the same gradients. It is the way
+    to accumulate: the heads learn from every micro-batch before the student sees them, and no graph waits for that.
     """
 
     student: Trainable
@@ -53,101 +62,146 @@ class LaddStep:
     head_updates: int
     seed: int
 
-    def __call__(self, batch: Batch, step: int) -> dict[str, Tensor | float]:
-        """Train on batch; `step` = student updates done. Returns figures as 0-d tensors (no host sync) or floats."""
-        draws = self.draw(batch, step, turn=0)
+    def __call__(self, batch: Batch, step: int, rows: Rows | None = None) -> dict[str, Tensor | float]:
+        """Train on `batch`; `step` = student updates done; `rows` = its place in the global batch (default: all of it).
+
+        Returns figures of these rows, as 0-d tensors (no host sync) or floats.
+        """
+        parts = self.parts(batch, step, rows or whole_batch(len(batch.x0)))
         adv_weight, distill_weight = self.adv_weight(step), self.distill_weight(step)
         student_sees_heads = adv_weight != 0  # otherwise its adversarial branch would be computed for nothing
+        fused = self.mode == "fused"
 
-        if self.mode == "fused":
-            fake = self.fake(batch, draws)
+        with torch.set_grad_enabled(fused):
+            fakes = [self.fake(part) for part in parts]
+        shared: list[Seen | None] = [None] * len(parts)
+        if fused:
             with torch.set_grad_enabled(student_sees_heads):
-                seen_fake = self.teacher.features(fake, batch.cond, draws.tau, draws.renoise_eps)
-            metrics, real_logits = self.update_heads(batch, fake, seen_fake, draws, step)
-        else:
-            with torch.no_grad():
-                fake = self.fake(batch, draws)
-                seen_fake = self.teacher.features(fake, batch.cond, draws.tau, draws.renoise_eps)
-            metrics, real_logits = self.update_heads(batch, fake, seen_fake, draws, step)
-            fake = self.fake(batch, draws)
-            if student_sees_heads:
-                seen_fake = self.teacher.features(fake, batch.cond, draws.tau, draws.renoise_eps)
+                shared = [self.see(fake, part, part.draws) for fake, part in zip(fakes, parts, strict=True)]
+        figures, real_logits = self.update_heads(parts, fakes, shared, step)
 
         # Student: fool the updated heads, and stay near the teacher's sample.
-        loss_distill = self.distance(fake, batch.x0, draws.sigma)
-        loss = distill_weight * loss_distill
-        if student_sees_heads:
-            with self.heads.frozen():
-                fake_logits = self.heads(seen_fake.features, seen_fake.cond_vec)
-            loss_adversarial = over_heads(self.adversarial.generator, fake_logits, real_logits)
-            loss = loss + adv_weight * loss_adversarial
-            metrics["loss/adversarial"] = loss_adversarial.detach()
-        metrics["grad_norm/student"] = self.student.update(loss)
-        metrics["loss/distill"] = loss_distill.detach()
-        metrics["weight/adversarial"], metrics["weight/distill"] = adv_weight, distill_weight
-        return metrics
+        def loss_of(micro: int) -> Tensor:
+            part = parts[micro]
+            fake = fakes[micro] if fused else self.fake(part)
+            loss_distill = self.distance(fake, part.batch.x0, part.draws.sigma)
+            figures.add({"loss/distill": loss_distill})
+            loss = distill_weight * loss_distill
+            if student_sees_heads:
+                seen = shared[micro] or self.see(fake, part, part.draws)
+                with self.heads.frozen():
+                    fake_logits = self.heads(seen.features, seen.cond_vec)
+                loss_adversarial = over_heads(self.adversarial.generator, fake_logits, real_logits[micro])
+                figures.add({"loss/adversarial": loss_adversarial})
+                loss = loss + adv_weight * loss_adversarial
+            return loss
 
-    def draw(self, batch: Batch, step: int, turn: int) -> Draws:
-        """The step's random numbers; they depend on (seed, step, turn) alone.
+        grad_norm = self.student.update(loss_of)
+        weights = {"weight/adversarial": adv_weight, "weight/distill": distill_weight}
+        return figures.means() | weights | {"grad_norm/student": grad_norm}
+
+    def parts(self, batch: Batch, step: int, rows: Rows) -> list[Part]:
+        """The batch in micro-batches."""
+        count = self.student.accumulate
+        parted = []
+        for number in range(count):
+            own = rows.part(number, count)
+            piece = batch.rows(slice(own.first - rows.first, own.stop - rows.first))
+            parted.append(Part(piece, own, self.draw(piece, own, step, turn=0)))
+        return parted
+
+    def draw(self, batch: Batch, rows: Rows, step: int, turn: int) -> Draws:
+        """The random numbers of some rows; they depend on (seed, step, turn) and the row's place in the global batch.
 
         Levels are drawn on the CPU: drawing from a set of levels on an accelerator would wait for it in every step.
         """
-        num, device = len(batch.x0), batch.x0.device
+        device = batch.x0.device
 
         def level(law: SigmaLaw, purpose: str) -> Tensor:
-            drawn = law(num, step, generator(purpose, self.seed, step, turn), levels=self.levels)
-            return drawn.to(device, non_blocking=True)
+            drawn = law(rows.total, step, generator(purpose, self.seed, step, turn), levels=self.levels)
+            return drawn[rows.first : rows.stop].to(device, non_blocking=True)
 
         def noise(purpose: str) -> Tensor:
-            source = generator(purpose, self.seed, step, turn, device=device)
-            eps = torch.randn(batch.x0.shape, generator=source, device=device)
+            eps = RowSource(rows, purpose, self.seed, step, turn, device=device).normal(*batch.x0.shape[1:])
             return eps.contiguous(memory_format=torch.channels_last)
 
         sigma, tau = level(self.student_sigma, "sigma"), level(self.renoise_sigma, "tau")
         return Draws(sigma, noise("start"), tau, noise("renoise"))
 
-    def fake(self, batch: Batch, draws: Draws) -> Tensor:
+    def fake(self, part: Part) -> Tensor:
         """The student's samples [B,C,H,W]."""
+        batch, draws = part.batch, part.draws
         noised = self.start(batch, draws.sigma, draws.start_eps)
         denoised: Tensor = self.student(noised, draws.sigma, batch.cond).denoised
         return denoised
 
+    def see(self, x0: Tensor, part: Part, draws: Draws) -> Seen:
+        """The teacher's features of x0 [B,C,H,W], re-noised."""
+        return self.teacher.features(x0, part.batch.cond, draws.tau, draws.renoise_eps)
+
     def update_heads(
-        self, batch: Batch, fake: Tensor, seen_fake: Seen, draws: Draws, step: int
-    ) -> tuple[dict[str, Tensor | float], dict[str, Tensor]]:
+        self, parts: list[Part], fakes: list[Tensor], shared: list[Seen | None], step: int
+    ) -> tuple[Means, list[dict[str, Tensor]]]:
         """`head_updates` updates on one set of fakes; every further one re-noises at new levels with new noise.
 
-        Returns figures of the last update, and the logits of real samples at the levels of `draws`: a relativistic
-        loss compares the student's fakes with them, row by row.
+        Returns figures of the last update, and for each micro-batch the logits of real samples at the levels of its
+        own draws: a relativistic loss compares the student's fakes with them, row by row.
         """
+        first_real_logits: list[dict[str, Tensor]] = []
+        figures = Means()
         for turn in range(self.head_updates):
-            if turn > 0:
-                draws = self.draw(batch, step, turn)
-                with torch.no_grad():
-                    seen_fake = self.teacher.features(fake.detach(), batch.cond, draws.tau, draws.renoise_eps)
-            with torch.no_grad():
-                seen_real = self.teacher.features(batch.x0, batch.cond, draws.tau, draws.renoise_eps)
-            both = join(seen_real, seen_fake)
-            real_logits, fake_logits = split(self.heads(both.features, both.cond_vec))
-            if turn == 0:
-                first_real_logits = {tap: value.detach() for tap, value in real_logits.items()}
-            loss = over_heads(self.adversarial.discriminator, real_logits, fake_logits)
-            loss = loss + self._penalty(seen_real, seen_fake, step, turn)
-            grad_norm = self.heads.update(loss)
-        metrics = logit_metrics(real_logits, fake_logits)
-        metrics |= {"loss/heads": loss.detach(), "grad_norm/heads": grad_norm}
-        return metrics, first_real_logits
+            figures = Means()
 
-    def _penalty(self, real: Seen, fake: Seen, step: int, turn: int) -> Tensor:
+            def loss_of(micro: int, turn: int = turn, figures: Means = figures) -> Tensor:
+                part, fake = parts[micro], fakes[micro].detach()
+                draws = part.draws if turn == 0 else self.draw(part.batch, part.rows, step, turn)
+                with torch.no_grad():
+                    seen_real = self.see(part.batch.x0, part, draws)
+                    known = shared[micro] if turn == 0 else None
+                    seen_fake = known or self.see(fake, part, draws)
+                both = join(seen_real, seen_fake)
+                real_logits, fake_logits = split(self.heads(both.features, both.cond_vec))
+                if turn == 0:
+                    first_real_logits.append({tap: value.detach() for tap, value in real_logits.items()})
+                loss = over_heads(self.adversarial.discriminator, real_logits, fake_logits)
+                loss = loss + self._penalty(seen_real, seen_fake, part.rows, step, turn)
+                figures.add(logit_metrics(real_logits, fake_logits) | {"loss/heads": loss})
+                return loss
+
+            figures.add({"grad_norm/heads": self.heads.update(loss_of)})
+        return figures, first_real_logits
+
+    def _penalty(self, real: Seen, fake: Seen, rows: Rows, step: int, turn: int) -> Tensor:
         detached = {tap: value.detach() for tap, value in fake.features.items()}
-        source = generator("regulariser", self.seed, step, turn, device=real.cond_vec.device)
+        source = RowSource(rows, "regulariser", self.seed, step, turn, device=real.cond_vec.device)
         return self.regulariser(self.heads, real.features, detached, real.cond_vec, source)
 
 
+class Means:
+    """Means of figures over micro-batches, without looking at a value."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
+
+    def add(self, figures: dict[str, Tensor]) -> None:
+        """The figures of one micro-batch, 0-d."""
+        for name, value in figures.items():
+            value = value.detach()
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def means(self) -> dict[str, Tensor | float]:
+        """What was added, averaged."""
+        return {
+            name: value / self.counts[name] if self.counts[name] > 1 else value for name, value in self.sums.items()
+        }
+
+
 @torch.no_grad()
-def logit_metrics(real: dict[str, Tensor], fake: dict[str, Tensor]) -> dict[str, Tensor | float]:
+def logit_metrics(real: dict[str, Tensor], fake: dict[str, Tensor]) -> dict[str, Tensor]:
     """Accuracy (share of logits on the right side of 0) and logit gap E[l_real] - E[l_fake], per head and overall."""
-    metrics: dict[str, Tensor | float] = {}
+    metrics: dict[str, Tensor] = {}
     rows = []
     for tap in real:
         right_real, right_fake = (real[tap] > 0).float().mean(), (fake[tap] < 0).float().mean()

@@ -14,16 +14,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from ladd_dist.core.stop import NUMBERS, Stopped
+from ladd_dist.parallel.ranks import SINGLE, Ranks
+
 PLAIN_LINE_EVERY_S = 10.0
 Figures = dict[str, Tensor | float]
 
 
-class Interrupted(KeyboardInterrupt):
-    """Stopped by a signal, after a clean save."""
-
-
 class StopFlag:
-    """Set by SIGINT or SIGTERM inside `listen`; a second signal takes the default way out."""
+    """Set by SIGINT, SIGTERM or SIGUSR2 inside `listen`; the same signal again takes the default way out."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -31,35 +30,40 @@ class StopFlag:
     @contextlib.contextmanager
     def listen(self) -> Iterator[StopFlag]:
         """Turn signals into the flag, so that a step is never cut in two."""
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.getsignal(number) for number in numbers}
+        before = {number: signal.getsignal(number) for number in NUMBERS}
 
         def handle(number: int, frame: FrameType | None) -> None:
             self.signal = number
             signal.signal(number, before[signal.Signals(number)])
 
-        for number in numbers:
+        for number in NUMBERS:
             signal.signal(number, handle)
         try:
             yield self
         finally:
-            for number in numbers:
+            for number in NUMBERS:
                 signal.signal(number, before[number])
 
     def check(self) -> None:
-        """Raise `Interrupted` when the flag is set."""
+        """Raise `Stopped` when the flag is set."""
         if self.signal is not None:
-            raise Interrupted(f"stopped by {signal.Signals(self.signal).name}")
+            raise Stopped(self.signal)
+
+    def agree(self, ranks: Ranks) -> bool:
+        """Whether any rank has it set; then every rank has. A signal reaches them at different steps."""
+        found = ranks.highest(self.signal or 0)
+        self.signal = found or None
+        return found != 0
 
 
 class Bar:
     """Progress on stderr (rate, ETA, a note): a live bar on a terminal, a line every ten seconds elsewhere."""
 
-    def __init__(self, label: str, total: int, done: int = 0) -> None:
+    def __init__(self, label: str, total: int, done: int = 0, *, quiet: bool = False) -> None:
         self.label, self.total, self.first, self.done = label, total, done, done
         self.console = Console(stderr=True)
         self.started = self.last_line = time.monotonic()
-        self.note = ""
+        self.note, self.quiet = "", quiet
         self.progress = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
@@ -68,7 +72,7 @@ class Bar:
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
             console=self.console,
-            disable=not self.console.is_terminal,
+            disable=quiet or not self.console.is_terminal,
         )
         self.task = self.progress.add_task(label, total=total, completed=done, note="")
 
@@ -87,7 +91,7 @@ class Bar:
         rate = (done - self.first) / max(now - self.started, 1e-9)
         if not self.progress.disable:
             self.progress.update(self.task, completed=done, note=f"{rate:.1f}/s  {self.note}")
-        elif now - self.last_line > PLAIN_LINE_EVERY_S or (done == self.total and news):
+        elif not self.quiet and (now - self.last_line > PLAIN_LINE_EVERY_S or (done == self.total and news)):
             self.last_line = now
             left = (self.total - done) / rate if rate > 0 else 0.0
             line = f"{self.label} {done}/{self.total}  {rate:.1f}/s  ETA {left:.0f} s  {self.note}"
@@ -101,34 +105,42 @@ def train(
     first_step: int,
     samples_per_step: int,
     log_every: int,
-    checkpoint_every: int,
+    save_at: Callable[[int], bool],
     do_step: Callable[[int], Figures],
     save: Callable[[int], None],
     on_log: Callable[[int, dict[str, float]], None],
     note: Callable[[dict[str, float]], str],
     after_step: Callable[[int], None] = lambda updates: None,
+    ranks: Ranks = SINGLE,
 ) -> None:
-    """Run steps first_step..num_steps - 1. Figures are averaged on the device between logged steps: no host sync.
+    """Run steps first_step .. num_steps - 1. Figures are averaged on the device between logged steps: no host sync.
+
+    Every rank runs the same steps; figures are means over ranks, `on_log` is called on rank 0.
 
     Raises:
-        Interrupted: a signal came; the state is saved. ValueError: a figure is not finite (nothing is saved).
+        Stopped: a signal came; the state is saved. ValueError: a figure is not finite (nothing is saved).
     """
-    window = Window(samples_per_step)
-    with StopFlag().listen() as stop, Bar(label, num_steps, first_step) as bar:
+    window = Window(samples_per_step, ranks)
+    poll_every = 1
+    with StopFlag().listen() as stop, Bar(label, num_steps, first_step, quiet=not ranks.is_first) as bar:
         for step in range(first_step, num_steps):
             window.add(do_step(step))
             updates = step + 1
+            ranks.alive(f"{label} step {updates}")
             logged = updates % log_every == 0 or updates == num_steps
             if logged:
                 figures = window.close()
+                # About once a second: the ranks stop at the same step, without talking about it at each.
+                poll_every = max(1, int(figures["rate/steps_per_s"])) if ranks.size > 1 else 1
                 require_finite(label, figures, updates)
-                on_log(updates, figures)
+                if ranks.is_first:
+                    on_log(updates, figures)
                 bar.update(updates, note(figures))
             else:
                 bar.update(updates)
             after_step(updates)
-            stopping = stop.signal is not None
-            if updates % checkpoint_every == 0 or updates == num_steps or stopping:
+            stopping = updates % poll_every == 0 and stop.agree(ranks)
+            if save_at(updates) or updates == num_steps or stopping:
                 if not logged:  # the one other host sync: a checkpoint of a broken network would be the newest
                     require_finite(label, window.means(), updates)
                 save(updates)
@@ -151,10 +163,10 @@ def require_finite(label: str, figures: dict[str, float], updates: int) -> None:
 
 
 class Window:
-    """Means of figures since the last logged step."""
+    """Means of figures since the last logged step, over steps and ranks."""
 
-    def __init__(self, samples_per_step: int) -> None:
-        self.samples_per_step = samples_per_step
+    def __init__(self, samples_per_step: int, ranks: Ranks = SINGLE) -> None:
+        self.samples_per_step, self.ranks = samples_per_step, ranks
         self._reset()
 
     def _reset(self) -> None:
@@ -171,23 +183,22 @@ class Window:
             self.counts[name] = self.counts.get(name, 0) + 1
 
     def means(self) -> dict[str, float]:
-        """The means so far, with one transfer from the device; summed in float32."""
-        on_device = {name: value.detach().float() for name, value in self.sums.items() if isinstance(value, Tensor)}
-        plain = {
-            name: torch.tensor(value, dtype=torch.float32)
-            for name, value in self.sums.items()
-            if not isinstance(value, Tensor)
-        }
-        sums: dict[str, float] = {}
-        for tensors in (on_device, plain):
-            if tensors:
-                sums |= zip(tensors, torch.stack(list(tensors.values())).tolist(), strict=True)
-        return {name: sums[name] / self.counts[name] for name in self.sums}
+        """The means so far, with one transfer from the device and one message between ranks; summed in float32."""
+        return self._over_ranks({name: value / self.counts[name] for name, value in self.sums.items()})
 
     def close(self) -> dict[str, float]:
         """The means and the rates; starts the next window."""
-        figures = self.means()
+        figures = {name: value / self.counts[name] for name, value in self.sums.items()}
         rate = self.steps / max(time.monotonic() - self.started, 1e-9)
         figures |= {"rate/steps_per_s": rate, "rate/samples_per_s": rate * self.samples_per_step}
+        means = self._over_ranks(figures)
         self._reset()
-        return figures
+        return means
+
+    def _over_ranks(self, figures: Figures) -> dict[str, float]:
+        on_device = {name: value.detach().float() for name, value in figures.items() if isinstance(value, Tensor)}
+        values = {name: value for name, value in figures.items() if not isinstance(value, Tensor)}
+        if on_device:
+            values |= zip(on_device, torch.stack(list(on_device.values())).tolist(), strict=True)
+        means = self.ranks.mean(torch.tensor([values[name] for name in figures], dtype=torch.float64))
+        return dict(zip(figures, means.tolist(), strict=True))

@@ -53,11 +53,13 @@ def write_shards(
     make: MakeChunk,
     image: ImageSpec,
     card: dict[str, Any],
+    share: tuple[int, int] | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> None:
     """Write all shards that are not there yet, then `index.json`; interrupted work goes on where it stopped.
 
     Args:
+        share: (rank, ranks): write every ranks-th shard, the first at rank, and no index; None: all, and the index.
         card: what the samples are (seed, sampler, guidance, teacher's signature); stored in the index.
         progress: called with the number of samples that exist.
 
@@ -69,6 +71,8 @@ def write_shards(
     per_shard = samples_per_chunk * chunks_per_shard
     records = []
     for number, first in enumerate(range(0, num_samples, per_shard)):
+        if share is not None and number % share[1] != share[0]:
+            continue
         last = min(first + per_shard, num_samples)
         tar, record_path = folder / f"{number:06d}.tar", folder / f"{number:06d}.json"
         record = read_json(record_path) if record_path.exists() and tar.exists() else None
@@ -78,6 +82,8 @@ def write_shards(
             write_json(record_path, record)
         progress(last)
         records.append(record)
+    if share is not None:
+        return
     write_json(folder / INDEX, {"format": FORMAT, **card, "num_samples": num_samples, "shards": records})
 
 

@@ -99,6 +99,9 @@ class UNet(Denoiser):
         pairs = reversed(list(zip(widths, strides, strict=True)))
         return taps | {f"up{i}": TapSpec(width, stride) for i, (width, stride) in enumerate(pairs)}
 
+    def blocks(self) -> list[nn.Module]:
+        return [*self.downs, self.middle, *self.ups]
+
     def forward(
         self, x: Tensor, sigma: Tensor, cond: Tensor, *, taps: tuple[str, ...] = (), denoise: bool = True
     ) -> NetOutput:

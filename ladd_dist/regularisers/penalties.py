@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ladd_dist.core.plugin import register
+from ladd_dist.core.rng import RowSource
 from ladd_dist.regularisers import HeadsFn, Regulariser
 
 
@@ -44,7 +45,7 @@ class NoRegulariser(Regulariser):
         real: dict[str, Tensor],
         fake: dict[str, Tensor],
         cond_vec: Tensor,
-        generator: torch.Generator,
+        source: RowSource,
     ) -> Tensor:
         """0."""
         return torch.zeros((), device=cond_vec.device)
@@ -70,10 +71,10 @@ class GradientPenalty(Regulariser):
         real: dict[str, Tensor],
         fake: dict[str, Tensor],
         cond_vec: Tensor,
-        generator: torch.Generator,
+        source: RowSource,
     ) -> Tensor:
-        """Scalar penalty; `generator` draws the place between real and fake, uniform in [0, 1)."""
-        place = torch.rand(cond_vec.shape[0], generator=generator, device=generator.device).to(cond_vec.device)
+        """Scalar penalty; `source` draws the place between real and fake, uniform in [0, 1)."""
+        place = source.uniform()
         between = {}
         for tap, value in real.items():
             share = place.to(value.dtype).view(-1, 1, 1, 1)
@@ -99,7 +100,7 @@ class R1(Regulariser):
         real: dict[str, Tensor],
         fake: dict[str, Tensor],
         cond_vec: Tensor,
-        generator: torch.Generator,
+        source: RowSource,
     ) -> Tensor:
         """Scalar penalty on the real features alone."""
         gradients = _input_gradients(heads, real, cond_vec, mean=False)

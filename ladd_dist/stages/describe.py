@@ -8,6 +8,7 @@ import platform
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from ladd_dist.core.rundir import RunDir, read_json, write_json
 from ladd_dist.core.serialize import RecipeError, to_data
 from ladd_dist.core.types import Batch
 from ladd_dist.engine.cost import count_flops, count_parameters
+from ladd_dist.parallel import Adam
+from ladd_dist.parallel.compute import Compute
+from ladd_dist.parallel.ranks import SINGLE
 from ladd_dist.parallel.single import Single
 from ladd_dist.recipe import Recipe
 from ladd_dist.stages import Place
@@ -43,7 +47,9 @@ def stage_table() -> dict[str, Stage]:
         "teacher": Stage("training the diffusion teacher", train_teacher, is_teacher_done),
         "shards": Stage("the teacher makes its samples", make_shards, are_shards_done),
         "distill": Stage("training student and heads", distill, is_distilled),
-        "evaluate": Stage("sampling and measuring on held-out noise", evaluate, is_evaluated),
+        "evaluate": Stage(
+            "sampling and measuring on held-out noise", lambda r, p: evaluate(r, p.alone()), is_evaluated
+        ),
         # Never skipped: it takes a second, and a page older than its figures would lie.
         "report": Stage("writing the page", lambda r, p: write_report(p.run(r).path), lambda r, p: False),
     }
@@ -87,9 +93,9 @@ def _cost(recipe: Recipe) -> dict[str, Any]:
     levels = recipe.path_levels()
     path = x[:, None].expand(-1, len(levels), -1, -1, -1) if levels else None
     cpu = torch.device("cpu")
-    options: dict[str, Any] = {"lr": 0.0, "betas": (0.5, 0.99), "weight_decay": 0.0, "clip": 0.0, "device": cpu}
-    heads = Single().build(build_heads(recipe, teacher), **options)
-    step = build_step(recipe, Single().build(student, **options), heads, teacher)
+    build = partial(Single().build, adam=Adam(0.0, (0.5, 0.99), 0.0, 0.0), compute=Compute(), ranks=SINGLE, device=cpu)
+    heads = build(build_heads(recipe, teacher), role="heads")
+    step = build_step(recipe, build(student, role="student"), heads, teacher)
     batch = Batch(x, cond, x, path, levels)
     with torch.no_grad():
         forward = count_flops(lambda: student(x, ones, cond)) // num

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -13,17 +13,18 @@ from ladd_dist.core.rng import derive_seed, generator, sample_starts
 from ladd_dist.core.rundir import RunDir, save_tensors
 from ladd_dist.core.serialize import to_data
 from ladd_dist.core.types import Denoiser
-from ladd_dist.engine.checkpoint import Checkpoints
+from ladd_dist.engine.checkpoint import Checkpoints, state_of
 from ladd_dist.engine.discriminator import FrozenTeacher, Heads
 from ladd_dist.engine.ema import WeightAverage
 from ladd_dist.engine.ladd_step import LaddStep
 from ladd_dist.engine.loop import Figures, train
 from ladd_dist.engine.shard_reader import to_device
+from ladd_dist.parallel import Adam, Trainable
 from ladd_dist.recipe import Recipe
-from ladd_dist.stages import Place, denoiser, is_done, mark_done, save_weights
+from ladd_dist.stages import Place, denoiser, is_done, mark_done, rows_of, save_weights
 from ladd_dist.stages.charts import write_grid
 from ladd_dist.stages.shards import open_shards
-from ladd_dist.stages.teacher import cosine_factor, guided_teacher, load_teacher
+from ladd_dist.stages.teacher import averaged, cosine_factor, guided_teacher, load_teacher
 
 NUM_SHOWN = 32
 """Samples in a dump and its grid."""
@@ -41,23 +42,30 @@ def distill(recipe: Recipe, place: Place) -> Path:
     if is_distilled(recipe, place):
         return run.student
     training = Distillation(recipe, place, run)
-    log = recipe.tracker.build(folder=run.path, config={}, resume_step=training.first_step)
-    train(
-        label="distill",
-        num_steps=recipe.train.steps,
-        first_step=training.first_step,
-        samples_per_step=recipe.train.batch_size,
-        log_every=recipe.train.log_every,
-        checkpoint_every=recipe.train.checkpoint_every,
-        do_step=training.step,
-        save=training.save,
-        on_log=log.log,
-        note=_note,
-        after_step=training.maybe_dump,
-    )
-    log.close()
-    save_student(run.student, training.average.module, recipe)
-    mark_done(run.path / "distill.done.json", recipe.distill_signature())
+    first = place.ranks.is_first
+    log = recipe.tracker.build(folder=run.path, config={}, resume_step=training.first_step) if first else None
+    settings = recipe.train
+    with training.checkpoints.complete():
+        train(
+            label="distill",
+            num_steps=settings.steps,
+            first_step=training.first_step,
+            samples_per_step=settings.batch_size,
+            log_every=settings.log_every,
+            save_at=lambda updates: updates % settings.checkpoint_every == 0 or updates in settings.keep_steps,
+            do_step=training.step,
+            save=training.save,
+            on_log=log.log if log else lambda updates, figures: None,
+            note=_note,
+            after_step=training.maybe_dump,
+            ranks=place.ranks,
+        )
+    student = training.averaged()
+    if log is not None and student is not None:  # rank 0
+        log.close()
+        save_student(run.student, student, recipe)
+        mark_done(run.path / "distill.done.json", recipe.distill_signature())
+    place.ranks.wait()
     return run.student
 
 
@@ -76,37 +84,39 @@ class Distillation:
     """Everything the training of a student holds, restored from the newest checkpoint if there is one."""
 
     def __init__(self, recipe: Recipe, place: Place, run: RunDir) -> None:
-        self.recipe, self.run, self.device = recipe, run, place.device
+        self.recipe, self.run, self.place = recipe, run, place
+        settings, ranks, device = recipe.train, place.ranks, place.device
+        self.rows = rows_of("train.batch_size", settings.batch_size, settings.compute, ranks)
         self.reader = open_shards(recipe, place)
-        settings = recipe.train
-        teacher = load_teacher(recipe, place)
-        network = load_teacher(recipe, place).train().requires_grad_(True)
-        self.heads = recipe.parallel.build(
-            build_heads(recipe, teacher), lr=settings.lr_heads, betas=settings.betas_heads,
-            weight_decay=settings.weight_decay, clip=settings.clip, device=place.device,
-        )  # fmt: skip
-        self.student = recipe.parallel.build(
-            network, lr=settings.lr_student, betas=settings.betas_student,
-            weight_decay=settings.weight_decay, clip=settings.clip, device=place.device,
-        )  # fmt: skip
-        self.average = WeightAverage(
-            network, half_life=settings.ema.half_life, ramp=settings.ema.ramp, batch_size=settings.batch_size
-        )
-        self.ladd_step = build_step(recipe, self.student, self.heads, teacher)
         self.checkpoints = Checkpoints(
-            run.checkpoints, identity=recipe.distill_signature(), keep=settings.keep_checkpoints
+            run.checkpoints, identity=recipe.distill_signature(), keep=settings.keep_checkpoints,
+            pinned=settings.keep_steps, ranks=ranks,
+        )  # fmt: skip
+        saved = self.checkpoints.latest()
+        self.first_step = saved.step if saved else 0
+        network = load_teacher(recipe, place).train().requires_grad_(True)
+        heads = build_heads(recipe, network)
+        if saved:  # before a strategy takes them: each makes its own form of the weights
+            saved.fill_module("student", network)
+            saved.fill_module("heads", heads)
+        common: dict[str, Any] = {"compute": settings.compute, "ranks": ranks, "device": device}
+        decay, clip = settings.weight_decay, settings.clip
+        adam_student = Adam(settings.lr_student, settings.betas_student, decay, clip)
+        adam_heads = Adam(settings.lr_heads, settings.betas_heads, decay, clip)
+        self.student = recipe.parallel.build(network, role="student", adam=adam_student, **common)
+        self.heads = recipe.parallel.build(heads, role="heads", adam=adam_heads, **common)
+        ema = settings.ema
+        self.average = WeightAverage(
+            self.student.local("weight"), half_life=ema.half_life, ramp=ema.ramp, batch_size=settings.batch_size
         )
-        self.first_step = self._restore()
-        self.shown = shown_samples(recipe, teacher)
-
-    def _restore(self) -> int:
-        state = self.checkpoints.load_latest(self.device)
-        if state is None:
-            return 0
-        self.student.load_state_dict(state["student"])
-        self.heads.load_state_dict(state["heads"])
-        self.average.module.load_state_dict(state["average"])
-        return int(state["step"])
+        if saved:
+            saved.fill_optimizer("student", self.student)
+            saved.fill_optimizer("heads", self.heads)
+            saved.fill(self.average.parts())
+        teacher = load_teacher(recipe, place)
+        self.shown = shown_samples(recipe, teacher) if ranks.is_first else {}
+        frozen = cast(Denoiser, recipe.parallel.freeze(teacher, **common))
+        self.ladd_step = build_step(recipe, self.student, self.heads, frozen)
 
     def step(self, step: int) -> Figures:
         """One update of heads and student."""
@@ -114,22 +124,36 @@ class Distillation:
         factor = cosine_factor(step, settings.steps, settings.lr_final)
         self.student.set_lr_factor(factor)
         self.heads.set_lr_factor(factor)
-        batch = to_device(self.reader.batch(step, settings.batch_size, self.recipe.seed), self.device)
-        figures = self.ladd_step(batch, step)
-        self.average.update(self.student.module, step + 1)
+        rows = range(self.rows.first, self.rows.stop)
+        batch = self.reader.batch(step, settings.batch_size, self.recipe.seed, rows)
+        figures = self.ladd_step(to_device(batch, self.place.device), step, self.rows)
+        self.average.update(step + 1)
         return figures
 
     def save(self, updates: int) -> None:
         """Write a checkpoint: all that a bit-exact continuation needs (order and noise follow from seed and step)."""
-        state = {"student": self.student.state_dict(), "heads": self.heads.state_dict()}
-        self.checkpoints.save(updates, {**state, "average": self.average.module.state_dict()})
+        networks = {"student": self.student, "heads": self.heads}
+        parts = self.average.parts()
+        for name, network in networks.items():
+            parts |= state_of(name, network)
+        epoch, position = divmod(updates * self.recipe.train.batch_size, len(self.reader))
+        counters = {name: network.counters() for name, network in networks.items()}
+        data = {"seed": self.recipe.seed, "epoch": epoch, "position": position}
+        self.checkpoints.save(updates, parts, {"counters": counters, "data": data})
+
+    def averaged(self) -> Denoiser | None:
+        """The student with averaged weights, on rank 0 (None elsewhere); every rank calls this."""
+        return averaged(self.recipe, self.average, self.student, self.place)
 
     def maybe_dump(self, updates: int) -> None:
         """Every `dump_every` updates: teacher's and student's samples at the same noise, as tensors and picture."""
         if updates % self.recipe.train.dump_every and updates != self.recipe.train.steps:
             return
+        network = self.averaged()
+        if network is None:  # rank 0 draws the pictures
+            return
         noise, cond, teacher = (self.shown[name] for name in ("noise", "cond", "teacher"))
-        student = sample_student(self.recipe, self.average.module, noise, cond, self.recipe.student_steps)
+        student = sample_student(self.recipe, network, noise, cond, self.recipe.student_steps)
         tensors = {**self.shown, "student": student}
         tensors = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
         save_tensors(self.run.dumps / f"step-{updates:06d}.safetensors", tensors)
@@ -137,7 +161,7 @@ class Distillation:
         write_grid(self.run.samples / f"step-{updates:06d}.png", rows)
 
 
-def build_step(recipe: Recipe, student: Any, heads: Any, teacher: Denoiser) -> LaddStep:
+def build_step(recipe: Recipe, student: Trainable, heads: Trainable, teacher: Denoiser) -> LaddStep:
     """The recipe's LADD step on given networks."""
     return LaddStep(
         student=student,

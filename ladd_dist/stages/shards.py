@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ladd_dist.core.rng import sample_starts
-from ladd_dist.core.rundir import make_once
 from ladd_dist.core.serialize import to_data
 from ladd_dist.core.types import Denoiser
 from ladd_dist.engine.loop import Bar, StopFlag
 from ladd_dist.engine.shard_reader import ShardReader
 from ladd_dist.engine.shard_writer import INDEX, Chunk, ShardError, read_foreign, write_shards
 from ladd_dist.recipe import Recipe
-from ladd_dist.stages import Place, is_done, mark_done
+from ladd_dist.stages import Place, is_done, make_together, mark_done
 from ladd_dist.stages.teacher import guided_teacher, load_teacher
 
 
@@ -35,23 +35,23 @@ def are_shards_done(recipe: Recipe, place: Place) -> bool:
 def make_shards(recipe: Recipe, place: Place) -> Path:
     """Generate the teacher's samples (or import somebody else's shards), or find them made; returns their folder."""
     folder = place.shards(recipe)
-    make_once(folder, lambda: are_shards_done(recipe, place), lambda: _make(recipe, place, folder))
+    make_together(place, folder, lambda: are_shards_done(recipe, place), lambda: _make(recipe, place, folder))
     return folder
 
 
 def _make(recipe: Recipe, place: Place, folder: Path) -> None:
-    settings, image = recipe.shards, recipe.dataset.spec()
-    dtype = {"float32": torch.float32, "float16": torch.float16}[settings.dtype]
+    settings, image, ranks = recipe.shards, recipe.dataset.spec(), place.ranks
     imported = list(_import(recipe)) if settings.source else []
     num_samples = len(imported) or settings.num_samples
-    with StopFlag().listen() as stop, Bar("shards", num_samples) as bar:
+    with StopFlag().listen() as stop, Bar("shards", num_samples, quiet=not ranks.is_first) as bar:
         make = _Imported(imported) if settings.source else TeacherSamples(recipe, load_teacher(recipe, place), stop)
-        write_shards(
+        write = partial(
+            write_shards,
             folder,
             num_samples=num_samples,
             samples_per_chunk=settings.samples_per_chunk,
             chunks_per_shard=settings.chunks_per_shard,
-            dtype=dtype,
+            dtype={"float32": torch.float32, "float16": torch.float16}[settings.dtype],
             make=make,
             image=image,
             card={
@@ -66,7 +66,13 @@ def _make(recipe: Recipe, place: Place, folder: Path) -> None:
             },
             progress=bar.update,
         )
-    mark_done(folder / "done.json", recipe.shards_signature(), num_samples=num_samples)
+        if ranks.size > 1:
+            write(share=(ranks.rank, ranks.size))
+            ranks.wait()
+        if ranks.is_first:
+            write()  # what is there stays, so with several ranks this leaves the index
+    if ranks.is_first:
+        mark_done(folder / "done.json", recipe.shards_signature(), num_samples=num_samples)
     stop.check()  # a signal during the last batch
 
 
@@ -80,7 +86,7 @@ def open_shards(recipe: Recipe, place: Place) -> ShardReader:
     if not (folder / INDEX).exists():
         raise ShardError(f"no whole set of the teacher's samples in {folder}; make it first: --stages teacher,shards")
     reader = ShardReader(folder)
-    reader.verify(recipe.dataset.spec())
+    place.ranks.agree(lambda: reader.verify(recipe.dataset.spec()))  # one rank reads it all, for every one
     return reader
 
 

@@ -10,14 +10,24 @@ from torch import Tensor
 
 from ladd_dist.core.noise import edm_loss_weight, guided
 from ladd_dist.core.rng import derive_seed, generator
-from ladd_dist.core.rundir import make_once, remove_stale
+from ladd_dist.core.rundir import remove_stale
 from ladd_dist.core.types import DenoiseFn, Denoiser
-from ladd_dist.engine.checkpoint import Checkpoints
+from ladd_dist.engine.checkpoint import Checkpoints, buffers_of, state_of
 from ladd_dist.engine.ema import WeightAverage
 from ladd_dist.engine.loop import Figures, train
-from ladd_dist.parallel import Trainable
+from ladd_dist.parallel import Adam, Trainable
+from ladd_dist.parallel.gather import whole
 from ladd_dist.recipe import Recipe
-from ladd_dist.stages import Place, denoiser, is_done, load_network, mark_done, save_weights
+from ladd_dist.stages import (
+    Place,
+    denoiser,
+    is_done,
+    load_network,
+    make_together,
+    mark_done,
+    rows_of,
+    save_weights,
+)
 from ladd_dist.trackers.jsonl import Jsonl
 
 
@@ -30,86 +40,101 @@ def is_teacher_done(recipe: Recipe, place: Place) -> bool:
 def train_teacher(recipe: Recipe, place: Place) -> Path:
     """Train the teacher, or find it trained; returns the folder with `teacher.safetensors` (averaged weights)."""
     folder = place.teacher(recipe)
-    make_once(folder, lambda: is_teacher_done(recipe, place), lambda: _train(recipe, place, folder))
+    make_together(place, folder, lambda: is_teacher_done(recipe, place), lambda: _train(recipe, place, folder))
     return folder
 
 
 def _train(recipe: Recipe, place: Place, folder: Path) -> None:
     training = TeacherTraining(recipe, place, folder)
-    log = Jsonl().build(folder=folder, config={}, resume_step=training.first_step)
-    train(
-        label="teacher",
-        num_steps=recipe.teacher.steps,
-        first_step=training.first_step,
-        samples_per_step=recipe.teacher.batch_size,
-        log_every=recipe.teacher.log_every,
-        checkpoint_every=recipe.teacher.checkpoint_every,
-        do_step=training.step,
-        save=training.save,
-        on_log=log.log,
-        note=lambda figures: f"loss {figures['loss/teacher']:.4f}",
-    )
-    log.close()
-    save_weights(folder / "teacher.safetensors", training.average.module)
-    mark_done(folder / "done.json", recipe.teacher_signature())
-    training.checkpoints.clear()
+    log = Jsonl().build(folder=folder, config={}, resume_step=training.first_step) if place.ranks.is_first else None
+    with training.checkpoints.complete():
+        train(
+            label="teacher",
+            num_steps=recipe.teacher.steps,
+            first_step=training.first_step,
+            samples_per_step=recipe.teacher.batch_size,
+            log_every=recipe.teacher.log_every,
+            save_at=lambda updates: updates % recipe.teacher.checkpoint_every == 0,
+            do_step=training.step,
+            save=training.save,
+            on_log=log.log if log else lambda updates, figures: None,
+            note=lambda figures: f"loss {figures['loss/teacher']:.4f}",
+            ranks=place.ranks,
+        )
+    network = averaged(recipe, training.average, training.trainable, place)
+    if log is not None and network is not None:  # rank 0
+        log.close()
+        save_weights(folder / "teacher.safetensors", network)
+        mark_done(folder / "done.json", recipe.teacher_signature())
+        training.checkpoints.clear()
 
 
 class TeacherTraining:
     """Everything the training of a teacher holds, restored from the newest checkpoint if there is one."""
 
     def __init__(self, recipe: Recipe, place: Place, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        remove_stale(folder)
         self.settings, self.device = recipe.teacher, place.device
+        self.rows = rows_of("teacher.batch_size", self.settings.batch_size, self.settings.compute, place.ranks)
+        if place.ranks.is_first:
+            folder.mkdir(parents=True, exist_ok=True)
+            remove_stale(folder)
         self.images = recipe.dataset.build(split="train")
-        self.network = fresh_network(recipe).to(place.device)
+        self.checkpoints = Checkpoints(
+            folder / "checkpoints", identity=recipe.teacher_signature(), keep=1, ranks=place.ranks
+        )
+        saved = self.checkpoints.latest()
+        self.first_step = saved.step if saved else 0
+        network = fresh_network(recipe)
+        if saved:
+            saved.fill_module("teacher", network)
+        adam = Adam(self.settings.lr, (0.9, 0.99), self.settings.weight_decay, self.settings.clip)
         self.trainable = recipe.parallel.build(
-            self.network,
-            lr=self.settings.lr,
-            betas=(0.9, 0.99),
-            weight_decay=self.settings.weight_decay,
-            clip=self.settings.clip,
-            device=place.device,
+            network, role="teacher", adam=adam, compute=self.settings.compute, ranks=place.ranks, device=place.device
         )
         ema = self.settings.ema
         self.average = WeightAverage(
-            self.network, half_life=ema.half_life, ramp=ema.ramp, batch_size=self.settings.batch_size
+            self.trainable.local("weight"), half_life=ema.half_life, ramp=ema.ramp, batch_size=self.settings.batch_size
         )
-        self.checkpoints = Checkpoints(folder / "checkpoints", identity=recipe.teacher_signature(), keep=1)
-        self.first_step = 0
-        if (state := self.checkpoints.load_latest(place.device)) is not None:
-            self.trainable.load_state_dict(state["teacher"])
-            self.average.module.load_state_dict(state["average"])
-            self.first_step = int(state["step"])
+        if saved:
+            saved.fill_optimizer("teacher", self.trainable)
+            saved.fill(self.average.parts())
 
     def step(self, step: int) -> Figures:
-        """One update; what is drawn depends on (seed, step) alone."""
-        settings = self.settings
+        """One update; what is drawn depends on (seed, step) and the place in the global batch alone."""
+        settings, rows = self.settings, slice(self.rows.first, self.rows.stop)
         source = generator("teacher", settings.seed, step)
-        x0, cond = self.images.batch(torch.randint(len(self.images), (settings.batch_size,), generator=source))
-        x0 = x0.to(self.device).contiguous(memory_format=torch.channels_last)
-        dropped = torch.rand(len(cond), generator=source) < settings.label_dropout
-        cond = torch.where(dropped, self.images.image.num_classes, cond).to(self.device)
+        picked = torch.randint(len(self.images), (settings.batch_size,), generator=source)
+        dropped = torch.rand(settings.batch_size, generator=source) < settings.label_dropout
         on_device = generator("teacher-noise", settings.seed, step, device=self.device)
-        sigma = settings.sigma(len(cond), step, on_device, levels=())
+        sigma = settings.sigma(settings.batch_size, step, on_device, levels=())[rows]
+        x0, cond = self.images.batch(picked[rows])
+        x0 = x0.to(self.device).contiguous(memory_format=torch.channels_last)
+        cond = torch.where(dropped[rows], self.images.image.num_classes, cond).to(self.device)
+        eps = torch.randn((settings.batch_size, *x0.shape[1:]), generator=on_device, device=self.device)[rows]
         self.trainable.set_lr_factor(cosine_factor(step, settings.steps, settings.lr_final))
-        loss = teacher_loss(self.trainable, x0, sigma, cond, on_device)
-        figures: Figures = {"grad_norm/teacher": self.trainable.update(loss), "loss/teacher": loss.detach()}
-        self.average.update(self.network, step + 1)
-        return figures
+
+        losses: list[Tensor] = []
+
+        def loss_of(micro: int) -> Tensor:
+            part = self.rows.part(micro, self.trainable.accumulate)
+            own = slice(part.first - self.rows.first, part.stop - self.rows.first)
+            loss = teacher_loss(self.trainable, x0[own], sigma[own], cond[own], eps[own])
+            losses.append(loss.detach())
+            return loss
+
+        figures: Figures = {"grad_norm/teacher": self.trainable.update(loss_of)}
+        self.average.update(step + 1)
+        return {**figures, "loss/teacher": torch.stack(losses).mean()}
 
     def save(self, updates: int) -> None:
         """Write a checkpoint."""
-        state = {"teacher": self.trainable.state_dict(), "average": self.average.module.state_dict()}
-        self.checkpoints.save(updates, state)
+        parts = state_of("teacher", self.trainable) | self.average.parts()
+        self.checkpoints.save(updates, parts, {"counters": {"teacher": self.trainable.counters()}})
 
 
-def teacher_loss(
-    network: Trainable | Denoiser, x0: Tensor, sigma: Tensor, cond: Tensor, source: torch.Generator
-) -> Tensor:
-    """E[w(sigma) (D(x0 + sigma n) - x0)^2], averaged over batch and pixels; x0 [B,C,H,W], sigma and cond [B]."""
-    eps = torch.randn(x0.shape, generator=source, device=x0.device).contiguous(memory_format=torch.channels_last)
+def teacher_loss(network: Trainable | Denoiser, x0: Tensor, sigma: Tensor, cond: Tensor, eps: Tensor) -> Tensor:
+    """E[w(sigma) (D(x0 + sigma n) - x0)^2], over batch and pixels; x0 and noise eps [B,C,H,W], sigma and cond [B]."""
+    eps = eps.contiguous(memory_format=torch.channels_last)
     denoised = network(x0 + sigma.view(-1, 1, 1, 1) * eps, sigma, cond).denoised
     per_sample = (denoised - x0).square().mean(dim=(1, 2, 3))
     loss: Tensor = (edm_loss_weight(sigma) * per_sample).mean()
@@ -126,6 +151,17 @@ def fresh_network(recipe: Recipe) -> Denoiser:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed("init", recipe.teacher.seed))
         return recipe.network.build(image=recipe.dataset.spec())
+
+
+def averaged(recipe: Recipe, average: WeightAverage, trainable: Trainable, place: Place) -> Denoiser | None:
+    """The recipe's network with averaged weights, on rank 0 (None elsewhere); every rank calls this."""
+    weights = whole(average.weights, place.ranks)
+    if weights is None:
+        return None
+    network = fresh_network(recipe)
+    buffers = {name.removeprefix("/buffer/"): part.tensor for name, part in buffers_of("", trainable.module).items()}
+    network.load_state_dict(weights | buffers)
+    return network.to(place.device).eval().requires_grad_(False)
 
 
 def load_teacher(recipe: Recipe, place: Place) -> Denoiser:

@@ -1,0 +1,113 @@
+"""Sharded tensors through `torch.distributed.checkpoint`, in a form that no strategy and no number of ranks owns.
+
+A tensor is written flattened, in contiguous ranges, one a rank; any other division into ranges reads it back. Files
+are safetensors with their offsets inside: nothing read here can run code (DCP's own format has its table in a pickle).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.checkpoint import DefaultLoadPlanner, DefaultSavePlanner, Metadata, SavePlan
+from torch.distributed.checkpoint.default_planner import create_default_global_save_plan
+from torch.distributed.checkpoint.metadata import (
+    ChunkStorageMetadata,
+    MetadataIndex,
+    TensorProperties,
+    TensorStorageMetadata,
+)
+from torch.distributed.checkpoint.planner import LoadPlan, ReadItem, TensorWriteData, WriteItem, WriteItemType
+from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
+
+# It says so at every call without a process group, which is what `no_dist` asks for.
+warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Elements start .. start + len(flat) - 1 of a flattened tensor of `total` elements."""
+
+    flat: Tensor
+    start: int
+    total: int
+
+
+class _Save(DefaultSavePlanner):
+    """Plans the writing of pieces."""
+
+    def create_local_plan(self) -> SavePlan:
+        self.plan = SavePlan([_write_item(name, piece) for name, piece in self.state_dict.items()])
+        return self.plan
+
+    def create_global_plan(self, all_plans: list[SavePlan]) -> tuple[list[SavePlan], Metadata]:
+        self.global_plan, self.metadata = create_default_global_save_plan(all_plans)
+        return self.global_plan, self.metadata
+
+    def lookup_object(self, index: MetadataIndex) -> Any:
+        return self.state_dict[index.fqn].flat
+
+
+def _write_item(name: str, piece: Piece) -> WriteItem:
+    offset = torch.Size([piece.start])
+    data = TensorWriteData(
+        chunk=ChunkStorageMetadata(offsets=offset, sizes=piece.flat.size()),
+        properties=TensorProperties.create_from_tensor(piece.flat),
+        size=torch.Size([piece.total]),
+    )
+    return WriteItem(index=MetadataIndex(name, offset), type=WriteItemType.SHARD, tensor_data=data)
+
+
+class _Load(DefaultLoadPlanner):
+    """Plans the reading of pieces, in place."""
+
+    def set_up_planner(self, state_dict: Any, metadata: Metadata | None = None, is_coordinator: bool = False) -> None:
+        # The default looks for tensors in nested containers, and drops what else it finds.
+        self.state_dict, self.metadata, self.is_coordinator = state_dict, metadata, is_coordinator
+
+    def create_local_plan(self) -> LoadPlan:
+        assert self.metadata is not None
+        items: list[ReadItem] = []
+        for name, piece in self.state_dict.items():
+            stored = self.metadata.state_dict_metadata.get(name)
+            if not isinstance(stored, TensorStorageMetadata):
+                raise ValueError(f"it holds no {name}")
+            if stored.size != torch.Size([piece.total]):
+                raise ValueError(f"{name} has {stored.size[0]} elements there, {piece.total} are needed")
+            wanted = ChunkStorageMetadata(offsets=torch.Size([piece.start]), sizes=piece.flat.size())
+            items += create_read_items_for_chunk_list(name, stored, [wanted])
+        return LoadPlan(items)
+
+    def resolve_tensor(self, read_item: ReadItem) -> Tensor:
+        flat: Tensor = self.state_dict[read_item.dest_index.fqn].flat
+        return flat.narrow(0, read_item.dest_offsets[0], read_item.lengths[0])
+
+    def commit_tensor(self, read_item: ReadItem, tensor: Tensor) -> None:
+        pass
+
+
+def write_pieces(folder: Path, pieces: Mapping[str, Piece], group: Any) -> None:
+    """Write this rank's pieces; `group` is a gloo process group of all that write, or None for one process.
+
+    Returns on rank 0 when every rank's file is on disk. All ranks' pieces together must make whole tensors.
+    """
+    from torch.distributed.checkpoint import HuggingFaceStorageWriter, save
+
+    writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
+    save(dict(pieces), storage_writer=writer, planner=_Save(), process_group=group, no_dist=group is None)
+
+
+def read_pieces(folder: Path, pieces: Mapping[str, Piece]) -> None:
+    """Fill the pieces from whatever ranges were written; every rank reads what it asks for, by itself.
+
+    Raises:
+        ValueError: a tensor is not there, or has another size.
+    """
+    from torch.distributed.checkpoint import HuggingFaceStorageReader, load
+
+    load(dict(pieces), storage_reader=HuggingFaceStorageReader(str(folder)), planner=_Load(), no_dist=True)
