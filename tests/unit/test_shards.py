@@ -6,6 +6,7 @@ import io
 import json
 import pickle
 import shutil
+import signal
 import tarfile
 from collections import Counter
 from collections.abc import Callable
@@ -19,8 +20,9 @@ import safetensors.torch
 import torch
 import webdataset
 
+from ladd_dist.core.stop import Stopped
 from ladd_dist.core.types import ImageSpec
-from ladd_dist.engine.loop import Interrupted, StopFlag
+from ladd_dist.engine.loop import StopFlag
 from ladd_dist.engine.shard_reader import ShardReader, to_device
 from ladd_dist.engine.shard_writer import INDEX, Chunk, ShardError, read_foreign, write_shards
 from ladd_dist.networks.cunet import CUNet
@@ -150,14 +152,14 @@ def test_interrupted_writing_goes_on_and_ends_in_the_same_bytes(tmp_path: Path, 
 
     def interrupted(first: int, last: int) -> Chunk:
         if first == 12:  # in the middle of the second shard
-            raise Interrupted("stopped by SIGINT")
+            raise Stopped(signal.SIGINT)
         return make(first, last)
 
     def counted(first: int, last: int) -> Chunk:
         made.extend(range(first, last))
         return make(first, last)
 
-    with pytest.raises(Interrupted):
+    with pytest.raises(Stopped):
         write(folder, interrupted)
     assert sorted(path.name for path in folder.iterdir()) == ["000000.json", "000000.tar"]
     finished = (folder / "000000.tar").stat().st_mtime_ns
@@ -357,6 +359,25 @@ def test_the_order_depends_on_seed_and_epoch_alone(master: Path) -> None:
 
 
 # Ranks
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 4])  # 4 ranks have 3 shards between them
+def test_ranks_that_write_a_share_each_leave_the_set_that_one_would(
+    tmp_path: Path, master: Path, num_ranks: int
+) -> None:
+    folder, made = tmp_path / "shards", Counter()
+    for rank in range(num_ranks):
+
+        def counted(first: int, last: int) -> Chunk:
+            made.update(range(first, last))
+            return make(first, last)
+
+        write(folder, counted, share=(rank, num_ranks))
+        assert not (folder / INDEX).exists()
+    write(folder, make=lambda a, b: pytest.fail("made again"))
+    assert made == Counter(range(NUM))
+    assert contents(folder) == contents(master)
+
 
 NUM_RANKS = [1, 2, 4]
 
