@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ladd_dist.core.contract import TOLERANCE, ContractError, call, check_basics, label, require, seeded
 from ladd_dist.core.plugin import Plugin, create
+from ladd_dist.core.rng import Rows, RowSource, whole_batch
 from ladd_dist.core.types import TapSpec
 from ladd_dist.heads.contract import check_head
 from ladd_dist.losses import Adversarial, Distance
@@ -171,7 +172,7 @@ def check_distance(distance: Distance) -> None:
 
 
 def check_regulariser(regulariser: Regulariser) -> None:
-    """A finite scalar >= 0, reproducible for the same generator, with finite gradients for the heads.
+    """A finite scalar >= 0, a mean over samples, reproducible for the same source, with finite heads' gradients.
 
     Raises:
         ContractError: one of these does not hold.
@@ -187,13 +188,22 @@ def check_regulariser(regulariser: Regulariser) -> None:
     def logits(features: dict[str, Tensor], _: Tensor) -> dict[str, Tensor]:
         return {tap: torch.tanh(heads[tap](value.flatten(1))) for tap, value in features.items()}
 
-    def penalty() -> Tensor:
-        args = (logits, real, fake, cond_vec, torch.Generator().manual_seed(1))
+    def penalty(rows: Rows) -> Tensor:
+        own = slice(rows.first, rows.stop)
+        features = [{tap: value[own] for tap, value in seen.items()} for seen in (real, fake)]
+        args = (logits, *features, cond_vec[own], RowSource(rows, "contract"))
         return _scalar(who, "the penalty", call(who, "on two taps", regulariser, *args))
 
-    first, second = penalty(), penalty()
+    rows = whole_batch(4)
+    first, second = penalty(rows), penalty(rows)
     require(bool(first >= 0), f"{who}: the penalty must not be negative, got {first}")
-    require(torch.equal(first, second), f"{who} must draw from the given generator only: two calls differ")
+    require(torch.equal(first, second), f"{who} must draw from the given source only: two calls differ")
+    halves = torch.stack([penalty(rows.part(number, 2)) for number in range(2)]).mean()
+    require(
+        torch.allclose(first, halves, rtol=TOLERANCE),
+        f"{who} must average over samples, and draw for each from its row of the source, because other processes may "
+        f"compute them: the mean over two halves of a batch is {halves}, over the whole {first}",
+    )
     if first.requires_grad:
         for gradient in torch.autograd.grad(first, list(heads.parameters()), allow_unused=True):
             finite = gradient is None or bool(gradient.isfinite().all())

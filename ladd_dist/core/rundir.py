@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
@@ -174,42 +173,3 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
         OSError: no room or not writable (`safetensors.torch.save_file` raises an error without an errno).
     """
     write_bytes(path, safetensors.torch.save(tensors, metadata))
-
-
-def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Save tensors and plain values atomically.
-
-    Raises:
-        OSError: no room or not writable.
-    """
-    write_atomic(path, lambda temporary: _write_state(temporary, state))
-
-
-def _write_state(path: Path, state: dict[str, Any]) -> None:
-    with path.open("wb") as stream:
-        try:
-            torch.save(state, stream)
-        except RuntimeError as error:  # torch hides a full disk behind its zip writer's complaint
-            if isinstance(error.__context__, OSError):
-                raise error.__context__ from None
-            raise
-
-
-def load_state(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Load what `save_state` wrote; only data, never code (`weights_only=True`).
-
-    Raises:
-        ValueError: missing or damaged; the message names the file.
-    """
-    try:
-        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-        if not isinstance(state, dict):
-            raise TypeError("it holds no state")
-        return state
-    except FileNotFoundError as error:
-        raise ValueError(f"{path} is missing") from error
-    except Exception as error:
-        reason = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
-        raise ValueError(
-            f"{path} cannot be read ({reason}); delete it: the run goes on from the checkpoint before it"
-        ) from error

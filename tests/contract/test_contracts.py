@@ -190,13 +190,20 @@ def test_a_broken_distance_is_caught(call: Callable[..., Tensor], message: str) 
         check_plugin(broken("distance", __call__=call))
 
 
+def _own_generator(num: int) -> Tensor:
+    """Reproducible, and a mean over samples, but each process would draw the first rows' numbers."""
+    return torch.rand(num, generator=torch.Generator().manual_seed(0)).mean()
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda self, heads, real, fake, cond, generator: -torch.ones(()), "must not be negative"),
-        (lambda self, heads, real, fake, cond, generator: torch.rand(()), "two calls differ"),
-        (lambda self, heads, real, fake, cond, generator: torch.zeros(2), "must return a scalar"),
-        (lambda self, heads, real, fake, cond, generator: heads(real)["a"], "fails on two taps: TypeError"),
+        (lambda self, heads, real, fake, cond, source: -torch.ones(()), "must not be negative"),
+        (lambda self, heads, real, fake, cond, source: torch.rand(()), "two calls differ"),
+        (lambda self, heads, real, fake, cond, source: torch.zeros(2), "must return a scalar"),
+        (lambda self, heads, real, fake, cond, source: heads(real)["a"], "fails on two taps: TypeError"),
+        (lambda self, heads, real, fake, cond, source: real["a"].square().sum(), "must average over samples"),
+        (lambda self, heads, real, fake, cond, source: _own_generator(len(cond)), "draw for each from its row"),
     ],
 )
 def test_a_broken_regulariser_is_caught(call: Callable[..., Tensor], message: str) -> None:

@@ -4,33 +4,64 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor
 
 from ladd_dist.engine.ema import WeightAverage
+from ladd_dist.parallel import Local
+
+SHAPES = {"weight": (3, 5), "bias": (2,)}
 
 
-class Net(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(3))
-        self.count = nn.Buffer(torch.zeros(2))
+def weights() -> dict[str, Tensor]:
+    return {name: torch.zeros(shape, requires_grad=True) for name, shape in SHAPES.items()}
 
 
-def set_to(net: Net, value: float) -> None:
+def parts(weights: dict[str, Tensor]) -> dict[str, Local]:
+    """Every weight as a whole, which this rank holds."""
+    return {name: Local(tensor, 0, tensor.numel(), tensor.shape, copies=True) for name, tensor in weights.items()}
+
+
+def shard(weights: dict[str, Tensor], rank: int, ranks: int) -> dict[str, Local]:
+    """The range of each flattened weight that a rank holds under a sharded strategy; padded, as FSDP2 pads."""
+    found = {}
+    for name, tensor in weights.items():
+        size = -(-tensor.numel() // ranks)
+        start, stop = min(rank * size, tensor.numel()), min((rank + 1) * size, tensor.numel())
+        own = torch.full((size,), 77.0)
+        own[: stop - start] = tensor.detach().flatten()[start:stop]
+        found[name] = Local(own, start, stop, tensor.shape, copies=False)
+    return found
+
+
+def set_to(weights: dict[str, Tensor], value: float) -> None:
     with torch.no_grad():
-        net.weight.fill_(value)
-        net.count.fill_(10 * value)
+        for tensor in weights.values():
+            tensor.copy_(value * torch.arange(1.0, tensor.numel() + 1).view(tensor.shape))
+
+
+def expected(value: float) -> dict[str, Tensor]:
+    made = weights()
+    set_to(made, value)
+    return {name: tensor.detach() for name, tensor in made.items()}
+
+
+def average_of(weights: dict[str, Tensor], **options: float) -> WeightAverage:
+    return WeightAverage(parts(weights), **options)  # type: ignore[arg-type]
+
+
+def values(average: WeightAverage) -> dict[str, Tensor]:
+    return {name: part.flat().view(part.shape) for name, part in average.weights.items()}
 
 
 def test_beta_halves_the_past_every_half_life() -> None:
-    average = WeightAverage(Net(), half_life=1_000, ramp=0.0, batch_size=100)
+    average = average_of(weights(), half_life=1_000, ramp=0.0, batch_size=100)
     assert average.beta(1) == pytest.approx(0.5 ** (1 / 10))
     assert average.beta(1) ** 10 == pytest.approx(0.5)
     assert average.beta(10**6) == average.beta(1)
 
 
 def test_the_ramp_limits_the_half_life_to_a_share_of_the_samples_seen() -> None:
-    average = WeightAverage(Net(), half_life=1_000, ramp=0.05, batch_size=100)
+    average = average_of(weights(), half_life=1_000, ramp=0.05, batch_size=100)
     for updates in (1, 10, 100, 199):
         assert average.beta(updates) == pytest.approx(0.5 ** (100 / (0.05 * updates * 100)))
     assert average.beta(200) == average.beta(5_000) == pytest.approx(0.5 ** (1 / 10))
@@ -38,43 +69,70 @@ def test_the_ramp_limits_the_half_life_to_a_share_of_the_samples_seen() -> None:
 
 @pytest.mark.parametrize("ramp", [0.0, 0.9])
 def test_the_average_is_the_exponentially_weighted_sum(ramp: float) -> None:
-    net = Net()
-    average = WeightAverage(net, half_life=300, ramp=ramp, batch_size=100)
-    expected = 0.0
+    live = weights()
+    average = average_of(live, half_life=300, ramp=ramp, batch_size=100)
+    sum_ = 0.0
     for updates, value in enumerate([1.0, -2.0, 5.0, 0.5], start=1):
         beta = 0.5 ** (100 / min(300, ramp * updates * 100 if ramp else 300))
-        set_to(net, value)
-        average.update(net, updates)
-        expected = beta * expected + (1 - beta) * value
-        assert torch.allclose(average.module.weight, torch.full((3,), expected))
-        assert torch.equal(average.module.count, net.count)  # buffers are copied, not averaged
+        set_to(live, value)
+        average.update(updates)
+        sum_ = beta * sum_ + (1 - beta) * value
+        torch.testing.assert_close(values(average), expected(sum_))
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 4])
+def test_shards_of_the_average_are_the_average_of_shards(ranks: int) -> None:
+    """Also where a rank holds less than the others, or nothing, of a weight."""
+    live = weights()
+    whole = average_of(live, half_life=300, ramp=0.0, batch_size=100)
+    held = [shard(live, rank, ranks) for rank in range(ranks)]
+    averages = [WeightAverage(own, half_life=300, ramp=0.0, batch_size=100) for own in held]
+    for updates, value in enumerate([1.0, -2.0, 5.0], start=1):
+        set_to(live, value)
+        for rank, own in enumerate(held):
+            for name, part in shard(live, rank, ranks).items():
+                own[name].tensor.copy_(part.tensor)
+        for average in (whole, *averages):
+            average.update(updates)
+    for name, tensor in values(whole).items():
+        joined = torch.cat([average.weights[name].flat() for average in averages])
+        torch.testing.assert_close(joined.view(tensor.shape), tensor)
 
 
 def test_half_life_0_copies() -> None:
-    net = Net()
-    average = WeightAverage(net, half_life=0, ramp=0.05, batch_size=100)
+    live = weights()
+    average = average_of(live, half_life=0, ramp=0.05, batch_size=100)
     assert average.beta(7) == 0.0
-    set_to(net, 1 / 3)
-    average.update(net, 1)
-    assert torch.equal(average.module.weight, net.weight)
+    set_to(live, 1 / 3)
+    average.update(1)
+    assert all(torch.equal(value, live[name]) for name, value in values(average).items())
 
 
-def test_the_average_starts_as_a_frozen_copy_in_eval_mode() -> None:
-    net = Net()
-    set_to(net, 2.0)
-    average = WeightAverage(net.train(), half_life=100, ramp=0.0, batch_size=1)
-    set_to(net, 5.0)
-    assert torch.equal(average.module.weight, torch.full((3,), 2.0))
-    assert not average.module.training
-    assert not average.module.weight.requires_grad
-    assert net.weight.requires_grad
-    assert net.training
+def test_the_average_starts_as_a_copy_that_needs_no_gradient() -> None:
+    live = weights()
+    set_to(live, 2.0)
+    average = average_of(live, half_life=100, ramp=0.0, batch_size=1)
+    set_to(live, 5.0)
+    assert all(torch.equal(value, expected(2.0)[name]) for name, value in values(average).items())
+    assert not any(part.tensor.requires_grad for part in average.weights.values())
+    assert all(tensor.requires_grad for tensor in live.values())
 
 
-def test_updating_leaves_the_module_alone() -> None:
-    net = Net()
-    set_to(net, 2.0)
-    average = WeightAverage(net, half_life=100, ramp=0.0, batch_size=10)
-    average.update(net, 1)
-    assert torch.equal(net.weight, torch.full((3,), 2.0))
-    assert net.weight.grad is None
+def test_updating_leaves_the_weights_alone() -> None:
+    live = weights()
+    set_to(live, 2.0)
+    average = average_of(live, half_life=100, ramp=0.0, batch_size=10)
+    average.update(1)
+    for name, tensor in live.items():
+        assert torch.equal(tensor, expected(2.0)[name])
+        assert tensor.grad is None
+
+
+def test_a_checkpoint_holds_the_average_in_the_form_of_the_weights() -> None:
+    live = weights()
+    set_to(live, 2.0)
+    found = average_of(live, half_life=100, ramp=0.0, batch_size=10).parts()
+    assert found.keys() == {"average/weight", "average/bias"}
+    for name, part in parts(live).items():
+        assert found[f"average/{name}"][1:] == part[1:]
+        assert torch.equal(found[f"average/{name}"].tensor, part.tensor)

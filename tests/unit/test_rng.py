@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import torch
+import itertools
 
-from ladd_dist.core.rng import derive_seed, generator, sample_classes, sample_noise
+import pytest
+import torch
+from torch import Tensor
+
+from ladd_dist.core.rng import Rows, RowSource, derive_seed, generator, sample_classes, sample_noise, whole_batch
 
 
 def test_a_samples_noise_depends_on_seed_and_index_alone() -> None:
@@ -59,3 +63,92 @@ def test_derived_seeds_are_the_same_on_every_machine_and_version() -> None:
 def test_a_generator_starts_afresh_each_time() -> None:
     first, second = generator("x", 1, 2), generator("x", 1, 2)
     assert torch.equal(torch.randn(4, generator=first), torch.randn(4, generator=second))
+
+
+# Rows of a batch
+
+
+@pytest.mark.parametrize("total", [4, 12, 64, 200])
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_parts_of_rows_are_equal_and_follow_each_other(total: int, parts: int) -> None:
+    cut = [whole_batch(total).part(number, parts) for number in range(parts)]
+    assert [place for rows in cut for place in range(rows.first, rows.stop)] == list(range(total))
+    assert {len(rows) for rows in cut} == {total // parts}
+    assert {rows.total for rows in cut} == {total}
+
+
+def test_a_part_of_a_part_lies_in_it() -> None:
+    """A rank's rows, and its micro-batches."""
+    assert whole_batch(24).part(1, 2).part(2, 3) == Rows(20, 24, 24)
+
+
+@pytest.mark.parametrize(("total", "parts"), [(10, 4), (1, 2), (63, 2)])
+def test_rows_that_cannot_be_parted_evenly_are_refused(total: int, parts: int) -> None:
+    with pytest.raises(ValueError, match=f"a batch of {total} cannot be parted evenly by {parts}"):
+        whole_batch(total).part(0, parts)
+
+
+def drawn(rows: Rows, *seed: int | str) -> list[Tensor]:
+    """What a source gives in three calls."""
+    source = RowSource(rows, *seed)
+    return [source.normal(2, 3), source.uniform(), source.normal(1)]
+
+
+def partitions(total: int, parts: int) -> list[Rows]:
+    """Ranges that cover a batch, of sizes as equal as they can be."""
+    bounds = [total * number // parts for number in range(parts + 1)]
+    return [Rows(first, stop, total) for first, stop in itertools.pairwise(bounds) if stop > first]
+
+
+@pytest.mark.parametrize("total", [1, 63, 64, 65, 200])
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_rows_get_the_same_numbers_however_the_batch_is_parted(total: int, parts: int) -> None:
+    whole = drawn(whole_batch(total), "noise", 3)
+    columns = zip(*(drawn(rows, "noise", 3) for rows in partitions(total, parts)), strict=True)
+    for expected, pieces in zip(whole, columns, strict=True):
+        assert torch.equal(torch.cat(pieces), expected)
+    assert [tensor.shape for tensor in whole] == [(total, 2, 3), (total,), (total, 1)]
+
+
+def test_any_single_row_gets_its_own_numbers() -> None:
+    whole = drawn(whole_batch(200), "noise", 3)
+    for place in (0, 63, 64, 127, 128, 199):
+        alone = drawn(Rows(place, place + 1, 200), "noise", 3)
+        assert all(torch.equal(one[0], expected[place]) for one, expected in zip(alone, whole, strict=True))
+
+
+def test_numbers_go_on_with_every_call_and_begin_anew_with_a_new_source() -> None:
+    source, again = RowSource(whole_batch(100), "x", 1), RowSource(whole_batch(100), "x", 1)
+    first, second = source.normal(4), source.normal(4)
+    assert not torch.equal(first, second)
+    assert torch.equal(again.normal(4), first)
+    assert torch.equal(again.normal(4), second)
+
+
+def test_no_two_rows_calls_or_seeds_share_their_numbers() -> None:
+    """Blocks of 64 rows have generators of their own: equal ones would repeat the batch every 64 samples."""
+    source = RowSource(whole_batch(200), "x", 1)
+    rows = torch.cat([source.normal(64), source.normal(64), RowSource(whole_batch(200), "x", 2).normal(64)])
+    assert float(torch.corrcoef(rows).fill_diagonal_(0).abs().max()) < 0.75
+    assert len({tuple(row.tolist()) for row in rows}) == len(rows)
+
+
+@pytest.mark.parametrize("total", [1, 6, 64])
+def test_a_small_batch_gets_the_numbers_that_earlier_versions_drew(total: int) -> None:
+    """One call of torch.randn for the whole batch: runs of up to 64 samples a step are reproduced bit for bit."""
+    source = generator("start", 5, 7, 0)
+    assert torch.equal(
+        RowSource(whole_batch(total), "start", 5, 7, 0).normal(3, 4, 4), torch.randn(total, 3, 4, 4, generator=source)
+    )
+    assert torch.equal(
+        RowSource(whole_batch(total), "regulariser", 5).uniform(),
+        torch.rand(total, generator=generator("regulariser", 5)),
+    )
+
+
+def test_numbers_have_the_distribution_they_are_named_after() -> None:
+    source = RowSource(whole_batch(1_000), "x")
+    normal, uniform = source.normal(40), source.uniform(40)
+    assert (float(normal.mean()), float(normal.std())) == (pytest.approx(0, abs=0.02), pytest.approx(1, abs=0.02))
+    assert 0 <= float(uniform.min()) < 0.001 < 0.999 < float(uniform.max()) < 1
+    assert float(uniform.var()) == pytest.approx(1 / 12, abs=0.002)

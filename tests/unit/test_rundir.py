@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
-from ladd_dist.core.rundir import RunDir, commit_folder, load_state, read_json, save_state, write_atomic, write_json
+from ladd_dist.core.rundir import RunDir, commit_folder, read_json, save_tensors, write_atomic, write_json
 
 
 def names(folder: Path) -> list[str]:
@@ -63,8 +64,6 @@ def test_damaged_json_is_refused_with_the_file_named(tmp_path: Path, content: by
 def test_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"none\.json is missing"):
         read_json(tmp_path / "none.json")
-    with pytest.raises(ValueError, match=r"none\.pt is missing"):
-        load_state(tmp_path / "none.pt")
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -96,13 +95,16 @@ def test_a_folder_left_by_a_kill_does_not_leak_into_the_next(tmp_path: Path) -> 
     assert names(tmp_path / "result") == ["a"]
 
 
-def test_state_survives_with_types_and_devices(tmp_path: Path) -> None:
-    state = {"step": 3, "weights": {"w": torch.randn(3, 2), "n": torch.tensor(5)}, "list": [1.5, None, "x"]}
-    save_state(tmp_path / "state.pt", state)
-    found = load_state(tmp_path / "state.pt")
-    assert found["step"] == 3
-    assert found["list"] == [1.5, None, "x"]
-    assert torch.equal(found["weights"]["w"], state["weights"]["w"])  # type: ignore[index]
+def test_tensors_survive_with_their_types_shapes_and_card(tmp_path: Path) -> None:
+    tensors = {"w": torch.randn(3, 2), "n": torch.tensor(5), "half": torch.ones(2, dtype=torch.bfloat16)}
+    save_tensors(tmp_path / "x.safetensors", tensors, {"card": "a"})
+    found = safetensors.torch.load_file(tmp_path / "x.safetensors")
+    assert found.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert found[name].dtype == tensor.dtype
+        assert torch.equal(found[name], tensor)
+    with safetensors.safe_open(tmp_path / "x.safetensors", "pt") as opened:
+        assert opened.metadata() == {"card": "a"}
 
 
 def test_every_path_of_a_run_lies_in_its_folder(tmp_path: Path) -> None:
