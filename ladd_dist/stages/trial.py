@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -73,7 +72,8 @@ class Trial:
         heads = self.heads.module
         tensors = [tensor for tensor in self.batch(batch_size) if isinstance(tensor, Tensor)]
         return Load(
-            **nets,
+            student=nets["student"],
+            teacher=nets["teacher"],
             heads=Net(tuple(Unit(weights) for _, weights in units_of(heads)), buffer_bytes(heads)),
             activations=peak.saved,
             temporaries=peak.live - peak.saved,
@@ -102,11 +102,13 @@ def trial(recipe: Recipe, *, with_data: bool = False) -> Iterator[Trial]:
         to_compute_dtype(teacher, compute.dtype)
     with _nothing() if with_data else no_data(teacher, student, heads):
         common: dict[str, Any] = {"compute": compute, "ranks": SINGLE, "device": torch.device("cpu")}
-        build = functools.partial(Single().build, adam=Adam(0.0, (0.5, 0.99), 0.0, train.clip), **common)
-        trained = {"student": build(student.train(), role="student"), "heads": build(heads, role="heads")}
-        frozen = cast(Denoiser, Single().freeze(teacher, **common))
-        step = build_step(recipe, trained["student"], trained["heads"], frozen)
-        yield Trial(recipe, step, frozen, **trained)
+        single = Single()
+        frozen = cast(Denoiser, single.freeze(teacher, **common))
+        common["adam"] = Adam(0.0, (0.5, 0.99), 0.0, train.clip)
+        trained_student = single.build(student.train(), role="student", **common)
+        trained_heads = single.build(heads, role="heads", **common)
+        step = build_step(recipe, trained_student, trained_heads, frozen)
+        yield Trial(recipe, step, frozen, trained_student, trained_heads)
 
 
 @contextmanager

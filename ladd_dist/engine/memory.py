@@ -1,0 +1,267 @@
+"""What a rank holds and sends under each strategy: formulas, in bytes.
+
+N ranks, P weights of the student, H of the heads; all in float32 (4 bytes), whatever the precision of the forwards.
+What is spread over ranks follows ZeRO (Rajbhandari et al. 2020, arXiv 1910.02054, section 5) and FSDP (Zhao et al.
+2023, arXiv 2304.11277); a ring all-reduce sends 2 (N - 1) / N of its data, an all-gather or reduce-scatter (N - 1) / N
+(Patarasuk and Yuan 2009, doi 10.1016/j.jpdc.2008.09.002). What DeepSpeed keeps besides is read from its version 0.19.8.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import nn
+
+Strategy = Literal["single", "ddp", "fsdp", "zero1", "zero2", "zero3"]
+STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
+WORD = 4
+"""Bytes of a float32."""
+CONTEXT_BYTES, FRAGMENTED = 2_000_000_000, 0.05
+"""Reserve: the accelerator's context and libraries (also communication's), and what the allocator loses."""
+
+
+class Weight(NamedTuple):
+    """One parameter."""
+
+    shape: torch.Size
+    item_bytes: int = WORD
+
+    @property
+    def num_bytes(self) -> int:
+        """Of the whole."""
+        return self.shape.numel() * self.item_bytes
+
+    def by_rows(self, ranks: int) -> int:
+        """Bytes of a rank's part where FSDP2 cuts along the first dimension; every part is padded to the longest."""
+        rows = self.shape[0] if self.shape else 1
+        return -(-rows // ranks) * (self.num_bytes // max(rows, 1))
+
+    def by_elements(self, ranks: int) -> int:
+        """Bytes of a rank's part where ZeRO-3 cuts the flattened tensor."""
+        return -(-self.shape.numel() // ranks) * self.item_bytes
+
+
+class Unit(NamedTuple):
+    """Weights that are gathered together, and how often a micro-batch needs them."""
+
+    weights: tuple[Weight, ...]
+    forwards: int = 1
+    backwards: int = 1
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all its weights."""
+        return sum(weight.num_bytes for weight in self.weights)
+
+
+@dataclass(frozen=True)
+class Net:
+    """A network as the formulas see it: what is outside of its blocks (first), and its blocks."""
+
+    units: tuple[Unit, ...]
+    buffer_bytes: int = 0
+
+    @property
+    def weights(self) -> list[Weight]:
+        """All of them."""
+        return [weight for unit in self.units for weight in unit.weights]
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all weights."""
+        return sum(unit.num_bytes for unit in self.units)
+
+    def gathered(self) -> int:
+        """Bytes of what is whole at a time: all outside of the blocks, a block, and the next, fetched meanwhile."""
+        root, *blocks = (unit.num_bytes for unit in self.units)
+        return root + max(map(sum, itertools.pairwise(blocks)), default=sum(blocks))
+
+    def sent(self, *, whole_below: int = 0, again: bool = False) -> int:
+        """Bytes gathered in a micro-batch.
+
+        Args:
+            whole_below: tensors with at most so many elements are never gathered.
+            again: recomputing a block in the backward pass gathers it another time.
+        """
+        return sum(
+            (unit.forwards + unit.backwards * (2 if again else 1)) * weight.num_bytes
+            for unit in self.units
+            for weight in unit.weights
+            if weight.shape.numel() > whole_below
+        )
+
+
+def units_of(module: nn.Module) -> list[tuple[nn.Module, tuple[Weight, ...]]]:
+    """The module with the weights outside of its blocks, and every block with its own."""
+    blocks: list[nn.Module] = list(getattr(module, "blocks", lambda: [])())
+    inside = {id(parameter) for block in blocks for parameter in block.parameters()}
+    outside = [parameter for parameter in module.parameters() if id(parameter) not in inside]
+    groups: list[tuple[nn.Module, Iterable[nn.Parameter]]] = [(module, outside)]
+    groups += [(block, block.parameters()) for block in blocks]
+    return [(part, tuple(Weight(p.shape, p.element_size()) for p in parameters)) for part, parameters in groups]
+
+
+def buffer_bytes(module: nn.Module) -> int:
+    """Bytes of what a module holds besides its parameters."""
+    return sum(buffer.numel() * buffer.element_size() for buffer in module.buffers())
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a rank works on, however it is spread."""
+
+    student: Net
+    heads: Net
+    teacher: Net
+    """In the dtype of its computation."""
+    activations: int
+    """Of a micro-batch, saved for backward passes."""
+    temporaries: int
+    """Of a micro-batch: what there is besides at the peak."""
+    batch: int
+    accumulate: int = 1
+    head_updates: int = 1
+    recomputes: bool = False
+    """Whether the student's activations are computed again in the backward pass."""
+    bucket: int = 25_000_000
+    """Elements that DeepSpeed sends at once."""
+    whole_below: int = 10_000
+    """Tensors with at most so many elements are whole on every rank in ZeRO-3."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on one rank, by what they are for."""
+
+    parameters: int
+    gradients: int
+    optimizer: int
+    master: int
+    """The second copy of a rank's share of the weights that DeepSpeed's stages 1 and 2 update."""
+    average: int
+    teacher: int
+    heads: int
+    """Parameters, gradients, optimizer, buffers."""
+    activations: int
+    temporaries: int
+    gathered: int
+    """Weights and gradients that are whole for a moment, and buffers of messages."""
+    batch: int
+    total: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "total", sum(value for name, value in vars(self).items() if name != "total"))
+
+
+class Wire(NamedTuple):
+    """Bytes that a rank sends (and receives) in one step."""
+
+    student: int
+    heads: int
+    teacher: int
+
+    @property
+    def total(self) -> int:
+        """Of all three."""
+        return sum(self)
+
+
+def memory(strategy: Strategy, load: Load, ranks: int, *, shard_teacher: bool = False) -> Memory:
+    """Bytes on the rank that holds most.
+
+    Gradients are counted at the optimizer's step, when those of all weights are there.
+    """
+    student, whole = load.student, load.student.num_bytes
+    flat = _flat_part(whole, ranks)  # stages 1 and 2 cut all weights laid end to end
+    by_rows = sum(weight.by_rows(ranks) for weight in student.weights)
+    by_elements = sum(weight.by_elements(ranks) for weight in student.weights)
+    weights = {"fsdp": by_rows, "zero3": by_elements + _kept_whole(load)}.get(strategy, whole)
+    gradients = {"fsdp": by_rows, "zero2": flat, "zero3": by_elements}.get(strategy, whole)
+    stepped = {"fsdp": by_rows, "zero1": flat, "zero2": flat, "zero3": by_elements}.get(strategy, whole)
+    average = {"fsdp": by_rows, "zero3": by_elements}.get(strategy, whole)
+    teacher = load.teacher
+    sharded = sum(weight.by_rows(ranks) for weight in teacher.weights)
+    return Memory(
+        parameters=weights + student.buffer_bytes,
+        gradients=gradients,
+        optimizer=2 * stepped,
+        master=flat if strategy in ("zero1", "zero2") else 0,
+        average=average + student.buffer_bytes,
+        teacher=(sharded if shard_teacher else teacher.num_bytes) + teacher.buffer_bytes,
+        heads=_heads(strategy, load.heads, ranks),
+        activations=load.activations,
+        temporaries=load.temporaries,
+        gathered=_gathered(strategy, load) + (teacher.gathered() if shard_teacher else 0),
+        batch=load.batch,
+    )
+
+
+def wire(strategy: Strategy, load: Load, ranks: int, *, shard_teacher: bool = False) -> Wire:
+    """Bytes that a rank sends in one step over rings."""
+    if strategy == "single":
+        return Wire(0, 0, 0)
+    once = (ranks - 1) / ranks  # an all-gather, or a reduce-scatter
+    gradients, micros = load.student.num_bytes, load.accumulate
+    if strategy == "fsdp":  # gradients wait, whole, for the last micro-batch
+        student = micros * load.student.sent() + gradients
+    elif strategy == "zero3":
+        gathers = load.student.sent(whole_below=load.whole_below, again=load.recomputes)
+        student = micros * (gathers + gradients) + _kept_whole(load)
+    elif strategy in ("zero1", "zero2"):  # DeepSpeed reduces with all-reduce; stage 2 after every micro-batch
+        student = 2 * gradients * (micros if strategy == "zero2" else 1) + gradients
+    else:
+        student = 2 * gradients
+    heads = (3 if strategy.startswith("zero") else 2) * load.heads.num_bytes * load.head_updates
+    teacher = micros * load.teacher.sent() if shard_teacher else 0
+    return Wire(*(math.ceil(once * sent) for sent in (student, heads, teacher)))
+
+
+def between_nodes(sent: int, ranks: int, ranks_per_node: int) -> int:
+    """Bytes that a whole node sends to other nodes, when each of its ranks sends `sent` bytes.
+
+    A ring visits the ranks of a node one after another, so one of them sends to the next node, in each ring.
+    """
+    return sent if ranks > ranks_per_node else 0
+
+
+def room(gpu_bytes: int) -> int:
+    """What of an accelerator's memory a training can count on."""
+    return math.floor(gpu_bytes * (1 - FRAGMENTED)) - CONTEXT_BYTES
+
+
+def _flat_part(num_bytes: int, ranks: int) -> int:
+    """A rank's share of a flat buffer, padded to 2 elements a rank as DeepSpeed does."""
+    return -(-num_bytes // (2 * WORD * ranks)) * 2 * WORD
+
+
+def _kept_whole(load: Load) -> int:
+    """Bytes of small tensors that ZeRO-3 leaves whole on every rank, besides the parts."""
+    return sum(weight.num_bytes for weight in load.student.weights if weight.shape.numel() <= load.whole_below)
+
+
+def _heads(strategy: Strategy, heads: Net, ranks: int) -> int:
+    """Replicated with their optimizer; beside ZeRO the moments are spread, and there is the second copy of a share."""
+    whole = heads.num_bytes
+    flat = _flat_part(whole, ranks)
+    return 2 * whole + heads.buffer_bytes + (3 * flat if strategy.startswith("zero") else 2 * whole)
+
+
+def _gathered(strategy: Strategy, load: Load) -> int:
+    student = load.student
+    largest = max(unit.num_bytes for unit in student.units)
+    bucket = load.bucket * WORD
+    if strategy == "fsdp":
+        # Of a block, its gradients and the message made of them; whole gradients wait for the last micro-batch.
+        waiting = student.num_bytes if load.accumulate > 1 else 0
+        return student.gathered() + 2 * largest + waiting
+    if strategy == "zero3":  # one layer, at most the largest tensors; what is fetched ahead; two engines' buffers
+        layer = max(weight.num_bytes for weight in student.weights)
+        return 2 * layer + min(bucket // 5, student.num_bytes) + 2 * bucket
+    if strategy in ("zero1", "zero2"):  # a bucket, and the flat message made of it
+        return bucket + min(bucket, student.num_bytes)
+    return 0
