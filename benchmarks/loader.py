@@ -25,7 +25,7 @@ import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
+from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # recipes and plugins, wherever it is called from
 
@@ -191,25 +191,33 @@ def probe(folder: str) -> None:
 
 def wait(args: Args) -> dict[str, Any]:
     """Milliseconds in which a step of exp6 waits for its batch, against the whole step; at laptop scale."""
-    from benchmarks.ladd_step import awake_network, step_of
+    from ladd_dist.stages.trial import trial
     from recipes import exp6_stored_noise
 
     recipe = exp6_stored_noise.RECIPE.smoke if args.quick else exp6_stored_noise.RECIPE.laptop
     case = LAPTOP._replace(num=500) if args.quick else LAPTOP
-    step = step_of(recipe, recipe.train.mode, awake_network(recipe).eval().requires_grad_(False))
     waited, whole = [], []
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, trial(recipe, with_data=True) as tried:
+        _wake(tried.teacher, tried.student.module)
         reader = ShardReader(write(Path(folder), case))
-        for number in range(args.steps + 3):
+        for number in range(args.steps + 3):  # the first three are not timed
             started = time.perf_counter()
             batch = to_device(reader.batch(number, recipe.train.batch_size, recipe.seed), torch.device("cpu"))
             ready = time.perf_counter()
-            step(batch, recipe.train.steps - 1)  # past the warm-up of the adversarial weight
+            tried.step(batch, recipe.train.steps - 1)  # past the warm-up of the adversarial weight
             if number >= 3:
                 waited.append(ready - started)
                 whole.append(time.perf_counter() - started)
     ms_wait, ms_step = 1e3 * statistics.median(waited), 1e3 * statistics.median(whole)
     return {"batch_size": recipe.train.batch_size, "ms_wait": ms_wait, "ms_step": ms_step, "share": ms_wait / ms_step}
+
+
+@torch.no_grad()
+def _wake(*networks: nn.Module) -> None:
+    """Fill zero-initialised layers: a step on zeros is not the one that training does."""
+    for parameter in (parameter for network in networks for parameter in network.parameters()):
+        if not parameter.any():
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
 
 
 def show(result: dict[str, Any]) -> None:

@@ -30,6 +30,8 @@ class Options:
     """The format: safetensors."""
     out: Path | None = None
     """The file to write; NAME-SIGNATURE.safetensors in this folder unless given. The JSON lies beside it."""
+    step: int | None = None
+    """Take the averaged weights of this checkpoint. Unless given: the finished student, else the newest checkpoint."""
     plugins: tuple[str, ...] = ()
     """Modules that register plug-ins, besides those with which the run was started."""
 
@@ -61,7 +63,11 @@ def _main(options: Options) -> int:
         )
     config = read_json(run.config)
     load_modules(plugin_modules((*config["plugins"], *options.plugins)))
-    network, card = finished_student(run, config)
+    last = config["recipe"]["train"]["steps"]
+    if run.student.is_file() and options.step in (None, last):
+        network, card = finished_student(run, config)
+    else:
+        network, card = student_at(run, config, options.step)
     write_student(out, network, card)
     print(out)
     return 0
@@ -71,16 +77,12 @@ def finished_student(run: RunDir, config: dict[str, Any]) -> tuple[Denoiser, dic
     """The student that a run ended with, and its card.
 
     Raises:
-        ValueError: the run is not finished, or its file is damaged or of another recipe.
+        ValueError: its file is damaged, or of another recipe.
     """
     import torch
 
     from ladd_dist.sample import load_student
 
-    if not run.student.is_file():
-        raise ValueError(
-            f"{run.path} is not finished: it has no {run.student.name} yet; go on with: {config['command']}"
-        )
     network, card = load_student(run.path, torch.device("cpu"))
     if card["signature"] != config["signature"]:
         raise ValueError(
@@ -88,6 +90,46 @@ def finished_student(run: RunDir, config: dict[str, Any]) -> tuple[Denoiser, dic
             f"{config['command']} --from-scratch"
         )
     return network, {**card, "step": config["recipe"]["train"]["steps"], **facts(network, config)}
+
+
+def student_at(run: RunDir, config: dict[str, Any], step: int | None) -> tuple[Denoiser, dict[str, Any]]:
+    """The student with the averaged weights of a checkpoint (None: the newest), and the card it would end with.
+
+    Raises:
+        ValueError: no such checkpoint, a damaged one, or one of another recipe.
+    """
+    import tempfile
+
+    import torch
+
+    from ladd_dist.core.rundir import read_json
+    from ladd_dist.core.serialize import from_data
+    from ladd_dist.engine.checkpoint import META, Checkpoints, Saved, buffers_of, replicated
+    from ladd_dist.recipe import Recipe
+    from ladd_dist.sample import load_student
+    from ladd_dist.stages.distill import save_student
+    from ladd_dist.stages.teacher import fresh_network
+
+    checkpoints = Checkpoints(run.checkpoints, identity=config["signature"], keep=1)
+    steps = checkpoints.steps()
+    if not steps:
+        raise ValueError(f"{run.path} is not finished and has no checkpoint yet; go on with: {config['command']}")
+    if step is not None and step not in steps:
+        there = ", ".join(map(str, steps))
+        raise ValueError(f"--step {step}: no checkpoint of it in {run.checkpoints}; there are {there}")
+    path = checkpoints.path(steps[-1] if step is None else step)
+    saved = Saved(path, read_json(path / META))
+    if saved.meta.get("identity") != config["signature"]:
+        raise ValueError(f"checkpoint {path} belongs to another recipe (signature {saved.meta.get('identity')})")
+    recipe = from_data(Recipe, config["recipe"], str(run.config))
+    network = fresh_network(recipe)
+    saved.fill({f"average/{name}": replicated(weight) for name, weight in network.named_parameters()})
+    saved.fill(buffers_of("student", network))
+    with tempfile.TemporaryDirectory() as folder:  # the card is then the one that the finished run would get
+        file = Path(folder) / "student.safetensors"
+        save_student(file, network, recipe)
+        network, card = load_student(file, torch.device("cpu"))
+    return network, {**card, "step": saved.step, **facts(network, config)}
 
 
 def facts(network: Denoiser, config: dict[str, Any]) -> dict[str, Any]:
