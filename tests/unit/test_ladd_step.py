@@ -8,119 +8,20 @@ from typing import Any
 
 import pytest
 import torch
+from ladd_toys import TAPS, Watched, assert_same, make_batch, make_step, weights, whole
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ladd_dist.core.plugin import registered
-from ladd_dist.core.types import Batch, Denoiser, ImageSpec
+from ladd_dist.core.rng import whole_batch
+from ladd_dist.core.types import ImageSpec
 from ladd_dist.engine.cost import count_flops
-from ladd_dist.engine.discriminator import FrozenTeacher, Heads
-from ladd_dist.engine.ladd_step import LaddStep
 from ladd_dist.heads import Head
 from ladd_dist.losses.adversarial import Bce, Relativistic
-from ladd_dist.losses.distance import Mse
 from ladd_dist.networks.cunet import CUNet
-from ladd_dist.parallel.single import Single, SingleTrainable
-from ladd_dist.recipe import Recipe
-from ladd_dist.regularisers.penalties import NoRegulariser
-from ladd_dist.sigmas.laws import FixedSet, LogNormal
 from ladd_dist.starts.couplings import Fresh, Path, Stored
-from plugins.heads import SmallConv, SpectralNorm
+from plugins.heads import SmallConv
 from plugins.schedules import Constant, LinearWarmup
-
-assert Recipe  # importing it registers every adversarial loss and regulariser of the core
-
-IMAGE = ImageSpec(channels=3, size=8, num_classes=10)
-NETWORK = CUNet(widths=(8, 16), patch=2, embed_dim=16)
-LEVELS = (80.0, 3.92, 1.29, 0.34)
-TAPS = ("down0", "down1", "middle")
-
-
-class Watched(SingleTrainable):
-    """A trainable that keeps the gradients of its last update, and counts its updates."""
-
-    gradients: dict[str, Tensor]
-    updates = 0
-
-    def __init__(self, trainable: SingleTrainable) -> None:
-        super().__init__(trainable.module, trainable.optimizer, trainable.clip)
-        self.optimizer.register_step_pre_hook(self._watch)
-
-    def _watch(self, *_: Any) -> None:
-        named = self.module.named_parameters()
-        self.gradients = {name: p.grad.clone() for name, p in named if p.grad is not None}
-        self.updates += 1
-
-
-def watched(module: nn.Module, lr: float) -> Watched:
-    options: dict[str, Any] = {"betas": (0.5, 0.99), "weight_decay": 0.01, "clip": 0.0, "device": torch.device("cpu")}
-    trainable = Single().build(module, lr=lr, **options)
-    assert isinstance(trainable, SingleTrainable)
-    return Watched(trainable)
-
-
-def network(settings: CUNet = NETWORK, image: ImageSpec = IMAGE) -> Denoiser:
-    """A network whose zero-initialised layers are woken up."""
-    torch.manual_seed(0)
-    module = settings.build(image=image)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
-    return module
-
-
-def make_step(
-    *,
-    head: Head | None = None,
-    taps: tuple[str, ...] = TAPS,
-    lr_student: float = 1e-3,
-    lr_heads: float = 1e-3,
-    settings: CUNet = NETWORK,
-    image: ImageSpec = IMAGE,
-    **options: Any,
-) -> LaddStep:
-    teacher = network(settings, image)
-    student = copy.deepcopy(teacher)
-    torch.manual_seed(1)
-    heads = Heads(head or SpectralNorm(width=8, conditioned=True), teacher, taps)
-    fields: dict[str, Any] = {
-        "start": Stored(),
-        "student_sigma": FixedSet(),
-        "renoise_sigma": LogNormal(mean=-0.5, std=1.2),
-        "levels": LEVELS,
-        "adversarial": Bce(),
-        "distance": Mse(),
-        "regulariser": NoRegulariser(),
-        "adv_weight": Constant(value=0.3),
-        "distill_weight": Constant(value=1.0),
-        "mode": "fused",
-        "head_updates": 1,
-        "seed": 5,
-    }
-    own = {"student": watched(student, lr_student), "heads": watched(heads, lr_heads)}
-    return LaddStep(teacher=FrozenTeacher(teacher, taps), **{**own, **fields, **options})
-
-
-def make_batch(num: int = 6, image: ImageSpec = IMAGE, seed: int = 0) -> Batch:
-    source = torch.Generator().manual_seed(seed)
-    shape = (num, image.channels, image.size, image.size)
-    x0, noise = torch.randn(shape, generator=source).clamp(-1, 1), torch.randn(shape, generator=source)
-    path = torch.stack([x0 + level * noise for level in LEVELS], dim=1)
-    cond = torch.randint(image.num_classes, (num,), generator=source)
-    return Batch(x0.contiguous(memory_format=torch.channels_last), cond, noise, path, LEVELS)
-
-
-def weights(trainable: Any) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in trainable.module.state_dict().items()}
-
-
-def assert_same(first: dict[str, Tensor], second: dict[str, Tensor], rtol: float = 0.0) -> None:
-    """Equal, or equal to `rtol` of the largest value of each tensor."""
-    assert first.keys() == second.keys()
-    for name, value in first.items():
-        difference = float((value - second[name]).abs().max())
-        assert difference <= rtol * float(value.abs().max()), (name, difference)
-
 
 # Cost
 
@@ -184,7 +85,7 @@ def test_gradients_are_those_of_an_independent_computation() -> None:
     teacher = copy.deepcopy(step.teacher.network).eval()
     student = copy.deepcopy(step.student.module)
     heads = copy.deepcopy(step.heads.module)
-    draws = step.draw(batch, 0, turn=0)
+    draws = whole(step, batch).draws
     metrics = step(batch, 0)
 
     def bchw(level: Tensor) -> Tensor:
@@ -253,7 +154,7 @@ def test_zero_adversarial_weight_is_plain_regression() -> None:
     optimizer = torch.optim.AdamW(student.parameters(), lr=1e-3, betas=(0.5, 0.99), weight_decay=0.01, fused=True)
     for number in range(3):
         batch = make_batch(seed=number)
-        draws = step.draw(batch, number, turn=0)
+        draws = whole(step, batch, number).draws
         noised = batch.x0 + draws.sigma[:, None, None, None] * draws.start_eps
         loss = (student(noised, draws.sigma, batch.cond).denoised - batch.x0).square().mean()
         optimizer.zero_grad()
@@ -355,7 +256,7 @@ def test_heads_are_updated_as_often_as_asked_and_the_student_once(mode: str, hea
 
 def test_every_turn_of_the_heads_compares_at_new_levels() -> None:
     step, batch = make_step(), make_batch()
-    first, second = step.draw(batch, 0, turn=0), step.draw(batch, 0, turn=1)
+    first, second = (step.draw(batch, whole_batch(6), 0, turn) for turn in (0, 1))
     assert not torch.equal(first.tau, second.tau)
     assert not torch.equal(first.renoise_eps, second.renoise_eps)
 
@@ -363,10 +264,9 @@ def test_every_turn_of_the_heads_compares_at_new_levels() -> None:
 def test_real_and_fake_are_compared_at_the_same_level_and_noise() -> None:
     """A student that reproduces the teacher's samples exactly cannot be told from them."""
     step, batch = make_step(head=SmallConv(width=8)), make_batch()
-    draws = step.draw(batch, 0, turn=0)
-    seen = step.teacher.features(batch.x0, batch.cond, draws.tau, draws.renoise_eps)
-    metrics, _ = step.update_heads(batch, batch.x0, seen, draws, 0)
-    assert float(metrics["logit_gap"]) == pytest.approx(0.0, abs=1e-6)
+    part = whole(step, batch)
+    figures, _ = step.update_heads([part], [batch.x0], [None], 0)
+    assert float(figures.means()["logit_gap"]) == pytest.approx(0.0, abs=1e-6)
 
 
 @dataclass
@@ -386,7 +286,7 @@ class Recorder(Relativistic.__base__):  # type: ignore[misc,name-defined]
 
 def test_the_student_is_compared_with_real_logits_of_its_own_noise_level() -> None:
     step, batch = make_step(head=SmallConv(width=8), head_updates=3, lr_heads=0.0, adversarial=Recorder()), make_batch()
-    draws = step.draw(batch, 0, turn=0)  # at these levels the student's own fakes were seen
+    draws = whole(step, batch).draws  # at these levels the student's own fakes were seen
     seen = step.teacher.features(batch.x0, batch.cond, draws.tau, draws.renoise_eps)
     with torch.no_grad():
         expected = step.heads(seen.features, seen.cond_vec)
@@ -419,7 +319,7 @@ def test_another_step_or_seed_gives_other_weights(other: dict[str, Any]) -> None
 
 def test_the_draws_of_a_step_have_nothing_in_common_with_each_other() -> None:
     step, batch = make_step(), make_batch(64)
-    draws = [step.draw(batch, number, turn) for number in (0, 1) for turn in (0, 1)]
+    draws = [step.draw(batch, whole_batch(64), number, turn) for number in (0, 1) for turn in (0, 1)]
     noises = [eps.flatten() for draw in draws for eps in (draw.start_eps, draw.renoise_eps)]
     correlations = torch.corrcoef(torch.stack(noises)).fill_diagonal_(0)
     assert float(correlations.abs().max()) < 0.05
@@ -427,7 +327,7 @@ def test_the_draws_of_a_step_have_nothing_in_common_with_each_other() -> None:
 
 
 def test_every_sample_has_a_level_of_its_own() -> None:
-    draws = make_step().draw(make_batch(64), 0, turn=0)
+    draws = whole(make_step(), make_batch(64)).draws
     assert len(draws.sigma.unique()) == 4
     assert len(draws.tau.unique()) == 64
 
