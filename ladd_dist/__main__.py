@@ -7,6 +7,7 @@ import sys
 
 COMMANDS = {
     "launch": "run a recipe: teacher, shards, distillation, evaluation, report",
+    "plan": "which strategy fits on how many GPUs, worked out without one",
     "plugins": "list plug-ins and check them",
     "levels": "search few-step levels for a teacher",
     "sample": "make pictures with a finished student",

@@ -18,7 +18,7 @@ import pytest
 import ladd_dist.__main__
 import ladd_dist.recipe
 import plugins
-from ladd_dist import export, launch, sample
+from ladd_dist import export, launch, plan, sample
 from ladd_dist import plugins as cli
 from ladd_dist.core import plugin as registry
 from ladd_dist.core.plugin import lookup, registered
@@ -159,6 +159,7 @@ def test_every_dependency_has_its_reason() -> None:
         ("launch", launch.Options, {"seed"}),
         ("plugins", cli.Args, set()),
         ("levels", levels.Options, set()),
+        ("plan", plan.Options, set()),
         ("sample", sample.Options, set()),
         ("export", export.Options, set()),
     ],

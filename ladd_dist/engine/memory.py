@@ -142,7 +142,8 @@ class Memory:
     gradients: int
     optimizer: int
     master: int
-    """The second copy of a rank's share of the weights that DeepSpeed's stages 1 and 2 update."""
+    """The second copy of a rank's share of the weights, which DeepSpeed updates. Stage 3 means to go without one in
+    float32, but compares a device with its name, which are never equal."""
     average: int
     teacher: int
     heads: int
@@ -174,7 +175,8 @@ class Wire(NamedTuple):
 def memory(strategy: Strategy, load: Load, ranks: int, *, shard_teacher: bool = False) -> Memory:
     """Bytes on the rank that holds most.
 
-    Gradients are counted at the optimizer's step, when those of all weights are there.
+    Gradients are counted when those of all weights are there: at the optimizer's step, in ZeRO-1 when the backward
+    pass has ended and they are about to be reduced.
     """
     student, whole = load.student, load.student.num_bytes
     flat = _flat_part(whole, ranks)  # stages 1 and 2 cut all weights laid end to end
@@ -190,7 +192,7 @@ def memory(strategy: Strategy, load: Load, ranks: int, *, shard_teacher: bool = 
         parameters=weights + student.buffer_bytes,
         gradients=gradients,
         optimizer=2 * stepped,
-        master=flat if strategy in ("zero1", "zero2") else 0,
+        master={"zero1": flat, "zero2": flat, "zero3": by_elements}.get(strategy, 0),
         average=average + student.buffer_bytes,
         teacher=(sharded if shard_teacher else teacher.num_bytes) + teacher.buffer_bytes,
         heads=_heads(strategy, load.heads, ranks),
