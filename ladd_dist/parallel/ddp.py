@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from ladd_dist.parallel import Adam, Parallel, Trainable
 from ladd_dist.parallel.base import ModuleTrainable
 from ladd_dist.parallel.compute import Compute, Role, prepare
 from ladd_dist.parallel.ranks import Ranks
+from ladd_dist.parallel.shard import shard_frozen
 from ladd_dist.parallel.single import replicate
 
 
@@ -34,6 +36,8 @@ class Ddp(Parallel):
         return build_replicated(module, role=role, adam=adam, compute=compute, device=device)
 
     def freeze(self, module: nn.Module, *, compute: Compute, ranks: Ranks, device: torch.device) -> nn.Module:
+        if self.shard_teacher:
+            return shard_frozen(module, compute, ranks, device)
         return replicate(module, compute, device)
 
 
@@ -43,13 +47,15 @@ def build_replicated(
     """A network behind DistributedDataParallel."""
     require_no_batch_norm(module)
     prepare(module, compute, role, device)
-    wrapped = DistributedDataParallel(
-        module,
-        device_ids=None if device.type == "cpu" else [device],
-        gradient_as_bucket_view=True,
-        # Buffers (spectral norm's vectors) follow from the weights, so they agree without being sent.
-        broadcast_buffers=False,
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+        wrapped = DistributedDataParallel(
+            module,
+            device_ids=None if device.type == "cpu" else [device],
+            gradient_as_bucket_view=True,
+            # Buffers (spectral norm's vectors) follow from the weights, so they agree without being sent.
+            broadcast_buffers=False,  # older PyTorch knows no other name
+        )
     return DdpTrainable(module, wrapped, adam=adam, compute=compute, device=device)
 
 

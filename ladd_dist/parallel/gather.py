@@ -1,0 +1,62 @@
+"""Whole tensors on rank 0, from the parts that ranks hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ladd_dist.parallel import Local
+from ladd_dist.parallel.ranks import Ranks
+
+Span = tuple[int, int]
+
+
+def whole(parts: Mapping[str, Local], ranks: Ranks) -> dict[str, Tensor] | None:
+    """Every tensor in its own shape, float32 on the CPU, by name; on rank 0, None on the others.
+
+    Every rank has to call it with the same names, except where all parts are copies: then there is nothing to send,
+    and rank 0 may call it alone. One tensor at a time is gathered, so an accelerator needs room for one more.
+    """
+    cut = {name: part for name, part in parts.items() if not part.copies}
+    spans = _spans(cut, ranks) if cut else {}
+    gathered: dict[str, Tensor] = {}
+    for name, part in parts.items():
+        flat = _copied(part, ranks) if part.copies else _joined(part, spans[name], ranks)
+        if flat is not None:
+            gathered[name] = flat.to("cpu", torch.float32).view(part.shape)
+    return gathered if ranks.is_first else None
+
+
+def _spans(cut: dict[str, Local], ranks: Ranks) -> dict[str, list[Span]]:
+    """By name, the range that each rank holds."""
+    own = {name: (part.start, part.stop) for name, part in cut.items()}
+    every: list[dict[str, Span]] = [own] * ranks.size
+    if ranks.size > 1:
+        dist.all_gather_object(every, own, group=ranks.control)
+    return {name: [held[name] for held in every] for name in own}
+
+
+def _copied(part: Local, ranks: Ranks) -> Tensor | None:
+    return part.flat() if ranks.is_first else None
+
+
+def _joined(part: Local, spans: list[Span], ranks: Ranks) -> Tensor | None:
+    """One flattened tensor from its ranges, on rank 0."""
+    held = sum(stop - start for start, stop in spans)
+    assert held == part.shape.numel(), f"ranks hold {held} of {part.shape.numel()} elements"
+    pieces = [part.flat()]
+    if ranks.size > 1:
+        longest = max(stop - start for start, stop in spans)
+        sent = pieces[0].new_zeros(longest)
+        sent[: len(pieces[0])] = pieces[0]
+        pieces = [torch.empty_like(sent) for _ in spans] if ranks.is_first else []
+        dist.gather(sent, pieces if ranks.is_first else None, dst=0)
+    if not ranks.is_first:
+        return None
+    flat = pieces[0].new_empty(part.shape.numel())
+    for piece, (start, stop) in zip(pieces, spans, strict=True):
+        flat[start:stop] = piece[: stop - start]
+    return flat

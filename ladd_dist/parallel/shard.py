@@ -1,0 +1,49 @@
+"""Spreading a network's weights over ranks (PyTorch FSDP2; Zhao et al. 2023, arXiv 2304.11277)."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import nn
+
+from ladd_dist.parallel.compute import Compute, prepare, to_compute_dtype
+from ladd_dist.parallel.ranks import Ranks
+
+
+def hush() -> None:
+    """Leave out the warnings about old names that FSDP2 and DeepSpeed themselves call, many times a step."""
+    warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
+
+
+def make_contiguous(module: nn.Module) -> None:
+    """Lay every weight out row by row; channels_last weights would be cut, or flattened, in another order."""
+    for parameter in module.parameters():
+        # Not `contiguous()`: a channels_last 1x1 convolution passes for contiguous, with strides that cannot be viewed.
+        parameter.data = torch.empty(parameter.shape, dtype=parameter.dtype, device=parameter.device).copy_(
+            parameter.data
+        )
+
+
+def shard(module: nn.Module, ranks: Ranks, device: torch.device) -> None:
+    """Leave every rank a part of each weight; blocks are gathered one by one while they compute."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    hush()
+    make_contiguous(module)
+    mesh = init_device_mesh(device.type, (ranks.size,))
+    for block in getattr(module, "blocks", lambda: [])():
+        fully_shard(block, mesh=mesh)
+    # The root too is cut again after every forward. By default it would stay whole until the next backward, and what
+    # is written into the weights in between (a restored state, an average) would not be seen.
+    fully_shard(module, mesh=mesh, reshard_after_forward=True)
+
+
+def shard_frozen(module: nn.Module, compute: Compute, ranks: Ranks, device: torch.device) -> nn.Module:
+    """The frozen teacher spread over ranks, in the dtype of its computation; differentiable in its input."""
+    module.eval().requires_grad_(False)
+    to_compute_dtype(module, compute.dtype)
+    prepare(module, compute, "teacher", device)
+    shard(module, ranks, device)
+    return module

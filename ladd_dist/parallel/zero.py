@@ -1,0 +1,278 @@
+"""Optimizer, gradients and weights spread over ranks (DeepSpeed ZeRO; Rajbhandari et al. 2020, arXiv 1910.02054).
+
+Two networks are trained, so there are two engines. DeepSpeed hooks what an engine's forward returns, and takes each
+backward pass through it for a part of this engine's update: wrong for the frozen heads, and for a penalty that
+differentiates the heads' output a second time. So the engine's forward is the whole computation of a loss (`Losses`),
+and inside it the networks are called bare.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ladd_dist.core.plugin import register
+from ladd_dist.parallel import Adam, Local, Parallel, Quantity, Trainable
+from ladd_dist.parallel.compute import Compute, Role, prepare
+from ladd_dist.parallel.ddp import require_no_batch_norm
+from ladd_dist.parallel.once import Parametrizations
+from ladd_dist.parallel.ranks import Ranks
+from ladd_dist.parallel.shard import hush, make_contiguous, shard_frozen
+from ladd_dist.parallel.single import replicate
+
+BUCKET = 25_000_000
+"""Elements that one collective sends (100 MB); DeepSpeed's own 500 million would reserve 2 GB for a small network."""
+
+
+@dataclass(frozen=True)
+class Zero(Parallel):
+    """What the stages share."""
+
+    stage: ClassVar[int]
+    needs_group = True
+    shard_teacher: bool = False
+    """Spread the frozen teacher over ranks (FSDP2) in place of a replica on each."""
+
+    def build(
+        self, module: nn.Module, *, role: Role, adam: Adam, compute: Compute, ranks: Ranks, device: torch.device
+    ) -> Trainable:
+        stage = 1 if role == "heads" else self.stage  # heads are small: only their moments are worth spreading
+        self.check(role, stage, compute)
+        require_no_batch_norm(module)
+        prepare(module, compute, role, device)
+        make_contiguous(module)
+        _start(ranks, device)
+        trainable = Zero3Trainable if stage == 3 else Zero12Trainable
+        return trainable(module, adam=adam, compute=compute, config=self.config(stage, adam, compute))
+
+    def check(self, role: Role, stage: int, compute: Compute) -> None:
+        """Raises ValueError for what DeepSpeed is not used for here."""
+        if compute.precision == "fp16":
+            raise ValueError(
+                f"parallel {self.name!r} does not do precision fp16: DeepSpeed would keep the weights in fp16 and "
+                "scale the loss in its own way; use --precision bf16, or --parallel ddp"
+            )
+        if stage == 3 and role in compute.compile:
+            raise ValueError(
+                f"parallel {self.name!r} cannot compile the {role}: its weights come and go between the layers of a "
+                "compiled block; use --parallel zero2 or fsdp, or do not compile it"
+            )
+
+    def config(self, stage: int, adam: Adam, compute: Compute) -> dict[str, Any]:
+        """DeepSpeed's settings of one engine."""
+        return {
+            # Bookkeeping alone: losses are means, and nothing is scaled by these.
+            "train_micro_batch_size_per_gpu": 1,
+            "gradient_accumulation_steps": compute.accumulate,
+            "gradient_clipping": max(adam.clip, 0.0),
+            "zero_allow_untested_optimizer": True,
+            "zero_optimization": {
+                "stage": stage,
+                "reduce_bucket_size": BUCKET,
+                "allgather_bucket_size": BUCKET,
+                "contiguous_gradients": True,
+                # Reducing while the backward pass runs reads buffers that the next micro-batch writes.
+                "overlap_comm": False,
+            },
+            "steps_per_print": 10**9,
+            "timers": {"throughput": {"enabled": False, "synchronized": False}},  # it waits for the accelerator
+        }
+
+    def freeze(self, module: nn.Module, *, compute: Compute, ranks: Ranks, device: torch.device) -> nn.Module:
+        if self.shard_teacher:
+            return shard_frozen(module, compute, ranks, device)
+        return replicate(module, compute, device)
+
+
+@register("zero1")
+@dataclass(frozen=True)
+class Zero1(Zero):
+    """AdamW's moments spread over ranks (DeepSpeed ZeRO stage 1)."""
+
+    stage = 1
+
+
+@register("zero2")
+@dataclass(frozen=True)
+class Zero2(Zero):
+    """Moments and gradients of the student spread over ranks (DeepSpeed ZeRO stage 2)."""
+
+    stage = 2
+
+
+@register("zero3")
+@dataclass(frozen=True)
+class Zero3(Zero):
+    """Moments, gradients and weights of the student spread over ranks (DeepSpeed ZeRO stage 3)."""
+
+    stage = 3
+    whole_below: int = 10_000
+    """Tensors with at most so many elements are kept whole on every rank between layers: fewer, larger messages."""
+
+    def config(self, stage: int, adam: Adam, compute: Compute) -> dict[str, Any]:
+        config = super().config(stage, adam, compute)
+        if stage == 3:
+            config["zero_optimization"] |= {
+                "stage3_param_persistence_threshold": self.whole_below,
+                "stage3_prefetch_bucket_size": BUCKET // 5,
+                "stage3_max_live_parameters": 4 * BUCKET,
+                # A layer is given up after use; by default only networks of over a billion weights would be.
+                "stage3_max_reuse_distance": 0,
+            }
+        return config
+
+
+def _start(ranks: Ranks, device: torch.device) -> None:
+    """Import DeepSpeed for this device, silently, and let it use the process group that is there."""
+    os.environ.setdefault("LOCAL_RANK", str(ranks.local_rank))  # not set when one process is alone
+    if device.type == "cpu":
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    hush()
+    # A filter and not a level: importing sets the level, and then talks.
+    logging.getLogger("DeepSpeed").addFilter(_is_warning)
+    import deepspeed  # type: ignore[import-untyped]
+
+    if device.type == "cpu":
+        # Used for inference alone, and compiling it takes minutes.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
+
+
+def _is_warning(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.WARNING
+
+
+class Losses(nn.Module):
+    """What an engine wraps: its forward computes a loss, with the network inside."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *, loss_of: Callable[[], Tensor]) -> Tensor:
+        """Scalar."""
+        return loss_of()
+
+
+class ZeroTrainable:
+    """A network in a DeepSpeed engine; see `Trainable`."""
+
+    def __init__(self, module: nn.Module, *, adam: Adam, compute: Compute, config: dict[str, Any]) -> None:
+        import deepspeed
+
+        self.module, self.accumulate, self.base_lr = module, compute.accumulate, adam.lr
+        self.named = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+        self.parameters = list(self.named.values())
+        self.moving = Parametrizations(module)
+        self.shapes = {name: parameter.shape for name, parameter in self.named.items()}
+        optimizer = torch.optim.AdamW(
+            self.parameters, lr=adam.lr, betas=adam.betas, weight_decay=adam.weight_decay, fused=True
+        )
+        self.engine: Any = deepspeed.initialize(
+            model=Losses(module), optimizer=optimizer, config=config, dist_init_required=False
+        )[0]
+        self.optimizer: torch.optim.AdamW = self.engine.optimizer.optimizer
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        output = self.module(*args, **kwargs)
+        self.moving.hold()
+        return output
+
+    def update(self, loss_of: Callable[[int], Tensor]) -> Tensor:
+        for micro in range(self.accumulate):
+            loss = self.engine(loss_of=lambda micro=micro: loss_of(micro))
+            self.engine.backward(loss)  # divides by the number of micro-batches
+            self.engine.step()  # acts after the last one
+        self.moving.release(self.module.training)
+        return torch.as_tensor(self.engine.get_global_grad_norm())
+
+    def set_lr_factor(self, factor: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.base_lr * factor
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        was_training = self.module.training
+        self.module.eval()
+        for parameter in self.parameters:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in self.parameters:
+                parameter.requires_grad_(True)
+            self.module.train(was_training)
+
+    def flats(self) -> list[Tensor]:
+        """What AdamW works on: this rank's parts of all weights, one after another."""
+        raise NotImplementedError
+
+    def moments(self, flat: Tensor) -> dict[str, Tensor]:
+        """AdamW's state of a flat tensor; zeros before its first step, as AdamW itself starts."""
+        state: dict[str, Tensor] = self.optimizer.state[flat]
+        if not state:
+            state["step"] = torch.zeros((), device=flat.device)
+            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(flat), torch.zeros_like(flat)
+        return state
+
+    def local(self, quantity: Quantity) -> dict[str, Local]:
+        return {name: self.part(name, parameter, quantity) for name, parameter in self.named.items()}
+
+    def part(self, name: str, parameter: Any, quantity: Quantity) -> Local:
+        raise NotImplementedError
+
+    def counters(self) -> dict[str, float]:
+        return {"updates": float(self.moments(self.flats()[0])["step"])}
+
+    def set_counters(self, counters: dict[str, float]) -> None:
+        for flat in self.flats():
+            self.moments(flat)["step"].fill_(counters["updates"])
+
+
+class Zero12Trainable(ZeroTrainable):
+    """Stages 1 and 2: every rank computes with whole weights, and owns a range of all of them laid end to end."""
+
+    def flats(self) -> list[Tensor]:
+        flats: list[Tensor] = self.engine.optimizer.single_partition_of_fp32_groups
+        return flats
+
+    def part(self, name: str, parameter: Any, quantity: Quantity) -> Local:
+        shape = self.shapes[name]
+        if quantity == "weight":
+            return Local(parameter.detach(), 0, shape.numel(), shape, copies=True)
+        (flat,) = self.flats()  # one group of parameters, so one flat tensor
+        moment = self.moments(flat)[quantity]
+        if parameter._hp_mapping is None:  # this rank's range begins after this tensor, or ends before it
+            return Local(moment[:0], 0, 0, shape, copies=False)
+        inside, held = parameter._hp_mapping.lp_fragment_address, parameter._hp_mapping.hp_fragment_address
+        return Local(
+            moment.narrow(0, held.start, held.numel), inside.start, inside.start + held.numel, shape, copies=False
+        )
+
+
+class Zero3Trainable(ZeroTrainable):
+    """Stage 3: every rank owns the same share of each tensor, the last one padded."""
+
+    def flats(self) -> list[Tensor]:
+        flats: list[Tensor] = self.engine.optimizer.fp32_partitioned_groups_flat
+        return flats
+
+    def part(self, name: str, parameter: Any, quantity: Quantity) -> Local:
+        if quantity == "weight":
+            tensor = parameter.ds_tensor.detach()
+        else:
+            for flat in self.flats():
+                self.moments(flat)
+            tensor, _ = parameter._z3_optimizer._get_fp32_opt_state_partition(
+                parameter, release_swap_buffers=False, optim_state_key=quantity
+            )
+        whole, share = self.shapes[name].numel(), tensor.numel()
+        start = min(torch.distributed.get_rank() * share, whole)
+        return Local(tensor, start, min(start + share, whole), self.shapes[name], copies=False)
