@@ -22,7 +22,9 @@ import ladd_dist.metrics.color
 import ladd_dist.metrics.digit_color
 import ladd_dist.networks.cunet
 import ladd_dist.parallel.ddp
+import ladd_dist.parallel.fsdp
 import ladd_dist.parallel.single
+import ladd_dist.parallel.zero
 import ladd_dist.regularisers.penalties
 import ladd_dist.samplers.karras
 import ladd_dist.sigmas.laws

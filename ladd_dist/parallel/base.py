@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ladd_dist.parallel import Adam, Local, Quantity
 from ladd_dist.parallel.compute import Compute
+from ladd_dist.parallel.once import Parametrizations
 
 
 class ModuleTrainable:
@@ -28,11 +29,14 @@ class ModuleTrainable:
             self.parameters, lr=adam.lr, betas=adam.betas, weight_decay=adam.weight_decay, fused=True
         )
         self.base_lr = adam.lr
+        self.moving = Parametrizations(module)
         self.is_frozen = False
         self.scaler = torch.amp.GradScaler(device.type, enabled=compute.precision == "fp16")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return (self.module if self.is_frozen else self.call)(*args, **kwargs)
+        output = (self.module if self.is_frozen else self.call)(*args, **kwargs)
+        self.moving.hold()
+        return output
 
     def reduce_in(self, last: bool) -> AbstractContextManager[Any]:
         """Inside, gradients are reduced over ranks only if this is the last micro-batch."""
@@ -47,6 +51,7 @@ class ModuleTrainable:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
+        self.moving.release(self.module.training)
         return norm
 
     def clip_gradients(self, limit: float) -> Tensor:

@@ -1,0 +1,96 @@
+"""Runs stage `distill` under several strategies, one after another, in the processes it is started in.
+
+`python -m torch.distributed.run --standalone --nproc-per-node 2 -m tests.distributed.distill_worker JOBS.json`
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.parametrizations import spectral_norm
+
+from ladd_dist.core.plugin import create, register
+from ladd_dist.heads import Head
+from ladd_dist.parallel import Parallel
+from ladd_dist.parallel.compute import Compute
+from ladd_dist.parallel.ranks import join
+from ladd_dist.recipe import Recipe, load_recipe, validate
+from ladd_dist.stages import Place
+from ladd_dist.stages.distill import distill
+
+STEPS, HALF = 50, 25
+
+
+@register("smooth_test_head")
+@dataclass(frozen=True)
+class SmoothHead(Head):
+    """Spectral norm without a kink: LeakyReLU and the maximum over space switch at rounding errors, and Adam turns a
+    switched slope into a visible difference within a few steps, whatever computes it."""
+
+    width: int = 16
+
+    def build(self, *, channels: int, cond_dim: int) -> nn.Module:
+        return SmoothModule(channels, cond_dim, self.width)
+
+
+class SmoothModule(nn.Module):
+    def __init__(self, channels: int, cond_dim: int, width: int) -> None:
+        super().__init__()
+        self.conv = spectral_norm(nn.Conv2d(channels, width, 3, padding=1))
+        self.project = nn.Linear(cond_dim, width)
+        self.logit = spectral_norm(nn.Linear(width, 1))
+
+    def forward(self, features: Tensor, cond_vec: Tensor) -> Tensor:
+        maps = functional.silu(self.conv(features))
+        pooled: Tensor = self.logit(maps.mean(dim=(2, 3)) + self.project(cond_vec))
+        return pooled
+
+
+def recipe_of(job: dict[str, Any]) -> Recipe:
+    """A small recipe that differs from job to job in nothing but how it is computed, unless the job says so."""
+    base = load_recipe(Path("recipes/exp6_stored_noise.py"), "smoke")
+    train = dataclasses.replace(
+        base.train, steps=job.get("steps", STEPS), batch_size=job.get("batch_size", 16), log_every=1, dump_every=1_000,
+        checkpoint_every=1_000, keep_checkpoints=1, keep_steps=(HALF,), mode=job.get("mode", "fused"),
+        compute=Compute(accumulate=job.get("accumulate", 1), precision=job.get("precision", "fp32"),
+                        checkpoint=tuple(job.get("checkpoint", ()))),
+    )  # fmt: skip
+    parallel: Parallel = create("parallel", job["parallel"])
+    parallel = dataclasses.replace(parallel, **job.get("settings", {}))
+    head: Head = create("head", job.get("head", "smooth_test_head"))
+    recipe = dataclasses.replace(base, name="parity", train=train, parallel=parallel, head=head)
+    if "regulariser" in job:
+        recipe = dataclasses.replace(recipe, regulariser=create("regulariser", job["regulariser"]))
+    return validate(recipe)
+
+
+def main(jobs_file: Path) -> None:
+    """Run the jobs; each has a folder of its own for runs, all share the cache."""
+    jobs = json.loads(jobs_file.read_text())
+    torch.set_num_threads(1)
+    with join("gloo", 120.0, needs_group=True) as ranks:
+        for job in jobs["jobs"]:
+            recipe = recipe_of(job)
+            place = Place(Path(jobs["runs"]) / job["name"], Path(jobs["cache"]), torch.device("cpu"), ranks)
+            run = place.run(recipe)
+            if ranks.is_first:
+                run.create()
+                if "resume" in job:  # the state in the middle of another run
+                    other = Place(Path(jobs["runs"]) / job["resume"], place.cache, place.device).run(recipe)
+                    step = f"step-{HALF:08d}"
+                    shutil.copytree(other.checkpoints / step, run.checkpoints / step)
+            ranks.wait()
+            distill(recipe, place)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
