@@ -1,9 +1,9 @@
 """How samples a second grow with ranks: `python -m benchmarks.scaling`.
 
 Weak scaling, every rank with one thread and its own batch. In each round rank 0 first trains alone (the others sleep),
-then all ranks train independently of each other, then all together under the strategy. The first ratio, together
-over `ranks` times alone, is the efficiency; the second, independent over alone, is what the machine gives when nothing is sent:
-processes share memory bandwidth and caches. Medians over rounds; the order of the three turns is shuffled in each.
+then all ranks train independently of each other, then all together under the strategy. The first ratio, together over
+`ranks` times alone, is the efficiency; the second, independent over alone, is what the machine gives when nothing is
+sent: processes share memory bandwidth and caches. Medians over rounds; the turns are shuffled in each.
 """
 
 from __future__ import annotations

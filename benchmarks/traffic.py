@@ -1,8 +1,7 @@
 """What goes over the wire in a training step: `python -m benchmarks.traffic`.
 
-Two processes (gloo) train under each strategy; PyTorch's profiler records every collective operation with the number of
-elements, separately for the heads' update, the student's update, and all of a step. Beside them stands what the strategy
-has to send.
+Two processes (gloo) train under each strategy; PyTorch's profiler records every collective operation with its number of
+elements, separately for the heads' update, the student's update, and all of a step.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.checkpoint import CheckpointException
 
 from ladd_dist.core.rundir import publish, read_json, write_json
 from ladd_dist.engine.pieces import Piece, read_pieces, write_pieces
@@ -42,10 +43,10 @@ class Saved:
         }
         try:
             read_pieces(self.path, pieces)
-        except Exception as error:
-            reason = " ".join(str(error).split())[-300:]
+        except (Exception, CheckpointException) as error:
+            cause = _cause(error)
             raise ValueError(
-                f"checkpoint {self.path} cannot be read ({type(error).__name__}: {reason}); delete it: the run goes on "
+                f"checkpoint {self.path} cannot be read ({type(cause).__name__}: {cause}); delete it: the run goes on "
                 "from the checkpoint before it"
             ) from error
         with torch.no_grad():
@@ -205,12 +206,14 @@ def _share(part: Local, ranks: Ranks) -> Piece:
     return Piece(flat.to("cpu", copy=True), start, total)
 
 
-def _as_os_error(failure: BaseException) -> BaseException:
-    """The reason behind DCP's collective complaint, with its errno, which the message for the user is made of."""
-    from torch.distributed.checkpoint.api import CheckpointException
+def _cause(failure: BaseException) -> BaseException:
+    """The reason behind DCP's collective complaint."""
+    return next(iter(failure.failures.values()))[0] if isinstance(failure, CheckpointException) else failure
 
-    if isinstance(failure, CheckpointException):
-        failure = next(iter(failure.failures.values()))[0]
+
+def _as_os_error(failure: BaseException) -> BaseException:
+    """A failure to write with its errno, which the message for the user is made of."""
+    failure = _cause(failure)
     if not isinstance(failure, OSError) and "No space left" in str(failure):
         return OSError(errno.ENOSPC, "No space left on device")
     return failure

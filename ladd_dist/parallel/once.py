@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
@@ -14,14 +16,15 @@ class Parametrizations:
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self.layers = [layer.parametrizations for layer in module.modules() if is_parametrized(layer)]
+        layers = [layer for layer in module.modules() if is_parametrized(layer)]
+        self.layers = [cast(nn.Module, layer.parametrizations) for layer in layers]
 
     def hold(self) -> None:
         """From now on nothing moves."""
         for layer in self.layers:
-            layer.eval()  # type: ignore[operator]
+            layer.eval()
 
     def release(self, training: bool) -> None:
         """Move again, if the network is in training mode."""
         for layer in self.layers:
-            layer.train(training)  # type: ignore[operator]
+            layer.train(training)

@@ -1,4 +1,4 @@
-"""The same mathematics under every strategy and any number of ranks: losses, weights, and going on from a checkpoint."""
+"""The same mathematics under every strategy and any number of ranks: losses, weights, resuming from a checkpoint."""
 
 from __future__ import annotations
 
