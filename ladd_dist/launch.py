@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import shlex
-import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -16,15 +16,26 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from ladd_dist.cli import plugin_modules, run_guarded
+from ladd_dist.cli import leave, plugin_modules, run_guarded, say
+from ladd_dist.core.failure import has_parent, rank_here, world_size
+from ladd_dist.core.slurm import ranks_of_step
+from ladd_dist.machine import (
+    check_shares,
+    choose_parallel,
+    count_processes,
+    local_device,
+    pick_device,
+    pick_scale,
+    set_threads,
+)
 
 if TYPE_CHECKING:
-    import torch
-
-    from ladd_dist.recipe import Recipe, Scale
+    from ladd_dist.recipe import Recipe
     from ladd_dist.stages import Place
 
 STAGES = ("teacher", "shards", "distill", "evaluate", "report")
+TOGETHER = ("teacher", "shards", "distill")
+"""Run by every process; the rest by the first one, when the others have left."""
 PROG = "python -m ladd_dist.launch"
 Say = Callable[[str], None]
 
@@ -50,7 +61,14 @@ class Options:
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 ..."""
     threads: int = 0
-    """CPU threads; 0 leaves the choice to PyTorch."""
+    """CPU threads of each process; 0 leaves the choice to PyTorch."""
+    nproc: int = 1
+    """Processes on this machine; with torchrun or SLURM the launcher decides."""
+    parallel: str = ""
+    """How the networks are spread over processes: single, ddp, fsdp, zero1, zero2, zero3; empty: the recipe's, and ddp
+    when there are several processes."""
+    timeout_s: float = 600.0
+    """How long a process may wait for the others in a collective operation."""
     from_scratch: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Remove this run's folder first (never the shared cache)."""
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -62,39 +80,91 @@ class Options:
 def main(argv: list[str] | None = None) -> int:
     """The command; returns the exit code."""
     arguments = sys.argv[1:] if argv is None else argv
-    return run_guarded(lambda: _main(arguments))
+    return leave(run_guarded(lambda: _main(arguments)))
 
 
 def _main(arguments: list[str]) -> int:
+    os.environ.update(ranks_of_step(os.environ))
     options, recipe = parse(arguments)
     names = _stage_names(options.stages)
-    scale, device = _scale(options.scale), pick_device(options.device)
+    scale, device = pick_scale(options.scale), pick_device(options.device)
     set_threads(options.threads)
+    num = count_processes(options.nproc)
+    num_here = int(os.environ.get("LOCAL_WORLD_SIZE", options.nproc if world_size() == 1 else world_size()))
+    device = local_device(device, num_here, int(os.environ.get("LOCAL_RANK", "0")))
 
     from ladd_dist.stages import Place
     from ladd_dist.stages.describe import describe_run, show
 
     place = Place(options.out, options.cache, device)
-    say = _speaker(options.json)
-    why = ", chosen by what was found here" if options.scale == "auto" else ""
-    say(f"{recipe.name} at scale {scale} on {device}{why} (choose with --scale smoke|laptop|paper and --device)")
+    say_line = _speaker(options.json)
+    if not has_parent() and rank_here() == 0:
+        say_line(_first_line(options, recipe, scale, place, num))
     # Before the first byte is written: a wrong tap, head or image size shows here, not after the teacher's training.
-    facts = describe_run(recipe, place, scale)
+    facts: dict[str, Any] = {}
+    if rank_here() == 0 or not has_parent():  # rank 0 writes them down; for the others the parent has looked
+        facts = describe_run(recipe, place, scale)
+        check_shares(recipe, facts["stages"], names, num)
     if options.dry_run:
         print(json.dumps(facts)) if options.json else show(facts)
         return 0
-    from ladd_dist.core.rundir import exclusive
+    if num > 1 and "RANK" not in os.environ:
+        return _spawn(arguments, options, place.run(recipe).path)
+    return _run(arguments, options, recipe, place, names, facts, say_line)
 
+
+def _first_line(options: Options, recipe: Recipe, scale: str, place: Place, num: int) -> str:
+    where = str(place.device)
+    if num > 1:
+        where = f"{num} processes ({place.device.type}), parallel {recipe.parallel.name}"
+        where += "" if options.parallel else " (choose with --parallel)"
+    why = ", chosen by what was found here" if options.scale == "auto" else ""
+    return f"{recipe.name} at scale {scale} on {where}{why} (choose with --scale smoke|laptop|paper and --device)"
+
+
+def _spawn(arguments: list[str], options: Options, run: Path) -> int:
+    """Run the same command as several processes, and tell the user how they ended."""
+    from ladd_dist.parallel.spawn import outcome, spawn
+
+    logs = (run / "logs" / f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}").absolute()
+    command = [sys.executable, "-m", "ladd_dist.launch", *arguments]
+    code, message = outcome(*spawn(command, options.nproc, logs, options.threads), logs)
+    return say(message, code) if message else code
+
+
+def _run(
+    arguments: list[str],
+    options: Options,
+    recipe: Recipe,
+    place: Place,
+    names: list[str],
+    facts: dict[str, Any],
+    say_line: Say,
+) -> int:
+    """The stages, as one process of one or several."""
+    from ladd_dist.core.rundir import exclusive, read_json
+    from ladd_dist.parallel.ranks import join
+    from ladd_dist.parallel.spawn import follow_parent
+
+    follow_parent()
     run = place.run(recipe)
-    with exclusive(run.path):
-        _prepare(arguments, options, recipe, place, facts)
-        for name in names:
-            _run_stage(name, recipe, place, say)
+    backend = "nccl" if place.device.type == "cuda" else "gloo"
+    with contextlib.ExitStack() as held:
+        group = join(backend, options.timeout_s, device=place.device, needs_group=recipe.parallel.needs_group)
+        with group as ranks:
+            if ranks.is_first:
+                held.enter_context(exclusive(run.path))  # outlives the group: evaluation is rank 0's alone
+                _prepare(arguments, options, recipe, place, facts)
+            ranks.wait()
+            for name in (name for name in names if name in TOGETHER):
+                _run_stage(name, recipe, dataclasses.replace(place, ranks=ranks), say_line)
+        if not ranks.is_first:
+            return 0
+        for name in (name for name in names if name not in TOGETHER):
+            _run_stage(name, recipe, place, say_line)
     if options.json:
-        from ladd_dist.core.rundir import read_json
-
         print(json.dumps({"run": str(run.path), "eval": read_json(run.eval) if run.eval.exists() else None}))
-    say(str(run.path))
+    say_line(str(run.path))
     return 0
 
 
@@ -112,10 +182,11 @@ def parse(arguments: list[str]) -> tuple[Options, Recipe]:
     from ladd_dist.recipe import Recipe, load_recipe, swap, validate
 
     load_modules(plugin_modules(options.plugins))
-    recipe = load_recipe(options.recipe, _scale(options.scale))
+    recipe = load_recipe(options.recipe, pick_scale(options.scale))
     check(Recipe, recipe, f"{options.recipe}: RECIPE")
     for assignment in options.swap:
         recipe = swap(recipe, assignment)
+    recipe = choose_parallel(recipe, options.parallel, options.swap, count_processes(options.nproc))
     bare = tyro.conf.arg(name="")
     both = dataclasses.make_dataclass(
         "Launch", [("options", Annotated[Options, bare]), ("fields", Annotated[Recipe, bare])]
@@ -157,51 +228,6 @@ def tidy(arguments: list[str]) -> list[str]:
     return recipe + rest + [part for name, values in gathered.items() if values for part in (name, *values)]
 
 
-def _scale(asked: str) -> Scale:
-    if asked != "auto":
-        return asked  # type: ignore[return-value]  # tyro lets nothing else through
-    import torch
-
-    return "paper" if torch.accelerator.is_available() else "laptop"
-
-
-def pick_device(asked: str) -> torch.device:
-    """The device named, or for `auto` the accelerator where there is one.
-
-    Raises:
-        RecipeError: it cannot be used here.
-    """
-    import torch
-
-    from ladd_dist.core.serialize import RecipeError
-
-    if asked == "auto":
-        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        return accelerator or torch.device("cpu")
-    try:
-        device = torch.device(asked)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise RecipeError(f"--device {asked}: not usable here ({str(error).splitlines()[0]}); try cpu") from error
-    return device
-
-
-def set_threads(count: int) -> None:
-    """Use `count` CPU threads; 0 leaves the choice to PyTorch.
-
-    Raises:
-        RecipeError: a negative number.
-    """
-    import torch
-
-    from ladd_dist.core.serialize import RecipeError
-
-    if count < 0:
-        raise RecipeError(f"--threads: must be at least 1, or 0 for PyTorch's own choice, got {count}")
-    if count > 0:
-        torch.set_num_threads(count)
-
-
 def _stage_names(text: str) -> list[str]:
     from ladd_dist.core.serialize import RecipeError
 
@@ -219,12 +245,13 @@ def _speaker(to_stderr: bool) -> Say:
 
 def _prepare(arguments: list[str], options: Options, recipe: Recipe, place: Place, facts: dict[str, Any]) -> None:
     """Make the run's folder and its config.json."""
+    from ladd_dist.parallel.spawn import clear
     from ladd_dist.stages.describe import stage_states, write_config
 
     run = place.run(recipe)
     facts = {**facts, "stages": stage_states(recipe, place)}  # another process may have made them while this one waited
     if options.from_scratch and run.path.exists():
-        shutil.rmtree(run.path)
+        clear(run.path)
     run.create()
     write_config(
         recipe,
@@ -237,27 +264,32 @@ def _prepare(arguments: list[str], options: Options, recipe: Recipe, place: Plac
     )
 
 
-def _run_stage(name: str, recipe: Recipe, place: Place, say: Say) -> None:
+def _run_stage(name: str, recipe: Recipe, place: Place, say_line: Say) -> None:
     from ladd_dist.stages.describe import add_timing, stage_table
 
-    stage = stage_table()[name]
-    if stage.is_done(recipe, place):
-        say(f"[{name}] done before, skipped")
+    stage, first = stage_table()[name], place.ranks.is_first
+    if place.ranks.agree(lambda: stage.is_done(recipe, place)):
+        if first:
+            say_line(f"[{name}] done before, skipped")
         return
-    say(f"[{name}] {stage.doc}")
+    if first:
+        say_line(f"[{name}] {stage.doc}")
+    place.ranks.alive(f"start of stage {name}")
     started = time.monotonic()
     try:
         stage.run(recipe, place)
     except KeyboardInterrupt:
-        with contextlib.suppress(OSError):
-            add_timing(place.run(recipe), name, time.monotonic() - started)
+        if first:
+            with contextlib.suppress(OSError):
+                add_timing(place.run(recipe), name, time.monotonic() - started)
         raise
-    spent = time.monotonic() - started
-    add_timing(place.run(recipe), name, spent)
-    say(f"[{name}] {spent:.1f} s")
+    if first:
+        spent = time.monotonic() - started
+        add_timing(place.run(recipe), name, spent)
+        say_line(f"[{name}] {spent:.1f} s")
 
 
 if __name__ == "__main__":
     sys.exit(main())
 
-__all__ = ["STAGES", "Options", "main", "parse"]
+__all__ = ["STAGES", "Options", "main", "parse", "pick_device", "set_threads"]

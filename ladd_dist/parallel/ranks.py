@@ -21,6 +21,10 @@ PATIENCE = datetime.timedelta(days=7)
 """How long the ranks wait for a single one that works alone (a lock that another run holds, hashing of shards)."""
 
 
+MEETING = datetime.timedelta(minutes=10)
+"""How long ranks wait for each other at the start, at least: some import slower, or start later."""
+
+
 @dataclass(frozen=True)
 class Ranks:
     """This process among `size`; rank 0 writes the files, all compute.
@@ -144,15 +148,26 @@ def join(
 
 
 def _meet(backend: str, timeout: datetime.timedelta, device: torch.device | None) -> None:
+    """Wait for all ranks, which may start at different times, and make the default group."""
+    patience = max(timeout, MEETING)
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+    late = f"within {patience.total_seconds():g} s; look into the log of what started them"
     try:
-        dist.init_process_group(backend, timeout=timeout, device_id=device)
+        store, _, _ = next(dist.rendezvous("env://", timeout=patience))
     except dist.DistError as error:
-        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        raise LostRank(f"rank 0 (or its launcher) did not answer at {where} {late}", waited=True) from error
+    came = [f"ladd-came/{number}" for number in range(size)]
+    store.set(came[rank], "")
+    try:
+        store.wait(came, patience)
+    except dist.DistError as error:
+        missing = [str(number) for number, key in enumerate(came) if not store.check([key])]
         raise LostRank(
-            f"not all of the {os.environ.get('WORLD_SIZE')} ranks came to {where} within {timeout.total_seconds():g} s "
-            f"({str(error).splitlines()[0]})",
-            waited=True,
+            f"rank {', '.join(missing[:8])} of {size} did not come to {where} {late}", waited=True
         ) from error
+    group = dist.PrefixStore("ladd-group", store)
+    dist.init_process_group(backend, store=group, rank=rank, world_size=size, timeout=timeout, device_id=device)
 
 
 def _signs(ranks: Ranks) -> Signs | None:

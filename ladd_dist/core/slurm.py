@@ -1,0 +1,55 @@
+"""The ranks of a SLURM step, `srun python -m ...`, by what SLURM says alone."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable, Mapping
+
+PORTS = range(12_000, 32_000)
+"""Below those that the kernel gives to outgoing connections."""
+
+
+def show_hostnames(nodes: str) -> str:
+    """The first of a list of nodes like `gpu[03-05,9]`."""
+    if "[" not in nodes:
+        return nodes.split(",")[0]
+    try:
+        found = subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, timeout=60)
+        return found.stdout.split()[0]
+    except (OSError, subprocess.TimeoutExpired, IndexError) as error:
+        raise ValueError(
+            f"`scontrol show hostnames {nodes}` does not tell where rank 0 is; export MASTER_ADDR with its host"
+        ) from error
+
+
+def ranks_of_step(env: Mapping[str, str], first_host: Callable[[str], str] = show_hostnames) -> dict[str, str]:
+    """What a launcher like torchrun would have set; nothing where there is one, or where this is no step of several.
+
+    Raises:
+        ValueError: the host of rank 0 cannot be found.
+    """
+    if "RANK" in env or "SLURM_PROCID" not in env or int(env.get("SLURM_STEP_NUM_TASKS", "1")) < 2:
+        return {}
+    job, step = int(env.get("SLURM_JOB_ID", "0")), int(env.get("SLURM_STEP_ID", "0"))
+    found = {
+        "RANK": env["SLURM_PROCID"],
+        "WORLD_SIZE": env["SLURM_STEP_NUM_TASKS"],
+        "LOCAL_RANK": env.get("SLURM_LOCALID", "0"),
+        "LOCAL_WORLD_SIZE": str(_tasks_here(env)),
+        # Steps of one job may run at once, and jobs may share a node.
+        "MASTER_PORT": env.get("MASTER_PORT") or str(PORTS[(job * 7 + step) % len(PORTS)]),
+    }
+    nodes = env.get("SLURM_STEP_NODELIST") or env.get("SLURM_JOB_NODELIST", "")
+    return found | {"MASTER_ADDR": env.get("MASTER_ADDR") or first_host(nodes)}
+
+
+def _tasks_here(env: Mapping[str, str]) -> int:
+    """This node's entry of a list like `4(x2),1`."""
+    counts: list[int] = []
+    for entry in (env.get("SLURM_STEP_TASKS_PER_NODE") or "1").split(","):
+        match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", entry)
+        if match:
+            counts += [int(match[1])] * int(match[2] or 1)
+    node = int(env.get("SLURM_NODEID", "0"))
+    return counts[node] if node < len(counts) else 1

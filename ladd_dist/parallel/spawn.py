@@ -1,0 +1,247 @@
+"""Several ranks on this machine, started and watched by one process that computes nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import torch.distributed as dist
+from torch.distributed.elastic.multiprocessing import LogsDest, LogsSpecs
+from torch.distributed.elastic.multiprocessing.api import SubprocessContext
+
+from ladd_dist.core.failure import ERROR_FILE, PARENT, Failure, has_parent, read_failure
+from ladd_dist.core.stop import NUMBERS, Stopped
+from ladd_dist.parallel.signs import Signs
+
+POLL_S = 0.05
+FAILED_S = 5.0
+"""After a failure the other ranks have this long to end by themselves: they wait for one that will not come."""
+STOP_S = 300.0
+"""After a signal they have this long to save, and so has the last one when the first has ended by one."""
+STOP_CODES = (75, 130)
+HOST = "127.0.0.1"
+LOGS = "LADD_LOGS"
+"""The variable that names the folder of the ranks' output."""
+PR_SET_PDEATHSIG = 1
+TRACE_LINES = 20
+"""Of a traceback or a log, at its end: the rest is in the log."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a rank's process ended."""
+
+    rank: int
+    pid: int
+    code: int
+    time: float
+    killed: bool
+    """By us, because it did not end after another had."""
+
+
+class RankLogs(LogsSpecs):
+    """Rank 0 keeps the terminal, the others write to `rank<k>.out` and `rank<k>.err` in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(log_dir=str(folder))
+        self.folder = folder
+
+    @property
+    def root_log_dir(self) -> str:
+        return str(self.folder)
+
+    def reify(self, envs: dict[int, dict[str, str]]) -> LogsDest:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        errors = {rank: str(self.folder / f"rank{rank}.json") for rank in envs}
+        for rank, path in errors.items():
+            envs[rank][ERROR_FILE] = path
+        return LogsDest(
+            stdouts={rank: str(self.folder / f"rank{rank}.out") if rank else "" for rank in envs},
+            stderrs={rank: str(self.folder / f"rank{rank}.err") if rank else "" for rank in envs},
+            error_files=errors,
+        )
+
+
+class Workers(SubprocessContext):
+    """The processes. PyTorch's own supervision leaves a hanging rank 30 s, and cuts short those that save."""
+
+    def supervise(self, stop: StopSignal) -> list[Ended]:
+        """Until all have ended: all by themselves, or after the first failure with our help."""
+        ended: dict[int, Ended] = {}
+        killed: set[int] = set()
+        deadline, forwarded = float("inf"), 0
+        while len(ended) < self.nprocs:
+            for rank, handler in self.subprocess_handlers.items():
+                code = handler.proc.poll()
+                if rank not in ended and code is not None:
+                    ended[rank] = Ended(rank, handler.proc.pid, code, time.time(), rank in killed)
+                    if code != 0:
+                        grace = STOP_S if code in STOP_CODES else FAILED_S
+                        deadline = min(deadline, time.monotonic() + grace)
+            if len(stop.received) > forwarded:
+                self.send(stop.received[forwarded])
+                forwarded += 1
+                deadline = min(deadline, time.monotonic() + STOP_S)
+            if time.monotonic() > deadline:
+                killed.update(self.running())
+                self.send(signal.SIGKILL)
+            time.sleep(POLL_S)
+        return sorted(ended.values(), key=lambda end: end.time)
+
+    def running(self) -> list[int]:
+        """Ranks whose process is there."""
+        return [rank for rank, handler in self.subprocess_handlers.items() if handler.proc.poll() is None]
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to those that run, with the processes that they started (each leads a session of its own)."""
+        for rank in self.running():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.subprocess_handlers[rank].proc.pid, number)
+
+
+class StopSignal:
+    """The signals that came for the ranks."""
+
+    def __init__(self) -> None:
+        self.received: list[signal.Signals] = []
+
+    @contextlib.contextmanager
+    def listen(self) -> Iterator[StopSignal]:
+        """Keep them for `Workers.supervise`. A terminal that closes (SIGHUP) is a SIGTERM."""
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            self.received.append(signal.SIGTERM if number == signal.SIGHUP else signal.Signals(number))
+
+        numbers = [n for n in (*NUMBERS, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
+        before = {number: signal.signal(number, handle) for number in numbers}
+        try:
+            yield self
+        finally:
+            for number in numbers:
+                signal.signal(number, before[number])
+
+
+def spawn(command: list[str], nproc: int, logs: Path, threads: int) -> tuple[list[Ended], dict[int, Failure], Signs]:
+    """Run `command` as the ranks 0 .. nproc - 1 of one group until all have ended; returns how, and what they said."""
+    # Kept here, not by rank 0, so that it can be asked whatever happens to the ranks.
+    store = dist.TCPStore(HOST, 0, is_master=True, wait_for_workers=False)
+    envs = {rank: _environment(rank, nproc, store.port, logs, threads) for rank in range(nproc)}
+    workers = Workers("ladd", command[0], dict.fromkeys(range(nproc), tuple(command[1:])), envs, RankLogs(logs))
+    handlers = {number: signal.getsignal(number) for number in (*NUMBERS, signal.SIGHUP, signal.SIGQUIT)}
+    try:
+        workers.start()  # takes the signal handlers
+        with StopSignal().listen() as stop:
+            ended = workers.supervise(stop)
+    finally:
+        workers.send(signal.SIGKILL)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    said = {rank: failure for rank, path in workers.error_files.items() if (failure := read_failure(Path(path)))}
+    return ended, said, Signs(store, 0, nproc)
+
+
+def _environment(rank: int, nproc: int, port: int, logs: Path, threads: int) -> dict[str, str]:
+    own = {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(nproc),
+        "LOCAL_WORLD_SIZE": str(nproc),
+        "MASTER_ADDR": HOST,
+        "MASTER_PORT": str(port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",  # the store is there already: rank 0 must not make one
+        "TORCHELASTIC_RESTART_COUNT": "0",
+        PARENT: str(os.getpid()),
+        LOGS: str(logs),
+    }
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    defaults = {
+        "OMP_NUM_THREADS": str(threads or max(1, cores // nproc)),
+        "TORCH_CPP_LOG_LEVEL": "ERROR",  # else the end of one rank fills the terminal with the others' stack frames
+    }
+    if sys.platform == "linux":
+        defaults["GLOO_SOCKET_IFNAME"] = "lo"  # the machine's name need not lead to itself
+    return own | {name: value for name, value in defaults.items() if name not in os.environ}
+
+
+def follow_parent() -> None:
+    """End, as by SIGTERM, when the launch that started this rank is gone without a word."""
+    if not has_parent() or sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if not has_parent():  # it went before the call above
+        raise Stopped(signal.SIGTERM)
+
+
+def clear(folder: Path) -> None:
+    """Remove all in a run's folder but the logs into which this launch's own ranks write."""
+    own = Path(os.environ[LOGS]) if LOGS in os.environ else None
+    for path in [*folder.glob("logs/*"), *folder.iterdir()]:
+        if own is not None and path.absolute() in (own, own.parent):
+            continue
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+
+
+def outcome(ended: list[Ended], said: dict[int, Failure], signs: Signs, logs: Path) -> tuple[int, str]:
+    """The exit code of a training and the message for the user: of the rank that ended first by its own fault."""
+    failed = [end for end in ended if end.code != 0]
+    if not failed:
+        return 0, ""
+    first = min(failed, key=lambda end: _order(end, said.get(end.rank)))
+    failure = said.get(first.rank)
+    if failure is not None and not first.killed:
+        return failure.code, _said(failure, logs)
+    code = first.code if first.code > 0 else 1
+    return code, _silent(first, signs, logs)
+
+
+def _order(end: Ended, failure: Failure | None) -> tuple[int, float]:
+    if end.killed:
+        return 3, end.time
+    if failure is None:
+        return 0, end.time
+    # A stop comes after a failure, which may be that of the save; those who only lost a connection come last.
+    return {"failure": 0, "missing": 1, "stop": 2, "victim": 4}[failure.kind], failure.time
+
+
+def _said(failure: Failure, logs: Path) -> str:
+    if failure.kind == "stop":
+        return failure.message
+    log = f"; its log: {logs / f'rank{failure.rank}.err'}" if failure.rank else ""
+    if failure.kind == "missing":
+        return f"{failure.message}: {logs}"
+    if failure.message:
+        return f"rank {failure.rank}: {failure.message}{log}" if failure.rank else failure.message
+    lines = failure.trace.rstrip().splitlines()
+    if len(lines) > TRACE_LINES:
+        lines = ["  ...", *lines[-TRACE_LINES:]]
+    return "\n".join([f"rank {failure.rank} failed{log}", *lines])
+
+
+def _silent(end: Ended, signs: Signs, logs: Path) -> str:
+    """The message about a rank that could not say anything."""
+    how = f"ended with exit code {end.code}"
+    if end.code < 0:
+        how = f"was killed by {signal.Signals(-end.code).name}"
+    if end.killed:
+        how = "did not end when it was asked to, and was killed"
+    sign = signs.sign(end.rank)
+    text = f"rank {end.rank} (process {end.pid}) {how}"
+    text += f" {max(end.time - sign.time, 0.0):.1f} s after its last sign of life, {sign.what!r}" if sign else ""
+    if end.code == -signal.SIGKILL and not end.killed:
+        text += ". Nobody but the system or a person sends that signal: memory may have run out"
+    if end.rank == 0:
+        return text
+    errors = logs / f"rank{end.rank}.err"
+    text += f"; its log: {errors}"
+    with contextlib.suppress(OSError):
+        text = "\n".join([text, *errors.read_text(encoding="utf-8", errors="replace").splitlines()[-TRACE_LINES:]])
+    return text
