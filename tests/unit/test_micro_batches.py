@@ -17,7 +17,7 @@ from ladd_dist.losses.adversarial import Bce, Hinge, Relativistic
 from ladd_dist.parallel.compute import Compute
 from ladd_dist.regularisers.penalties import R1, GradientPenalty, NoRegulariser
 from ladd_dist.starts.couplings import Fresh, Path, Stored
-from plugins.heads import SmallConv
+from plugins.heads import SmallConv, SpectralNorm
 from plugins.schedules import Constant
 
 SMOOTH = SmallConv(width=8, conditioned=True)  # no buffer that moves with every forward
@@ -66,6 +66,21 @@ def test_four_micro_batches_train_as_one_batch_does(adversarial: Any, regularise
     figures = [step(make_batch(NUM), 0) for step in (one, four)]
     close(*figures)
     assert_same_training(one, four)
+
+
+@pytest.mark.parametrize("regulariser", [NoRegulariser(), R1()], ids=lambda penalty: penalty.name)
+def test_spectral_norm_moves_as_far_with_four_micro_batches_as_with_one(regulariser: Any) -> None:
+    """Buffers too: its power iteration takes a step in a forward, and that must be a step an update."""
+    head = SpectralNorm(width=16, blocks=2, conditioned=True)
+    one, four = (
+        calm_step(head=head, mode="alternate", regulariser=regulariser, head_updates=2, accumulate=n) for n in (1, 4)
+    )
+    before = weights(one.heads)
+    for number in range(3):
+        close(*(step(make_batch(NUM, seed=number), number) for step in (one, four)))
+    assert_same_training(one, four)
+    moved = [name for name, _ in one.heads.module.named_buffers()]
+    assert any(not torch.equal(before[name], weights(one.heads)[name]) for name in moved)
 
 
 @pytest.mark.parametrize("start", [Fresh(), Stored(), Path()], ids=lambda start: start.name)
