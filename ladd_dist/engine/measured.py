@@ -11,20 +11,12 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ladd_dist.engine.memory import Unit, units_of
 
-_FP32_ON_ACCELERATORS = {
-    nn.functional.group_norm,
-    nn.functional.layer_norm,
-    nn.functional.softmax,
-    nn.functional.log_softmax,
-    nn.functional.normalize,
-    nn.functional.softplus,
-}
+_FP32_ON_ACCELERATORS = ("group_norm", "layer_norm", "softmax", "log_softmax", "normalize", "softplus")
 
 
 class Peak(NamedTuple):
@@ -67,7 +59,7 @@ def no_data(*modules: nn.Module) -> Iterator[None]:
     stay where they are: PyTorch cannot move such a module, and there is nothing to move.
     """
     stay = mock.patch.object(nn.Module, "_apply", lambda module, fn, recurse=True: module)
-    with FakeTensorMode(), stay, _AcceleratorAutocast():
+    with FakeTensorMode(), stay, _accelerator_autocast():
         for layer in (layer for module in modules for layer in module.modules()):
             for name, parameter in layer._parameters.items():
                 layer._parameters[name] = None if parameter is None else nn.Parameter(_empty_like(parameter))
@@ -106,16 +98,27 @@ def count_calls(module: nn.Module) -> Iterator[list[Unit]]:
         units += [Unit(weights, forwards[place], backwards[place]) for place, (_, weights) in enumerate(parts)]
 
 
-class _AcceleratorAutocast(TorchFunctionMode):
+@contextlib.contextmanager
+def _accelerator_autocast() -> Iterator[None]:
     """CPU autocast as an accelerator's: there norms run in float32, which doubles the memory of what they save.
 
-    The lists are in the documentation of torch.amp ("CUDA Ops that can autocast to float32").
+    The list is in the documentation of torch.amp ("CUDA Ops that can autocast to float32").
     """
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in _FP32_ON_ACCELERATORS and torch.is_autocast_enabled("cpu"):
-            args = tuple(value.float() if isinstance(value, Tensor) else value for value in args)
-        return func(*args, **(kwargs or {}))
+    def in_float32(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def cast_first(*args: Any, **kwargs: Any) -> Tensor:
+            if torch.is_autocast_enabled("cpu"):
+                args = tuple(value.float() if isinstance(value, Tensor) else value for value in args)
+            return function(*args, **kwargs)
+
+        return cast_first
+
+    # Patched, not a TorchFunctionMode: that is off in backward passes, where checkpointed blocks run again.
+    with contextlib.ExitStack() as patches:
+        for name in _FP32_ON_ACCELERATORS:
+            function = in_float32(getattr(nn.functional, name))
+            patches.enter_context(mock.patch.object(nn.functional, name, function))
+        yield
 
 
 class _Count:

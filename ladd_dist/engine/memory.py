@@ -183,7 +183,7 @@ def memory(strategy: Strategy, load: Load, ranks: int, *, shard_teacher: bool = 
     by_rows = sum(weight.by_rows(ranks) for weight in student.weights)
     by_elements = sum(weight.by_elements(ranks) for weight in student.weights)
     weights = {"fsdp": by_rows, "zero3": by_elements + _kept_whole(load)}.get(strategy, whole)
-    gradients = {"fsdp": by_rows, "zero2": flat, "zero3": by_elements}.get(strategy, whole)
+    gradients = {"fsdp": by_rows, "zero2": _touched(student.weights, ranks), "zero3": by_elements}.get(strategy, whole)
     stepped = {"fsdp": by_rows, "zero1": flat, "zero2": flat, "zero3": by_elements}.get(strategy, whole)
     average = {"fsdp": by_rows, "zero3": by_elements}.get(strategy, whole)
     teacher = load.teacher
@@ -239,6 +239,21 @@ def room(gpu_bytes: int) -> int:
 def _flat_part(num_bytes: int, ranks: int) -> int:
     """A rank's share of a flat buffer, padded to 2 elements a rank as DeepSpeed does."""
     return -(-num_bytes // (2 * WORD * ranks)) * 2 * WORD
+
+
+def _touched(weights: list[Weight], ranks: int) -> int:
+    """Bytes of the tensors of which a rank's range of the flat buffer has a part, on the rank where they are most.
+
+    ZeRO-2 keeps their gradients whole, also of those that several ranks have a part of.
+    """
+    share = _flat_part(sum(weight.num_bytes for weight in weights), ranks)
+    held, start = [0] * ranks, 0
+    for weight in weights:
+        if weight.num_bytes:
+            for rank in range(start // share, (start + weight.num_bytes - 1) // share + 1):
+                held[rank] += weight.num_bytes
+        start += weight.num_bytes
+    return max(held)
 
 
 def _kept_whole(load: Load) -> int:
