@@ -184,6 +184,10 @@ class Checkpoints:
             return None
         path = self.path(steps[-1])
         meta = read_json(path / META)
+        if not isinstance(meta, dict) or type(meta.get("step")) is not int:
+            raise ValueError(
+                f"{path / META} holds no facts of a checkpoint; delete it: the run goes on from the one before it"
+            )
         if meta.get("identity") != self.identity:
             raise ValueError(
                 f"checkpoint {path} belongs to another recipe (signature {meta.get('identity')}, this one is "

@@ -80,7 +80,10 @@ class _Load(DefaultLoadPlanner):
             if stored.size != torch.Size([piece.total]):
                 raise ValueError(f"{name} has {stored.size[0]} elements there, {piece.total} are needed")
             wanted = ChunkStorageMetadata(offsets=torch.Size([piece.start]), sizes=piece.flat.size())
-            items += create_read_items_for_chunk_list(name, stored, [wanted])
+            found = create_read_items_for_chunk_list(name, stored, [wanted])
+            if sum(item.lengths[0] for item in found) != len(piece.flat):
+                raise ValueError(f"{name} is not whole there: the file of another rank is missing")
+            items += found
         return LoadPlan(items)
 
     def resolve_tensor(self, read_item: ReadItem) -> Tensor:
