@@ -1,27 +1,71 @@
-"""Checkpoints: whole or absent, the newest kept, others' refused, never code."""
+"""Checkpoints: whole or absent, written while training goes on, read by any number of ranks, never code."""
 
 from __future__ import annotations
 
+import json
+import os
 import pickle
 import re
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
+from ladd_toys import Watched, assert_same, make_batch, make_step, weights
+from torch import Tensor, nn
 
-from ladd_dist.core.rundir import save_state
-from ladd_dist.engine.checkpoint import Checkpoints
+from ladd_dist.engine.checkpoint import META, Checkpoints, Saved, replicated, state_of
+from ladd_dist.engine.pieces import Piece, read_pieces, write_pieces
+from ladd_dist.parallel import Local
 
-CPU = torch.device("cpu")
+REPO = Path(__file__).resolve().parents[2]
 
 
-def checkpoints(folder: Path, identity: str = "abc", keep: int = 2) -> Checkpoints:
-    return Checkpoints(folder / "checkpoints", identity=identity, keep=keep)
+def checkpoints(folder: Path, identity: str = "abc", keep: int = 2, pinned: tuple[int, ...] = ()) -> Checkpoints:
+    return Checkpoints(folder / "checkpoints", identity=identity, keep=keep, pinned=pinned)
+
+
+def save(saved: Checkpoints, step: int, **tensors: Tensor) -> None:
+    """Save whole tensors, and wait until they are on disk."""
+    saved.save(step, {name: replicated(tensor) for name, tensor in tensors.items()}, {})
+    saved.wait()
+
+
+def load(saved: Checkpoints | Saved, **shapes: tuple[int, ...]) -> dict[str, Tensor]:
+    """Whole tensors of the newest checkpoint."""
+    newest = saved if isinstance(saved, Saved) else saved.latest()
+    assert newest is not None
+    found = {name: torch.full(shape, 77.0) for name, shape in shapes.items()}
+    newest.fill({name: replicated(tensor) for name, tensor in found.items()})
+    return found
 
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+def file_of(saved: Checkpoints, step: int) -> Path:
+    """The only file of tensors."""
+    (path,) = saved.path(step).glob("*.safetensors")
+    return path
+
+
+@contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """Inside, a write beyond `size` bytes of a file fails (EFBIG), as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 class Evil:
@@ -34,20 +78,26 @@ class Evil:
         return Path.touch, (self.target,)
 
 
-def test_the_newest_state_comes_back_with_its_step(tmp_path: Path) -> None:
+# Saving
+
+
+def test_the_newest_state_comes_back_with_its_step_and_facts(tmp_path: Path) -> None:
     saved = checkpoints(tmp_path)
     for step in (5, 10, 100_000_000):
-        saved.save(step, {"weights": {"w": torch.full((3,), float(step))}})
-    state = checkpoints(tmp_path).load_latest(CPU)
-    assert state is not None
-    assert state["step"] == 100_000_000
-    assert torch.equal(state["weights"]["w"], torch.full((3,), 1e8))
+        saved.save(step, {"w": replicated(torch.full((2, 3), float(step)))}, {"data": {"epoch": step}})
+    saved.wait()
+    newest = checkpoints(tmp_path).latest()
+    assert newest is not None
+    assert newest.step == 100_000_000
+    assert newest.meta["data"] == {"epoch": 100_000_000}
+    assert torch.equal(load(newest, w=(2, 3))["w"], torch.full((2, 3), 1e8))
 
 
 def test_without_a_checkpoint_there_is_nothing_to_load(tmp_path: Path) -> None:
     saved = checkpoints(tmp_path)
     assert saved.steps() == []
-    assert saved.load_latest(CPU) is None
+    assert saved.latest() is None
+    saved.wait()
     saved.clear()
 
 
@@ -55,52 +105,133 @@ def test_without_a_checkpoint_there_is_nothing_to_load(tmp_path: Path) -> None:
 def test_the_newest_are_kept(tmp_path: Path, keep: int) -> None:
     saved = checkpoints(tmp_path, keep=keep)
     for step in range(5):
-        saved.save(step, {})
+        save(saved, step, w=torch.ones(2))
     assert saved.steps() == list(range(5))[-keep:]
 
 
-def test_a_checkpoint_that_fails_half_way_leaves_nothing_and_keeps_the_old(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_pinned_steps_stay_whatever_else_goes(tmp_path: Path) -> None:
+    saved = checkpoints(tmp_path, keep=1, pinned=(1, 3, 99))
+    for step in range(6):
+        save(saved, step, w=torch.full((2,), float(step)))
+    assert saved.steps() == [1, 3, 5]
+    for step in (1, 3):
+        found = load(Saved(saved.path(step), {"step": step}), w=(2,))
+        assert torch.equal(found["w"], torch.full((2,), float(step)))
+
+
+def test_what_is_written_is_the_state_at_the_call_though_training_goes_on(tmp_path: Path) -> None:
+    """In 100 MB, which take longer to write than a step takes to change them."""
+    saved = checkpoints(tmp_path)
+    state = {name: torch.full((12_500_000,), 1.0) for name in ("a", "b")}
+    saved.save(3, {name: replicated(tensor) for name, tensor in state.items()}, {})
+    assert saved.steps() == []  # not there yet: nothing waited for it
+    for tensor in state.values():
+        tensor.add_(1.0)
+    saved.wait()
+    assert saved.steps() == [3]
+    found = load(saved, a=(12_500_000,), b=(12_500_000,))
+    assert all(bool((tensor == 1.0).all()) for tensor in found.values())
+
+
+def test_leaving_a_training_waits_for_its_last_checkpoint_however_it_ends(tmp_path: Path) -> None:
+    saved = checkpoints(tmp_path)
+    with pytest.raises(KeyboardInterrupt), saved.complete():
+        saved.save(1, {"w": replicated(torch.ones(1_000_000))}, {})
+        raise KeyboardInterrupt
+    assert saved.steps() == [1]
+
+
+@pytest.mark.parametrize("surfaces_at", ["wait", "next save", "end of training"])
+def test_a_checkpoint_that_fails_half_way_leaves_nothing_keeps_the_old_and_is_told(
+    tmp_path: Path, surfaces_at: str
 ) -> None:
     saved = checkpoints(tmp_path)
-    saved.save(1, {"w": torch.ones(2)})
-
-    def full(state: Any, stream: Any) -> None:
-        stream.write(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OSError, match="No space left"):
-        saved.save(2, {"w": torch.zeros(2)})
-    monkeypatch.undo()
+    save(saved, 1, w=torch.ones(2))
+    with full_disk(10_000):
+        saved.save(2, {"w": replicated(torch.zeros(100_000))}, {})
+        saved._writing.join()  # type: ignore[union-attr]
+    with pytest.raises(OSError, match="File too large"):
+        if surfaces_at == "wait":
+            saved.wait()
+        elif surfaces_at == "next save":
+            saved.save(3, {"w": replicated(torch.zeros(2))}, {})
+        else:
+            with saved.complete():
+                pass
+    saved.wait()  # told once
     assert names(tmp_path / "checkpoints") == ["step-00000001"]
-    state = saved.load_latest(CPU)
-    assert state is not None
-    assert torch.equal(state["w"], torch.ones(2))
+    assert torch.equal(load(saved, w=(2,))["w"], torch.ones(2))
+    save(saved, 2, w=torch.zeros(2))  # with room it goes on
+    assert saved.steps() == [1, 2]
 
 
-def test_what_a_kill_left_behind_is_no_checkpoint(tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_is_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").write_text("a file")
+    with pytest.raises(OSError, match="checkpoints"):
+        checkpoints(tmp_path).save(1, {"w": replicated(torch.ones(2))}, {})
+
+
+def test_what_a_kill_left_behind_is_no_checkpoint_and_gets_into_none(tmp_path: Path) -> None:
     saved = checkpoints(tmp_path)
-    saved.save(1, {})
-    (tmp_path / "checkpoints" / ".tmp-step-00000002").mkdir()
+    save(saved, 1, w=torch.ones(2))
+    left = tmp_path / "checkpoints" / ".tmp-step-00000002"
+    shutil.copytree(saved.path(1), left)  # whole but for its name
+    (left / "shard-00009-model-00001-of-00001.safetensors").write_bytes(file_of(saved, 1).read_bytes())
     (tmp_path / "checkpoints" / "step-00000003.bak").mkdir()
     (tmp_path / "checkpoints" / "step-00000009").mkdir()  # emptied by a deletion that was cut short
     assert saved.steps() == [1]
+    save(saved, 2, w=torch.zeros(3))
+    assert saved.steps() == [1, 2]
+    assert torch.equal(load(saved, w=(3,))["w"], torch.zeros(3))
+    assert not left.exists()
 
 
 def test_saving_a_step_again_replaces_it(tmp_path: Path) -> None:
     saved = checkpoints(tmp_path)
-    saved.save(1, {"value": 1})
-    saved.save(1, {"value": 2})
-    state = saved.load_latest(CPU)
-    assert state is not None
-    assert state["value"] == 2
+    save(saved, 1, w=torch.ones(3), v=torch.ones(2))
+    save(saved, 1, w=torch.zeros(3))
+    assert torch.equal(load(saved, w=(3,))["w"], torch.zeros(3))
+    with pytest.raises(ValueError, match="it holds no v"):
+        load(saved, v=(2,))
+
+
+def test_clearing_removes_everything(tmp_path: Path) -> None:
+    saved = checkpoints(tmp_path)
+    save(saved, 1, w=torch.ones(3))
+    saved.clear()
+    assert saved.steps() == []
+    assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64, torch.int64])
+def test_tensors_keep_their_bits_whatever_they_are(tmp_path: Path, dtype: torch.dtype) -> None:
+    tensor = torch.randn(3, 5).mul(100).to(dtype).to(memory_format=torch.contiguous_format).t()  # not contiguous
+    saved = checkpoints(tmp_path)
+    save(saved, 1, w=tensor, scalar=torch.tensor(2.5))
+    found, scalar = torch.zeros(5, 3, dtype=dtype), torch.zeros(())
+    newest = saved.latest()
+    assert newest is not None
+    newest.fill({"w": replicated(found), "scalar": replicated(scalar)})
+    assert torch.equal(found, tensor)
+    assert float(scalar) == 2.5
+
+
+def test_a_checkpoint_is_safetensors_and_json_that_other_tools_read(tmp_path: Path) -> None:
+    saved = checkpoints(tmp_path)
+    save(saved, 4, **{"student/weight/a": torch.arange(6.0).view(2, 3)})
+    assert [Path(name).suffix for name in names(saved.path(4))] == [".json", ".safetensors"]
+    assert json.loads((saved.path(4) / META).read_text()) == {"identity": "abc", "step": 4, "ranks": 1}
+    content = safetensors.torch.load_file(file_of(saved, 4))
+    assert torch.equal(content["student/weight/a"], torch.arange(6.0))
+
+
+# Refusals
 
 
 def test_a_checkpoint_of_another_recipe_is_refused_with_both_signatures(tmp_path: Path) -> None:
-    checkpoints(tmp_path, identity="abc").save(1, {})
+    save(checkpoints(tmp_path, identity="abc"), 1, w=torch.ones(1))
     with pytest.raises(ValueError, match=r"another recipe \(signature abc, this one is xyz\).*--from-scratch"):
-        checkpoints(tmp_path, identity="xyz").load_latest(CPU)
+        checkpoints(tmp_path, identity="xyz").latest()
 
 
 def damage(path: Path, how: str) -> None:
@@ -108,6 +239,7 @@ def damage(path: Path, how: str) -> None:
     contents = {
         "empty": b"",
         "cut": whole[: len(whole) // 2],
+        "cut in the header": whole[:20],
         "one byte short": whole[:-1],
         "noise": bytes(range(256)) * 20,
         "text": b"not a checkpoint",
@@ -115,50 +247,218 @@ def damage(path: Path, how: str) -> None:
     path.write_bytes(contents[how])
 
 
-@pytest.mark.parametrize("how", ["empty", "cut", "one byte short", "noise", "text"])
-def test_a_damaged_checkpoint_is_refused_with_the_file_named(tmp_path: Path, how: str) -> None:
+@pytest.mark.parametrize("how", ["empty", "cut", "cut in the header", "one byte short", "noise", "text"])
+def test_a_damaged_checkpoint_is_refused_with_the_folder_named(tmp_path: Path, how: str) -> None:
     saved = checkpoints(tmp_path)
-    saved.save(3, {"w": torch.randn(1_000)})
-    path = saved.path(3) / "state.pt"
-    damage(path, how)
-    with pytest.raises(ValueError, match=re.escape(str(path)) + r" cannot be read .*delete it"):
-        saved.load_latest(CPU)
+    save(saved, 3, w=torch.randn(1_000))
+    damage(file_of(saved, 3), how)
+    with pytest.raises(ValueError, match=re.escape(str(saved.path(3))) + r" cannot be read .*delete it"):
+        load(saved, w=(1_000,))
 
 
-@pytest.mark.parametrize("content", [[1, 2], torch.ones(3), "text"])
-def test_a_checkpoint_that_holds_something_else_is_refused(tmp_path: Path, content: Any) -> None:
+@pytest.mark.parametrize("how", ["empty", "cut", "noise", "text"])
+def test_damaged_facts_are_refused_with_the_file_named(tmp_path: Path, how: str) -> None:
     saved = checkpoints(tmp_path)
-    saved.save(3, {})
-    save_state(saved.path(3) / "state.pt", content)
-    with pytest.raises(ValueError, match=r"step-00000003.*holds no state"):
-        saved.load_latest(CPU)
+    save(saved, 3, w=torch.randn(2))
+    damage(saved.path(3) / META, how)
+    with pytest.raises(ValueError, match=re.escape(str(saved.path(3) / META)) + r" is not valid JSON .*delete it"):
+        saved.latest()
 
 
-@pytest.mark.parametrize("form", ["pickle", "torch", "torch legacy", "hidden in the state"])
+@pytest.mark.parametrize("content", ["[1, 2]", '"text"', "3", "{}", '{"identity": "abc"}', '{"step": "x"}'])
+def test_facts_of_something_else_are_refused(tmp_path: Path, content: str) -> None:
+    saved = checkpoints(tmp_path)
+    save(saved, 3, w=torch.randn(2))
+    (saved.path(3) / META).write_text(content)
+    with pytest.raises(ValueError, match=r"step-00000003.*(no facts of a checkpoint|another recipe)"):
+        saved.latest()
+
+
+def test_tensors_that_are_missing_or_of_another_size_are_refused_by_name(tmp_path: Path) -> None:
+    saved = checkpoints(tmp_path)
+    save(saved, 3, w=torch.randn(10))
+    for wanted, message in (
+        ({"v": (10,)}, "it holds no v"),
+        ({"w": (12,)}, "w has 10 elements there, 12 are needed"),
+        ({"w": (2, 4)}, "w has 10 elements there, 8 are needed"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(str(saved.path(3))) + f".*{message}.*delete it"):
+            load(saved, **wanted)
+
+
+@pytest.mark.parametrize("form", ["pickle", "torch", "torch legacy", "facts", "table"])
 def test_loading_never_runs_code(tmp_path: Path, form: str) -> None:
     target = tmp_path / "pwned"
     saved = checkpoints(tmp_path)
-    saved.save(3, {})
-    path = saved.path(3) / "state.pt"
-    if form == "pickle":
+    save(saved, 3, w=torch.ones(2))
+    path = file_of(saved, 3)
+    if form in ("pickle", "facts"):
+        path = saved.path(3) / META if form == "facts" else path
         path.write_bytes(pickle.dumps(Evil(target), protocol=2))
-    elif form == "torch":
-        torch.save(Evil(target), path)
-    elif form == "torch legacy":
-        torch.save(Evil(target), path, _use_new_zipfile_serialization=False)
+    elif form == "table":  # where DCP's own format keeps one
+        (saved.path(3) / ".metadata").write_bytes(pickle.dumps(Evil(target)))
     else:
-        torch.save({"identity": "abc", "step": 3, "extra": [Evil(target)]}, path)
-    with pytest.raises(ValueError, match=r"state\.pt cannot be read"):
-        saved.load_latest(CPU)
+        torch.save(Evil(target), path, _use_new_zipfile_serialization=form == "torch")
+    if form == "table":
+        assert torch.equal(load(saved, w=(2,))["w"], torch.ones(2))
+    else:
+        with pytest.raises(ValueError, match=r"cannot be read|is not valid JSON"):
+            load(saved, w=(2,))
     assert not target.exists()
     if form == "torch":  # the trap works where it is allowed to
-        torch.load(path, weights_only=False)
+        torch.load(path.rename(tmp_path / "trap.pt"), weights_only=False)
         assert target.exists()
 
 
-def test_clearing_removes_everything(tmp_path: Path) -> None:
+# Ranges
+
+
+def bounds(total: int, parts: int) -> list[tuple[int, int]]:
+    return [(total * number // parts, total * (number + 1) // parts) for number in range(parts)]
+
+
+def write_as(folder: Path, tensors: dict[str, Tensor], writers: int) -> None:
+    """What that many ranks would leave, each with its range of every tensor: one after another, in folders of their
+    own, whose files are then put together."""
+    folder.mkdir()
+    for rank in range(writers):
+        own = folder.with_name(f"rank{rank}")
+        own.mkdir()
+        pieces = {}
+        for name, tensor in tensors.items():
+            start, stop = bounds(tensor.numel(), writers)[rank]
+            if stop > start:
+                pieces[name] = Piece(tensor.flatten()[start:stop].clone(), start, tensor.numel())
+        write_pieces(own, pieces, None)
+        (file,) = own.iterdir()
+        file.rename(folder / f"shard-{rank + 1:05d}-model-00001-of-00001.safetensors")
+
+
+TENSORS = {"w": torch.arange(10.0), "tiny": torch.tensor([5.0]), "m": torch.arange(100.0, 124.0).view(4, 6)}
+
+
+@pytest.mark.parametrize("writers", [1, 3])
+@pytest.mark.parametrize("readers", [1, 2, 4, 7])
+def test_ranges_of_any_number_of_writers_are_read_as_those_of_any_number_of_readers(
+    tmp_path: Path, writers: int, readers: int
+) -> None:
+    write_as(tmp_path / "step", TENSORS, writers)
+    for name, tensor in TENSORS.items():
+        found = []
+        for start, stop in bounds(tensor.numel(), readers):
+            if stop > start:
+                piece = Piece(torch.full((stop - start,), 77.0), start, tensor.numel())
+                read_pieces(tmp_path / "step", {name: piece})
+                found.append(piece.flat)
+        assert torch.equal(torch.cat(found), tensor.flatten()), name
+
+
+@pytest.mark.parametrize("lost", [1, 2, 3])
+def test_a_lost_file_of_one_writer_is_noticed(tmp_path: Path, lost: int) -> None:
+    """The middle one leaves a hole, not a shorter tensor."""
+    write_as(tmp_path / "step", TENSORS, 3)
+    (tmp_path / "step" / f"shard-{lost:05d}-model-00001-of-00001.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"step cannot be read .*w (is not whole there|has \d+ elements there)"):
+        load(Saved(tmp_path / "step", {"step": 1}), w=(10,))
+
+
+def test_a_rank_fills_its_padded_range_in_place(tmp_path: Path) -> None:
+    """A sharded strategy pads the last rank's part; the padding is left alone."""
+    write_as(tmp_path / "step", TENSORS, 3)
+    shard = torch.full((3, 2), 77.0)
+    Saved(tmp_path / "step", {"step": 1}).fill({"w": Local(shard, 6, 10, torch.Size([10]), copies=False)})
+    assert shard.flatten().tolist() == [6, 7, 8, 9, 77, 77]
+
+
+def test_a_rank_that_holds_nothing_of_a_tensor_reads_nothing(tmp_path: Path) -> None:
+    write_as(tmp_path / "step", TENSORS, 1)
+    empty = torch.full((2,), 77.0)
+    Saved(tmp_path / "step", {"step": 1}).fill({"tiny": Local(empty, 1, 1, torch.Size([1]), copies=False)})
+    assert empty.tolist() == [77, 77]
+
+
+WORKER = """
+import sys
+from pathlib import Path
+import torch
+from ladd_dist.engine.checkpoint import Checkpoints, replicated
+from ladd_dist.parallel import Local
+from ladd_dist.parallel.ranks import join
+
+with join("gloo", 60.0) as ranks:
+    saved = Checkpoints(Path(sys.argv[1]), identity="abc", keep=2, ranks=ranks)
+    whole = torch.arange(11.0)
+    start, stop = ((0, 6), (6, 11))[ranks.rank]
+    parts = {
+        "sharded": Local(whole[start:stop].clone(), start, stop, torch.Size([11]), copies=False),
+        "copied": replicated(torch.arange(7.0).view(7, 1)),
+        "of one": Local(torch.ones(2), 0, 2 * (1 - ranks.rank), torch.Size([2]), copies=False),
+    }
+    saved.save(5, parts, {})
+    parts["sharded"].tensor.zero_()
+    saved.wait()
+    ranks.wait()
+    newest = saved.latest()
+    assert newest.step == 5, newest.step
+    newest.fill(parts)
+    assert torch.equal(parts["sharded"].tensor, whole[start:stop])
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_write_a_checkpoint_together_and_one_reads_it(tmp_path: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO)}
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "worker.py",
+        str(tmp_path / "checkpoints"),
+    ]  # fmt: skip
+    (tmp_path / "worker.py").write_text(WORKER)
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
     saved = checkpoints(tmp_path)
-    saved.save(1, {})
-    saved.clear()
-    assert saved.steps() == []
-    assert not (tmp_path / "checkpoints").exists()
+    assert json.loads((saved.path(5) / META).read_text())["ranks"] == 2
+    files = sorted(saved.path(5).glob("*.safetensors"))
+    sizes = [{name: len(tensor) for name, tensor in safetensors.torch.load_file(file).items()} for file in files]
+    assert sizes == [{"sharded": 6, "copied": 3, "of one": 2}, {"sharded": 5, "copied": 4}]
+    found = load(saved, **{"sharded": (11,), "copied": (7, 1), "of one": (2,)})
+    assert torch.equal(found["sharded"], torch.arange(11.0))
+    assert torch.equal(found["copied"], torch.arange(7.0).view(7, 1))
+    assert torch.equal(found["of one"], torch.ones(2))
+
+
+# Networks
+
+
+def fresh_weights(module: nn.Module) -> None:
+    with torch.no_grad():
+        for tensor in module.state_dict().values():
+            tensor.add_(1.0)
+
+
+def test_a_training_goes_on_from_a_checkpoint_with_the_same_bits(tmp_path: Path) -> None:
+    """Weights, moments, counters, and the buffers of spectral norm."""
+    whole, again = make_step(), make_step()
+    for number in range(3):
+        whole(make_batch(seed=number), number)
+    saved = checkpoints(tmp_path)
+    networks: dict[str, Any] = {"student": whole.student, "heads": whole.heads}
+    parts = {name: part for key, network in networks.items() for name, part in state_of(key, network).items()}
+    assert {name.split("/")[1] for name in parts} == {"weight", "exp_avg", "exp_avg_sq", "buffer"}
+    saved.save(3, parts, {"counters": {key: network.counters() for key, network in networks.items()}})
+    for number in range(3, 5):
+        whole(make_batch(seed=number), number)
+    saved.wait()
+
+    newest = saved.latest()
+    assert newest is not None
+    for key in networks:
+        trainable = getattr(again, key)
+        fresh_weights(trainable.module)
+        newest.fill_module(key, trainable.module)
+        newest.fill_optimizer(key, trainable)
+        assert isinstance(trainable, Watched)
+        assert trainable.counters() == {"updates": 3.0}
+    for number in range(3, 5):
+        again(make_batch(seed=number), number)
+    for key, network in networks.items():
+        assert_same(weights(network), weights(getattr(again, key)))
