@@ -97,12 +97,18 @@ def describe(signs: Signs, ranks: Iterable[int]) -> str:
 
 def explain(error: BaseException, signs: Signs, timeout_s: float) -> LostRank | None:
     """What a broken collective means; None when the error is about something else."""
+    if isinstance(error, KeyboardInterrupt) and error.__context__ is not None:
+        # A launcher that sees one rank end sends SIGTERM to the others: that is no stop after a clean save.
+        error = error.__context__
     text = str(error)
     if isinstance(error, KeyboardInterrupt) or not (isinstance(error, dist.DistError) or GLOO.search(text)):
         return None
     waited = TIMED_OUT.search(text) is not None
-    signs.waiting()
-    missing = signs.missing(GATHER_S if waited else GATHER_S / 3)
+    try:
+        signs.waiting()
+        missing = signs.missing(GATHER_S if waited else GATHER_S / 3)
+    except KeyboardInterrupt:
+        return LostRank("lost the connection: another rank has ended (its own message says why)", waited=False)
     if missing is None:
         why = "the rank that keeps the signs of life, 0 or the one that launched it, is gone"
     elif not waited:

@@ -1,4 +1,4 @@
-"""Ctrl-C (SIGINT) and SIGTERM in each stage: a clean stop, one line, and the same command goes on."""
+"""Ctrl-C (SIGINT), SIGTERM and SIGUSR2 in the stages: a clean stop, one line, and the same command goes on."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from processes import Done, Ladd, Running, error_of, half_written, read_json, ro
 EVALUATE = ("--evaluate.num-samples", 48)
 
 
-def check_clean_stop(done: Done, ladd: Ladd) -> None:
-    """Exit code 130, one line, nothing half-written."""
-    assert done.code == 130, done
+def check_clean_stop(done: Done, ladd: Ladd, number: signal.Signals = signal.SIGINT) -> None:
+    """Exit code 130 (of SIGINT) or 75 (run again), one line, nothing half-written."""
+    assert done.code == (130 if number == signal.SIGINT else 75), done
     message = error_of(done)
     assert message.startswith("stopped:")
     assert "run the same command again" in message
@@ -53,15 +53,16 @@ def test_ctrl_c_in_the_teacher_stage_saves_and_goes_on(cold: Ladd) -> None:
     assert read_json(run / "timings.json")["teacher"] > first > 0
 
 
-def test_ctrl_c_in_the_shard_stage_keeps_the_whole_shards_and_goes_on(ladd: Ladd) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR2])
+def test_a_signal_in_the_shard_stage_keeps_the_whole_shards_and_goes_on(ladd: Ladd, number: signal.Signals) -> None:
     cache = ladd.cwd / "cache"
     (teacher,) = ladd.cache.glob("teacher-*")
     shutil.copytree(teacher, cache / teacher.name)
     ladd = Ladd(ladd.cwd, cache)
     words = ("--stages", "teacher,shards", "--shards.samples-per-chunk", 4, "--shards.chunks-per-shard", 2)
     words = (*words, "--shards.batch-size", 4)
-    done = stop_when(ladd.start(*words), lambda: len(list(cache.glob("shards-*/0*.tar"))) >= 3)
-    check_clean_stop(done, ladd)
+    done = stop_when(ladd.start(*words), lambda: len(list(cache.glob("shards-*/0*.tar"))) >= 3, number)
+    check_clean_stop(done, ladd, number)
     num = len(list(cache.glob("shards-*/*.tar")))
     assert 3 <= num < 16
     assert num == len(list(cache.glob("shards-*/0*.json")))
@@ -70,13 +71,13 @@ def test_ctrl_c_in_the_shard_stage_keeps_the_whole_shards_and_goes_on(ladd: Ladd
     assert len(list(cache.glob("shards-*/*.tar"))) == 16
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
 def test_a_signal_in_the_distillation_saves_the_step_it_stopped_at_and_goes_on(
     ladd: Ladd, number: signal.Signals
 ) -> None:
     words = ("--stages", "teacher,shards,distill", "--train.steps", 40)
     done = stop_when(ladd.start(*words), logged(ladd.runs, 7), number)
-    check_clean_stop(done, ladd)
+    check_clean_stop(done, ladd, number)
     assert number.name in done.stderr
     (run,) = ladd.runs.glob("exp4*")
     newest = max(run.glob("checkpoints/step-*"))
