@@ -6,12 +6,16 @@ import math
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from ladd_dist.engine.loop import Bar, Figures, Interrupted, StopFlag, Window, train
+from ladd_dist.core.stop import NUMBERS, Stopped
+from ladd_dist.engine.loop import Bar, Figures, StopFlag, Window, train
+from ladd_dist.parallel.ranks import SINGLE, Ranks
 
 
 class Recorded:
@@ -23,7 +27,9 @@ class Recorded:
         self.logged: dict[int, dict[str, float]] = {}
         self.after: list[int] = []
         self.do_step = do_step or (lambda step: {"loss/x": torch.tensor(float(step)), "weight/y": 0.5})
-        self.options = {"num_steps": 10, "first_step": 0, "log_every": 4, "checkpoint_every": 3} | options
+        self.options = {"num_steps": 10, "first_step": 0, "log_every": 4} | options
+        every = self.options.pop("checkpoint_every", 3)
+        self.options.setdefault("save_at", lambda updates: updates % every == 0)
 
     def __call__(self) -> None:
         def step(number: int) -> Figures:
@@ -74,7 +80,13 @@ def test_a_finished_run_does_nothing() -> None:
     assert (run.steps, run.saved, run.logged) == ([], [], {})
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_step_that_is_to_be_saved_is_saved_once_also_at_the_end() -> None:
+    run = Recorded(save_at=lambda updates: updates in (1, 4, 7, 10))
+    run()
+    assert run.saved == [1, 4, 7, 10]
+
+
+@pytest.mark.parametrize("number", NUMBERS, ids=lambda number: number.name)
 @pytest.mark.parametrize("at", [0, 4, 9])
 def test_a_signal_lets_the_step_finish_saves_and_stops(number: signal.Signals, at: int) -> None:
     finished = []
@@ -87,14 +99,44 @@ def test_a_signal_lets_the_step_finish_saves_and_stops(number: signal.Signals, a
 
     run = Recorded(step)
     before = signal.getsignal(number)
-    with pytest.raises(Interrupted, match=f"stopped by {number.name}"):
+    with pytest.raises(Stopped, match=f"stopped by {number.name}") as raised:
         run()
+    assert raised.value.number is number  # the exit code is made of it
     assert finished == run.steps == list(range(at + 1))
     assert run.saved[-1] == at + 1
+    assert run.after[-1] == at + 1
     assert signal.getsignal(number) is before
 
 
-def test_a_second_signal_takes_the_default_way_out() -> None:
+def test_what_schedulers_send_is_listened_to() -> None:
+    """SIGTERM at the end of a time limit, SIGUSR2 (submitit) some minutes before."""
+    assert set(NUMBERS) == {signal.SIGINT, signal.SIGTERM, signal.SIGUSR2}
+
+
+def test_being_stopped_is_no_error_that_a_handler_of_errors_would_swallow() -> None:
+    assert issubclass(Stopped, KeyboardInterrupt)
+    assert not issubclass(Stopped, Exception)
+
+
+@pytest.mark.parametrize("number", NUMBERS, ids=lambda number: number.name)
+def test_the_same_signal_again_takes_the_default_way_out(number: signal.Signals, tmp_path: Path) -> None:
+    """In a process of its own, which it ends."""
+    heard = tmp_path / "heard"
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        with StopFlag().listen():
+            os.kill(os.getpid(), number)
+            heard.touch()
+            os.kill(os.getpid(), number)
+        os._exit(3)
+    _, status = os.waitpid(child, 0)
+    assert heard.exists()  # the first one did not end it
+    assert os.WIFSIGNALED(status)
+    assert os.WTERMSIG(status) == number
+
+
+def test_a_second_signal_in_a_step_stops_it_there_and_nothing_is_saved() -> None:
     def step(current: int) -> Figures:
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
@@ -103,8 +145,76 @@ def test_a_second_signal_takes_the_default_way_out() -> None:
     run = Recorded(step)
     with pytest.raises(KeyboardInterrupt) as raised:
         run()
-    assert not isinstance(raised.value, Interrupted)
+    assert not isinstance(raised.value, Stopped)
     assert run.saved == []
+
+
+def test_another_signal_after_the_first_still_lets_the_step_finish() -> None:
+    """Ctrl-C, and then the end of the time limit: two different ones are no sign of impatience."""
+
+    def step(current: int) -> Figures:
+        os.kill(os.getpid(), signal.SIGUSR2)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return {"loss/x": 1.0}
+
+    run = Recorded(step)
+    with pytest.raises(Stopped) as raised:
+        run()
+    assert raised.value.number is signal.SIGTERM
+    assert run.saved == [1]
+
+
+@dataclass(frozen=True)
+class Two(Ranks):
+    """This rank and another, which says what stands here."""
+
+    size: int = 2
+    says: dict[str, float] = field(default_factory=lambda: {"signal": 0, "figure": 4.0})
+
+    def highest(self, value: int) -> int:
+        return max(value, int(self.says["signal"]))
+
+    def mean(self, values: torch.Tensor) -> torch.Tensor:
+        return (values + self.says["figure"]) / 2
+
+
+def test_a_signal_to_another_rank_stops_this_one_at_the_same_step() -> None:
+    ranks = Two()
+
+    def step(current: int) -> Figures:
+        if current == 5:
+            ranks.says["signal"] = signal.SIGUSR2
+        return {"loss/x": 1.0}
+
+    run = Recorded(step, ranks=ranks, log_every=100)
+    with pytest.raises(Stopped, match="SIGUSR2"):
+        run()
+    assert run.saved == [3, 6]
+
+
+def test_figures_are_means_over_ranks_and_the_first_alone_logs_them() -> None:
+    runs = [Recorded(lambda step: {"loss/x": 2.0}, ranks=Two(rank)) for rank in (0, 1)]
+    for run in runs:
+        run()
+    assert [figures["loss/x"] for figures in runs[0].logged.values()] == [3.0, 3.0, 3.0]
+    assert runs[1].logged == {}
+    assert runs[0].saved == runs[1].saved  # every rank writes its part
+
+
+def test_a_figure_of_another_rank_that_is_not_finite_stops_this_one() -> None:
+    run = Recorded(ranks=Two(1, says={"signal": 0, "figure": math.nan}))
+    with pytest.raises(ValueError, match="is nan at step 3"):
+        run()
+    assert run.saved == []
+
+
+def test_agreeing_alone_is_asking_oneself() -> None:
+    stop = StopFlag()
+    assert not stop.agree(SINGLE)
+    stop.signal = signal.SIGTERM
+    assert stop.agree(SINGLE)
+    with pytest.raises(Stopped, match="SIGTERM"):
+        stop.check()
 
 
 def test_a_flag_that_was_not_set_stops_nothing() -> None:
