@@ -264,7 +264,7 @@ def main() -> None:
         torch.cuda.set_device(device)
         torch.backends.cudnn.allow_tf32 = False  # what is compared is the strategies, in float32
     results: dict[str, Any] = {}
-    with join("nccl" if device.type == "cuda" else "gloo", 120, needs_group=True) as ranks:
+    with join("nccl" if device.type == "cuda" else "gloo", 120, device=device, needs_group=True) as ranks:
         for name in args.cases:
             run_case(name, args.strategies, ranks, device, results)
     if ranks.is_first:
