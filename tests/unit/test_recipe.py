@@ -20,8 +20,9 @@ from ladd_dist.losses.adversarial import Hinge
 from ladd_dist.losses.distance import PseudoHuber
 from ladd_dist.networks.cunet import CUNet
 from ladd_dist.parallel import Parallel
+from ladd_dist.parallel.ddp import Ddp
 from ladd_dist.recipe import SCALES, Recipe, Reported, Scale, Scales, load_recipe, swap, validate
-from ladd_dist.regularisers.penalties import R1
+from ladd_dist.regularisers.penalties import R1, GradientPenalty
 from ladd_dist.samplers.karras import Euler, Heun
 from ladd_dist.sigmas.laws import FixedSet, LogNormal, Phase
 from ladd_dist.starts.couplings import Fresh, Stored
@@ -52,6 +53,12 @@ def change(node: Any, path: str, value: Any) -> Any:
     """A copy with the field at the dotted path replaced."""
     name, dot, rest = path.partition(".")
     return dataclasses.replace(node, **{name: change(getattr(node, name), rest, value) if dot else value})
+
+
+def change_all(node: Any, changes: dict[str, Any]) -> Any:
+    for path, value in changes.items():
+        node = change(node, path, value)
+    return node
 
 
 def signatures(recipe: Recipe) -> dict[str, str]:
@@ -179,6 +186,14 @@ def test_scales_change_together_or_one_alone(recipe: Recipe) -> None:
         ("evaluate.steps", (4, 3), r"recipe\.levels: the 'good' levels"),
         ("student_sigma", FixedSet(phases=(Phase(0, (0.5, 0.5)),)), r"recipe\.student_sigma: .*2 probabilities"),
         ("teacher.sigma", FixedSet(), r"recipe\.teacher\.sigma: .*needs the student's levels"),
+        ("train.compute.precision", "fp8", r"train\.compute\.precision: expected one of 'fp32', 'bf16', 'fp16'"),
+        ("train.compute.checkpoint", ("all",), r"train\.compute\.checkpoint\[0\]: expected one of 'student', 'heads'"),
+        ("train.compute.accumulate", 0, r"train\.compute\.accumulate: a batch of 64 has no 0 micro-batches of equal"),
+        (
+            "teacher.compute.accumulate",
+            7,
+            r"recipe\.teacher\.compute\.accumulate: a batch of \d+ has no 7 micro-batches",
+        ),
     ],
 )
 def test_a_wrong_recipe_is_refused_with_the_field_and_the_reason(
@@ -186,6 +201,52 @@ def test_a_wrong_recipe_is_refused_with_the_field_and_the_reason(
 ) -> None:
     with pytest.raises(RecipeError, match=message):
         validate(change(recipe, path, value))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"train.compute.accumulate": 4},
+            r"recipe\.train\.mode: 'fused' keeps the student's graph.*with accumulation.*--train\.mode alternate",
+        ),
+        (
+            {"train.compute.accumulate": 3, "train.mode": "alternate"},
+            r"recipe\.train\.compute\.accumulate: a batch of 64 has no 3 micro-batches of equal size",
+        ),
+        (
+            {"train.compute.compile": ("student", "heads"), "regulariser": R1()},
+            r"recipe\.train\.compute\.compile: regulariser 'r1' differentiates the heads twice.*leave 'heads' out",
+        ),
+        (
+            {"train.compute.precision": "fp16", "regulariser": GradientPenalty()},
+            r"recipe\.train\.compute\.precision: .*regulariser 'gradient_penalty' would vanish in fp16.*use bf16",
+        ),
+    ],
+)
+def test_what_does_not_go_together_is_refused_with_what_would(
+    recipe: Recipe, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RecipeError, match=message):
+        validate(change_all(recipe, changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"train.compute.accumulate": 4, "train.mode": "alternate"},
+        {"teacher.compute.accumulate": 2},
+        {"train.compute.compile": ("student", "heads")},
+        {"train.compute.compile": ("student", "teacher"), "regulariser": R1()},
+        {"train.compute.precision": "fp16"},
+        {"train.compute.precision": "bf16", "regulariser": R1()},
+        {"train.compute.checkpoint": ("student", "heads", "teacher"), "regulariser": R1()},
+    ],
+)
+def test_what_goes_together_is_taken(recipe: Recipe, changes: dict[str, Any]) -> None:
+    """The advice of the refusals, and what lies next to them."""
+    changed = change_all(recipe, changes)
+    assert validate(changed) == changed
 
 
 def test_path_coupling_needs_student_levels_that_the_shards_hold(recipe: Recipe) -> None:
@@ -255,6 +316,14 @@ class OtherTracker(Tracker):
         ("train.dump_every", 7),
         ("train.checkpoint_every", 7),
         ("train.keep_checkpoints", 7),
+        ("train.keep_steps", (7,)),
+        ("train.compute.accumulate", 2),
+        ("train.compute.checkpoint", ("student", "teacher")),
+        ("train.compute.compile", ("student",)),
+        ("teacher.compute.accumulate", 2),
+        ("teacher.compute.checkpoint", ("teacher",)),
+        ("teacher.compute.compile", ("teacher",)),
+        ("parallel", Ddp(shard_teacher=True)),
         ("evaluate.batch_size", 7),
         ("name", "other"),
         ("note", "other"),
@@ -305,6 +374,9 @@ OWN = {"distill", "evaluate"}
         ("train.mode", "alternate", OWN),
         ("train.head_updates", 7, OWN),
         ("train.ema.half_life", 7, OWN),
+        ("train.compute.precision", "bf16", OWN),
+        ("train.compute.precision", "fp16", OWN),
+        ("teacher.compute.precision", "bf16", ALL),
         ("student_steps", 2, OWN),
         ("seed", 7, OWN),
         ("evaluate.num_samples", 7, {"reference", "evaluate"}),
@@ -317,6 +389,28 @@ def test_a_change_reaches_the_signatures_of_the_stages_that_read_it_and_no_other
 ) -> None:
     before, after = signatures(recipe), signatures(change(recipe, path, value))
     assert {name for name in before if before[name] != after[name]} == changed
+
+
+def test_how_half_precision_is_accumulated_changes_no_signature_either(recipe: Recipe) -> None:
+    half = change(recipe, "train.compute.precision", "bf16")
+    assert signatures(change(half, "train.compute.accumulate", 2)) == signatures(half) != signatures(recipe)
+
+
+@pytest.mark.parametrize(
+    ("name", "scale", "expected"),
+    [
+        ("exp2_smallconv_warmup", "laptop", "a9a53d606b 570d46d32c df91f8ec02 c6266c8222 1668499788"),
+        ("exp6_stored_noise", "smoke", "bce1a2bc6d 93a216de26 82f32ae83c 922ed48dbb 6c2a6379e4"),
+        ("exp6_stored_noise", "laptop", "a9a53d606b 570d46d32c b312c2e2e9 c6266c8222 04f27681c7"),
+        ("exp6_stored_noise", "paper", "58ae2f0772 0b0ce6425d 3833229de0 427ea52d5f 324d57ef8c"),
+    ],
+)
+def test_signatures_are_those_of_the_runs_made_before_there_were_several_processes(
+    name: str, scale: Scale, expected: str
+) -> None:
+    """Teachers, shards and finished runs on people's disks are found by them. A wanted change raises the version in
+    the hash (`"teacher-1"`), and pins the new ones here."""
+    assert " ".join(signatures(validate(load(name, scale))).values()) == expected
 
 
 def test_the_folder_of_the_data_changes_no_signature(recipe: Recipe) -> None:

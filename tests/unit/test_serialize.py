@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pytest
 
 from ladd_dist.core.plugin import PluginError
-from ladd_dist.core.serialize import NEUTRAL, RecipeError, check, from_data, signature, to_data
+from ladd_dist.core.serialize import ADDED, NEUTRAL, RecipeError, check, from_data, signature, to_data
 from ladd_dist.heads import Head
 from ladd_dist.schedules import Schedule
 from plugins.heads import MaxPool, SmallConv
@@ -142,6 +142,41 @@ def test_equal_trees_have_equal_signatures_and_any_change_alters_it() -> None:
 def test_a_neutral_field_does_not_alter_the_signature_but_is_kept_as_data() -> None:
     assert signature(Outer(label="y")) == signature(Outer())
     assert to_data(Outer(label="y"))["label"] == "y"
+
+
+@dataclass(frozen=True)
+class Settings:
+    precision: str = "fp32"
+    parts: int = field(default=1, metadata=NEUTRAL)
+
+
+@dataclass(frozen=True)
+class Before:
+    rate: float = 1e-4
+
+
+@dataclass(frozen=True)
+class After:
+    rate: float = 1e-4
+    settings: Settings = field(default=Settings(), metadata=ADDED)
+    schedules: tuple[Schedule, ...] = field(default=(), metadata=ADDED)
+
+
+def test_a_field_that_came_later_leaves_signatures_alone_at_its_default_and_counts_elsewhere() -> None:
+    assert signature(After()) == signature(Before())
+    assert signature(After(rate=2e-4)) == signature(Before(rate=2e-4))
+    others = [After(settings=Settings("bf16")), After(schedules=(Constant(value=1.0),))]
+    assert len({signature(tree) for tree in (After(), *others)}) == 3
+
+
+def test_a_neutral_field_inside_one_that_came_later_never_counts() -> None:
+    assert signature(After(settings=Settings(parts=4))) == signature(Before())
+    assert signature(After(settings=Settings("bf16", parts=4))) == signature(After(settings=Settings("bf16")))
+
+
+def test_a_field_that_came_later_is_kept_as_data_also_at_its_default() -> None:
+    assert through_json(After())["settings"] == {"precision": "fp32", "parts": 1}
+    assert from_data(After, through_json(Before())) == After()  # a config from before is read
 
 
 def test_a_signature_is_stable_across_processes_and_versions() -> None:
