@@ -65,11 +65,13 @@ class Net:
 
     units: tuple[Unit, ...]
     buffer_bytes: int = 0
+    in_order: tuple[Weight, ...] = ()
+    """All weights in the module's own order, where it is not that of the units."""
 
     @property
     def weights(self) -> list[Weight]:
         """All of them."""
-        return [weight for unit in self.units for weight in unit.weights]
+        return list(self.in_order) or [weight for unit in self.units for weight in unit.weights]
 
     @property
     def num_bytes(self) -> int:
@@ -96,6 +98,11 @@ class Net:
         )
 
 
+def weights_of(parameters: Iterable[nn.Parameter]) -> tuple[Weight, ...]:
+    """Shapes and types."""
+    return tuple(Weight(parameter.shape, parameter.element_size()) for parameter in parameters)
+
+
 def units_of(module: nn.Module) -> list[tuple[nn.Module, tuple[Weight, ...]]]:
     """The module with the weights outside of its blocks, and every block with its own."""
     blocks: list[nn.Module] = list(getattr(module, "blocks", lambda: [])())
@@ -103,7 +110,7 @@ def units_of(module: nn.Module) -> list[tuple[nn.Module, tuple[Weight, ...]]]:
     outside = [parameter for parameter in module.parameters() if id(parameter) not in inside]
     groups: list[tuple[nn.Module, Iterable[nn.Parameter]]] = [(module, outside)]
     groups += [(block, block.parameters()) for block in blocks]
-    return [(part, tuple(Weight(p.shape, p.element_size()) for p in parameters)) for part, parameters in groups]
+    return [(part, weights_of(parameters)) for part, parameters in groups]
 
 
 def buffer_bytes(module: nn.Module) -> int:

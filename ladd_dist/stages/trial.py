@@ -14,7 +14,7 @@ from torch import Tensor
 from ladd_dist.core.types import Batch, Denoiser
 from ladd_dist.engine.ladd_step import LaddStep
 from ladd_dist.engine.measured import Peak, count_calls, no_data, peak_bytes
-from ladd_dist.engine.memory import Load, Net, Unit, buffer_bytes, units_of
+from ladd_dist.engine.memory import Load, Net, Unit, buffer_bytes, units_of, weights_of
 from ladd_dist.parallel import QUANTITIES, Adam, Trainable
 from ladd_dist.parallel.compute import to_compute_dtype
 from ladd_dist.parallel.ranks import SINGLE
@@ -66,7 +66,11 @@ class Trial:
         micros = compute.accumulate
         counted = {"student": student, "teacher": teacher}
         nets = {
-            name: Net(tuple(_per_micro(unit, micros) for unit in units), buffer_bytes(networks[name]))
+            name: Net(
+                tuple(_per_micro(unit, micros) for unit in units),
+                buffer_bytes(networks[name]),
+                weights_of(networks[name].parameters()),
+            )
             for name, units in counted.items()
         }
         heads = self.heads.module
