@@ -37,6 +37,8 @@ from ladd_dist.engine.cost import count_flops, count_parameters
 from ladd_dist.engine.discriminator import join
 from ladd_dist.engine.ladd_step import LaddStep
 from ladd_dist.networks.cunet import CUNet
+from ladd_dist.parallel import Adam
+from ladd_dist.parallel.ranks import SINGLE
 from ladd_dist.recipe import Recipe
 from ladd_dist.stages.describe import environment
 from ladd_dist.stages.distill import build_heads, build_step
@@ -106,10 +108,12 @@ def awake_network(recipe: Recipe) -> Denoiser:
 def step_of(recipe: Recipe, mode: str, teacher: Denoiser) -> LaddStep:
     """A step with its own student, heads and optimizers around a shared teacher."""
     train = recipe.train
-    options: dict[str, Any] = {"weight_decay": train.weight_decay, "clip": train.clip, "device": torch.device("cpu")}
+    common: dict[str, Any] = {"compute": train.compute, "ranks": SINGLE, "device": torch.device("cpu")}
     student = copy.deepcopy(teacher).train().requires_grad_(True)
-    heads = recipe.parallel.build(build_heads(recipe, teacher), lr=train.lr_heads, betas=train.betas_heads, **options)
-    trainable = recipe.parallel.build(student, lr=train.lr_student, betas=train.betas_student, **options)
+    adam = Adam(train.lr_student, train.betas_student, train.weight_decay, train.clip)
+    trainable = recipe.parallel.build(student, role="student", adam=adam, **common)
+    adam = replace(adam, lr=train.lr_heads, betas=train.betas_heads)
+    heads = recipe.parallel.build(build_heads(recipe, teacher), role="heads", adam=adam, **common)
     return build_step(replace(recipe, train=replace(train, mode=mode)), trainable, heads, teacher)
 
 
@@ -120,7 +124,7 @@ def count_heads(step: LaddStep, batch: Batch) -> int:
     both = join(seen, seen)
 
     def use() -> None:
-        step.heads.update(sum(logits.sum() for logits in step.heads(both.features, both.cond_vec).values()))
+        step.heads.update(lambda micro: sum(out.sum() for out in step.heads(both.features, both.cond_vec).values()))
         with step.heads.frozen():
             features = {tap: value.requires_grad_() for tap, value in seen.features.items()}
             sum(logits.sum() for logits in step.heads(features, seen.cond_vec).values()).backward()

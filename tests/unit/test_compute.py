@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from ladd_toys import IMAGE, LEVELS, NETWORK, TAPS, difference, make_batch, network
+from ladd_toys import IMAGE, LEVELS, NETWORK, TAPS, difference, make_batch, make_step, network, weights
 from torch import Tensor, nn
 
 from ladd_dist.core.types import Denoiser
@@ -20,6 +20,7 @@ from ladd_dist.parallel.base import ModuleTrainable
 from ladd_dist.parallel.compute import Compute, Role, prepare, to_compute_dtype
 from ladd_dist.parallel.ranks import SINGLE, Ranks
 from ladd_dist.parallel.single import Single, replicate
+from ladd_dist.regularisers.penalties import R1
 from plugins.heads import MaxPool, SmallConv, SpectralNorm
 
 CPU = torch.device("cpu")
@@ -122,6 +123,19 @@ def test_checkpointed_heads_have_the_same_gradients(head: Any) -> None:
     assert difference(gradients, again) < 1e-6
     # Spectral norm's vectors: the second computation of a forward must not move them once more.
     assert not buffers or difference(buffers, buffers_again) == 0.0
+
+
+def test_a_whole_step_with_everything_checkpointed_trains_the_same() -> None:
+    """A penalty differentiates the heads twice, through their second computation too."""
+    plain, thrifty = (make_step(regulariser=R1(), head_updates=2) for _ in range(2))
+    compute = Compute(checkpoint=("student", "heads", "teacher"))
+    for role in compute.checkpoint:
+        prepare(thrifty.teacher.network if role == "teacher" else getattr(thrifty, role).module, compute, role, CPU)
+    for number in range(2):
+        for step in (plain, thrifty):
+            step(make_batch(seed=number), number)
+    for one, other in ((plain.heads, thrifty.heads), (plain.student, thrifty.student)):
+        assert difference(weights(one), weights(other)) < 1e-6
 
 
 # Precision
