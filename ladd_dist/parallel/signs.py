@@ -21,6 +21,8 @@ TIMED_OUT = re.compile(r"timed? ?out", re.IGNORECASE)
 GLOO = re.compile(r"gloo/|pair closure|(closed|reset) by peer")
 """Gloo's errors are plain RuntimeErrors."""
 
+ENDED = "another rank has ended (its own message, or that of what started it, says why)"
+
 
 class LostRank(RuntimeError):
     """A collective broke because of another rank."""
@@ -108,12 +110,12 @@ def explain(error: BaseException, signs: Signs, timeout_s: float) -> LostRank | 
         signs.waiting()
         missing = signs.missing(GATHER_S if waited else GATHER_S / 3)
     except KeyboardInterrupt:
-        return LostRank("lost the connection: another rank has ended (its own message says why)", waited=False)
+        return LostRank(f"lost the connection: {ENDED}", waited=False)
     if missing is None:
         why = "the rank that keeps the signs of life, 0 or the one that launched it, is gone"
     elif not waited:
         gone = describe(signs, missing[:8]) or "none; all ranks lost a connection"
-        why = f"another rank has ended (its own message says why). Last signs of life of those gone: {gone}"
+        why = f"{ENDED}. Last signs of life of those gone: {gone}"
     elif not missing:
         all_ranks = describe(signs, range(min(signs.size, 8)))
         why = f"every rank waits, for different things; last signs of life: {all_ranks}"

@@ -159,7 +159,7 @@ def test_under_torchrun_the_message_carries_the_rank(tmp_path: Path) -> None:
         assert process.wait(DEADLINE_S) == 1
     stderr = (tmp_path / "stderr.txt").read_text()
     assert stderr.count("error: rank 1: no room to write /full/disk") == 1
-    assert "error: rank 0: lost the connection: another rank has ended (its own message says why)" in stderr
+    assert "error: rank 0: lost the connection: another rank has ended (its own message" in stderr
     assert "stopped" not in stderr  # torchrun's SIGTERM to rank 0 is no reason to say that all is saved
 
 
