@@ -131,7 +131,7 @@ def watch_gradients(trainable: Any, seen: dict[str, int], name: str) -> None:
 def optimizer_of(trainable: Any) -> tuple[int, int]:
     """Bytes of the moments, and of weights that the optimizer holds a second time."""
     moments = held(value for state in trainable.optimizer.state.values() for value in state.values() if value.dim())
-    flats = trainable.flats() if hasattr(trainable, "flats") else []
+    flats = trainable.optimized() if hasattr(trainable, "engine") else []
     weights = weights_of(trainable)
     return moments, held([*weights, *flats]) - held(weights)
 

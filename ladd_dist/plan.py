@@ -154,7 +154,7 @@ def _row(
         "strategy": strategy,
         "shard_teacher": sharded,
         "gpus": gpus,
-        "flags": f"--swap parallel={strategy}" + (" --parallel.shard-teacher" if sharded else ""),
+        "flags": f"--parallel {strategy}" + (" --parallel.shard-teacher" if sharded else ""),
         "fits": held.total <= usable and not refused,
         "refused": refused,
         "memory": dataclasses.asdict(held),

@@ -1,9 +1,9 @@
-"""What strategies with an ordinary PyTorch optimizer share."""
+"""What strategies share."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -15,22 +15,80 @@ from ladd_dist.parallel.compute import Compute
 from ladd_dist.parallel.once import Parametrizations
 
 
-class ModuleTrainable:
-    """A module with its AdamW; see `Trainable`. `call` is what the forward goes through (a wrapper, or the module)."""
+class BaseTrainable:
+    """A network with an AdamW; see `Trainable`. Whatever the strategy, freezing and learning rates work like this."""
+
+    optimizer: torch.optim.AdamW
+
+    def __init__(self, module: nn.Module, adam: Adam, compute: Compute) -> None:
+        self.module, self.accumulate, self.base_lr = module, compute.accumulate, adam.lr
+        # Taken once: a sharded module shows other tensors between its forward and its backward pass.
+        self.named = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+        self.parameters = list(self.named.values())
+        self.moving = Parametrizations(module)
+        self.is_frozen = False
+
+    def adamw(self, adam: Adam) -> torch.optim.AdamW:
+        """An optimizer of the parameters."""
+        return torch.optim.AdamW(
+            self.parameters, lr=adam.lr, betas=adam.betas, weight_decay=adam.weight_decay, fused=True
+        )
+
+    def set_lr_factor(self, factor: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.base_lr * factor
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        was_training = self.module.training
+        self.module.eval()
+        for parameter in self.parameters:
+            parameter.requires_grad_(False)
+        self.is_frozen = True
+        try:
+            yield
+        finally:
+            self.is_frozen = False
+            for parameter in self.parameters:
+                parameter.requires_grad_(True)
+            self.module.train(was_training)
+
+    def local(self, quantity: Quantity) -> dict[str, Local]:
+        return {name: self.part(name, parameter, quantity) for name, parameter in self.named.items()}
+
+    def part(self, name: str, parameter: Tensor, quantity: Quantity) -> Local:
+        """This rank's part of one weight or moment."""
+        raise NotImplementedError
+
+    def moments(self, tensor: Tensor) -> dict[str, Tensor]:
+        """AdamW's state of a tensor; zeros before its first step, as AdamW itself starts."""
+        state: dict[str, Tensor] = self.optimizer.state[tensor]
+        if not state:
+            state["step"] = torch.zeros((), device=tensor.device)
+            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(tensor), torch.zeros_like(tensor)
+        return state
+
+    def optimized(self) -> Sequence[Tensor]:
+        """What AdamW works on."""
+        raise NotImplementedError
+
+    def counters(self) -> dict[str, float]:
+        return {"updates": float(self.moments(self.optimized()[0])["step"])}
+
+    def set_counters(self, counters: dict[str, float]) -> None:
+        for tensor in self.optimized():
+            self.moments(tensor)["step"].fill_(counters["updates"])
+
+
+class ModuleTrainable(BaseTrainable):
+    """With an ordinary PyTorch optimizer. `call` is what the forward goes through (a wrapper, or the module)."""
 
     def __init__(
         self, module: nn.Module, call: nn.Module, *, adam: Adam, compute: Compute, device: torch.device
     ) -> None:
-        self.module, self.call, self.clip, self.accumulate = module, call, adam.clip, compute.accumulate
-        # Taken once, after wrapping: a sharded module shows other tensors between its forward and its backward pass.
-        self.named = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
-        self.parameters = list(self.named.values())
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=adam.lr, betas=adam.betas, weight_decay=adam.weight_decay, fused=True
-        )
-        self.base_lr = adam.lr
-        self.moving = Parametrizations(module)
-        self.is_frozen = False
+        super().__init__(module, adam, compute)
+        self.call, self.clip = call, adam.clip
+        self.optimizer = self.adamw(adam)
         self.scaler = torch.amp.GradScaler(device.type, enabled=compute.precision == "fp16")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -58,52 +116,23 @@ class ModuleTrainable:
         """Clip to a norm over all ranks; returns the norm before."""
         return nn.utils.clip_grad_norm_(self.parameters, limit)
 
-    def set_lr_factor(self, factor: float) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.base_lr * factor
-
-    @contextlib.contextmanager
-    def frozen(self) -> Iterator[None]:
-        was_training = self.module.training
-        self.module.eval()
-        for parameter in self.parameters:
-            parameter.requires_grad_(False)
-        self.is_frozen = True
-        try:
-            yield
-        finally:
-            self.is_frozen = False
-            for parameter in self.parameters:
-                parameter.requires_grad_(True)
-            self.module.train(was_training)
-
-    def local(self, quantity: Quantity) -> dict[str, Local]:
-        return {name: self.part(parameter, quantity) for name, parameter in self.named.items()}
-
-    def part(self, parameter: Tensor, quantity: Quantity) -> Local:
+    def part(self, name: str, parameter: Tensor, quantity: Quantity) -> Local:
         """The whole, on every rank."""
         tensor = parameter if quantity == "weight" else self.moments(parameter)[quantity]
         return Local(tensor, 0, parameter.numel(), parameter.shape, copies=True)
 
-    def moments(self, parameter: Tensor) -> dict[str, Tensor]:
-        """AdamW's state of a parameter; zeros before its first step, as AdamW itself starts."""
-        state: dict[str, Tensor] = self.optimizer.state[parameter]
-        if not state:
-            state["step"] = torch.zeros((), device=parameter.device)
-            state["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
-            state["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
-        return state
+    def optimized(self) -> Sequence[Tensor]:
+        return self.parameters
 
     def counters(self) -> dict[str, float]:
-        counters = {"updates": float(self.moments(self.parameters[0])["step"])}
+        counters = super().counters()
         if self.scaler.is_enabled():
             scaler = self.scaler.state_dict()
             counters |= {"scale": float(scaler["scale"]), "growth_tracker": float(scaler["_growth_tracker"])}
         return counters
 
     def set_counters(self, counters: dict[str, float]) -> None:
-        for parameter in self.parameters:
-            self.moments(parameter)["step"].fill_(counters["updates"])
+        super().set_counters(counters)
         if self.scaler.is_enabled() and "scale" in counters:
             state = self.scaler.state_dict()
             state |= {"scale": counters["scale"], "_growth_tracker": int(counters["growth_tracker"])}

@@ -46,15 +46,19 @@ def prepare(module: nn.Module, compute: Compute, role: Role, device: torch.devic
     blocks: list[nn.Module] = list(getattr(module, "blocks", lambda: [])()) or [module]
     for block in blocks:
         if role in compute.checkpoint:
-            block.forward = functools.partial(_checkpointed, block.forward)
+            block.forward = functools.partial(_checkpointed, block, role, block.forward)
         if role in compute.compile:
+            # The limit counts all blocks of a class together, and beyond it PyTorch stops compiling with a warning.
+            torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 4 * len(blocks))
             block.compile()
     if compute.precision != "fp32":
         module.forward = torch.autocast(device.type, compute.dtype)(module.forward)
     return module
 
 
-def _checkpointed(forward: Any, *args: Any, **kwargs: Any) -> Any:
+def _checkpointed(block: nn.Module, role: Role, forward: Any, *args: Any, **kwargs: Any) -> Any:
+    if role != "teacher" and not block.training:  # frozen: by the backward pass its weights need gradients again
+        return forward(*args, **kwargs)
     return torch.utils.checkpoint.checkpoint(forward, *args, use_reentrant=False, **kwargs)
 
 

@@ -61,7 +61,7 @@ class FsdpTrainable(ModuleTrainable):
         norm: Tensor = cast(Any, super().clip_gradients(limit)).full_tensor()
         return norm
 
-    def part(self, parameter: Tensor, quantity: Quantity) -> Local:
+    def part(self, name: str, parameter: Tensor, quantity: Quantity) -> Local:
         """Whole rows: a contiguous range; a rank may have none of a tensor with few rows."""
         from torch.distributed.tensor import DTensor
         from torch.distributed.tensor._utils import compute_local_shape_and_global_offset

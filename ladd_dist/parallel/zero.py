@@ -8,10 +8,9 @@ and inside it the networks are called bare.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -20,9 +19,9 @@ from torch import Tensor, nn
 
 from ladd_dist.core.plugin import register
 from ladd_dist.parallel import Adam, Local, Parallel, Quantity, Trainable
+from ladd_dist.parallel.base import BaseTrainable
 from ladd_dist.parallel.compute import Compute, Role, prepare
 from ladd_dist.parallel.ddp import require_no_batch_norm
-from ladd_dist.parallel.once import Parametrizations
 from ladd_dist.parallel.ranks import Ranks
 from ladd_dist.parallel.shard import hush, make_contiguous, shard_frozen
 from ladd_dist.parallel.single import replicate
@@ -161,24 +160,18 @@ class Losses(nn.Module):
         return loss_of()
 
 
-class ZeroTrainable:
+class ZeroTrainable(BaseTrainable):
     """A network in a DeepSpeed engine; see `Trainable`."""
 
     def __init__(self, module: nn.Module, *, adam: Adam, compute: Compute, config: dict[str, Any]) -> None:
         import deepspeed
 
-        self.module, self.accumulate, self.base_lr = module, compute.accumulate, adam.lr
-        self.named = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
-        self.parameters = list(self.named.values())
-        self.moving = Parametrizations(module)
-        self.shapes = {name: parameter.shape for name, parameter in self.named.items()}
-        optimizer = torch.optim.AdamW(
-            self.parameters, lr=adam.lr, betas=adam.betas, weight_decay=adam.weight_decay, fused=True
-        )
+        super().__init__(module, adam, compute)
+        self.shapes = {name: parameter.shape for name, parameter in self.named.items()}  # stage 3 empties them
         self.engine: Any = deepspeed.initialize(
-            model=Losses(module), optimizer=optimizer, config=config, dist_init_required=False
+            model=Losses(module), optimizer=self.adamw(adam), config=config, dist_init_required=False
         )[0]
-        self.optimizer: torch.optim.AdamW = self.engine.optimizer.optimizer
+        self.optimizer = self.engine.optimizer.optimizer
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         output = self.module(*args, **kwargs)
@@ -193,53 +186,11 @@ class ZeroTrainable:
         self.moving.release(self.module.training)
         return torch.as_tensor(self.engine.get_global_grad_norm())
 
-    def set_lr_factor(self, factor: float) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.base_lr * factor
-
-    @contextlib.contextmanager
-    def frozen(self) -> Iterator[None]:
-        was_training = self.module.training
-        self.module.eval()
-        for parameter in self.parameters:
-            parameter.requires_grad_(False)
-        try:
-            yield
-        finally:
-            for parameter in self.parameters:
-                parameter.requires_grad_(True)
-            self.module.train(was_training)
-
-    def flats(self) -> list[Tensor]:
-        """What AdamW works on: this rank's parts of all weights, one after another."""
-        raise NotImplementedError
-
-    def moments(self, flat: Tensor) -> dict[str, Tensor]:
-        """AdamW's state of a flat tensor; zeros before its first step, as AdamW itself starts."""
-        state: dict[str, Tensor] = self.optimizer.state[flat]
-        if not state:
-            state["step"] = torch.zeros((), device=flat.device)
-            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(flat), torch.zeros_like(flat)
-        return state
-
-    def local(self, quantity: Quantity) -> dict[str, Local]:
-        return {name: self.part(name, parameter, quantity) for name, parameter in self.named.items()}
-
-    def part(self, name: str, parameter: Any, quantity: Quantity) -> Local:
-        raise NotImplementedError
-
-    def counters(self) -> dict[str, float]:
-        return {"updates": float(self.moments(self.flats()[0])["step"])}
-
-    def set_counters(self, counters: dict[str, float]) -> None:
-        for flat in self.flats():
-            self.moments(flat)["step"].fill_(counters["updates"])
-
 
 class Zero12Trainable(ZeroTrainable):
     """Stages 1 and 2: every rank computes with whole weights, and owns a range of all of them laid end to end."""
 
-    def flats(self) -> list[Tensor]:
+    def optimized(self) -> Sequence[Tensor]:
         flats: list[Tensor] = self.engine.optimizer.single_partition_of_fp32_groups
         return flats
 
@@ -247,7 +198,7 @@ class Zero12Trainable(ZeroTrainable):
         shape = self.shapes[name]
         if quantity == "weight":
             return Local(parameter.detach(), 0, shape.numel(), shape, copies=True)
-        (flat,) = self.flats()  # one group of parameters, so one flat tensor
+        (flat,) = self.optimized()  # one group of parameters, so one flat tensor
         moment = self.moments(flat)[quantity]
         if parameter._hp_mapping is None:  # this rank's range begins after this tensor, or ends before it
             return Local(moment[:0], 0, 0, shape, copies=False)
@@ -260,7 +211,7 @@ class Zero12Trainable(ZeroTrainable):
 class Zero3Trainable(ZeroTrainable):
     """Stage 3: every rank owns the same share of each tensor, the last one padded."""
 
-    def flats(self) -> list[Tensor]:
+    def optimized(self) -> Sequence[Tensor]:
         flats: list[Tensor] = self.engine.optimizer.fp32_partitioned_groups_flat
         return flats
 
@@ -268,7 +219,7 @@ class Zero3Trainable(ZeroTrainable):
         if quantity == "weight":
             tensor = parameter.ds_tensor.detach()
         else:
-            for flat in self.flats():
+            for flat in self.optimized():
                 self.moments(flat)
             tensor, _ = parameter._z3_optimizer._get_fp32_opt_state_partition(
                 parameter, release_swap_buffers=False, optim_state_key=quantity

@@ -248,7 +248,7 @@ def options(**changes: Any) -> plan.Options:
 def test_what_fits_is_decided_by_the_usable_memory_to_the_byte() -> None:
     smoke = exp4_specnorm.RECIPE.smoke
     rows = plan.plan(smoke, options())["strategies"]
-    total = next(row for row in rows if row["flags"] == "--swap parallel=ddp")["memory"]["total"]
+    total = next(row for row in rows if row["flags"] == "--parallel ddp")["memory"]["total"]
     gpu = 2_500_000_000
     while room(gpu) > total:
         gpu -= max((room(gpu) - total) // 2, 1)
@@ -256,7 +256,7 @@ def test_what_fits_is_decided_by_the_usable_memory_to_the_byte() -> None:
 
     def fits(size: int) -> bool:
         found = plan.plan(smoke, options(gpu_memory_gb=size / 1e9))["strategies"]
-        return bool(next(row for row in found if row["flags"] == "--swap parallel=ddp")["fits"])
+        return bool(next(row for row in found if row["flags"] == "--parallel ddp")["fits"])
 
     assert fits(gpu) and not fits(gpu - 2)
 
@@ -264,7 +264,7 @@ def test_what_fits_is_decided_by_the_usable_memory_to_the_byte() -> None:
 def test_the_cheapest_that_fits_is_named_and_where_nothing_fits_so_is_what_helps() -> None:
     smoke = exp4_specnorm.RECIPE.smoke
     roomy, tight = plan.plan(smoke, options()), plan.plan(smoke, options(gpu_memory_gb=2.0))
-    assert roomy["cheapest"] == "--swap parallel=ddp" and "--swap parallel=ddp" in roomy["advice"]
+    assert roomy["cheapest"] == "--parallel ddp" and "--parallel ddp" in roomy["advice"]
     assert tight["cheapest"] is None and not any(row["fits"] for row in tight["strategies"])
     assert "Nothing fits" in tight["advice"] and "--train.compute.precision bf16" in tight["advice"]
 
@@ -295,7 +295,7 @@ def test_the_command_prints_json_and_a_table(
     assert sent["between_nodes_a_node"] == sent["total"] > 0
     assert plan.main(command) == 0
     printed = capsys.readouterr().out
-    for wanted in ("zero3", "sharded", "fits, sends least", "--swap parallel=ddp", "A node of 8 GPUs"):
+    for wanted in ("zero3", "sharded", "fits, sends least", "--parallel ddp", "A node of 8 GPUs"):
         assert wanted in printed
 
 
