@@ -93,12 +93,16 @@ def rank_main(folder: Path, mode: str) -> int:
         if mode == "talk":
             talk(ranks, folder)
         elif mode == "early":
+            (folder / f"pid{ranks.rank}").write_text(str(os.getpid()), encoding="utf-8")
             ranks.wait()
         else:
             loop(mode, ranks, folder)
     if mode == "early" and ranks.is_first:
-        time.sleep(1.0)
-        (folder / "alone").touch()
+        other = int((folder / "pid1").read_text(encoding="utf-8"))
+        deadline = time.monotonic() + 60
+        while Path(f"/proc/{other}").exists() and time.monotonic() < deadline:  # the parent takes note of its end
+            time.sleep(0.05)
+        (folder / ("together" if Path(f"/proc/{other}").exists() else "alone")).touch()
     return 0
 
 

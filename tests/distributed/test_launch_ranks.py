@@ -91,9 +91,7 @@ def test_two_ranks_meet_and_hear_the_same(tmp_path: Path) -> None:
 
 
 def test_the_others_may_leave_before_the_first(tmp_path: Path) -> None:
-    found = run_ranks(tmp_path, "early")
-    assert found[:2] == (0, "")
-    assert found.took_s > 0.5
+    assert run_ranks(tmp_path, "early")[:2] == (0, "")
     assert (tmp_path / "alone").exists()
 
 
