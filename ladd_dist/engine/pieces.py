@@ -113,4 +113,6 @@ def read_pieces(folder: Path, pieces: Mapping[str, Piece]) -> None:
     """
     from torch.distributed.checkpoint import HuggingFaceStorageReader, load
 
-    load(dict(pieces), storage_reader=HuggingFaceStorageReader(str(folder)), planner=_Load(), no_dist=True)
+    reader = HuggingFaceStorageReader(str(folder))
+    reader.read_metadata()  # a damaged file is an error here; within `load` it would be a traceback in the log first
+    load(dict(pieces), storage_reader=reader, planner=_Load(), no_dist=True)
