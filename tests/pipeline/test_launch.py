@@ -40,7 +40,7 @@ def test_the_whole_smoke_pipeline_leaves_what_the_contract_names(smoke: tuple[Do
     for name in ("config.json", "metrics.jsonl", "eval.json", "report.html", "report.md", "student.safetensors"):
         assert (done.run / name).stat().st_size > 0
     assert list(done.run.glob("samples/*.png"))
-    assert list(done.run.glob("checkpoints/*/state.pt"))
+    assert list(done.run.glob("checkpoints/*/meta.json"))
     assert not half_written(ladd.runs, ladd.cache)
     assert list(read_json(done.run / "timings.json")) == STAGES
 

@@ -46,7 +46,7 @@ def test_a_distillation_killed_in_the_middle_ends_like_one_never_stopped(ladd: L
     assert 7 <= stopped_at < 40
     own = killed.runs / whole.name
     assert not (own / "student.safetensors").exists()
-    assert list(own.glob("checkpoints/*/state.pt"))
+    assert list(own.glob("checkpoints/*/meta.json"))
 
     assert killed(*DISTILL).run == own
     assert [row["step"] for row in rows(own / "metrics.jsonl")] == list(range(1, 41))
@@ -122,12 +122,13 @@ def test_a_damaged_checkpoint_is_named_and_without_it_the_one_before_serves(
     own = ladd.runs / smoke[0].run.name
     (own / "distill.done.json").unlink()
     (own / "student.safetensors").unlink()
-    newest = own / "checkpoints" / "step-00000020" / "state.pt"
-    newest.write_bytes(newest.read_bytes()[:1000])
+    newest = own / "checkpoints" / "step-00000020"
+    damaged = find(newest, "*.safetensors")
+    damaged.write_bytes(damaged.read_bytes()[:1000])
     done = ladd("--stages", "distill", code=1)
     assert str(newest) in done.stderr
     assert "delete it" in done.stderr
-    newest.unlink()
+    shutil.rmtree(newest)
     ladd("--stages", "distill")
     assert without_rates(own / "metrics.jsonl") == without_rates(smoke[0].run / "metrics.jsonl")
     assert (own / "student.safetensors").read_bytes() == (smoke[0].run / "student.safetensors").read_bytes()
