@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from torch.distributed.elastic.multiprocessing import LogsDest, LogsSpecs
 from torch.distributed.elastic.multiprocessing.api import SubprocessContext
 
 from ladd_dist.core.failure import ERROR_FILE, PARENT, Failure, has_parent, read_failure
-from ladd_dist.core.stop import NUMBERS, Stopped
+from ladd_dist.core.stop import NUMBERS
 from ladd_dist.parallel.signs import Signs
 
 POLL_S = 0.05
@@ -31,7 +31,7 @@ STOP_CODES = (75, 130)
 HOST = "127.0.0.1"
 LOGS = "LADD_LOGS"
 """The variable that names the folder of the ranks' output."""
-PR_SET_PDEATHSIG = 1
+FOLLOW_S = 1.0
 TRACE_LINES = 20
 """Of a traceback or a log, at its end: the rest is in the log."""
 
@@ -173,12 +173,19 @@ def _environment(rank: int, nproc: int, port: int, logs: Path, threads: int) -> 
 
 
 def follow_parent() -> None:
-    """End, as by SIGTERM, when the launch that started this rank is gone without a word."""
-    if not has_parent() or sys.platform != "linux":
-        return
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if not has_parent():  # it went before the call above
-        raise Stopped(signal.SIGTERM)
+    """End, as by SIGTERM, when the launch that started this rank is gone without a word.
+
+    Looked at once a second: the system's own signal for it comes several times from a parent of several threads, and
+    the second one would cut a save short.
+    """
+    if PARENT in os.environ:
+        threading.Thread(target=_follow, daemon=True).start()
+
+
+def _follow() -> None:
+    while has_parent():
+        time.sleep(FOLLOW_S)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def clear(folder: Path) -> None:
