@@ -68,9 +68,10 @@ def rows_of(where: str, batch_size: int, compute: Compute, ranks: Ranks) -> Rows
     if batch_size % shares:
         below, above = batch_size // shares * shares, -(-batch_size // shares) * shares
         near = f"{below} or {above}" if below else f"{above}"
+        micro = f" with {compute.accumulate} micro-batches each" if compute.accumulate > 1 else ""
         raise RecipeError(
-            f"recipe.{where}: {batch_size} samples cannot be shared evenly by {ranks.size} ranks with "
-            f"{compute.accumulate} micro-batches each; use another number of ranks, or --{where} {near}"
+            f"recipe.{where}: {batch_size} samples cannot be shared evenly by {ranks.size} ranks{micro}; use another "
+            f"number of ranks, or --{where.replace('_', '-')} {near}"
         )
     return whole_batch(batch_size).part(ranks.rank, ranks.size)
 

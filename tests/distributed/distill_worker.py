@@ -60,6 +60,7 @@ def recipe_of(job: dict[str, Any]) -> Recipe:
     base = load_recipe(Path("recipes/exp6_stored_noise.py"), "smoke")
     train = dataclasses.replace(
         base.train, steps=job.get("steps", STEPS), batch_size=job.get("batch_size", 16), log_every=1, dump_every=1_000,
+        lr_student=1e-4, lr_heads=5e-5,  # the report's
         checkpoint_every=1_000, keep_checkpoints=1, keep_steps=(HALF,), mode=job.get("mode", "fused"),
         compute=Compute(accumulate=job.get("accumulate", 1), precision=job.get("precision", "fp32"),
                         checkpoint=tuple(job.get("checkpoint", ()))),

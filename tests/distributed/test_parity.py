@@ -98,9 +98,10 @@ def test_every_step_has_the_losses_of_the_single_process(runs: Path, name: str) 
     resumed = "from" in name
     assert list(found) == list(range(HALF + 1 if resumed else 1, STEPS + 1))
     for step, row in found.items():
-        for figure in ("loss/heads", "loss/distill", "loss/adversarial", "grad_norm/student", "grad_norm/heads"):
+        assert row.keys() == expected[step].keys()
+        for figure in (name for name in row if name.startswith(("loss", "grad_norm"))):
             tolerance = TOLERANCE * (10 if figure.startswith("grad_norm") else 1)
-            assert row[figure] == pytest.approx(expected[step][figure], rel=tolerance, abs=1e-7), (step, figure)
+            assert row[figure] == pytest.approx(expected[step][figure], rel=tolerance), (step, figure)
 
 
 @pytest.mark.parametrize("name", EVERY)

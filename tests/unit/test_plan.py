@@ -302,7 +302,7 @@ def test_the_command_prints_json_and_a_table(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--gpus", "5"], "--train.batch_size 15 or 20"),
+        (["--gpus", "5"], "--train.batch-size 15 or 20"),
         (["--gpus", "0"], "--gpus"),
         (["--gpu-memory-gb", "0"], "--gpu-memory-gb"),
     ],
