@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ladd_dist.core.types import Denoiser, ImageSpec
 from ladd_dist.engine.ema import WeightAverage
-from ladd_dist.parallel import Local
+from ladd_dist.networks import Network
+from ladd_dist.parallel import Adam, Local
+from ladd_dist.parallel.compute import Compute
+from ladd_dist.parallel.ranks import SINGLE
+from ladd_dist.parallel.single import Single
+from ladd_dist.stages import Place
+from ladd_dist.stages.teacher import averaged
+from recipes.exp4_specnorm import RECIPE
 
 SHAPES = {"weight": (3, 5), "bias": (2,)}
 
@@ -136,3 +148,40 @@ def test_a_checkpoint_holds_the_average_in_the_form_of_the_weights() -> None:
     for name, part in parts(live).items():
         assert found[f"average/{name}"][1:] == part[1:]
         assert torch.equal(found[f"average/{name}"].tensor, part.tensor)
+
+
+class Counting(Denoiser):
+    """A network with a weight, and a buffer that counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(3))
+        self.count = nn.Buffer(torch.zeros(2))
+
+
+@dataclass(frozen=True)
+class CountingNetwork(Network):
+    def build(self, *, image: ImageSpec) -> Denoiser:
+        return Counting()
+
+
+def test_the_averaged_network_has_the_live_ones_buffers_and_is_frozen_in_eval_mode(tmp_path: Path) -> None:
+    """Buffers are copied, not averaged; the network that trains stays as it is."""
+    cpu = torch.device("cpu")
+    recipe = dataclasses.replace(RECIPE.smoke, network=CountingNetwork())
+    live = Counting().train()
+    adam = Adam(1e-3, (0.5, 0.9), 0.0, 0.0)
+    trainable = Single().build(live, role="student", adam=adam, compute=Compute(), ranks=SINGLE, device=cpu)
+    average = WeightAverage(trainable.local("weight"), half_life=100, ramp=0.0, batch_size=100)
+    with torch.no_grad():
+        live.weight.fill_(4.0)
+        live.count.fill_(40.0)
+    average.update(1)
+    network = averaged(recipe, average, trainable, Place(tmp_path, tmp_path, cpu))
+    assert isinstance(network, Counting)
+    assert torch.equal(network.weight, torch.full((3,), 2.0))
+    assert torch.equal(network.count, live.count)
+    assert not network.training and not network.weight.requires_grad
+    assert live.training and live.weight.requires_grad and live.weight[0] == 4.0
+    network.weight.data.zero_()  # a network of its own
+    assert torch.equal(average.weights["weight"].flat(), torch.full((3,), 2.0))
