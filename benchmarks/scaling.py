@@ -40,7 +40,7 @@ class Args:
     """Its networks are trained, on batches of noise."""
     scale: str = "laptop"
     """Of the recipe."""
-    batch: int = 64
+    batch: int = 128
     """Samples a rank."""
     rounds: int = 7
     """Each gives one ratio."""

@@ -114,12 +114,12 @@ def _main(arguments: list[str]) -> int:
 
 
 def _first_line(options: Options, recipe: Recipe, scale: str, place: Place, num: int) -> str:
-    where = str(place.device)
+    where, flags = str(place.device), "--scale smoke|laptop|paper and --device"
     if num > 1:
         where = f"{num} processes ({place.device.type}), parallel {recipe.parallel.name}"
-        where += "" if options.parallel else " (choose with --parallel)"
+        flags = "--scale smoke|laptop|paper, --device and --parallel ddp|fsdp|zero1|zero2|zero3"
     why = ", chosen by what was found here" if options.scale == "auto" else ""
-    return f"{recipe.name} at scale {scale} on {where}{why} (choose with --scale smoke|laptop|paper and --device)"
+    return f"{recipe.name} at scale {scale} on {where}{why} (choose with {flags})"
 
 
 def _spawn(arguments: list[str], options: Options, run: Path) -> int:

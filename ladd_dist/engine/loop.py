@@ -52,7 +52,8 @@ class StopFlag:
     def agree(self, ranks: Ranks) -> bool:
         """Whether any rank has it set; then every rank has. A signal reaches them at different steps."""
         found = ranks.highest(self.signal or 0)
-        self.signal = found or None
+        if found:  # otherwise what came in while they talked would be forgotten
+            self.signal = found
         return found != 0
 
 
