@@ -27,6 +27,7 @@ from ladd_dist.machine import (
     pick_device,
     pick_scale,
     set_threads,
+    take_all_threads,
 )
 
 if TYPE_CHECKING:
@@ -160,6 +161,7 @@ def _run(
                 _run_stage(name, recipe, dataclasses.replace(place, ranks=ranks), say_line)
         if not ranks.is_first:
             return 0
+        take_all_threads()
         for name in (name for name in names if name not in TOGETHER):
             _run_stage(name, recipe, place, say_line)
     if options.json:

@@ -57,6 +57,16 @@ def set_threads(count: int) -> None:
         torch.set_num_threads(count)
 
 
+def take_all_threads() -> None:
+    """For rank 0, when the others have left: the cores that were divided among them are its own."""
+    import torch
+
+    from ladd_dist.core.failure import CORES
+
+    if CORES in os.environ:
+        torch.set_num_threads(int(os.environ[CORES]))
+
+
 def count_processes(nproc: int) -> int:
     """How many processes the training has: what the launcher says (torchrun, SLURM), or `nproc` without one.
 

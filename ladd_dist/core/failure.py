@@ -16,6 +16,9 @@ Kind = Literal["failure", "missing", "stop", "victim"]
 
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
 """The variable that launchers of PyTorch's kind name the file in."""
+CORES = "LADD_CORES"
+"""The variable with the number of cores that a launch has divided among its ranks, unless the user did."""
+
 PARENT = "LADD_PARENT"
 """The process id of the launch that started this rank."""
 

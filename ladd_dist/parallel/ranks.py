@@ -86,6 +86,15 @@ class Ranks:
         if self.size > 1:
             dist.barrier(group=self.patient)
 
+    @contextlib.contextmanager
+    def first_goes_ahead(self) -> Iterator[None]:
+        """Rank 0 does what is inside, then the others: it may have to fetch what they then find."""
+        if not self.is_first:
+            self.wait()
+        yield
+        if self.is_first:
+            self.wait()
+
     def alive(self, what: str) -> None:
         """Leave a sign of life, which others name when this rank does not come; cheap enough for every step."""
         if self.signs is not None:

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch.distributed.elastic.multiprocessing import LogsDest, LogsSpecs
 from torch.distributed.elastic.multiprocessing.api import SubprocessContext
 
-from ladd_dist.core.failure import ERROR_FILE, PARENT, Failure, has_parent, read_failure
+from ladd_dist.core.failure import CORES, ERROR_FILE, PARENT, Failure, has_parent, read_failure
 from ladd_dist.core.stop import NUMBERS
 from ladd_dist.parallel.signs import Signs
 
@@ -167,6 +167,8 @@ def _environment(rank: int, nproc: int, port: int, logs: Path, threads: int) -> 
         "OMP_NUM_THREADS": str(threads or max(1, cores // nproc)),
         "TORCH_CPP_LOG_LEVEL": "ERROR",  # else the end of one rank fills the terminal with the others' stack frames
     }
+    if not threads and "OMP_NUM_THREADS" not in os.environ:
+        own[CORES] = str(cores)
     if sys.platform == "linux":
         defaults["GLOO_SOCKET_IFNAME"] = "lo"  # the machine's name need not lead to itself
     return own | {name: value for name, value in defaults.items() if name not in os.environ}

@@ -78,7 +78,8 @@ class TeacherTraining:
         if place.ranks.is_first:
             folder.mkdir(parents=True, exist_ok=True)
             remove_stale(folder)
-        self.images = recipe.dataset.build(split="train")
+        with place.ranks.first_goes_ahead():  # the first use may download it
+            self.images = recipe.dataset.build(split="train")
         self.checkpoints = Checkpoints(
             folder / "checkpoints", identity=recipe.teacher_signature(), keep=1, ranks=place.ranks
         )
