@@ -223,7 +223,7 @@ def show(facts: dict[str, Any]) -> None:
         caption=f"GB on each GPU; {facts['usable_bytes'] / GB:.1f} GB are usable: 2 GB are left to the context and its "
         f"libraries, 5 % to the allocator. Sent: MB by each GPU in a step.",
     )
-    for heading in ("strategy", "teacher is", *COLUMNS, "sum", "sent", "verdict"):
+    for heading in ("strategy", "teacher", *COLUMNS, "sum", "sent", "verdict"):
         table.add_column(heading, justify="left" if heading in ("strategy", "verdict") else "right")
     for row in facts["strategies"]:
         held = row["memory"]
