@@ -12,6 +12,7 @@ COMMANDS = {
     "levels": "search few-step levels for a teacher",
     "sample": "make pictures with a finished student",
     "export": "write a student as one file, with how to build and sample it",
+    "promote": "write recipe.lock: all that a finished run depended on, for launch --locked",
 }
 MODULES = {"levels": "ladd_dist.levels.__main__"}
 

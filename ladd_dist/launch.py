@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from ladd_dist.cli import leave, plugin_modules, run_guarded, say
+from ladd_dist.cli import leave, plugin_modules, run_guarded, say, tidy
 from ladd_dist.core.failure import has_parent, rank_here, world_size
 from ladd_dist.core.slurm import ranks_of_step
 from ladd_dist.machine import (
@@ -73,6 +73,8 @@ class Options:
     """Remove this run's folder first (never the shared cache)."""
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Show parameters, taps, cost and which stages are done; train nothing, write nothing."""
+    locked: Path | None = None
+    """A recipe.lock of `ladd promote`: refuse to run when what changes results is no longer as it says."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON object on stdout; everything else goes to stderr."""
 
@@ -93,6 +95,7 @@ def _main(arguments: list[str]) -> int:
     num_here = int(os.environ.get("LOCAL_WORLD_SIZE", options.nproc if world_size() == 1 else world_size()))
     device = local_device(device, num_here, int(os.environ.get("LOCAL_RANK", "0")))
 
+    from ladd_dist.lock import obey
     from ladd_dist.stages import Place
     from ladd_dist.stages.describe import describe_run, show
 
@@ -100,6 +103,7 @@ def _main(arguments: list[str]) -> int:
     say_line = _speaker(options.json)
     if not has_parent() and rank_here() == 0:
         say_line(_first_line(options, recipe, scale, place, num))
+    obey(options.locked, recipe, place, scale)
     # Before the first byte is written: a wrong tap, head or image size shows here, not after the teacher's training.
     facts: dict[str, Any] = {}
     if rank_here() == 0 or not has_parent():  # rank 0 writes them down; for the others the parent has looked
@@ -199,33 +203,6 @@ def parse(arguments: list[str]) -> tuple[Options, Recipe]:
         raise
     except (TypeError, ValueError) as error:
         raise RecipeError(str(error)) from error
-
-
-def tidy(arguments: list[str]) -> list[str]:
-    """The recipe file first, then what else there is, each --swap and --plugins gathered into one.
-
-    The file first, because flags that take several values would swallow it; gathered, because repeating a flag would
-    silently drop the earlier ones.
-    """
-    recipe: list[str] = []
-    rest: list[str] = []
-    gathered: dict[str, list[str]] = {"--swap": [], "--plugins": []}
-    flag = ""
-    for before, argument in zip(["", *arguments], arguments, strict=False):
-        name, equals, value = argument.partition("=")
-        if not recipe and argument.endswith(".py") and not argument.startswith("-") and before != "--plugins":
-            recipe.append(argument)
-        elif argument in gathered:
-            flag = argument
-        elif name in gathered and equals:
-            gathered[name].append(value)
-            flag = ""
-        elif flag and not argument.startswith("-"):
-            gathered[flag].append(argument)
-        else:
-            flag = ""
-            rest.append(argument)
-    return recipe + rest + [part for name, values in gathered.items() if values for part in (name, *values)]
 
 
 def _stage_names(text: str) -> list[str]:

@@ -18,7 +18,7 @@ import pytest
 import ladd_dist.__main__
 import ladd_dist.recipe
 import plugins
-from ladd_dist import export, launch, plan, sample
+from ladd_dist import export, launch, plan, promote, sample
 from ladd_dist import plugins as cli
 from ladd_dist.core import plugin as registry
 from ladd_dist.core.plugin import lookup, registered
@@ -162,6 +162,7 @@ def test_every_dependency_has_its_reason() -> None:
         ("plan", plan.Options, set()),
         ("sample", sample.Options, set()),
         ("export", export.Options, set()),
+        ("promote", promote.Options, set()),
     ],
 )
 def test_the_flags_of_a_command_are_those_of_its_table(command: str, options: type, more: set[str]) -> None:
