@@ -18,11 +18,12 @@ from ladd_dist.core.types import Denoiser
 from ladd_dist.engine.loop import Bar, StopFlag
 from ladd_dist.metrics import References, Samples
 from ladd_dist.recipe import Recipe
-from ladd_dist.stages import Place, is_done, load_network, mark_done
+from ladd_dist.stages import Place, is_done, load_network, mark_done, tracked_config
 from ladd_dist.stages.charts import write_grid
 from ladd_dist.stages.distill import sample_student
 from ladd_dist.stages.shards import open_shards
 from ladd_dist.stages.teacher import guided_teacher, load_teacher
+from ladd_dist.trackers.opening import tracker_alone
 
 NUM_SHOWN = 16
 Evaluation = dict[str, dict[str, float]]
@@ -61,6 +62,10 @@ def evaluate(recipe: Recipe, place: Place) -> Evaluation:
     order = [f"teacher@{_steps(recipe)}", *sampled, "teacher@4:good", "teacher@4:karras"]
     write_grid(run.samples / "final.png", [(name, (sampled | teacher)[name][:NUM_SHOWN]) for name in order])
     write_json(run.eval, figures)
+    flat = {f"eval/{name}/{key}": value for name, measured in figures.items() for key, value in measured.items()}
+    config = tracked_config(recipe, run)
+    with tracker_alone(recipe.tracker, folder=run.path, config=config, resume_step=recipe.train.steps) as log:
+        log.summary(flat, {"samples/final": run.samples / "final.png"})
     mark_done(run.path / "evaluate.done.json", recipe.evaluate_signature())
     stop.check()  # a signal while the last figures were computed
     return figures
