@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -34,8 +33,6 @@ if TYPE_CHECKING:
     from ladd_dist.stages import Place
 
 STAGES = ("teacher", "shards", "distill", "evaluate", "report")
-TOGETHER = ("teacher", "shards", "distill")
-"""Run by every process; the rest by the first one, when the others have left."""
 PROG = "python -m ladd_dist.launch"
 Say = Callable[[str], None]
 
@@ -146,26 +143,22 @@ def _run(
     say_line: Say,
 ) -> int:
     """The stages, as one process of one or several."""
-    from ladd_dist.core.rundir import exclusive, read_json
-    from ladd_dist.parallel.ranks import join
+    from ladd_dist.core.rundir import read_json
     from ladd_dist.parallel.spawn import follow_parent
+    from ladd_dist.stages.run import prepare_run, run_stages
+
+    def prepare() -> None:
+        command = shlex.join([*PROG.split(), *(a for a in arguments if a != "--from-scratch")])
+        plugins = plugin_modules(options.plugins)
+        prepare_run(
+            recipe, place, facts, path=options.recipe, plugins=plugins, command=command,
+            from_scratch=options.from_scratch,
+        )  # fmt: skip
 
     follow_parent()
     run = place.run(recipe)
-    backend = "nccl" if place.device.type == "cuda" else "gloo"
-    with contextlib.ExitStack() as held:
-        group = join(backend, options.timeout_s, device=place.device, needs_group=recipe.parallel.needs_group)
-        with group as ranks:
-            if ranks.is_first:
-                held.enter_context(exclusive(run.path))  # outlives the group: evaluation is rank 0's alone
-                _prepare(arguments, options, recipe, place, facts)
-            ranks.wait()
-            for name in (name for name in names if name in TOGETHER):
-                _run_stage(name, recipe, dataclasses.replace(place, ranks=ranks), say_line)
-        if not ranks.is_first:
-            return 0
-        for name in (name for name in names if name not in TOGETHER):
-            _run_stage(name, recipe, place, say_line)
+    if not run_stages(recipe, place, names, say_line=say_line, timeout_s=options.timeout_s, prepare=prepare):
+        return 0
     if options.json:
         print(json.dumps({"run": str(run.path), "eval": read_json(run.eval) if run.eval.exists() else None}))
     say_line(str(run.path))
@@ -218,52 +211,6 @@ def _stage_names(text: str) -> list[str]:
 
 def _speaker(to_stderr: bool) -> Say:
     return lambda text: print(text, file=sys.stderr if to_stderr else sys.stdout, flush=True)
-
-
-def _prepare(arguments: list[str], options: Options, recipe: Recipe, place: Place, facts: dict[str, Any]) -> None:
-    """Make the run's folder and its config.json."""
-    from ladd_dist.parallel.spawn import clear
-    from ladd_dist.stages.describe import stage_states, write_config
-
-    run = place.run(recipe)
-    facts = {**facts, "stages": stage_states(recipe, place)}  # another process may have made them while this one waited
-    if options.from_scratch and run.path.exists():
-        clear(run.path)
-    run.create()
-    write_config(
-        recipe,
-        run,
-        facts,
-        path=options.recipe,
-        plugins=plugin_modules(options.plugins),
-        device=place.device,
-        command=shlex.join([*PROG.split(), *(a for a in arguments if a != "--from-scratch")]),
-    )
-
-
-def _run_stage(name: str, recipe: Recipe, place: Place, say_line: Say) -> None:
-    from ladd_dist.stages.describe import add_timing, stage_table
-
-    stage, first = stage_table()[name], place.ranks.is_first
-    if place.ranks.agree(lambda: stage.is_done(recipe, place)):
-        if first:
-            say_line(f"[{name}] done before, skipped")
-        return
-    if first:
-        say_line(f"[{name}] {stage.doc}")
-    place.ranks.alive(f"start of stage {name}")
-    started = time.monotonic()
-    try:
-        stage.run(recipe, place)
-    except KeyboardInterrupt:
-        if first:
-            with contextlib.suppress(OSError):
-                add_timing(place.run(recipe), name, time.monotonic() - started)
-        raise
-    if first:
-        spent = time.monotonic() - started
-        add_timing(place.run(recipe), name, spent)
-        say_line(f"[{name}] {spent:.1f} s")
 
 
 if __name__ == "__main__":
