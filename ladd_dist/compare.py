@@ -1,4 +1,4 @@
-"""`python -m ladd_dist.compare RUN... | SWEEP | wandb:...`: which variant wins, with what certainty, which collapsed."""
+"""`python -m ladd_dist.compare RUN... | SWEEP | wandb:...`: which variant wins, how surely, which collapsed."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def _show(result: Comparison) -> None:
     console.print(caption(result), style="dim", markup=False)
     for note in result.notes:
         console.print(f"! {note}", style="yellow", markup=False, soft_wrap=True)
-    console.print(result.sentence, style="bold", markup=False, soft_wrap=True)
+    console.print(f"{result.sentence} {result.caveat}".strip(), style="bold", markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

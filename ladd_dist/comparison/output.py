@@ -20,7 +20,12 @@ def to_json(result: Comparison) -> dict[str, Any]:
         "better": result.better,
         "alpha": ALPHA,
         "correction": "holm",
-        "verdict": {"winner": result.winner, "leaders": list(result.leaders), "sentence": result.sentence},
+        "verdict": {
+            "winner": result.winner,
+            "leaders": list(result.leaders),
+            "sentence": result.sentence,
+            "caveat": result.caveat,
+        },
         "differing": differing([row.variant.fields for row in result.rows]),
         "variants": [_row(row, result) for row in result.rows],
         "references": [

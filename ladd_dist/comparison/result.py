@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from ladd_dist.comparison.statistics import Called, Difference, Pooled, difference, difference_to, holm, pool
+from ladd_dist.comparison.statistics import ALPHA, Called, Difference, Pooled, difference, difference_to, holm, pool
 from ladd_dist.comparison.variants import Variant
 
 Better = Literal["lower", "higher"]
@@ -58,6 +58,8 @@ class Comparison:
     leaders: tuple[str, ...]
     """The best and all that cannot be told from it."""
     sentence: str
+    caveat: str
+    """What stands against taking even the best: that the teacher itself does as well in as few steps."""
     notes: tuple[str, ...]
 
     @property
@@ -108,6 +110,7 @@ def compare(
         winner=leaders[0] if len(leaders) == 1 and called else None,
         leaders=leaders,
         sentence=_sentence(rows, measured, leaders, metric, sampler),
+        caveat=_caveat(held, sampler, measured[0].label, sign),
         notes=tuple(notes),
     )
 
@@ -195,6 +198,18 @@ def _sentence(
     if len(leaders) == len(measured):
         return f"Not distinguishable by {what}: no interval of a difference to the best, {leaders[0]}, leaves zero out."
     return f"Not distinguishable by {what}: {_list(leaders)}; the other {len(measured) - len(leaders)} are worse."
+
+
+def _caveat(held: Sequence[tuple[Reference, Difference | None]], sampler: str, best: str, sign: int) -> str:
+    """Whether the best has gained anything over not training at all: the untrained student, else the teacher itself."""
+    steps = sampler.partition("@")[2]
+    same = [(item, gap) for item, gap in held if gap is not None and item.entry.partition(":")[0].endswith(f"@{steps}")]
+    level = [item.entry for item, gap in same if gap.error is not None and gap.p > ALPHA]
+    ahead = [item.entry for item, gap in same if item.entry not in level and sign * gap.mean <= 0]
+    texts = [f"{_list(list(dict.fromkeys(ahead)))} is better" if ahead else ""]
+    texts += [f"{_list(list(dict.fromkeys(level)))} is not distinguishable from it" if level else ""]
+    found = " and ".join(text for text in texts if text)
+    return f"But without any training {found}: {best} has gained nothing over that." if found else ""
 
 
 def _list(labels: Sequence[str]) -> str:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from ladd_dist.comparison.collapse import UNKNOWN, Onset, onset
 from ladd_dist.core.rows import read_rows
 from ladd_dist.core.rundir import RunDir, read_json
+from ladd_dist.stages.collapse import UNKNOWN, Onset, from_number, onset
 
 FORMAT = 1
 """Of config.json and sweep.json."""
@@ -95,7 +95,7 @@ def from_folder(path: Path, axes: Mapping[str, str] | None = None) -> Run:
 def from_tracked(data: Tracked) -> Run:
     """The same from what a tracker holds: its config is the recipe, or the whole of config.json.
 
-    The summary's keys are `ENTRY/FIGURE` of eval.json, `student@4/fd_teacher`, with or without `eval/` in front.
+    The summary's keys are those of eval.json as `eval/student@4/fd_teacher`, and `collapse/step` (`as_number`).
 
     Raises:
         Unreadable: no recipe in its config.
@@ -105,7 +105,7 @@ def from_tracked(data: Tracked) -> Run:
         raise Unreadable(f"{data.source}: run {data.name} has no recipe in its config; ladd_dist did not log it")
     figures: dict[str, dict[str, float]] = {}
     for key, value in data.summary.items():
-        match = re.fullmatch(r"(?:eval/)?(\w+@[^/]+)/(.+)", key)
+        match = re.fullmatch(r"eval/(\w+@[^/]+)/(.+)", key)
         if match and isinstance(value, int | float):
             figures.setdefault(match[1], {})[match[2]] = float(value)
     return Run(
@@ -117,6 +117,8 @@ def from_tracked(data: Tracked) -> Run:
         source=data.source,
         scale=str(data.config.get("scale", "")),
         seed=int(recipe["seed"]),
+        collapse=from_number(data.summary.get("collapse/step")),
+        axes={str(key): str(value) for key, value in (data.config.get("axes") or {}).items()},
     )
 
 
@@ -210,11 +212,10 @@ def _of_sweep(path: Path, found: Found) -> list[tuple[Path, dict[str, str]]]:
 
 
 def _collect_tracked(source: str, found: Found) -> None:
-    from importlib import import_module
+    from ladd_dist.trackers.wandb_read import offline_runs, server_runs
 
-    reader = import_module("ladd_dist.trackers.wandb_read")
     kind, _, place = source.partition(":")
-    for data in reader.server_runs(place) if kind == "wandb" else reader.offline_runs(Path(place)):
+    for data in server_runs(place) if kind == "wandb" else offline_runs(Path(place)):
         try:
             found.runs.append(from_tracked(data))
         except Unreadable as error:

@@ -20,6 +20,17 @@ class Onset(NamedTuple):
 
 
 UNKNOWN = Onset(False, None)
+NONE = -1.0
+
+
+def as_number(found: Onset) -> float | None:
+    """For trackers, which keep numbers: the step, -1 for a run that did not collapse, None where nothing is known."""
+    return None if not found.known else NONE if found.step is None else float(found.step)
+
+
+def from_number(value: float | None) -> Onset:
+    """The inverse of `as_number`."""
+    return UNKNOWN if value is None else Onset(True, None if value == NONE else int(value))
 
 
 def onset(run: Path) -> Onset:
