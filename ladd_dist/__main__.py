@@ -7,11 +7,14 @@ import sys
 
 COMMANDS = {
     "launch": "run a recipe: teacher, shards, distillation, evaluation, report",
+    "sweep": "run many recipes that differ along axes, on a cluster or here",
     "plan": "which strategy fits on how many GPUs, worked out without one",
     "plugins": "list plug-ins and check them",
     "levels": "search few-step levels for a teacher",
     "sample": "make pictures with a finished student",
     "export": "write a student as one file, with how to build and sample it",
+    "jobs": "show what the runs of a sweep are doing",
+    "cancel": "end the jobs of a sweep",
     "promote": "write recipe.lock: all that a finished run depended on, for launch --locked",
 }
 MODULES = {"levels": "ladd_dist.levels.__main__"}
