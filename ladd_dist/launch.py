@@ -66,6 +66,8 @@ class Options:
     when there are several processes."""
     timeout_s: float = 600.0
     """How long a process may wait for the others in a collective operation."""
+    on: Path | None = None
+    """Submit to a cluster, a profile like slurm/single_gpu.py, in place of running here."""
     from_scratch: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Remove this run's folder first (never the shared cache)."""
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -86,6 +88,8 @@ def _main(arguments: list[str]) -> int:
     os.environ.update(ranks_of_step(os.environ))
     options, recipe = parse(arguments)
     names = _stage_names(options.stages)
+    if options.on is not None:
+        return _send(arguments, options, recipe, names)
     scale, device = pick_scale(options.scale), pick_device(options.device)
     set_threads(options.threads)
     num = count_processes(options.nproc)
@@ -121,6 +125,27 @@ def _first_line(options: Options, recipe: Recipe, scale: str, place: Place, num:
         flags = "--scale smoke|laptop|paper, --device and --parallel ddp|fsdp|zero1|zero2|zero3"
     why = ", chosen by what was found here" if options.scale == "auto" else ""
     return f"{recipe.name} at scale {scale} on {where}{why} (choose with {flags})"
+
+
+def _send(arguments: list[str], options: Options, recipe: Recipe, names: list[str]) -> int:
+    """Submit this one run as a sweep does; whoever looks after sweeps looks after it too."""
+    from ladd_dist.cluster.plan import Work
+    from ladd_dist.core.serialize import RecipeError
+    from ladd_dist.sweep import carry_out_or_show
+    from ladd_dist.sweeps import SweepRun
+
+    wrong = [f"--{name}" for name in ("nproc", "device", "threads") if getattr(options, name) != getattr(Options, name)]
+    wrong += ["--from-scratch"] if options.from_scratch else []
+    if wrong:
+        raise RecipeError(
+            f"{wrong[0]} does not go with --on: the profile {options.on} says how many processes and where"
+        )
+    work = Work(
+        name=recipe.name, runs=(SweepRun(recipe, ()),), scale=pick_scale(options.scale, options.on), on=options.on,
+        recipe_path=options.recipe, out=options.out, cache=options.cache, plugins=plugin_modules(options.plugins),
+        command=shlex.join([*PROG.split(), *arguments]), stages=tuple(names),
+    )  # fmt: skip
+    return carry_out_or_show(work, dry_run=options.dry_run, as_json=options.json)
 
 
 def _spawn(arguments: list[str], options: Options, run: Path) -> int:
@@ -179,7 +204,7 @@ def parse(arguments: list[str]) -> tuple[Options, Recipe]:
     from ladd_dist.recipe import Recipe, load_recipe, swap, validate
 
     load_modules(plugin_modules(options.plugins))
-    recipe = load_recipe(options.recipe, pick_scale(options.scale))
+    recipe = load_recipe(options.recipe, pick_scale(options.scale, options.on))
     check(Recipe, recipe, f"{options.recipe}: RECIPE")
     for assignment in options.swap:
         recipe = swap(recipe, assignment)

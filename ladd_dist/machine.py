@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,10 +12,15 @@ if TYPE_CHECKING:
     from ladd_dist.recipe import Recipe, Scale
 
 
-def pick_scale(asked: str) -> Scale:
-    """The scale named, or for `auto` what suits the machine."""
+def pick_scale(asked: str, on: Path | None = None) -> Scale:
+    """The scale named, or for `auto` what suits the machine, or the cluster of the profile `on`."""
     if asked != "auto":
         return asked  # type: ignore[return-value]  # tyro lets nothing else through
+    if on is not None:
+        from ladd_dist.cluster import load_cluster
+
+        if load_cluster(on).gpus_per_node > 0:
+            return "paper"
     import torch
 
     return "paper" if torch.accelerator.is_available() else "laptop"

@@ -15,7 +15,7 @@ from ladd_dist.cli import leave, plugin_modules, run_guarded
 from ladd_dist.machine import pick_scale
 
 if TYPE_CHECKING:
-    from ladd_dist.cluster.plan import Plan
+    from ladd_dist.cluster.plan import Work
 
 PROG = "python -m ladd_dist.sweep"
 
@@ -56,9 +56,7 @@ def main(argv: list[str] | None = None) -> int:
 def _main(arguments: list[str]) -> int:
     options = tyro.cli(Options, args=arguments, prog=PROG)
 
-    from ladd_dist.cluster import load_cluster
-    from ladd_dist.cluster.plan import Work, plan, show
-    from ladd_dist.cluster.submit import check_cluster
+    from ladd_dist.cluster.plan import Work
     from ladd_dist.core.plugin import load_modules
     from ladd_dist.core.serialize import RecipeError
     from ladd_dist.sweeps import expand, load_sweep
@@ -66,38 +64,46 @@ def _main(arguments: list[str]) -> int:
     if options.on is None and not options.dry_run:
         raise RecipeError("--on PROFILE says where to run: slurm/single_gpu.py, or slurm/laptop.py for this machine")
     load_modules(plugin_modules(options.plugins))
-    cluster = load_cluster(options.on) if options.on else None
-    if cluster is not None and not options.dry_run and options.on is not None:
-        check_cluster(cluster, options.on)
-    has_gpus = options.scale == "auto" and cluster is not None and cluster.gpus_per_node > 0
-    scale = "paper" if has_gpus else pick_scale(options.scale)
+    scale = pick_scale(options.scale, options.on)
     sweep = load_sweep(options.recipe)
     runs, notes = expand(sweep, scale)
+    for note in notes:
+        print(note, file=sys.stderr)
     work = Work(
         name=sweep.name, runs=tuple(runs), scale=scale, recipe_path=options.recipe, on=options.on, out=options.out,
         cache=options.cache, plugins=plugin_modules(options.plugins), command=shlex.join([*PROG.split(), *arguments]),
     )  # fmt: skip
-    for note in notes:
-        print(note, file=sys.stderr)
-    planned = plan(work, cluster, only_failed=options.only_failed, resubmit=options.resubmit)
-    if not options.json:
-        show(planned)
-    return _submit(options, planned) if not options.dry_run else _end(options, planned, {})
+    return carry_out_or_show(
+        work, dry_run=options.dry_run, as_json=options.json, only_failed=options.only_failed, resubmit=options.resubmit
+    )
 
 
-def _submit(options: Options, planned: Plan) -> int:
+def carry_out_or_show(
+    work: Work, *, dry_run: bool, as_json: bool, only_failed: bool = False, resubmit: bool = False
+) -> int:
+    """Plan, show and submit; returns the exit code. 1: a job that was waited for failed.
+
+    Raises:
+        RecipeError: a profile or run that cannot work. ValueError: the cluster refuses a job.
+    """
+    from ladd_dist.cluster import load_cluster
+    from ladd_dist.cluster.plan import plan, show
     from ladd_dist.cluster.send import carry_out
+    from ladd_dist.cluster.submit import check_cluster
 
-    return _end(options, planned, carry_out(planned))
-
-
-def _end(options: Options, planned: Plan, outcome: dict[str, Any]) -> int:
+    cluster = load_cluster(work.on) if work.on else None
+    if cluster is not None and work.on is not None and not dry_run:
+        check_cluster(cluster, work.on)
+    planned = plan(work, cluster, only_failed=only_failed, resubmit=resubmit)
+    if not as_json:
+        show(planned)
+    outcome: dict[str, Any] = {} if dry_run else carry_out(planned)
     failed: dict[str, str] = outcome.get("failed", {})
     for of, why in failed.items():
         print(f"{of} failed: {why.strip().splitlines()[-1]}", file=sys.stderr)
-    if options.json:
+    if as_json:
         print(json.dumps({**planned.facts(), **outcome}))
-    elif not options.dry_run:
+    elif not dry_run:
         print(planned.folder)
     return 1 if failed else 0
 

@@ -36,6 +36,8 @@ class Work:
     cache: Path
     plugins: tuple[str, ...]
     command: str
+    stages: tuple[str, ...] = STAGES
+    """Of the runs; a shared teacher or set of shards has a job of its own when its stage is among them."""
 
     @property
     def place(self) -> Place:
@@ -103,14 +105,14 @@ def plan(work: Work, cluster: Cluster | None, *, only_failed: bool = False, resu
         recipe = choose_parallel(run.recipe, "", (), tasks)
         runs.append(dataclasses.replace(run, recipe=_as_found(recipe, place)))
     items: dict[str, Item] = {}
-    for item in (item for run in runs for item in _items_of(run, place)):
+    for item in (item for run in runs for item in _items_of(run, place, work.stages)):
         items.setdefault(item.of, item)
     for item in items.values():
         _decide(item, last.get(item.of), active, only_failed=only_failed, resubmit=resubmit)
     wanted = {item.needs for item in items.values() if item.submit and item.kind == "run"}
     wanted |= {item.needs for item in items.values() if item.of in wanted and item.kind == "shards"}
     for item in items.values():
-        item.submit &= item.kind == "run" or item.of in wanted
+        item.submit &= item.kind == "run" or (item.of in wanted and item.kind in work.stages)
     ordered = sorted(items.values(), key=lambda item: ("teacher", "shards", "run").index(item.kind))
     return Plan(work, cluster, sweep_signature(runs), ordered)
 
@@ -125,7 +127,7 @@ def _as_found(recipe: Recipe, place: Place) -> Recipe:
     return recipe
 
 
-def _items_of(run: SweepRun, place: Place) -> list[Item]:
+def _items_of(run: SweepRun, place: Place, stages: tuple[str, ...]) -> list[Item]:
     recipe = run.recipe
     done = {stage["name"]: stage["cached"] for stage in stage_states(recipe, place)}
     teacher, shards = place.teacher(recipe).name, place.shards(recipe).name
@@ -136,7 +138,7 @@ def _items_of(run: SweepRun, place: Place) -> list[Item]:
     return [
         Item("teacher", teacher, recipe, state("teacher")),
         Item("shards", shards, recipe, state("shards"), needs=teacher),
-        Item("run", place.run(recipe).path.name, recipe, state(*STAGES), needs=shards, run=run),
+        Item("run", place.run(recipe).path.name, recipe, state(*stages), needs=shards, run=run),
     ]
 
 

@@ -17,7 +17,7 @@ from ladd_dist.core.rundir import exclusive
 from ladd_dist.core.serialize import RecipeError, signature
 from ladd_dist.machine import check_shares
 from ladd_dist.stages.describe import describe_run, stage_states
-from ladd_dist.stages.run import STAGES, prepare_run
+from ladd_dist.stages.run import prepare_run
 
 
 def carry_out(planned: Plan) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def _job_of(item: Item, planned: Plan) -> StageJob:
     work, cluster = planned.work, planned.cluster
     assert cluster is not None
     place = work.place
-    stages = ("teacher", "shards") if item.kind == "shards" else STAGES if item.kind == "run" else ("teacher",)
+    stages = ("teacher", "shards") if item.kind == "shards" else work.stages if item.kind == "run" else ("teacher",)
     return StageJob(
         config=str(place.run(item.recipe).config),
         stages=stages,
@@ -149,7 +149,7 @@ def _write_configs(planned: Plan, items: list[Item]) -> None:
                 facts[key] = describe_run(recipe, work.place, work.scale)
             except RecipeError as error:
                 raise RecipeError(f"{item.run.label if item.run else item.of}: {error}") from error
-        check_shares(recipe, stage_states(recipe, work.place), list(STAGES), tasks)
+        check_shares(recipe, stage_states(recipe, work.place), list(work.stages), tasks)
         if item.state == ACTIVE and not item.submit:
             continue  # its job reads and writes it now
         prepare_run(recipe, work.place, facts[key], path=work.recipe_path, plugins=work.plugins, command=work.command)
