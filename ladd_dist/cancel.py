@@ -53,7 +53,7 @@ def _main(options: Options) -> int:
     labels = {Path(run["run"]).name: run["label"] for run in sweep.runs}
     for name, job in alive.items():
         where = f" on {seen[name].node}" if seen[name].node else ""
-        what = labels.get(Path(job["of"]).name, f"{job['kind']} {job['of']}")
+        what = labels.get(Path(job["of"]).name, job["of"])
         print(f"cancelled job {name} ({seen[name].state}{where}): {what}")
     states = [seen[name].state for name in alive]
     print(f"{len(alive)} cancelled: {states.count('running')} running, {states.count('queued')} queued")

@@ -99,7 +99,7 @@ def _view(found: dict[str, Any], *, live: bool) -> Group:
         parts.append(_table(sweep, rows))
         troubled = [row for row in (*sweep["jobs"], *rows) if row["error"]]
         for row in troubled[:MOST_ERRORS]:
-            who = row.get("label") or f"{row['kind']} {row['of']}"
+            who = row.get("label") or row["of"]
             parts.append(Text(f"{who}: {row['error']}", style="red", overflow="fold"))
             parts.append(Text(f"    {row['log']}", overflow="fold"))
         if len(troubled) > MOST_ERRORS:
@@ -123,7 +123,7 @@ def _table(sweep: dict[str, Any], rows: list[dict[str, Any]]) -> Table:
         blank = [""] * 8
         state = Text(_state(job), style=STYLES.get(job["state"], ""))
         table.add_row(
-            f"{job['kind']} {Path(job['of']).name}", state, job["job"], job["node"] or "", *blank, _count(job)
+            Path(job["of"]).name, state, job["job"], job["node"] or "", *blank, _count(job)
         )
     for row in rows:
         steps = "?" if row["steps"] is None else row["steps"]

@@ -36,6 +36,8 @@ class Sweep:
     signature: str | None
     runs: tuple[dict[str, Any], ...]
     jobs: tuple[dict[str, Any], ...]
+    cache: Path | None = None
+    """The folder that shared jobs fill; a sweep from elsewhere may not say."""
 
     @property
     def logs(self) -> Path:
@@ -56,7 +58,8 @@ def read_sweep(folder: Path) -> Sweep:
         raise ValueError(f"{path} has format {data.get('format')!r}, this version reads {FORMAT}")
     folder = folder.absolute()
     runs, jobs = tuple(data.get("runs", ())), tuple(data.get("jobs", ()))
-    return Sweep(folder, folder.parent.parent, data.get("name"), data.get("signature"), runs, jobs)
+    cache = Path(data["cache"]) if data.get("cache") else None
+    return Sweep(folder, folder.parent.parent, data.get("name"), data.get("signature"), runs, jobs, cache)
 
 
 def find_sweeps(folder: Path) -> list[Sweep]:

@@ -18,9 +18,10 @@ from ladd_dist.progress import (
     is_held,
     read_object,
 )
-from ladd_dist.scheduler import NEVER, Scheduler, Seen
+from ladd_dist.scheduler import Scheduler, Seen
 
 FORMAT = 1
+_WORD = {"failed": "failed", "stopped": "was stopped"}
 
 
 def look(folder: Path, schedulers: dict[Path, Scheduler]) -> dict[str, Any]:
@@ -48,8 +49,8 @@ def describe(sweep: Sweep, scheduler: Scheduler) -> dict[str, Any]:
         job = newest.get(Path(run["run"]).name)
         known = seen.get(str(job["id"])) if job else None
         runs.append(_row(sweep, run, job, known, run["run"] in done, scheduler, logs))
-    for row in runs:
-        _blame(row, jobs)
+    for run, row in zip(sweep.runs, runs, strict=True):
+        _blame(row, run, jobs)
     return {
         "name": sweep.name,
         "signature": sweep.signature,
@@ -120,7 +121,7 @@ def _shared(job: dict[str, Any], seen: Seen | None, sweep: Sweep, logs: Logs) ->
     """A job that makes what several runs need."""
     name = str(job["id"])
     error = logs.error(name)
-    if read_object(sweep.out / job["of"] / "done.json") is not None:
+    if read_object((sweep.cache or sweep.out) / job["of"] / "done.json") is not None:
         state = "done"
     elif seen is not None and seen.state != "ended":
         state = seen.state
@@ -142,11 +143,16 @@ def _shared(job: dict[str, Any], seen: Seen | None, sweep: Sweep, logs: Logs) ->
     }
 
 
-def _blame(row: dict[str, Any], jobs: list[dict[str, Any]]) -> None:
-    """A run that never starts, because what it needs failed, shows that job's error."""
-    failed = next((job for job in jobs if job["state"] in ("failed", "stopped")), None)
-    if row["reason"] == NEVER and row["error"] is None and failed is not None:
+def _blame(row: dict[str, Any], run: dict[str, Any], jobs: list[dict[str, Any]]) -> None:
+    """A run that never starts, because what it needs failed, shows that job's error.
+
+    SLURM keeps such a job in the queue, or cancels it, as the cluster is set up.
+    """
+    needed = {Path(str(run.get(kind))).name for kind in ("teacher", "shards")}
+    failed = [job for job in jobs if job["state"] in ("failed", "stopped") and Path(job["of"]).name in needed]
+    if row["state"] in ("failed", "stopped") and row["error"] is None and failed:
+        first = failed[0]
         row["error"] = (
-            f"needs {failed['kind']} (job {failed['job']}), which {failed['state']}: {failed['error'] or '?'}"
+            f"needs {first['of']} (job {first['job']}), which {_WORD[first['state']]}: {first['error'] or 'no output'}"
         )
-        row["log"] = failed["log"]
+        row["log"] = first["log"]
