@@ -153,12 +153,12 @@ def _check_sweep(sweep: Sweep) -> None:
         if fields.count(axis.field) > 1:
             raise RecipeError(f"SWEEP.axes: {axis.field!r} is there twice")
         _check_axis(axis, sweep.mode)
-    if isinstance(sweep.mode, Points) == bool(sweep.axes) and not (sweep.axes == () and isinstance(sweep.mode, Grid)):
+    if isinstance(sweep.mode, Random) and not sweep.axes:
+        raise RecipeError("SWEEP.axes: Random draws from axes, and there are none")
+    if isinstance(sweep.mode, Points) and sweep.axes:
         raise RecipeError("SWEEP: either axes, or mode=Points((...)) and no axes")
     if isinstance(sweep.mode, Points) and not sweep.mode.points:
         raise RecipeError("SWEEP.mode: an empty sweep; Points needs at least one point")
-    if isinstance(sweep.mode, Random) and not sweep.axes:
-        raise RecipeError("SWEEP.axes: Random draws from axes, and there are none")
 
 
 def _check_axis(axis: Axis, mode: Grid | Points | Random) -> None:
@@ -233,7 +233,7 @@ def _hint(node: Any, path: list[str], where: str) -> Any:
     hints = typing.get_type_hints(type(node)) if dataclasses.is_dataclass(node) else {}
     names = [field.name for field in dataclasses.fields(node)] if dataclasses.is_dataclass(node) else []
     if path[0] not in names:
-        of = getattr(type(node), "name", "") or type(node).__name__
+        of = node.name if isinstance(node, Plugin) else type(node).__name__
         fields = f"fields of {of}: {', '.join(names)}" if names else f"{of} has no fields"
         own = "" if isinstance(node, Recipe) is False else "; or 'recipe' with files as values"
         raise RecipeError(f"axis {where!r}: no field {path[0]!r}; {fields}{own}")
