@@ -51,26 +51,32 @@ def guarded(tracker: Tracker, *, folder: Path, config: dict[str, Any], resume_st
     if isinstance(tracker, Jsonl):
         return RunLog()
     try:
-        return Guarded(tracker.name, tracker.build(folder=folder, config=config, resume_step=resume_step))
+        log = tracker.build(folder=folder, config=config, resume_step=resume_step)
+        return Guarded(tracker.name, folder, log)
     except Exception as error:
-        warn(tracker.name, error)
+        warn(tracker.name, folder, error)
         return RunLog()
 
 
-def warn(name: str, error: BaseException | str, advice: str = "") -> None:
-    """The one line about a tracker that failed."""
-    if isinstance(error, BaseException):
-        error = f"{type(error).__name__}: {error}"
-    first = " ".join(error.split())[:200]
-    line = f"warning: tracker {name}: {first}; training goes on, metrics.jsonl has every figure"
+_told: set[tuple[str, Path]] = set()
+"""Trackers and runs that were warned of: a run opens its tracker for training and for evaluation."""
+
+
+def warn(name: str, folder: Path, error: BaseException, advice: str = "") -> None:
+    """The one line about a tracker that failed in a run."""
+    if (name, folder.absolute()) in _told:
+        return
+    _told.add((name, folder.absolute()))
+    what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    line = f"warning: tracker {name}: {what}; training goes on, metrics.jsonl has every figure"
     print(f"{line}; {advice}" if advice else line, file=sys.stderr, flush=True)
 
 
 class Guarded(RunLog):
     """Another log, left alone after its first failure."""
 
-    def __init__(self, name: str, log: RunLog) -> None:
-        self.name, self.inner = name, log
+    def __init__(self, name: str, folder: Path, log: RunLog) -> None:
+        self.name, self.folder, self.inner = name, folder, log
         self.failed = False
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
@@ -98,7 +104,7 @@ class Guarded(RunLog):
             call()
         except Exception as error:
             self.failed = True
-            warn(self.name, error, self.inner.advice())
+            warn(self.name, self.folder, error, self.inner.advice())
 
 
 class Both(RunLog):

@@ -104,7 +104,7 @@ class WandbLog(RunLog):
                 return self._open(config, "online"), True
             except Exception as error:
                 _offline.add(self.folder)
-                warn("wandb", error, self.advice())
+                warn("wandb", self.folder, error, self.advice())
                 _forget()
         return self._open(config, "offline"), False
 
