@@ -55,22 +55,35 @@ def _number(value: Any) -> float:
     return float(value) if isinstance(value, int | float) else math.nan
 
 
-def bands(variant: Variant, max_points: int = MAX_POINTS) -> dict[str, Band]:
-    """Every metric of a variant, over the seeds that logged it."""
-    tables = [table for run in variant.runs if (table := tabulate(run.rows)).keys]
+def bands(variant: Variant, max_points: int = MAX_POINTS, max_rows: int | None = None) -> dict[str, Band]:
+    """Every metric of a variant, over the seeds that logged it; of each seed about `max_rows` logged steps are read."""
+    tables = [table for run in variant.runs if (table := tabulate(run.rows(max_rows))).keys]
     if not tables:
         return {}
-    steps = tables[0].steps
-    if any(not np.array_equal(table.steps, steps) for table in tables):  # some are not finished
-        steps = np.unique(np.concatenate([table.steps for table in tables]))
+    steps = max(tables, key=lambda table: (len(table.steps), table.steps[-1])).steps
     keys = tuple(dict.fromkeys(key for table in tables for key in table.keys))
     stack = np.full((len(tables), len(steps), len(keys)), np.nan)
-    for index, table in enumerate(tables):
-        columns = np.array([keys.index(key) for key in table.keys])
-        stack[index][np.ix_(np.searchsorted(steps, table.steps), columns)] = table.values
+    for seed, table in zip(stack, tables, strict=True):
+        seed[:, [keys.index(key) for key in table.keys]] = _at(steps, table)
     stack[~np.isfinite(stack)] = np.nan
     steps, stack = _thin(steps, stack, max_points)
     return {key: band for index, key in enumerate(keys) if (band := _band(steps, stack[:, :, index])) is not None}
+
+
+def _at(steps: Array, table: Table) -> Array:
+    """A table's values at other steps, between its own by straight lines, NaN beyond them.
+
+    Seeds that logged at other steps (unfinished, or thinned otherwise) would turn the mean into a saw elsewise.
+    """
+    if np.array_equal(steps, table.steps):
+        return table.values
+    inside = (steps >= table.steps[0]) & (steps <= table.steps[-1])
+    values = np.full((len(steps), len(table.keys)), np.nan)
+    for index, column in enumerate(table.values.T):
+        there = np.isfinite(column)
+        if there.any():
+            values[inside, index] = np.interp(steps[inside], table.steps[there], column[there])
+    return values
 
 
 def _thin(steps: Array, stack: Array, max_points: int) -> tuple[Array, Array]:

@@ -22,6 +22,8 @@ MAX_CURVES = 60
 """Variants whose curves the page holds, best first."""
 MAX_NUMBERS = 600_000
 """In all curves together, about four megabytes: beyond it, curves get fewer points."""
+MAX_ROWS = 150_000
+"""Logged steps read for all curves together; every run may have as many as a curve has points."""
 MAX_GRIDS = 12
 MAX_GRID_BYTES = 1_500_000
 FEWEST_POINTS = 40
@@ -144,12 +146,15 @@ def _curves(rows: Sequence[Row]) -> dict[str, Any]:
 
     Low and high are left out where there is one seed.
     """
-    keys = max((len(run.rows[-1]) for row in rows for run in row.variant.runs if run.rows), default=1)
+    runs = [run for row in rows for run in row.variant.runs]
+    at_most = max(MAX_POINTS, MAX_ROWS // len(runs))
+    first: Sequence[Any] = next((logged for run in runs if (logged := run.rows(at_most))), [{}])
+    keys = max(1, len(first[-1]))
     points = max(FEWEST_POINTS, min(MAX_POINTS, MAX_NUMBERS // (3 * keys * max(1, len(rows)))))
     steps: dict[tuple[float, ...], int] = {}
     found: dict[str, list[list[Any]]] = {}
     for index, row in enumerate(rows):
-        for key, band in bands(row.variant, points).items():
+        for key, band in bands(row.variant, points, at_most).items():
             number = steps.setdefault(tuple(band.steps), len(steps))
             spread = [] if band.low == band.high else [band.low, band.high]
             found.setdefault(key, []).append([index, number, band.mean, *spread])

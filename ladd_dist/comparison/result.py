@@ -197,7 +197,9 @@ def _sentence(
         return f"Not distinguishable by {what}: {_list(single)} {'has' if len(single) == 1 else 'have'} one seed."
     if len(leaders) == len(measured):
         return f"Not distinguishable by {what}: no interval of a difference to the best, {leaders[0]}, leaves zero out."
-    return f"Not distinguishable by {what}: {_list(leaders)}; the other {len(measured) - len(leaders)} are worse."
+    others = len(measured) - len(leaders)
+    rest = "the other is worse" if others == 1 else f"the other {others} are worse"
+    return f"Not distinguishable by {what}: {_list(leaders)}; {rest}."
 
 
 def _caveat(held: Sequence[tuple[Reference, Difference | None]], sampler: str, best: str, sign: int) -> str:

@@ -29,7 +29,6 @@ class Run:
     recipe: Mapping[str, Any]
     figures: Mapping[str, Mapping[str, float]]
     """As in eval.json; empty while the run is not finished."""
-    rows: Sequence[Mapping[str, Any]]
     source: str
     scale: str = ""
     seed: int = 0
@@ -37,6 +36,17 @@ class Run:
     axes: Mapping[str, str] = field(default_factory=dict)
     """The sweep's labels."""
     folder: Path | None = None
+    logged: Sequence[Mapping[str, Any]] = ()
+    """Rows, of a run without a folder."""
+
+    def rows(self, at_most: int | None = None) -> Sequence[Mapping[str, Any]]:
+        """The logged steps, or about `at_most` of them, evenly spread.
+
+        Read when asked for: a thousand runs have hundreds of megabytes of them, and only curves need any.
+        """
+        if self.folder is not None:
+            return read_rows(RunDir(self.folder).metrics, at_most)[0]
+        return self.logged[:: -(-len(self.logged) // at_most)] if at_most and self.logged else self.logged
 
     @property
     def is_finished(self) -> bool:
@@ -82,7 +92,6 @@ def from_folder(path: Path, axes: Mapping[str, str] | None = None) -> Run:
         signature=str(config.get("signature", "")),
         recipe=recipe,
         figures=figures,
-        rows=read_rows(paths.metrics)[0],
         source=str(path),
         scale=str(config.get("scale", "")),
         seed=int(recipe.get("seed", 0)),
@@ -113,7 +122,7 @@ def from_tracked(data: Tracked) -> Run:
         signature=data.signature,
         recipe={key: value for key, value in recipe.items() if not key.startswith("_")},
         figures=figures,
-        rows=data.rows,
+        logged=data.rows,
         source=data.source,
         scale=str(data.config.get("scale", "")),
         seed=int(recipe["seed"]),
