@@ -18,7 +18,7 @@ import pytest
 import ladd_dist.__main__
 import ladd_dist.recipe
 import plugins
-from ladd_dist import cancel, export, jobs, launch, plan, promote, sample
+from ladd_dist import cancel, compare, export, jobs, launch, plan, promote, sample
 from ladd_dist import plugins as cli
 from ladd_dist.core import plugin as registry
 from ladd_dist.core.plugin import lookup, registered
@@ -115,7 +115,7 @@ def test_named_commands_exist(page: Path) -> None:
         assert spec is not None, module
         package = spec.submodule_search_locations is not None
         assert not package or importlib.util.find_spec(f"{module}.__main__"), module
-    for command in set(re.findall(r"`ladd (\w+)", text)) - {"NAME"}:
+    for command in set(re.findall(r"`ladd ([\w-]+)", text)) - {"NAME"}:
         assert command in ladd_dist.__main__.COMMANDS
     for target in set(re.findall(r"(?m)(?:^|`)make ([a-z]+)", text)):
         assert re.search(rf"^{target}:", text_of(REPO / "Makefile"), re.MULTILINE), target
@@ -162,6 +162,7 @@ def test_every_dependency_has_its_reason() -> None:
         ("plan", plan.Options, set()),
         ("sample", sample.Options, set()),
         ("export", export.Options, set()),
+        ("compare", compare.Options, set()),
         ("jobs", jobs.Options, set()),
         ("cancel", cancel.Options, set()),
         ("promote", promote.Options, set()),
