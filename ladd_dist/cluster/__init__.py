@@ -39,7 +39,7 @@ class Cluster:
     environment: tuple[tuple[str, str], ...] = ()
     """Variables of the job."""
     signal_delay_s: int = 90
-    """The job is told this long before its time limit; a checkpoint must be written within it."""
+    """The job is told this long before its time limit, in which a checkpoint must be written; `local` has 30 s."""
     timeout_s: float = 600.0
     """How long a process of a job may wait for the others in a collective operation."""
     executor: Literal["slurm", "local", "debug"] = "slurm"

@@ -61,8 +61,10 @@ def _submit(planned: Plan, group: list[Item], record: Record, jobs: dict[str, Jo
             jobs[unit.of] = job
             record.add(str(job.job_id), unit.kind, unit.of, cluster.executor)
         record.write(planned.folder)
-        for job in [] if on_slurm else made:
-            job.wait()
+        if not on_slurm:
+            print(f"{', '.join(unit.of for unit in lot)} ... (logs: {planned.folder / 'logs'})", file=sys.stderr)
+            for job in made:
+                job.wait()
 
 
 def _cancel(ids: list[str], cluster: Cluster) -> None:

@@ -108,7 +108,7 @@ def _executor(cluster: Cluster, logs: Path, name: str, after: Sequence[str]) -> 
     if cluster.executor == "slurm":
         values |= _slurm_values(cluster, after)
     if cluster.executor == "local":
-        values |= {"local_setup": list(cluster.setup), "local_signal_delay_s": cluster.signal_delay_s}
+        values["local_setup"] = list(cluster.setup)
     executor.update_parameters(**values)
     return executor
 
