@@ -340,6 +340,13 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         """Silent."""
 
+    def handle_one_request(self) -> None:
+        """A client that was killed is no news."""
+        try:
+            super().handle_one_request()
+        except ConnectionError:
+            self.close_connection = True
+
     def body(self) -> bytes:
         if self.headers.get("Transfer-Encoding") == "chunked":
             content = b""

@@ -52,6 +52,10 @@ def evaluate(recipe: Recipe, place: Place) -> Evaluation:
         for steps in recipe.evaluate.steps:
             name = f"student@{steps}"
             sampled[name], seconds[name] = _timed(recipe, name, _student_fn(recipe, student, steps), place, stop)
+        # The student before training is the teacher, without guidance and by the student's rule: what a run began with.
+        name = f"untrained@{recipe.student_steps}"
+        untrained = _student_fn(recipe, load_teacher(recipe, place), recipe.student_steps)
+        sampled[name], seconds[name] = _timed(recipe, name, untrained, place, stop)
         compared_with = references(recipe, place)
         measures = [metric.build(references=compared_with) for metric in recipe.evaluate.metrics]
         for name, images in (sampled | teacher).items():

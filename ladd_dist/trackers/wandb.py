@@ -112,7 +112,7 @@ class WandbLog(RunLog):
         import wandb
 
         tracker, environment = self.tracker, os.environ
-        with _quiet():
+        with quiet():
             settings = wandb.Settings(
                 base_url=tracker.url(),
                 init_timeout=tracker.timeout_s,
@@ -159,7 +159,7 @@ class WandbLog(RunLog):
     def close(self, *, interrupted: bool = False) -> None:
         last = max(self.last, int(self.run.step))
         try:
-            with _quiet():
+            with quiet():
                 if interrupted:
                     self.run.mark_preempting()
                 self.run.finish(exit_code=int(interrupted))
@@ -219,12 +219,12 @@ def _forget() -> None:
     """End W&B's process: it would hold the id of a run that could not be opened."""
     import wandb
 
-    with _quiet(), contextlib.suppress(Exception):
+    with quiet(), contextlib.suppress(Exception):
         wandb.teardown()
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """W&B says nothing: it writes some lines whatever its settings, and what matters is said here, in one line."""
     with (
         Path(os.devnull).open("w") as nowhere,

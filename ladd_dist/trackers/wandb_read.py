@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -84,8 +85,9 @@ def read_folder(folder: Path) -> RunData:
     Raises:
         ValueError: W&B cannot read it.
     """
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder.absolute())]
+    with tempfile.TemporaryDirectory() as elsewhere:  # W&B's commands leave a folder wandb/ where they are called
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, cwd=elsewhere)
     if done.returncode:
         raise ValueError(f"{folder} cannot be read: {done.stderr.strip() or done.stdout.strip()}")
     parts = _Parts()

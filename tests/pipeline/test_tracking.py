@@ -38,7 +38,7 @@ def sync(done: Done) -> None:
     command = done.stderr.partition("bring the run over later with `")[2].partition("`")[0]
     program = [sys.executable, "-m", *shlex.split(command.partition("/*run-*")[0])]
     folders = sorted(Path(program.pop()).glob("*run-*"))  # what a shell makes of the *
-    synced = subprocess.run([*program, *map(str, folders)], capture_output=True, text=True, timeout=120)
+    synced = subprocess.run([*program, *map(str, folders)], capture_output=True, text=True, timeout=120, cwd=done.run)
     assert synced.returncode == 0, synced.stderr
 
 
