@@ -10,9 +10,11 @@ from plugins.schedules.constant import Constant
 from plugins.schedules.linear_warmup import LinearWarmup
 from recipes._base import BASE
 
+RECIPE = BASE.replace(name="sweep_heads", note="Heads, taps and warm-up of the adversarial weight.")
+
 SWEEP = Sweep(
     name="heads",
-    base=BASE.replace(name="heads", note="Heads, taps and warm-up of the adversarial weight."),
+    base=RECIPE,
     axes=(
         Axis("head", (SpectralNorm(width=64), MaxPool())),
         Axis("taps", ("downs_middle", "downs_middle_ups")),
