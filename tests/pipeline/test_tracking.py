@@ -125,18 +125,26 @@ def test_without_a_key_a_run_is_offline_says_so_once_and_can_be_synced(
 
 
 @pytest.mark.slow
-def test_a_server_killed_in_the_middle_is_one_warning_and_the_run_can_be_synced_later(
-    ladd: Ladd, wandb_server: Server
+@pytest.mark.parametrize("how", ["killed", "frozen"])
+def test_a_server_lost_in_the_middle_is_one_warning_and_the_run_can_be_synced_later(
+    ladd: Ladd, wandb_server: Server, how: str
 ) -> None:
+    """Killed it forgets what it had; frozen it has the first steps already when the rest comes."""
     running = ladd.start(*QUICK, "--train.steps", 60)
     running.wait_until(lambda: any(len(rows(path)) >= 20 for path in ladd.runs.glob("*/metrics.jsonl")))
-    wandb_server.kill()
+    if how == "killed":
+        wandb_server.kill()
+    else:
+        wandb_server.process.send_signal(signal.SIGSTOP)
     done = running.wait()
     assert done.code == 0, done.stderr
     (line,) = lines_about_tracker(done)
     assert "training goes on" in line and "wandb sync" in line
     assert len(rows(done.run / "metrics.jsonl")) == 60
-    wandb_server.start()
+    if how == "killed":
+        wandb_server.start()
+    else:
+        wandb_server.process.send_signal(signal.SIGCONT)
     sync(done)
     (found,) = on_server()
     assert found["rows"] == rows(done.run / "metrics.jsonl")

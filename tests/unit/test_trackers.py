@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ladd_dist.core import plugin as registry
 from ladd_dist.core.contract import check_basics
+from ladd_dist.core.plugin import create
 from ladd_dist.trackers import RunLog, Tracker
 from ladd_dist.trackers.jsonl import Jsonl, read_rows
 from ladd_dist.trackers.opening import run_log, tracker_alone
@@ -180,6 +184,19 @@ def test_eval_figures_come_back_in_the_form_of_eval_json() -> None:
 def test_a_run_data_can_be_made_from_its_six_main_parts() -> None:
     required = [f.name for f in dataclasses.fields(RunData) if f.default is dataclasses.MISSING]
     assert required == ["name", "signature", "config", "summary", "rows", "source"]
+
+
+def test_the_tracker_of_the_page_works_as_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = Path(__file__).parents[2] / "docs" / "tracking.md"
+    (block,) = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    monkeypatch.setattr(registry, "_tables", copy.deepcopy(registry._tables))
+    exec(block, {"__name__": __name__})
+    tracker = create("tracker", "bell")
+    assert isinstance(tracker, Tracker)
+    use(tracker, tmp_path)
+    assert capsys.readouterr() == ("\a title text\n", "")
 
 
 def test_a_folder_without_wandb_data_is_named(tmp_path: Path) -> None:
