@@ -19,6 +19,9 @@ from ladd_dist.core.serialize import RecipeError
 
 MOST_TIMEOUTS = 100_000
 """submitit gives up after so many time limits; a run ends when it is done, however long it takes."""
+TRACEBACK = "Traceback (most recent call last):"
+RULE = "\n-----"
+"""What submitit puts under a traceback, before its advice."""
 Job = Any
 """submitit's, which has no types."""
 
@@ -147,16 +150,19 @@ def _environment(cluster: Cluster) -> Iterator[None]:
 
 
 def failure_of(job: Job) -> str | None:
-    """The traceback of the first task that failed by itself; None for none.
+    """The traceback of the task that failed by itself; None when none did.
 
-    The first task is often ended by SLURM because another one failed, and then has no result of its own.
+    The first task is often ended by SLURM because another one failed, and then has no result, or it lost the others.
     """
     import submitit
 
-    unclear: str | None = None
+    found: list[str] = []
     for task in range(job.num_tasks):
         error = job.task(task).exception() if job.num_tasks > 1 else job.exception()
-        if isinstance(error, submitit.core.utils.FailedJobError):
-            return str(error)
-        unclear = unclear or (None if error is None else str(error))
-    return unclear
+        _, begin, trace = str(error or "").partition(TRACEBACK)
+        if isinstance(error, submitit.core.utils.FailedJobError) and begin:
+            found.append((begin + trace.partition(RULE)[0]).strip())
+        elif error is not None:
+            found.append(str(error))
+    own = [text for text in found if text.startswith(TRACEBACK) and "LostRank:" not in text]
+    return next(iter(own or found), None)
