@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,17 +55,22 @@ def _main(options: Options) -> int:
     for name, job in alive.items():
         where = f" on {seen[name].node}" if seen[name].node else ""
         what = labels.get(Path(job["of"]).name, job["of"])
-        print(f"cancelled job {name} ({seen[name].state}{where}): {what}")
-    states = [seen[name].state for name in alive]
-    print(f"{len(alive)} cancelled: {states.count('running')} running, {states.count('queued')} queued")
+        print(f"cancelled job {name} ({_word(seen[name])}{where}): {what}")
+    states = Counter(_word(seen[name]) for name in alive)
+    print(f"{len(alive)} cancelled: {', '.join(f'{count} {word}' for word, count in states.items())}")
     return 0
 
 
+def _word(seen: Seen) -> str:
+    return "ending" if seen.raw == "COMPLETING" else "queued" if seen.raw == "PENDING" else seen.state
+
+
 def _is_alive(seen: Seen | None) -> bool:
-    """Queued for ever counts: a job whose dependency failed stays in the queue. One that is ending does not."""
-    if seen is None or seen.raw == "COMPLETING":
-        return False
-    return seen.state in ("running", "queued") or seen.raw == "PENDING"
+    """Whether a job would go on. Queued for ever counts: a job whose dependency failed may stay in the queue.
+
+    One that is ending counts too: it may be ending in order to be requeued.
+    """
+    return seen is not None and (seen.state in ("running", "queued") or seen.raw == "PENDING")
 
 
 def chosen(sweep: Sweep, labels: tuple[str, ...]) -> list[dict[str, Any]]:

@@ -22,13 +22,15 @@ STATES = {
 }
 """Our word for each of SLURM's; `ended` says nothing about what was reached."""
 OURS = {theirs: ours for ours, words in STATES.items() for theirs in words.split()}
+OTHER = "other"
+"""Of a job that is not this sweep's."""
 NEVER = "DependencyNeverSatisfied"
 ANSWER_WITHIN_S = 20.0
 SACCT_EVERY_S = 30.0
 MOST_IDS = 400
 """A command line has an end."""
 SQUEUE_FIELDS = {"id": "JobArrayID:60", "raw": "State:30", "requeues": "RestartCnt:12", "reason": "Reason:120",
-                 "node": "NodeList:400", "stderr": "STDERR:1000"}  # fmt: skip
+                 "node": "NodeList:400", "stdout": "STDOUT:1000"}  # fmt: skip
 SIGNS_OF_LOCAL = "submitit.local._local"
 LET_SAVE_S, LET_DIE_S = 10.0, 5.0
 
@@ -70,7 +72,7 @@ class Scheduler:
                 found |= parse_sacct(_output(["sacct", "-X", "--parsable2", "-o", SACCT, "-j", ",".join(few)])[0], few)
         over = ("failed", "stopped", "ended")
         self.ended |= {name: seen for name, seen in found.items() if seen.state in over and wanted[name] == "slurm"}
-        return found
+        return {name: seen for name, seen in found.items() if seen.state != OTHER}
 
     def _squeue(self, ids: Sequence[str]) -> dict[str, Seen]:
         if not shutil.which("squeue"):
@@ -108,9 +110,12 @@ def parse_squeue(text: str, ids: Iterable[str], logs: Path) -> dict[str, Seen]:
         if len(cells) <= len(SQUEUE_FIELDS):
             continue
         row = dict(zip(SQUEUE_FIELDS, cells, strict=False))
-        if row["id"] not in wanted or not _logs_into(row["stderr"], logs):
+        if row["id"] not in wanted:
             continue
         raw = row["raw"].split()[0]
+        if not _logs_into(row["stdout"], logs):
+            found[row["id"]] = Seen(row["id"], OTHER, raw)
+            continue
         state = "failed" if row["reason"] == NEVER else OURS.get(raw, "running")
         reason = None if row["reason"] in ("", "None") else row["reason"]
         requeues = int(row["requeues"]) if row["requeues"].isdigit() else 0
@@ -118,10 +123,10 @@ def parse_squeue(text: str, ids: Iterable[str], logs: Path) -> dict[str, Seen]:
     return found
 
 
-def _logs_into(stderr: str, logs: Path) -> bool:
-    if not stderr.startswith("/"):  # N/A: not told
+def _logs_into(stdout: str, logs: Path) -> bool:
+    if not stdout.startswith("/"):  # N/A: not told
         return True
-    return f"/{logs.parent.name}/{logs.name}/" in stderr
+    return f"/{logs.parent.name}/{logs.name}/" in stdout
 
 
 def parse_sacct(text: str, ids: Iterable[str]) -> dict[str, Seen]:
@@ -132,9 +137,9 @@ def parse_sacct(text: str, ids: Iterable[str]) -> dict[str, Seen]:
     for line in lines[1:]:
         row = dict(zip(headings, line.split("|"), strict=False))
         name, raw = row.get("JobID", ""), (row.get("State") or "?").split()[0]  # "CANCELLED by 0"
-        if name in wanted:
+        if name in wanted and OURS.get(raw) not in (None, "running", "queued"):  # squeue would know it
             node = row.get("NodeList") or None
-            found[name] = Seen(name, OURS.get(raw, "running"), raw, None if node == "None assigned" else node)
+            found[name] = Seen(name, OURS[raw], raw, None if node == "None assigned" else node)
     return found
 
 

@@ -17,7 +17,7 @@ import pytest
 from ladd_dist import cancel, jobs
 from ladd_dist.core.rundir import exclusive
 from ladd_dist.progress import Logs, find_sweeps, is_held, last_error, last_row, tail
-from ladd_dist.scheduler import Scheduler, controllers, parse_sacct, parse_squeue
+from ladd_dist.scheduler import OTHER, Scheduler, controllers, parse_sacct, parse_squeue
 
 REPO = Path(__file__).parents[2]
 ROW = {
@@ -238,9 +238,9 @@ def test_a_run_whose_teacher_failed_shows_the_teachers_error(
 # --- what SLURM tells; printed by SLURM 22.05 ---
 
 SQUEUE = """\
-1_0{}|RUNNING     |2        |None      |n1    |/w/runs/sweeps/heads-0123456789/logs/%A_%a_0_log.err  |
-1_1{}|FAILED      |0        |NonZeroExitCode|n1|/w/runs/sweeps/heads-0123456789/logs/%A_%a_0_log.err  |
-1_2{}|PENDING     |0        |JobArrayTaskLimit|  |/w/runs/sweeps/heads-0123456789/logs/%A_%a_0_log.err  |
+1_0{}|RUNNING     |2        |None      |n1    |/w/runs/sweeps/heads-0123456789/logs/%A_%a_0_log.out  |
+1_1{}|FAILED      |0        |NonZeroExitCode|n1|/w/runs/sweeps/heads-0123456789/logs/%A_%a_0_log.out  |
+1_2{}|PENDING     |0        |JobArrayTaskLimit|  |/w/runs/sweeps/heads-0123456789/logs/%A_%a_0_log.out  |
 1_3{}|PENDING     |0        |DependencyNeverSatisfied||/w/runs/sweeps/heads-0123456789/logs/%A_%a_0_log.err|
 1_4{}|RUNNING     |0        |None      |n2    |/home/another/logs/%A_%a_0_log.err                     |
 77 {}|RUNNING     |0        |None      |n2    |/w/runs/sweeps/heads-0123456789/logs/%j_0_log.err      |
@@ -250,20 +250,21 @@ SACCT = """JobID|State|NodeList
 1_1|FAILED|n1
 1_5|CANCELLED by 0|None assigned
 1_6|COMPLETED|n[1-2]
+1_7|RUNNING|n1
 """
 
 
 def test_squeues_answer_is_read_and_jobs_of_others_are_not_ours() -> None:
     found = parse_squeue(SQUEUE, [f"1_{k}" for k in range(5)], Path("/w/runs/sweeps/heads-0123456789/logs"))
     assert {name: seen.state for name, seen in found.items()} == {
-        "1_0": "running", "1_1": "failed", "1_2": "queued", "1_3": "failed",
+        "1_0": "running", "1_1": "failed", "1_2": "queued", "1_3": "failed", "1_4": OTHER,
     }  # fmt: skip
     assert (found["1_0"].node, found["1_0"].requeues, found["1_0"].reason) == ("n1", 2, None)
     assert (found["1_2"].node, found["1_2"].reason) == (None, "JobArrayTaskLimit")
 
 
 def test_saccts_answer_is_read_by_its_headings() -> None:
-    found = parse_sacct(SACCT, ["1_1", "1_5", "1_6"])
+    found = parse_sacct(SACCT, ["1_1", "1_5", "1_6", "1_7"])
     assert {name: (seen.state, seen.node) for name, seen in found.items()} == {
         "1_1": ("failed", "n1"), "1_5": ("stopped", None), "1_6": ("ended", "n[1-2]"),
     }  # fmt: skip
@@ -324,7 +325,7 @@ def test_local_jobs_run_until_they_are_cancelled_one_by_one(
     assert found["runs"][0]["node"] == os.uname().nodename
     assert cancel.main([str(folder), "--run", "head=b"]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        f"cancelled job {ids[1]} (running on {os.uname().nodename}): head=b", "1 cancelled: 1 running, 0 queued",
+        f"cancelled job {ids[1]} (running on {os.uname().nodename}): head=b", "1 cancelled: 1 running",
     ]  # fmt: skip
     assert states(look(folder, capsys)) == {"head=a": "running", "head=b": "stopped"}
     assert cancel.main([str(folder)]) == 0
