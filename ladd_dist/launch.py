@@ -131,6 +131,8 @@ def _send(arguments: list[str], options: Options, recipe: Recipe, names: list[st
     """Submit this one run as a sweep does; whoever looks after sweeps looks after it too."""
     from ladd_dist.cluster.plan import Work
     from ladd_dist.core.serialize import RecipeError
+    from ladd_dist.lock import obey
+    from ladd_dist.stages import Place
     from ladd_dist.sweep import carry_out_or_show
     from ladd_dist.sweeps import SweepRun
 
@@ -140,8 +142,10 @@ def _send(arguments: list[str], options: Options, recipe: Recipe, names: list[st
         raise RecipeError(
             f"{wrong[0]} does not go with --on: the profile {options.on} says how many processes and where"
         )
+    scale = pick_scale(options.scale, options.on)
+    obey(options.locked, recipe, Place(options.out, options.cache, pick_device("auto")), scale)
     work = Work(
-        name=recipe.name, runs=(SweepRun(recipe, ()),), scale=pick_scale(options.scale, options.on), on=options.on,
+        name=recipe.name, runs=(SweepRun(recipe, ()),), scale=scale, on=options.on,
         recipe_path=options.recipe, out=options.out, cache=options.cache, plugins=plugin_modules(options.plugins),
         command=shlex.join([*PROG.split(), *arguments]), stages=tuple(names),
     )  # fmt: skip

@@ -105,6 +105,12 @@ def test_every_drifted_field_is_named_with_both_values(locked: Callable[..., Don
     assert "Traceback" not in done.stderr
 
 
+def test_a_run_sent_to_a_cluster_is_held_to_the_lock_before_it_is_sent(locked: Callable[..., Done]) -> None:
+    done = locked("--on", str(REPO / "slurm" / "laptop.py"), "--seed", "3")
+    assert done.code == 2
+    assert "recipe.seed: locked 0, now 3" in done.stderr
+
+
 def test_a_refused_launch_leaves_everything_as_it_was(promoted: Path, cold: Ladd, smoke: tuple[Done, Ladd]) -> None:
     before = snapshot(smoke[1].cache)
     done = cold("--locked", promoted, "--seed", "1", code=2)
