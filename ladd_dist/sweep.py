@@ -88,16 +88,17 @@ def carry_out_or_show(
     """
     from ladd_dist.cluster import load_cluster
     from ladd_dist.cluster.plan import plan, show
-    from ladd_dist.cluster.send import carry_out
+    from ladd_dist.cluster.send import carry_out, try_runs
     from ladd_dist.cluster.submit import check_cluster
 
     cluster = load_cluster(work.on) if work.on else None
     if cluster is not None and work.on is not None and not dry_run:
         check_cluster(cluster, work.on)
     planned = plan(work, cluster, only_failed=only_failed, resubmit=resubmit)
+    facts = try_runs(planned)
     if not as_json:
         show(planned)
-    outcome: dict[str, Any] = {} if dry_run else carry_out(planned)
+    outcome: dict[str, Any] = {} if dry_run else carry_out(planned, facts)
     failed: dict[str, str] = outcome.get("failed", {})
     for of, why in failed.items():
         print(f"{of} failed: {why.strip().splitlines()[-1]}", file=sys.stderr)

@@ -19,15 +19,20 @@ from ladd_dist.machine import check_shares
 from ladd_dist.stages.describe import describe_run, stage_states
 from ladd_dist.stages.run import prepare_run
 
+Facts = dict[str, dict[str, Any]]
 
-def carry_out(planned: Plan) -> dict[str, Any]:
+
+def carry_out(planned: Plan, facts: Facts) -> dict[str, Any]:
     """Submit what was planned; without SLURM also wait, because nobody else keeps the order.
+
+    Args:
+        facts: what `try_runs` gave.
 
     Returns:
         `jobs`: the id of each job submitted, by what it is of; `failed`: of those waited for, why.
 
     Raises:
-        RecipeError: a run that cannot work. ValueError: the cluster refuses a job.
+        ValueError: the cluster refuses a job.
     """
     cluster = planned.cluster
     assert cluster is not None
@@ -35,7 +40,7 @@ def carry_out(planned: Plan) -> dict[str, Any]:
     jobs: dict[str, Job] = {}
     with exclusive(planned.folder):
         record = _record(planned)
-        _write_configs(planned, [item for item in planned.items if item.run is not None and item.state != DONE])
+        _write_configs(planned, facts)
         record.write(planned.folder)
         _cancel([item.job for item in chosen if item.job], cluster)
         for group in _groups(chosen):
@@ -140,18 +145,37 @@ def _record(planned: Plan) -> Record:
     )
 
 
-def _write_configs(planned: Plan, items: list[Item]) -> None:
-    """config.json of every run that is not done, which jobs read; after a trial of each kind, so that it fails here."""
+def try_runs(planned: Plan) -> Facts:
+    """A trial of each run that is not done, on this machine: what cannot work fails here, before anything is written.
+
+    Returns:
+        what `describe_run` says, by the run's folder.
+
+    Raises:
+        RecipeError: names the run.
+    """
     work, tasks = planned.work, planned.cluster.tasks if planned.cluster else 1
-    facts: dict[str, dict[str, Any]] = {}
-    for item in items:
-        recipe, key = item.recipe, signature("trial", dataclasses.replace(item.recipe, seed=0))
-        if key not in facts:
-            try:
-                facts[key] = describe_run(recipe, work.place, work.scale)
-            except RecipeError as error:
-                raise RecipeError(f"{item.run.label if item.run else item.of}: {error}") from error
-        check_shares(recipe, stage_states(recipe, work.place), list(work.stages), tasks)
-        if item.state == ACTIVE and not item.submit:
-            continue  # its job reads and writes it now
-        prepare_run(recipe, work.place, facts[key], path=work.recipe_path, plugins=work.plugins, command=work.command)
+    tried: Facts = {}
+    facts: Facts = {}
+    for item in planned.items:
+        if item.run is None or item.state == DONE:
+            continue
+        key = signature("trial", dataclasses.replace(item.recipe, seed=0))
+        try:
+            tried[key] = tried.get(key) or describe_run(item.recipe, work.place, work.scale)
+            check_shares(item.recipe, stage_states(item.recipe, work.place), list(work.stages), tasks)
+        except RecipeError as error:
+            raise RecipeError(f"{item.run.label}: {error}") from error
+        facts[item.of] = tried[key]
+    return facts
+
+
+def _write_configs(planned: Plan, facts: Facts) -> None:
+    """config.json of every run, which jobs read; not where a job reads and writes it now."""
+    work = planned.work
+    for item in planned.items:
+        if item.of in facts and (item.submit or item.state != ACTIVE):
+            prepare_run(
+                item.recipe, work.place, facts[item.of], path=work.recipe_path, plugins=work.plugins,
+                command=work.command,
+            )  # fmt: skip

@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
-from bench import ENVIRONMENT, Bench
+from bench import ENVIRONMENT, REPO, Bench
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 PREEMPTIONS = int(os.environ.get("LADD_PREEMPTIONS", "3"))
@@ -108,6 +110,41 @@ def test_at_its_time_limit_a_run_is_requeued_and_goes_on(slurm: Bench) -> None:
     assert slurm.wait([job], 400) == {job: "COMPLETED"}, slurm.errors()
     assert int(slurm.job(job)["Restarts"]) >= 1
     assert slurm.rows(run_of(slurm)) == reference(slurm, file)
+
+
+def end_node(slurm: Bench, node: str, job: str) -> None:
+    """What a power failure leaves: neither its slurmd, nor the step of the job there, nor the job's process."""
+    os.kill(
+        int((Path(slurm.variables["SLURM_CONF"]).parent / "run" / f"slurmd.{node}.pid").read_text()), signal.SIGKILL
+    )
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            variables = (folder / "environ").read_bytes().split(b"\0")
+            if f"SLURMD_NODENAME={node}".encode() in variables and f"SLURM_JOB_ID={job}".encode() in variables:
+                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+                if b"slurmstepd" in Path(f"/proc/{parent}/cmdline").read_bytes():
+                    os.kill(parent, signal.SIGKILL)
+                os.kill(int(folder.name), signal.SIGKILL)
+        except (OSError, ValueError):
+            continue  # it has ended meanwhile
+
+
+def test_when_a_node_goes_down_the_run_goes_on_elsewhere(slurm: Bench) -> None:
+    file = slurm.sweep_file("(), seeds=(0,)", steps=400, every=20)
+    profile = slurm.profile(f'partition="main", nodes=2, time_min=10, {ENVIRONMENT}')
+    sent = slurm.send(file, "--on", profile, "--stages", "teacher,shards,distill", command="launch")
+    [job] = [id for of, id in sent["jobs"].items() if of.startswith("small-")]
+    run = slurm.folder / "runs" / next(of for of in sent["jobs"] if of.startswith("small-"))
+    slurm.wait_until(lambda: len(slurm.rows(run)) > 30)
+    second = slurm.slurm("scontrol", "show", "hostnames", slurm.job(job)["NodeList"]).split()[1]
+    try:
+        end_node(slurm, second, job)
+        slurm.wait_until(lambda: slurm.job(job)["Restarts"] == "1")
+        assert slurm.wait([job]) == {job: "COMPLETED"}, slurm.errors()
+        assert second not in slurm.slurm("scontrol", "show", "hostnames", slurm.job(job)["NodeList"]).split()
+    finally:
+        subprocess.run([REPO / "slurm" / "dev_cluster.sh", "up"], check=True, timeout=120)
+    assert [row["step"] for row in slurm.rows(run)] == list(range(1, 401))
 
 
 def test_a_job_that_fails_leaves_its_own_traceback_and_is_submitted_again_when_asked(slurm: Bench) -> None:
