@@ -203,10 +203,14 @@ def _sentence(
 
 
 def _caveat(held: Sequence[tuple[Reference, Difference | None]], sampler: str, best: str, sign: int) -> str:
-    """Whether the best has gained anything over not training at all: the untrained student, else the teacher itself."""
+    """Whether the best has gained anything over the untrained student and the teacher itself in as few steps.
+
+    Of one seed nothing is said, here either.
+    """
     steps = sampler.partition("@")[2]
-    same = [(item, gap) for item, gap in held if gap is not None and item.entry.partition(":")[0].endswith(f"@{steps}")]
-    level = [item.entry for item, gap in same if gap.error is not None and gap.p > ALPHA]
+    own = [(item, gap) for item, gap in held if gap and gap.error is not None and best in (item.labels or (best,))]
+    same = [(item, gap) for item, gap in own if item.entry.partition(":")[0].endswith(f"@{steps}")]
+    level = [item.entry for item, gap in same if gap.p > ALPHA]
     ahead = [item.entry for item, gap in same if item.entry not in level and sign * gap.mean <= 0]
     texts = [f"{_list(list(dict.fromkeys(ahead)))} is better" if ahead else ""]
     texts += [f"{_list(list(dict.fromkeys(level)))} is not distinguishable from it" if level else ""]

@@ -114,6 +114,7 @@ def test_of_one_seed_each_nothing_is_said(write: Write, tmp_path: Path) -> None:
     result = told(tmp_path / "runs")
     assert result.winner is None
     assert result.sentence.startswith("One seed each: nothing can be said")
+    assert result.caveat == ""
 
 
 def test_higher_is_better_where_the_metric_says_so(write: Write, tmp_path: Path) -> None:
