@@ -8,12 +8,13 @@ INSTALLED := $(VENV)/.installed
 RECIPE ?= recipes/exp4_specnorm.py
 ARGS ?=
 
-.PHONY: help setup demo test check format clean
+.PHONY: help setup demo test slurm check format clean
 
 help:
 	@echo "make setup    create $(VENV) and install the project with its development tools"
 	@echo "make demo     setup, then $(RECIPE) at the scale that fits this machine (RECIPE=..., ARGS='--scale smoke')"
 	@echo "make test     setup, then every test that needs no special machine (ARGS='-m \"not slow\"')"
+	@echo "make slurm    setup, then the tests that bring up a SLURM of their own (ten minutes; Debian's packages, root)"
 	@echo "make check    setup, then format check, lint, types and tests, as CI does"
 	@echo "make format   write the format and the fixable lint"
 	@echo "make clean    remove caches and builds; keeps $(VENV), runs/ and cache/"
@@ -30,13 +31,16 @@ demo: setup
 	$(BIN)/python -m ladd_dist.launch $(RECIPE) $(ARGS)
 
 test: setup
-	$(BIN)/python -m pytest -m "not gpu" $(ARGS)
+	$(BIN)/python -m pytest -m "not gpu and not slurm" $(ARGS)
+
+slurm: setup
+	$(BIN)/python -m pytest -m slurm $(ARGS)
 
 check: setup
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m mypy
-	$(BIN)/python -m pytest -m "not gpu" $(ARGS)
+	$(BIN)/python -m pytest -m "not gpu and not slurm" $(ARGS)
 
 format: setup
 	$(BIN)/python -m ruff format .

@@ -7,20 +7,26 @@ import sys
 
 COMMANDS = {
     "launch": "run a recipe: teacher, shards, distillation, evaluation, report",
+    "sweep": "run many recipes that differ along axes, on a cluster or here",
     "plan": "which strategy fits on how many GPUs, worked out without one",
     "plugins": "list plug-ins and check them",
     "levels": "search few-step levels for a teacher",
     "sample": "make pictures with a finished student",
     "export": "write a student as one file, with how to build and sample it",
+    "compare": "say which variant wins, with what certainty, and which collapsed when",
+    "jobs": "show what the runs of a sweep are doing",
+    "cancel": "end the jobs of a sweep",
+    "wandb-sweep": "register a sweep with W&B, whose agents then run it",
+    "promote": "write recipe.lock: all that a finished run depended on, for launch --locked",
 }
-MODULES = {"levels": "ladd_dist.levels.__main__"}
+MODULES = {"levels": "ladd_dist.levels.__main__", "wandb-sweep": "ladd_dist.wandb_sweep"}
 
 
 def main() -> None:
     """Dispatch to a command's module; exit with its code."""
     if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
         asked_help = len(sys.argv) >= 2 and sys.argv[1] in ("-h", "--help")
-        lines = ["usage: ladd COMMAND ...", *(f"  {name:10s} {doc}" for name, doc in COMMANDS.items())]
+        lines = ["usage: ladd COMMAND ...", *(f"  {name:11s} {doc}" for name, doc in COMMANDS.items())]
         if len(sys.argv) >= 2 and not asked_help:
             lines.insert(0, f"error: unknown command {sys.argv[1]!r}")
         print("\n".join(lines), file=sys.stdout if asked_help else sys.stderr)

@@ -77,6 +77,33 @@ def plugin_modules(given: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(("plugins", *given)))
 
 
+def tidy(arguments: list[str]) -> list[str]:
+    """The recipe file first, then what else there is, each --swap and --plugins gathered into one.
+
+    The file first, because flags that take several values would swallow it; gathered, because repeating a flag would
+    silently drop the earlier ones.
+    """
+    recipe: list[str] = []
+    rest: list[str] = []
+    gathered: dict[str, list[str]] = {"--swap": [], "--plugins": []}
+    flag = ""
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        name, equals, value = argument.partition("=")
+        if not recipe and argument.endswith(".py") and not argument.startswith("-") and before != "--plugins":
+            recipe.append(argument)
+        elif argument in gathered:
+            flag = argument
+        elif name in gathered and equals:
+            gathered[name].append(value)
+            flag = ""
+        elif flag and not argument.startswith("-"):
+            gathered[flag].append(argument)
+        else:
+            flag = ""
+            rest.append(argument)
+    return recipe + rest + [part for name, values in gathered.items() if values for part in (name, *values)]
+
+
 def say(message: str, code: int) -> int:
     """Print the one message of a command that ends with `code`; returns the code."""
     if os.environ.get("LADD_TRACEBACK") and sys.exc_info()[0] is not None:

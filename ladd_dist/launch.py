@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from ladd_dist.cli import leave, plugin_modules, run_guarded, say
+from ladd_dist.cli import leave, plugin_modules, run_guarded, say, tidy
 from ladd_dist.core.failure import has_parent, rank_here, world_size
 from ladd_dist.core.slurm import ranks_of_step
 from ladd_dist.machine import (
@@ -27,7 +26,6 @@ from ladd_dist.machine import (
     pick_device,
     pick_scale,
     set_threads,
-    take_all_threads,
 )
 
 if TYPE_CHECKING:
@@ -35,8 +33,6 @@ if TYPE_CHECKING:
     from ladd_dist.stages import Place
 
 STAGES = ("teacher", "shards", "distill", "evaluate", "report")
-TOGETHER = ("teacher", "shards", "distill")
-"""Run by every process; the rest by the first one, when the others have left."""
 PROG = "python -m ladd_dist.launch"
 Say = Callable[[str], None]
 
@@ -70,10 +66,14 @@ class Options:
     when there are several processes."""
     timeout_s: float = 600.0
     """How long a process may wait for the others in a collective operation."""
+    on: Path | None = None
+    """Submit to a cluster, a profile like slurm/single_gpu.py, in place of running here."""
     from_scratch: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Remove this run's folder first (never the shared cache)."""
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Show parameters, taps, cost and which stages are done; train nothing, write nothing."""
+    locked: Path | None = None
+    """A recipe.lock of `ladd promote`: refuse to run when what changes results is no longer as it says."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON object on stdout; everything else goes to stderr."""
 
@@ -88,12 +88,15 @@ def _main(arguments: list[str]) -> int:
     os.environ.update(ranks_of_step(os.environ))
     options, recipe = parse(arguments)
     names = _stage_names(options.stages)
+    if options.on is not None:
+        return _send(arguments, options, recipe, names)
     scale, device = pick_scale(options.scale), pick_device(options.device)
     set_threads(options.threads)
     num = count_processes(options.nproc)
     num_here = int(os.environ.get("LOCAL_WORLD_SIZE", options.nproc if world_size() == 1 else world_size()))
     device = local_device(device, num_here, int(os.environ.get("LOCAL_RANK", "0")))
 
+    from ladd_dist.lock import obey
     from ladd_dist.stages import Place
     from ladd_dist.stages.describe import describe_run, show
 
@@ -101,6 +104,7 @@ def _main(arguments: list[str]) -> int:
     say_line = _speaker(options.json)
     if not has_parent() and rank_here() == 0:
         say_line(_first_line(options, recipe, scale, place, num))
+    obey(options.locked, recipe, place, scale)
     # Before the first byte is written: a wrong tap, head or image size shows here, not after the teacher's training.
     facts: dict[str, Any] = {}
     if rank_here() == 0 or not has_parent():  # rank 0 writes them down; for the others the parent has looked
@@ -123,6 +127,31 @@ def _first_line(options: Options, recipe: Recipe, scale: str, place: Place, num:
     return f"{recipe.name} at scale {scale} on {where}{why} (choose with {flags})"
 
 
+def _send(arguments: list[str], options: Options, recipe: Recipe, names: list[str]) -> int:
+    """Submit this one run as a sweep does; whoever looks after sweeps looks after it too."""
+    from ladd_dist.cluster.plan import Work
+    from ladd_dist.core.serialize import RecipeError
+    from ladd_dist.lock import obey
+    from ladd_dist.stages import Place
+    from ladd_dist.sweep import carry_out_or_show
+    from ladd_dist.sweeps import SweepRun
+
+    wrong = [f"--{name}" for name in ("nproc", "device", "threads") if getattr(options, name) != getattr(Options, name)]
+    wrong += ["--from-scratch"] if options.from_scratch else []
+    if wrong:
+        raise RecipeError(
+            f"{wrong[0]} does not go with --on: the profile {options.on} says how many processes and where"
+        )
+    scale = pick_scale(options.scale, options.on)
+    obey(options.locked, recipe, Place(options.out, options.cache, pick_device("auto")), scale)
+    work = Work(
+        name=recipe.name, runs=(SweepRun(recipe, ()),), scale=scale, on=options.on,
+        recipe_path=options.recipe, out=options.out, cache=options.cache, plugins=plugin_modules(options.plugins),
+        command=shlex.join([*PROG.split(), *arguments]), stages=tuple(names),
+    )  # fmt: skip
+    return carry_out_or_show(work, dry_run=options.dry_run, as_json=options.json)
+
+
 def _spawn(arguments: list[str], options: Options, run: Path) -> int:
     """Run the same command as several processes, and tell the user how they ended."""
     from ladd_dist.parallel.spawn import outcome, spawn
@@ -143,27 +172,22 @@ def _run(
     say_line: Say,
 ) -> int:
     """The stages, as one process of one or several."""
-    from ladd_dist.core.rundir import exclusive, read_json
-    from ladd_dist.parallel.ranks import join
+    from ladd_dist.core.rundir import read_json
     from ladd_dist.parallel.spawn import follow_parent
+    from ladd_dist.stages.run import prepare_run, run_stages
+
+    def prepare() -> None:
+        command = shlex.join([*PROG.split(), *(a for a in arguments if a != "--from-scratch")])
+        plugins = plugin_modules(options.plugins)
+        prepare_run(
+            recipe, place, facts, path=options.recipe, plugins=plugins, command=command,
+            from_scratch=options.from_scratch,
+        )  # fmt: skip
 
     follow_parent()
     run = place.run(recipe)
-    backend = "nccl" if place.device.type == "cuda" else "gloo"
-    with contextlib.ExitStack() as held:
-        group = join(backend, options.timeout_s, device=place.device, needs_group=recipe.parallel.needs_group)
-        with group as ranks:
-            if ranks.is_first:
-                held.enter_context(exclusive(run.path))  # outlives the group: evaluation is rank 0's alone
-                _prepare(arguments, options, recipe, place, facts)
-            ranks.wait()
-            for name in (name for name in names if name in TOGETHER):
-                _run_stage(name, recipe, dataclasses.replace(place, ranks=ranks), say_line)
-        if not ranks.is_first:
-            return 0
-        take_all_threads()
-        for name in (name for name in names if name not in TOGETHER):
-            _run_stage(name, recipe, place, say_line)
+    if not run_stages(recipe, place, names, say_line=say_line, timeout_s=options.timeout_s, prepare=prepare):
+        return 0
     if options.json:
         print(json.dumps({"run": str(run.path), "eval": read_json(run.eval) if run.eval.exists() else None}))
     say_line(str(run.path))
@@ -184,7 +208,7 @@ def parse(arguments: list[str]) -> tuple[Options, Recipe]:
     from ladd_dist.recipe import Recipe, load_recipe, swap, validate
 
     load_modules(plugin_modules(options.plugins))
-    recipe = load_recipe(options.recipe, pick_scale(options.scale))
+    recipe = load_recipe(options.recipe, pick_scale(options.scale, options.on))
     check(Recipe, recipe, f"{options.recipe}: RECIPE")
     for assignment in options.swap:
         recipe = swap(recipe, assignment)
@@ -203,33 +227,6 @@ def parse(arguments: list[str]) -> tuple[Options, Recipe]:
         raise RecipeError(str(error)) from error
 
 
-def tidy(arguments: list[str]) -> list[str]:
-    """The recipe file first, then what else there is, each --swap and --plugins gathered into one.
-
-    The file first, because flags that take several values would swallow it; gathered, because repeating a flag would
-    silently drop the earlier ones.
-    """
-    recipe: list[str] = []
-    rest: list[str] = []
-    gathered: dict[str, list[str]] = {"--swap": [], "--plugins": []}
-    flag = ""
-    for before, argument in zip(["", *arguments], arguments, strict=False):
-        name, equals, value = argument.partition("=")
-        if not recipe and argument.endswith(".py") and not argument.startswith("-") and before != "--plugins":
-            recipe.append(argument)
-        elif argument in gathered:
-            flag = argument
-        elif name in gathered and equals:
-            gathered[name].append(value)
-            flag = ""
-        elif flag and not argument.startswith("-"):
-            gathered[flag].append(argument)
-        else:
-            flag = ""
-            rest.append(argument)
-    return recipe + rest + [part for name, values in gathered.items() if values for part in (name, *values)]
-
-
 def _stage_names(text: str) -> list[str]:
     from ladd_dist.core.serialize import RecipeError
 
@@ -243,52 +240,6 @@ def _stage_names(text: str) -> list[str]:
 
 def _speaker(to_stderr: bool) -> Say:
     return lambda text: print(text, file=sys.stderr if to_stderr else sys.stdout, flush=True)
-
-
-def _prepare(arguments: list[str], options: Options, recipe: Recipe, place: Place, facts: dict[str, Any]) -> None:
-    """Make the run's folder and its config.json."""
-    from ladd_dist.parallel.spawn import clear
-    from ladd_dist.stages.describe import stage_states, write_config
-
-    run = place.run(recipe)
-    facts = {**facts, "stages": stage_states(recipe, place)}  # another process may have made them while this one waited
-    if options.from_scratch and run.path.exists():
-        clear(run.path)
-    run.create()
-    write_config(
-        recipe,
-        run,
-        facts,
-        path=options.recipe,
-        plugins=plugin_modules(options.plugins),
-        device=place.device,
-        command=shlex.join([*PROG.split(), *(a for a in arguments if a != "--from-scratch")]),
-    )
-
-
-def _run_stage(name: str, recipe: Recipe, place: Place, say_line: Say) -> None:
-    from ladd_dist.stages.describe import add_timing, stage_table
-
-    stage, first = stage_table()[name], place.ranks.is_first
-    if place.ranks.agree(lambda: stage.is_done(recipe, place)):
-        if first:
-            say_line(f"[{name}] done before, skipped")
-        return
-    if first:
-        say_line(f"[{name}] {stage.doc}")
-    place.ranks.alive(f"start of stage {name}")
-    started = time.monotonic()
-    try:
-        stage.run(recipe, place)
-    except KeyboardInterrupt:
-        if first:
-            with contextlib.suppress(OSError):
-                add_timing(place.run(recipe), name, time.monotonic() - started)
-        raise
-    if first:
-        spent = time.monotonic() - started
-        add_timing(place.run(recipe), name, spent)
-        say_line(f"[{name}] {spent:.1f} s")
 
 
 if __name__ == "__main__":

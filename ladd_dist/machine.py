@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,10 +12,15 @@ if TYPE_CHECKING:
     from ladd_dist.recipe import Recipe, Scale
 
 
-def pick_scale(asked: str) -> Scale:
-    """The scale named, or for `auto` what suits the machine."""
+def pick_scale(asked: str, on: Path | None = None) -> Scale:
+    """The scale named, or for `auto` what suits the machine, or the cluster of the profile `on`."""
     if asked != "auto":
         return asked  # type: ignore[return-value]  # tyro lets nothing else through
+    if on is not None:
+        from ladd_dist.cluster import load_cluster
+
+        if load_cluster(on).gpus_per_node > 0:
+            return "paper"
     import torch
 
     return "paper" if torch.accelerator.is_available() else "laptop"
@@ -55,16 +61,6 @@ def set_threads(count: int) -> None:
         raise RecipeError(f"--threads: must be at least 1, or 0 for PyTorch's own choice, got {count}")
     if count > 0:
         torch.set_num_threads(count)
-
-
-def take_all_threads() -> None:
-    """For rank 0, when the others have left: the cores that were divided among them are its own."""
-    import torch
-
-    from ladd_dist.core.failure import CORES
-
-    if CORES in os.environ:
-        torch.set_num_threads(int(os.environ[CORES]))
 
 
 def count_processes(nproc: int) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from ladd_dist.cli import run_guarded
+from ladd_dist.cli import run_guarded, tidy
 
 if TYPE_CHECKING:
     from ladd_dist.engine.memory import Load, Strategy
@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _main(arguments: list[str]) -> int:
     from ladd_dist.core.serialize import RecipeError
-    from ladd_dist.launch import parse, tidy
+    from ladd_dist.launch import parse
 
     options, rest = tyro.cli(Options, args=tidy(arguments), return_unknown_args=True, prog=PROG)
     if min(options.gpus, options.gpus_per_node) < 1 or options.batch_per_gpu < 0 or not options.gpu_memory_gb > 0:

@@ -8,6 +8,7 @@ import sys
 import typing
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 import torch
@@ -30,6 +31,8 @@ import ladd_dist.samplers.karras
 import ladd_dist.sigmas.laws
 import ladd_dist.starts.couplings
 import ladd_dist.trackers.jsonl
+import ladd_dist.trackers.tensorboard
+import ladd_dist.trackers.wandb
 from ladd_dist.core.plugin import Plugin, create
 from ladd_dist.core.serialize import RecipeError, check, from_data, signature, to_data
 from ladd_dist.datasets import Dataset
@@ -48,7 +51,7 @@ from ladd_dist.trackers import Tracker
 
 __all__ = [
     "SCALES", "DistillStage", "Ema", "EvaluateStage", "Recipe", "Reported", "Scale", "Scales", "ShardStage",
-    "TeacherStage", "load_recipe", "swap", "validate",
+    "TeacherStage", "load_module", "load_recipe", "swap", "validate",
 ]  # fmt: skip
 
 Scale = Literal["smoke", "laptop", "paper"]
@@ -233,6 +236,22 @@ def load_recipe(path: Path, scale: Scale) -> Recipe:
     Raises:
         RecipeError: no such file, it does not run, or has no `RECIPE`.
     """
+    module = load_module(path)
+    found = getattr(module, "RECIPE", None)
+    if isinstance(found, Scales):
+        found = getattr(found, scale)
+    if not isinstance(found, Recipe):
+        other = f"; it has a SWEEP: `ladd sweep {path}`" if hasattr(module, "SWEEP") else f", it has {found!r}"
+        raise RecipeError(f"recipe {path} must define RECIPE (a ladd_dist.recipe.Scales or Recipe){other}")
+    return found
+
+
+def load_module(path: Path) -> ModuleType:
+    """A recipe file, run.
+
+    Raises:
+        RecipeError: no such file, or it does not run.
+    """
     if not path.is_file():
         near = sorted(str(file) for file in path.parent.glob("[!_]*.py")) if path.parent.is_dir() else []
         hint = f"; files there: {', '.join(near)}" if near else ""
@@ -247,14 +266,11 @@ def load_recipe(path: Path, scale: Scale) -> Recipe:
             sys.path.append(folder)
     try:
         spec.loader.exec_module(module)
+    except RecipeError:
+        raise
     except Exception as error:
         raise RecipeError(f"recipe {path} failed while it was read: {type(error).__name__}: {error}") from error
-    found = getattr(module, "RECIPE", None)
-    if isinstance(found, Scales):
-        found = getattr(found, scale)
-    if not isinstance(found, Recipe):
-        raise RecipeError(f"recipe {path} must define RECIPE (a ladd_dist.recipe.Scales or Recipe), it has {found!r}")
-    return found
+    return module
 
 
 def swap(recipe: Recipe, assignment: str) -> Recipe:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from wandb_server import QUIET, Server
 
 _REPO = Path(__file__).resolve().parent.parent
 
@@ -18,6 +20,26 @@ def mnist_root() -> Path:
     if not (place / "MNIST" / "raw" / "train-images-idx3-ubyte").is_file():
         pytest.skip(f"the real MNIST is not in {place}: name its folder in the environment variable LADD_MNIST_ROOT")
     return place
+
+
+@pytest.fixture
+def wandb_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A W&B server, and the environment in which clients find it and have its key."""
+    server = Server(tmp_path / "wandb-server.log")
+    for name, value in server.environment().items():
+        monkeypatch.setenv(name, value)
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def no_wandb_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No key and no settings of W&B in the environment, whoever runs the tests."""
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
+    for name, value in QUIET.items():
+        monkeypatch.setenv(name, value)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

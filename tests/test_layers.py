@@ -61,6 +61,8 @@ def layer(relative: str) -> str:
         return "command"
     if top in {"core", "engine", "stages", "cluster"} | KINDS:
         return top
+    if top in {"machine", "sweeps"}:  # what stages and a cluster's jobs need too
+        return "stages" if top == "machine" else "recipe"
     return "recipe" if top in {"recipe", "settings"} else "command"
 
 

@@ -7,6 +7,9 @@ import signal
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 """Ctrl-C; the end of a time limit or a shutdown; what schedulers send ahead of either (submitit's default)."""
 
+RECEIVED: set[int] = set()
+"""Every signal that came to this process: schedulers send several, and who acts at the end has to know them all."""
+
 
 class Stopped(KeyboardInterrupt):
     """A signal asked the program to end; what is finished is saved."""

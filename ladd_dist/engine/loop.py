@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from ladd_dist.core.stop import NUMBERS, Stopped
+from ladd_dist.core.stop import NUMBERS, RECEIVED, Stopped
 from ladd_dist.parallel.ranks import SINGLE, Ranks
 
 PLAIN_LINE_EVERY_S = 10.0
@@ -34,6 +34,7 @@ class StopFlag:
 
         def handle(number: int, frame: FrameType | None) -> None:
             self.signal = number
+            RECEIVED.add(number)
             signal.signal(number, before[signal.Signals(number)])
 
         for number in NUMBERS:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from ladd_dist.cli import run_guarded
+from ladd_dist.cli import run_guarded, tidy
 
 if TYPE_CHECKING:
     from ladd_dist.levels.search import Found, Pairs
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(arguments: list[str]) -> int:
-    from ladd_dist.launch import parse, pick_device, set_threads, tidy
+    from ladd_dist.launch import parse, pick_device, set_threads
 
     options, rest = tyro.cli(Options, args=tidy(arguments), return_unknown_args=True, prog="python -m ladd_dist.levels")
 

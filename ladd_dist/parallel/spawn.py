@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+import torch
 import torch.distributed as dist
 from torch.distributed.elastic.multiprocessing import LogsDest, LogsSpecs
 from torch.distributed.elastic.multiprocessing.api import SubprocessContext
@@ -188,6 +189,12 @@ def _follow() -> None:
     while has_parent():
         time.sleep(FOLLOW_S)
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def take_all_threads() -> None:
+    """For rank 0, when the others have left: the cores that were divided among them are its own."""
+    if CORES in os.environ:
+        torch.set_num_threads(int(os.environ[CORES]))
 
 
 def clear(folder: Path) -> None:

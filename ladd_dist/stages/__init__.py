@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from safetensors.torch import load_file
 
 from ladd_dist.core.rng import Rows, whole_batch
 from ladd_dist.core.rundir import RunDir, exclusive, read_json, save_tensors, write_json
-from ladd_dist.core.serialize import RecipeError
+from ladd_dist.core.serialize import RecipeError, to_data
 from ladd_dist.core.types import DenoiseFn, Denoiser
 from ladd_dist.parallel.compute import Compute
 from ladd_dist.parallel.ranks import SINGLE, Ranks
@@ -85,6 +86,14 @@ def mark_done(marker: Path, signature: str, **facts: Any) -> None:
     """Record that a stage finished."""
     finished = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     write_json(marker, {"signature": signature, "finished": finished, **facts})
+
+
+def tracked_config(recipe: Recipe, run: RunDir) -> dict[str, Any]:
+    """What a tracker is told about a run: its config.json, and the place it has in a sweep (LADD_SWEEP, LADD_AXES)."""
+    known = read_json(run.config) if run.config.exists() else {}
+    own = {"name": run.path.name, "signature": recipe.distill_signature(), "seed": recipe.seed}
+    sweep = {"sweep": os.environ.get("LADD_SWEEP", ""), "axes": json.loads(os.environ.get("LADD_AXES") or "{}")}
+    return {**known, **own, **sweep, "recipe": to_data(recipe)}
 
 
 def denoiser(network: Denoiser) -> DenoiseFn:

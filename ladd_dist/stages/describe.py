@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ladd_dist import __version__
@@ -169,14 +170,16 @@ def environment(device: torch.device) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "numpy": np.__version__,
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "threads": torch.get_num_threads(),
-        "commit": _commit(),
+        "commit": current_commit(),
     }
 
 
-def _commit() -> str:
+def current_commit() -> str:
+    """The commit of the code that runs, with `-dirty` behind it if files differ from it."""
     here = Path(__file__).parent
     environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
     command = ["git", "describe", "--always", "--dirty", "--abbrev=10"]

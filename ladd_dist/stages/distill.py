@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,10 +22,12 @@ from ladd_dist.engine.loop import Figures, train
 from ladd_dist.engine.shard_reader import to_device
 from ladd_dist.parallel import Adam, Trainable
 from ladd_dist.recipe import Recipe
-from ladd_dist.stages import Place, denoiser, is_done, mark_done, rows_of, save_weights
+from ladd_dist.stages import Place, denoiser, is_done, mark_done, rows_of, save_weights, tracked_config
 from ladd_dist.stages.charts import write_grid
 from ladd_dist.stages.shards import open_shards
 from ladd_dist.stages.teacher import averaged, cosine_factor, guided_teacher, load_teacher
+from ladd_dist.trackers import RunLog
+from ladd_dist.trackers.opening import run_log
 
 NUM_SHOWN = 32
 """Samples in a dump and its grid."""
@@ -42,10 +45,10 @@ def distill(recipe: Recipe, place: Place) -> Path:
     if is_distilled(recipe, place):
         return run.student
     training = Distillation(recipe, place, run)
-    first = place.ranks.is_first
-    log = recipe.tracker.build(folder=run.path, config={}, resume_step=training.first_step) if first else None
     settings = recipe.train
-    with training.checkpoints.complete():
+    # The log outside: a run that is stopped has its checkpoint before anybody waits for a tracker's server.
+    with _log_of(recipe, run, training.first_step, place.ranks.is_first) as log, training.checkpoints.complete():
+        training.log = log
         train(
             label="distill",
             num_steps=settings.steps,
@@ -55,18 +58,23 @@ def distill(recipe: Recipe, place: Place) -> Path:
             save_at=lambda updates: updates % settings.checkpoint_every == 0 or updates in settings.keep_steps,
             do_step=training.step,
             save=training.save,
-            on_log=log.log if log else lambda updates, figures: None,
+            on_log=log.log,
             note=_note,
             after_step=training.maybe_dump,
             ranks=place.ranks,
         )
     student = training.averaged()
-    if log is not None and student is not None:  # rank 0
-        log.close()
+    if student is not None:  # rank 0
         save_student(run.student, student, recipe)
         mark_done(run.path / "distill.done.json", recipe.distill_signature())
     place.ranks.wait()
     return run.student
+
+
+def _log_of(recipe: Recipe, run: RunDir, first_step: int, is_first: bool) -> contextlib.AbstractContextManager[RunLog]:
+    if not is_first:
+        return contextlib.nullcontext(RunLog())
+    return run_log(recipe.tracker, folder=run.path, config=tracked_config(recipe, run), resume_step=first_step)
 
 
 def build_heads(recipe: Recipe, network: Denoiser) -> Heads:
@@ -85,6 +93,7 @@ class Distillation:
 
     def __init__(self, recipe: Recipe, place: Place, run: RunDir) -> None:
         self.recipe, self.run, self.place = recipe, run, place
+        self.log = RunLog()
         settings, ranks, device = recipe.train, place.ranks, place.device
         self.rows = rows_of("train.batch_size", settings.batch_size, settings.compute, ranks)
         self.reader = open_shards(recipe, place)
@@ -158,7 +167,9 @@ class Distillation:
         tensors = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
         save_tensors(self.run.dumps / f"step-{updates:06d}.safetensors", tensors)
         rows = [("teacher", teacher), (f"student@{self.recipe.student_steps}", student)]
-        write_grid(self.run.samples / f"step-{updates:06d}.png", rows)
+        picture = self.run.samples / f"step-{updates:06d}.png"
+        write_grid(picture, rows)
+        self.log.picture(updates, "samples", picture)
 
 
 def build_step(recipe: Recipe, student: Trainable, heads: Trainable, teacher: Denoiser) -> LaddStep:

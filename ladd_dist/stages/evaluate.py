@@ -13,16 +13,18 @@ from torch import Tensor
 
 from ladd_dist.core.noise import few_step_sample
 from ladd_dist.core.rng import generator, sample_classes, sample_starts
-from ladd_dist.core.rundir import commit_folder, make_once, read_json, save_tensors, write_json
+from ladd_dist.core.rundir import RunDir, commit_folder, make_once, read_json, save_tensors, write_json
 from ladd_dist.core.types import Denoiser
 from ladd_dist.engine.loop import Bar, StopFlag
 from ladd_dist.metrics import References, Samples
 from ladd_dist.recipe import Recipe
-from ladd_dist.stages import Place, is_done, load_network, mark_done
+from ladd_dist.stages import Place, is_done, load_network, mark_done, tracked_config
 from ladd_dist.stages.charts import write_grid
+from ladd_dist.stages.collapse import as_number, onset
 from ladd_dist.stages.distill import sample_student
 from ladd_dist.stages.shards import open_shards
 from ladd_dist.stages.teacher import guided_teacher, load_teacher
+from ladd_dist.trackers.opening import tracker_alone
 
 NUM_SHOWN = 16
 Evaluation = dict[str, dict[str, float]]
@@ -50,6 +52,10 @@ def evaluate(recipe: Recipe, place: Place) -> Evaluation:
         for steps in recipe.evaluate.steps:
             name = f"student@{steps}"
             sampled[name], seconds[name] = _timed(recipe, name, _student_fn(recipe, student, steps), place, stop)
+        # The student before training is the teacher, without guidance and by the student's rule: what a run began with.
+        name = f"untrained@{recipe.student_steps}"
+        untrained = _student_fn(recipe, load_teacher(recipe, place), recipe.student_steps)
+        sampled[name], seconds[name] = _timed(recipe, name, untrained, place, stop)
         compared_with = references(recipe, place)
         measures = [metric.build(references=compared_with) for metric in recipe.evaluate.metrics]
         for name, images in (sampled | teacher).items():
@@ -61,9 +67,20 @@ def evaluate(recipe: Recipe, place: Place) -> Evaluation:
     order = [f"teacher@{_steps(recipe)}", *sampled, "teacher@4:good", "teacher@4:karras"]
     write_grid(run.samples / "final.png", [(name, (sampled | teacher)[name][:NUM_SHOWN]) for name in order])
     write_json(run.eval, figures)
+    tell_tracker(recipe, run, figures)
     mark_done(run.path / "evaluate.done.json", recipe.evaluate_signature())
     stop.check()  # a signal while the last figures were computed
     return figures
+
+
+def tell_tracker(recipe: Recipe, run: RunDir, figures: Evaluation) -> None:
+    """Give the recipe's tracker what `eval.json` holds, and the last grid."""
+    flat = {f"eval/{name}/{key}": value for name, measured in figures.items() for key, value in measured.items()}
+    if (collapsed := as_number(onset(run.path))) is not None:
+        flat["collapse/step"] = collapsed  # trackers have no dumps to tell it from
+    config = tracked_config(recipe, run)
+    with tracker_alone(recipe.tracker, folder=run.path, config=config, resume_step=recipe.train.steps) as log:
+        log.summary(flat, {"samples/final": run.samples / "final.png"})
 
 
 def check_finite(name: str, images: Tensor) -> None:

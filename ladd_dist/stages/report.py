@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ladd_dist.core.rows import read_rows
 from ladd_dist.core.rundir import RunDir, read_json, write_bytes
 from ladd_dist.stages import charts
 from ladd_dist.stages.report_table import Column, Row, bars, num_samples, reported, table, tiles, title
@@ -37,7 +38,7 @@ def write_report(run: Path) -> Path:
     paths = RunDir(run)
     config = _read_object(paths.config, "run the same command again")
     evaluation = _read_evaluation(paths.eval)
-    metrics, num_broken = _read_metrics(paths.metrics)
+    metrics, num_broken = read_rows(paths.metrics)
     verdict = judge(evaluation, config, metrics)
     columns, rows = table(evaluation, config)
     environment = Environment(
@@ -96,27 +97,6 @@ def _read_evaluation(path: Path) -> dict[str, dict[str, Any]]:
 
 def _read_optional(path: Path) -> dict[str, Any]:
     return _read_object(path, "delete it or run the same command again") if path.exists() else {}
-
-
-def _read_metrics(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The logged steps in order, a step logged twice (a resumed run) as last logged; and the number of broken lines.
-
-    A half-written last line is what a killed run leaves, and is not counted.
-    """
-    if not path.exists():
-        return [], 0
-    rows: dict[float, dict[str, Any]] = {}
-    broken: list[int] = []
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    for index, line in enumerate(lines):
-        try:
-            row = json.loads(line) if line.strip() else {}
-        except json.JSONDecodeError:
-            broken.append(index)
-            continue
-        if isinstance(row, dict) and (step := number(row, "step")) is not None:
-            rows[step] = row
-    return [rows[step] for step in sorted(rows)], len([index for index in broken if index != len(lines) - 1])
 
 
 # --- parts of the page ---

@@ -1,25 +1,34 @@
-"""Kind `tracker`: where the figures of a run go while it trains."""
+"""Kind `tracker`: where the figures of a run go while it trains, besides `metrics.jsonl`, which every run writes."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ladd_dist.core.plugin import Plugin
 
 
-class RunLog(Protocol):
-    """An open log of one run."""
+class RunLog:
+    """An open log of one run. Every method of this base does nothing: override what there is a place for."""
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Record the metrics of one step (names `group/name`)."""
-        ...
 
-    def image(self, step: int, name: str, path: Path) -> None:
+    def picture(self, step: int, name: str, path: Path) -> None:
         """Record a picture that lies at `path`."""
-        ...
 
-    def close(self) -> None: ...
+    def summary(self, figures: dict[str, float], pictures: dict[str, Path]) -> None:
+        """Record what the finished run came to: figures (`eval/SAMPLER/NAME`) and pictures."""
+
+    def alert(self, title: str, text: str) -> None:
+        """Tell whoever watches that something is wrong."""
+
+    def close(self, *, interrupted: bool = False) -> None:
+        """Everything is recorded; `interrupted`: the run will go on later."""
+
+    def advice(self) -> str:
+        """What to say beside a failure: where the data are, how to bring them over later."""
+        return ""
 
 
 class Tracker(Plugin):
@@ -28,5 +37,10 @@ class Tracker(Plugin):
     kind = "tracker"
 
     def build(self, *, folder: Path, config: dict[str, Any], resume_step: int) -> RunLog:
-        """Open the log in `folder`; entries after `resume_step` (left by a run that was killed) are dropped."""
+        """Open the log of the run in `folder`.
+
+        Args:
+            config: what the run's config.json says (`recipe`, `signature`, ...), and `seed`, `sweep`, `axes`.
+            resume_step: entries after this step were left by a run that was killed, and come again.
+        """
         raise NotImplementedError

@@ -15,13 +15,13 @@ from ladd_dist.trackers import RunLog, Tracker
 @register("jsonl")
 @dataclass(frozen=True)
 class Jsonl(Tracker):
-    """Appends to RUN/metrics.jsonl, flushed at each logged step."""
+    """RUN/metrics.jsonl alone, which every run writes whatever its tracker; flushed at each logged step."""
 
     def build(self, *, folder: Path, config: dict[str, Any], resume_step: int) -> RunLog:
         return JsonlLog(folder / "metrics.jsonl", resume_step)
 
 
-class JsonlLog:
+class JsonlLog(RunLog):
     """The open file; entries after `resume_step`, and a half-written last line, are dropped."""
 
     def __init__(self, path: Path, resume_step: int) -> None:
@@ -33,10 +33,7 @@ class JsonlLog:
         self._file.write(json.dumps({"step": step, **metrics}) + "\n")
         self._file.flush()
 
-    def image(self, step: int, name: str, path: Path) -> None:
-        """Pictures lie in the run folder already."""
-
-    def close(self) -> None:
+    def close(self, *, interrupted: bool = False) -> None:
         self._file.close()
 
 

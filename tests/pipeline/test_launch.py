@@ -30,6 +30,7 @@ from processes import (
 
 LADD = Path(sys.executable).parent / "ladd"
 STAGES = ["teacher", "shards", "distill", "evaluate", "report"]
+STUDENT = {"student@4", "student@2", "student@1"}
 FIGURES = {"fd", "fd_teacher", "hue_entropy", "accuracy", "s_per_image"}
 
 
@@ -47,7 +48,7 @@ def test_the_whole_smoke_pipeline_leaves_what_the_contract_names(smoke: tuple[Do
 
 def test_eval_json_holds_students_and_teachers_with_finite_figures(smoke: tuple[Done, Ladd]) -> None:
     found = read_json(smoke[0].run / "eval.json")
-    assert set(found) == {"student@4", "student@2", "student@1", "teacher@4:karras", "teacher@4:good", "teacher@50"}
+    assert set(found) == STUDENT | {"untrained@4", "teacher@4:karras", "teacher@4:good", "teacher@50"}
     for figures in found.values():
         assert set(figures) >= FIGURES
         assert all(abs(value) < 1e9 for value in figures.values())
@@ -277,6 +278,6 @@ def test_paper_scale_runs_a_few_steps_of_every_stage_on_the_real_mnist(cold: Lad
     assert config["recipe"]["dataset"]["plugin"] == "mnist"
     assert config["recipe"]["network"]["widths"] == [64, 128, 256, 256]
     found = read_json(done.run / "eval.json")
-    assert set(found) == {"student@4", "student@2", "student@1", "teacher@4:karras", "teacher@4:good", "teacher@2"}
+    assert set(found) == STUDENT | {"untrained@4", "teacher@4:karras", "teacher@4:good", "teacher@2"}
     assert all(set(figures) >= FIGURES for figures in found.values())
     assert len(config["taps"]) == 9

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ladd_dist.core.failure import CORES
-from ladd_dist.machine import take_all_threads
+from ladd_dist.parallel.spawn import take_all_threads
 
 
 @pytest.fixture(autouse=True)

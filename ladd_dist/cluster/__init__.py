@@ -1,0 +1,108 @@
+"""Where jobs run: `Cluster` is a profile, a file like `slurm/single_gpu.py` that says `CLUSTER = Cluster(...)`."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib.util
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ladd_dist.core.serialize import RecipeError, check
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What one job asks for, in submitit's and SLURM's terms. Empty text and 0 leave a choice to the cluster."""
+
+    partition: str = ""
+    account: str = ""
+    qos: str = ""
+    constraint: str = ""
+    """Features that the nodes must have, like `a100|h100`."""
+    nodes: int = 1
+    gpus_per_node: int = 0
+    """With the executor `local`, 0 hides the GPUs of this machine."""
+    tasks_per_node: int = 0
+    """Processes on each node; 0: one a GPU, and one where there is no GPU."""
+    cpus_per_task: int = 1
+    memory_gb: float = 0.0
+    """Of each node."""
+    time_min: int = 60
+    """Time limit of a job; one that needs longer saves, is requeued and goes on, as often as it takes."""
+    array_parallelism: int = 256
+    """How many jobs of a sweep run at once."""
+    setup: tuple[str, ...] = ()
+    """Lines of shell before the job starts, like `module load cuda`."""
+    environment: tuple[tuple[str, str], ...] = ()
+    """Variables of the job."""
+    signal_delay_s: int = 90
+    """The job is told this long before its time limit, in which a checkpoint must be written; `local` has 30 s."""
+    timeout_s: float = 600.0
+    """How long a process of a job may wait for the others in a collective operation."""
+    executor: Literal["slurm", "local", "debug"] = "slurm"
+    """`local`: processes of this machine, without SLURM; `debug`: in the submitting process itself."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("nodes", 1), ("cpus_per_task", 1), ("time_min", 1), ("array_parallelism", 1)):
+            if getattr(self, name) < least:
+                raise RecipeError(f"Cluster.{name}: must be at least {least}, got {getattr(self, name)}")
+        for name in ("gpus_per_node", "tasks_per_node", "memory_gb", "signal_delay_s"):
+            if getattr(self, name) < 0:
+                raise RecipeError(f"Cluster.{name}: must not be negative, got {getattr(self, name)}")
+        if self.executor != "slurm" and self.nodes > 1:
+            raise RecipeError(f"Cluster.nodes: the executor {self.executor!r} has one machine, got {self.nodes}")
+        if self.executor == "debug" and self.tasks > 1:
+            raise RecipeError(f"Cluster.tasks_per_node: the executor 'debug' is one process, got {self.tasks}")
+
+    @property
+    def tasks_on_node(self) -> int:
+        """Processes on each node."""
+        return self.tasks_per_node or max(1, self.gpus_per_node)
+
+    @property
+    def tasks(self) -> int:
+        """Processes of a job, which train together."""
+        return self.nodes * self.tasks_on_node
+
+
+def load_cluster(path: Path) -> Cluster:
+    """The `CLUSTER` of a profile.
+
+    Raises:
+        RecipeError: no such file, it does not run, has no `CLUSTER`, or a field that does not exist or is wrong.
+    """
+    if not path.is_file():
+        near = sorted(str(file) for file in path.parent.glob("[!_]*.py")) if path.parent.is_dir() else []
+        hint = f"; profiles there: {', '.join(near)}" if near else ""
+        raise RecipeError(f"--on {path}: does not exist{hint}")
+    spec = importlib.util.spec_from_file_location(f"ladd_cluster_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise RecipeError(f"--on {path}: not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except RecipeError as error:
+        raise RecipeError(f"--on {path}: {error}") from error
+    except Exception as error:
+        raise RecipeError(f"--on {path}: {_explain(error)}") from error
+    found = getattr(module, "CLUSTER", None)
+    if not isinstance(found, Cluster):
+        raise RecipeError(f"--on {path}: must define CLUSTER (a ladd_dist.cluster.Cluster), it has {found!r}")
+    check(Cluster, found, f"--on {path}: CLUSTER")
+    return found
+
+
+def _explain(error: Exception) -> str:
+    """A field that does not exist, with those that do; anything else as it is."""
+    _, unexpected, rest = str(error).partition("unexpected keyword argument ")
+    if not (isinstance(error, TypeError) and unexpected):
+        return f"failed while it was read: {type(error).__name__}: {error}"
+    wrong = rest.strip("'\"").split("'")[0]
+    names = [field.name for field in dataclasses.fields(Cluster)]
+    near = difflib.get_close_matches(wrong, names, 1)
+    meant = f", did you mean {near[0]!r}?" if near else ""
+    return f"Cluster has no field {wrong!r}{meant} Fields: {', '.join(names)}"

@@ -1,0 +1,126 @@
+"""`sweep.json`: which runs a sweep has, and which jobs were submitted for them. Written whole after each submission."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ladd_dist.core.rundir import read_json, write_json
+
+FORMAT = 1
+FOLDER = "sweeps"
+"""Under OUT."""
+ENDED = ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT")
+
+
+@dataclass(frozen=True)
+class JobEntry:
+    """One job. `of` is the run's folder relative to OUT, or the name of a folder of the cache."""
+
+    id: str
+    kind: str
+    """teacher, shards or run."""
+    of: str
+    submitted: str
+    """ISO time, UTC."""
+    cluster: str
+    """slurm, local or debug."""
+
+
+@dataclass
+class Record:
+    """The content of a sweep.json."""
+
+    name: str
+    signature: str
+    recipe_path: str
+    scale: str
+    axes: dict[str, list[str]]
+    seeds: list[int]
+    runs: list[dict[str, Any]]
+    """`label`, `axes`, `seed`, `run` (folder relative to OUT), `signature`, and the shared `teacher`, `shards`."""
+    on: str = ""
+    """The cluster's profile."""
+    cache: str = ""
+    jobs: list[JobEntry] = field(default_factory=list)
+    """The newest last."""
+
+    def add(self, id: str, kind: str, of: str, cluster: str) -> None:
+        """Enter a job that was just submitted."""
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        self.jobs.append(JobEntry(id, kind, of, now, cluster))
+
+    def write(self, folder: Path) -> None:
+        """Write it to `folder`, whole or not at all."""
+        write_json(folder / "sweep.json", {"format": FORMAT, **asdict(self)})
+
+
+def read_record(folder: Path) -> Record:
+    """The record of a sweep's folder.
+
+    Raises:
+        ValueError: it is missing, damaged, or of another version.
+    """
+    path = folder / "sweep.json"
+    data = read_json(path)
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        found = data.get("format") if isinstance(data, dict) else data
+        raise ValueError(f"{path} has format {found!r}, this version reads {FORMAT}: use the version that wrote it")
+    known = {name: data[name] for name in Record.__dataclass_fields__ if name in data}
+    try:
+        return Record(**{**known, "jobs": [JobEntry(**job) for job in known.get("jobs", [])]})
+    except TypeError as error:
+        raise ValueError(f"{path} is damaged ({error}); move it away, what the runs have done is kept") from error
+
+
+def jobs_of(out: Path) -> dict[str, list[JobEntry]]:
+    """Every job of every sweep under `out`, by what it is of; the newest last."""
+    entries: dict[str, list[JobEntry]] = {}
+    for path in sorted((out / FOLDER).glob("*/sweep.json")):
+        for job in read_record(path.parent).jobs:
+            entries.setdefault(job.of, []).append(job)
+    return {of: sorted(jobs, key=lambda job: job.submitted) for of, jobs in entries.items()}
+
+
+def active_ids(jobs: Iterable[JobEntry]) -> set[str]:
+    """The ids of those that wait or run.
+
+    Raises:
+        ValueError: SLURM does not answer; to guess would submit runs twice.
+    """
+    jobs = list(jobs)
+    active = {job.id for job in jobs if job.cluster == "local" and _is_controller(job.id)}
+    ids = {job.id for job in jobs if job.cluster == "slurm"}
+    return active | (ids & _queued() if ids else set())
+
+
+def _queued() -> set[str]:
+    if shutil.which("squeue") is None:
+        raise ValueError(
+            "no `squeue` on the path: jobs of this sweep may be waiting or running; ask where they were sent from"
+        )
+    command = ["squeue", "--noheader", "--array", "--format=%i|%T"]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    if found.returncode != 0:
+        raise ValueError(f"SLURM does not answer, and jobs of this sweep may be running: {found.stderr.strip()}")
+    pairs = (line.strip().split("|") for line in found.stdout.splitlines() if "|" in line)
+    return {id for id, state in pairs if state not in ENDED}
+
+
+def _is_controller(pid: str) -> bool:
+    """Whether a process of this machine is the one that submitit started for a job (not one that got its number)."""
+    try:
+        return b"submitit" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        pass
+    try:
+        os.kill(int(pid), 0)
+    except (OSError, ValueError):
+        return False
+    return not Path("/proc/self").exists()  # no /proc on this system: the number has to do

@@ -1,0 +1,181 @@
+"""A plan carried out: configs for the jobs to read, the jobs, and the sweep's record of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from ladd_dist.cluster import Cluster
+from ladd_dist.cluster.job import StageJob
+from ladd_dist.cluster.plan import ACTIVE, DONE, Item, Plan
+from ladd_dist.cluster.record import Record, read_record
+from ladd_dist.cluster.submit import Job, Unit, failure_of, submit
+from ladd_dist.core.rundir import exclusive
+from ladd_dist.core.serialize import RecipeError, signature
+from ladd_dist.machine import check_shares
+from ladd_dist.stages.describe import describe_run, stage_states
+from ladd_dist.stages.run import prepare_run
+
+Facts = dict[str, dict[str, Any]]
+
+
+def carry_out(planned: Plan, facts: Facts) -> dict[str, Any]:
+    """Submit what was planned; without SLURM also wait, because nobody else keeps the order.
+
+    Args:
+        facts: what `try_runs` gave.
+
+    Returns:
+        `jobs`: the id of each job submitted, by what it is of; `failed`: of those waited for, why.
+
+    Raises:
+        ValueError: the cluster refuses a job.
+    """
+    cluster = planned.cluster
+    assert cluster is not None
+    chosen = [item for item in planned.items if item.submit]
+    jobs: dict[str, Job] = {}
+    with exclusive(planned.folder):
+        record = _record(planned)
+        _write_configs(planned, facts)
+        record.write(planned.folder)
+        _cancel([item.job for item in chosen if item.job], cluster)
+        for group in _groups(chosen):
+            _submit(planned, group, record, jobs)
+    waited = jobs if cluster.executor != "slurm" else {}
+    failed = {of: why for of, job in waited.items() if (why := failure_of(job)) is not None}
+    return {"jobs": {of: str(job.job_id) for of, job in jobs.items()}, "failed": failed}
+
+
+def _submit(planned: Plan, group: list[Item], record: Record, jobs: dict[str, Job]) -> None:
+    """One job or array; without SLURM as many at once as the profile says, one lot after the other."""
+    cluster, kind = planned.cluster, group[0].kind
+    assert cluster is not None
+    name = planned.work.name if kind == "run" else f"{planned.work.name}-{kind}"
+    on_slurm = cluster.executor == "slurm"
+    units = [Unit(item.kind, item.of, _job_of(item, planned)) for item in group]
+    size = len(units) if on_slurm else cluster.array_parallelism
+    after = _ids_of(planned, group[0].needs, jobs) if on_slurm else []
+    for first in range(0, len(units), size):
+        lot = units[first : first + size]
+        made = submit(cluster, lot, planned.folder / "logs", name=name, after=after)
+        for unit, job in zip(lot, made, strict=True):
+            jobs[unit.of] = job
+            record.add(str(job.job_id), unit.kind, unit.of, cluster.executor)
+        record.write(planned.folder)
+        if not on_slurm:
+            print(f"{', '.join(unit.of for unit in lot)} ... (logs: {planned.folder / 'logs'})", file=sys.stderr)
+            for job in made:
+                job.wait()
+
+
+def _cancel(ids: list[str], cluster: Cluster) -> None:
+    for id in ids if cluster.executor == "slurm" else []:
+        subprocess.run(["scancel", id], check=False, timeout=120)
+
+
+def _groups(items: list[Item]) -> list[list[Item]]:
+    """One job for each teacher and each set of shards; one array of the runs that need the same shards."""
+    groups: dict[tuple[str, str], list[Item]] = {}
+    for item in items:
+        groups.setdefault((item.kind, item.needs if item.kind == "run" else item.of), []).append(item)
+    return list(groups.values())
+
+
+def _ids_of(planned: Plan, of: str, jobs: dict[str, Job]) -> list[str]:
+    """The job that makes what is needed: of this submission, or of an earlier one that has not ended."""
+    if of in jobs:
+        return [str(jobs[of].job_id)]
+    return [item.job for item in planned.items if item.of == of and item.state == ACTIVE and item.job]
+
+
+def _job_of(item: Item, planned: Plan) -> StageJob:
+    work, cluster = planned.work, planned.cluster
+    assert cluster is not None
+    place = work.place
+    stages = ("teacher", "shards") if item.kind == "shards" else work.stages if item.kind == "run" else ("teacher",)
+    return StageJob(
+        config=str(place.run(item.recipe).config),
+        stages=stages,
+        out=str(place.runs),
+        cache=str(place.cache),
+        paths=tuple(path or str(Path.cwd()) for path in sys.path if not path or Path(path).is_dir()),
+        sweep=planned.folder.name if item.run is not None else "",
+        axes=item.run.axes if item.run is not None else (),
+        timeout_s=cluster.timeout_s,
+    )
+
+
+def _record(planned: Plan) -> Record:
+    """The sweep's record, with the jobs of earlier submissions."""
+    work = planned.work
+    runs = [item.run for item in planned.items if item.run is not None]
+    axes: dict[str, list[str]] = {}
+    for run in runs:
+        for axis, label in run.axes:
+            known = axes.setdefault(axis, [])
+            known += [label] if label not in known else []
+    place = work.place
+    before = read_record(planned.folder).jobs if (planned.folder / "sweep.json").exists() else []
+    return Record(
+        name=work.name,
+        signature=planned.signature,
+        recipe_path=str(work.recipe_path),
+        scale=work.scale,
+        axes=axes,
+        seeds=list(dict.fromkeys(run.recipe.seed for run in runs)),
+        runs=[
+            {
+                "label": run.label,
+                "axes": dict(run.axes),
+                "seed": run.recipe.seed,
+                "run": place.run(run.recipe).path.name,
+                "signature": run.recipe.distill_signature(),
+                "teacher": place.teacher(run.recipe).name,
+                "shards": place.shards(run.recipe).name,
+            }
+            for run in runs
+        ],
+        on=str(work.on or ""),
+        cache=str(place.cache),
+        jobs=before,
+    )
+
+
+def try_runs(planned: Plan) -> Facts:
+    """A trial of each run that is not done, on this machine: what cannot work fails here, before anything is written.
+
+    Returns:
+        what `describe_run` says, by the run's folder.
+
+    Raises:
+        RecipeError: names the run.
+    """
+    work, tasks = planned.work, planned.cluster.tasks if planned.cluster else 1
+    tried: Facts = {}
+    facts: Facts = {}
+    for item in planned.items:
+        if item.run is None or item.state == DONE:
+            continue
+        key = signature("trial", dataclasses.replace(item.recipe, seed=0))
+        try:
+            tried[key] = tried.get(key) or describe_run(item.recipe, work.place, work.scale)
+            check_shares(item.recipe, stage_states(item.recipe, work.place), list(work.stages), tasks)
+        except RecipeError as error:
+            raise RecipeError(f"{item.run.label}: {error}") from error
+        facts[item.of] = tried[key]
+    return facts
+
+
+def _write_configs(planned: Plan, facts: Facts) -> None:
+    """config.json of every run, which jobs read; not where a job reads and writes it now."""
+    work = planned.work
+    for item in planned.items:
+        if item.of in facts and (item.submit or item.state != ACTIVE):
+            prepare_run(
+                item.recipe, work.place, facts[item.of], path=work.recipe_path, plugins=work.plugins,
+                command=work.command,
+            )  # fmt: skip

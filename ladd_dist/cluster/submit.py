@@ -1,0 +1,168 @@
+"""Jobs to SLURM, or to this machine, through submitit."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ladd_dist.cluster import Cluster
+from ladd_dist.cluster.job import START, StageJob
+from ladd_dist.core.serialize import RecipeError
+
+MOST_TIMEOUTS = 100_000
+"""submitit gives up after so many time limits; a run ends when it is done, however long it takes."""
+TRACEBACK = "Traceback (most recent call last):"
+RULE = "\n-----"
+"""What submitit puts under a traceback, before its advice."""
+Job = Any
+"""submitit's, which has no types."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One job to submit."""
+
+    kind: str
+    of: str
+    job: StageJob
+
+
+def check_cluster(cluster: Cluster, profile: Path) -> None:
+    """Refuse a profile that cannot be used from here, before anything is written.
+
+    Raises:
+        RecipeError: no sbatch, or no such partition. ValueError: SLURM does not answer.
+    """
+    if cluster.executor != "slurm":
+        return
+    if shutil.which("sbatch") is None or shutil.which("srun") is None:
+        raise RecipeError(
+            f"--on {profile}: no `sbatch` on the path; submit from a machine of the cluster, or use "
+            "--on slurm/laptop.py, which needs no SLURM (docs/cluster.md)"
+        )
+    found = subprocess.run(["sinfo", "--noheader", "--format=%R"], capture_output=True, text=True, timeout=120)
+    if found.returncode != 0:
+        said = found.stderr.strip().splitlines()
+        raise ValueError(
+            f"--on {profile}: SLURM does not answer ({said[-1] if said else 'sinfo failed'}); for the development "
+            'cluster: slurm/dev_cluster.sh up, then eval "$(slurm/dev_cluster.sh env)"'
+        )
+    partitions = sorted(set(found.stdout.split()))
+    unknown = [name for name in cluster.partition.split(",") if name and name not in partitions]
+    if unknown:
+        raise RecipeError(f"--on {profile}: no partition {unknown[0]!r}; partitions: {', '.join(partitions)}")
+
+
+def submit(cluster: Cluster, units: Sequence[Unit], logs: Path, *, name: str, after: Sequence[str] = ()) -> list[Job]:
+    """Submit jobs, several as one array; returns submitit's jobs in order.
+
+    Args:
+        logs: folder for submitit's files and the output of the jobs.
+        after: ids of jobs that must have succeeded before these start (SLURM alone knows such a thing).
+
+    Raises:
+        ValueError: the cluster refuses them.
+    """
+    import submitit
+
+    logs.mkdir(parents=True, exist_ok=True)
+    executor = _executor(cluster, logs, name, after)
+    with _environment(cluster):
+        try:
+            if len(units) == 1:
+                return [executor.submit(units[0].job)]
+            with executor.batch():
+                jobs = [executor.submit(unit.job) for unit in units]
+            return jobs
+        except (submitit.core.utils.FailedJobError, subprocess.CalledProcessError) as error:
+            lines = [line for line in str(error).splitlines() if "error:" in line] or str(error).splitlines()
+            raise ValueError(f"the cluster refuses the job: {' '.join(lines)}") from error
+
+
+def _executor(cluster: Cluster, logs: Path, name: str, after: Sequence[str]) -> Any:
+    import submitit
+
+    python = shlex.join([sys.executable, "-S", "-c", START])
+    own: dict[str, Any] = {"slurm_max_num_timeout": MOST_TIMEOUTS, "slurm_python": python}
+    if cluster.executor == "local":
+        own = {"local_max_num_timeout": MOST_TIMEOUTS, "local_python": python}
+    executor = submitit.AutoExecutor(
+        folder=logs, cluster=cluster.executor, **(own if cluster.executor != "debug" else {})
+    )
+    values: dict[str, Any] = {
+        "name": name,
+        "timeout_min": cluster.time_min,
+        "nodes": cluster.nodes,
+        "tasks_per_node": cluster.tasks_on_node,
+        "cpus_per_task": cluster.cpus_per_task,
+    }
+    if cluster.gpus_per_node:
+        values["gpus_per_node"] = cluster.gpus_per_node
+    if cluster.memory_gb:
+        values["mem_gb"] = cluster.memory_gb
+    if cluster.executor == "slurm":
+        values |= _slurm_values(cluster, after)
+    if cluster.executor == "local":
+        values["local_setup"] = list(cluster.setup)
+    executor.update_parameters(**values)
+    return executor
+
+
+def _slurm_values(cluster: Cluster, after: Sequence[str]) -> dict[str, Any]:
+    exports = [f"export {key}={shlex.quote(value)}" for key, value in cluster.environment]
+    values: dict[str, Any] = {
+        "slurm_setup": [*exports, *cluster.setup],
+        "slurm_signal_delay_s": cluster.signal_delay_s,
+        "slurm_array_parallelism": cluster.array_parallelism,
+        # A dead rank must not leave the others, and the job, until the time limit.
+        "slurm_srun_args": ["--kill-on-bad-exit=1"],
+        "slurm_additional_parameters": {"requeue": True, "kill-on-invalid-dep": "yes"},
+    }
+    for field in ("partition", "account", "qos", "constraint"):
+        if getattr(cluster, field):
+            values[f"slurm_{field}"] = getattr(cluster, field)
+    if after:
+        values["slurm_dependency"] = f"afterok:{':'.join(after)}"
+    return values
+
+
+@contextlib.contextmanager
+def _environment(cluster: Cluster) -> Iterator[None]:
+    """The profile's variables, where jobs are children of this process; SLURM's jobs export them themselves."""
+    if cluster.executor == "slurm":
+        yield
+        return
+    before = dict(os.environ)
+    os.environ.update(dict(cluster.environment))
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def failure_of(job: Job) -> str | None:
+    """The traceback of the task that failed by itself; None when none did.
+
+    The first task is often ended by SLURM because another one failed, and then has no result, or it lost the others.
+    """
+    import submitit
+
+    found: list[str] = []
+    for task in range(job.num_tasks):
+        error = job.task(task).exception() if job.num_tasks > 1 else job.exception()
+        _, begin, trace = str(error or "").partition(TRACEBACK)
+        if isinstance(error, submitit.core.utils.FailedJobError) and begin:
+            found.append((begin + trace.partition(RULE)[0]).strip())
+        elif error is not None:
+            found.append(str(error))
+    own = [text for text in found if text.startswith(TRACEBACK) and "LostRank:" not in text]
+    return next(iter(own or found), None)

@@ -1,0 +1,198 @@
+"""compare.html: one file that needs no network. Table, curves and grids are drawn by a small script from data in it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ladd_dist.comparison import terminal
+from ladd_dist.comparison.curves import MAX_POINTS, bands
+from ladd_dist.comparison.result import Comparison, Row, direction
+from ladd_dist.comparison.statistics import Pooled
+from ladd_dist.comparison.variants import ABSENT, differing, show
+from ladd_dist.core.rundir import write_bytes
+from ladd_dist.stages.report_table import figure
+
+MAX_CURVES = 60
+"""Variants whose curves the page holds, best first."""
+MAX_NUMBERS = 600_000
+"""In all curves together, about four megabytes: beyond it, curves get fewer points."""
+MAX_ROWS = 150_000
+"""Logged steps read for all curves together; every run may have as many as a curve has points."""
+MAX_GRIDS = 12
+MAX_GRID_BYTES = 1_500_000
+FEWEST_POINTS = 40
+
+
+def write_page(path: Path, result: Comparison) -> Path:
+    """Write the page and return its path."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    folder = Path(__file__).parent
+    environment = Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    script = (folder / "compare.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    num_runs = sum(len(row.variant.runs) for row in result.rows)
+    html = environment.get_template("compare.html").render(
+        result=result,
+        level="winner" if result.winner and not result.caveat else "open",
+        caption=terminal.caption(result),
+        num_runs=num_runs,
+        num_seeds=len({run.seed for row in result.rows for run in row.variant.runs}),
+        grids=_grids(result.rows),
+        max_grids=MAX_GRIDS,
+        max_curves=MAX_CURVES,
+        fields=_fields(result.rows),
+        script=Markup(script),
+        script_hash=Markup(digest),
+        data=Markup(_embedded(data(result))),
+    )
+    write_bytes(path, html.encode())
+    return path
+
+
+def _embedded(value: Any) -> str:
+    """JSON that cannot end the element it stands in, whatever a recipe is called."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return re.sub(r"[<>&\u2028\u2029]", lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def data(result: Comparison) -> dict[str, Any]:
+    """What the script draws from: tables of cells [sort key, text], curves, runs."""
+    columns = _columns(result)
+    head = [{"title": "Variant"}, {"title": "Seeds", "number": True}]
+    figures = [{"title": metric, "small": entry, "better": way, "number": True} for entry, metric, way in columns]
+    head += [figures[0], {"title": "Minus best", "small": "interval by Holm", "number": True}, {"title": "Called"}]
+    head += [{"title": "Collapsed from", "number": True}, *figures[1:]]
+    return {
+        "head": head,
+        "rows": [_row(row, result, columns) for row in result.rows],
+        "references": [_reference(result, index, columns) for index in range(len(result.references))],
+        "runs": _runs(result),
+        "curves": _curves(result.rows[:MAX_CURVES]),
+        "labels": [row.variant.label for row in result.rows],
+        "leaders": len(result.leaders),
+    }
+
+
+Cells = list[list[Any]]
+Columns = Sequence[tuple[str, str, str]]
+
+
+def _columns(result: Comparison) -> list[tuple[str, str, str]]:
+    """(sampler, metric, way): what decides first, then all others."""
+    first = terminal.columns(result)
+    there = dict.fromkeys((entry, key) for row in result.rows for entry, group in row.figures.items() for key in group)
+    order = [*first, *(pair for pair in there if pair not in first and pair[0] == result.sampler)]
+    return [(e, m, result.better if m == result.metric else direction(m)) for e, m in order]
+
+
+def _row(row: Row, result: Comparison, columns: Columns) -> Cells:
+    cells: Cells = [[row.variant.label.lower(), row.variant.label], [row.num_finished, terminal.seeds(row)]]
+    figures = [_figure(row.figures.get(entry, {}).get(metric)) for entry, metric, _ in columns]
+    gap = row.called.difference.mean if row.called else (0.0 if result.main(row) else None)
+    called = terminal.called(row, result)
+    first = min((step for _, step in row.collapsed), default=None)
+    told: Cells = [[gap, terminal.gap(row, result)], [called, called], [first, terminal.collapse(row)]]
+    return [*cells, figures[0], *told, *figures[1:]]
+
+
+def _figure(value: Pooled | None) -> list[Any]:
+    if value is None:
+        return [None, terminal.NONE]
+    half = "" if value.high is None else f"±{figure(value.high - value.mean)}"
+    return [value.mean, figure(value.mean), half]
+
+
+def _reference(result: Comparison, index: int, columns: Columns) -> Cells:
+    item, held = result.references[index]
+    cells: Cells = [[item.entry, item.entry, f"of {', '.join(item.labels[:3])}" if item.labels else ""], [None, ""]]
+    figures: Cells = []
+    for entry, metric, _ in columns:
+        value = item.figures.get(metric) if entry == result.sampler else None
+        figures.append([None, ""] if value is None else [value, figure(value)])
+    gap = [held.mean if held else None, terminal.against(held)]
+    return [*cells, figures[0], gap, ["", ""], [None, ""], *figures[1:]]
+
+
+def _runs(result: Comparison) -> Cells:
+    """[variant, seed, figure, collapsed from, finished, source] of each run; the page makes them a table when asked."""
+    lines = []
+    for index, row in enumerate(result.rows):
+        for run in row.variant.runs:
+            value = run.figures.get(result.sampler, {}).get(result.metric)
+            known = (
+                run.collapse.step if run.collapse.step is not None else ("none" if run.collapse.known else "unknown")
+            )
+            shown = float(f"{value:.6g}") if value is not None and abs(value) < float("inf") else None
+            lines.append([index, run.seed, shown, known, run.is_finished, run.source])
+    return lines
+
+
+def _curves(rows: Sequence[Row]) -> dict[str, Any]:
+    """`steps`: the lists of steps there are; `metrics`: name -> [variant, number of its steps, mean, low, high] each.
+
+    Low and high are left out where there is one seed.
+    """
+    runs = [run for row in rows for run in row.variant.runs]
+    at_most = max(MAX_POINTS, MAX_ROWS // len(runs))
+    first: Sequence[Any] = next((logged for run in runs if (logged := run.rows(at_most))), [{}])
+    keys = max(1, len(first[-1]))
+    points = max(FEWEST_POINTS, min(MAX_POINTS, MAX_NUMBERS // (3 * keys * max(1, len(rows)))))
+    steps: dict[tuple[float, ...], int] = {}
+    found: dict[str, list[list[Any]]] = {}
+    for index, row in enumerate(rows):
+        for key, band in bands(row.variant, points, at_most).items():
+            number = steps.setdefault(tuple(band.steps), len(steps))
+            spread = [] if band.low == band.high else [band.low, band.high]
+            found.setdefault(key, []).append([index, number, band.mean, *spread])
+    return {"steps": list(steps), "metrics": {key: found[key] for key in sorted(found, key=_importance)}}
+
+
+def _importance(key: str) -> tuple[int, str]:
+    order = ("loss/distill", "loss/", "accuracy", "logit_gap", "grad_norm/", "weight/", "rate/")
+    whole = key.count("/") < 2 and not key.startswith("logit_gap/")  # one head's figures come after those of all
+    return next((i for i, start in enumerate(order) if key.startswith(start)), len(order)) + 10 * (not whole), key
+
+
+def _fields(rows: Sequence[Row]) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """The paths that differ, and each variant's values."""
+    paths = differing([row.variant.fields for row in rows])
+    return paths, [(row.variant.label, [show(row.variant.fields.get(path, ABSENT)) for path in paths]) for row in rows]
+
+
+def _grids(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """The last grid of each of the best variants, of one seed where they share one: the same noise in each column."""
+    shown = [row for row in rows if any(_grid(run.folder) for run in row.variant.runs)][:MAX_GRIDS]
+    seeds = [{run.seed for run in row.variant.runs if _grid(run.folder)} for row in shown]
+    common = min(set.intersection(*seeds), default=None) if seeds else None
+    grids = []
+    for row in shown:
+        runs = [run for run in row.variant.runs if _grid(run.folder)]
+        run = next((run for run in runs if run.seed == common), runs[0])
+        path = _grid(run.folder)
+        assert path is not None
+        if path.stat().st_size <= MAX_GRID_BYTES:
+            uri = f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+            what = "finished" if path.stem == "final" else f"after {int(path.stem.partition('-')[2])} steps"
+            grids.append({"label": row.variant.label, "seed": run.seed, "what": what, "uri": uri})
+    return grids
+
+
+def _grid(folder: Path | None) -> Path | None:
+    if folder is None:
+        return None
+    final = folder / "samples" / "final.png"
+    return final if final.exists() else max(folder.glob("samples/step-*.png"), default=None)

@@ -1,0 +1,234 @@
+"""A comparison: pooled figures, differences to the best, a verdict in one sentence. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from ladd_dist.comparison.statistics import ALPHA, Called, Difference, Pooled, difference, difference_to, holm, pool
+from ladd_dist.comparison.variants import Variant
+
+Better = Literal["lower", "higher"]
+LOWER = ("fd", "loss/", "s_per_image", "grad_norm/")
+HIDDEN = {"num_samples"}
+
+
+class Reference(NamedTuple):
+    """A row that has no seeds: the teacher, or the untrained student."""
+
+    entry: str
+    figures: Mapping[str, float]
+    labels: tuple[str, ...]
+    """The variants it belongs to, where not all share it."""
+
+
+class Row(NamedTuple):
+    """A variant with its figures (sampler -> metric) and its difference to the best, None for the best itself."""
+
+    variant: Variant
+    figures: Mapping[str, Mapping[str, Pooled]]
+    called: Called | None
+
+    @property
+    def collapsed(self) -> list[tuple[int, int]]:
+        """(seed, step) of each run that had lost its colours at the end."""
+        return [(run.seed, run.collapse.step) for run in self.variant.runs if run.collapse.step is not None]
+
+    @property
+    def num_known(self) -> int:
+        return sum(run.collapse.known for run in self.variant.runs)
+
+    @property
+    def num_finished(self) -> int:
+        return sum(run.is_finished for run in self.variant.runs)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The whole table, best variant first; those without the figure last."""
+
+    metric: str
+    sampler: str
+    better: Better
+    rows: tuple[Row, ...]
+    references: tuple[tuple[Reference, Difference | None], ...]
+    winner: str | None
+    leaders: tuple[str, ...]
+    """The best and all that cannot be told from it."""
+    sentence: str
+    caveat: str
+    """What stands against taking even the best: that the teacher itself does as well in as few steps."""
+    notes: tuple[str, ...]
+
+    @property
+    def best(self) -> Row | None:
+        return next((row for row in self.rows if self.main(row)), None)
+
+    def main(self, row: Row) -> Pooled | None:
+        """The figure that decides."""
+        return row.figures.get(self.sampler, {}).get(self.metric)
+
+
+def direction(metric: str) -> Better:
+    """Lower is better for distances, losses and times, higher for everything else."""
+    return "lower" if metric.startswith(LOWER) else "higher"
+
+
+def compare(
+    variants: Sequence[Variant], metric: str, sampler: str, *, better: Better | None = None, notes: Sequence[str] = ()
+) -> Comparison:
+    """Pool seeds, hold every variant against the best, and say who wins.
+
+    Raises:
+        ValueError: no finished run has this figure; the message lists those there are.
+    """
+    _check(variants, metric, sampler)
+    better = better or direction(metric)
+    sign = 1 if better == "lower" else -1
+    figures = {variant.label: pooled(variant) for variant in variants}
+
+    def rank(variant: Variant) -> tuple[float, str]:
+        mine = figures[variant.label].get(sampler, {}).get(metric)
+        return (sign * mine.mean if mine else math.inf, variant.label)
+
+    order = sorted(variants, key=rank)
+    measured = [variant for variant in order if variant.values(sampler, metric)]
+    best = measured[0].values(sampler, metric)
+    called = holm([difference(variant.values(sampler, metric), best) for variant in measured[1:]])
+    by_label = {variant.label: item for variant, item in zip(measured[1:], called, strict=True)}
+    rows = tuple(Row(variant, figures[variant.label], by_label.get(variant.label)) for variant in order)
+    leaders = (measured[0].label, *(label for label, item in by_label.items() if not item.distinguishable))
+    held = [(item, _against(item, sampler, metric, best)) for item in references(variants)]
+    return Comparison(
+        metric=metric,
+        sampler=sampler,
+        better=better,
+        rows=rows,
+        references=tuple(held),
+        winner=leaders[0] if len(leaders) == 1 and called else None,
+        leaders=leaders,
+        sentence=_sentence(rows, measured, leaders, metric, sampler),
+        caveat=_caveat(held, sampler, measured[0].label, sign),
+        notes=tuple(notes),
+    )
+
+
+def _check(variants: Sequence[Variant], metric: str, sampler: str) -> None:
+    if any(variant.values(sampler, metric) for variant in variants):
+        return
+    entries = [entry for variant in variants for run in variant.runs for entry in run.figures.items()]
+    if not entries:
+        raise ValueError("none of these runs is finished: no eval.json has figures yet")
+    samplers = sorted({name for name, _ in entries})
+    metrics = sorted({key for name, figures in entries if name == sampler for key in figures} - HIDDEN)
+    hint = f"metrics of {sampler}: {', '.join(metrics)}" if metrics else f"samplers: {', '.join(samplers)}"
+    raise ValueError(f"no finished run has the figure {metric!r} of {sampler!r}; {hint}")
+
+
+def pooled(variant: Variant) -> dict[str, dict[str, Pooled]]:
+    """Every student's figure over the variant's seeds."""
+    keys: dict[str, dict[str, None]] = {}
+    for run in variant.runs:
+        for entry, figures in run.figures.items():
+            if not is_reference(entry):
+                keys.setdefault(entry, {}).update(dict.fromkeys(figures))
+    result: dict[str, dict[str, Pooled]] = {}
+    for entry, metrics in keys.items():
+        for metric in metrics:
+            if metric not in HIDDEN and (values := list(variant.values(entry, metric).values())):
+                result.setdefault(entry, {})[metric] = pool(values)
+    return result
+
+
+def is_reference(entry: str) -> bool:
+    """Whether an entry of eval.json does not depend on training: the teacher's, and the untrained student's."""
+    return entry.partition("@")[0] in ("teacher", "untrained")
+
+
+def references(variants: Sequence[Variant]) -> list[Reference]:
+    """Teacher and untrained student, once for each set of figures that the runs share."""
+    found: dict[tuple[str, tuple[tuple[str, float], ...]], tuple[Mapping[str, float], dict[str, None]]] = {}
+    for variant in variants:
+        for run in variant.runs:
+            for entry, figures in run.figures.items():
+                if is_reference(entry):
+                    key = (entry, tuple((k, v) for k, v in sorted(figures.items()) if k != "s_per_image"))
+                    found.setdefault(key, (figures, {}))[1][variant.label] = None
+    sets: dict[str, int] = {}
+    for entry, _ in found:
+        sets[entry] = sets.get(entry, 0) + 1
+    result = [
+        Reference(entry, figures, tuple(labels) if sets[entry] > 1 else ())
+        for (entry, _), (figures, labels) in found.items()
+    ]
+    return sorted(result, key=lambda item: (_steps(item.entry), item.entry, item.labels))
+
+
+def _steps(entry: str) -> int:
+    steps = entry.partition("@")[2].partition(":")[0]
+    return -int(steps) if steps.isdigit() else 0
+
+
+def _against(item: Reference, sampler: str, metric: str, best: Mapping[int, float]) -> Difference | None:
+    value = item.figures.get(metric)
+    return None if value is None or not math.isfinite(value) else difference_to(value, best)
+
+
+def _sentence(
+    rows: Sequence[Row], measured: Sequence[Variant], leaders: Sequence[str], metric: str, sampler: str
+) -> str:
+    """What a reader may take away, and no more."""
+    what = f"{metric} of {sampler}"
+    counts = [len(variant.values(sampler, metric)) for variant in measured]
+    called = {row.variant.label: row.called for row in rows if row.called}
+    if len(measured) == 1:
+        return f"{measured[0].label} is the only variant with figures: there is nothing to compare it with."
+    if max(counts) == 1:
+        return f"One seed each: nothing can be said about {what}. Run every variant with at least three seeds."
+    if len(leaders) == 1:
+        closest = called[measured[1].label]
+        assert closest is not None
+        gap = f"{_number(abs(closest.difference.mean))} from the next, {measured[1].label}"
+        return f"{leaders[0]} wins by {what}: {gap} ({_interval(closest)})."
+    single = [v.label for v, count in zip(measured, counts, strict=True) if count == 1 and v.label in leaders]
+    if single and (leaders[0] in single or set(leaders[1:]) <= set(single)):
+        return f"Not distinguishable by {what}: {_list(single)} {'has' if len(single) == 1 else 'have'} one seed."
+    if len(leaders) == len(measured):
+        return f"Not distinguishable by {what}: no interval of a difference to the best, {leaders[0]}, leaves zero out."
+    others = len(measured) - len(leaders)
+    rest = "the other is worse" if others == 1 else f"the other {others} are worse"
+    return f"Not distinguishable by {what}: {_list(leaders)}; {rest}."
+
+
+def _caveat(held: Sequence[tuple[Reference, Difference | None]], sampler: str, best: str, sign: int) -> str:
+    """Whether the best has gained anything over the untrained student and the teacher itself in as few steps.
+
+    Of one seed nothing is said, here either.
+    """
+    steps = sampler.partition("@")[2]
+    own = [(item, gap) for item, gap in held if gap and gap.error is not None and best in (item.labels or (best,))]
+    same = [(item, gap) for item, gap in own if item.entry.partition(":")[0].endswith(f"@{steps}")]
+    level = [item.entry for item, gap in same if gap.p > ALPHA]
+    ahead = [item.entry for item, gap in same if item.entry not in level and sign * gap.mean <= 0]
+    texts = [f"{_list(list(dict.fromkeys(ahead)))} is better" if ahead else ""]
+    texts += [f"{_list(list(dict.fromkeys(level)))} is not distinguishable from it" if level else ""]
+    found = " and ".join(text for text in texts if text)
+    return f"But without any training {found}: {best} has gained nothing over that." if found else ""
+
+
+def _list(labels: Sequence[str]) -> str:
+    shown = [*labels[:4], f"{len(labels) - 4} more"] if len(labels) > 5 else list(labels)
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}"
+
+
+def _interval(item: Called) -> str:
+    if item.low is None or item.high is None:
+        return "no interval"
+    ends = sorted((abs(item.low), abs(item.high))) if item.low * item.high > 0 else [item.low, item.high]
+    return f"{100 * item.level:.4g} % interval {_number(ends[0])} to {_number(ends[1])}, {item.difference.method}"

@@ -1,0 +1,231 @@
+"""What is compared: a `Run` from its folder, from a sweep, or from W&B; whatever cannot be read is named."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from ladd_dist.core.rows import read_rows
+from ladd_dist.core.rundir import RunDir, read_json
+from ladd_dist.stages.collapse import UNKNOWN, Onset, from_number, onset
+
+FORMAT = 1
+"""Of config.json and sweep.json."""
+
+
+class Unreadable(ValueError):
+    """A run that cannot be compared; the message names it and says what is wrong."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run's recipe, figures and training curves, wherever they came from."""
+
+    name: str
+    signature: str
+    recipe: Mapping[str, Any]
+    figures: Mapping[str, Mapping[str, float]]
+    """As in eval.json; empty while the run is not finished."""
+    source: str
+    scale: str = ""
+    seed: int = 0
+    collapse: Onset = UNKNOWN
+    axes: Mapping[str, str] = field(default_factory=dict)
+    """The sweep's labels."""
+    folder: Path | None = None
+    logged: Sequence[Mapping[str, Any]] = ()
+    """Rows, of a run without a folder."""
+
+    def rows(self, at_most: int | None = None) -> Sequence[Mapping[str, Any]]:
+        """The logged steps, or about `at_most` of them, evenly spread.
+
+        Read when asked for: a thousand runs have hundreds of megabytes of them, and only curves need any.
+        """
+        if self.folder is not None:
+            return read_rows(RunDir(self.folder).metrics, at_most)[0]
+        return self.logged[:: -(-len(self.logged) // at_most)] if at_most and self.logged else self.logged
+
+    @property
+    def is_finished(self) -> bool:
+        return bool(self.figures)
+
+
+class Tracked(Protocol):
+    """A run as a tracker's server or files hold it (`ladd_dist.trackers.wandb_read.RunData`)."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def signature(self) -> str: ...
+    @property
+    def config(self) -> Mapping[str, Any]: ...
+    @property
+    def summary(self) -> Mapping[str, Any]: ...
+    @property
+    def rows(self) -> Sequence[Mapping[str, Any]]: ...
+    @property
+    def source(self) -> str: ...
+
+
+def from_folder(path: Path, axes: Mapping[str, str] | None = None) -> Run:
+    """Read a run folder; eval.json, metrics.jsonl and dumps may be missing, config.json may not.
+
+    Raises:
+        Unreadable: no run folder, one of another format, or a damaged file.
+    """
+    paths = RunDir(path)
+    config = _object(paths.config)
+    if config.get("format") != FORMAT:
+        raise Unreadable(
+            f"{path} was written in format {config.get('format')!r} by ladd_dist {config.get('version', '?')}; this "
+            f"version reads format {FORMAT}: compare it with the version that made it"
+        )
+    recipe = config.get("recipe")
+    if not isinstance(recipe, dict):
+        raise Unreadable(f"{paths.config} holds no recipe; run the same command again")
+    figures = _figures(paths.eval) if paths.eval.exists() else {}
+    return Run(
+        name=str(recipe.get("name", path.name)),
+        signature=str(config.get("signature", "")),
+        recipe=recipe,
+        figures=figures,
+        source=str(path),
+        scale=str(config.get("scale", "")),
+        seed=int(recipe.get("seed", 0)),
+        collapse=onset(path),
+        axes=axes or {},
+        folder=path,
+    )
+
+
+def from_tracked(data: Tracked) -> Run:
+    """The same from what a tracker holds: its config is the recipe, or the whole of config.json.
+
+    The summary's keys are those of eval.json as `eval/student@4/fd_teacher`, and `collapse/step` (`as_number`).
+
+    Raises:
+        Unreadable: no recipe in its config.
+    """
+    recipe = data.config.get("recipe", data.config)
+    if not isinstance(recipe, Mapping) or "seed" not in recipe:
+        raise Unreadable(f"{data.source}: run {data.name} has no recipe in its config; ladd_dist did not log it")
+    figures: dict[str, dict[str, float]] = {}
+    for key, value in data.summary.items():
+        match = re.fullmatch(r"eval/(\w+@[^/]+)/(.+)", key)
+        if match and isinstance(value, int | float):
+            figures.setdefault(match[1], {})[match[2]] = float(value)
+    return Run(
+        name=str(recipe.get("name", data.name)),
+        signature=data.signature,
+        recipe={key: value for key, value in recipe.items() if not key.startswith("_")},
+        figures=figures,
+        logged=data.rows,
+        source=data.source,
+        scale=str(data.config.get("scale", "")),
+        seed=int(recipe["seed"]),
+        collapse=from_number(data.summary.get("collapse/step")),
+        axes={str(key): str(value) for key, value in (data.config.get("axes") or {}).items()},
+    )
+
+
+def _object(path: Path) -> dict[str, Any]:
+    if not path.exists() and path.name == "config.json":
+        raise Unreadable(f"{path.parent} is no run folder: it has no config.json")
+    try:
+        data = read_json(path)
+    except (ValueError, OSError) as error:
+        raise Unreadable(str(error)) from error
+    if not isinstance(data, dict):
+        raise Unreadable(f"{path} holds a {type(data).__name__}, not an object; run the same command again")
+    return data
+
+
+def _figures(path: Path) -> dict[str, dict[str, float]]:
+    data = _object(path)
+    if not all(isinstance(entry, dict) for entry in data.values()):
+        raise Unreadable(f"{path} has no figures of the form {{'student@4': {{'fd': ...}}}}; evaluate the run again")
+    return {
+        name: {key: float(value) for key, value in entry.items() if isinstance(value, int | float)}
+        for name, entry in data.items()
+    }
+
+
+# --- what the command line names ---
+
+
+@dataclass(frozen=True)
+class Found:
+    """The runs that could be read, and a sentence for each that could not."""
+
+    runs: list[Run]
+    broken: list[str]
+    absent: list[str]
+    """Runs of a sweep that have no folder yet."""
+
+
+def collect(sources: Iterable[str]) -> Found:
+    """Read everything that the sources name: run folders, folders of them, sweeps, W&B projects.
+
+    Raises:
+        ValueError: a source that is none of these.
+    """
+    found = Found([], [], [])
+    seen: set[str] = set()
+    for source in sources:
+        if source.startswith(("wandb:", "wandb-offline:")):
+            _collect_tracked(source, found)
+            continue
+        for folder, axes in _folders(Path(source), found):
+            place = str(folder.resolve())
+            if place in seen:  # named twice, on its own and by its sweep
+                continue
+            seen.add(place)
+            try:
+                found.runs.append(from_folder(folder, axes))
+            except Unreadable as error:
+                found.broken.append(str(error))
+    return found
+
+
+def _folders(path: Path, found: Found) -> list[tuple[Path, dict[str, str]]]:
+    """(run folder, the sweep's labels) of a path."""
+    if (path / "sweep.json").is_file():
+        return _of_sweep(path, found)
+    if (path / "config.json").is_file():
+        return [(path, {})]
+    if not path.is_dir():
+        raise ValueError(
+            f"{path} does not exist; give run folders, a sweep's folder, wandb:ENTITY/PROJECT[/GROUP] or "
+            "wandb-offline:FOLDER"
+        )
+    inside = sorted(config.parent for config in path.glob("*/config.json"))
+    return [(folder, {}) for folder in inside] or [(path, {})]
+
+
+def _of_sweep(path: Path, found: Found) -> list[tuple[Path, dict[str, str]]]:
+    sweep = _object(path / "sweep.json")
+    runs = sweep.get("runs")
+    if sweep.get("format") != FORMAT or not isinstance(runs, list):
+        raise ValueError(f"{path / 'sweep.json'} is of format {sweep.get('format')!r}; this version reads {FORMAT}")
+    folders = []
+    for entry in runs:
+        folder = path.resolve().parent.parent / str(entry["run"])  # OUT/sweeps/NAME-SIGNATURE: runs lie in OUT
+        if (folder / "config.json").is_file():
+            folders.append((folder, {str(key): str(value) for key, value in (entry.get("axes") or {}).items()}))
+        else:
+            found.absent.append(f"{entry.get('label', folder.name)} seed {entry.get('seed', '?')}")
+    return folders
+
+
+def _collect_tracked(source: str, found: Found) -> None:
+    from ladd_dist.trackers.wandb_read import offline_runs, server_runs
+
+    kind, _, place = source.partition(":")
+    for data in server_runs(place) if kind == "wandb" else offline_runs(Path(place)):
+        try:
+            found.runs.append(from_tracked(data))
+        except Unreadable as error:
+            found.broken.append(str(error))

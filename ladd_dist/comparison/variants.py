@@ -1,0 +1,220 @@
+"""Runs that differ in nothing but the seed are one variant: which these are, their names, and what may be compared."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from ladd_dist.comparison.runs import Run
+from ladd_dist.core.plugin import Plugin, PluginError, lookup
+from ladd_dist.core.serialize import to_data
+from ladd_dist.recipe import Recipe
+
+Fields = dict[str, Any]
+"""Path -> value of every field that changes results; a plug-in's path holds its name."""
+
+ABSENT = "–"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Runs that differ in nothing but the seed, by seed."""
+
+    label: str
+    fields: Fields
+    runs: tuple[Run, ...]
+
+    def values(self, sampler: str, metric: str) -> dict[int, float]:
+        """The figure of each seed that has it."""
+        found = {run.seed: run.figures.get(sampler, {}).get(metric) for run in self.runs}
+        return {seed: value for seed, value in found.items() if value is not None and abs(value) < float("inf")}
+
+
+def group(runs: Iterable[Run]) -> tuple[list[Variant], list[str]]:
+    """Variants, ordered by label, and a sentence for each run left out because another has its recipe and seed.
+
+    Two such runs are no two draws: counted twice they would make an interval too small.
+    """
+    found: dict[tuple[Any, ...], tuple[Fields, dict[int, Run]]] = {}
+    twice = []
+    for run in sorted(runs, key=lambda run: (run.seed, run.source)):
+        fields = essential(run.recipe)
+        _, by_seed = found.setdefault(tuple(sorted(fields.items())), (fields, {}))
+        if run.seed in by_seed:
+            twice.append(f"{run.source} is the same recipe and seed as {by_seed[run.seed].source}")
+        else:
+            by_seed[run.seed] = run
+    groups = [(fields, tuple(by_seed.values())) for fields, by_seed in found.values()]
+    labels = name_all(groups)
+    variants = [Variant(label, *item) for label, item in zip(labels, groups, strict=True)]
+    return sorted(variants, key=lambda variant: variant.label), twice
+
+
+# --- what counts as a difference ---
+
+
+def essential(recipe: Mapping[str, Any]) -> Fields:
+    """Every field of a recipe (as data) but the seed and those that change nothing (names, intervals, trackers)."""
+    fields: Fields = {}
+    _walk(Recipe, recipe, "", fields)
+    fields.pop("seed", None)
+    return fields
+
+
+def _walk(cls: type | None, data: Mapping[str, Any], path: str, fields: Fields) -> None:
+    known = _known(cls) if cls else {}
+    for key, value in data.items():
+        field = known.get(key, _Field(None, False, None))
+        where = f"{path}.{key}" if path else key
+        if field.neutral or key == "plugin" or (field.default is not None and value == field.default):
+            continue
+        if isinstance(value, Mapping):
+            name = value.get("plugin")
+            if name is not None:
+                fields[where] = name
+            _walk(_class_of(field.hint, name), value, where, fields)
+        else:
+            fields[where] = _frozen(value)
+
+
+class _Field(typing.NamedTuple):
+    hint: Any
+    neutral: bool
+    default: Any  # of a field that came after runs had been made: at its default it says nothing
+
+
+@lru_cache(maxsize=512)
+def _known(cls: type) -> dict[str, _Field]:
+    hints = typing.get_type_hints(cls)
+    return {
+        field.name: _Field(
+            hints[field.name],
+            bool(field.metadata.get("neutral")),
+            to_data(field.default) if field.metadata.get("added") else None,
+        )
+        for field in dataclasses.fields(cls)
+    }
+
+
+@lru_cache(maxsize=4096)
+def _class_of(hint: Any, plugin: str | None) -> type | None:
+    """The class that a part of a recipe was made from; None for a plug-in that is not installed here."""
+    if not isinstance(hint, type):
+        return None
+    if not issubclass(hint, Plugin):
+        return hint if dataclasses.is_dataclass(hint) else None
+    try:
+        return lookup(hint.kind, plugin or "")
+    except PluginError:
+        return None
+
+
+def _frozen(value: Any) -> Any:
+    """A JSON value that can be hashed; 1 and 1.0 stay equal."""
+    if isinstance(value, list | tuple):
+        return tuple(_frozen(item) for item in value)
+    return json.dumps(value, sort_keys=True) if isinstance(value, Mapping) else value
+
+
+# --- names ---
+
+
+def differing(all_fields: Sequence[Fields]) -> list[str]:
+    """Paths whose value is not the same everywhere, in the order of the recipe."""
+    paths = list(dict.fromkeys(path for fields in all_fields for path in fields))
+    return [path for path in paths if len({fields.get(path, ABSENT) for fields in all_fields}) > 1]
+
+
+def name_all(groups: Sequence[tuple[Fields, tuple[Run, ...]]]) -> list[str]:
+    """A label for each: the sweep's own, else the recipe's name where names differ, then what differs within a name.
+
+    Fields that only some plug-ins of a kind have are left out where the plug-in's name already tells them apart.
+    """
+    of_sweep = [", ".join(f"{axis}={label}" for axis, label in runs[0].axes.items()) for _, runs in groups]
+    if all(of_sweep) and len(set(of_sweep)) == len(of_sweep):
+        return of_sweep
+    alike: dict[str, list[Fields]] = {}
+    for fields, runs in groups:
+        alike.setdefault(runs[0].name, []).append(fields)
+    telling = {name: _telling(fields) for name, fields in alike.items()}
+    labels = []
+    for fields, runs in groups:
+        name = runs[0].name
+        parts = [f"{path}={show(fields.get(path, ABSENT))}" for path in telling[name]]
+        labels.append(", ".join(([name] if len(alike) > 1 or not parts else []) + parts))
+    if len(set(labels)) == len(labels):
+        return labels
+    every = differing([fields for fields, _ in groups])
+    return [", ".join(f"{path}={show(fields.get(path, ABSENT))}" for path in every) for fields, _ in groups]
+
+
+def _telling(alike: Sequence[Fields]) -> list[str]:
+    """What tells these apart: a plug-in's name stands for those of its fields that the others do not have."""
+    paths = differing(alike)
+    found = set(paths)
+
+    def is_told(path: str) -> bool:
+        parts = path.split(".")
+        return any(".".join(parts[:end]) in found for end in range(1, len(parts)))
+
+    return [path for path in paths if not is_told(path) or all(path in fields for fields in alike)]
+
+
+def show(value: Any) -> str:
+    """A field's value, short."""
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, tuple):
+        return f"[{' '.join(show(item) for item in value)}]"
+    return str(value)
+
+
+# --- what may be compared ---
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """Why figures of these variants do not mean the same; `fatal` ones make the comparison wrong."""
+
+    text: str
+    fatal: bool
+
+
+def mismatches(variants: Sequence[Variant], metric: str) -> list[Mismatch]:
+    """Figures mean the same only on the same data, measured in the same way, against the same teacher."""
+    fields = [variant.fields for variant in variants]
+    differ = differing(fields)
+
+    def among(*parts: str) -> list[str]:
+        return [path for path in differ if path.split(".")[0] in parts and path != "evaluate.steps"]
+
+    def listed(paths: Sequence[str]) -> str:
+        texts = []
+        for path in paths[:4]:
+            values = list(dict.fromkeys(show(item.get(path, ABSENT)) for item in fields))
+            texts.append(f"{path} ({', '.join(values[:4])})")
+        return "; ".join(texts) + (f" and {len(paths) - 4} more" if len(paths) > 4 else "")
+
+    found = []
+    to_teacher = metric.startswith("fd_teacher")
+    if paths := among("dataset", "evaluate"):
+        text = f"the runs were not measured alike, so their figures do not mean the same: {listed(paths)}"
+        found.append(Mismatch(text, fatal=True))
+    if paths := among("network", "teacher"):
+        text = f"the runs have different teachers: {listed(paths)}"
+        if to_teacher:
+            text += f". {metric} is a distance to each run's own teacher; compare them by --metric fd"
+        found.append(Mismatch(text, fatal=to_teacher))
+    if to_teacher and (paths := among("shards")):
+        text = (
+            f"{metric} is a distance to each run's own set of the teacher's samples, and these differ: {listed(paths)}"
+        )
+        found.append(Mismatch(text, fatal=False))
+    return found

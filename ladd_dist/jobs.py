@@ -1,0 +1,165 @@
+"""`python -m ladd_dist.jobs [SWEEP|OUT]`: what every run of a sweep is doing, from its folder and the scheduler."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from ladd_dist.cli import run_guarded
+from ladd_dist.core.serialize import RecipeError
+from ladd_dist.scheduler import Scheduler
+from ladd_dist.status import look
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.table import Table
+
+PROG = "python -m ladd_dist.jobs"
+STATES = ("running", "queued", "failed", "stopped", "not submitted", "done")
+"""In the order in which a live table shows them, for it may be longer than the screen."""
+STYLES = {"running": "cyan", "failed": "bold red", "done": "green", "stopped": "yellow"}
+EVERY_S = 2.0
+MOST_ERRORS = 20
+
+
+@dataclass(frozen=True)
+class Options:
+    """Show the runs of a sweep: state, node, step, speed, losses, requeues and the last error with its log."""
+
+    folder: tyro.conf.Positional[Path] = Path("runs")
+    """A sweep's folder (OUT/sweeps/NAME-SIGNATURE), or OUT for all its sweeps and the runs of none."""
+    watch: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Show it anew every two seconds, until nothing runs or waits."""
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print one JSON object on stdout; everything else goes to stderr."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    arguments = sys.argv[1:] if argv is None else argv
+    return run_guarded(lambda: _main(tyro.cli(Options, args=arguments, prog=PROG)))
+
+
+def _main(options: Options) -> int:
+    if options.watch and options.json:
+        raise RecipeError("--watch is for people and --json for programs: ask again in place of watching")
+    if not options.folder.is_dir():
+        raise RecipeError(f"{options.folder} is no folder; give a sweep's (OUT/sweeps/NAME-SIGNATURE) or OUT")
+    schedulers: dict[Path, Scheduler] = {}
+    if options.watch:
+        return _watch(options.folder, schedulers)
+    found = look(options.folder, schedulers)
+    print(json.dumps(found)) if options.json else _show(found)
+    return 0
+
+
+# --- for people ---
+
+
+def _watch(folder: Path, schedulers: dict[Path, Scheduler]) -> int:
+    from rich.live import Live
+
+    found = look(folder, schedulers)
+    with Live(_view(found, live=True), auto_refresh=False, vertical_overflow="ellipsis") as live:
+        try:
+            while any(
+                count for sweep in found["sweeps"] for state, count in sweep["counts"].items() if state in STATES[:2]
+            ):
+                time.sleep(EVERY_S)
+                found = look(folder, schedulers)
+                live.update(_view(found, live=True), refresh=True)
+        except KeyboardInterrupt:
+            return 0  # the way out of looking; the jobs go on
+        live.update(_view(found, live=False), refresh=True)
+    return 0
+
+
+def _show(found: dict[str, Any]) -> None:
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)  # a pipe has no width: the table must not be broken at 80
+    console.print(_view(found, live=False))
+
+
+def _view(found: dict[str, Any], *, live: bool) -> Group:
+    from rich.console import Group
+    from rich.text import Text
+
+    parts: list[Table | Text] = []
+    for sweep in found["sweeps"]:
+        rows = sorted(sweep["runs"], key=lambda row: STATES.index(row["state"])) if live else sweep["runs"]
+        parts.append(_table(sweep, rows))
+        troubled = [row for row in (*sweep["jobs"], *rows) if row["error"]]
+        for row in troubled[:MOST_ERRORS]:
+            who = row.get("label") or row["of"]
+            parts.append(Text(f"{who}: {row['error']}", style="red", overflow="fold"))
+            parts.append(Text(f"    {row['log']}", overflow="fold"))
+        if len(troubled) > MOST_ERRORS:
+            parts.append(Text(f"... and {len(troubled) - MOST_ERRORS} more with an error; --json has all"))
+        if sweep["problem"]:
+            parts.append(Text(f"warning: {sweep['problem']}", style="yellow"))
+    return Group(*parts)
+
+
+def _table(sweep: dict[str, Any], rows: list[dict[str, Any]]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    counts = ", ".join(f"{sweep['counts'][state]} {state}" for state in STATES if sweep["counts"].get(state))
+    name = f"{sweep['name']}-{sweep['signature']}" if sweep["name"] else f"runs of no sweep in {sweep['folder']}"
+    table = Table(title=f"{name}: {len(rows)} runs ({counts})", title_justify="left")
+    left = ("run", "state", "job", "node")
+    for heading in (*left, "step", "rate", "ETA", "heads", "adv", "distill", "accuracy", "guard", "requeues"):
+        table.add_column(heading, justify="left" if heading in left else "right", no_wrap=heading != "run")
+    for job in sweep["jobs"]:
+        blank = [""] * 8
+        state = Text(_state(job), style=STYLES.get(job["state"], ""))
+        table.add_row(Path(job["of"]).name, state, job["job"], job["node"] or "", *blank, _count(job))
+    for row in rows:
+        steps = "?" if row["steps"] is None else row["steps"]
+        table.add_row(
+            Text(row["label"]),
+            Text(_state(row), style=STYLES.get(row["state"], "")),
+            row["job"] or "",
+            row["node"] or "",
+            "" if row["step"] is None else f"{row['step']}/{steps}",
+            _number(row["steps_per_s"], ".1f", "/s"),
+            _duration(row["eta_s"]),
+            *(_number(row["losses"][name], ".4f") for name in ("heads", "adversarial", "distill")),
+            _number(row["accuracy"], ".2f"),
+            row["guard"] or "-",
+            _count(row),
+        )
+    return table
+
+
+def _state(row: dict[str, Any]) -> str:
+    why = row["reason"] if row["state"] == "queued" else None
+    return f"{row['state']} ({why})" if why else str(row["state"])
+
+
+def _count(row: dict[str, Any]) -> str:
+    return str(row["requeues"] or "")
+
+
+def _number(value: float | None, form: str, unit: str = "") -> str:
+    return "" if value is None else f"{value:{form}}{unit}"
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,281 @@
+"""`recipe.lock`: what a promoted run depended on, and what of it has drifted since."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ladd_dist import __version__
+from ladd_dist.core.failure import has_parent, rank_here
+from ladd_dist.core.plugin import Plugin, origin
+from ladd_dist.core.serialize import RecipeError, to_data
+
+if TYPE_CHECKING:
+    from ladd_dist.recipe import Recipe
+    from ladd_dist.stages import Place
+
+FORMAT = 1
+SIGNATURES = ("teacher", "shards", "distill", "reference", "evaluate")
+ABSENT = "(absent)"
+INSTALLED = {"site-packages", "dist-packages"}
+
+
+class Drift(NamedTuple):
+    """A field whose value is no longer the locked one."""
+
+    field: str
+    locked: Any
+    now: Any
+
+    def __str__(self) -> str:
+        return f"{self.field}: locked {_short(self.locked)}, now {_short(self.now)}"
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict) and "plugin" in value:
+        return str(value["plugin"])
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def signatures(recipe: Recipe) -> dict[str, str]:
+    """The signature of every stage that has one."""
+    return {name: getattr(recipe, f"{name}_signature")() for name in SIGNATURES}
+
+
+class Used(NamedTuple):
+    """A plug-in in a recipe: at which field, and whether it changes results."""
+
+    field: str
+    plugin: Plugin
+    neutral: bool
+
+
+def plugins_in(node: Any, where: str = "", neutral: bool = False) -> Iterator[Used]:
+    """Every plug-in of a tree, outermost first."""
+    if isinstance(node, Plugin):
+        yield Used(where, node, neutral)
+    if dataclasses.is_dataclass(node) and not isinstance(node, type):
+        for field in dataclasses.fields(node):
+            inner = f"{where}.{field.name}" if where else field.name
+            without_effect = neutral or bool(field.metadata.get("neutral"))
+            yield from plugins_in(getattr(node, field.name), inner, without_effect)
+    elif isinstance(node, tuple):
+        for index, item in enumerate(node):
+            yield from plugins_in(item, f"{where}[{index}]", neutral)
+
+
+def describe_plugins(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """Field -> class, package, its version and the sha256 of the sources, for each plug-in of a recipe."""
+    found = {}
+    for field, plugin, neutral in plugins_in(recipe):
+        cls = type(plugin)
+        package, version = _package(cls)
+        found[field] = {
+            "kind": cls.kind,
+            "name": cls.name,
+            "module": cls.__module__,
+            "class": cls.__qualname__,
+            "package": package,
+            "version": version,
+            "neutral": neutral,
+            "sources": sources(cls),
+        }
+    return found
+
+
+def _package(cls: type[Plugin]) -> tuple[str | None, str | None]:
+    where = origin(cls)
+    if where == "core":
+        return "ladd_dist", __version__
+    if where.startswith("package "):
+        name = where.removeprefix("package ")
+        return name, importlib.metadata.version(name)
+    return None, None
+
+
+def sources(cls: type[Plugin]) -> dict[str, str]:
+    """Module -> sha256 of its file: of the class and its bases, and of the user's own modules that they import.
+
+    Whole files, as bytes: what a class computes is also in the functions beside it. Modules of this package that they
+    import are left out, its version stands for them; so are installed packages and the standard library.
+    """
+    waiting = [base.__module__ for base in cls.__mro__ if issubclass(base, Plugin) and base is not Plugin]
+    files: dict[str, str] = {}
+    while waiting:
+        name = waiting.pop()
+        module = sys.modules.get(name)
+        path = _file(module)
+        if module is None or path is None or name in files:
+            continue
+        content = path.read_bytes()
+        files[name] = hashlib.sha256(content.replace(b"\r\n", b"\n")).hexdigest()
+        if not name.startswith("ladd_dist."):
+            waiting += [other for other in _imported(content) if _is_users_own(other)]
+    return dict(sorted(files.items()))
+
+
+def _file(module: ModuleType | None) -> Path | None:
+    path = getattr(module, "__file__", None)
+    return Path(path) if path and path.endswith(".py") else None
+
+
+def _imported(content: bytes) -> Iterator[str]:
+    for node in ast.walk(ast.parse(content)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield from (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
+
+
+def _is_users_own(name: str) -> bool:
+    top, path = name.partition(".")[0], _file(sys.modules.get(name))
+    if path is None or top == "ladd_dist" or top in sys.stdlib_module_names:
+        return False
+    return not INSTALLED & set(path.parts)
+
+
+def tensors_sha256(path: Path) -> str | None:
+    """Of the weights in a safetensors file, whatever stands on its card; None where there is no such file."""
+    if not path.is_file():
+        return None
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from ladd_dist.sample import weights_sha256
+
+    try:
+        return weights_sha256(load_file(path))
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged ({error}); delete its folder and make it again") from error
+
+
+def data_identity(teacher: Path, shards: Path) -> dict[str, str | None]:
+    """What a run learned from: the teacher's weights, and the shards by their index, which has the sha256 of each."""
+    index = shards / "index.json"
+    return {
+        "teacher_weights_sha256": tensors_sha256(teacher / "teacher.safetensors"),
+        "shards_index_sha256": hashlib.sha256(index.read_bytes()).hexdigest() if index.is_file() else None,
+    }
+
+
+# --- a lock against what is here now ---
+
+
+def read_lock(path: Path) -> dict[str, Any]:
+    """The lock.
+
+    Raises:
+        RecipeError: no such file, or not one that `promote` wrote.
+    """
+    try:
+        lock = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RecipeError(f"--locked {path}: no such file; `ladd promote RUN --out {path}` writes one") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(
+            f"--locked {path}: not valid JSON ({error}); write it again with `ladd promote RUN`"
+        ) from error
+    found = lock.get("format") if isinstance(lock, dict) else None
+    if found != FORMAT:
+        raise RecipeError(f"--locked {path}: format {found!r}, this version reads {FORMAT}; use `ladd promote RUN`")
+    missing = {"recipe", "signatures", "plugin_classes", "version", "environment", "data"} - lock.keys()
+    if missing:
+        raise RecipeError(
+            f"--locked {path}: lacks {', '.join(sorted(missing))}; write it again with `ladd promote RUN`"
+        )
+    return dict(lock)
+
+
+def fields_drift(locked: Any, now: Any, where: str = "recipe") -> list[Drift]:
+    """Fields of a recipe (or a part) that differ from the locked data, but for those that change no result."""
+    data = to_data(now)
+    if not (dataclasses.is_dataclass(now) and isinstance(locked, dict)):
+        return [] if locked == data else [Drift(where, locked, data)]
+    if locked.get("plugin") != data.get("plugin"):
+        return [Drift(where, locked, data)]
+    found: list[Drift] = []
+    fields = {field.name: field for field in dataclasses.fields(now)}
+    effective = to_data(now, neutral=False)  # without neutral fields, and without added ones at their default
+    for name, field in fields.items():
+        inner = f"{where}.{name}"
+        if field.metadata.get("neutral"):
+            continue
+        if name in locked:
+            found += fields_drift(locked[name], getattr(now, name), inner)
+        elif name in effective:
+            found.append(Drift(inner, ABSENT, effective[name]))
+    gone = [name for name in locked if name not in fields and name != "plugin"]
+    return found + [Drift(f"{where}.{name}", locked[name], ABSENT) for name in gone]
+
+
+def plugins_drift(locked: dict[str, Any], now: dict[str, Any]) -> list[Drift]:
+    """Plug-in classes that are not those of the lock; those swapped for others are named by `fields_drift`."""
+    found = []
+    for field, before in locked.items():
+        after = now.get(field)
+        if before["neutral"] or after is None or before["name"] != after["name"]:
+            continue
+        who = f"plug-in {field} ({before['name']})"
+        for key in ("module", "class", "package", "version"):
+            if before[key] != after[key]:
+                found.append(Drift(f"{who} {key}", before[key], after[key]))
+        for module in sorted(before["sources"].keys() | after["sources"].keys()):
+            pair = [side["sources"].get(module) for side in (before, after)]
+            if pair[0] != pair[1]:
+                shown = [f"sha256 {text[:12]}" if text else ABSENT for text in pair]
+                found.append(Drift(f"{who} source of {module}", *shown))
+    return found
+
+
+def environment_drift(locked: dict[str, Any], now: dict[str, Any]) -> list[Drift]:
+    """What the machine has otherwise; values the lock does not know are left out."""
+    return [Drift(name, value, now[name]) for name, value in locked.items() if value and now.get(name, value) != value]
+
+
+def compare(lock: dict[str, Any], recipe: Recipe, place: Place, scale: str) -> tuple[list[Drift], list[Drift]]:
+    """What changes results, and what may change them in the last digits."""
+    from ladd_dist.stages.describe import environment
+
+    found = fields_drift(lock["recipe"], recipe)
+    if found and lock.get("scale") != scale:  # one recipe may serve every scale, so by itself it is no difference
+        found.insert(0, Drift("scale", lock.get("scale"), scale))
+    known = signatures(recipe).items()
+    found += [Drift(f"signature of {name}", lock["signatures"].get(name), now) for name, now in known
+              if lock["signatures"].get(name) != now]  # fmt: skip
+    found += plugins_drift(lock["plugin_classes"], describe_plugins(recipe))
+    found += [Drift("version of ladd_dist", lock["version"], __version__)] if lock["version"] != __version__ else []
+    milder = environment_drift(lock["environment"], environment(place.device))
+    spread = lock["recipe"].get("parallel", {}).get("plugin")
+    milder += [Drift("parallel", spread, recipe.parallel.name)] if spread not in (None, recipe.parallel.name) else []
+    data = environment_drift(lock["data"], data_identity(place.teacher(recipe), place.shards(recipe)))
+    data = [Drift(f"data {drift.field}", drift.locked, drift.now) for drift in data if drift.now is not None]
+    # Made again on another machine they cannot be the same bits; on the same one they are, unless something drifted.
+    return (found, [*milder, *data]) if {d.field for d in milder} - {"commit"} else ([*found, *data], milder)
+
+
+def obey(path: Path | None, recipe: Recipe, place: Place, scale: str) -> None:
+    """Hold a launch to a lock: one warning line for what differs in the environment.
+
+    Raises:
+        RecipeError: something that changes results has drifted; names every such field with both values.
+    """
+    if path is None or has_parent():  # the launch that started this rank has looked
+        return
+    drifted, milder = compare(read_lock(path), recipe, place, scale)
+    if drifted:
+        lines = "".join(f"\n  {drift}" for drift in drifted)
+        raise RecipeError(
+            f"--locked {path}: what changes results has drifted, nothing was run:{lines}\n"
+            "Undo that, or launch without --locked and promote the new run."
+        )
+    if milder and rank_here() == 0:
+        text = "; ".join(map(str, milder))
+        print(f"warning: --locked {path}: another environment, figures may differ slightly: {text}", file=sys.stderr)

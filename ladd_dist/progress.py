@@ -1,0 +1,225 @@
+"""What the folders of a sweep and its runs tell: how far, how fast, how it ended. Reads little of each and no torch."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ladd_dist.core.failure import read_failure
+
+FORMAT = 1
+TAIL_BYTES = 32_768
+OUTPUT_BYTES = 262_144
+ERROR = re.compile(r"^(?:rank \d+: )?(error: .+|(?:\w+\.)*\w*(?:Error|Exception|Interrupt|Stopped|LostRank): .+)$")
+WORSE = re.compile(
+    r"^(?:slurmstepd|srun)(?:-\w+)?: error: .+|.*\b(?:Killed|oom-kill|Segmentation fault)\b.*", re.IGNORECASE
+)
+STARTED = "Starting with JobEnvironment("
+TOLD = re.compile(r"KeyboardInterrupt|.*what is finished is saved|.*waiting for the scheduler$")
+"""The last words of a process that was told to end, which is no failure."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep.json, or a folder of runs without one."""
+
+    folder: Path
+    out: Path
+    name: str | None
+    signature: str | None
+    runs: tuple[dict[str, Any], ...]
+    jobs: tuple[dict[str, Any], ...]
+    cache: Path | None = None
+    """The folder that shared jobs fill; a sweep from elsewhere may not say."""
+
+    @property
+    def logs(self) -> Path:
+        return self.folder / "logs"
+
+
+def read_sweep(folder: Path) -> Sweep:
+    """The sweep in a folder.
+
+    Raises:
+        ValueError: no sweep.json, or not one that this version reads.
+    """
+    path = folder / "sweep.json"
+    data = read_object(path)
+    if data is None:
+        raise ValueError(f"{path} is missing or no JSON; a sweep's folder is OUT/sweeps/NAME-SIGNATURE")
+    if data.get("format") != FORMAT:
+        raise ValueError(f"{path} has format {data.get('format')!r}, this version reads {FORMAT}")
+    folder = folder.absolute()
+    runs, jobs = tuple(data.get("runs", ())), tuple(data.get("jobs", ()))
+    cache = Path(data["cache"]) if data.get("cache") else None
+    return Sweep(folder, folder.parent.parent, data.get("name"), data.get("signature"), runs, jobs, cache)
+
+
+def find_sweeps(folder: Path) -> list[Sweep]:
+    """The sweep in `folder`, or those below OUT, and then OUT's runs that belong to none.
+
+    Raises:
+        ValueError: nothing of that kind is there.
+    """
+    if (folder / "sweep.json").exists():
+        return [read_sweep(folder)]
+    sweeps = [read_sweep(path.parent) for path in sorted(folder.glob("sweeps/*/sweep.json"))]
+    known = {Path(run["run"]).name for sweep in sweeps for run in sweep.runs}
+    loose = [path.parent.name for path in sorted(folder.glob("*/config.json")) if path.parent.name not in known]
+    if loose:
+        runs = tuple({"label": name, "run": name} for name in loose)
+        sweeps.append(Sweep(folder.absolute(), folder.absolute(), None, None, runs, ()))
+    if not sweeps:
+        raise ValueError(f"{folder} holds neither a sweep (sweep.json, sweeps/*/sweep.json) nor runs (*/config.json)")
+    return sweeps
+
+
+def read_object(path: Path) -> dict[str, Any] | None:
+    """A JSON object, or None: a folder that is being made, or damaged, is not this reader's to complain about."""
+    try:
+        data = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return data if isinstance(data, dict) else None
+
+
+def tail(path: Path, size: int = TAIL_BYTES) -> str:
+    """The end of a text file, beginning with a whole line; empty where there is none."""
+    try:
+        with path.open("rb") as file:
+            length = os.fstat(file.fileno()).st_size
+            file.seek(max(0, length - size))
+            content = file.read(size)
+    except OSError:
+        return ""
+    if length > size:
+        content = content.partition(b"\n")[2]
+    return content.decode(errors="replace")
+
+
+def last_row(path: Path) -> dict[str, Any]:
+    """The last whole row of a metrics file; empty where there is none."""
+    for line in reversed(tail(path).splitlines()):
+        try:
+            row = json.loads(line)
+        except ValueError:  # half written
+            continue
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            return row
+    return {}
+
+
+def is_held(run: Path) -> bool:
+    """Whether a process holds the run's lock (`exclusive` in core/rundir.py).
+
+    Asked with a shared lock on a file opened for reading, dropped at once: nothing is written, and a run that starts
+    in this very moment waits for a twentieth of a second.
+    """
+    try:
+        number = os.open(run.with_name(f".{run.name}.lock"), os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(number, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without locks
+        return False
+    finally:
+        os.close(number)
+    return False
+
+
+def is_done(run: Path, signature: str | None) -> bool:
+    """Whether the run is distilled and evaluated, with this signature if it is known."""
+    distilled = read_object(run / "distill.done.json")
+    if distilled is None or (signature and distilled.get("signature") != signature):
+        return False
+    return (run / "evaluate.done.json").exists()
+
+
+def figures(run: Path) -> dict[str, Any]:
+    """Step, speed and losses, from the newest row of the metrics and the recipe in config.json."""
+    metrics = run / "metrics.jsonl"
+    row = last_row(metrics)
+    recipe = (read_object(run / "config.json") or {}).get("recipe") or {}
+    steps = (recipe.get("train") or {}).get("steps")
+    step, rate = row.get("step"), row.get("rate/steps_per_s")
+    left = steps - step if isinstance(steps, int) and step is not None else None
+    return {
+        "step": step,
+        "steps": steps,
+        "steps_per_s": rate,
+        "eta_s": left / rate if left is not None and rate else None,
+        "losses": {name: row.get(f"loss/{name}") for name in ("heads", "adversarial", "distill")},
+        "accuracy": row.get("accuracy"),
+        "updated": _time_of(metrics),
+    }
+
+
+def _time_of(path: Path) -> str | None:
+    try:
+        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(path.stat().st_mtime))
+    except OSError:
+        return None
+
+
+class Logs:
+    """submitit's logs of a sweep, by job; the folder is listed once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.files: dict[str, list[Path]] = defaultdict(list)
+        names = sorted(os.listdir(folder)) if folder.is_dir() else []  # noqa: PTH208  # names alone: there are thousands
+        for name in names:
+            job, _, rest = name.rpartition("_log.")[0].rpartition("_")
+            if job and rest.isdigit():
+                self.files[job].append(folder / name)
+
+    def starts(self, job: str) -> int:
+        """How often the job's first task has started."""
+        first = [path for path in self.files.get(job, ()) if path.name == f"{job}_0_log.out"]
+        return tail(first[0], OUTPUT_BYTES).count(STARTED) if first else 0
+
+    def error(self, job: str) -> tuple[str, Path] | None:
+        """The last error line of a job and the log it is in; the job's last words where nothing looks like one."""
+        return last_error([path for path in self.files.get(job, ()) if path.suffix == ".err"])
+
+
+def last_error(paths: list[Path]) -> tuple[str, Path] | None:
+    """The last line that tells of an error, and its file; of several files, the first that has a cause."""
+    weaker: list[tuple[str, Path]] = []
+    words: list[tuple[str, Path]] = []
+    for path in paths:
+        lines = [line.strip() for line in tail(path).splitlines() if line.strip()]
+        strong = [line for line in lines if ERROR.match(line)]
+        if strong:
+            return strong[-1], path
+        weaker += [(line, path) for line in lines if WORSE.match(line)][-1:]
+        words += [(line, path) for line in lines][-1:]
+    return next(iter([*weaker, *words]), None)
+
+
+def is_failure(line: str) -> bool:
+    """Whether last words tell of a failure, in a job of which nobody knows how it ended."""
+    return not TOLD.match(line) and bool(ERROR.match(line) or WORSE.match(line))
+
+
+def error_of_ranks(run: Path) -> tuple[str, Path] | None:
+    """How a rank of the newest `--nproc` launch failed, by what it wrote down, else by its stderr."""
+    folders = sorted(path for path in (run / "logs").glob("*") if path.is_dir()) if (run / "logs").is_dir() else []
+    if not folders:
+        return None
+    for path in sorted(folders[-1].glob("rank*.json")):
+        failure = read_failure(path)
+        if failure is not None and failure.kind == "failure":
+            text = failure.message or failure.trace.strip().rpartition("\n")[2]
+            return f"rank {failure.rank}: {text.splitlines()[0] if text else failure.code}", path.with_suffix(".err")
+    found = last_error(sorted(folders[-1].glob("rank*.err")))
+    return found if found and ERROR.match(found[0]) else None

@@ -1,0 +1,207 @@
+"""What SLURM, or submitit's local executor, says about jobs: states in one question for all of them, and their end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+STATES = {
+    "running": "RUNNING COMPLETING CONFIGURING SIGNALING STAGE_OUT RESIZING SUSPENDED STOPPED",
+    "queued": "PENDING REQUEUED REQUEUE_HOLD REQUEUE_FED SPECIAL_EXIT RESV_DEL_HOLD",
+    "failed": "FAILED NODE_FAIL BOOT_FAIL OUT_OF_MEMORY LAUNCH_FAILED RECONFIG_FAIL DEADLINE TIMEOUT",
+    "stopped": "CANCELLED PREEMPTED REVOKED",
+    "ended": "COMPLETED FINISHED",
+}
+"""Our word for each of SLURM's; `ended` says nothing about what was reached."""
+OURS = {theirs: ours for ours, words in STATES.items() for theirs in words.split()}
+OTHER = "other"
+"""Of a job that is not this sweep's."""
+NEVER = "DependencyNeverSatisfied"
+ANSWER_WITHIN_S = 20.0
+SACCT_EVERY_S = 30.0
+MOST_IDS = 400
+"""A command line has an end."""
+SQUEUE_FIELDS = {"id": "JobArrayID:60", "raw": "State:30", "requeues": "RestartCnt:12", "reason": "Reason:120",
+                 "node": "NodeList:400", "stdout": "STDOUT:1000"}  # fmt: skip
+SIGNS_OF_LOCAL = "submitit.local._local"
+LET_SAVE_S, LET_DIE_S = 10.0, 5.0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is known of one job."""
+
+    id: str
+    state: str
+    raw: str
+    node: str | None = None
+    reason: str | None = None
+    requeues: int = 0
+
+
+class Scheduler:
+    """Asks about the jobs of one sweep. What has ended is remembered, so that a live table asks once."""
+
+    def __init__(self, logs: Path) -> None:
+        self.logs = logs
+        self.ended: dict[str, Seen] = {}
+        self.problem: str | None = None
+        self._asked_sacct = -SACCT_EVERY_S
+
+    def ask(self, jobs: Iterable[dict[str, Any]]) -> dict[str, Seen]:
+        """Job id -> what is known; jobs that nobody remembers are absent."""
+        self.problem = None
+        wanted = {str(job["id"]): str(job.get("cluster", "slurm")) for job in jobs}
+        found = {name: self.ended[name] for name in wanted if name in self.ended}
+        found |= {name: local(name, self.logs) for name, cluster in wanted.items() if cluster == "local"}
+        asked = [name for name, cluster in wanted.items() if cluster == "slurm" and name not in found]
+        for few in (asked[first : first + MOST_IDS] for first in range(0, len(asked), MOST_IDS)):
+            found |= self._squeue(few)
+        unknown = [name for name in asked if name not in found]
+        if unknown and time.monotonic() - self._asked_sacct >= SACCT_EVERY_S and shutil.which("sacct"):
+            self._asked_sacct = time.monotonic()
+            for few in (unknown[first : first + MOST_IDS] for first in range(0, len(unknown), MOST_IDS)):
+                found |= parse_sacct(_output(["sacct", "-X", "--parsable2", "-o", SACCT, "-j", ",".join(few)])[0], few)
+        over = ("failed", "stopped", "ended")
+        self.ended |= {name: seen for name, seen in found.items() if seen.state in over and wanted[name] == "slurm"}
+        return {name: seen for name, seen in found.items() if seen.state != OTHER}
+
+    def _squeue(self, ids: Sequence[str]) -> dict[str, Seen]:
+        if not shutil.which("squeue"):
+            self.problem = "squeue is not on the path here: states are those that the run folders show"
+            return {}
+        layout = ",".join(f"{field}|" for field in SQUEUE_FIELDS.values())
+        text, error = _output(["squeue", "-h", "-r", "-t", "all", "-j", ",".join(ids), "-O", layout])
+        if error and "Invalid job id" not in error:  # that one: SLURM has forgotten the only id asked for
+            self.problem = f"squeue: {error}"
+        return parse_squeue(text, ids, self.logs)
+
+
+SACCT = "JobID,State,NodeList"
+
+
+def _output(command: list[str]) -> tuple[str, str]:
+    """stdout, and why there is none."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_WITHIN_S)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return "", f"{command[0]} does not answer ({error})"
+    error_lines = done.stderr.strip().replace(f"{command[0]}: ", "").splitlines()
+    return done.stdout, (error_lines[-1] if error_lines else f"exit code {done.returncode}") if done.returncode else ""
+
+
+def parse_squeue(text: str, ids: Iterable[str], logs: Path) -> dict[str, Seen]:
+    """Jobs in what `squeue -O` printed (see SQUEUE_FIELDS).
+
+    Numbers are given out anew when SLURM's state is lost or they run out: a job that does not log into `logs` is not
+    ours, whatever its number.
+    """
+    wanted, found = set(ids), {}
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.split("|")]
+        if len(cells) <= len(SQUEUE_FIELDS):
+            continue
+        row = dict(zip(SQUEUE_FIELDS, cells, strict=False))
+        if row["id"] not in wanted:
+            continue
+        raw = row["raw"].split()[0]
+        if not _logs_into(row["stdout"], logs):
+            found[row["id"]] = Seen(row["id"], OTHER, raw)
+            continue
+        state = "failed" if row["reason"] == NEVER else OURS.get(raw, "running")
+        reason = None if row["reason"] in ("", "None") else row["reason"]
+        requeues = int(row["requeues"]) if row["requeues"].isdigit() else 0
+        found[row["id"]] = Seen(row["id"], state, raw, row["node"] or None, reason, requeues)
+    return found
+
+
+def _logs_into(stdout: str, logs: Path) -> bool:
+    if not stdout.startswith("/"):  # N/A: not told
+        return True
+    return f"/{logs.parent.name}/{logs.name}/" in stdout
+
+
+def parse_sacct(text: str, ids: Iterable[str]) -> dict[str, Seen]:
+    """Jobs in what `sacct --parsable2` printed, headings first."""
+    wanted, found = set(ids), {}
+    lines = text.splitlines()
+    headings = lines[0].split("|") if lines else []
+    for line in lines[1:]:
+        row = dict(zip(headings, line.split("|"), strict=False))
+        name, raw = row.get("JobID", ""), (row.get("State") or "?").split()[0]  # "CANCELLED by 0"
+        if name in wanted and OURS.get(raw) not in (None, "running", "queued"):  # squeue would know it
+            node = row.get("NodeList") or None
+            found[name] = Seen(name, OURS[raw], raw, None if node == "None assigned" else node)
+    return found
+
+
+# --- submitit's local executor: a job's id is the process number of its controller ---
+
+
+def local(name: str, logs: Path) -> Seen:
+    """A job of the local executor."""
+    if controllers(name, logs):
+        return Seen(name, "running", "RUNNING", os.uname().nodename)
+    return Seen(name, "ended", "FINISHED", os.uname().nodename)
+
+
+def controllers(name: str, logs: Path) -> list[int]:
+    """The processes that control a local job: its own, or with set-up lines the child of a shell."""
+    if not name.isdigit():
+        return []
+    pids = [int(name), *_children(int(name))]
+    return [pid for pid in pids if _is_controller(pid, logs)]
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def _is_controller(pid: int, logs: Path) -> bool:
+    """Whether a process controls a job that logs into `logs`: process numbers are given out anew, too."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+        here = Path(f"/proc/{pid}/cwd").resolve()
+        status = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    if status == "Z" or SIGNS_OF_LOCAL not in words:
+        return False
+    return (here / words[words.index(SIGNS_OF_LOCAL) + 1]).resolve() == logs.resolve()
+
+
+def end_local(names: Iterable[str], logs: Path) -> None:
+    """End local jobs, all at once: SIGTERM, which lets them save, then submitit's own way, which kills."""
+    left = list(names)
+    for number, seconds in ((signal.SIGTERM, LET_SAVE_S), (signal.SIGINT, LET_DIE_S)):
+        for pid in (pid for name in left for pid in controllers(name, logs)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        deadline = time.monotonic() + seconds
+        while (left := [name for name in left if controllers(name, logs)]) and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+
+def scancel(ids: Sequence[str]) -> None:
+    """End SLURM jobs, queued or running.
+
+    Raises:
+        ValueError: there is no scancel, or it refused.
+    """
+    if not shutil.which("scancel"):
+        raise ValueError("scancel is not on the path here; cancel on a machine of the cluster")
+    for few in (ids[first : first + MOST_IDS] for first in range(0, len(ids), MOST_IDS)):
+        _, error = _output(["scancel", *few])
+        if error:
+            raise ValueError(f"scancel refused: {error}")

@@ -1,0 +1,106 @@
+"""The stages of a run, one after another, by one process or several: what `launch` and a cluster's jobs share."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ladd_dist.core.rundir import exclusive
+from ladd_dist.parallel.ranks import join
+from ladd_dist.parallel.spawn import clear, take_all_threads
+from ladd_dist.recipe import Recipe
+from ladd_dist.stages import Place
+from ladd_dist.stages.describe import add_timing, stage_states, stage_table, write_config
+
+STAGES = ("teacher", "shards", "distill", "evaluate", "report")
+TOGETHER = ("teacher", "shards", "distill")
+"""Run by every process; the rest by the first one, when the others have left."""
+Say = Callable[[str], None]
+
+
+def run_stages(
+    recipe: Recipe,
+    place: Place,
+    names: Sequence[str],
+    *,
+    say_line: Say,
+    timeout_s: float,
+    prepare: Callable[[], None] | None,
+) -> bool:
+    """Run the stages that are not done; returns whether this is the process that talks to the user.
+
+    Args:
+        prepare: makes the run's folder, called on the first process when it holds the folder's lock; None for what
+            belongs to the cache alone, and leaves the run's folder as it is.
+        timeout_s: how long a process may wait for the others in a collective operation.
+    """
+    backend = "nccl" if place.device.type == "cuda" else "gloo"
+    with contextlib.ExitStack() as held:
+        group = join(backend, timeout_s, device=place.device, needs_group=recipe.parallel.needs_group)
+        with group as ranks:
+            if ranks.is_first and prepare is not None:
+                held.enter_context(
+                    exclusive(place.run(recipe).path)
+                )  # outlives the group: evaluation is rank 0's alone
+                prepare()
+            ranks.wait()
+            together = dataclasses.replace(place, ranks=ranks)
+            for name in (name for name in names if name in TOGETHER):
+                _run_stage(name, recipe, together, say_line, timed=prepare is not None)
+        if not ranks.is_first:
+            return False
+        take_all_threads()
+        for name in (name for name in names if name not in TOGETHER):
+            _run_stage(name, recipe, place, say_line, timed=prepare is not None)
+    return True
+
+
+def prepare_run(
+    recipe: Recipe,
+    place: Place,
+    facts: dict[str, Any],
+    *,
+    path: Path,
+    plugins: tuple[str, ...],
+    command: str,
+    from_scratch: bool = False,
+) -> None:
+    """Make the run's folder and its config.json.
+
+    Args:
+        facts: what `describe_run` gave, perhaps some time ago.
+    """
+    run = place.run(recipe)
+    facts = {**facts, "stages": stage_states(recipe, place)}  # another process may have made them while this one waited
+    if from_scratch and run.path.exists():
+        clear(run.path)
+    run.create()
+    write_config(recipe, run, facts, path=path, plugins=plugins, device=place.device, command=command)
+
+
+def _run_stage(name: str, recipe: Recipe, place: Place, say_line: Say, *, timed: bool) -> None:
+    stage, first = stage_table()[name], place.ranks.is_first
+    if place.ranks.agree(lambda: stage.is_done(recipe, place)):
+        if first:
+            say_line(f"[{name}] done before, skipped")
+        return
+    if first:
+        say_line(f"[{name}] {stage.doc}")
+    place.ranks.alive(f"start of stage {name}")
+    started = time.monotonic()
+    try:
+        stage.run(recipe, place)
+    except KeyboardInterrupt:
+        if first and timed:
+            with contextlib.suppress(OSError):
+                add_timing(place.run(recipe), name, time.monotonic() - started)
+        raise
+    if first:
+        spent = time.monotonic() - started
+        if timed:
+            add_timing(place.run(recipe), name, spent)
+        say_line(f"[{name}] {spent:.1f} s")

@@ -1,0 +1,207 @@
+"""Reads W&B runs back: from their folders, with W&B's own `wandb leet inspect`, and from a server."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True)
+class RunData:
+    """One run as W&B knows it."""
+
+    name: str
+    """The run folder's, NAME-SIGNATURE."""
+    signature: str
+    """Of the distillation; empty for a run that is not of this package."""
+    config: dict[str, Any]
+    """As in config.json (`recipe`, `scale`, ...), and `sweep`, `axes`."""
+    summary: dict[str, float]
+    """`eval/SAMPLER/NAME` of a run that was evaluated, and the last row."""
+    rows: list[dict[str, float]]
+    """As in metrics.jsonl: `step` and the figures."""
+    source: str
+    """The folder, or the run's address."""
+    group: str = ""
+    tags: tuple[str, ...] = ()
+    state: str = ""
+    """finished, running, crashed, failed, preempted ...; offline: finished, failed or crashed."""
+    id: str = ""
+
+    def evaluation(self) -> dict[str, dict[str, float]]:
+        """The figures in the form of eval.json."""
+        found: dict[str, dict[str, float]] = {}
+        for key, value in self.summary.items():
+            if key.startswith("eval/"):
+                sampler, _, name = key.removeprefix("eval/").rpartition("/")
+                found.setdefault(sampler, {})[name] = value
+        return found
+
+
+@dataclass
+class _Parts:
+    """What the records of a folder add up to."""
+
+    run: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
+    rows: list[dict[str, float]] = field(default_factory=list)
+    state: str = "crashed"
+
+
+def offline_runs(path: Path) -> list[RunData]:
+    """The runs whose W&B folders (`[offline-]run-DATE-ID`) lie at or below `path`, each once.
+
+    A run that was interrupted has a folder for each part; they become one run here, as on a server after `wandb sync`.
+
+    Raises:
+        ValueError: there are none, or W&B cannot read one.
+    """
+    folders = sorted({file.parent for file in path.rglob("*.wandb") if "run-" in file.parent.name}, key=_age)
+    if not folders:
+        raise ValueError(f"{path} has no W&B runs (folders wandb/offline-run-*/ with a file run-*.wandb)")
+    with ThreadPoolExecutor(4) as pool:  # the reading is done by a process each
+        parts = list(pool.map(read_folder, folders))
+    joined: dict[tuple[str, str], RunData] = {}
+    for run in parts:
+        key = (run.id, run.signature)
+        joined[key] = _join(joined[key], run) if key in joined else run
+    return list(joined.values())
+
+
+def read_folder(folder: Path) -> RunData:
+    """The run, or part of a run, in one folder `[offline-]run-DATE-ID`; whole rows only when it was killed.
+
+    Raises:
+        ValueError: W&B cannot read it.
+    """
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder.absolute())]
+    with tempfile.TemporaryDirectory() as elsewhere:  # W&B's commands leave a folder wandb/ where they are called
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, cwd=elsewhere)
+    if done.returncode:
+        raise ValueError(f"{folder} cannot be read: {done.stderr.strip() or done.stdout.strip()}")
+    parts = _Parts()
+    for line in done.stdout.splitlines():
+        _add(parts, json.loads(line))
+    run, config = parts.run, {name: value for name, value in parts.config.items() if name != "_wandb"}
+    return RunData(
+        name=str(config.get("name") or run.get("display_name") or run.get("run_id", "")),
+        signature=str(config.get("signature", "")),
+        config=config,
+        summary=_numbers(parts.summary),
+        rows=parts.rows,
+        source=str(folder),
+        group=str(run.get("run_group", "")),
+        tags=tuple(run.get("tags", ())),
+        state=parts.state,
+        id=str(run.get("run_id", "")),
+    )
+
+
+def server_runs(path: str, timeout_s: int = 30) -> list[RunData]:
+    """The runs of `ENTITY/PROJECT[/GROUP]` on the W&B server, oldest first.
+
+    Raises:
+        ValueError: no such project, no access, the server does not answer.
+    """
+    import wandb
+
+    entity, _, rest = path.partition("/")
+    project, _, group = rest.partition("/")
+    if not entity or not project:
+        raise ValueError(f"a W&B project is named ENTITY/PROJECT or ENTITY/PROJECT/GROUP, got {path!r}")
+    try:
+        api = wandb.Api(timeout=timeout_s)
+        runs = list(api.runs(f"{entity}/{project}", filters={"group": group} if group else {}, order="+created_at"))
+        with ThreadPoolExecutor(8) as pool:
+            return list(pool.map(_from_api, runs))
+    except Exception as error:
+        raise ValueError(f"the W&B runs of {path} cannot be read: {type(error).__name__}: {error}") from error
+
+
+def _from_api(run: Any) -> RunData:
+    # An Api made anew leaves history and summary until they are asked for, and gives config as a plain dict.
+    config = {name: value for name, value in dict(run.config).items() if name != "_wandb"}
+    summary = run.summary
+    return RunData(
+        name=str(config.get("name") or run.name),
+        signature=str(config.get("signature", "")),
+        config=config,
+        summary=_numbers(dict(summary.items())),
+        rows=_rows(run.scan_history()),
+        source=str(run.url),
+        group=str(run.group or ""),
+        tags=tuple(run.tags or ()),
+        state=str(run.state),
+        id=str(run.id),
+    )
+
+
+def _add(parts: _Parts, record: dict[str, Any]) -> None:
+    kind = record["type"]
+    body = record.get(kind) or {}
+    if kind == "run":
+        parts.run = {**parts.run, **body}
+        _update(parts.config, body.get("config", {}))
+        _update(parts.summary, body.get("summary", {}))
+    elif kind == "config":
+        _update(parts.config, body)
+    elif kind == "summary":
+        _update(parts.summary, body)
+    elif kind == "history":
+        parts.rows += _rows([body.get("item", {})])
+    elif kind == "exit":
+        parts.state = "failed" if body.get("exit_code") else "finished"
+
+
+def _update(target: dict[str, Any], change: dict[str, Any]) -> None:
+    target.update(change.get("update", {}))
+    for name in change.get("remove", []):
+        target.pop(name, None)
+
+
+def _rows(history: Iterable[dict[str, Any]]) -> list[dict[str, float]]:
+    """Rows with `step` and the figures; W&B's own keys and pictures are left out, and rows that hold nothing else."""
+    rows = []
+    for item in history:
+        figures = {name: value for name, value in _numbers(item).items() if not name.startswith("_")}
+        if figures:
+            rows.append({"step": int(item["_step"]), **figures})
+    return rows
+
+
+def _numbers(values: dict[str, Any]) -> dict[str, float]:
+    """The numbers, without those that describe a picture: in a folder's records NAME._type, NAME.width and so on."""
+    media = tuple(name.removesuffix("_type") for name in values if name.endswith("._type"))
+    numbers = {name: value for name, value in values.items() if type(value) in (int, float)}
+    if media:
+        numbers = {name: value for name, value in numbers.items() if not name.startswith(media)}
+    return {name: value for name, value in numbers.items() if math.isfinite(value)}
+
+
+def _join(first: RunData, second: RunData) -> RunData:
+    """Two parts of a run, the later one second."""
+    rows = {row["step"]: row for row in (*first.rows, *second.rows)}
+    return replace(
+        second,
+        config={**first.config, **second.config},
+        summary={**first.summary, **second.summary},
+        rows=[rows[step] for step in sorted(rows)],
+        source=f"{first.source} {second.source}",
+        group=second.group or first.group,
+        tags=second.tags or first.tags,
+    )
+
+
+def _age(folder: Path) -> tuple[str, str]:
+    return folder.name.removeprefix("offline-").split("-")[1], folder.name  # run-DATE-ID

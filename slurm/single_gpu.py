@@ -1,0 +1,12 @@
+"""A queue of single GPUs: one process a run, as many runs at once as the queue gives."""
+
+from ladd_dist.cluster import Cluster
+
+CLUSTER = Cluster(
+    partition="gpu",  # sinfo lists them
+    gpus_per_node=1,
+    cpus_per_task=8,
+    memory_gb=32,
+    time_min=4 * 60,
+    array_parallelism=32,
+)

@@ -1,0 +1,113 @@
+"""Our commands in a folder of their own, and what the tests of clusters look at."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+REPO = Path(__file__).resolve().parents[2]
+
+SWEEP = """
+import dataclasses
+from ladd_dist.sweeps import Axis, Grid, Points, Random, Range, Sweep
+from recipes._base import BASE
+
+SMOKE = dataclasses.replace(
+    BASE.smoke,
+    name="small",
+    teacher=dataclasses.replace(BASE.smoke.teacher, steps=10),
+    train=dataclasses.replace(BASE.smoke.train, steps={steps}, log_every=1, checkpoint_every={every}, dump_every=1000),
+)
+SWEEP = Sweep("small", SMOKE, {rest})
+RECIPE = SMOKE
+"""
+PROFILE = """
+from ladd_dist.cluster import Cluster
+CLUSTER = Cluster({fields})
+"""
+ENVIRONMENT = 'environment=(("GLOO_SOCKET_IFNAME", "lo"), ("OMP_NUM_THREADS", "1"))'
+
+
+@dataclass
+class Bench:
+    """Commands in a folder of their own, with what they need to reach the cluster."""
+
+    folder: Path
+    variables: dict[str, str] = field(default_factory=dict)
+
+    def sweep_file(self, rest: str, *, steps: int = 6, every: int = 5) -> Path:
+        """A sweep of small runs; `rest` is what follows name and base."""
+        path = self.folder / "small.py"
+        path.write_text(SWEEP.format(steps=steps, every=every, rest=rest), encoding="utf-8")
+        return path
+
+    def profile(self, fields: str) -> Path:
+        """A cluster's profile."""
+        path = self.folder / "profile.py"
+        path.write_text(PROFILE.format(fields=fields), encoding="utf-8")
+        return path
+
+    def __call__(self, command: str, *words: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+        """Run one of our commands to its end and expect an exit code; never a traceback."""
+        out = ["--out", self.folder / "runs", "--cache", self.folder / "cache"]
+        line = [str(word) for word in (sys.executable, "-m", f"ladd_dist.{command}", *words, *out)]
+        environment = {**os.environ, **self.variables, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+        done = subprocess.run(line, cwd=REPO, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == code, done
+        assert "Traceback" not in done.stderr, done.stderr
+        return done
+
+    def send(self, *words: object, command: str = "sweep", code: int = 0) -> dict[str, Any]:
+        """Submit; returns what --json prints."""
+        done = self(command, *words, "--scale", "smoke", "--json", code=code)
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    def slurm(self, *words: object) -> str:
+        """One of SLURM's own commands."""
+        environment = {**os.environ, **self.variables}
+        line = [str(word) for word in words]
+        return subprocess.run(line, env=environment, capture_output=True, text=True, timeout=60, check=True).stdout
+
+    def job(self, id: str) -> dict[str, str]:
+        """What SLURM knows of a job, by its own names."""
+        words = self.slurm("scontrol", "-o", "show", "job", id).split()
+        return dict(word.partition("=")[::2] for word in words)
+
+    def wait(self, ids: list[str], seconds: float = 240.0) -> dict[str, str]:
+        """Until these jobs have ended; returns their states."""
+        deadline = time.monotonic() + seconds
+        while True:
+            states = {id: self.job(id)["JobState"] for id in ids}
+            if not {"PENDING", "RUNNING", "COMPLETING", "REQUEUED"} & set(states.values()):
+                return states
+            assert time.monotonic() < deadline, (states, self.slurm("squeue"), self.errors())
+            time.sleep(0.5)
+
+    def errors(self) -> str:
+        """The end of what the jobs wrote to stderr."""
+        return "\n".join(
+            f"== {path.name}\n{path.read_text(errors='replace')[-1500:]}"
+            for path in sorted((self.folder / "runs" / "sweeps").glob("*/logs/*.err"))
+        )
+
+    def rows(self, run: Path) -> list[dict[str, float]]:
+        """Whole rows of metrics.jsonl, without what depends on the clock."""
+        path = run / "metrics.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+        rows = [json.loads(line) for line in lines if line.endswith("\n")]
+        return [{key: value for key, value in row.items() if not key.startswith(("rate/", "time"))} for row in rows]
+
+    def wait_until(self, seen: Callable[[], bool], seconds: float = 120.0) -> None:
+        """Wait for something that a job does."""
+        deadline = time.monotonic() + seconds
+        while not seen():
+            assert time.monotonic() < deadline, (self.slurm("squeue") if self.variables else "", self.errors())
+            time.sleep(0.05)
