@@ -13,32 +13,22 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ladd_dist.core.plugin import register
-from ladd_dist.parallel import Adam, Parallel, Trainable
+from ladd_dist.parallel import Adam, Trainable
 from ladd_dist.parallel.base import ModuleTrainable
 from ladd_dist.parallel.compute import Compute, Role, prepare
 from ladd_dist.parallel.ranks import Ranks
-from ladd_dist.parallel.shard import shard_frozen
-from ladd_dist.parallel.single import replicate
+from ladd_dist.parallel.shard import Spread
 
 
 @register("ddp")
 @dataclass(frozen=True)
-class Ddp(Parallel):
+class Ddp(Spread):
     """Student and heads replicated; gradients are averaged over ranks while the backward pass runs."""
-
-    shard_teacher: bool = False
-    """Spread the frozen teacher over ranks (FSDP2) in place of a replica on each."""
-    needs_group = True
 
     def build(
         self, module: nn.Module, *, role: Role, adam: Adam, compute: Compute, ranks: Ranks, device: torch.device
     ) -> Trainable:
         return build_replicated(module, role=role, adam=adam, compute=compute, device=device)
-
-    def freeze(self, module: nn.Module, *, compute: Compute, ranks: Ranks, device: torch.device) -> nn.Module:
-        if self.shard_teacher:
-            return shard_frozen(module, compute, ranks, device)
-        return replicate(module, compute, device)
 
 
 def build_replicated(

@@ -11,23 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from ladd_dist.core.plugin import register
-from ladd_dist.parallel import Adam, Local, Parallel, Quantity, Trainable
+from ladd_dist.parallel import Adam, Local, Quantity, Trainable
 from ladd_dist.parallel.base import ModuleTrainable
 from ladd_dist.parallel.compute import Compute, Role, prepare
 from ladd_dist.parallel.ddp import build_replicated, require_no_batch_norm
 from ladd_dist.parallel.ranks import Ranks
-from ladd_dist.parallel.shard import shard, shard_frozen
-from ladd_dist.parallel.single import replicate
+from ladd_dist.parallel.shard import Spread, shard
 
 
 @register("fsdp")
 @dataclass(frozen=True)
-class Fsdp(Parallel):
+class Fsdp(Spread):
     """Student sharded over ranks, each block gathered while it computes (FSDP2); the small heads replicated."""
-
-    shard_teacher: bool = False
-    """Spread the frozen teacher over ranks too, in place of a replica on each."""
-    needs_group = True
 
     def build(
         self, module: nn.Module, *, role: Role, adam: Adam, compute: Compute, ranks: Ranks, device: torch.device
@@ -43,11 +38,6 @@ class Fsdp(Parallel):
         prepare(module, compute, role, device)
         shard(module, ranks, device)
         return FsdpTrainable(module, module, adam=adam, compute=compute, device=device)
-
-    def freeze(self, module: nn.Module, *, compute: Compute, ranks: Ranks, device: torch.device) -> nn.Module:
-        if self.shard_teacher:
-            return shard_frozen(module, compute, ranks, device)
-        return replicate(module, compute, device)
 
 
 class FsdpTrainable(ModuleTrainable):

@@ -59,11 +59,7 @@ class Ranks:
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on any rank."""
-        if self.size == 1:
-            return flag
-        said = torch.tensor([int(flag)])
-        dist.all_reduce(said, op=dist.ReduceOp.MAX, group=self.control)
-        return bool(said.item())
+        return bool(self.highest(int(flag)))
 
     def highest(self, value: int) -> int:
         """The highest of the ranks' values."""

@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from ladd_dist.parallel import Parallel
 from ladd_dist.parallel.compute import Compute, prepare, to_compute_dtype
 from ladd_dist.parallel.ranks import Ranks
+from ladd_dist.parallel.single import replicate
+
+
+@dataclass(frozen=True)
+class Spread(Parallel):
+    """What the strategies of several processes share: where the frozen teacher is."""
+
+    shard_teacher: bool = False
+    """Spread the frozen teacher over ranks (FSDP2) in place of a replica on each."""
+    needs_group = True
+
+    def freeze(self, module: nn.Module, *, compute: Compute, ranks: Ranks, device: torch.device) -> nn.Module:
+        if self.shard_teacher:
+            return shard_frozen(module, compute, ranks, device)
+        return replicate(module, compute, device)
 
 
 def hush() -> None:

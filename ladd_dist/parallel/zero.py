@@ -18,26 +18,22 @@ import torch
 from torch import Tensor, nn
 
 from ladd_dist.core.plugin import register
-from ladd_dist.parallel import Adam, Local, Parallel, Quantity, Trainable
+from ladd_dist.parallel import Adam, Local, Quantity, Trainable
 from ladd_dist.parallel.base import BaseTrainable
 from ladd_dist.parallel.compute import Compute, Role, prepare
 from ladd_dist.parallel.ddp import require_no_batch_norm
 from ladd_dist.parallel.ranks import Ranks
-from ladd_dist.parallel.shard import hush, make_contiguous, shard_frozen
-from ladd_dist.parallel.single import replicate
+from ladd_dist.parallel.shard import Spread, hush, make_contiguous
 
 BUCKET = 25_000_000
 """Elements that one collective sends (100 MB); DeepSpeed's own 500 million would reserve 2 GB for a small network."""
 
 
 @dataclass(frozen=True)
-class Zero(Parallel):
+class Zero(Spread):
     """What the stages share."""
 
     stage: ClassVar[int]
-    needs_group = True
-    shard_teacher: bool = False
-    """Spread the frozen teacher over ranks (FSDP2) in place of a replica on each."""
 
     def build(
         self, module: nn.Module, *, role: Role, adam: Adam, compute: Compute, ranks: Ranks, device: torch.device
@@ -83,11 +79,6 @@ class Zero(Parallel):
             "steps_per_print": 10**9,
             "timers": {"throughput": {"enabled": False, "synchronized": False}},  # it waits for the accelerator
         }
-
-    def freeze(self, module: nn.Module, *, compute: Compute, ranks: Ranks, device: torch.device) -> nn.Module:
-        if self.shard_teacher:
-            return shard_frozen(module, compute, ranks, device)
-        return replicate(module, compute, device)
 
 
 @register("zero1")
