@@ -16,7 +16,7 @@ from typing import NamedTuple
 from rich.console import Console
 
 from ladd_dist.core.failure import Kind, has_parent, rank_here, world_size, write_failure
-from ladd_dist.core.stop import NUMBERS, Stopped
+from ladd_dist.core.stop import NUMBERS, SAVED, Stopped
 
 USAGE, FAILURE, INTERRUPTED = 2, 1, 130
 AGAIN = os.EX_TEMPFAIL
@@ -60,11 +60,17 @@ def run_guarded(command: Callable[[], int]) -> int:
         return say(verdict.message, verdict.code)
 
 
-def leave(code: int) -> int:
+def leave(code: int, *, ending: bool) -> int:
     """The exit code, for `sys.exit`; a rank that failed ends here and now.
 
     Its threads and communicators may wait for other ranks for ever, and these wait for it.
+
+    Args:
+        ending: this process has nothing else to do.
     """
+    if ending and threading.current_thread() is threading.main_thread():
+        for number in NUMBERS:  # the work is done and said: a scheduler that is late must not make a failure of it
+            signal.signal(number, signal.SIG_IGN)
     if code == 0 or world_size() == 1:
         return code
     sys.stdout.flush()
@@ -141,11 +147,9 @@ def _judge(error: BaseException) -> Verdict:
     if isinstance(error, RecipeError | PluginError):
         return Verdict(USAGE, str(error))
     if isinstance(error, KeyboardInterrupt):
-        interrupted = not isinstance(error, Stopped) or error.number == signal.SIGINT
-        text = (
-            f"{error if str(error) else 'interrupted'}; what is finished is saved: run the same command again to go on"
-        )
-        return Verdict(INTERRUPTED if interrupted else AGAIN, text, "stop")
+        if isinstance(error, Stopped):
+            return Verdict(error.code, error.text, "stop")
+        return Verdict(INTERRUPTED, f"interrupted; {SAVED}", "stop")
     if isinstance(error, OSError):
         return Verdict(FAILURE, _explain(error))
     if isinstance(error, ValueError | KeyError):

@@ -51,7 +51,7 @@ class Options:
 def main(argv: list[str] | None = None) -> int:
     """The command; returns the exit code."""
     arguments = sys.argv[1:] if argv is None else argv
-    return leave(run_guarded(lambda: _main(arguments)))
+    return leave(run_guarded(lambda: _main(arguments)), ending=argv is None)
 
 
 def _main(arguments: list[str]) -> int:

@@ -61,6 +61,7 @@ class StageJob:
         except BaseException as error:
             _settle(error, requeue)
             raise
+        _hold_back()  # submitit writes the result down: a signal must not make a failure of it
         return {"run": str(Path(self.config).parent)}
 
     def checkpoint(self) -> Any:
@@ -142,14 +143,19 @@ def _stop(number: int, frame: FrameType | None) -> None:
         raise Stopped(number)
 
 
+def _hold_back() -> None:
+    """Only take note of signals from here on."""
+    for number in NUMBERS:
+        signal.signal(number, lambda number, frame: RECEIVED.add(number))
+
+
 def _settle(error: BaseException, requeue: Any) -> None:
     """End this process in the way that lets the job go on, or return for a failure to be reported.
 
     The first rank alone requeues, and the others wait until SLURM ends them: with --kill-on-bad-exit the first one to
     leave ends all.
     """
-    for number in NUMBERS:
-        signal.signal(number, lambda number, frame: RECEIVED.add(number))
+    _hold_back()
     if os.environ.get("SUBMITIT_EXECUTOR") not in ("slurm", "local"):
         return
     several = "RANK" in os.environ

@@ -20,7 +20,7 @@ from torch.distributed.elastic.multiprocessing import LogsDest, LogsSpecs
 from torch.distributed.elastic.multiprocessing.api import SubprocessContext
 
 from ladd_dist.core.failure import CORES, ERROR_FILE, PARENT, Failure, has_parent, read_failure
-from ladd_dist.core.stop import NUMBERS
+from ladd_dist.core.stop import NUMBERS, Stopped
 from ladd_dist.parallel.signs import Signs
 
 POLL_S = 0.05
@@ -47,6 +47,8 @@ class Ended:
     time: float
     killed: bool
     """By us, because it did not end after another had."""
+    stop: signal.Signals | None = None
+    """The signal that ended it, if we passed it on: the rank did not listen yet, or had finished and no longer did."""
 
 
 class RankLogs(LogsSpecs):
@@ -84,9 +86,10 @@ class Workers(SubprocessContext):
             for rank, handler in self.subprocess_handlers.items():
                 code = handler.proc.poll()
                 if rank not in ended and code is not None:
-                    ended[rank] = Ended(rank, handler.proc.pid, code, time.time(), rank in killed)
+                    asked = next((number for number in stop.received if code == -number), None)
+                    ended[rank] = Ended(rank, handler.proc.pid, code, time.time(), rank in killed, asked)
                     if code != 0:
-                        grace = STOP_S if code in STOP_CODES else FAILED_S
+                        grace = STOP_S if asked or code in STOP_CODES else FAILED_S
                         deadline = min(deadline, time.monotonic() + grace)
             if len(stop.received) > forwarded:
                 self.send(stop.received[forwarded])
@@ -215,6 +218,9 @@ def outcome(ended: list[Ended], said: dict[int, Failure], signs: Signs, logs: Pa
     failure = said.get(first.rank)
     if failure is not None and not first.killed:
         return failure.code, _said(failure, logs)
+    if first.stop is not None and not first.killed:
+        stopped = Stopped(first.stop)
+        return stopped.code, stopped.text
     code = first.code if first.code > 0 else 1
     return code, _silent(first, signs, logs)
 
@@ -223,7 +229,7 @@ def _order(end: Ended, failure: Failure | None) -> tuple[int, float]:
     if end.killed:
         return 3, end.time
     if failure is None:
-        return 0, end.time
+        return (2 if end.stop else 0), end.time
     # A stop comes after a failure, which may be that of the save; those who only lost a connection come last.
     return {"failure": 0, "missing": 1, "stop": 2, "victim": 4}[failure.kind], failure.time
 

@@ -95,8 +95,12 @@ def rank_main(folder: Path, mode: str) -> int:
         elif mode == "early":
             (folder / f"pid{ranks.rank}").write_text(str(os.getpid()), encoding="utf-8")
             ranks.wait()
-        else:
+        elif mode != "over":
             loop(mode, ranks, folder)
+    if mode == "over":  # as Python is while it shuts down: the work is done, nobody listens
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        (folder / f"pid{ranks.rank}").write_text(str(os.getpid()), encoding="utf-8")
+        time.sleep(60)
     if mode == "early" and ranks.is_first:
         other = int((folder / "pid1").read_text(encoding="utf-8"))
         deadline = time.monotonic() + 60
@@ -112,7 +116,7 @@ def main() -> int:
         command = [sys.executable, __file__, str(folder), mode]
         code, message = outcome(*spawn(command, 2, folder / "logs", 1), folder / "logs")
         return say(message, code) if message else code
-    return leave(run_guarded(lambda: rank_main(folder, mode)))
+    return leave(run_guarded(lambda: rank_main(folder, mode)), ending=True)
 
 
 if __name__ == "__main__":

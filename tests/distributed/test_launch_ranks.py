@@ -184,6 +184,25 @@ def test_a_signal_lets_the_ranks_save_and_says_so_once(tmp_path: Path, number: s
     )
 
 
+def test_a_signal_that_finds_the_ranks_shutting_down_is_no_failure(tmp_path: Path) -> None:
+    with started([sys.executable, str(SCRIPT), str(tmp_path), "over", "--spawn"], tmp_path) as process:
+        for rank in (0, 1):
+            wait_for(tmp_path / f"pid{rank}", process)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(DEADLINE_S) == 75
+    assert (tmp_path / "stderr.txt").read_text().startswith("stopped: stopped by SIGTERM; what is finished is saved")
+
+
+def test_a_signal_after_the_work_is_done_changes_nothing(tmp_path: Path) -> None:
+    lines = "import pathlib, sys, time; from ladd_dist.cli import leave, run_guarded"
+    lines += "; code = leave(run_guarded(lambda: 0), ending=True); pathlib.Path('pid').write_text('1')"
+    with started([sys.executable, "-c", f"{lines}; time.sleep(1); sys.exit(code)"], tmp_path) as process:
+        wait_for(tmp_path / "pid", process)
+        for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT):
+            process.send_signal(number)
+        assert process.wait(DEADLINE_S) == 0
+
+
 def test_ranks_save_and_end_when_the_process_that_started_them_is_killed(tmp_path: Path) -> None:
     with started([sys.executable, str(SCRIPT), str(tmp_path), "loop", "--spawn"], tmp_path) as process:
         pids = [int(wait_for(tmp_path / f"pid{rank}", process)) for rank in (0, 1)]
