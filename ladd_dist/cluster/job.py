@@ -61,7 +61,8 @@ class StageJob:
         except BaseException as error:
             _settle(error, requeue)
             raise
-        _hold_back()  # submitit writes the result down: a signal must not make a failure of it
+        for number in NUMBERS:  # the work is done: a signal must not make a failure of it, also while Python shuts down
+            signal.signal(number, signal.SIG_IGN)
         return {"run": str(Path(self.config).parent)}
 
     def checkpoint(self) -> Any:
@@ -143,19 +144,14 @@ def _stop(number: int, frame: FrameType | None) -> None:
         raise Stopped(number)
 
 
-def _hold_back() -> None:
-    """Only take note of signals from here on."""
-    for number in NUMBERS:
-        signal.signal(number, lambda number, frame: RECEIVED.add(number))
-
-
 def _settle(error: BaseException, requeue: Any) -> None:
     """End this process in the way that lets the job go on, or return for a failure to be reported.
 
     The first rank alone requeues, and the others wait until SLURM ends them: with --kill-on-bad-exit the first one to
     leave ends all.
     """
-    _hold_back()
+    for number in NUMBERS:
+        signal.signal(number, lambda number, frame: RECEIVED.add(number))
     if os.environ.get("SUBMITIT_EXECUTOR") not in ("slurm", "local"):
         return
     several = "RANK" in os.environ

@@ -15,14 +15,35 @@ from typing import Any
 REPO = Path(__file__).resolve().parents[2]
 
 SWEEP = """
-import dataclasses
+import dataclasses, os, time
+from ladd_dist.core.plugin import register
+from ladd_dist.schedules import Schedule
 from ladd_dist.sweeps import Axis, Grid, Points, Random, Range, Sweep
 from recipes._base import BASE
+from tests.distributed.distill_worker import SmoothHead
+
+
+@register("paced")
+@dataclasses.dataclass(frozen=True)
+class Paced(Schedule):
+    \"\"\"Always 1, after PACE_S seconds: a run that is long enough to be disturbed, and computes little.\"\"\"
+
+    def __call__(self, step: int) -> float:
+        time.sleep(float(os.environ.get("PACE_S", "0")))
+        return 1.0
+
+
+@register("smooth")
+@dataclasses.dataclass(frozen=True)
+class Smooth(SmoothHead):
+    \"\"\"A head without a kink, for comparisons to the last digits.\"\"\"
+
 
 SMOKE = dataclasses.replace(
     BASE.smoke,
     name="small",
     teacher=dataclasses.replace(BASE.smoke.teacher, steps=10),
+    distill_weight=Paced(),
     train=dataclasses.replace(BASE.smoke.train, steps={steps}, log_every=1, checkpoint_every={every}, dump_every=1000),
 )
 SWEEP = Sweep("small", SMOKE, {rest})
@@ -33,6 +54,12 @@ from ladd_dist.cluster import Cluster
 CLUSTER = Cluster({fields})
 """
 ENVIRONMENT = 'environment=(("GLOO_SOCKET_IFNAME", "lo"), ("OMP_NUM_THREADS", "1"))'
+STAGES = ("--stages", "teacher,shards,distill")
+
+
+def paced(seconds: float) -> str:
+    """The field of a profile whose runs take that long a step, and more."""
+    return f'{ENVIRONMENT[:-1]}, ("PACE_S", "{seconds}"))'
 
 
 @dataclass
@@ -41,6 +68,19 @@ class Bench:
 
     folder: Path
     variables: dict[str, str] = field(default_factory=dict)
+    shared: Path | None = None
+    """A cache that others use too; by default it is in the folder."""
+
+    @property
+    def cache(self) -> Path:
+        """The folder of teachers and shards."""
+        return self.shared or self.folder / "cache"
+
+    def beside(self, name: str) -> Bench:
+        """Another one, with runs of its own and the same cache."""
+        folder = self.folder / name
+        folder.mkdir()
+        return Bench(folder, self.variables, self.cache)
 
     def sweep_file(self, rest: str, *, steps: int = 6, every: int = 5) -> Path:
         """A sweep of small runs; `rest` is what follows name and base."""
@@ -56,7 +96,7 @@ class Bench:
 
     def __call__(self, command: str, *words: object, code: int = 0) -> subprocess.CompletedProcess[str]:
         """Run one of our commands to its end and expect an exit code; never a traceback."""
-        out = ["--out", self.folder / "runs", "--cache", self.folder / "cache"]
+        out = ["--out", self.folder / "runs", "--cache", self.cache]
         line = [str(word) for word in (sys.executable, "-m", f"ladd_dist.{command}", *words, *out)]
         environment = {**os.environ, **self.variables, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
         done = subprocess.run(line, cwd=REPO, env=environment, capture_output=True, text=True, timeout=300)
@@ -90,6 +130,16 @@ class Bench:
                 return states
             assert time.monotonic() < deadline, (states, self.slurm("squeue"), self.errors())
             time.sleep(0.5)
+
+    def restarts(self, id: str) -> int:
+        """How often a job was requeued."""
+        return int(self.job(id)["Restarts"])
+
+    def undisturbed(self, file: Path, *words: str) -> list[dict[str, float]]:
+        """The trace of the same run by one process, here and at full speed."""
+        other = self.beside(f"undisturbed-{'-'.join(words)}".rstrip("-"))
+        done = other("launch", file, *STAGES, "--scale", "smoke", "--json", *words)
+        return other.rows(Path(json.loads(done.stdout)["run"]))
 
     def errors(self) -> str:
         """The end of what the jobs wrote to stderr."""

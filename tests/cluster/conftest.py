@@ -44,3 +44,17 @@ def development_cluster() -> Iterator[dict[str, str]]:
 def slurm(tmp_path: Path, development_cluster: dict[str, str]) -> Bench:
     """Commands that reach the cluster."""
     return Bench(tmp_path, development_cluster)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache with teacher and shards."""
+    bench = Bench(tmp_path_factory.mktemp("trained"))
+    bench("launch", bench.sweep_file("(), seeds=(0,)"), "--stages", "teacher,shards", "--scale", "smoke")
+    return bench.cache
+
+
+@pytest.fixture
+def ready(slurm: Bench, trained: Path) -> Bench:
+    """Commands that reach the cluster; teacher and shards are there."""
+    return Bench(slurm.folder, slurm.variables, trained)

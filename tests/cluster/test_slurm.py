@@ -1,6 +1,6 @@
 """Sweeps and single runs on a real SLURM: arrays, several nodes, preemption, time limits, failures.
 
-`python -m pytest -m slurm tests/cluster`; LADD_PREEMPTIONS=10 for a longer look.
+`python -m pytest -m slurm tests/cluster`
 """
 
 from __future__ import annotations
@@ -14,26 +14,23 @@ import time
 from pathlib import Path
 
 import pytest
-from bench import ENVIRONMENT, REPO, Bench
+from bench import ENVIRONMENT, REPO, STAGES, Bench, paced
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
-PREEMPTIONS = int(os.environ.get("LADD_PREEMPTIONS", "3"))
+PREEMPTIONS, TIMEOUTS = 10, 3
 LOCAL = "slurm/local.py"
-LONG = {"steps": 400, "every": 50}
 
 
-def reference(slurm: Bench, file: Path, *words: str) -> list[dict[str, float]]:
-    """The trace of the same run by one undisturbed process, here."""
-    undisturbed = Bench(slurm.folder / "undisturbed")
-    stages = ("--stages", "teacher,shards,distill", "--scale", "smoke", "--json")
-    done = undisturbed("launch", file, *stages, *words)
-    return undisturbed.rows(Path(json.loads(done.stdout)["run"]))
+def send_one(bench: Bench, file: Path, profile: Path | str, *words: str) -> tuple[str, Path]:
+    """Submit a single run; returns its job and its folder."""
+    sent = bench.send(file, "--on", profile, *words, command="launch")
+    [(of, job)] = [(of, job) for of, job in sent["jobs"].items() if of.startswith("small-")]
+    return job, bench.folder / "runs" / of
 
 
-def run_of(slurm: Bench) -> Path:
-    """The only run's folder."""
-    [config] = (slurm.folder / "runs").glob("small-*/config.json")
-    return config.parent
+def steps(bench: Bench, run: Path) -> list[float]:
+    """The steps that a run has logged."""
+    return [row["step"] for row in bench.rows(run)]
 
 
 def test_an_array_of_two_by_two_by_two_runs_ends_with_every_page_written(slurm: Bench) -> None:
@@ -55,59 +52,88 @@ def test_an_array_of_two_by_two_by_two_runs_ends_with_every_page_written(slurm: 
     assert {item["state"] for item in last["items"]} == {"done"}
 
 
-def test_a_run_over_two_nodes_gives_the_trace_of_one_process(slurm: Bench) -> None:
-    file = slurm.sweep_file("(), seeds=(0,)", steps=20)
-    profile = slurm.profile(f'partition="main", nodes=2, time_min=10, {ENVIRONMENT}')
-    head = ("--head.width", "16")
-    sent = slurm.send(file, "--on", profile, "--stages", "teacher,shards,distill", *head, command="launch")
-    assert set(slurm.wait(list(sent["jobs"].values())).values()) == {"COMPLETED"}, slurm.errors()
-    job = next(id for of, id in sent["jobs"].items() if of.startswith("small-"))
-    assert slurm.job(job)["NumNodes"] == "2"
-    expected, found = reference(slurm, file, *head), slurm.rows(run_of(slurm))
+def test_a_run_over_two_nodes_gives_the_trace_of_one_process(ready: Bench) -> None:
+    file = ready.sweep_file("(), seeds=(0,)", steps=20)
+    profile = ready.profile(f'partition="main", nodes=2, time_min=10, {ENVIRONMENT}')
+    words = ("--swap", "head=smooth", "--train.lr-student", "1e-4", "--train.lr-heads", "5e-5")  # as in test_parity
+    job, run = send_one(ready, file, profile, *STAGES, *words)
+    assert ready.wait([job]) == {job: "COMPLETED"}, ready.errors()
+    assert ready.job(job)["NumNodes"] == "2"
+    expected, found = ready.undisturbed(file, *words), ready.rows(run)
     assert [row["step"] for row in found] == list(range(1, 21))
     for one, two in zip(expected, found, strict=True):
-        assert two["loss/distill"] == pytest.approx(one["loss/distill"], rel=1e-4)
+        for name in (name for name in one if name.startswith("loss/")):
+            assert two[name] == pytest.approx(one[name], rel=1e-5), (name, one["step"])
 
 
-def test_preempted_at_random_moments_a_run_goes_on_without_a_step_lost_or_repeated(slurm: Bench) -> None:
-    file = slurm.sweep_file("(), seeds=(0,)", steps=200 + 100 * PREEMPTIONS, every=50)
-    sent = slurm.send(file, "--on", LOCAL, "--stages", "teacher,shards,distill", command="launch")
-    [job] = [id for of, id in sent["jobs"].items() if of.startswith("small-")]
-    run, draw = slurm.folder / "runs" / next(of for of in sent["jobs"] if of.startswith("small-")), random.Random(7)
-    for number in range(PREEMPTIONS):
-        slurm.wait_until(lambda: slurm.job(job)["JobState"] == "RUNNING")
-        time.sleep(draw.uniform(0.0, 7.0))
-        slurm.slurm("scancel", "--signal=USR2", job)
-        slurm.wait_until(lambda wanted=str(number + 1): slurm.job(job)["Restarts"] == wanted)
-    assert slurm.wait([job]) == {job: "COMPLETED"}, slurm.errors()
-    assert slurm.rows(run) == reference(slurm, file)
+def preempt(bench: Bench, jobs: dict[str, str], number: int, last: int) -> dict[str, int]:
+    """Send what a scheduler sends, to one job and at a random moment, so many times; returns how often each got it.
+
+    Args:
+        jobs: the run's folder -> the job.
+        last: the step from which a run is left alone: it may end before the signal comes.
+    """
+    draw, sent = random.Random(7), dict.fromkeys(jobs.values(), 0)
+    deadline = time.monotonic() + 400
+    while sum(sent.values()) < number:
+        assert time.monotonic() < deadline, (sent, bench.slurm("squeue"), bench.errors())
+        young = {id for of, id in jobs.items() if len(bench.rows(bench.folder / "runs" / of)) < last}
+        assert young, f"all are about to end: {sent}"
+        facts = {id: bench.job(id) for id in young}
+        ready = [id for id in facts if facts[id]["JobState"] == "RUNNING" and int(facts[id]["Restarts"]) == sent[id]]
+        if ready:
+            chosen = draw.choice(ready)
+            time.sleep(draw.uniform(0.0, 3.0))
+            bench.slurm("scancel", "--signal=USR2", chosen)
+            sent[chosen] += 1
+        time.sleep(0.2)
+    return sent
 
 
-def test_a_job_of_higher_priority_takes_the_nodes_and_the_run_goes_on_after_it(slurm: Bench) -> None:
-    file = slurm.sweep_file("(), seeds=(0,)", **LONG)
-    profile = slurm.profile(f'partition="low", nodes=4, cpus_per_task=2, time_min=10, {ENVIRONMENT}')
-    one = ("--train.batch-size", "16")
-    sent = slurm.send(file, "--on", profile, "--stages", "teacher,shards,distill", *one, command="launch")
-    [job] = [id for of, id in sent["jobs"].items() if of.startswith("small-")]
-    slurm.wait_until(lambda: len(slurm.rows(run_of(slurm))) > 5)
-    script = slurm.folder / "high.sh"
+def test_preempted_and_timed_out_at_random_moments_no_step_is_lost_or_repeated(ready: Bench) -> None:
+    """Two arrays at once: one is preempted task by task, the other meets its time limit."""
+    file = ready.sweep_file("(), seeds=(0, 1, 2)", steps=180, every=30)
+    limits = {
+        "preempted": ("time_min=10", 0.25),
+        "limited": ("time_min=1, signal_delay_s=20, array_parallelism=3", 0.3),
+    }
+    benches = {name: ready.beside(name) for name in limits}
+    jobs: dict[str, dict[str, str]] = {}
+    for name, bench in benches.items():
+        limit, pace = limits[name]
+        profile = bench.profile(f'partition="main", {limit}, {paced(pace)}')
+        jobs[name] = bench.send(file, "--on", profile)["jobs"]
+        assert len(jobs[name]) == 3
+    sent = preempt(benches["preempted"], jobs["preempted"], PREEMPTIONS, last=150)
+    for name, bench in benches.items():
+        assert set(bench.wait(list(jobs[name].values()), 300).values()) == {"COMPLETED"}, bench.errors()
+    assert {id: ready.restarts(id) for id in sent} == sent
+    assert sum(ready.restarts(id) for id in jobs["limited"].values()) >= TIMEOUTS
+    for seed in range(3):
+        expected = ready.undisturbed(file, "--seed", str(seed))
+        assert [row["step"] for row in expected] == list(range(1, 181))
+        for bench in benches.values():
+            [run] = [
+                path.parent
+                for path in (bench.folder / "runs").glob("small-*/config.json")
+                if json.loads(path.read_text())["recipe"]["seed"] == seed
+            ]
+            assert bench.rows(run) == expected
+            assert (run / "report.html").exists()
+
+
+def test_a_job_of_higher_priority_takes_the_nodes_and_the_run_goes_on_after_it(ready: Bench) -> None:
+    file = ready.sweep_file("(), seeds=(0,)", steps=80, every=30)
+    profile = ready.profile(f'partition="low", nodes=4, cpus_per_task=2, time_min=10, {paced(0.1)}')
+    job, run = send_one(ready, file, profile, *STAGES)
+    ready.wait_until(lambda: len(ready.rows(run)) > 5)
+    script = ready.folder / "high.sh"
     script.write_text("#!/bin/sh\nsleep 3\n")
-    slurm.slurm("sbatch", "--partition=high", "--nodes=4", "--ntasks-per-node=1", "--cpus-per-task=2", "--chdir=/tmp",
+    ready.slurm("sbatch", "--partition=high", "--nodes=4", "--ntasks-per-node=1", "--cpus-per-task=2", "--chdir=/tmp",
                 "--output=/dev/null", script)  # fmt: skip
-    slurm.wait_until(lambda: slurm.job(job)["Restarts"] == "1")
-    assert slurm.wait([job]) == {job: "COMPLETED"}, slurm.errors()
-    found = slurm.rows(run_of(slurm))
-    assert [row["step"] for row in found] == list(range(1, LONG["steps"] + 1))
-
-
-def test_at_its_time_limit_a_run_is_requeued_and_goes_on(slurm: Bench) -> None:
-    file = slurm.sweep_file("(), seeds=(0,)", steps=1500, every=500)
-    profile = slurm.profile(f'partition="main", time_min=1, signal_delay_s=40, {ENVIRONMENT}')
-    sent = slurm.send(file, "--on", profile, "--stages", "teacher,shards,distill", command="launch")
-    [job] = [id for of, id in sent["jobs"].items() if of.startswith("small-")]
-    assert slurm.wait([job], 400) == {job: "COMPLETED"}, slurm.errors()
-    assert int(slurm.job(job)["Restarts"]) >= 1
-    assert slurm.rows(run_of(slurm)) == reference(slurm, file)
+    ready.wait_until(lambda: ready.restarts(job) == 1)
+    assert ready.wait([job]) == {job: "COMPLETED"}, ready.errors()
+    assert steps(ready, run) == list(range(1, 81))
 
 
 def end_node(slurm: Bench, node: str, job: str) -> None:
@@ -127,42 +153,30 @@ def end_node(slurm: Bench, node: str, job: str) -> None:
             continue  # it has ended meanwhile
 
 
-def test_when_a_node_goes_down_the_run_goes_on_elsewhere(slurm: Bench) -> None:
-    file = slurm.sweep_file("(), seeds=(0,)", steps=400, every=20)
-    profile = slurm.profile(f'partition="main", nodes=2, time_min=10, {ENVIRONMENT}')
-    sent = slurm.send(file, "--on", profile, "--stages", "teacher,shards,distill", command="launch")
-    [job] = [id for of, id in sent["jobs"].items() if of.startswith("small-")]
-    run = slurm.folder / "runs" / next(of for of in sent["jobs"] if of.startswith("small-"))
-    slurm.wait_until(lambda: len(slurm.rows(run)) > 30)
-    second = slurm.slurm("scontrol", "show", "hostnames", slurm.job(job)["NodeList"]).split()[1]
+def test_when_a_node_goes_down_the_run_goes_on_elsewhere(ready: Bench) -> None:
+    file = ready.sweep_file("(), seeds=(0,)", steps=60, every=5)
+    profile = ready.profile(f'partition="main", nodes=2, time_min=10, {paced(0.1)}')
+    job, run = send_one(ready, file, profile, *STAGES)
+    ready.wait_until(lambda: len(ready.rows(run)) > 15)
+    second = ready.slurm("scontrol", "show", "hostnames", ready.job(job)["NodeList"]).split()[1]
     try:
-        end_node(slurm, second, job)
-        slurm.wait_until(lambda: slurm.job(job)["Restarts"] == "1")
-        assert slurm.wait([job]) == {job: "COMPLETED"}, slurm.errors()
-        assert second not in slurm.slurm("scontrol", "show", "hostnames", slurm.job(job)["NodeList"]).split()
+        end_node(ready, second, job)
+        ready.wait_until(lambda: ready.restarts(job) == 1)
+        assert ready.wait([job]) == {job: "COMPLETED"}, ready.errors()
+        assert second not in ready.slurm("scontrol", "show", "hostnames", ready.job(job)["NodeList"]).split()
     finally:
         subprocess.run([REPO / "slurm" / "dev_cluster.sh", "up"], check=True, timeout=120)
-    assert [row["step"] for row in slurm.rows(run)] == list(range(1, 401))
+    assert steps(ready, run) == list(range(1, 61))
 
 
-def test_a_job_that_fails_leaves_its_own_traceback_and_is_submitted_again_when_asked(slurm: Bench) -> None:
-    file = slurm.sweep_file("(), seeds=(0,)")
-    sent = slurm.send(file, "--on", LOCAL, "--train.lr-student", "1e30", "--train.clip", "1e30", command="launch")
-    job = next(id for of, id in sent["jobs"].items() if of.startswith("small-"))
-    assert slurm.wait([job]) == {job: "FAILED"}
-    assert "lower the learning rate" in slurm.errors()
+def test_a_job_that_fails_leaves_its_own_traceback_and_is_submitted_again_when_asked(ready: Bench) -> None:
+    file = ready.sweep_file("(), seeds=(0,)")
+    job, _ = send_one(ready, file, LOCAL, "--train.lr-student", "1e30", "--train.clip", "1e30")
+    assert ready.wait([job]) == {job: "FAILED"}
+    assert "lower the learning rate" in ready.errors()
     words = (file, "--on", LOCAL, "--train.lr-student", "1e30", "--train.clip", "1e30")
-    shown = slurm.send(*words, "--dry-run", command="launch")
+    shown = ready.send(*words, "--dry-run", command="launch")
     assert [(item["state"], item["submit"]) for item in shown["items"] if item["kind"] == "run"] == [("failed", True)]
-
-
-def test_when_the_teacher_fails_the_runs_that_wait_for_it_end_too(slurm: Bench) -> None:
-    file = slurm.sweep_file("(), seeds=(0, 1)")
-    text = file.read_text().replace("steps=10)", "steps=10, lr=1e30, clip=1e30)")
-    file.write_text(text)
-    sent = slurm.send(file, "--on", LOCAL)
-    states = slurm.wait(list(sent["jobs"].values()))
-    assert sorted(states.values()) == ["CANCELLED", "CANCELLED", "CANCELLED", "FAILED"]
 
 
 def test_an_unknown_partition_is_one_message_with_those_that_exist(slurm: Bench) -> None:
