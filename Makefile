@@ -14,8 +14,8 @@ help:
 	@echo "make setup    create $(VENV) and install the project with its development tools"
 	@echo "make demo     setup, then $(RECIPE) at the scale that fits this machine (RECIPE=..., ARGS='--scale smoke')"
 	@echo "make test     setup, then every test that needs no special machine (ARGS='-m \"not slow\"')"
-	@echo "make slurm    setup, then the tests that bring up a SLURM of their own (ten minutes; Debian's packages, root)"
-	@echo "make check    setup, then format check, lint, types and tests, as CI does"
+	@echo "make slurm    setup, then the tests that bring up a SLURM of their own (minutes; Debian's packages, root)"
+	@echo "make check    setup, then format check, lint, types and all tests that this machine can run, as CI does"
 	@echo "make format   write the format and the fixable lint"
 	@echo "make clean    remove caches and builds; keeps $(VENV), runs/ and cache/"
 
@@ -40,7 +40,7 @@ check: setup
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m mypy
-	$(BIN)/python -m pytest -m "not gpu and not slurm" $(ARGS)
+	$(BIN)/python -m pytest -m "not gpu" $(ARGS)
 
 format: setup
 	$(BIN)/python -m ruff format .

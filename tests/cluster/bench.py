@@ -94,9 +94,15 @@ class Bench:
         path.write_text(PROFILE.format(fields=fields), encoding="utf-8")
         return path
 
-    def __call__(self, command: str, *words: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-        """Run one of our commands to its end and expect an exit code; never a traceback."""
-        out = ["--out", self.folder / "runs", "--cache", self.cache]
+    def __call__(
+        self, command: str, *words: object, code: int = 0, places: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """Run one of our commands to its end and expect an exit code; never a traceback.
+
+        Args:
+            places: say with --out and --cache where everything lies.
+        """
+        out = ["--out", self.folder / "runs", "--cache", self.cache] if places else []
         line = [str(word) for word in (sys.executable, "-m", f"ladd_dist.{command}", *words, *out)]
         environment = {**os.environ, **self.variables, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
         done = subprocess.run(line, cwd=REPO, env=environment, capture_output=True, text=True, timeout=300)

@@ -50,6 +50,12 @@ def test_an_array_of_two_by_two_by_two_runs_ends_with_every_page_written(slurm: 
     last = slurm.send(file, "--on", LOCAL)
     assert last["jobs"] == {}
     assert {item["state"] for item in last["items"]} == {"done"}
+    [seen] = json.loads(slurm("jobs", slurm.folder / "runs", "--json", places=False).stdout)["sweeps"]
+    assert [job["state"] for job in [*seen["jobs"], *seen["runs"]]] == ["done"] * 10
+    page = slurm.folder / "compare.html"
+    compared = json.loads(slurm("compare", sent["sweep"], "--json", "--out", page, places=False).stdout)
+    assert len(compared["variants"]) == 4
+    assert page.exists()
 
 
 def test_a_run_over_two_nodes_gives_the_trace_of_one_process(ready: Bench) -> None:
@@ -164,6 +170,8 @@ def test_when_a_node_goes_down_the_run_goes_on_elsewhere(ready: Bench) -> None:
         ready.wait_until(lambda: ready.restarts(job) == 1)
         assert ready.wait([job]) == {job: "COMPLETED"}, ready.errors()
         assert second not in ready.slurm("scontrol", "show", "hostnames", ready.job(job)["NodeList"]).split()
+        [shown] = json.loads(ready("jobs", ready.folder / "runs", "--json", places=False).stdout)["sweeps"][0]["runs"]
+        assert (shown["requeues"], shown["state"]) == (1, "done")
     finally:
         subprocess.run([REPO / "slurm" / "dev_cluster.sh", "up"], check=True, timeout=120)
     assert steps(ready, run) == list(range(1, 61))

