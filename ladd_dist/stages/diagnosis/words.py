@@ -1,0 +1,68 @@
+"""A prediction in words and cells: what terminal and page share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ladd_dist.stages.diagnosis.advice import REGRESSES
+from ladd_dist.stages.verdict import number, share
+
+COLUMNS = ("noise level", "averaged over", "colour variance", "share", "in a class", "distance weight", "verdict")
+
+
+def headline(figures: Mapping[str, Any]) -> str:
+    """One sentence."""
+    bad = [f"{row['sigma']:g}" for row in figures["levels"] if row["verdict"] == REGRESSES and row["trained"]]
+    if figures["deterministic"]:
+        return "each input belongs to one sample; the distance averages nothing"
+    if not bad:
+        return "the distance keeps the samples apart at every trained level"
+    return f"the distance regresses to the mean at level{'s' if len(bad) > 1 else ''} {', '.join(bad)}"
+
+
+def level_rows(figures: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Cells of the levels, highest noise first."""
+    rows = []
+    for row in figures["levels"]:
+        classes = row["classes"].values()
+        within = f"{min(classes):.2f} - {max(classes):.2f}" if classes else "-"
+        name = f"{row['sigma']:.4g}" + ("" if row["trained"] else " (not trained)")
+        rows.append((
+            name, f"{row['averaged']:.1f}", _cell(row, "colour_variance", ".4f"), f"{row['share']:.2f}", within,
+            _cell(row, "weight", ".2g"), row["verdict"],
+        ))  # fmt: skip
+    return rows
+
+
+def sample_rows(
+    figures: Mapping[str, Any], evaluation: Mapping[str, Any]
+) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and cells of the samples, beside the trained student's where `eval.json` is known."""
+    header: tuple[str, ...] = ("sampled", "levels", "colour share", "hue entropy", "fd_teacher")
+    trained = {key.partition("@")[2]: value for key, value in evaluation.items() if key.startswith("student@")}
+    if trained:
+        header += ("trained: colour share", "trained: fd_teacher")
+    rows = []
+    for key, row in figures["samples"].items():
+        levels = ", ".join(f"{level:.3g}" for level in row["levels"])
+        cells = [key, levels, _cell(row, "share", ".2f"), _cell(row, "hue_entropy", ".2f")]
+        cells.append(_cell(row, "fd_teacher", ".2f"))
+        if trained:
+            own = trained.get(key.partition("@")[2], {})
+            cells += [_trained_share(evaluation, key), _cell(own, "fd_teacher", ".2f")]
+        rows.append(tuple(cells))
+    return header, rows
+
+
+def _trained_share(evaluation: Mapping[str, Any], key: str) -> str:
+    from ladd_dist.stages.verdict import best_teacher
+
+    teacher, student = best_teacher(evaluation), f"student@{key.partition('@')[2]}"
+    found = share(evaluation, student, teacher, "colour_variance") if teacher and student in evaluation else None
+    return "-" if found is None else f"{found:.2f}"
+
+
+def _cell(row: Mapping[str, Any], key: str, form: str) -> str:
+    value = number(row, key)
+    return "-" if value is None else format(value, form)
