@@ -166,7 +166,7 @@ def show(figures: dict[str, Any], evaluation: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from ladd_dist.stages.diagnosis.words import COLUMNS, headline, level_rows, sample_rows
+    from ladd_dist.stages.diagnosis.words import COLUMNS, MEANINGS, REMEMBERS, headline, level_rows, sample_rows
 
     console = Console()
     console.print(f"[bold]{figures['recipe']}[/], start {figures['start']}: {headline(figures)}")
@@ -183,6 +183,9 @@ def show(figures: dict[str, Any], evaluation: dict[str, Any]) -> None:
     for row in rows:
         samples.add_row(*row)
     console.print(samples)
+    console.print(f"[dim]{MEANINGS}[/]")
+    if figures["deterministic"]:
+        console.print(f"[dim]{REMEMBERS}[/]")
     for number, item in enumerate(figures["advice"], 1):
         console.print(f"{number}. [bold]{item['what']}[/]: {item['why']}")
         if item["flags"]:

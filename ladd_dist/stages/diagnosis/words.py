@@ -8,7 +8,19 @@ from typing import Any
 from ladd_dist.stages.diagnosis.advice import REGRESSES
 from ladd_dist.stages.verdict import number, share
 
-COLUMNS = ("noise level", "averaged over", "colour variance", "share", "in a class", "distance weight", "verdict")
+COLUMNS = ("level", "averaged", "colour var", "share", "in class", "weight", "verdict")
+
+
+MEANINGS = (
+    "averaged: how many stored samples the best answer is the mean of; share: its colour variance as a share of the "
+    "samples' own; in class: the same within the classes; *: no level of the training; fd: Frechet distance to the "
+    "stored samples."
+)
+REMEMBERS = (
+    "Held-out noise belongs to no stored pair, and what the distance asks for there is not defined: these are the "
+    "samples of the nearest pairs, which a student that only remembers would give. A student that generalises can do "
+    "better."
+)
 
 
 def headline(figures: Mapping[str, Any]) -> str:
@@ -23,11 +35,11 @@ def headline(figures: Mapping[str, Any]) -> str:
 
 def level_rows(figures: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Cells of the levels, highest noise first."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for row in figures["levels"]:
         classes = row["classes"].values()
-        within = f"{min(classes):.2f} - {max(classes):.2f}" if classes else "-"
-        name = f"{row['sigma']:.4g}" + ("" if row["trained"] else " (not trained)")
+        within = f"{min(classes):.2f}-{max(classes):.2f}" if classes else "-"
+        name = f"{row['sigma']:.4g}" + ("" if row["trained"] else " *")
         rows.append((
             name, f"{row['averaged']:.1f}", _cell(row, "colour_variance", ".4f"), f"{row['share']:.2f}", within,
             _cell(row, "weight", ".2g"), row["verdict"],
@@ -39,10 +51,10 @@ def sample_rows(
     figures: Mapping[str, Any], evaluation: Mapping[str, Any]
 ) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Header and cells of the samples, beside the trained student's where `eval.json` is known."""
-    header: tuple[str, ...] = ("sampled", "levels", "colour share", "hue entropy", "fd_teacher")
+    header: tuple[str, ...] = ("sampled", "levels", "share", "hues", "fd")
     trained = {key.partition("@")[2]: value for key, value in evaluation.items() if key.startswith("student@")}
     if trained:
-        header += ("trained: colour share", "trained: fd_teacher")
+        header += ("trained share", "trained fd")
     rows = []
     for key, row in figures["samples"].items():
         levels = ", ".join(f"{level:.3g}" for level in row["levels"])
