@@ -10,20 +10,20 @@ import torch
 from torch import Tensor
 
 from ladd_dist.core.rng import generator
+from ladd_dist.core.rundir import RunDir
 from ladd_dist.core.types import Batch, Denoiser
 from ladd_dist.engine.checkpoint import Checkpoints
 from ladd_dist.engine.discriminator import FrozenTeacher, Heads
 from ladd_dist.engine.shard_reader import ShardReader, to_device
 from ladd_dist.recipe import Recipe
-from ladd_dist.stages import Place
 from ladd_dist.stages.diagnosis.tiles import Line, write_tiles
 from ladd_dist.stages.distill import build_heads
 
 NUM_PAIRS = 3
 QUANTILES = (0.16, 0.84)
 """Of the law that re-noising levels are drawn from: where the heads usually look."""
-INK = -0.8
-"""A pixel whose brightest channel is above this is ink, below it is ground."""
+INK = 0.0
+"""A pixel whose brightest channel is above this, half of full brightness, is ink."""
 
 
 class Map(NamedTuple):
@@ -35,19 +35,18 @@ class Map(NamedTuple):
     logits: Tensor  # [2n] mean logit
 
 
-def trained_heads(recipe: Recipe, place: Place, teacher: Denoiser) -> Heads:
+def trained_heads(recipe: Recipe, run: RunDir, teacher: Denoiser) -> Heads:
     """The heads of the run's newest checkpoint, in eval mode.
 
     Raises:
         ValueError: no checkpoint, or one of another recipe.
     """
-    folder = place.run(recipe).checkpoints
-    saved = Checkpoints(folder, identity=recipe.distill_signature(), keep=1).latest()
+    saved = Checkpoints(run.checkpoints, identity=recipe.distill_signature(), keep=1).latest()
     if saved is None:
-        raise ValueError(f"no checkpoint in {folder}, which has the heads")
+        raise ValueError(f"no checkpoint in {run.checkpoints}, which would have the heads")
     heads = build_heads(recipe, teacher)
     saved.fill_module("heads", heads)
-    return heads.to(place.device).eval().requires_grad_(False)
+    return heads.to(next(teacher.parameters()).device).eval().requires_grad_(False)
 
 
 def input_gradients(teacher: FrozenTeacher, heads: Heads, x0: Tensor, cond: Tensor, tau: float) -> list[Map]:
@@ -87,12 +86,12 @@ def usual_taus(recipe: Recipe) -> list[float]:
 
 
 def attend(
-    recipe: Recipe, place: Place, teacher: Denoiser, student: Denoiser, reader: ShardReader
+    recipe: Recipe, run: RunDir, teacher: Denoiser, student: Denoiser, reader: ShardReader
 ) -> tuple[list[Map], Tensor]:
     """The maps of every head at each of the usual levels, and the pictures [2n,C,H,W] they belong to."""
-    heads = trained_heads(recipe, place, teacher)
+    heads = trained_heads(recipe, run, teacher)
     frozen = FrozenTeacher(teacher, heads.taps)
-    images, cond = shown_pairs(recipe, reader, student, place.device)
+    images, cond = shown_pairs(recipe, reader, student, next(teacher.parameters()).device)
     maps = [item for tau in usual_taus(recipe) for item in input_gradients(frozen, heads, images, cond, tau)]
     return maps, images.cpu()
 

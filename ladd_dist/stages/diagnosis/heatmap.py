@@ -83,7 +83,7 @@ def _panel(title: str, rows: Mapping[str, Row], steps: Sequence[float]) -> HeatM
     parts.append(_text(_LEFT, height + 16, f"step {steps[0]:g}", "start"))
     parts.append(_text(_WIDTH, height + 16, f"{steps[-1]:g}", "end"))
     svg = (
-        f'<svg viewBox="0 0 {_WIDTH} {height + _BOTTOM}" aria-hidden="true" focusable="false" font-size="12">'
+        f'<svg viewBox="0 0 {_WIDTH} {height + _BOTTOM}" aria-hidden="true" focusable="false" font-size="11">'
         f"{''.join(parts)}</svg>"
     )
     ends = []

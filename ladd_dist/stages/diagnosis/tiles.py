@@ -65,7 +65,7 @@ def write_tiles(path: Path, groups: Sequence[Sequence[Line]], header: Sequence[s
             y += height * scale + _GAP
         y += _GROUP_GAP
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG", optimize=True)
+    image.save(buffer, format="PNG")
     write_bytes(path, buffer.getvalue())
 
 

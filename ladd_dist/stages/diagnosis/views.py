@@ -72,7 +72,7 @@ def _strips(recipe: Recipe, place: Place, run: RunDir, teacher: Denoiser, studen
 
 
 def _attention(recipe: Recipe, place: Place, run: RunDir, teacher: Denoiser, student: Denoiser) -> None:
-    maps, images = attend(recipe, place, teacher, student, open_shards(recipe, place))
+    maps, images = attend(recipe, run, teacher, student, open_shards(recipe, place))
     draw_maps(run.samples / "attention.png", maps, images)
     heads = describe_maps(maps, images)
     write_json(run.samples / "attention.json", {"made_for": _identity(recipe), "heads": heads})
