@@ -24,11 +24,12 @@ from ladd_dist.engine.shard_writer import Chunk, write_shards
 from ladd_dist.heads import Head
 from ladd_dist.losses.distance import Mse
 from ladd_dist.recipe import Recipe, load_recipe
+from ladd_dist.sigmas.laws import FixedSet, LogNormal, Phase
 from ladd_dist.stages import Place
 from ladd_dist.stages.diagnosis.advice import advise, weight_at
 from ladd_dist.stages.diagnosis.attention import describe_maps, input_gradients
 from ladd_dist.stages.diagnosis.heatmap import colour, heat_maps
-from ladd_dist.stages.diagnosis.prediction import look_at, predict
+from ladd_dist.stages.diagnosis.prediction import look_at, predict, trained_levels
 from ladd_dist.stages.diagnosis.strips import Strip, decided, draw_strips, judge_strips, same_hue
 from ladd_dist.stages.report import write_report
 from ladd_dist.starts import Start
@@ -149,6 +150,20 @@ def test_fewer_stored_samples_than_asked_for_are_spread_over_the_set(place: Plac
     stored(recipe, place)
     figures = predict(recipe, place, num_pairs=60, search=False).figures
     assert (figures["num_pairs"], figures["num_stored"]) == (60, 120)
+
+
+def test_levels_that_are_never_drawn_are_no_levels_of_the_training() -> None:
+    top = Phase(start_step=0, probabilities=(1.0, 0.0, 0.0, 0.0))
+    later = Phase(start_step=5, probabilities=(0.0, 0.5, 0.5, 0.0))
+    levels = (80.0, 3.92, 1.29, 0.34)
+    drawn = {
+        (): set(levels),
+        (top,): {80.0},
+        (top, later): {80.0, 3.92, 1.29},
+    }
+    for phases, expected in drawn.items():
+        assert trained_levels(recipe_with(Fresh(), student_sigma=FixedSet(phases=phases)), levels) == expected
+    assert trained_levels(recipe_with(Fresh(), student_sigma=LogNormal(mean=0.0, std=1.0)), levels) == set(levels[1:])
 
 
 def test_levels_that_are_searched_for_do_better_than_the_recipes(place: Place) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +33,7 @@ NUM_INPUTS = 2_000
 NUM_SHOWN = 16
 SEARCH_SAMPLES, SEARCH_ROUNDS = 300, 3
 BISECTIONS = 8
+_SAME_LEVEL = 1e-5
 
 
 class Prediction(NamedTuple):
@@ -55,7 +57,7 @@ def predict(recipe: Recipe, place: Place, *, num_pairs: int, search: bool) -> Pr
     posterior = PosteriorMean(read_pairs(reader, num_pairs, device), recipe.start)
     measure = Yardstick(recipe, reader)
     levels = sorted({level for steps in recipe.evaluate.steps for level in recipe.levels(steps)}, reverse=True)
-    trained = recipe.student_levels()
+    trained = trained_levels(recipe, levels)
     with Bar("levels", len(levels)) as bar:
         rows = []
         for done, sigma in enumerate(levels):
@@ -93,6 +95,18 @@ def read_pairs(reader: ShardReader, num: int, device: torch.device) -> Batch:
     batch = reader.take(where)
     noise, path = (None if tensor is None else tensor.to(device) for tensor in (batch.noise, batch.path))
     return Batch(batch.x0.to(device), batch.cond.to(device), noise, path, batch.path_levels)
+
+
+def trained_levels(recipe: Recipe, levels: Sequence[float]) -> set[float]:
+    """Those of `levels` that the law of the student's levels draws, at the start, in the middle or at the end."""
+    steps, own = recipe.train.steps, recipe.student_levels()
+    drawn = torch.cat([
+        recipe.student_sigma(4096, step, generator("diagnose-levels", step), levels=own)
+        for step in (0, steps // 2, steps - 1)
+    ]).double()  # fmt: skip
+    if len(set(drawn.tolist())) > len(own):  # a law with a density, which comes as near as one likes
+        return {level for level in levels if float(drawn.min()) <= level <= float(drawn.max())}
+    return {level for level in levels if float((drawn / level - 1).abs().min()) < _SAME_LEVEL}
 
 
 def regressing(rows: list[dict[str, Any]]) -> list[float]:
@@ -146,7 +160,7 @@ def sample_optimum(
 ) -> tuple[dict[str, dict[str, Any]], list[tuple[str, Tensor]]]:
     """The optimum sampled at the evaluation's noise and classes, by the student's rule: figures, and pictures.
 
-    For a coupling without new noise this is the nearest pair's sample, a bound for a student that only remembers.
+    For a coupling without new noise this is the nearest pair's sample: what a student that only remembers would give.
     """
     num = min(recipe.evaluate.num_samples, len(posterior.pairs.x0))
     noise, cond = sample_starts(recipe.evaluate.seed, range(num), recipe.dataset.spec(), device)
@@ -161,7 +175,8 @@ def sample_optimum(
         if measure.colours:
             row["share"] = _ratio(row["colour_variance"], stored)
         figures[f"optimum@{steps}"] = row
-        rows.append((f"optimum@{steps}", images[:NUM_SHOWN]))
+        who = "nearest pair" if posterior.spread(levels[0]) == 0 else "optimum"
+        rows.append((f"{who}@{steps}", images[:NUM_SHOWN]))
     return figures, rows
 
 

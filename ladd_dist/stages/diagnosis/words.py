@@ -58,7 +58,8 @@ def sample_rows(
     rows = []
     for key, row in figures["samples"].items():
         levels = ", ".join(f"{level:.3g}" for level in row["levels"])
-        cells = [key, levels, _cell(row, "share", ".2f"), _cell(row, "hue_entropy", ".2f")]
+        name = key.replace("optimum", "nearest pair") if figures["deterministic"] else key
+        cells = [name, levels, _cell(row, "share", ".2f"), _cell(row, "hue_entropy", ".2f")]
         cells.append(_cell(row, "fd_teacher", ".2f"))
         if trained:
             own = trained.get(key.partition("@")[2], {})
