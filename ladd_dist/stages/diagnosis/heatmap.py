@@ -16,7 +16,7 @@ BINS = ("10-inf", "3-10", "1-3", "0.3-1", "0.1-0.3", "0-0.1")
 LOW, HIGH = 0.4, 1.0
 # A ramp whose brightness rises evenly, so that it reads without colour too (the anchors of viridis).
 RAMP = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
-_WIDTH, _CELL, _LEFT, _TOP, _BOTTOM = 420, 22, 92, 6, 24
+_WIDTH, _CELL, _LEFT, _TOP, _BOTTOM = 340, 22, 70, 6, 24
 
 
 class HeatMap(NamedTuple):
@@ -83,7 +83,7 @@ def _panel(title: str, rows: Mapping[str, Row], steps: Sequence[float]) -> HeatM
     parts.append(_text(_LEFT, height + 16, f"step {steps[0]:g}", "start"))
     parts.append(_text(_WIDTH, height + 16, f"{steps[-1]:g}", "end"))
     svg = (
-        f'<svg viewBox="0 0 {_WIDTH} {height + _BOTTOM}" aria-hidden="true" focusable="false" font-size="11">'
+        f'<svg viewBox="0 0 {_WIDTH} {height + _BOTTOM}" aria-hidden="true" focusable="false" font-size="13">'
         f"{''.join(parts)}</svg>"
     )
     ends = []

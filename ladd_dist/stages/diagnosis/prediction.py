@@ -56,7 +56,7 @@ def predict(recipe: Recipe, place: Place, *, num_pairs: int, search: bool) -> Pr
     reader = open_shards(recipe, place)
     posterior = PosteriorMean(read_pairs(reader, num_pairs, device), recipe.start)
     measure = Yardstick(recipe, reader)
-    levels = sorted({level for steps in recipe.evaluate.steps for level in recipe.levels(steps)}, reverse=True)
+    levels = looked_at(recipe, posterior.pairs)
     trained = trained_levels(recipe, levels)
     with Bar("levels", len(levels)) as bar:
         rows = []
@@ -95,6 +95,13 @@ def read_pairs(reader: ShardReader, num: int, device: torch.device) -> Batch:
     batch = reader.take(where)
     noise, path = (None if tensor is None else tensor.to(device) for tensor in (batch.noise, batch.path))
     return Batch(batch.x0.to(device), batch.cond.to(device), noise, path, batch.path_levels)
+
+
+def looked_at(recipe: Recipe, pairs: Batch) -> list[float]:
+    """The levels at which the student is trained or sampled, descending; of a path those that are stored."""
+    counts = {*recipe.evaluate.steps, recipe.student_steps}
+    levels = sorted({level for steps in counts for level in recipe.levels(steps)}, reverse=True)
+    return [level for level in levels if not recipe.start.needs_path or level in pairs.path_levels]
 
 
 def trained_levels(recipe: Recipe, levels: Sequence[float]) -> set[float]:
