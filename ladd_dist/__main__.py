@@ -11,6 +11,7 @@ COMMANDS = {
     "plan": "which strategy fits on how many GPUs, worked out without one",
     "plugins": "list plug-ins and check them",
     "levels": "search few-step levels for a teacher",
+    "diagnose": "which levels will regress to the mean, before training; what a run saw, after it",
     "sample": "make pictures with a finished student",
     "export": "write a student as one file, with how to build and sample it",
     "compare": "say which variant wins, with what certainty, and which collapsed when",

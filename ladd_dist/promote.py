@@ -53,7 +53,7 @@ def _main(options: Options) -> int:
     if config.get("format") != 1:
         raise ValueError(f"{run.config} has format {config.get('format')!r}, this version reads 1")
     load_modules(plugin_modules((*config["plugins"], *options.plugins)))
-    recipe = _recipe(run, config)
+    recipe = recipe_of(run, config)
     cache = options.cache or cache_of(config["command"])
     lock = describe(run, config, recipe, cache)
     write_json(options.out, lock)
@@ -63,7 +63,7 @@ def _main(options: Options) -> int:
     return 0
 
 
-def _recipe(run: RunDir, config: dict[str, Any]) -> Recipe:
+def recipe_of(run: RunDir, config: dict[str, Any]) -> Recipe:
     """The run's recipe, as this version understands it.
 
     Raises:

@@ -46,7 +46,7 @@ def write_grid(
     Raises:
         ValueError: no rows, another number of channels, or rows of different picture sizes.
     """
-    pictures = [(label, _to_bytes(images)) for label, images in rows]
+    pictures = [(label, to_bytes(images)) for label, images in rows]
     if not pictures or columns < 1:
         raise ValueError(f"a grid needs at least one row and one column; got {len(pictures)} rows, {columns} columns")
     sizes = {images.shape[1:3] for _, images in pictures}
@@ -58,7 +58,7 @@ def write_grid(
     _save_png(path, canvas, labels=[label for label, _ in pictures])
 
 
-def _to_bytes(images: NDArray[Any] | Tensor) -> NDArray[np.uint8]:
+def to_bytes(images: NDArray[Any] | Tensor) -> NDArray[np.uint8]:
     """[N,C,H,W] in [-1, 1], array or tensor on any device -> [N,H,W,3] bytes."""
     array = np.asarray(images if isinstance(images, np.ndarray) else images.detach().float().cpu().numpy(), np.float32)
     if array.ndim != 4 or array.shape[1] not in (1, 3) or array.shape[0] == 0:

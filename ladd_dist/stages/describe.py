@@ -26,9 +26,9 @@ from ladd_dist.parallel.ranks import SINGLE
 from ladd_dist.parallel.single import Single
 from ladd_dist.recipe import Recipe
 from ladd_dist.stages import Place
+from ladd_dist.stages.diagnosis.views import write_page
 from ladd_dist.stages.distill import build_heads, build_step, distill, is_distilled
 from ladd_dist.stages.evaluate import evaluate, is_evaluated
-from ladd_dist.stages.report import write_report
 from ladd_dist.stages.shards import are_shards_done, make_shards
 from ladd_dist.stages.teacher import fresh_network, is_teacher_done, train_teacher
 
@@ -51,8 +51,8 @@ def stage_table() -> dict[str, Stage]:
         "evaluate": Stage(
             "sampling and measuring on held-out noise", lambda r, p: evaluate(r, p.alone()), is_evaluated
         ),
-        # Never skipped: it takes a second, and a page older than its figures would lie.
-        "report": Stage("writing the page", lambda r, p: write_report(p.run(r).path), lambda r, p: False),
+        # Never skipped: it takes seconds, and a page older than its figures would lie.
+        "report": Stage("writing the page", write_page, lambda r, p: False),
     }
 
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from ladd_dist.core.rows import read_rows
 from ladd_dist.core.rundir import RunDir, read_json, write_bytes
 from ladd_dist.stages import charts
+from ladd_dist.stages.diagnosis.page import section
 from ladd_dist.stages.report_table import Column, Row, bars, num_samples, reported, table, tiles, title
 from ladd_dist.stages.verdict import Verdict, judge, number
 
@@ -62,6 +63,7 @@ def write_report(run: Path) -> Path:
         reported=reported(evaluation, config),
         charts=[chart._replace(svg=Markup(chart.svg)) for chart in charts.curves(metrics)],
         num_broken=num_broken,
+        diagnosis=section(paths, metrics, evaluation),
         final=_picture(paths.samples / "final.png"),
         training=_training_grids(paths.samples),
         facts=_facts(config, _read_optional(paths.timings)),

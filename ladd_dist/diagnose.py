@@ -1,0 +1,196 @@
+"""`python -m ladd_dist.diagnose RECIPE|RUN`: what a recipe's distance will do, or what a run did and why."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from ladd_dist.cli import plugin_modules, run_guarded, tidy
+
+if TYPE_CHECKING:
+    from ladd_dist.core.rundir import RunDir
+    from ladd_dist.recipe import Recipe
+    from ladd_dist.stages import Place
+
+PROG = "python -m ladd_dist.diagnose"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Say before training which noise levels will regress to the mean, and after it when samples are decided.
+
+    A recipe: what the distance alone would make of the student, from the shards, without a network. A run's folder: the
+    same, beside what was trained; estimates of the final sample step by step; what the heads look at. The page is
+    written anew. Fields of a recipe can be set as in `launch`.
+    """
+
+    source: tyro.conf.Positional[Path]
+    """A recipe file, like recipes/exp4_specnorm.py, or the folder of a run."""
+    scale: Literal["auto", "smoke", "laptop", "paper"] = "auto"
+    """As in `launch`; for a recipe."""
+    num_samples: int = 10_000
+    """Stored samples that are looked at, at most, evenly over the set."""
+    search: bool = True
+    """Look for better levels where the recipe's regress to the mean."""
+    swap: tuple[str, ...] = ()
+    """As in `launch`; for a recipe."""
+    plugins: tuple[str, ...] = ()
+    """As in `launch`."""
+    out: Path = Path("runs")
+    """Folder for runs; for a recipe."""
+    cache: Path | None = None
+    """Folder with the shards: `cache`, or the one that a run's command names."""
+    device: str = "auto"
+    """As in `launch`."""
+    threads: int = 0
+    """As in `launch`."""
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print one JSON object on stdout; everything else goes to stderr."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    arguments = sys.argv[1:] if argv is None else argv
+    return run_guarded(lambda: _main(arguments))
+
+
+def _main(arguments: list[str]) -> int:
+    from ladd_dist.core.serialize import RecipeError
+    from ladd_dist.launch import pick_device, set_threads
+    from ladd_dist.stages import Place
+
+    options, rest = tyro.cli(Options, args=tidy(arguments), return_unknown_args=True, prog=PROG)
+    if options.num_samples < 1:
+        raise RecipeError(f"--num-samples must be at least 1, got {options.num_samples}")
+    set_threads(options.threads)
+    if options.source.suffix == ".py":
+        recipe, command = _from_recipe(options, rest)
+        place = Place(options.out, options.cache or Path("cache"), pick_device(options.device))
+        diagnosis = before_training(recipe, place, options, command)
+    else:
+        if rest:
+            raise RecipeError(f"{rest[0]}: a run's folder has its recipe; fields go with a recipe file")
+        diagnosis = of_run(options)
+    if options.json:
+        print(json.dumps(diagnosis))
+    return 0
+
+
+def _from_recipe(options: Options, rest: list[str]) -> tuple[Recipe, list[str]]:
+    """The recipe with swaps and overrides, and the arguments with which `launch` runs it."""
+    from ladd_dist.launch import parse
+
+    arguments = [str(options.source), "--scale", options.scale, *rest]
+    lists = {"--plugins": options.plugins, "--swap": options.swap}
+    arguments += [part for flag, values in lists.items() if values for part in (flag, *values)]
+    places = ["--out", str(options.out), "--cache", str(options.cache or Path("cache"))]
+    return parse(arguments)[1], [*arguments, *places]
+
+
+def before_training(recipe: Recipe, place: Place, options: Options, arguments: list[str]) -> dict[str, Any]:
+    """Work out and write RUN/diagnose.json and diagnose.png; the run's folder is made as `launch` makes it.
+
+    Raises:
+        ValueError: there are no shards yet; the message has the command that makes them.
+    """
+    from ladd_dist.core.rundir import exclusive
+    from ladd_dist.machine import pick_scale
+    from ladd_dist.stages.describe import describe_run
+    from ladd_dist.stages.run import prepare_run
+    from ladd_dist.stages.shards import are_shards_done
+
+    launch = shlex.join(["python", "-m", "ladd_dist.launch", *arguments])
+    if not are_shards_done(recipe, place):
+        raise ValueError(
+            f"no shards at {place.shards(recipe)}, which this is worked out from; make them first (training the "
+            f"teacher, if need be): {launch} --stages teacher,shards"
+        )
+    run = place.run(recipe)
+    if not run.config.exists():  # otherwise it would be a folder that no other command knows
+        facts = describe_run(recipe, place, pick_scale(options.scale))
+        with exclusive(run.path):
+            if not run.config.exists():
+                plugins = plugin_modules(options.plugins)
+                prepare_run(recipe, place, facts, path=options.source, plugins=plugins, command=launch)
+    return _predict(recipe, place, options, run)
+
+
+def of_run(options: Options) -> dict[str, Any]:
+    """The views of a run that has a student, and its page written anew."""
+    from ladd_dist.core.plugin import load_modules
+    from ladd_dist.core.rundir import RunDir, read_json
+    from ladd_dist.launch import pick_device
+    from ladd_dist.promote import cache_of, recipe_of
+    from ladd_dist.stages import Place
+    from ladd_dist.stages.diagnosis.views import make_views
+    from ladd_dist.stages.report import write_report
+
+    run = RunDir(options.source)
+    if not run.config.is_file():
+        raise ValueError(f"{run.path} is neither a recipe file (.py) nor a run's folder (it has no {run.config.name})")
+    config = read_json(run.config)
+    load_modules(plugin_modules((*config["plugins"], *options.plugins)))
+    recipe = recipe_of(run, config)
+    cache = options.cache or cache_of(config["command"])
+    place = Place(run.path.parent, cache, pick_device(options.device))
+    diagnosis = _predict(recipe, place, options, run)
+    for line in make_views(recipe, place, run, again=True):
+        print(f"left out: {line}", file=sys.stderr)
+    if run.eval.exists():
+        page = write_report(run.path)
+        print(page, file=sys.stderr if options.json else sys.stdout)
+    return diagnosis
+
+
+def _predict(recipe: Recipe, place: Place, options: Options, run: RunDir) -> dict[str, Any]:
+    from ladd_dist.core.rundir import read_json, write_json
+    from ladd_dist.stages.diagnosis.prediction import predict, write_picture
+
+    prediction = predict(recipe, place, num_pairs=options.num_samples, search=options.search)
+    write_picture(run.path / "diagnose.png", prediction)
+    write_json(run.path / "diagnose.json", prediction.figures)
+    if not options.json:
+        show(prediction.figures, read_json(run.eval) if run.eval.exists() else {})
+        print(run.path / "diagnose.png")
+    return prediction.figures
+
+
+def show(figures: dict[str, Any], evaluation: dict[str, Any]) -> None:
+    """Print a prediction for people, beside what was trained where that is known."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from ladd_dist.stages.diagnosis.words import COLUMNS, MEANINGS, REMEMBERS, headline, level_rows, sample_rows
+
+    console = Console()
+    console.print(f"[bold]{figures['recipe']}[/], start {figures['start']}: {headline(figures)}")
+    levels = Table(title=f"The best answer to the distance, over {figures['num_pairs']} stored samples")
+    for column in COLUMNS:
+        levels.add_column(column, justify="left" if column == "verdict" else "right")
+    for row in level_rows(figures):
+        levels.add_row(*row)
+    console.print(levels)
+    samples = Table(title="Sampled by the student's rule")
+    header, rows = sample_rows(figures, evaluation)
+    for column in header:
+        samples.add_column(column, justify="right")
+    for row in rows:
+        samples.add_row(*row)
+    console.print(samples)
+    console.print(f"[dim]{MEANINGS}[/]")
+    if figures["deterministic"]:
+        console.print(f"[dim]{REMEMBERS}[/]")
+    for number, item in enumerate(figures["advice"], 1):
+        console.print(f"{number}. [bold]{item['what']}[/]: {item['why']}")
+        if item["flags"]:
+            console.print(f"   {item['flags']}", highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
