@@ -173,17 +173,17 @@ def collect(sources: Iterable[str]) -> Found:
         ValueError: a source that is none of these.
     """
     found = Found([], [], [])
-    seen: set[str] = set()
+    seen: set[tuple[int, int]] = set()
     for source in sources:
         if source.startswith(("wandb:", "wandb-offline:")):
             _collect_tracked(source, found)
             continue
         for folder, axes in _folders(Path(source), found):
-            place = str(folder.resolve())
-            if place in seen:  # named twice, on its own and by its sweep
-                continue
-            seen.add(place)
             try:
+                place = folder.stat()
+                if (place.st_dev, place.st_ino) in seen:  # named twice, on its own and by its sweep
+                    continue
+                seen.add((place.st_dev, place.st_ino))
                 found.runs.append(from_folder(folder, axes))
             except Unreadable as error:
                 found.broken.append(str(error))

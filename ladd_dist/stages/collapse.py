@@ -58,6 +58,7 @@ def variance_share(dump: Path) -> float | None:
 
     None for a damaged dump, for pictures without colour, and for a teacher whose samples have one colour.
     """
+    import torch
     from safetensors import SafetensorError, safe_open
 
     from ladd_dist.metrics.color import mean_colour
@@ -65,7 +66,8 @@ def variance_share(dump: Path) -> float | None:
     try:
         with safe_open(dump, framework="pt") as file:
             images = [file.get_tensor(name) for name in ("student", "teacher")]
-        student, teacher = (float(mean_colour(x).double().var(dim=0, correction=0).mean()) for x in images)
-    except (SafetensorError, OSError, ValueError):
+        colours = torch.split(mean_colour(torch.cat(images)).double(), [len(part) for part in images])
+        student, teacher = (float(part.var(dim=0, correction=0).mean()) for part in colours)
+    except (SafetensorError, OSError, ValueError, RuntimeError):
         return None
     return student / teacher if teacher > 0 else None
