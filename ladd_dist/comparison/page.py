@@ -22,8 +22,8 @@ MAX_CURVES = 60
 """Variants whose curves the page holds, best first."""
 MAX_NUMBERS = 600_000
 """In all curves together, about four megabytes: beyond it, curves get fewer points."""
-MAX_ROWS = 80_000
-"""Logged steps read for all curves together: beyond four hundred runs each has fewer than a curve has points."""
+MAX_ROWS = 60_000
+"""Logged steps read for all curves together: beyond three hundred runs each has fewer than a curve has points."""
 MAX_GRIDS = 12
 MAX_GRID_BYTES = 1_500_000
 FEWEST_POINTS = 40
