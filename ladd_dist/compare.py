@@ -29,7 +29,7 @@ class Options:
     """Compare finished runs: seeds pooled, differences with intervals, a winner only where the figures name one."""
 
     source: tyro.conf.Positional[tuple[str, ...]]
-    """Run folders, folders of them, a sweep's folder, wandb:ENTITY/PROJECT[/GROUP], wandb-offline:FOLDER."""
+    """Run folders, folders of them, a sweep's folder or name, wandb:ENTITY/PROJECT[/GROUP], wandb-offline:FOLDER."""
     metric: str = "fd_teacher"
     """The figure of eval.json that decides."""
     sampler: str = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 import time
@@ -13,6 +14,7 @@ import tyro
 
 from ladd_dist.cli import run_guarded
 from ladd_dist.core.serialize import RecipeError
+from ladd_dist.progress import folder_of
 from ladd_dist.scheduler import Scheduler
 from ladd_dist.status import look
 
@@ -33,9 +35,11 @@ class Options:
     """Show the runs of a sweep: state, node, step, speed, losses, requeues and the last error with its log."""
 
     folder: tyro.conf.Positional[Path] = Path("runs")
-    """A sweep's folder (OUT/sweeps/NAME-SIGNATURE), or OUT for all its sweeps and the runs of none."""
+    """A sweep's folder (OUT/sweeps/NAME-SIGNATURE) or its name, or OUT for all its sweeps and the runs of none."""
     watch: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Show it anew every two seconds, until nothing runs or waits."""
+    on: Path | None = None
+    """The cluster's profile, where SLURM's commands need its `client` variables and it is not the one sent with."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON object on stdout; everything else goes to stderr."""
 
@@ -49,12 +53,13 @@ def main(argv: list[str] | None = None) -> int:
 def _main(options: Options) -> int:
     if options.watch and options.json:
         raise RecipeError("--watch is for people and --json for programs: ask again in place of watching")
+    options = dataclasses.replace(options, folder=folder_of(options.folder))
     if not options.folder.is_dir():
         raise RecipeError(f"{options.folder} is no folder; give a sweep's (OUT/sweeps/NAME-SIGNATURE) or OUT")
     schedulers: dict[Path, Scheduler] = {}
     if options.watch:
-        return _watch(options.folder, schedulers)
-    found = look(options.folder, schedulers)
+        return _watch(options, schedulers)
+    found = look(options.folder, schedulers, options.on)
     print(json.dumps(found)) if options.json else _show(found)
     return 0
 
@@ -62,10 +67,10 @@ def _main(options: Options) -> int:
 # --- for people ---
 
 
-def _watch(folder: Path, schedulers: dict[Path, Scheduler]) -> int:
+def _watch(options: Options, schedulers: dict[Path, Scheduler]) -> int:
     from rich.live import Live
 
-    found, console = look(folder, schedulers), _console()
+    found, console = look(options.folder, schedulers, options.on), _console()
     view = _view(found, lines=console.height)
     with Live(view, console=console, auto_refresh=False, vertical_overflow="ellipsis") as live:
         try:
@@ -73,7 +78,7 @@ def _watch(folder: Path, schedulers: dict[Path, Scheduler]) -> int:
                 count for sweep in found["sweeps"] for state, count in sweep["counts"].items() if state in STATES[:2]
             ):
                 time.sleep(EVERY_S)
-                found = look(folder, schedulers)
+                found = look(options.folder, schedulers, options.on)
                 live.update(_view(found, lines=console.height), refresh=True)
         except KeyboardInterrupt:
             return 0  # the way out of looking; the jobs go on

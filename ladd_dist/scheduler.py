@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,8 +51,10 @@ class Seen:
 class Scheduler:
     """Asks about the jobs of one sweep. What has ended is remembered, so that a live table asks once."""
 
-    def __init__(self, logs: Path) -> None:
+    def __init__(self, logs: Path, on: Path | None = None) -> None:
         self.logs = logs
+        self.on = on
+        """The cluster's profile, read when SLURM is first asked."""
         self.ended: dict[str, Seen] = {}
         self.problem: str | None = None
         self._asked_sacct = -SACCT_EVERY_S
@@ -66,20 +69,36 @@ class Scheduler:
         for few in (asked[first : first + MOST_IDS] for first in range(0, len(asked), MOST_IDS)):
             found |= self._squeue(few)
         unknown = [name for name in asked if name not in found]
-        if unknown and time.monotonic() - self._asked_sacct >= SACCT_EVERY_S and shutil.which("sacct"):
+        if unknown and time.monotonic() - self._asked_sacct >= SACCT_EVERY_S and self._has("sacct"):
             self._asked_sacct = time.monotonic()
             for few in (unknown[first : first + MOST_IDS] for first in range(0, len(unknown), MOST_IDS)):
-                found |= parse_sacct(_output(["sacct", "-X", "--parsable2", "-o", SACCT, "-j", ",".join(few)])[0], few)
+                command = ["sacct", "-X", "--parsable2", "-o", SACCT, "-j", ",".join(few)]
+                found |= parse_sacct(_output(command, self.environment)[0], few)
         over = ("failed", "stopped", "ended")
         self.ended |= {name: seen for name, seen in found.items() if seen.state in over and wanted[name] == "slurm"}
         return {name: seen for name, seen in found.items() if seen.state != OTHER}
 
+    @functools.cached_property
+    def environment(self) -> dict[str, str]:
+        """That of SLURM's commands."""
+        if self.on is None:
+            return dict(os.environ)
+        from ladd_dist.cluster import client_environment, load_cluster
+
+        return client_environment(load_cluster(self.on))
+
+    def _has(self, command: str) -> bool:
+        return shutil.which(command, path=self.environment.get("PATH")) is not None
+
     def _squeue(self, ids: Sequence[str]) -> dict[str, Seen]:
-        if not shutil.which("squeue"):
-            self.problem = "squeue is not on the path here: states are those that the run folders show"
+        if not self._has("squeue"):
+            self.problem = (
+                "squeue is not on the path here (--on PROFILE may lead to it): states are those that the "
+                "run folders show"
+            )
             return {}
         layout = ",".join(f"{field}|" for field in SQUEUE_FIELDS.values())
-        text, error = _output(["squeue", "-h", "-r", "-t", "all", "-j", ",".join(ids), "-O", layout])
+        text, error = _output(["squeue", "-h", "-r", "-t", "all", "-j", ",".join(ids), "-O", layout], self.environment)
         if error and "Invalid job id" not in error:  # that one: SLURM has forgotten the only id asked for
             self.problem = f"squeue: {error}"
         return parse_squeue(text, ids, self.logs)
@@ -88,10 +107,22 @@ class Scheduler:
 SACCT = "JobID,State,NodeList"
 
 
-def _output(command: list[str]) -> tuple[str, str]:
+def profile_of(recorded: str, out: Path) -> Path | None:
+    """The profile that a sweep.json names, if it is one of this folder, where the command is called, and not of OUT.
+
+    A profile is a program: files that came with somebody's runs must not choose one.
+    """
+    path, here = Path(recorded).resolve(), Path.cwd().resolve()
+    own = bool(recorded) and path.is_file() and path.is_relative_to(here) and not path.is_relative_to(out.resolve())
+    return Path(recorded) if own else None
+
+
+def _output(command: list[str], environment: Mapping[str, str]) -> tuple[str, str]:
     """stdout, and why there is none."""
+    program = shutil.which(command[0], path=environment.get("PATH")) or command[0]
+    line = [program, *command[1:]]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_WITHIN_S)
+        done = subprocess.run(line, capture_output=True, text=True, timeout=ANSWER_WITHIN_S, env=dict(environment))
     except (OSError, subprocess.TimeoutExpired) as error:
         return "", f"{command[0]} does not answer ({error})"
     error_lines = done.stderr.strip().replace(f"{command[0]}: ", "").splitlines()
@@ -193,15 +224,15 @@ def end_local(names: Iterable[str], logs: Path) -> None:
             time.sleep(0.05)
 
 
-def scancel(ids: Sequence[str]) -> None:
+def scancel(ids: Sequence[str], environment: Mapping[str, str]) -> None:
     """End SLURM jobs, queued or running.
 
     Raises:
         ValueError: there is no scancel, or it refused.
     """
-    if not shutil.which("scancel"):
+    if not shutil.which("scancel", path=environment.get("PATH")):
         raise ValueError("scancel is not on the path here; cancel on a machine of the cluster")
     for few in (ids[first : first + MOST_IDS] for first in range(0, len(ids), MOST_IDS)):
-        _, error = _output(["scancel", *few])
+        _, error = _output(["scancel", *few], environment)
         if error:
             raise ValueError(f"scancel refused: {error}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from dataclasses import dataclass
@@ -86,12 +87,14 @@ def carry_out_or_show(
     Raises:
         RecipeError: a profile or run that cannot work. ValueError: the cluster refuses a job.
     """
-    from ladd_dist.cluster import load_cluster
+    from ladd_dist.cluster import client_environment, load_cluster
     from ladd_dist.cluster.plan import plan, show
     from ladd_dist.cluster.send import carry_out, try_runs
     from ladd_dist.cluster.submit import check_cluster
 
     cluster = load_cluster(work.on) if work.on else None
+    if cluster is not None:
+        os.environ.update(client_environment(cluster))
     if cluster is not None and work.on is not None and not dry_run:
         check_cluster(cluster, work.on)
     planned = plan(work, cluster, only_failed=only_failed, resubmit=resubmit)

@@ -99,7 +99,6 @@ def plan(work: Work, cluster: Cluster | None, *, only_failed: bool = False, resu
     place, tasks = work.place, cluster.tasks if cluster else 1
     past = jobs_of(work.out)
     last = {of: jobs[-1] for of, jobs in past.items()}
-    active = active_ids(job for jobs in past.values() for job in jobs)
     runs = []
     for run in work.runs:
         recipe = choose_parallel(run.recipe, "", (), tasks)
@@ -107,6 +106,7 @@ def plan(work: Work, cluster: Cluster | None, *, only_failed: bool = False, resu
     items: dict[str, Item] = {}
     for item in (item for run in runs for item in _items_of(run, place, work.stages)):
         items.setdefault(item.of, item)
+    active = active_ids(last[item.of] for item in items.values() if item.state != DONE and item.of in last)
     for item in items.values():
         _decide(item, last.get(item.of), active, only_failed=only_failed, resubmit=resubmit)
     wanted = {item.needs for item in items.values() if item.submit and item.kind == "run"}

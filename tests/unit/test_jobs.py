@@ -285,6 +285,55 @@ def test_without_slurm_the_folders_have_to_do_and_nothing_is_cancelled(
     assert "nothing was cancelled, squeue is not on the path" in capsys.readouterr().err
 
 
+CLIENT = """#!/bin/sh
+test "$SLURM_CONF" = /the/cluster || { echo "no such cluster" >&2; exit 1; }
+echo "$0 $*" >> "$(dirname "$0")/asked"
+case $0 in */squeue) echo "1_0|RUNNING|0|None|n3|N/A|";; esac
+"""
+"""Stands for SLURM's commands where they need a variable to find their cluster."""
+
+
+def make_client(project: Path, *, profile: str = "slurm/here.py") -> Path:
+    """Such commands, and a profile that leads to them."""
+    (project / "bin").mkdir(parents=True)
+    for name in ("squeue", "scancel"):
+        (project / "bin" / name).write_text(CLIENT)
+        (project / "bin" / name).chmod(0o755)
+    (project / profile).parent.mkdir(parents=True, exist_ok=True)
+    client = f'client=(("SLURM_CONF", "/the/cluster"), ("PATH", "{project / "bin"}"))'
+    (project / profile).write_text(f"from ladd_dist.cluster import Cluster\nCLUSTER = Cluster({client})\n")
+    return project / "bin" / "asked"
+
+
+def test_the_profile_that_a_sweep_was_sent_with_leads_to_its_slurm(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = make_client(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SLURM_CONF", raising=False)
+    folder = make_sweep(Path("runs"), ["a-0000000001"], [job("1_0", "a-0000000001", "slurm")], on="slurm/here.py")
+    found = look(folder, capsys)
+    assert (found["problem"], found["runs"][0]["state"], found["runs"][0]["node"]) == (None, "running", "n3")
+    assert cancel.main([str(folder)]) == 0
+    assert asked.read_text().splitlines()[-1].endswith("scancel 1_0")
+    assert "SLURM_CONF" not in os.environ
+    monkeypatch.chdir(folder)  # where no such profile is: it can be given
+    there = str(tmp_path / folder)
+    assert jobs.main([there, "--json", "--on", str(tmp_path / "slurm" / "here.py")]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["sweeps"][0]["counts"] == {"running": 1}
+
+
+def test_a_profile_that_came_with_the_runs_is_not_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = make_client(tmp_path, profile="runs/theirs.py")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "/nowhere")
+    folder = make_sweep(Path("runs"), ["a-0000000001"], [job("1_0", "a-0000000001", "slurm")], on="runs/theirs.py")
+    assert "--on PROFILE may lead to it" in look(folder, capsys)["problem"]
+    assert not asked.exists()
+
+
 # --- submitit's local executor ---
 
 SUBMIT = """
