@@ -120,7 +120,8 @@ def compare_sources(options: Options) -> Comparison:
     unfinished = [run.source for run in found.runs if not run.is_finished]
     if unfinished:
         notes.append(
-            f"{len(unfinished)} of {len(found.runs)} runs are unfinished, without figures: {_some(unfinished)}"
+            f"{len(unfinished)} of {len(found.runs)} runs are unfinished, without figures (`ladd jobs` tells why): "
+            f"{_some(unfinished)}"
         )
     steps = found.runs[0].recipe.get("student_steps", 4)
     return compare(

@@ -10,7 +10,8 @@ from typing import Any
 
 from ladd_dist.cluster import Cluster
 from ladd_dist.cluster.job import StageJob
-from ladd_dist.cluster.plan import ACTIVE, DONE, Item, Plan
+from ladd_dist.cluster.local import end_local
+from ladd_dist.cluster.plan import ACTIVE, DONE, Item, Plan, plan
 from ladd_dist.cluster.record import Record, read_record
 from ladd_dist.cluster.submit import Job, Unit, failure_of, submit
 from ladd_dist.core.rundir import exclusive
@@ -25,6 +26,9 @@ Facts = dict[str, dict[str, Any]]
 def carry_out(planned: Plan, facts: Facts) -> dict[str, Any]:
     """Submit what was planned; without SLURM also wait, because nobody else keeps the order.
 
+    Another command may have submitted the same runs since, so there is a new look first, under a lock, and its items
+    replace those of `planned`.
+
     Args:
         facts: what `try_runs` gave.
 
@@ -36,13 +40,15 @@ def carry_out(planned: Plan, facts: Facts) -> dict[str, Any]:
     """
     cluster = planned.cluster
     assert cluster is not None
-    chosen = [item for item in planned.items if item.submit]
     jobs: dict[str, Job] = {}
-    with exclusive(planned.folder):
+    # Sweeps may have runs in common; only where submitting means waiting for them, another sweep need not wait too.
+    with exclusive(planned.folder.parent if cluster.executor == "slurm" else planned.folder):
+        planned.items = plan(planned.work, cluster).items
+        chosen = [item for item in planned.items if item.submit]
         record = _record(planned)
         _write_configs(planned, facts)
         record.write(planned.folder)
-        _cancel([item.job for item in chosen if item.job], cluster)
+        _cancel([item.job for item in chosen if item.job], cluster, planned.folder / "logs")
         for group in _groups(chosen):
             _submit(planned, group, record, jobs)
     waited = jobs if cluster.executor != "slurm" else {}
@@ -72,8 +78,11 @@ def _submit(planned: Plan, group: list[Item], record: Record, jobs: dict[str, Jo
                 job.wait()
 
 
-def _cancel(ids: list[str], cluster: Cluster) -> None:
-    for id in ids if cluster.executor == "slurm" else []:
+def _cancel(ids: list[str], cluster: Cluster, logs: Path) -> None:
+    if cluster.executor != "slurm":
+        end_local(ids, logs)
+        return
+    for id in ids:
         subprocess.run(["scancel", id], check=False, timeout=120)
 
 

@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 from ladd_dist import cancel, jobs
+from ladd_dist.cluster.local import controllers
 from ladd_dist.core.rundir import exclusive
 from ladd_dist.progress import Logs, find_sweeps, is_held, last_error, last_row, tail
-from ladd_dist.scheduler import OTHER, Scheduler, controllers, parse_sacct, parse_squeue
+from ladd_dist.scheduler import OTHER, Scheduler, parse_sacct, parse_squeue
 
 REPO = Path(__file__).parents[2]
 ROW = {
@@ -366,7 +367,7 @@ def two_local(tmp_path: Path) -> Iterator[tuple[Path, list[str]]]:
 def test_local_jobs_run_until_they_are_cancelled_one_by_one(
     two_local: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ladd_dist.scheduler.LET_SAVE_S", 0.5)
+    monkeypatch.setattr("ladd_dist.cluster.local.LET_SAVE_S", 0.5)
     folder, ids = two_local
     wait_until(lambda: len(list((folder / "logs").glob("*_0_log.out"))) == 2)
     found = look(folder, capsys)
