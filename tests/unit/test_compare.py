@@ -306,6 +306,16 @@ def test_a_half_written_last_line_is_left_out_and_a_broken_one_counted(tmp_path:
     assert [row["step"] for row in read_rows(path)[0]] == [1, 2]
 
 
+def test_a_run_killed_while_it_logged_is_compared_with_the_rows_it_has(write: Write, tmp_path: Path) -> None:
+    three(write, (5.0, 6.0), steps=8)
+    with (write(7.0, 2, steps=8) / "metrics.jsonl").open("ab") as file:
+        file.write(b'{"step": 9, "loss/dist\xff')
+    [row] = told(tmp_path / "runs").rows
+    assert row.num_finished == 3
+    assert [len(run.rows()) for run in row.variant.runs] == [8, 8, 8]
+    assert bands(row.variant)["loss/distill"].steps == list(range(1, 9))
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
