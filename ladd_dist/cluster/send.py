@@ -45,10 +45,10 @@ def carry_out(planned: Plan, facts: Facts) -> dict[str, Any]:
     with exclusive(planned.folder.parent if cluster.executor == "slurm" else planned.folder):
         planned.items = plan(planned.work, cluster).items
         chosen = [item for item in planned.items if item.submit]
+        _cancel([item.job for item in chosen if item.job], cluster, planned.folder / "logs")
         record = _record(planned)
         _write_configs(planned, facts)
         record.write(planned.folder)
-        _cancel([item.job for item in chosen if item.job], cluster, planned.folder / "logs")
         for group in _groups(chosen):
             _submit(planned, group, record, jobs)
     waited = jobs if cluster.executor != "slurm" else {}
@@ -101,13 +101,20 @@ def _ids_of(planned: Plan, of: str, jobs: dict[str, Job]) -> list[str]:
     return [item.job for item in planned.items if item.of == of and item.state == ACTIVE and item.job]
 
 
+def _run_for(item: Item, planned: Plan) -> Item:
+    """The run whose config.json a job reads: of what runs share, that of one that needs it and is submitted too."""
+    with_it = {shared.of for shared in planned.items if shared.kind == "shards" and shared.needs == item.of} | {item.of}
+    runs = (run for run in planned.items if run.run is not None and run.submit and run.needs in with_it)
+    return item if item.run is not None else next(runs, item)
+
+
 def _job_of(item: Item, planned: Plan) -> StageJob:
     work, cluster = planned.work, planned.cluster
     assert cluster is not None
     place = work.place
     stages = ("teacher", "shards") if item.kind == "shards" else work.stages if item.kind == "run" else ("teacher",)
     return StageJob(
-        config=str(place.run(item.recipe).config),
+        config=str(place.run(_run_for(item, planned).recipe).config),
         stages=stages,
         out=str(place.runs),
         cache=str(place.cache),
@@ -180,10 +187,10 @@ def try_runs(planned: Plan) -> Facts:
 
 
 def _write_configs(planned: Plan, facts: Facts) -> None:
-    """config.json of every run, which jobs read; not where a job reads and writes it now."""
+    """config.json of every run that is submitted, which its job reads; no folder for one that is not."""
     work = planned.work
     for item in planned.items:
-        if item.of in facts and (item.submit or item.state != ACTIVE):
+        if item.submit and item.of in facts:
             prepare_run(
                 item.recipe, work.place, facts[item.of], path=work.recipe_path, plugins=work.plugins,
                 command=work.command,

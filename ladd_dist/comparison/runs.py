@@ -220,7 +220,7 @@ def _of_sweep(path: Path, found: Found) -> list[tuple[Path, dict[str, str]]]:
         if (folder / "config.json").is_file():
             folders.append((folder, {str(key): str(value) for key, value in (entry.get("axes") or {}).items()}))
         else:
-            found.absent.append(f"{entry.get('label', folder.name)} seed {entry.get('seed', '?')}")
+            found.absent.append(str(entry.get("label", folder.name)))
     return folders
 
 

@@ -18,7 +18,7 @@ from ladd_dist.cluster import Cluster
 from ladd_dist.cluster.local import controllers
 from ladd_dist.cluster.plan import Plan, Work, plan
 from ladd_dist.cluster.record import Record, read_record
-from ladd_dist.cluster.send import _cancel
+from ladd_dist.cluster.send import _cancel, _run_for
 from ladd_dist.sweeps import Sweep, expand
 from recipes._base import BASE
 
@@ -59,8 +59,11 @@ def test_only_failed_submits_what_failed_and_compare_and_jobs_tell_what_there_is
     assert [(item["label"], item["finished"]) for item in found["variants"]] == [
         ("train.lr_student=0.0001", 1), ("train.lr_student=1e+30", 0),
     ]  # fmt: skip
-    assert "1 of 2 runs are unfinished, without figures (`ladd jobs` tells why)" in found["notes"][1]
-    assert found["notes"][0].startswith("2 runs of the sweep have not started: train.lr_student=0.0001 seed=1 seed 1")
+    assert found["notes"][0] == (
+        "2 runs of the sweep have not started: train.lr_student=0.0001 seed=1; train.lr_student=1e+30 seed=1"
+    )
+    unfinished = "1 of 2 runs are unfinished, without figures (`ladd jobs` tells why): "
+    assert any(note.startswith(unfinished) for note in found["notes"])
 
 
 @pytest.mark.slow
@@ -77,6 +80,7 @@ def test_interrupted_and_then_started_twice_a_sweep_submits_each_run_once(bench:
     finally:
         first.send_signal(signal.SIGKILL)
         first.wait()
+    assert len(jobs()) == 1
     both = [start(bench, *words) for _ in range(2)]
     try:
         assert [process.wait(240) for process in both] == [0, 0], bench.errors()
@@ -151,3 +155,14 @@ def test_resubmitting_ends_the_job_of_this_machine_that_runs_first(bench: Bench)
     bench.wait_until(lambda: controllers(str(job.pid), logs) == [job.pid])
     _cancel([str(job.pid)], Cluster(executor="local"), logs)
     assert job.wait(10) == -signal.SIGTERM
+
+
+def test_a_shared_job_reads_the_config_of_a_run_that_is_submitted(tmp_path: Path) -> None:
+    """With --only-failed the sweep's first run may not be among these, and then it has no config.json."""
+    runs = [item.of for item in plan(work(tmp_path), None).items if item.kind == "run"]
+    submitted(tmp_path, **{runs[1]: "1"})
+    planned = plan(work(tmp_path, only_failed=True), None)
+    assert {item.of: _run_for(item, planned).of for item in planned.items if item.submit} == {
+        item.of: runs[1] for item in planned.items if item.submit
+    }
+    assert [item.kind for item in planned.items if item.submit] == ["teacher", "shards", "run"]

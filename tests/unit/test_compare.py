@@ -187,7 +187,7 @@ def test_a_sweep_gives_its_own_labels_and_says_what_has_not_started(write: Write
     (sweep / "sweep.json").write_text(json.dumps({"format": 1, "name": "heads", "runs": runs}))
     result = told(sweep)
     assert [row.variant.label for row in result.rows] == ["size=big", "size=small"]
-    assert any("have not started: huge seed 0" in note for note in result.notes)
+    assert any(note.endswith("have not started: huge") for note in result.notes)
 
 
 def test_the_table_is_the_same_from_folders_and_from_a_tracker(write: Write, tmp_path: Path) -> None:
