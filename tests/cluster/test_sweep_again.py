@@ -23,10 +23,10 @@ from ladd_dist.sweeps import Sweep, expand
 from recipes._base import BASE
 
 
-def start(bench: Bench, *words: object) -> subprocess.Popen[bytes]:
-    """`ladd sweep` beside the test; what it prints goes to a file of the folder."""
+def start(bench: Bench, *words: object, command: str = "sweep") -> subprocess.Popen[bytes]:
+    """A command of ours beside the test; what it prints goes to a file of the folder."""
     out = ("--out", bench.folder / "runs", "--cache", bench.folder / "cache", "--scale", "smoke", "--json")
-    line = [str(word) for word in (sys.executable, "-m", "ladd_dist.sweep", *words, *out)]
+    line = [str(word) for word in (sys.executable, "-m", f"ladd_dist.{command}", *words, *out)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with (bench.folder / f"said-{len(list(bench.folder.glob('said-*')))}").open("wb") as said:
         return subprocess.Popen(line, cwd=REPO, env=environment, stdout=said, stderr=said)
@@ -91,6 +91,31 @@ def test_interrupted_and_then_started_twice_a_sweep_submits_each_run_once(bench:
     [folder] = sweeps.glob("*/sweep.json")
     assert len(read_record(folder.parent).runs) == 2
     assert all((bench.folder / "runs" / run["run"] / "eval.json").exists() for run in read_record(folder.parent).runs)
+
+
+@pytest.mark.slow
+def test_told_to_end_by_sigterm_alone_a_job_saves_and_goes_on_when_it_starts_again(bench: Bench) -> None:
+    """As by an administrator's `scontrol requeue`: SIGTERM, some seconds to save, SIGKILL, and the same job again."""
+    profile = bench.profile(f'executor="local", {ENVIRONMENT}')
+    file = bench.sweep_file("(), seeds=(0,)", steps=300, every=1000)  # so the only checkpoint is the one for SIGTERM
+    words = (file, "--on", profile, "--stages", "teacher,shards,distill")
+    process = start(bench, *words, command="launch")
+    runs = bench.folder / "runs"
+    try:
+        bench.wait_until(lambda: any(len(bench.rows(run)) > 20 for run in runs.glob("small-*")))
+        [run] = runs.glob("small-*")
+        [job] = [job for job in read_record(next((runs / "sweeps").glob("small-*"))).jobs if job.kind == "run"]
+        [task] = map(int, Path(f"/proc/{job.id}/task/{job.id}/children").read_text().split())
+        os.kill(task, signal.SIGTERM)
+        bench.wait_until(lambda: "waiting for the scheduler" in bench.errors())
+        os.kill(task, signal.SIGKILL)
+        assert process.wait(200) == 1
+    finally:
+        process.kill()
+    saved = [int(path.name.partition("-")[2]) for path in (run / "checkpoints").glob("step-*")]
+    assert saved and saved[0] > 20
+    assert bench.send(*words, command="launch")["failed"] == {}
+    assert [row["step"] for row in bench.rows(run)] == list(range(1, 301))
 
 
 # --- what is decided, without running anything ---
