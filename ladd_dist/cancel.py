@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
 def _main(options: Options) -> int:
     folder = folder_of(options.sweep)
     if not folder.is_dir():
-        raise RecipeError(f"{folder} is no folder; give a sweep's, OUT/sweeps/NAME-SIGNATURE")
+        raise RecipeError(f"{folder} is no folder; give a sweep's, OUT/sweeps/NAME-SIGNATURE, or its name")
     sweep = read_sweep(folder)
     jobs = chosen(sweep, options.run)
     scheduler = Scheduler(sweep.logs, options.on or profile_of(sweep.on, sweep.out))

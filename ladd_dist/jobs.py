@@ -55,7 +55,7 @@ def _main(options: Options) -> int:
         raise RecipeError("--watch is for people and --json for programs: ask again in place of watching")
     options = dataclasses.replace(options, folder=folder_of(options.folder))
     if not options.folder.is_dir():
-        raise RecipeError(f"{options.folder} is no folder; give a sweep's (OUT/sweeps/NAME-SIGNATURE) or OUT")
+        raise RecipeError(f"{options.folder} is no folder; give a sweep (OUT/sweeps/NAME-SIGNATURE), its name, or OUT")
     schedulers: dict[Path, Scheduler] = {}
     if options.watch:
         return _watch(options, schedulers)
