@@ -42,10 +42,16 @@ def _is_controller(pid: int, logs: Path) -> bool:
 
 
 def end_local(names: Iterable[str], logs: Path) -> None:
-    """End local jobs, all at once: SIGTERM, which lets them save, then submitit's own way, which kills."""
+    """End local jobs, all at once: SIGTERM, which lets them save, then submitit's own way, then by force.
+
+    SIGINT, which is submitit's way, is ignored by what a shell's script has started in the background.
+    """
     left = list(names)
-    for number, seconds in ((signal.SIGTERM, LET_SAVE_S), (signal.SIGINT, LET_DIE_S)):
-        for pid in (pid for name in left for pid in controllers(name, logs)):
+    for number, seconds in ((signal.SIGTERM, LET_SAVE_S), (signal.SIGINT, LET_DIE_S), (signal.SIGKILL, LET_DIE_S)):
+        pids = [pid for name in left for pid in controllers(name, logs)]
+        if number == signal.SIGKILL:
+            pids += [task for pid in pids for task in _children(pid)]
+        for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
         deadline = time.monotonic() + seconds

@@ -97,7 +97,7 @@ def test_interrupted_and_then_started_twice_a_sweep_submits_each_run_once(bench:
 def test_told_to_end_by_sigterm_alone_a_job_saves_and_goes_on_when_it_starts_again(bench: Bench) -> None:
     """As by an administrator's `scontrol requeue`: SIGTERM, some seconds to save, SIGKILL, and the same job again."""
     profile = bench.profile(f'executor="local", {ENVIRONMENT}')
-    file = bench.sweep_file("(), seeds=(0,)", steps=300, every=1000)  # so the only checkpoint is the one for SIGTERM
+    file = bench.sweep_file("(), seeds=(0,)", steps=150, every=1000)  # so the only checkpoint is the one for SIGTERM
     words = (file, "--on", profile, "--stages", "teacher,shards,distill")
     process = start(bench, *words, command="launch")
     runs = bench.folder / "runs"
@@ -115,7 +115,7 @@ def test_told_to_end_by_sigterm_alone_a_job_saves_and_goes_on_when_it_starts_aga
     saved = [int(path.name.partition("-")[2]) for path in (run / "checkpoints").glob("step-*")]
     assert saved and saved[0] > 20
     assert bench.send(*words, command="launch")["failed"] == {}
-    assert [row["step"] for row in bench.rows(run)] == list(range(1, 301))
+    assert [row["step"] for row in bench.rows(run)] == list(range(1, 151))
 
 
 # --- what is decided, without running anything ---
@@ -172,14 +172,21 @@ def test_a_finished_sweep_asks_no_scheduler(tmp_path: Path, monkeypatch: pytest.
         plan(work(tmp_path), None)
 
 
-def test_resubmitting_ends_the_job_of_this_machine_that_runs_first(bench: Bench) -> None:
+@pytest.mark.parametrize(("ignored", "last"), [((), signal.SIGTERM), ((signal.SIGTERM, signal.SIGINT), signal.SIGKILL)])
+def test_resubmitting_first_ends_the_job_of_this_machine_that_runs(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, ignored: tuple[signal.Signals, ...], last: signal.Signals
+) -> None:
+    for name in ("LET_SAVE_S", "LET_DIE_S"):
+        monkeypatch.setattr(f"ladd_dist.cluster.local.{name}", 0.5)
     logs = bench.folder / "logs"
     logs.mkdir()
-    line = [sys.executable, "-c", "import time; time.sleep(300)", "submitit.local._local", str(logs)]
-    job = subprocess.Popen(line)
-    bench.wait_until(lambda: controllers(str(job.pid), logs) == [job.pid])
+    deaf = "".join(f"signal.signal({number.value}, signal.SIG_IGN); " for number in ignored)
+    code = f"import signal, time; {deaf}open({str(logs / 'ready')!r}, 'w'); time.sleep(300)"
+    job = subprocess.Popen([sys.executable, "-c", code, "submitit.local._local", str(logs)])
+    bench.wait_until(lambda: (logs / "ready").exists())
+    assert controllers(str(job.pid), logs) == [job.pid]
     _cancel([str(job.pid)], Cluster(executor="local"), logs)
-    assert job.wait(10) == -signal.SIGTERM
+    assert job.wait(10) == -last
 
 
 def test_a_shared_job_reads_the_config_of_a_run_that_is_submitted(tmp_path: Path) -> None:
