@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,22 @@ def test_without_sbatch_on_the_path_a_machine_that_needs_none_is_named(
     said = ask("()", profile='partition="gpu"')
     assert said.startswith("error: --on profile.py: no `sbatch` on the path; submit from a machine of the cluster, or ")
     assert "--on slurm/laptop.py" in said
+
+
+def test_an_unknown_partition_is_named_with_those_that_the_profiles_cluster_has(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Commands that stand for SLURM's and answer for one cluster alone: the profile's `client` leads there."""
+    monkeypatch.setenv("SLURM_CONF", "/another/cluster")  # put back at the end, as is the path
+    monkeypatch.setenv("PATH", os.environ["PATH"])
+    commands = ask.folder / "bin"
+    commands.mkdir()
+    for name in ("sbatch", "srun", "sinfo"):
+        (commands / name).write_text("#!/bin/sh\ntest $SLURM_CONF = /the/cluster && echo low && echo high\n")
+        (commands / name).chmod(0o755)
+    client = f'client=(("SLURM_CONF", "/the/cluster"), ("PATH", "{commands}"))'
+    said = ask("()", profile=f'partition="gpus", {client}')
+    assert said == "error: --on profile.py: no partition 'gpus'; partitions: high, low\n"
 
 
 def test_a_sweep_of_another_version_under_the_same_out_is_named_and_nothing_submitted(ask: Ask) -> None:
