@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -13,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from ladd_dist import cancel, jobs
 from ladd_dist.cluster.local import controllers
 from ladd_dist.core.rundir import exclusive
 from ladd_dist.progress import Logs, find_sweeps, is_held, last_error, last_row, tail
 from ladd_dist.scheduler import OTHER, Scheduler, parse_sacct, parse_squeue
+from ladd_dist.status import look as look_all
 
 REPO = Path(__file__).parents[2]
 ROW = {
@@ -138,6 +141,37 @@ def test_runs_of_no_sweep_are_shown_after_the_sweeps(tmp_path: Path, capsys: pyt
     sweeps = json.loads(capsys.readouterr().out)["sweeps"]
     assert [sweep["name"] for sweep in sweeps] == ["heads", None]
     assert [(row["label"], row["state"]) for row in sweeps[1]["runs"]] == [("z-0000000009", "stopped")]
+
+
+def test_a_sweep_is_found_by_its_name_its_folder_and_its_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_run(Path("runs"), "a-0000000001", ROW, done=True)
+    folder = make_sweep(Path("runs"), ["a-0000000001"])
+    for named in ("heads", "heads-0123456789", folder, folder / "sweep.json"):
+        assert states(look(Path(named), capsys)) == {"head=a": "done"}
+    assert cancel.main(["heads"]) == 0
+    assert capsys.readouterr().out == "nothing to cancel: none of 0 jobs is queued or running\n"
+    other = folder.with_name("heads-9876543210")
+    shutil.copytree(folder, other)
+    assert jobs.main(["heads"]) == 1
+    assert f"2 sweeps are called heads: {folder}, {other}; name one of them" in capsys.readouterr().err
+    assert jobs.main(["head"]) == 2
+    assert "head is no folder; give a sweep" in capsys.readouterr().err
+
+
+def test_a_live_table_has_the_rows_that_fit_what_runs_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["a-0000000001", "b-0000000002", "c-0000000003"]
+    for name in names:
+        make_run(tmp_path, name, ROW, done=name[0] == "a")
+    make_sweep(tmp_path, names)
+    with exclusive(tmp_path / names[1]):
+        found = look_all(tmp_path, {})
+    Console(width=200).print(jobs._view(found, lines=1))
+    shown = capsys.readouterr().out
+    assert "3 runs (1 running, 1 stopped, 1 done)" in shown
+    assert ("head=b" in shown, "head=a" in shown, "head=c" in shown) == (True, False, False)
 
 
 def test_the_page_lists_the_keys_of_the_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
