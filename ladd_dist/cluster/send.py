@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from ladd_dist.cluster.record import Record, read_record
 from ladd_dist.cluster.submit import Job, Unit, failure_of, submit
 from ladd_dist.core.rundir import exclusive
 from ladd_dist.core.serialize import RecipeError, signature
+from ladd_dist.core.stop import NUMBERS
 from ladd_dist.machine import check_shares
 from ladd_dist.stages.describe import describe_run, stage_states
 from ladd_dist.stages.run import prepare_run
@@ -67,15 +71,29 @@ def _submit(planned: Plan, group: list[Item], record: Record, jobs: dict[str, Jo
     after = _ids_of(planned, group[0].needs, jobs) if on_slurm else []
     for first in range(0, len(units), size):
         lot = units[first : first + size]
-        made = submit(cluster, lot, planned.folder / "logs", name=name, after=after)
-        for unit, job in zip(lot, made, strict=True):
-            jobs[unit.of] = job
-            record.add(str(job.job_id), unit.kind, unit.of, cluster.executor)
-        record.write(planned.folder)
+        with _whole() if on_slurm else contextlib.nullcontext():
+            made = submit(cluster, lot, planned.folder / "logs", name=name, after=after)
+            for unit, job in zip(lot, made, strict=True):
+                jobs[unit.of] = job
+                record.add(str(job.job_id), unit.kind, unit.of, cluster.executor)
+            record.write(planned.folder)
         if not on_slurm:
             print(f"{', '.join(unit.of for unit in lot)} ... (logs: {planned.folder / 'logs'})", file=sys.stderr)
             for job in made:
                 job.wait()
+
+
+@contextlib.contextmanager
+def _whole() -> Iterator[None]:
+    """Signals wait until a job that was submitted is in the record too.
+
+    Not for jobs that are children of this process: they would inherit the mask and be deaf for good.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, NUMBERS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _cancel(ids: list[str], cluster: Cluster, logs: Path) -> None:

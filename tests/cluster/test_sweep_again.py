@@ -118,6 +118,35 @@ def test_told_to_end_by_sigterm_alone_a_job_saves_and_goes_on_when_it_starts_aga
     assert [row["step"] for row in bench.rows(run)] == list(range(1, 151))
 
 
+SBATCH = """#!/bin/sh
+here=$(dirname "$0")
+case $0 in
+*/sbatch) touch "$here/asked"; sleep 1; echo "Submitted batch job 77" ;;
+*/sinfo) echo main ;;
+esac
+"""
+"""Stands for SLURM's commands, to be interrupted while it submits."""
+
+
+@pytest.mark.slow
+def test_a_job_that_is_being_submitted_when_ctrl_c_comes_is_not_forgotten(bench: Bench) -> None:
+    commands = bench.folder / "bin"
+    commands.mkdir()
+    for name in ("sbatch", "srun", "sinfo", "squeue"):
+        (commands / name).write_text(SBATCH)
+        (commands / name).chmod(0o755)
+    profile = bench.profile(f'partition="main", client=(("PATH", "{commands}"),)')
+    process = start(bench, bench.sweep_file("(), seeds=(0,)"), "--on", profile)
+    try:
+        bench.wait_until(lambda: (commands / "asked").exists())
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+    finally:
+        process.kill()
+    [path] = (bench.folder / "runs" / "sweeps").glob("*/sweep.json")
+    assert [(job.id, job.kind) for job in read_record(path.parent).jobs] == [("77", "teacher")]
+
+
 # --- what is decided, without running anything ---
 
 
