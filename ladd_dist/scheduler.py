@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ladd_dist.cluster.local import controllers
+from ladd_dist.core.serialize import RecipeError
 
 STATES = {
     "running": "RUNNING COMPLETING CONFIGURING SIGNALING STAGE_OUT RESIZING SUSPENDED STOPPED",
@@ -83,7 +84,11 @@ class Scheduler:
             return dict(os.environ)
         from ladd_dist.cluster import client_environment, load_cluster
 
-        return client_environment(load_cluster(self.on))
+        try:
+            return client_environment(load_cluster(self.on))
+        except RecipeError as error:
+            self.problem = str(error)
+            return dict(os.environ)
 
     def _has(self, command: str) -> bool:
         return shutil.which(command, path=self.environment.get("PATH")) is not None

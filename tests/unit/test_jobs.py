@@ -369,6 +369,20 @@ def test_a_profile_that_came_with_the_runs_is_not_run(
     assert not asked.exists()
 
 
+def test_a_profile_that_cannot_be_read_any_more_hides_no_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_client(tmp_path)
+    (tmp_path / "slurm" / "here.py").write_text("1 / 0\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    make_run(Path("runs"), "a-0000000001", ROW)
+    folder = make_sweep(Path("runs"), ["a-0000000001"], [job("1_0", "a-0000000001", "slurm")], on="slurm/here.py")
+    found = look(folder, capsys)
+    assert found["runs"][0]["step"] == 10
+    assert found["problem"]
+
+
 # --- submitit's local executor ---
 
 SUBMIT = """
