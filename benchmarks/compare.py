@@ -2,6 +2,7 @@
 
     python -m benchmarks.compare                    # 25 variants x 40 seeds in a temporary folder
     python -m benchmarks.compare --out compare.html # keeps the page
+    python -m benchmarks.compare --offline 200      # reads so many runs back from W&B's offline folders
 
 Run folders are made up (their recipe, metrics, figures, grids and dumps have the sizes of real ones); the comparison is
 an ordinary `python -m ladd_dist.compare` in a process of its own, its start included.
@@ -46,6 +47,8 @@ class Options:
     """Keep the page here."""
     folder: Path | None = None
     """Keep the runs here."""
+    offline: int = 0
+    """In place of all that: make so many offline W&B runs, and read them back."""
 
 
 def make_runs(folder: Path, variants: int, seeds: int, rows: int) -> list[Path]:
@@ -124,9 +127,37 @@ def timed(folder: Path, out: Path) -> tuple[float, float, dict[str, Any]]:
     return seconds, busy, json.loads(done.stdout)
 
 
+OFFLINE = """
+import sys, wandb
+for number in range(int(sys.argv[2])):
+    config = {"signature": f"{number:010d}", "recipe": {"name": "made_up", "seed": number}}
+    settings = wandb.Settings(mode="offline", silent=True, console="off", x_disable_stats=True)
+    with wandb.init(project="made_up", id=f"run{number}", dir=sys.argv[1], config=config, settings=settings) as run:
+        for step in range(1, int(sys.argv[3]) + 1):
+            run.log({f"figure/{i}": step / (1 + i) for i in range(25)}, step=step)
+"""
+
+
+def read_offline(folder: Path, num_runs: int, rows: int) -> None:
+    """Make offline runs with W&B's own client, read them back, print what that takes."""
+    from ladd_dist.trackers.wandb_read import offline_runs
+
+    subprocess.run([sys.executable, "-c", OFFLINE, str(folder), str(num_runs), str(rows)], check=True)
+    before, started = os.times(), time.perf_counter()
+    runs = offline_runs(folder)
+    seconds, after = time.perf_counter() - started, os.times()
+    busy = sum(after[:4]) - sum(before[:4])
+    print(f"{len(runs)} offline runs of {len(runs[0].rows)} rows with 25 figures")
+    print(f"read in {seconds:.1f} s ({busy:.1f} s of one processor, {1000 * busy / len(runs):.0f} ms a run)")
+
+
 def main() -> int:
     """Make, compare, print; exit 1 when it took too long."""
     options = tyro.cli(Options)
+    if options.offline:
+        with tempfile.TemporaryDirectory() as temporary:
+            read_offline(Path(temporary), options.offline, options.rows)
+        return 0
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary) / "runs"
         if not folder.exists():

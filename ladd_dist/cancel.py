@@ -11,9 +11,10 @@ from typing import Any
 import tyro
 
 from ladd_dist.cli import run_guarded
+from ladd_dist.cluster.local import end_local
 from ladd_dist.core.serialize import RecipeError
-from ladd_dist.progress import Sweep, read_sweep
-from ladd_dist.scheduler import Scheduler, Seen, end_local, scancel
+from ladd_dist.progress import Sweep, folder_of, read_sweep
+from ladd_dist.scheduler import Scheduler, Seen, profile_of, scancel
 
 PROG = "python -m ladd_dist.cancel"
 
@@ -23,9 +24,11 @@ class Options:
     """End the jobs of a sweep that run or wait. What they have finished is kept; submit the sweep again to go on."""
 
     sweep: tyro.conf.Positional[Path]
-    """A sweep's folder, OUT/sweeps/NAME-SIGNATURE."""
+    """A sweep's folder, OUT/sweeps/NAME-SIGNATURE, or its name."""
     run: tuple[str, ...] = ()
     """Only the jobs of these runs, by label; those that make shared teachers and shards go on."""
+    on: Path | None = None
+    """The cluster's profile, where SLURM's commands need its `client` variables and it is not the one sent with."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -35,11 +38,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(options: Options) -> int:
-    if not options.sweep.is_dir():
-        raise RecipeError(f"{options.sweep} is no folder; give a sweep's, OUT/sweeps/NAME-SIGNATURE")
-    sweep = read_sweep(options.sweep)
+    folder = folder_of(options.sweep)
+    if not folder.is_dir():
+        raise RecipeError(f"{folder} is no folder; give a sweep's, OUT/sweeps/NAME-SIGNATURE, or its name")
+    sweep = read_sweep(folder)
     jobs = chosen(sweep, options.run)
-    scheduler = Scheduler(sweep.logs)
+    scheduler = Scheduler(sweep.logs, options.on or profile_of(sweep.on, sweep.out))
     seen = scheduler.ask(jobs)
     if scheduler.problem:
         raise ValueError(f"nothing was cancelled, {scheduler.problem}; cancel on a machine of the cluster")
@@ -49,7 +53,7 @@ def _main(options: Options) -> int:
         return 0
     scancel_ids = [name for name, job in alive.items() if job.get("cluster", "slurm") == "slurm"]
     if scancel_ids:
-        scancel(scancel_ids)
+        scancel(scancel_ids, scheduler.environment)
     end_local(alive.keys() - set(scancel_ids), sweep.logs)
     labels = {Path(run["run"]).name: run["label"] for run in sweep.runs}
     for name, job in alive.items():

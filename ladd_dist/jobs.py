@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 import time
@@ -13,11 +14,12 @@ import tyro
 
 from ladd_dist.cli import run_guarded
 from ladd_dist.core.serialize import RecipeError
+from ladd_dist.progress import folder_of
 from ladd_dist.scheduler import Scheduler
 from ladd_dist.status import look
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    from rich.console import Console, Group
     from rich.table import Table
 
 PROG = "python -m ladd_dist.jobs"
@@ -33,9 +35,11 @@ class Options:
     """Show the runs of a sweep: state, node, step, speed, losses, requeues and the last error with its log."""
 
     folder: tyro.conf.Positional[Path] = Path("runs")
-    """A sweep's folder (OUT/sweeps/NAME-SIGNATURE), or OUT for all its sweeps and the runs of none."""
+    """A sweep's folder (OUT/sweeps/NAME-SIGNATURE) or its name, or OUT for all its sweeps and the runs of none."""
     watch: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Show it anew every two seconds, until nothing runs or waits."""
+    on: Path | None = None
+    """The cluster's profile, where SLURM's commands need its `client` variables and it is not the one sent with."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON object on stdout; everything else goes to stderr."""
 
@@ -49,12 +53,13 @@ def main(argv: list[str] | None = None) -> int:
 def _main(options: Options) -> int:
     if options.watch and options.json:
         raise RecipeError("--watch is for people and --json for programs: ask again in place of watching")
+    options = dataclasses.replace(options, folder=folder_of(options.folder))
     if not options.folder.is_dir():
-        raise RecipeError(f"{options.folder} is no folder; give a sweep's (OUT/sweeps/NAME-SIGNATURE) or OUT")
+        raise RecipeError(f"{options.folder} is no folder; give a sweep (OUT/sweeps/NAME-SIGNATURE), its name, or OUT")
     schedulers: dict[Path, Scheduler] = {}
     if options.watch:
-        return _watch(options.folder, schedulers)
-    found = look(options.folder, schedulers)
+        return _watch(options, schedulers)
+    found = look(options.folder, schedulers, options.on)
     print(json.dumps(found)) if options.json else _show(found)
     return 0
 
@@ -62,41 +67,47 @@ def _main(options: Options) -> int:
 # --- for people ---
 
 
-def _watch(folder: Path, schedulers: dict[Path, Scheduler]) -> int:
+def _watch(options: Options, schedulers: dict[Path, Scheduler]) -> int:
     from rich.live import Live
 
-    found = look(folder, schedulers)
-    with Live(_view(found, live=True), auto_refresh=False, vertical_overflow="ellipsis") as live:
+    found, console = look(options.folder, schedulers, options.on), _console()
+    view = _view(found, lines=console.height)
+    with Live(view, console=console, auto_refresh=False, vertical_overflow="ellipsis") as live:
         try:
             while any(
                 count for sweep in found["sweeps"] for state, count in sweep["counts"].items() if state in STATES[:2]
             ):
                 time.sleep(EVERY_S)
-                found = look(folder, schedulers)
-                live.update(_view(found, live=True), refresh=True)
+                found = look(options.folder, schedulers, options.on)
+                live.update(_view(found, lines=console.height), refresh=True)
         except KeyboardInterrupt:
             return 0  # the way out of looking; the jobs go on
-        live.update(_view(found, live=False), refresh=True)
+        live.update(_view(found), refresh=True)
     return 0
 
 
 def _show(found: dict[str, Any]) -> None:
+    _console().print(_view(found))
+
+
+def _console() -> Console:
     from rich.console import Console
 
-    console = Console()
+    console = Console(markup=False, emoji=False, highlight=False)  # what runs and nodes are called is no markup
     if not console.is_terminal:
-        console = Console(width=200)  # a pipe has no width: the table must not be broken at 80
-    console.print(_view(found, live=False))
+        console.width = 200  # a pipe has no width: the table must not be broken at 80
+    return console
 
 
-def _view(found: dict[str, Any], *, live: bool) -> Group:
+def _view(found: dict[str, Any], lines: int | None = None) -> Group:
+    """The tables; with `lines`, those of a live one, only rows that fit on such a screen, what runs or waits first."""
     from rich.console import Group
     from rich.text import Text
 
     parts: list[Table | Text] = []
     for sweep in found["sweeps"]:
-        rows = sorted(sweep["runs"], key=lambda row: STATES.index(row["state"])) if live else sweep["runs"]
-        parts.append(_table(sweep, rows))
+        rows = sweep["runs"] if lines is None else sorted(sweep["runs"], key=lambda row: STATES.index(row["state"]))
+        parts.append(_table(sweep, rows[:lines]))
         troubled = [row for row in (*sweep["jobs"], *rows) if row["error"]]
         for row in troubled[:MOST_ERRORS]:
             who = row.get("label") or row["of"]
@@ -115,7 +126,7 @@ def _table(sweep: dict[str, Any], rows: list[dict[str, Any]]) -> Table:
 
     counts = ", ".join(f"{sweep['counts'][state]} {state}" for state in STATES if sweep["counts"].get(state))
     name = f"{sweep['name']}-{sweep['signature']}" if sweep["name"] else f"runs of no sweep in {sweep['folder']}"
-    table = Table(title=f"{name}: {len(rows)} runs ({counts})", title_justify="left")
+    table = Table(title=f"{name}: {len(sweep['runs'])} runs ({counts})", title_justify="left")
     left = ("run", "state", "job", "node")
     for heading in (*left, "step", "rate", "ETA", "heads", "adv", "distill", "accuracy", "guard", "requeues"):
         table.add_column(heading, justify="left" if heading in left else "right", no_wrap=heading != "run")

@@ -15,6 +15,8 @@ from typing import Any
 from ladd_dist.core.failure import read_failure
 
 FORMAT = 1
+SWEEPS = Path("runs/sweeps")
+"""Where sweeps are when nothing else was said."""
 TAIL_BYTES = 32_768
 OUTPUT_BYTES = 262_144
 ERROR = re.compile(r"^(?:rank \d+: )?(error: .+|(?:\w+\.)*\w*(?:Error|Exception|Interrupt|Stopped|LostRank): .+)$")
@@ -38,6 +40,8 @@ class Sweep:
     jobs: tuple[dict[str, Any], ...]
     cache: Path | None = None
     """The folder that shared jobs fill; a sweep from elsewhere may not say."""
+    on: str = ""
+    """The cluster's profile that it was sent with."""
 
     @property
     def logs(self) -> Path:
@@ -59,7 +63,25 @@ def read_sweep(folder: Path) -> Sweep:
     folder = folder.absolute()
     runs, jobs = tuple(data.get("runs", ())), tuple(data.get("jobs", ()))
     cache = Path(data["cache"]) if data.get("cache") else None
-    return Sweep(folder, folder.parent.parent, data.get("name"), data.get("signature"), runs, jobs, cache)
+    name, signature, on = data.get("name"), data.get("signature"), str(data.get("on") or "")
+    return Sweep(folder, folder.parent.parent, name, signature, runs, jobs, cache, on)
+
+
+def folder_of(named: Path) -> Path:
+    """The folder that is meant: a path, a sweep.json in it, or a sweep under runs/sweeps by its name.
+
+    Raises:
+        ValueError: several sweeps have the name.
+    """
+    if named.name == "sweep.json" and named.is_file():
+        return named.parent
+    if named.exists() or len(named.parts) != 1:
+        return named
+    there = [path.parent for path in sorted(SWEEPS.glob("*/sweep.json"))]
+    found = [path for path in there if named.name in (path.name, path.name.rpartition("-")[0])]
+    if len(found) > 1:
+        raise ValueError(f"{len(found)} sweeps are called {named}: {', '.join(map(str, found))}; name one of them")
+    return found[0] if found else named
 
 
 def find_sweeps(folder: Path) -> list[Sweep]:

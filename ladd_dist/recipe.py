@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
-import sys
 import typing
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +32,7 @@ import ladd_dist.trackers.jsonl
 import ladd_dist.trackers.tensorboard
 import ladd_dist.trackers.wandb
 from ladd_dist.core.plugin import Plugin, create
+from ladd_dist.core.pyfile import run_file
 from ladd_dist.core.serialize import RecipeError, check, from_data, signature, to_data
 from ladd_dist.datasets import Dataset
 from ladd_dist.heads import Head
@@ -252,25 +251,7 @@ def load_module(path: Path) -> ModuleType:
     Raises:
         RecipeError: no such file, or it does not run.
     """
-    if not path.is_file():
-        near = sorted(str(file) for file in path.parent.glob("[!_]*.py")) if path.parent.is_dir() else []
-        hint = f"; files there: {', '.join(near)}" if near else ""
-        raise RecipeError(f"recipe {path} does not exist{hint}")
-    spec = importlib.util.spec_from_file_location(f"ladd_recipe_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise RecipeError(f"recipe {path} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses defined in a recipe look their module up
-    for folder in (str(path.resolve().parent), str(path.resolve().parent.parent)):
-        if folder not in sys.path:
-            sys.path.append(folder)
-    try:
-        spec.loader.exec_module(module)
-    except RecipeError:
-        raise
-    except Exception as error:
-        raise RecipeError(f"recipe {path} failed while it was read: {type(error).__name__}: {error}") from error
-    return module
+    return run_file(path, f"recipe {path}")
 
 
 def swap(recipe: Recipe, assignment: str) -> Recipe:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import os
 import shutil
-import signal
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from ladd_dist.cluster.local import controllers
+from ladd_dist.core.serialize import RecipeError
 
 STATES = {
     "running": "RUNNING COMPLETING CONFIGURING SIGNALING STAGE_OUT RESIZING SUSPENDED STOPPED",
@@ -31,8 +33,6 @@ MOST_IDS = 400
 """A command line has an end."""
 SQUEUE_FIELDS = {"id": "JobArrayID:60", "raw": "State:30", "requeues": "RestartCnt:12", "reason": "Reason:120",
                  "node": "NodeList:400", "stdout": "STDOUT:1000"}  # fmt: skip
-SIGNS_OF_LOCAL = "submitit.local._local"
-LET_SAVE_S, LET_DIE_S = 10.0, 5.0
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,10 @@ class Seen:
 class Scheduler:
     """Asks about the jobs of one sweep. What has ended is remembered, so that a live table asks once."""
 
-    def __init__(self, logs: Path) -> None:
+    def __init__(self, logs: Path, on: Path | None = None) -> None:
         self.logs = logs
+        self.on = on
+        """The cluster's profile, read when SLURM is first asked."""
         self.ended: dict[str, Seen] = {}
         self.problem: str | None = None
         self._asked_sacct = -SACCT_EVERY_S
@@ -66,20 +68,40 @@ class Scheduler:
         for few in (asked[first : first + MOST_IDS] for first in range(0, len(asked), MOST_IDS)):
             found |= self._squeue(few)
         unknown = [name for name in asked if name not in found]
-        if unknown and time.monotonic() - self._asked_sacct >= SACCT_EVERY_S and shutil.which("sacct"):
+        if unknown and time.monotonic() - self._asked_sacct >= SACCT_EVERY_S and self._has("sacct"):
             self._asked_sacct = time.monotonic()
             for few in (unknown[first : first + MOST_IDS] for first in range(0, len(unknown), MOST_IDS)):
-                found |= parse_sacct(_output(["sacct", "-X", "--parsable2", "-o", SACCT, "-j", ",".join(few)])[0], few)
+                command = ["sacct", "-X", "--parsable2", "-o", SACCT, "-j", ",".join(few)]
+                found |= parse_sacct(_output(command, self.environment)[0], few)
         over = ("failed", "stopped", "ended")
         self.ended |= {name: seen for name, seen in found.items() if seen.state in over and wanted[name] == "slurm"}
         return {name: seen for name, seen in found.items() if seen.state != OTHER}
 
+    @functools.cached_property
+    def environment(self) -> dict[str, str]:
+        """That of SLURM's commands."""
+        if self.on is None:
+            return dict(os.environ)
+        from ladd_dist.cluster import client_environment, load_cluster
+
+        try:
+            return client_environment(load_cluster(self.on))
+        except RecipeError as error:
+            self.problem = str(error)
+            return dict(os.environ)
+
+    def _has(self, command: str) -> bool:
+        return shutil.which(command, path=self.environment.get("PATH")) is not None
+
     def _squeue(self, ids: Sequence[str]) -> dict[str, Seen]:
-        if not shutil.which("squeue"):
-            self.problem = "squeue is not on the path here: states are those that the run folders show"
+        if not self._has("squeue"):
+            self.problem = (
+                "squeue is not on the path here (--on PROFILE may lead to it): states are those that the "
+                "run folders show"
+            )
             return {}
         layout = ",".join(f"{field}|" for field in SQUEUE_FIELDS.values())
-        text, error = _output(["squeue", "-h", "-r", "-t", "all", "-j", ",".join(ids), "-O", layout])
+        text, error = _output(["squeue", "-h", "-r", "-t", "all", "-j", ",".join(ids), "-O", layout], self.environment)
         if error and "Invalid job id" not in error:  # that one: SLURM has forgotten the only id asked for
             self.problem = f"squeue: {error}"
         return parse_squeue(text, ids, self.logs)
@@ -88,10 +110,22 @@ class Scheduler:
 SACCT = "JobID,State,NodeList"
 
 
-def _output(command: list[str]) -> tuple[str, str]:
+def profile_of(recorded: str, out: Path) -> Path | None:
+    """The profile that a sweep.json names, if it is one of this folder, where the command is called, and not of OUT.
+
+    A profile is a program: files that came with somebody's runs must not choose one.
+    """
+    path, here = Path(recorded).resolve(), Path.cwd().resolve()
+    own = bool(recorded) and path.is_file() and path.is_relative_to(here) and not path.is_relative_to(out.resolve())
+    return Path(recorded) if own else None
+
+
+def _output(command: list[str], environment: Mapping[str, str]) -> tuple[str, str]:
     """stdout, and why there is none."""
+    program = shutil.which(command[0], path=environment.get("PATH")) or command[0]
+    line = [program, *command[1:]]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_WITHIN_S)
+        done = subprocess.run(line, capture_output=True, text=True, timeout=ANSWER_WITHIN_S, env=dict(environment))
     except (OSError, subprocess.TimeoutExpired) as error:
         return "", f"{command[0]} does not answer ({error})"
     error_lines = done.stderr.strip().replace(f"{command[0]}: ", "").splitlines()
@@ -143,9 +177,6 @@ def parse_sacct(text: str, ids: Iterable[str]) -> dict[str, Seen]:
     return found
 
 
-# --- submitit's local executor: a job's id is the process number of its controller ---
-
-
 def local(name: str, logs: Path) -> Seen:
     """A job of the local executor."""
     if controllers(name, logs):
@@ -153,55 +184,15 @@ def local(name: str, logs: Path) -> Seen:
     return Seen(name, "ended", "FINISHED", os.uname().nodename)
 
 
-def controllers(name: str, logs: Path) -> list[int]:
-    """The processes that control a local job: its own, or with set-up lines the child of a shell."""
-    if not name.isdigit():
-        return []
-    pids = [int(name), *_children(int(name))]
-    return [pid for pid in pids if _is_controller(pid, logs)]
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
-
-
-def _is_controller(pid: int, logs: Path) -> bool:
-    """Whether a process controls a job that logs into `logs`: process numbers are given out anew, too."""
-    try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
-        here = Path(f"/proc/{pid}/cwd").resolve()
-        status = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    if status == "Z" or SIGNS_OF_LOCAL not in words:
-        return False
-    return (here / words[words.index(SIGNS_OF_LOCAL) + 1]).resolve() == logs.resolve()
-
-
-def end_local(names: Iterable[str], logs: Path) -> None:
-    """End local jobs, all at once: SIGTERM, which lets them save, then submitit's own way, which kills."""
-    left = list(names)
-    for number, seconds in ((signal.SIGTERM, LET_SAVE_S), (signal.SIGINT, LET_DIE_S)):
-        for pid in (pid for name in left for pid in controllers(name, logs)):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
-        deadline = time.monotonic() + seconds
-        while (left := [name for name in left if controllers(name, logs)]) and time.monotonic() < deadline:
-            time.sleep(0.05)
-
-
-def scancel(ids: Sequence[str]) -> None:
+def scancel(ids: Sequence[str], environment: Mapping[str, str]) -> None:
     """End SLURM jobs, queued or running.
 
     Raises:
         ValueError: there is no scancel, or it refused.
     """
-    if not shutil.which("scancel"):
+    if not shutil.which("scancel", path=environment.get("PATH")):
         raise ValueError("scancel is not on the path here; cancel on a machine of the cluster")
     for few in (ids[first : first + MOST_IDS] for first in range(0, len(ids), MOST_IDS)):
-        _, error = _output(["scancel", *few])
+        _, error = _output(["scancel", *few], environment)
         if error:
             raise ValueError(f"scancel refused: {error}")

@@ -18,17 +18,23 @@ from ladd_dist.progress import (
     is_held,
     read_object,
 )
-from ladd_dist.scheduler import Scheduler, Seen
+from ladd_dist.scheduler import Scheduler, Seen, profile_of
 
 FORMAT = 1
 _WORD = {"failed": "failed", "stopped": "was stopped"}
 
 
-def look(folder: Path, schedulers: dict[Path, Scheduler]) -> dict[str, Any]:
-    """All that `--json` prints. `schedulers` keeps what jobs that ended were, from one look to the next."""
+def look(folder: Path, schedulers: dict[Path, Scheduler], on: Path | None = None) -> dict[str, Any]:
+    """All that `--json` prints.
+
+    Args:
+        schedulers: keeps what jobs that ended were, from one look to the next.
+        on: the cluster's profile, in place of the one that each sweep was sent with.
+    """
     described = []
     for sweep in find_sweeps(folder):
-        scheduler = schedulers.setdefault(sweep.folder, Scheduler(sweep.logs))
+        known = schedulers.get(sweep.folder) or Scheduler(sweep.logs, on or profile_of(sweep.on, sweep.out))
+        scheduler = schedulers.setdefault(sweep.folder, known)
         described.append(describe(sweep, scheduler))
     return {"format": FORMAT, "sweeps": described}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from dataclasses import dataclass
@@ -72,29 +73,28 @@ def _main(arguments: list[str]) -> int:
     work = Work(
         name=sweep.name, runs=tuple(runs), scale=scale, recipe_path=options.recipe, on=options.on, out=options.out,
         cache=options.cache, plugins=plugin_modules(options.plugins), command=shlex.join([*PROG.split(), *arguments]),
+        only_failed=options.only_failed, resubmit=options.resubmit,
     )  # fmt: skip
-    return carry_out_or_show(
-        work, dry_run=options.dry_run, as_json=options.json, only_failed=options.only_failed, resubmit=options.resubmit
-    )
+    return carry_out_or_show(work, dry_run=options.dry_run, as_json=options.json)
 
 
-def carry_out_or_show(
-    work: Work, *, dry_run: bool, as_json: bool, only_failed: bool = False, resubmit: bool = False
-) -> int:
+def carry_out_or_show(work: Work, *, dry_run: bool, as_json: bool) -> int:
     """Plan, show and submit; returns the exit code. 1: a job that was waited for failed.
 
     Raises:
         RecipeError: a profile or run that cannot work. ValueError: the cluster refuses a job.
     """
-    from ladd_dist.cluster import load_cluster
+    from ladd_dist.cluster import client_environment, load_cluster
     from ladd_dist.cluster.plan import plan, show
     from ladd_dist.cluster.send import carry_out, try_runs
     from ladd_dist.cluster.submit import check_cluster
 
     cluster = load_cluster(work.on) if work.on else None
+    if cluster is not None:
+        os.environ.update(client_environment(cluster))
     if cluster is not None and work.on is not None and not dry_run:
         check_cluster(cluster, work.on)
-    planned = plan(work, cluster, only_failed=only_failed, resubmit=resubmit)
+    planned = plan(work, cluster)
     facts = try_runs(planned)
     if not as_json:
         show(planned)

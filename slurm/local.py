@@ -1,6 +1,6 @@
 """The development cluster of slurm/dev_cluster.sh: four nodes on this machine. Two jobs of a sweep at once.
 
-The commands find it by themselves once it is up; `eval "$(slurm/dev_cluster.sh env)"` is for squeue and its kin.
+Our commands find it by themselves once it is up; `eval "$(slurm/dev_cluster.sh env)"` is for squeue and its kin.
 """
 
 import os
@@ -9,10 +9,7 @@ from pathlib import Path
 from ladd_dist.cluster import Cluster
 
 FOLDER = Path(os.environ.get("SLURM_DEV_DIR", "/tmp/slurm-dev"))
-
-if (FOLDER / "slurm.conf").is_file() and "SLURM_CONF" not in os.environ:
-    os.environ["SLURM_CONF"] = str(FOLDER / "slurm.conf")
-    os.environ["PATH"] = f"{FOLDER / 'bin'}{os.pathsep}{os.environ['PATH']}"
+IS_UP = (FOLDER / "slurm.conf").is_file() and "SLURM_CONF" not in os.environ  # else the shell says which one
 
 CLUSTER = Cluster(
     partition="main",
@@ -20,4 +17,5 @@ CLUSTER = Cluster(
     array_parallelism=2,
     signal_delay_s=30,
     environment=(("GLOO_SOCKET_IFNAME", "lo"), ("OMP_NUM_THREADS", "1")),
+    client=(("SLURM_CONF", str(FOLDER / "slurm.conf")), ("PATH", str(FOLDER / "bin"))) if IS_UP else (),
 )

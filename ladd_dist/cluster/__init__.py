@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import importlib.util
-import sys
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ladd_dist.core.pyfile import run_file
 from ladd_dist.core.serialize import RecipeError, check
 
 
@@ -38,6 +38,9 @@ class Cluster:
     """Lines of shell before the job starts, like `module load cuda`."""
     environment: tuple[tuple[str, str], ...] = ()
     """Variables of the job."""
+    client: tuple[tuple[str, str], ...] = ()
+    """Variables for `sbatch`, `squeue` and their kin where they are called, like `SLURM_CONF`; a `PATH` goes in front
+    of the one that is there. `jobs` and `cancel` use them too."""
     signal_delay_s: int = 90
     """The job is told this long before its time limit, in which a checkpoint must be written; `local` has 30 s."""
     timeout_s: float = 600.0
@@ -74,21 +77,11 @@ def load_cluster(path: Path) -> Cluster:
     Raises:
         RecipeError: no such file, it does not run, has no `CLUSTER`, or a field that does not exist or is wrong.
     """
-    if not path.is_file():
-        near = sorted(str(file) for file in path.parent.glob("[!_]*.py")) if path.parent.is_dir() else []
-        hint = f"; profiles there: {', '.join(near)}" if near else ""
-        raise RecipeError(f"--on {path}: does not exist{hint}")
-    spec = importlib.util.spec_from_file_location(f"ladd_cluster_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise RecipeError(f"--on {path}: not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
     try:
-        spec.loader.exec_module(module)
+        module = run_file(path, f"--on {path}:", others="profiles")
     except RecipeError as error:
-        raise RecipeError(f"--on {path}: {error}") from error
-    except Exception as error:
-        raise RecipeError(f"--on {path}: {_explain(error)}") from error
+        own = str(error).startswith("--on")
+        raise RecipeError(_explain(error, path) if own else f"--on {path}: {error}") from error
     found = getattr(module, "CLUSTER", None)
     if not isinstance(found, Cluster):
         raise RecipeError(f"--on {path}: must define CLUSTER (a ladd_dist.cluster.Cluster), it has {found!r}")
@@ -96,13 +89,22 @@ def load_cluster(path: Path) -> Cluster:
     return found
 
 
-def _explain(error: Exception) -> str:
+def _explain(error: RecipeError, path: Path) -> str:
     """A field that does not exist, with those that do; anything else as it is."""
-    _, unexpected, rest = str(error).partition("unexpected keyword argument ")
-    if not (isinstance(error, TypeError) and unexpected):
-        return f"failed while it was read: {type(error).__name__}: {error}"
+    _, unexpected, rest = str(error.__cause__).partition("unexpected keyword argument ")
+    if not (isinstance(error.__cause__, TypeError) and unexpected):
+        return str(error)
     wrong = rest.strip("'\"").split("'")[0]
     names = [field.name for field in dataclasses.fields(Cluster)]
     near = difflib.get_close_matches(wrong, names, 1)
-    meant = f", did you mean {near[0]!r}?" if near else ""
-    return f"Cluster has no field {wrong!r}{meant} Fields: {', '.join(names)}"
+    meant = f", did you mean {near[0]!r}?" if near else "."
+    return f"--on {path}: Cluster has no field {wrong!r}{meant} Fields: {', '.join(names)}"
+
+
+def client_environment(cluster: Cluster) -> dict[str, str]:
+    """The environment in which SLURM's own commands reach the cluster from here."""
+    environment = dict(os.environ)
+    for name, value in cluster.client:
+        before = environment.get("PATH", os.defpath) if name == "PATH" else ""
+        environment[name] = f"{value}{os.pathsep}{before}" if before else value
+    return environment

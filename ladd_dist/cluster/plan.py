@@ -38,6 +38,8 @@ class Work:
     command: str
     stages: tuple[str, ...] = STAGES
     """Of the runs; a shared teacher or set of shards has a job of its own when its stage is among them."""
+    only_failed: bool = False
+    resubmit: bool = False
 
     @property
     def place(self) -> Place:
@@ -87,7 +89,7 @@ class Plan:
         return own | {"items": rows}
 
 
-def plan(work: Work, cluster: Cluster | None, *, only_failed: bool = False, resubmit: bool = False) -> Plan:
+def plan(work: Work, cluster: Cluster | None) -> Plan:
     """Look at what there is and decide what to submit; writes nothing.
 
     Raises:
@@ -99,7 +101,6 @@ def plan(work: Work, cluster: Cluster | None, *, only_failed: bool = False, resu
     place, tasks = work.place, cluster.tasks if cluster else 1
     past = jobs_of(work.out)
     last = {of: jobs[-1] for of, jobs in past.items()}
-    active = active_ids(job for jobs in past.values() for job in jobs)
     runs = []
     for run in work.runs:
         recipe = choose_parallel(run.recipe, "", (), tasks)
@@ -107,8 +108,9 @@ def plan(work: Work, cluster: Cluster | None, *, only_failed: bool = False, resu
     items: dict[str, Item] = {}
     for item in (item for run in runs for item in _items_of(run, place, work.stages)):
         items.setdefault(item.of, item)
+    active = active_ids(last[item.of] for item in items.values() if item.state != DONE and item.of in last)
     for item in items.values():
-        _decide(item, last.get(item.of), active, only_failed=only_failed, resubmit=resubmit)
+        _decide(item, last.get(item.of), active, work)
     wanted = {item.needs for item in items.values() if item.submit and item.kind == "run"}
     wanted |= {item.needs for item in items.values() if item.of in wanted and item.kind == "shards"}
     for item in items.values():
@@ -142,16 +144,16 @@ def _items_of(run: SweepRun, place: Place, stages: tuple[str, ...]) -> list[Item
     ]
 
 
-def _decide(item: Item, last: JobEntry | None, active: set[str], *, only_failed: bool, resubmit: bool) -> None:
+def _decide(item: Item, last: JobEntry | None, active: set[str], work: Work) -> None:
     if item.state == DONE:
         return
     if last is not None:
         item.state = ACTIVE if last.id in active else FAILED
     if item.state == ACTIVE:
         item.job = last.id if last else ""
-        item.submit = resubmit and item.kind == "run"
+        item.submit = work.resubmit and item.kind == "run"
     else:
-        item.submit = item.state == FAILED or not only_failed or item.kind != "run"
+        item.submit = item.state == FAILED or not work.only_failed or item.kind != "run"
 
 
 def show(planned: Plan) -> None:

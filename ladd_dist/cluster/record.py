@@ -16,6 +16,7 @@ from ladd_dist.core.rundir import read_json, write_json
 FORMAT = 1
 FOLDER = "sweeps"
 """Under OUT."""
+DAMAGED = "; end the jobs that it names, and move it away; what the runs have done is kept"
 ENDED = ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT")
 
 
@@ -68,7 +69,11 @@ def read_record(folder: Path) -> Record:
         ValueError: it is missing, damaged, or of another version.
     """
     path = folder / "sweep.json"
-    data = read_json(path)
+    try:
+        data = read_json(path)
+    except ValueError as error:  # its own advice, to delete the file, would forget jobs that run
+        cause = f"is not valid JSON ({error.__cause__})" if path.exists() else "is missing"
+        raise ValueError(f"{path} {cause}{DAMAGED if path.exists() else ''}") from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         found = data.get("format") if isinstance(data, dict) else data
         raise ValueError(f"{path} has format {found!r}, this version reads {FORMAT}: use the version that wrote it")
@@ -76,7 +81,7 @@ def read_record(folder: Path) -> Record:
     try:
         return Record(**{**known, "jobs": [JobEntry(**job) for job in known.get("jobs", [])]})
     except TypeError as error:
-        raise ValueError(f"{path} is damaged ({error}); move it away, what the runs have done is kept") from error
+        raise ValueError(f"{path} is damaged ({error}){DAMAGED}") from error
 
 
 def jobs_of(out: Path) -> dict[str, list[JobEntry]]:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ladd_dist.cluster import Cluster
 from ladd_dist.cluster.job import StageJob
-from ladd_dist.cluster.plan import ACTIVE, DONE, Item, Plan
+from ladd_dist.cluster.local import end_local
+from ladd_dist.cluster.plan import ACTIVE, DONE, Item, Plan, plan
 from ladd_dist.cluster.record import Record, read_record
 from ladd_dist.cluster.submit import Job, Unit, failure_of, submit
 from ladd_dist.core.rundir import exclusive
 from ladd_dist.core.serialize import RecipeError, signature
+from ladd_dist.core.stop import NUMBERS
 from ladd_dist.machine import check_shares
 from ladd_dist.stages.describe import describe_run, stage_states
 from ladd_dist.stages.run import prepare_run
@@ -24,6 +29,9 @@ Facts = dict[str, dict[str, Any]]
 
 def carry_out(planned: Plan, facts: Facts) -> dict[str, Any]:
     """Submit what was planned; without SLURM also wait, because nobody else keeps the order.
+
+    Another command may have submitted the same runs since, so there is a new look first, under a lock, and its items
+    replace those of `planned`.
 
     Args:
         facts: what `try_runs` gave.
@@ -36,13 +44,15 @@ def carry_out(planned: Plan, facts: Facts) -> dict[str, Any]:
     """
     cluster = planned.cluster
     assert cluster is not None
-    chosen = [item for item in planned.items if item.submit]
     jobs: dict[str, Job] = {}
-    with exclusive(planned.folder):
+    # Sweeps may have runs in common; only where submitting means waiting for them, another sweep need not wait too.
+    with exclusive(planned.folder.parent if cluster.executor == "slurm" else planned.folder):
+        planned.items = plan(planned.work, cluster).items
+        chosen = [item for item in planned.items if item.submit]
+        _cancel([item.job for item in chosen if item.job], cluster, planned.folder / "logs")
         record = _record(planned)
         _write_configs(planned, facts)
         record.write(planned.folder)
-        _cancel([item.job for item in chosen if item.job], cluster)
         for group in _groups(chosen):
             _submit(planned, group, record, jobs)
     waited = jobs if cluster.executor != "slurm" else {}
@@ -61,19 +71,36 @@ def _submit(planned: Plan, group: list[Item], record: Record, jobs: dict[str, Jo
     after = _ids_of(planned, group[0].needs, jobs) if on_slurm else []
     for first in range(0, len(units), size):
         lot = units[first : first + size]
-        made = submit(cluster, lot, planned.folder / "logs", name=name, after=after)
-        for unit, job in zip(lot, made, strict=True):
-            jobs[unit.of] = job
-            record.add(str(job.job_id), unit.kind, unit.of, cluster.executor)
-        record.write(planned.folder)
+        with _whole() if on_slurm else contextlib.nullcontext():
+            made = submit(cluster, lot, planned.folder / "logs", name=name, after=after)
+            for unit, job in zip(lot, made, strict=True):
+                jobs[unit.of] = job
+                record.add(str(job.job_id), unit.kind, unit.of, cluster.executor)
+            record.write(planned.folder)
         if not on_slurm:
             print(f"{', '.join(unit.of for unit in lot)} ... (logs: {planned.folder / 'logs'})", file=sys.stderr)
             for job in made:
                 job.wait()
 
 
-def _cancel(ids: list[str], cluster: Cluster) -> None:
-    for id in ids if cluster.executor == "slurm" else []:
+@contextlib.contextmanager
+def _whole() -> Iterator[None]:
+    """Signals wait until a job that was submitted is in the record too.
+
+    Not for jobs that are children of this process: they would inherit the mask and be deaf for good.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, NUMBERS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _cancel(ids: list[str], cluster: Cluster, logs: Path) -> None:
+    if cluster.executor != "slurm":
+        end_local(ids, logs)
+        return
+    for id in ids:
         subprocess.run(["scancel", id], check=False, timeout=120)
 
 
@@ -92,13 +119,20 @@ def _ids_of(planned: Plan, of: str, jobs: dict[str, Job]) -> list[str]:
     return [item.job for item in planned.items if item.of == of and item.state == ACTIVE and item.job]
 
 
+def _run_for(item: Item, planned: Plan) -> Item:
+    """The run whose config.json a job reads: of what runs share, that of one that needs it and is submitted too."""
+    with_it = {shared.of for shared in planned.items if shared.kind == "shards" and shared.needs == item.of} | {item.of}
+    runs = (run for run in planned.items if run.run is not None and run.submit and run.needs in with_it)
+    return item if item.run is not None else next(runs, item)
+
+
 def _job_of(item: Item, planned: Plan) -> StageJob:
     work, cluster = planned.work, planned.cluster
     assert cluster is not None
     place = work.place
     stages = ("teacher", "shards") if item.kind == "shards" else work.stages if item.kind == "run" else ("teacher",)
     return StageJob(
-        config=str(place.run(item.recipe).config),
+        config=str(place.run(_run_for(item, planned).recipe).config),
         stages=stages,
         out=str(place.runs),
         cache=str(place.cache),
@@ -171,10 +205,10 @@ def try_runs(planned: Plan) -> Facts:
 
 
 def _write_configs(planned: Plan, facts: Facts) -> None:
-    """config.json of every run, which jobs read; not where a job reads and writes it now."""
+    """config.json of every run that is submitted, which its job reads; no folder for one that is not."""
     work = planned.work
     for item in planned.items:
-        if item.of in facts and (item.submit or item.state != ACTIVE):
+        if item.submit and item.of in facts:
             prepare_run(
                 item.recipe, work.place, facts[item.of], path=work.recipe_path, plugins=work.plugins,
                 command=work.command,

@@ -53,7 +53,7 @@ def check_cluster(cluster: Cluster, profile: Path) -> None:
         said = found.stderr.strip().splitlines()
         raise ValueError(
             f"--on {profile}: SLURM does not answer ({said[-1] if said else 'sinfo failed'}); for the development "
-            'cluster: slurm/dev_cluster.sh up, then eval "$(slurm/dev_cluster.sh env)"'
+            "cluster: slurm/dev_cluster.sh up, and --on slurm/local.py"
         )
     partitions = sorted(set(found.stdout.split()))
     unknown = [name for name in cluster.partition.split(",") if name and name not in partitions]

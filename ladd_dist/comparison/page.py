@@ -22,8 +22,8 @@ MAX_CURVES = 60
 """Variants whose curves the page holds, best first."""
 MAX_NUMBERS = 600_000
 """In all curves together, about four megabytes: beyond it, curves get fewer points."""
-MAX_ROWS = 150_000
-"""Logged steps read for all curves together; every run may have as many as a curve has points."""
+MAX_ROWS = 60_000
+"""Logged steps read for all curves together: beyond three hundred runs each has fewer than a curve has points."""
 MAX_GRIDS = 12
 MAX_GRID_BYTES = 1_500_000
 FEWEST_POINTS = 40
@@ -147,7 +147,7 @@ def _curves(rows: Sequence[Row]) -> dict[str, Any]:
     Low and high are left out where there is one seed.
     """
     runs = [run for row in rows for run in row.variant.runs]
-    at_most = max(MAX_POINTS, MAX_ROWS // len(runs))
+    at_most = max(FEWEST_POINTS, MAX_ROWS // len(runs))
     first: Sequence[Any] = next((logged for run in runs if (logged := run.rows(at_most))), [{}])
     keys = max(1, len(first[-1]))
     points = max(FEWEST_POINTS, min(MAX_POINTS, MAX_NUMBERS // (3 * keys * max(1, len(rows)))))

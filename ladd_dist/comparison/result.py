@@ -212,10 +212,14 @@ def _caveat(held: Sequence[tuple[Reference, Difference | None]], sampler: str, b
     same = [(item, gap) for item, gap in own if item.entry.partition(":")[0].endswith(f"@{steps}")]
     level = [item.entry for item, gap in same if gap.p > ALPHA]
     ahead = [item.entry for item, gap in same if item.entry not in level and sign * gap.mean <= 0]
-    texts = [f"{_list(list(dict.fromkeys(ahead)))} is better" if ahead else ""]
-    texts += [f"{_list(list(dict.fromkeys(level)))} is not distinguishable from it" if level else ""]
+    texts = [f"{_are(ahead)} better" if ahead else "", f"{_are(level)} not distinguishable from it" if level else ""]
     found = " and ".join(text for text in texts if text)
     return f"But without any training {found}: {best} has gained nothing over that." if found else ""
+
+
+def _are(entries: Sequence[str]) -> str:
+    names = list(dict.fromkeys(entries))
+    return f"{_list(names)} {'is' if len(names) == 1 else 'are'}"
 
 
 def _list(labels: Sequence[str]) -> str:

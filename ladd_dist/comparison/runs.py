@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from ladd_dist.core.rows import read_rows
 from ladd_dist.core.rundir import RunDir, read_json
+from ladd_dist.progress import folder_of
 from ladd_dist.stages.collapse import UNKNOWN, Onset, from_number, onset
 
 FORMAT = 1
@@ -173,17 +174,17 @@ def collect(sources: Iterable[str]) -> Found:
         ValueError: a source that is none of these.
     """
     found = Found([], [], [])
-    seen: set[str] = set()
+    seen: set[tuple[int, int]] = set()
     for source in sources:
         if source.startswith(("wandb:", "wandb-offline:")):
             _collect_tracked(source, found)
             continue
-        for folder, axes in _folders(Path(source), found):
-            place = str(folder.resolve())
-            if place in seen:  # named twice, on its own and by its sweep
-                continue
-            seen.add(place)
+        for folder, axes in _folders(folder_of(Path(source)), found):
             try:
+                place = folder.stat()
+                if (place.st_dev, place.st_ino) in seen:  # named twice, on its own and by its sweep
+                    continue
+                seen.add((place.st_dev, place.st_ino))
                 found.runs.append(from_folder(folder, axes))
             except Unreadable as error:
                 found.broken.append(str(error))
@@ -197,11 +198,14 @@ def _folders(path: Path, found: Found) -> list[tuple[Path, dict[str, str]]]:
     if (path / "config.json").is_file():
         return [(path, {})]
     if not path.is_dir():
+        what = "is no folder" if path.exists() else "does not exist"
         raise ValueError(
-            f"{path} does not exist; give run folders, a sweep's folder, wandb:ENTITY/PROJECT[/GROUP] or "
+            f"{path} {what}; give run folders, a sweep's folder or name, wandb:ENTITY/PROJECT[/GROUP] or "
             "wandb-offline:FOLDER"
         )
     inside = sorted(config.parent for config in path.glob("*/config.json"))
+    if not inside and (sweeps := sorted(path.glob("*/sweep.json"))):
+        return [run for sweep in sweeps for run in _of_sweep(sweep.parent, found)]
     return [(folder, {}) for folder in inside] or [(path, {})]
 
 
@@ -216,7 +220,7 @@ def _of_sweep(path: Path, found: Found) -> list[tuple[Path, dict[str, str]]]:
         if (folder / "config.json").is_file():
             folders.append((folder, {str(key): str(value) for key, value in (entry.get("axes") or {}).items()}))
         else:
-            found.absent.append(f"{entry.get('label', folder.name)} seed {entry.get('seed', '?')}")
+            found.absent.append(str(entry.get("label", folder.name)))
     return folders
 
 

@@ -116,7 +116,8 @@ def caption(result: Comparison) -> str:
     """What the figures mean."""
     methods = sorted({row.called.difference.method for row in result.rows if row.called} - {"none"})
     how = {"paired": "paired by seed", "welch": "Welch's where seeds do not match"}
+    tested = f"{' and '.join(how[method] for method in methods)}, intervals by Holm's correction"
     return (
         f"Mean ± half of the 95 % interval over seeds; {result.better} {result.metric} is better. Differences: "
-        f"{' and '.join(how[method] for method in methods) or 'none can be tested'}, intervals by Holm's correction."
+        f"{tested if methods else 'none can be tested'}."
     )

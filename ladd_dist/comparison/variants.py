@@ -60,8 +60,13 @@ def group(runs: Iterable[Run]) -> tuple[list[Variant], list[str]]:
 
 def essential(recipe: Mapping[str, Any]) -> Fields:
     """Every field of a recipe (as data) but the seed and those that change nothing (names, intervals, trackers)."""
-    fields: Fields = {}
-    _walk(Recipe, recipe, "", fields)
+    return dict(_essential(json.dumps({**recipe, "seed": 0})))
+
+
+@lru_cache(maxsize=512)
+def _essential(recipe: str) -> Fields:
+    fields: Fields = {}  # the same for all seeds of a variant: walked once
+    _walk(Recipe, json.loads(recipe), "", fields)
     fields.pop("seed", None)
     return fields
 

@@ -18,7 +18,7 @@ def read_rows(path: Path, at_most: int | None = None) -> tuple[list[dict[str, An
     """
     if not path.exists():
         return [], 0
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = path.read_bytes().splitlines()  # decoded are those that are wanted
     if at_most is not None and len(lines) > at_most:
         lines = lines[:: -(-len(lines) // at_most)]
     found, broken = _parse(lines)
@@ -30,19 +30,19 @@ def read_rows(path: Path, at_most: int | None = None) -> tuple[list[dict[str, An
     return [rows[step] for step in sorted(rows)], broken
 
 
-def _parse(lines: list[str]) -> tuple[list[Any], int]:
+def _parse(lines: list[bytes]) -> tuple[list[Any], int]:
     """The values of the lines, and how many of them but the last are broken."""
     try:
-        found = json.loads(f"[{','.join(lines)}]")  # one call for a sound file: a third of the time
+        found = json.loads(b"[%b]" % b",".join(lines))  # one call for a sound file: a third of the time
         if len(found) == len(lines):
             return found, 0
-    except json.JSONDecodeError:
+    except ValueError:  # no JSON, or no text
         pass
     found, broken = [], 0
     for index, line in enumerate(lines):
         try:
             if line.strip():
                 found.append(json.loads(line))
-        except json.JSONDecodeError:
+        except ValueError:
             broken += index != len(lines) - 1
     return found, broken

@@ -30,7 +30,7 @@ class Fsdp(Spread):
         if compute.precision == "fp16":
             raise ValueError(
                 "parallel 'fsdp' does not do precision fp16: an overflow in one rank's part of the gradients would "
-                "have to be told to all; use --precision bf16, or --parallel ddp"
+                "have to be told to all; use --train.compute.precision bf16, or --parallel ddp"
             )
         if role == "heads":
             return build_replicated(module, role=role, adam=adam, compute=compute, device=device)

@@ -52,7 +52,7 @@ class Zero(Spread):
         if compute.precision == "fp16":
             raise ValueError(
                 f"parallel {self.name!r} does not do precision fp16: DeepSpeed would keep the weights in fp16 and "
-                "scale the loss in its own way; use --precision bf16, or --parallel ddp"
+                "scale the loss in its own way; use --train.compute.precision bf16, or --parallel ddp"
             )
         if stage == 3 and role in compute.compile:
             raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +20,7 @@ class Onset(NamedTuple):
     step: int | None
 
 
+DUMP = re.compile(r"step-(\d+)\.safetensors")
 UNKNOWN = Onset(False, None)
 NONE = -1.0
 
@@ -35,11 +37,9 @@ def from_number(value: float | None) -> Onset:
 
 def onset(run: Path) -> Onset:
     """The dumps are read from the last one back, until one is healthy: for most runs that is a single file."""
-    found = sorted(
-        (int(match[1]), path)
-        for path in (run / "dumps").glob("step-*.safetensors")
-        if (match := re.match(r"step-(\d+)\.", path.name))
-    )
+    dumps = run / "dumps"
+    names = os.listdir(dumps) if dumps.is_dir() else []  # noqa: PTH208  # names alone: a path each would take longer
+    found = sorted((int(match[1]), dumps / name) for name in names if (match := DUMP.fullmatch(name)))
     first: int | None = None
     known = False
     for step, path in reversed(found):
@@ -58,6 +58,7 @@ def variance_share(dump: Path) -> float | None:
 
     None for a damaged dump, for pictures without colour, and for a teacher whose samples have one colour.
     """
+    import torch
     from safetensors import SafetensorError, safe_open
 
     from ladd_dist.metrics.color import mean_colour
@@ -65,7 +66,8 @@ def variance_share(dump: Path) -> float | None:
     try:
         with safe_open(dump, framework="pt") as file:
             images = [file.get_tensor(name) for name in ("student", "teacher")]
-        student, teacher = (float(mean_colour(x).double().var(dim=0, correction=0).mean()) for x in images)
-    except (SafetensorError, OSError, ValueError):
+        colours = torch.split(mean_colour(torch.cat(images)).double(), [len(part) for part in images])
+        student, teacher = (float(part.var(dim=0, correction=0).mean()) for part in colours)
+    except (SafetensorError, OSError, ValueError, RuntimeError):
         return None
     return student / teacher if teacher > 0 else None

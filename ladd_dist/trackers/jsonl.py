@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ladd_dist.core.plugin import register
+from ladd_dist.core.rows import read_rows
 from ladd_dist.core.rundir import write_bytes
 from ladd_dist.trackers import RunLog, Tracker
 
@@ -25,7 +26,7 @@ class JsonlLog(RunLog):
     """The open file; entries after `resume_step`, and a half-written last line, are dropped."""
 
     def __init__(self, path: Path, resume_step: int) -> None:
-        kept = [row for row in read_rows(path) if row["step"] <= resume_step]
+        kept = [row for row in read_rows(path)[0] if row["step"] <= resume_step]
         write_bytes(path, "".join(json.dumps(row) + "\n" for row in kept).encode())
         self._file = path.open("a", encoding="utf-8")
 
@@ -35,16 +36,3 @@ class JsonlLog(RunLog):
 
     def close(self, *, interrupted: bool = False) -> None:
         self._file.close()
-
-
-def read_rows(path: Path) -> list[dict[str, float]]:
-    """The rows of a metrics file; a line that a kill cut short is left out, a missing file has none."""
-    if not path.exists():
-        return []
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return rows

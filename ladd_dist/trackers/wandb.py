@@ -15,9 +15,9 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from ladd_dist.core.plugin import register
+from ladd_dist.core.rows import read_rows
 from ladd_dist.core.rundir import read_json, write_json
 from ladd_dist.trackers import RunLog, Tracker
-from ladd_dist.trackers.jsonl import read_rows
 from ladd_dist.trackers.opening import warn
 
 CLOUD = "https://api.wandb.ai"
@@ -93,7 +93,7 @@ class WandbLog(RunLog):
         group = {"group": self.run.group or "", "url": self.run.url if online else before.get("url")}
         self.known = {**known, **group, "mode": "online" if online else "offline"}
         write_json(self.card, {**self.known, "last_step": None})  # known again when the run is closed
-        for row in read_rows(folder / "metrics.jsonl"):
+        for row in read_rows(folder / "metrics.jsonl")[0]:
             figures = dict(row)
             self.log(int(figures.pop("step")), figures)
 

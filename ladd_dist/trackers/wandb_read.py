@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 TIMEOUT_S = 120.0
+"""For one folder."""
+BATCH = 20
+"""Folders that one process reads: W&B's client takes longer to start than to read one."""
+END = "end of folder"
+READ = f"""
+import json, sys
+from wandb.cli.cli import cli
+for folder in sys.argv[1:]:
+    try:
+        code = cli.main(["leet", "inspect", "--json", folder], prog_name="wandb", standalone_mode=False)
+    except SystemExit as exit:
+        code = exit.code
+    print(json.dumps({{"type": "{END}", "code": code or 0}}), flush=True)
+"""
+"""The command `wandb leet inspect --json FOLDER` for each argument, in one process."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +87,12 @@ def offline_runs(path: Path) -> list[RunData]:
     folders = sorted({file.parent for file in path.rglob("*.wandb") if "run-" in file.parent.name}, key=_age)
     if not folders:
         raise ValueError(f"{path} has no W&B runs (folders wandb/offline-run-*/ with a file run-*.wandb)")
-    with ThreadPoolExecutor(4) as pool:  # the reading is done by a process each
-        parts = list(pool.map(read_folder, folders))
+    workers = min(4, os.cpu_count() or 1)
+    size = max(1, min(BATCH, -(-len(folders) // workers)))
+    with ThreadPoolExecutor(workers) as pool:  # the reading is done by other processes
+        parts = list(pool.map(_read, [folders[first : first + size] for first in range(0, len(folders), size)]))
     joined: dict[tuple[str, str], RunData] = {}
-    for run in parts:
+    for run in itertools.chain.from_iterable(parts):
         key = (run.id, run.signature)
         joined[key] = _join(joined[key], run) if key in joined else run
     return list(joined.values())
@@ -85,14 +104,38 @@ def read_folder(folder: Path) -> RunData:
     Raises:
         ValueError: W&B cannot read it.
     """
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder.absolute())]
+    return _read([folder])[0]
+
+
+def _read(folders: Sequence[Path]) -> list[RunData]:
+    """Some folders, by one process.
+
+    Raises:
+        ValueError: W&B cannot read one; names it.
+    """
+    command = [sys.executable, "-c", READ, *(str(folder.absolute()) for folder in folders)]
     with tempfile.TemporaryDirectory() as elsewhere:  # W&B's commands leave a folder wandb/ where they are called
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, cwd=elsewhere)
-    if done.returncode:
-        raise ValueError(f"{folder} cannot be read: {done.stderr.strip() or done.stdout.strip()}")
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S * len(folders), cwd=elsewhere)
+    read: list[RunData] = []
     parts = _Parts()
     for line in done.stdout.splitlines():
-        _add(parts, json.loads(line))
+        record = json.loads(line)
+        if record["type"] != END:
+            _add(parts, record)
+        elif record["code"]:
+            break
+        else:
+            read.append(_run_of(parts, folders[len(read)]))
+            parts = _Parts()
+    if len(read) == len(folders):
+        return read
+    broken = folders[len(read)]
+    if len(folders) > 1:
+        read_folder(broken)  # once more by itself, for its own message
+    raise ValueError(f"{broken} cannot be read: {done.stderr.strip() or done.stdout.strip()}")
+
+
+def _run_of(parts: _Parts, folder: Path) -> RunData:
     run, config = parts.run, {name: value for name, value in parts.config.items() if name != "_wandb"}
     return RunData(
         name=str(config.get("name") or run.get("display_name") or run.get("run_id", "")),

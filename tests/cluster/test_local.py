@@ -88,11 +88,6 @@ def test_the_signal_of_a_scheduler_saves_and_starts_the_job_again(bench: Bench) 
     assert "Caught signal SIGUSR2" in bench.errors()
 
 
-def test_a_profile_with_a_misspelt_field_lists_those_that_exist(bench: Bench) -> None:
-    done = bench("sweep", bench.sweep_file(ONE), "--on", bench.profile('partitions="gpu"'), code=2)
-    assert "Cluster has no field 'partitions', did you mean 'partition'? Fields: partition, account, qos" in done.stderr
-
-
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -111,14 +106,6 @@ def test_a_wrong_profile_is_one_message(bench: Bench, fields: str, message: str)
 def test_a_profile_that_is_not_there_lists_those_beside_it() -> None:
     with pytest.raises(RecipeError, match=r"does not exist; profiles there: .*slurm/laptop.py"):
         load_cluster(REPO / "slurm" / "lap.py")
-
-
-def test_without_sbatch_on_the_path_it_is_said_what_else_there_is(bench: Bench) -> None:
-    bench.variables["PATH"] = "/nowhere"
-    done = bench("sweep", bench.sweep_file(ONE), "--on", "slurm/single_gpu.py", "--scale", "smoke", code=2)
-    assert "no `sbatch` on the path" in done.stderr
-    assert "--on slurm/laptop.py" in done.stderr
-    assert not (bench.folder / "runs").exists()
 
 
 def test_a_dry_run_shows_the_runs_needs_no_cluster_and_writes_nothing(bench: Bench) -> None:

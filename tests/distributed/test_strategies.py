@@ -124,7 +124,7 @@ def test_bf16_computes_in_bf16_and_stays_near_one_process(results: Results, name
 @pytest.mark.parametrize("name", ["fsdp", "zero1", "zero2", "zero3"])
 def test_fp16_is_refused_with_a_way_out(name: str) -> None:
     arguments = {"compute": Compute(precision="fp16"), "ranks": SINGLE, "device": torch.device("cpu")}
-    with pytest.raises(ValueError, match=rf"'{name}' does not do precision fp16: .*--precision bf16"):
+    with pytest.raises(ValueError, match=rf"'{name}' does not do precision fp16: .*--train.compute.precision bf16"):
         create("parallel", name).build(torch.nn.Linear(1, 1), role="student", adam=ADAM, **arguments)
 
 

@@ -15,6 +15,7 @@ import pytest
 from processes import REPO, Done, Ladd, read_json, rows, without_rates
 from wandb_server import Server
 
+from benchmarks.compare import OFFLINE
 from ladd_dist.trackers.wandb_read import offline_runs, server_runs
 
 READ = """
@@ -240,3 +241,16 @@ def test_the_reader_names_what_it_cannot_read(tmp_path: Path) -> None:
         offline_runs(tmp_path)
     with pytest.raises(ValueError, match="ENTITY/PROJECT"):
         server_runs("only-a-project")
+
+
+def test_offline_folders_are_read_several_a_process_and_a_damaged_one_is_named(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", OFFLINE, str(tmp_path), "5", "3"], check=True, timeout=120)
+    found = offline_runs(tmp_path)
+    assert [(run.signature, len(run.rows), run.state) for run in found] == [
+        (f"{number:010d}", 3, "finished") for number in range(5)
+    ]
+    assert found[4].rows[2]["figure/0"] == 3.0
+    [damaged] = tmp_path.glob("wandb/offline-run-*-run2")
+    next(damaged.glob("*.wandb")).write_bytes(b"no transaction log")
+    with pytest.raises(ValueError, match=rf"{damaged.name} cannot be read: .*bad header"):
+        offline_runs(tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -13,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from ladd_dist import cancel, jobs
+from ladd_dist.cluster.local import controllers
 from ladd_dist.core.rundir import exclusive
 from ladd_dist.progress import Logs, find_sweeps, is_held, last_error, last_row, tail
-from ladd_dist.scheduler import OTHER, Scheduler, controllers, parse_sacct, parse_squeue
+from ladd_dist.scheduler import OTHER, Scheduler, parse_sacct, parse_squeue
+from ladd_dist.status import look as look_all
 
 REPO = Path(__file__).parents[2]
 ROW = {
@@ -137,6 +141,37 @@ def test_runs_of_no_sweep_are_shown_after_the_sweeps(tmp_path: Path, capsys: pyt
     sweeps = json.loads(capsys.readouterr().out)["sweeps"]
     assert [sweep["name"] for sweep in sweeps] == ["heads", None]
     assert [(row["label"], row["state"]) for row in sweeps[1]["runs"]] == [("z-0000000009", "stopped")]
+
+
+def test_a_sweep_is_found_by_its_name_its_folder_and_its_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_run(Path("runs"), "a-0000000001", ROW, done=True)
+    folder = make_sweep(Path("runs"), ["a-0000000001"])
+    for named in ("heads", "heads-0123456789", folder, folder / "sweep.json"):
+        assert states(look(Path(named), capsys)) == {"head=a": "done"}
+    assert cancel.main(["heads"]) == 0
+    assert capsys.readouterr().out == "nothing to cancel: none of 0 jobs is queued or running\n"
+    other = folder.with_name("heads-9876543210")
+    shutil.copytree(folder, other)
+    assert jobs.main(["heads"]) == 1
+    assert f"2 sweeps are called heads: {folder}, {other}; name one of them" in capsys.readouterr().err
+    assert jobs.main(["head"]) == 2
+    assert "head is no folder; give a sweep" in capsys.readouterr().err
+
+
+def test_a_live_table_has_the_rows_that_fit_what_runs_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["a-0000000001", "b-0000000002", "c-0000000003"]
+    for name in names:
+        make_run(tmp_path, name, ROW, done=name[0] == "a")
+    make_sweep(tmp_path, names)
+    with exclusive(tmp_path / names[1]):
+        found = look_all(tmp_path, {})
+    Console(width=200).print(jobs._view(found, lines=1))
+    shown = capsys.readouterr().out
+    assert "3 runs (1 running, 1 stopped, 1 done)" in shown
+    assert ("head=b" in shown, "head=a" in shown, "head=c" in shown) == (True, False, False)
 
 
 def test_the_page_lists_the_keys_of_the_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -285,6 +320,69 @@ def test_without_slurm_the_folders_have_to_do_and_nothing_is_cancelled(
     assert "nothing was cancelled, squeue is not on the path" in capsys.readouterr().err
 
 
+CLIENT = """#!/bin/sh
+test "$SLURM_CONF" = /the/cluster || { echo "no such cluster" >&2; exit 1; }
+echo "$0 $*" >> "$(dirname "$0")/asked"
+case $0 in */squeue) echo "1_0|RUNNING|0|None|n3|N/A|";; esac
+"""
+"""Stands for SLURM's commands where they need a variable to find their cluster."""
+
+
+def make_client(project: Path, *, profile: str = "slurm/here.py") -> Path:
+    """Such commands, and a profile that leads to them."""
+    (project / "bin").mkdir(parents=True)
+    for name in ("squeue", "scancel"):
+        (project / "bin" / name).write_text(CLIENT)
+        (project / "bin" / name).chmod(0o755)
+    (project / profile).parent.mkdir(parents=True, exist_ok=True)
+    client = f'client=(("SLURM_CONF", "/the/cluster"), ("PATH", "{project / "bin"}"))'
+    (project / profile).write_text(f"from ladd_dist.cluster import Cluster\nCLUSTER = Cluster({client})\n")
+    return project / "bin" / "asked"
+
+
+def test_the_profile_that_a_sweep_was_sent_with_leads_to_its_slurm(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = make_client(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SLURM_CONF", raising=False)
+    folder = make_sweep(Path("runs"), ["a-0000000001"], [job("1_0", "a-0000000001", "slurm")], on="slurm/here.py")
+    found = look(folder, capsys)
+    assert (found["problem"], found["runs"][0]["state"], found["runs"][0]["node"]) == (None, "running", "n3")
+    assert cancel.main([str(folder)]) == 0
+    assert asked.read_text().splitlines()[-1].endswith("scancel 1_0")
+    assert "SLURM_CONF" not in os.environ
+    monkeypatch.chdir(folder)  # where no such profile is: it can be given
+    there = str(tmp_path / folder)
+    assert jobs.main([there, "--json", "--on", str(tmp_path / "slurm" / "here.py")]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["sweeps"][0]["counts"] == {"running": 1}
+
+
+def test_a_profile_that_came_with_the_runs_is_not_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = make_client(tmp_path, profile="runs/theirs.py")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "/nowhere")
+    folder = make_sweep(Path("runs"), ["a-0000000001"], [job("1_0", "a-0000000001", "slurm")], on="runs/theirs.py")
+    assert "--on PROFILE may lead to it" in look(folder, capsys)["problem"]
+    assert not asked.exists()
+
+
+def test_a_profile_that_cannot_be_read_any_more_hides_no_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_client(tmp_path)
+    (tmp_path / "slurm" / "here.py").write_text("1 / 0\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    make_run(Path("runs"), "a-0000000001", ROW)
+    folder = make_sweep(Path("runs"), ["a-0000000001"], [job("1_0", "a-0000000001", "slurm")], on="slurm/here.py")
+    found = look(folder, capsys)
+    assert found["runs"][0]["step"] == 10
+    assert found["problem"]
+
+
 # --- submitit's local executor ---
 
 SUBMIT = """
@@ -317,7 +415,7 @@ def two_local(tmp_path: Path) -> Iterator[tuple[Path, list[str]]]:
 def test_local_jobs_run_until_they_are_cancelled_one_by_one(
     two_local: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ladd_dist.scheduler.LET_SAVE_S", 0.5)
+    monkeypatch.setattr("ladd_dist.cluster.local.LET_SAVE_S", 0.5)
     folder, ids = two_local
     wait_until(lambda: len(list((folder / "logs").glob("*_0_log.out"))) == 2)
     found = look(folder, capsys)

@@ -15,8 +15,9 @@ import pytest
 from ladd_dist.core import plugin as registry
 from ladd_dist.core.contract import check_basics
 from ladd_dist.core.plugin import create
+from ladd_dist.core.rows import read_rows
 from ladd_dist.trackers import RunLog, Tracker
-from ladd_dist.trackers.jsonl import Jsonl, read_rows
+from ladd_dist.trackers.jsonl import Jsonl
 from ladd_dist.trackers.opening import run_log, tracker_alone
 from ladd_dist.trackers.tensorboard import Tensorboard
 from ladd_dist.trackers.wandb import Wandb, run_id
@@ -79,7 +80,7 @@ def use(tracker: Tracker, folder: Path) -> None:
 def test_metrics_jsonl_is_written_whatever_the_tracker(tmp_path: Path) -> None:
     calls: Calls = []
     use(Recording(calls), tmp_path)
-    assert read_rows(tmp_path / "metrics.jsonl") == [{"step": s, "loss/heads": 0.1 * s} for s in (1, 2)]
+    assert read_rows(tmp_path / "metrics.jsonl")[0] == [{"step": s, "loss/heads": 0.1 * s} for s in (1, 2)]
     assert [call[0] for call in calls] == [
         "build", "log", "picture", "log", "picture", "alert", "close", "build", "summary", "close"
     ]  # fmt: skip
@@ -90,7 +91,7 @@ def test_a_tracker_that_fails_is_one_warning_and_nothing_else(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], fails_at: str
 ) -> None:
     use(Recording([], fails_at), tmp_path)
-    assert len(read_rows(tmp_path / "metrics.jsonl")) == 2
+    assert len(read_rows(tmp_path / "metrics.jsonl")[0]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("warning: tracker : RuntimeError: no connection; training goes on")
     assert line.endswith("carry it over by hand") or fails_at == "build"
@@ -106,7 +107,7 @@ def test_rows_after_the_resumed_step_are_dropped_and_a_half_line_too(tmp_path: P
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + '\n{"step": 4, "lo')
     with run_log(Jsonl(), folder=tmp_path, config={}, resume_step=2) as log:
         log.log(3, {"loss": 2.0})
-    assert [row["loss"] for row in read_rows(tmp_path / "metrics.jsonl")] == [1.0, 1.0, 2.0]
+    assert [row["loss"] for row in read_rows(tmp_path / "metrics.jsonl")[0]] == [1.0, 1.0, 2.0]
 
 
 def test_a_training_that_fails_is_an_alert_and_a_stop_is_not(tmp_path: Path) -> None:

@@ -1,0 +1,41 @@
+"""A Python file that the user names, run as a module: a recipe, a sweep, a cluster's profile."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from ladd_dist.core.serialize import RecipeError
+
+
+def run_file(path: Path, said: str, *, others: str = "files") -> ModuleType:
+    """The module that the file makes. What lies in its folder, and beside that, can be imported from it.
+
+    Args:
+        said: how messages begin, like `recipe recipes/exp4_specnorm.py`.
+        others: what they call the files beside one that does not exist.
+
+    Raises:
+        RecipeError: no such file, or it does not run (the cause is the exception); the file's own are passed on.
+    """
+    if not path.is_file():
+        near = sorted(str(file) for file in path.parent.glob("[!_]*.py")) if path.parent.is_dir() else []
+        hint = f"; {others} there: {', '.join(near)}" if near else ""
+        raise RecipeError(f"{said} does not exist{hint}")
+    spec = importlib.util.spec_from_file_location(f"ladd_file_{path.parent.name}_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise RecipeError(f"{said} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses defined in the file look their module up
+    for folder in (str(path.resolve().parent), str(path.resolve().parent.parent)):
+        if folder not in sys.path:
+            sys.path.append(folder)
+    try:
+        spec.loader.exec_module(module)
+    except RecipeError:
+        raise
+    except Exception as error:
+        raise RecipeError(f"{said} failed while it was read: {type(error).__name__}: {error}") from error
+    return module
