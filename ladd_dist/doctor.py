@@ -6,6 +6,7 @@ import dataclasses
 import json
 import sys
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -33,7 +34,7 @@ class Options:
     It takes a few training steps on eight samples, and leaves no file. Fields of the recipe can be set as in `launch`.
     """
 
-    recipe: tyro.conf.Positional[Path | None] = None
+    recipe: tyro.conf.Positional[str] = ""
     """A recipe file, like recipes/exp4_specnorm.py; without one the machine alone is looked at."""
     scale: Literal["auto", "smoke", "laptop", "paper"] = "auto"
     """As in `launch`."""
@@ -47,6 +48,8 @@ class Options:
     """As in `launch`: has it room, can it be written to?"""
     cache: Path = Path("cache")
     """As in `launch`; a trained teacher and its samples are looked at where they are there."""
+    only: tuple[str, ...] = ()
+    """Make these checks alone, by name."""
     device: str = "auto"
     """As in `launch`."""
     threads: int = 0
@@ -66,23 +69,24 @@ def _main(arguments: list[str]) -> int:
     from ladd_dist.launch import parse
 
     started = time.monotonic()
-    options, rest = tyro.cli(Options, args=tidy(arguments), return_unknown_args=True, prog=PROG)
+    arguments = tidy(arguments)
+    options, rest = tyro.cli(Options, args=arguments, return_unknown_args=True, prog=PROG)
     if world_size() > 1:
         raise RecipeError("doctor is one process: call it without torchrun or srun -n")
     recipe: Recipe | None = None
-    if options.recipe is not None:
+    if rest and not arguments[0].endswith(".py"):  # tyro takes what it does not know for the positional
+        raise RecipeError(f"{rest[0]}: fields are those of a recipe; name its file first")
+    if options.recipe:
         lists = {"--plugins": options.plugins, "--swap": options.swap}
         more = [part for flag, values in lists.items() if values for part in (flag, *values)]
         more += ["--parallel", options.parallel] if options.parallel else []
-        _, recipe = parse([str(options.recipe), "--scale", options.scale, *rest, *more])
-    elif rest:
-        raise RecipeError(f"{rest[0]}: without a recipe there are no fields to set; name its file first")
+        _, recipe = parse([options.recipe, "--scale", options.scale, *rest, *more])
     set_threads(options.threads)
 
     from ladd_dist.stages import Place
 
     place = Place(options.out, options.cache, pick_device(options.device))
-    findings = examine_all(recipe, place)
+    findings = examine_all(recipe, place, options.only)
     facts: dict[str, Any] = {
         "format": FORMAT,
         "recipe": recipe.name if recipe else None,
@@ -96,29 +100,39 @@ def _main(arguments: list[str]) -> int:
     return FAILURE if facts["counts"]["fail"] else 0
 
 
-def examine_all(recipe: Recipe | None, place: Place) -> list[Finding]:
-    """Every check of the machine, and of the method where there is a recipe."""
+def examine_all(recipe: Recipe | None, place: Place, only: Collection[str] = ()) -> list[Finding]:
+    """Every check of the machine, and of the method where there is a recipe; or `only` those named.
+
+    Raises:
+        RecipeError: there is no check of that name.
+    """
+    from ladd_dist.core.serialize import RecipeError
     from ladd_dist.doctoring import course, environment, game, noise, services, storage, teaching, updates
     from ladd_dist.doctoring.findings import Check, examine, skip_all
     from ladd_dist.doctoring.patient import Patient, patient
 
-    machine = environment.Machine(recipe, place)
-    checks = [*environment.CHECKS, *services.CHECKS, *storage.CHECKS]
-    findings = [examine("environment", check, machine) for check in checks]
-    if recipe is None:
-        return findings
-
     def build(subject: Patient) -> str:
         subject.build()
+        subject.training()
         return "trained teacher from the cache" if subject.is_trained else "a network that was never trained"
 
-    method = [*teaching.CHECKS, *noise.CHECKS, *game.CHECKS, *updates.CHECKS, *course.CHECKS]
+    of_machine = [*environment.CHECKS, *services.CHECKS, *storage.CHECKS]
+    of_method = [*teaching.CHECKS, *noise.CHECKS, *game.CHECKS, *updates.CHECKS, *course.CHECKS]
+    names = [check.name for check in of_machine] + ["build"] + [check.name for check in of_method]
+    unknown = [name for name in only if name not in names]
+    if unknown:
+        raise RecipeError(f"--only: there is no check {unknown[0]!r}; checks: {', '.join(names)}")
+    machine = environment.Machine(recipe, place)
+    findings = [examine("environment", check, machine) for check in of_machine if not only or check.name in only]
+    wanted = [check for check in of_method if not only or check.name in only]
+    if recipe is None or not (wanted or "build" in only):
+        return findings
     with patient(recipe, place) as subject:
-        built = examine("method", Check("build", "Teacher, samples and training can be put together", build), subject)
-        findings.append(built)
-        if built.state == "fail":
-            return findings + skip_all("method", method, "the recipe cannot be put together", "see check `build`")
-        return findings + [examine("method", check, subject) for check in method]
+        check = Check("build", "Teacher, samples and training can be put together", build)
+        findings.append(examine("method", check, subject))
+        if findings[-1].state == "fail":
+            return findings + skip_all("method", wanted, "the recipe cannot be put together", "see check `build`")
+        return findings + [examine("method", check, subject) for check in wanted]
 
 
 def show(facts: dict[str, Any]) -> None:

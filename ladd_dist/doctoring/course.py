@@ -51,6 +51,11 @@ def look_at_average(patient: Patient) -> str:
             cause="the live weights are taken in place of the average",
             cure="stages.teacher.averaged takes average.weights",
         )
+    return "moves once a step, after the student's update; it is what is evaluated"
+
+
+def look_at_span(patient: Patient) -> str:
+    """Whether the average forgets the weights that it began with."""
     ema, updates = patient.recipe.train.ema, patient.recipe.train.steps * patient.recipe.train.batch_size
     left = 0.5 ** (updates / ema.half_life) if ema.half_life > 0 and ema.ramp == 0 else 0.0
     if left > STALE:
@@ -59,7 +64,7 @@ def look_at_average(patient: Patient) -> str:
             cause=f"a half-life of {ema.half_life} samples in a training of {updates}",
             cure=f"--train.ema.half-life {max(1, updates // 5)}",
         )
-    return "moves once a step, after the student's update; it is what is evaluated"
+    return f"{left:.0%} of it is what it began with, at the end of training"
 
 
 def look_at_resume(patient: Patient) -> str:
@@ -125,6 +130,7 @@ def look_at_strategy(patient: Patient) -> str:
 
 CHECKS: list[Check[Patient]] = [
     Check("average", "The average moves on student updates alone, and is what is evaluated", look_at_average),
+    Check("average-span", "The average forgets what it began with", look_at_span),
     Check("resume", "A resumed training goes on with the same bits", look_at_resume),
     Check("strategy", "The recipe's strategy computes the same step", look_at_strategy),
 ]

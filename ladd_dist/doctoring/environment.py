@@ -190,8 +190,10 @@ def look_at_memory(machine: Machine) -> str:
     from ladd_dist.stages.trial import trial
 
     recipe = machine.require_recipe()
-    with trial(recipe) as step:
-        needed = memory("single", step.load(recipe.train.batch_size), 1).total
+    few = 4 * recipe.train.compute.accumulate
+    with trial(recipe) as step:  # it grows in proportion to the batch, of which two small ones are enough
+        small, twice = (memory("single", step.load(size), 1).total for size in (few, 2 * few))
+    needed = small + (twice - small) / few * (recipe.train.batch_size - few)
     device = machine.place.device
     on_gpu = device.type == "cuda"
     free = room(torch.cuda.get_device_properties(device).total_memory) if on_gpu else available_bytes()

@@ -53,7 +53,6 @@ def look_at_student_input(patient: Patient) -> str:
     """Signal and noise in what the start gives, a sample at a time."""
     start, batch = patient.recipe.start, patient.batch
     levels = patient.recipe.student_levels()
-    _as_the_network_is_told(patient)
     if start.needs_path:
         return _on_the_path(patient, batch, levels)
     levels = (*levels, LOW)
@@ -71,6 +70,7 @@ def look_at_student_input(patient: Patient) -> str:
                 "one sample's level for all, or noise that is not of unit variance",
                 cure="return batch.x0 + sigma.view(-1, 1, 1, 1) * noise; sigma is [B], one level a sample",
             )
+    _as_the_network_is_told(patient)
     return f"noise over sigma has standard deviation {rms(residual):.3f} at {', '.join(f'{s:g}' for s in levels)}"
 
 
@@ -101,6 +101,7 @@ def _on_the_path(patient: Patient, batch: Batch, levels: tuple[float, ...]) -> s
                 cause=f"start {name!r} takes the state of another level, or no state at all",
                 cure="return batch.path at the stored level that is sigma, sample by sample",
             )
+    _as_the_network_is_told(patient)
     return f"states of the path have the variance of {', '.join(f'{s:g}' for s in levels)}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ LIKE = 0.9
 MIDDLE = 0.3
 """A noise level at which a trained teacher takes noise away, in units of x0."""
 SAME_TASTE = 0.02
+FEW = 8
 COLLAPSED = 0.01
 
 
@@ -39,22 +41,30 @@ def correlation(x: Tensor, y: Tensor) -> float:
     return float(one @ other) / size if size > 0 else 0.0
 
 
+def plugins_of(node: object, path: str = "") -> Iterator[tuple[str, Plugin]]:
+    """Every plug-in in a recipe, with its place there."""
+    if isinstance(node, Plugin):
+        yield path, node
+    elif isinstance(node, tuple):
+        for number, item in enumerate(node):
+            yield from plugins_of(item, f"{path}[{number}]")
+    elif dataclasses.is_dataclass(node):
+        for field in dataclasses.fields(node):
+            yield from plugins_of(getattr(node, field.name), f"{path}.{field.name}".lstrip("."))
+
+
 def look_at_plugins(patient: Patient) -> str:
     """The contract of every plug-in in the recipe."""
-    found = {}
-    for field in dataclasses.fields(patient.recipe):
-        plugin = getattr(patient.recipe, field.name)
-        if not isinstance(plugin, Plugin):
-            continue
+    found = dict(plugins_of(patient.recipe))
+    for name, plugin in found.items():
         try:
             check_plugin(plugin)
         except ContractError as error:
             raise Fail(
-                f"{field.name}: {error}",
+                f"{name}: {error}",
                 cause=f"{type(plugin).__module__}.{type(plugin).__qualname__} breaks the contract of its kind",
                 cure="docs/plugins.md has the contract; `ladd plugins --check NAME` checks this one alone",
             ) from error
-        found[field.name] = plugin.name
     return f"{len(found)} keep their contracts"
 
 
@@ -135,7 +145,7 @@ def look_at_guidance(patient: Patient) -> str:
     recipe, teacher, batch = patient.recipe, patient.teacher, patient.batch
     if recipe.shards.source:
         raise Skip("the samples are imported (shards.source)")
-    scale, rows = recipe.shards.guidance, slice(0, BATCH_OF_GUIDANCE)
+    scale, rows = recipe.shards.guidance, slice(0, FEW)
     level = torch.full((len(batch.x0[rows]),), 1.0, device=batch.x0.device)
     x, cond = batch.x0[rows] * 1.5, batch.cond[rows]
     plain = denoiser(teacher)
@@ -158,9 +168,6 @@ def look_at_guidance(patient: Patient) -> str:
             cure="--shards.guidance 4",
         )
     return f"guidance {scale:g}"
-
-
-BATCH_OF_GUIDANCE = 8
 
 
 def look_at_samples(patient: Patient) -> str:

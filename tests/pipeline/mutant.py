@@ -1,0 +1,51 @@
+"""Runs `ladd doctor` on copies of the package, each in a process forked from one that has imported the libraries.
+
+`python mutant.py JOBS` with JOBS a JSON list of {"folder", "argv", "out"}; writes stdout of each to its file `out`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from pathlib import Path
+
+
+def forget() -> None:
+    """The package that brought the libraries is not the one to run."""
+    for name in [name for name in sys.modules if name.split(".")[0] in ("ladd_dist", "plugins", "recipes")]:
+        del sys.modules[name]
+
+
+def run(job: dict[str, object]) -> None:
+    """The child: the copy's own doctor."""
+    os.chdir(str(job["folder"]))
+    sys.path.insert(0, str(job["folder"]))
+    out = Path(str(job["out"])).open("w", encoding="utf-8")  # noqa: SIM115
+    os.dup2(out.fileno(), 1)
+    code = 1
+    try:
+        doctor = importlib.import_module("ladd_dist.doctor")
+        assert doctor.__file__.startswith(str(job["folder"])), doctor.__file__
+        code = doctor.main(job["argv"])
+    finally:
+        sys.stdout.flush()
+        os._exit(code)
+
+
+def main() -> None:
+    """Every job, one after another."""
+    for name in ("doctor", "launch", "doctoring.course", "doctoring.game", "doctoring.services", "doctoring.storage"):
+        importlib.import_module(f"ladd_dist.{name}")
+    importlib.import_module("plugins")
+    forget()
+    for job in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")):
+        pid = os.fork()
+        if pid == 0:
+            run(job)
+        os.waitpid(pid, 0)
+
+
+if __name__ == "__main__":
+    main()
