@@ -11,7 +11,7 @@ from ladd_dist.core.noise import few_step_sample
 from ladd_dist.core.rng import generator, whole_batch
 from ladd_dist.core.types import Batch, Denoiser, NetOutput
 from ladd_dist.doctoring.findings import Check, Fail, Warn
-from ladd_dist.doctoring.patient import BATCH, Patient
+from ladd_dist.doctoring.patient import BATCH, OWN_SAMPLES, Patient
 from ladd_dist.doctoring.teaching import correlation, rms
 from ladd_dist.stages.distill import sample_student
 
@@ -76,10 +76,12 @@ def look_at_student_input(patient: Patient) -> str:
 
 def _as_the_network_is_told(patient: Patient) -> None:
     """In the training step: the network's sigma is that of its input."""
-    for call in patient.require_steps().watch.students:
+    found = patient.require_steps()
+    signal = rms(found.training.reader.batch(0, OWN_SAMPLES, 0).x0)  # an untrained teacher's samples may be huge
+    for call in found.watch.students:
         for x, sigma in zip(call.x, call.sigma, strict=True):
-            rough = rms(x) / math.sqrt(1 + float(sigma) ** 2)
-            if float(sigma) > 1 and not 0.5 < rough < 2:
+            rough = rms(x) / math.sqrt(signal**2 + float(sigma) ** 2)
+            if float(sigma) > 2 * signal and not 0.5 < rough < 2:
                 raise Fail(
                     f"the student is told sigma {float(sigma):g} with an input of size {rms(x):.3g}",
                     cause="input and level come from different draws",

@@ -38,7 +38,8 @@ def main() -> None:
     """Every job, one after another."""
     for name in ("doctor", "launch", "doctoring.course", "doctoring.game", "doctoring.services", "doctoring.storage"):
         importlib.import_module(f"ladd_dist.{name}")
-    importlib.import_module("plugins")
+    for name in ("plugins", "torch._dynamo", "webdataset"):  # the last two at their first use otherwise
+        importlib.import_module(name)
     forget()
     for job in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")):
         pid = os.fork()

@@ -146,6 +146,13 @@ def test_path_coupling_micro_batches_bf16_and_a_strategy_are_well(recipe: Recipe
     assert found["strategy"].state == "pass"
 
 
+def test_a_network_that_predicts_epsilon_is_well_before_it_was_trained(recipe: Recipe, tmp_path: Path) -> None:
+    """Its first samples are as large as the noise."""
+    network = dataclasses.replace(recipe.network, precondition="ddpm")
+    found = look(dataclasses.replace(recipe, network=network), tmp_path, "student-input", "sampler-coupling", "step")
+    assert {finding.state for finding in found.values()} == {"pass"}
+
+
 # --- plug-ins that are wrong ---
 
 
