@@ -113,7 +113,7 @@ def examine_all(recipe: Recipe | None, place: Place, only: Collection[str] = ())
 
     def build(subject: Patient) -> str:
         subject.build()
-        subject.training()
+        assert subject.untouched
         return "trained teacher from the cache" if subject.is_trained else "a network that was never trained"
 
     of_machine = [*environment.CHECKS, *services.CHECKS, *storage.CHECKS]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any, cast
 
 import torch
@@ -111,6 +112,7 @@ def look_at_equal_sides(patient: Patient) -> str:
     return f"accuracy {accuracy:.1%}, logit gap {gap:.1g}"
 
 
+@functools.lru_cache(maxsize=1)  # two checks look at it
 def _loud(patient: Patient) -> tuple[Watch, dict[str, Any], int, Any]:
     """A step whose heads disagree strongly, and its batch."""
     patient.require_steps()

@@ -92,7 +92,7 @@ def _as_the_network_is_told(patient: Patient) -> None:
 def _on_the_path(patient: Patient, batch: Batch, levels: tuple[float, ...]) -> str:
     """The teacher's own states: their variance is the data's and the noise's together, and they begin as the noise."""
     name = patient.recipe.start.name
-    own = patient.training().reader.batch(0, BATCH, 0) if batch.path is None else batch
+    own = patient.untouched.reader.batch(0, BATCH, 0) if batch.path is None else batch
     for level in levels:
         sigma = torch.full((len(own.x0),), level, device=own.x0.device)
         x = patient.recipe.start(own, sigma, torch.zeros_like(own.x0))
@@ -111,7 +111,7 @@ def look_at_levels(patient: Patient) -> str:
     """Whether each sample of a batch gets a level of its own, from the laws and in the training step."""
     recipe = patient.recipe
     laws = {"student_sigma": recipe.student_sigma, "renoise_sigma": recipe.renoise_sigma}
-    step = patient.training().ladd_step
+    step = patient.untouched.ladd_step
     rows = whole_batch(DRAWN)
     like = patient.batch.x0[:1]
     batch = Batch(like.expand(DRAWN, *like.shape[1:]), torch.zeros(DRAWN, dtype=torch.int64), None, None, ())
@@ -158,7 +158,7 @@ def look_at_coupling(patient: Patient) -> str:
     """What the student is trained on against how it is sampled: fresh noise and sde, kept noise and ode."""
     recipe, batch = patient.recipe, patient.batch
     start = recipe.start
-    own = patient.training().reader.batch(0, BATCH, 0) if start.needs_path and batch.path is None else batch
+    own = patient.untouched.reader.batch(0, BATCH, 0) if start.needs_path and batch.path is None else batch
     top = torch.full((len(own.x0),), recipe.student_levels()[0], device=own.x0.device)
     first, second = (
         torch.randn(own.x0.shape, generator=torch.Generator().manual_seed(seed)).to(own.x0) for seed in (2, 3)

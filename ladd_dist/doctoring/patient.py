@@ -32,7 +32,7 @@ from ladd_dist.trackers.jsonl import Jsonl
 
 BATCH = 8
 OWN_SAMPLES = 16
-MOST_STEPS = 8
+MOST_STEPS = 2
 """Of the sampler that makes the samples to practise on: what is checked on them does not depend on their quality."""
 SHOWN = 64
 """Real samples that are looked at."""
@@ -144,6 +144,11 @@ class Patient:
             if isinstance(module, nn.modules.dropout._DropoutNd):
                 module.p = 0.0  # allowed in heads, and nothing could be compared with it
         return training
+
+    @functools.cached_property
+    def untouched(self) -> Distillation:
+        """A training that nobody trains."""
+        return self.training()
 
     @functools.cached_property
     def step(self) -> int:

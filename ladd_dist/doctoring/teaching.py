@@ -95,7 +95,7 @@ def look_at_frozen(patient: Patient) -> str:
 
 def look_at_differentiable(patient: Patient) -> str:
     """Whether each tap passes a gradient to the picture."""
-    training, batch = patient.training(), patient.batch
+    training, batch = patient.untouched, patient.batch
     teacher = training.ladd_step.teacher
     x0 = batch.x0[:2].clone().requires_grad_()
     tau = torch.full((2,), 0.5, device=x0.device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 
@@ -149,6 +150,7 @@ def look_at_statistics(patient: Patient) -> str:
     return f"{len(whole)} figures are the same for 1 x 8 and 8 x 1"
 
 
+@functools.lru_cache(maxsize=1)  # two checks look at them
 def _both_ways(patient: Patient) -> list[tuple[Distillation, dict[str, float]]]:
     ways = []
     patient.require_steps()
