@@ -123,7 +123,7 @@ def look_at_accumulation(patient: Patient) -> str:
                 raise Fail(
                     f"8 x 1 gives the {role} other gradients than 1 x 8: {quantity} differs by {away:.0%}",
                     cause="micro-batches that are not averaged (a flag that only divides the loss), a distance or game "
-                    "that sums over the batch, or a head whose samples see each other",
+                    "that sums over the batch, or a start or head whose samples see each other",
                     cure="losses are means over samples; Trainable.update divides by accumulate and steps once; "
                     "`ladd plugins --check NAME` for plug-ins",
                 )
