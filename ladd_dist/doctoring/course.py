@@ -95,8 +95,11 @@ def look_at_resume(patient: Patient) -> str:
         raise Fail("resumed, the average is another", cause="it begins again from the live weights", cure=cure)
     for way in (training, again):
         way.step(first + 1)
+    # Kernels of accelerators may add in another order each time.
+    slack = 0.0 if patient.place.device.type == "cpu" else SUMS * patient.small.train.lr_student
     for role in NETWORKS:
-        if not torch.equal(flat(getattr(training, role).local("weight")), flat(getattr(again, role).local("weight"))):
+        one, other = (flat(getattr(way, role).local("weight")) for way in (training, again))
+        if float((one - other).abs().max()) > slack:
             raise Fail(
                 f"the step after resuming gives the {role} other weights",
                 cause="state that no checkpoint holds (a plain attribute of a head), or random numbers that do not "

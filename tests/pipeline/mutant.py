@@ -11,6 +11,8 @@ import os
 import sys
 from pathlib import Path
 
+AT_ONCE = min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
 
 def forget() -> None:
     """The package that brought the libraries is not the one to run."""
@@ -35,17 +37,22 @@ def run(job: dict[str, object]) -> None:
 
 
 def main() -> None:
-    """Every job, one after another."""
+    """Every job, a few at a time."""
     for name in ("doctor", "launch", "doctoring.course", "doctoring.game", "doctoring.services", "doctoring.storage"):
         importlib.import_module(f"ladd_dist.{name}")
     for name in ("plugins", "torch._dynamo", "webdataset"):  # the last two at their first use otherwise
         importlib.import_module(name)
     forget()
+    running = 0
     for job in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")):
-        pid = os.fork()
-        if pid == 0:
+        if running == AT_ONCE:
+            os.wait()
+            running -= 1
+        if os.fork() == 0:
             run(job)
-        os.waitpid(pid, 0)
+        running += 1
+    for _ in range(running):
+        os.wait()
 
 
 if __name__ == "__main__":

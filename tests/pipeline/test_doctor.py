@@ -333,6 +333,15 @@ class Counting(Plain):
         return super().forward(features - self.get_buffer("mean").clone(), cond_vec)
 
 
+class Following(Counting):
+    """A running mean, as a head may have it: it stands still in eval mode, and moves by more than the weights."""
+
+    def forward(self, features: Tensor, cond_vec: Tensor) -> Tensor:
+        if self.training:
+            self.get_buffer("mean").add_(1.0)
+        return Plain.forward(self, features, cond_vec)
+
+
 class Forgetful(Plain):
     """Keeps a number where no checkpoint finds it."""
 
@@ -362,6 +371,7 @@ class Deaf(Plain):
     ("module", "checks"),
     [
         (Plain, ()),
+        (Following, ()),
         (Normed, ("plug-ins", "accumulation")),
         (Counting, ("plug-ins", "frozen-heads")),
         (Forgetful, ("resume",)),
@@ -370,7 +380,7 @@ class Deaf(Plain):
     ],
 )
 def test_a_wrong_head_is_seen(module: type[Plain], checks: tuple[str, ...], recipe: Recipe, tmp_path: Path) -> None:
-    names = ("plug-ins", "real-real", "step", "gradients", "frozen-heads", "accumulation", "resume")
+    names = ("plug-ins", "real-real", "step", "gradients", "frozen-heads", "accumulation", "rates", "resume")
     found = look(dataclasses.replace(recipe, head=head_of(module)), tmp_path, *names)
     failed = {name for name, finding in found.items() if finding.state == "fail"}
     assert failed >= set(checks), found

@@ -70,6 +70,13 @@ def test_another_test_sees_the_bug(name: str, tmp_path: Path) -> None:
     assert re.search(r"1 failed", done.stdout), done.stdout
 
 
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_the_bug_can_be_put_back(name: str) -> None:
+    """Without a copy, so that a change of the code that loses a bug is noticed in quick runs too."""
+    for edit in MUTATIONS[name].edits:
+        assert (REPO / edit.file).read_text(encoding="utf-8").count(edit.old) == 1, edit
+
+
 def test_the_page_has_every_bug_and_what_sees_it() -> None:
     text = (REPO / "docs" / "doctor.md").read_text(encoding="utf-8")
     rows = re.findall(r"(?m)^\| (.+?) \| `([\w./]+)` \| (check|test) `(.+?)` \|$", text)
