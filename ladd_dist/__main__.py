@@ -9,6 +9,7 @@ COMMANDS = {
     "launch": "run a recipe: teacher, shards, distillation, evaluation, report",
     "sweep": "run many recipes that differ along axes, on a cluster or here",
     "plan": "which strategy fits on how many GPUs, worked out without one",
+    "doctor": "look at this machine, and whether a recipe computes what it says",
     "plugins": "list plug-ins and check them",
     "levels": "search few-step levels for a teacher",
     "diagnose": "which levels will regress to the mean, before training; what a run saw, after it",

@@ -18,7 +18,7 @@ import pytest
 import ladd_dist.__main__
 import ladd_dist.recipe
 import plugins
-from ladd_dist import cancel, compare, diagnose, export, jobs, launch, plan, promote, sample, wandb_sweep
+from ladd_dist import cancel, compare, diagnose, doctor, export, jobs, launch, plan, promote, sample, wandb_sweep
 from ladd_dist import plugins as cli
 from ladd_dist.core import plugin as registry
 from ladd_dist.core.plugin import lookup, registered
@@ -166,6 +166,7 @@ def test_every_dependency_has_its_reason() -> None:
         ("compare", compare.Options, set()),
         ("jobs", jobs.Options, set()),
         ("cancel", cancel.Options, set()),
+        ("doctor", doctor.Options, set()),
         ("promote", promote.Options, set()),
         ("wandb_sweep", wandb_sweep.Options, set()),
     ],

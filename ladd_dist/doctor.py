@@ -1,0 +1,175 @@
+"""`python -m ladd_dist.doctor [RECIPE]`: is this machine ready, and does the recipe compute what it says?"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from ladd_dist.cli import FAILURE, run_guarded, tidy
+from ladd_dist.core.failure import world_size
+from ladd_dist.machine import pick_device, pick_scale, set_threads
+
+if TYPE_CHECKING:
+    from ladd_dist.doctoring.findings import Finding
+    from ladd_dist.recipe import Recipe
+    from ladd_dist.stages import Place
+
+PROG = "python -m ladd_dist.doctor"
+MARKS = {"pass": "[green]pass[/]", "warn": "[yellow]warn[/]", "fail": "[bold red]FAIL[/]", "skipped": "[dim]skipped[/]"}
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Options:
+    """Look at this machine, and at a recipe's method on its own objects.
+
+    It takes a few training steps on eight samples, and leaves no file. Fields of the recipe can be set as in `launch`.
+    """
+
+    recipe: tyro.conf.Positional[str] = ""
+    """A recipe file, like recipes/exp4_specnorm.py; without one the machine alone is looked at."""
+    scale: Literal["auto", "smoke", "laptop", "paper"] = "auto"
+    """As in `launch`."""
+    swap: tuple[str, ...] = ()
+    """As in `launch`."""
+    plugins: tuple[str, ...] = ()
+    """As in `launch`."""
+    parallel: str = ""
+    """As in `launch`; one process is enough to look at it."""
+    out: Path = Path("runs")
+    """As in `launch`: has it room, can it be written to?"""
+    cache: Path = Path("cache")
+    """As in `launch`; a trained teacher and its samples are looked at where they are there."""
+    only: tuple[str, ...] = ()
+    """Make these checks alone, by name."""
+    device: str = "auto"
+    """As in `launch`."""
+    threads: int = 0
+    """As in `launch`."""
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print one JSON object on stdout; everything else goes to stderr."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    arguments = sys.argv[1:] if argv is None else argv
+    return run_guarded(lambda: _main(arguments))
+
+
+def _main(arguments: list[str]) -> int:
+    from ladd_dist.core.serialize import RecipeError
+    from ladd_dist.launch import parse
+
+    started = time.monotonic()
+    arguments = tidy(arguments)
+    options, rest = tyro.cli(Options, args=arguments, return_unknown_args=True, prog=PROG)
+    if world_size() > 1:
+        raise RecipeError("doctor is one process: call it without torchrun or srun -n")
+    recipe: Recipe | None = None
+    if rest and not arguments[0].endswith(".py"):  # tyro takes what it does not know for the positional
+        raise RecipeError(f"{rest[0]}: fields are those of a recipe; name its file first")
+    if options.recipe:
+        lists = {"--plugins": options.plugins, "--swap": options.swap}
+        more = [part for flag, values in lists.items() if values for part in (flag, *values)]
+        more += ["--parallel", options.parallel] if options.parallel else []
+        _, recipe = parse([options.recipe, "--scale", options.scale, *rest, *more])
+    set_threads(options.threads)
+
+    from ladd_dist.stages import Place
+
+    place = Place(options.out, options.cache, pick_device(options.device))
+    findings = examine_all(recipe, place, options.only)
+    facts: dict[str, Any] = {
+        "format": FORMAT,
+        "recipe": recipe.name if recipe else None,
+        "scale": pick_scale(options.scale) if recipe else None,
+        "signature": recipe.distill_signature() if recipe else None,
+        "seconds": round(time.monotonic() - started, 1),
+        "counts": {state: sum(finding.state == state for finding in findings) for state in MARKS},
+        "checks": [dataclasses.asdict(finding) for finding in findings],
+    }
+    print(json.dumps(facts)) if options.json else show(facts)
+    return FAILURE if facts["counts"]["fail"] else 0
+
+
+def examine_all(recipe: Recipe | None, place: Place, only: Collection[str] = ()) -> list[Finding]:
+    """Every check of the machine, and of the method where there is a recipe; or `only` those named.
+
+    Raises:
+        RecipeError: there is no check of that name.
+    """
+    from ladd_dist.core.serialize import RecipeError
+    from ladd_dist.doctoring import course, environment, game, noise, services, storage, teaching, updates
+    from ladd_dist.doctoring.findings import Check, examine, skip_all
+    from ladd_dist.doctoring.patient import Patient, patient
+
+    def build(subject: Patient) -> str:
+        subject.build()
+        assert subject.untouched
+        return "trained teacher from the cache" if subject.is_trained else "a network that was never trained"
+
+    of_machine = [*environment.CHECKS, *services.CHECKS, *storage.CHECKS]
+    of_method = [*teaching.CHECKS, *noise.CHECKS, *game.CHECKS, *updates.CHECKS, *course.CHECKS]
+    names = [check.name for check in of_machine] + ["build"] + [check.name for check in of_method]
+    unknown = [name for name in only if name not in names]
+    if unknown:
+        raise RecipeError(f"--only: there is no check {unknown[0]!r}; checks: {', '.join(names)}")
+    machine = environment.Machine(recipe, place)
+    findings = [examine("environment", check, machine) for check in of_machine if not only or check.name in only]
+    wanted = [check for check in of_method if not only or check.name in only]
+    if recipe is None or not (wanted or "build" in only):
+        return findings
+    with patient(recipe, place) as subject:
+        check = Check("build", "Teacher, samples and training can be put together", build)
+        findings.append(examine("method", check, subject))
+        if findings[-1].state == "fail":
+            return findings + skip_all("method", wanted, "the recipe cannot be put together", "see check `build`")
+        return findings + [examine("method", check, subject) for check in wanted]
+
+
+def show(facts: dict[str, Any]) -> None:
+    """Print the findings for people: a table, then what to do about each that is not well."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(width=160, highlight=False)  # a pipe has no width: the table must not be broken at 80
+    about = f"{facts['recipe']} at scale {facts['scale']}" if facts["recipe"] else "this machine"
+    table = Table(title=f"ladd doctor: {about}", title_justify="left", box=None, pad_edge=False)
+    for heading in ("", "check", "what holds", "found"):
+        table.add_column(heading, overflow="fold")
+    group = None
+    for finding in facts["checks"]:
+        if finding["group"] != group:
+            group = finding["group"]
+            table.add_row("", f"[bold]{group}[/]", "", "")
+        found = escape(finding["found"])
+        table.add_row(MARKS[finding["state"]], finding["name"], escape(finding["says"]), found)
+    console.print(table)
+    for finding in (finding for finding in facts["checks"] if finding["state"] in ("fail", "warn")):
+        console.print(f"\n{MARKS[finding['state']]} [bold]{finding['name']}[/]: {escape(finding['found'])}")
+        for title in ("cause", "cure"):
+            if finding[title]:
+                console.print(f"  {title}: {escape(finding[title])}")
+    cures = dict.fromkeys(f["cure"] for f in facts["checks"] if f["state"] == "skipped" and f["cure"])
+    for cure in cures:
+        names = ", ".join(f["name"] for f in facts["checks"] if f["state"] == "skipped" and f["cure"] == cure)
+        console.print(f"\n[dim]skipped[/] {names}: {escape(cure)}")
+    counts = ", ".join(f"{number} {state}" for state, number in facts["counts"].items() if number)
+    console.print(f"\n{counts}, in {facts['seconds']} s")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
+
+__all__ = ["Options", "examine_all", "main", "show"]

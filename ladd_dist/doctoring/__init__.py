@@ -1,0 +1,1 @@
+"""The checks of `ladd doctor`: of the machine, and of the method on a recipe's own objects."""

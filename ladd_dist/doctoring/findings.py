@@ -1,0 +1,101 @@
+"""What a check is, and what it finds."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, Literal, TypeVar
+
+State = Literal["pass", "warn", "fail", "skipped"]
+Group = Literal["environment", "method"]
+S = TypeVar("S")
+
+
+class Outcome(Exception):
+    """How a check ends when it does not pass: what was found, why, and what to do."""
+
+    state: State
+
+    def __init__(self, found: str, *, cause: str = "", cure: str = "") -> None:
+        super().__init__(found)
+        self.found, self.cause, self.cure = found, cause, cure
+
+
+class Fail(Outcome):
+    """A run would fail, or would compute something else than it says."""
+
+    state = "fail"
+
+
+class Warn(Outcome):
+    """A run works, but not as well as it could."""
+
+    state = "warn"
+
+
+class Skip(Outcome):
+    """The check does not apply, or cannot be made yet."""
+
+    state = "skipped"
+
+
+@dataclass(frozen=True)
+class Check(Generic[S]):
+    """One question to a subject; `look` returns what it found, or raises an `Outcome`."""
+
+    name: str
+    says: str
+    """What holds when it passes, as a sentence without a full stop."""
+    look: Callable[[S], str]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The answer of a check."""
+
+    group: Group
+    name: str
+    says: str
+    state: State
+    found: str
+    cause: str
+    cure: str
+    seconds: float
+
+
+def examine(group: Group, check: Check[S], subject: S) -> Finding:
+    """Make one check; whatever it raises is a finding."""
+    started = time.monotonic()
+    state: State = "pass"
+    cause = cure = ""
+    try:
+        found = check.look(subject)
+    except Outcome as outcome:
+        state, found, cause, cure = outcome.state, outcome.found, outcome.cause, outcome.cure
+    except Exception as error:
+        state, found, cause, cure = "fail", _said(error), _where(error), _help(error)
+    return Finding(group, check.name, check.says, state, found, cause, cure, round(time.monotonic() - started, 3))
+
+
+def skip_all(group: Group, checks: Iterable[Check[S]], why: str, cure: str) -> list[Finding]:
+    """Findings of checks that cannot be made."""
+    return [Finding(group, check.name, check.says, "skipped", why, "", cure, 0.0) for check in checks]
+
+
+def _said(error: Exception) -> str:
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return f"{type(error).__name__}: {text}".strip()
+
+
+def _where(error: Exception) -> str:
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"raised in {Path(frame.filename).name}, line {frame.lineno}, in {frame.name}"
+
+
+def _help(error: Exception) -> str:
+    if isinstance(error, ValueError) and " " in str(error):
+        return "the message above says what would have worked"
+    return "if a plug-in of yours is in that file, `ladd plugins --check NAME` narrows it down; else please report it"

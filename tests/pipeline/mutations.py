@@ -1,0 +1,241 @@
+"""Bugs that broke other projects, each put back into a copy of the package, and what must see it.
+
+`docs/doctor.md` has the same table; `test_doctor_mutations.py` holds them together.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parents[2]
+PACKAGES = ("ladd_dist", "plugins", "recipes")
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A replacement in one file; the old text must be there exactly once, so that it cannot rot unnoticed."""
+
+    file: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One bug."""
+
+    bug: str
+    """As the page says it."""
+    edits: tuple[Edit, ...]
+    check: str = ""
+    """The check of `ladd doctor` that must fail."""
+    test: str = ""
+    """Where doctor cannot see it: the test that must fail."""
+    flags: tuple[str, ...] = ()
+
+
+def mutate(mutation: Mutation, folder: Path, *, with_tests: bool = False) -> None:
+    """A copy of the packages with the bug in it."""
+    for name in (*PACKAGES, *(("tests",) if with_tests else ())):
+        shutil.copytree(REPO / name, folder / name)
+    for edit in mutation.edits:
+        path = folder / edit.file
+        text = path.read_text(encoding="utf-8")
+        assert text.count(edit.old) == 1, f"{edit.file} has {edit.old!r} {text.count(edit.old)} times, not once"
+        path.write_text(text.replace(edit.old, edit.new), encoding="utf-8")
+
+
+def _one(file: str, old: str, new: str) -> tuple[Edit, ...]:
+    return (Edit(f"ladd_dist/{file}", old, new),)
+
+
+MUTATIONS: dict[str, Mutation] = {
+    "sampler_ends_early": Mutation(
+        "the sampler's last level is not 0",
+        _one("samplers/karras.py", "zip(levels, (*levels[1:], 0.0), strict=True)", "zip(levels[:-1], levels[1:])"),
+        check="last-level",
+    ),
+    "few_steps_end_early": Mutation(
+        "the few-step sampler returns its last noisy state",
+        _one("core/noise.py", "    return x0\n\n\ndef ode_step", "    return x\n\n\ndef ode_step"),
+        check="last-level",
+    ),
+    "no_guidance": Mutation(
+        "the teacher's references are made without guidance",
+        _one(
+            "stages/teacher.py",
+            "return guided(denoiser(teacher), recipe.shards.guidance, recipe.dataset.spec().num_classes)",
+            "return denoiser(teacher)",
+        ),
+        check="guidance",
+    ),
+    "pure_noise": Mutation(
+        "the student is fed pure noise whatever its level",
+        _one(
+            "starts/couplings.py",
+            "return batch.x0 + sigma.view(-1, 1, 1, 1) * batch.noise",
+            "return sigma.view(-1, 1, 1, 1) * batch.noise",
+        ),
+        check="student-input",
+    ),
+    "velocity_as_x0": Mutation(
+        "a velocity is used as x0",
+        _one("networks/cunet.py", "NetOutput(_bchw(scale.skip, x) * x + _bchw(scale.out, x) * raw,", "NetOutput(raw,"),
+        check="teacher-x0",
+    ),
+    "real_is_noise": Mutation(
+        "what stands for real is noise",
+        _one("engine/ladd_step.py", "self.see(part.batch.x0, part, draws)", "self.see(part.batch.noise, part, draws)"),
+        check="compared",
+    ),
+    "own_noise_for_real": Mutation(
+        "real and fake are compared at different noise",
+        _one(
+            "engine/ladd_step.py",
+            "self.see(part.batch.x0, part, draws)",
+            "self.see(part.batch.x0, part, self.draw(part.batch, part.rows, step, 9))",
+        ),
+        check="real-real",
+    ),
+    "micro_batches_summed": Mutation(
+        "micro-batches are summed, not averaged",
+        _one("parallel/base.py", "loss_of(micro) / self.accumulate", "loss_of(micro)"),
+        check="accumulation",
+    ),
+    "only_divides_the_loss": Mutation(
+        "accumulation only divides the loss: the last micro-batch alone counts",
+        _one(
+            "parallel/base.py",
+            "            with self.reduce_in(",
+            "            self.optimizer.zero_grad(set_to_none=True)\n            with self.reduce_in(",
+        ),
+        check="accumulation",
+    ),
+    "hinge_on_the_sum": Mutation(
+        "the game's loss is taken of the sum of heads",
+        _one(
+            "core/gan.py",
+            "torch.stack([loss(*(mapping[tap] for mapping in logits)) for tap in taps]).mean()",
+            "loss(*(torch.stack([mapping[tap].mean(1) for tap in taps]).sum(0)[:, None] for mapping in logits))",
+        ),
+        check="heads-loss",
+    ),
+    "gradients_in_the_heads": Mutation(
+        "the student's backward pass leaves gradients in the heads",
+        _one("parallel/base.py", "            parameter.requires_grad_(False)\n", "            pass\n"),
+        check="gradients",
+    ),
+    "heads_not_frozen": Mutation(
+        "the student's turn computes the heads' gradients",
+        _one("engine/ladd_step.py", "with self.heads.frozen():", "if True:"),
+        check="gradients",
+    ),
+    "gradients_in_the_student": Mutation(
+        "the heads' backward pass reaches the student",
+        _one("engine/discriminator.py", "fake.features[tap].detach()])", "fake.features[tap]])"),
+        check="gradients",
+    ),
+    "gradients_stay": Mutation(
+        "gradients of one update are there in the next",
+        _one(
+            "parallel/base.py",
+            "        self.optimizer.zero_grad(set_to_none=True)\n        self.moving.rel",
+            "        self.moving.rel",
+        ),
+        check="gradients",
+    ),
+    "teacher_requires_grad": Mutation(
+        "the teacher's weights require a gradient",
+        (
+            *_one("engine/discriminator.py", "network.eval().requires_grad_(False)", "network.eval()"),
+            *_one("parallel/single.py", "module.eval().requires_grad_(False)", "module.eval()"),
+            *_one("stages/__init__.py", "network.to(device).eval().requires_grad_(False)", "network.to(device).eval()"),
+        ),
+        check="teacher-frozen",
+    ),
+    "teacher_detached": Mutation(
+        "no gradient passes through the teacher",
+        _one("engine/discriminator.py", "self.network(noised, tau,", "self.network(noised.detach(), tau,"),
+        check="teacher-differentiable",
+    ),
+    "spectral_norm_moves": Mutation(
+        "spectral norm iterates in the frozen heads",
+        _one("parallel/base.py", "        self.module.eval()\n", ""),
+        check="frozen-heads",
+    ),
+    "accuracy_of_one_micro_batch": Mutation(
+        "accuracy is that of one micro-batch",
+        _one(
+            "engine/ladd_step.py",
+            "self.sums[name] + value if name in self.sums else value\n            self.counts[name] = "
+            "self.counts.get(name, 0) + 1",
+            "value\n            self.counts[name] = 1",
+        ),
+        check="statistics",
+    ),
+    "accuracy_of_one_rank": Mutation(
+        "accuracy is that of one rank",
+        _one("parallel/ranks.py", "        return total / self.size", "        return values"),
+        test="tests/distributed/test_launch_ranks.py::test_two_ranks_meet_and_hear_the_same",
+    ),
+    "uncorrected_comparison": Mutation(
+        "a sweep's gains are within the noise of seeds",
+        _one("comparison/statistics.py", "level = alpha / (len(differences) - rank)", "level = alpha"),
+        test="tests/unit/test_compare_statistics.py",
+    ),
+    "average_moves_twice": Mutation(
+        "the average moves on the heads' turn too",
+        _one(
+            "stages/distill.py",
+            "        figures = self.ladd_step(",
+            "        self.average.update(step + 1)\n        figures = self.ladd_step(",
+        ),
+        check="average",
+    ),
+    "average_ignored": Mutation(
+        "the average is ignored at evaluation",
+        _one(
+            "stages/teacher.py",
+            "weights = whole(average.weights, place.ranks)",
+            'weights = whole(trainable.local("weight"), place.ranks)',
+        ),
+        check="average",
+    ),
+    "optimizer_reset": Mutation(
+        "the optimizer's state is reset without a word",
+        _one("stages/distill.py", '            saved.fill_optimizer("heads", self.heads)\n', ""),
+        check="resume",
+    ),
+    "damaged_samples": Mutation(
+        "damaged samples are read without a word",
+        _one("engine/shard_reader.py", 'if file_sha256(path) != record["sha256"]:', "if False:"),
+        test="tests/unit/test_shards.py::test_a_damaged_or_missing_shard_is_named",
+    ),
+    "one_level_a_batch": Mutation(
+        "one noise level for the whole batch",
+        _one(
+            "engine/ladd_step.py",
+            "drawn = law(rows.total, step, generator(purpose, self.seed, step, turn), levels=self.levels)",
+            "drawn = law(1, step, generator(purpose, self.seed, step, turn), levels=self.levels).expand(rows.total)",
+        ),
+        check="levels-per-sample",
+    ),
+    "one_learning_rate": Mutation(
+        "one learning rate for both networks",
+        _one("stages/distill.py", "Adam(settings.lr_heads, ", "Adam(settings.lr_student, "),
+        check="rates",
+    ),
+    "sampled_by_the_other_rule": Mutation(
+        "stored noise in training, new noise in sampling",
+        _one("stages/distill.py", "(num_steps), recipe.start.rule, source)", '(num_steps), "sde", source)'),
+        check="sampler-coupling",
+    ),
+    "noise_of_another_sample": Mutation(
+        "the stored noise is not the sample's own",
+        _one("engine/shard_reader.py", "noise.float() if noise", "noise.float().roll(1, 0) if noise"),
+        check="stored-noise",
+    ),
+}
+"""By a short name."""
