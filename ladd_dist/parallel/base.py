@@ -27,6 +27,8 @@ class BaseTrainable:
         self.parameters = list(self.named.values())
         self.moving = Parametrizations(module)
         self.is_frozen = False
+        self.groups: dict[str, list[nn.Parameter]] = getattr(module, "parameter_groups", dict)()
+        self.group_norms: dict[str, Tensor] = {}
 
     def adamw(self, adam: Adam) -> torch.optim.AdamW:
         """An optimizer of the parameters."""
@@ -105,6 +107,7 @@ class ModuleTrainable(BaseTrainable):
             with self.reduce_in(last=micro == self.accumulate - 1):
                 self.scaler.scale(loss_of(micro) / self.accumulate).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimizer)
+        self.group_norms = {name: _norm(parameters) for name, parameters in self.groups.items()}
         norm = self.clip_gradients(self.clip if self.clip > 0 else float("inf"))
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -137,3 +140,9 @@ class ModuleTrainable(BaseTrainable):
             state = self.scaler.state_dict()
             state |= {"scale": counters["scale"], "_growth_tracker": int(counters["growth_tracker"])}
             self.scaler.load_state_dict(state)
+
+
+@torch.no_grad()
+def _norm(parameters: Sequence[nn.Parameter]) -> Tensor:
+    """Norm of the gradients together (0-d)."""
+    return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
