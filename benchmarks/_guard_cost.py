@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from ladd_dist.engine.checkpoint import Checkpoints
 from ladd_dist.engine.cost import count_flops
 from ladd_dist.engine.head_sums import HeadSums
 from ladd_dist.engine.ladd_step import LaddStep
@@ -30,10 +31,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def measure(scale: str, pairs: int, cache: Path) -> dict[str, Any]:
-    """Shares of the step: FLOPs (counted over one round of checks) and seconds (median over pairs of stretches).
+    """Shares of the step: FLOPs, counted over one round of checks, and processor time, the median over rounds.
 
-    A stretch is a round: as many updates as lie between two full checks. The two sorts take turns, and who begins
-    alternates, so that whatever else the machine does hits both.
+    A round is as many updates as lie between two full checks. Each update is made with the guard and without it, and
+    who begins alternates, so that whatever else the machine does hits both.
     """
     recipe: Any = load_recipe(ROOT / "recipes" / "exp7_stored_smooth_l1.py", scale)  # type: ignore[arg-type]
     recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, steps=10_000_000))
@@ -49,21 +50,21 @@ def measure(scale: str, pairs: int, cache: Path) -> dict[str, Any]:
     checks = count_flops(lambda: [look(guarding, step, number) for number in range(round_steps)])
 
     spent: dict[str, list[float]] = {"with": [], "without": []}
-    for turn in range(-1, pairs):
-        for kind in ("with", "without")[:: 1 if turn % 2 else -1]:
+    for number in range(-2, pairs * round_steps):
+        for kind in ("with", "without")[:: 1 if number % 2 else -1]:
             step.head_sums = guarding.watch.sums if kind == "with" and guarding.watch else None
-            started = time.perf_counter()
-            for number in range(round_steps):
-                figures = step(batch, 1000)
-                if kind == "with":
-                    look(guarding, step, number, figures)
-            if turn >= 0:
-                spent[kind].append(time.perf_counter() - started)
-    ratios = [one / other for one, other in zip(spent["with"], spent["without"], strict=True)]
+            started = time.process_time()
+            figures = step(batch, 1000)
+            if kind == "with":
+                look(guarding, step, number % round_steps, figures)
+            if number >= 0:
+                spent[kind].append(time.process_time() - started)
+    rounds = [slice(n * round_steps, (n + 1) * round_steps) for n in range(pairs)]
+    ratios = [sum(spent["with"][own]) / sum(spent["without"][own]) for own in rounds]
     return {
         "scale": scale, "updates between full checks": round_steps, "flops share": checks / plain,
-        "seconds a step without": statistics.median(spent["without"]) / round_steps,
-        "time ratio (median)": statistics.median(ratios), "time ratios": ratios,
+        "processor seconds a step without": statistics.median(spent["without"]),
+        "ratio (median over rounds)": statistics.median(ratios), "ratios": ratios,
     }  # fmt: skip
 
 
@@ -76,7 +77,8 @@ def look(guarding: Guarding, step: LaddStep, number: int, figures: Figures | Non
 
 def guard_of(recipe: Recipe, place: Place, reader: Any, step: LaddStep) -> Guarding:
     """The recipe's guard on a step's networks."""
-    return Guarding(recipe, place, place.runs, reader, HeadSums(step.teacher.taps))
+    unused = Checkpoints(place.runs / "unused", identity="", keep=1)
+    return Guarding(recipe, place, reader, HeadSums(step.teacher.taps), unused)
 
 
 def make_step(recipe: Recipe, place: Place) -> LaddStep:

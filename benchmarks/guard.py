@@ -2,7 +2,7 @@
 
     python -m benchmarks.guard record     # trains the runs (four recipes, five seeds) and writes guard_traces.json
     python -m benchmarks.guard rates      # replays that file through the guard; --write puts the table into a page
-    python -m benchmarks.guard cost       # share of FLOPs, and pairs of runs with and without a guard
+    python -m benchmarks.guard cost       # share of FLOPs, and of processor time in pairs of updates
 
 A run is recorded with more checks than the guard makes (every 5 updates), so that other settings can be tried on the
 file without training again. The guard tells and does nothing, so the runs are those of `benchmarks.results`.
@@ -63,9 +63,10 @@ class Rates:
 
 @dataclass(frozen=True)
 class Cost:
-    """What the guard costs: FLOPs, counted, and time, in pairs of stretches with and without it."""
+    """What the guard costs: FLOPs, counted, and processor time, in pairs of updates with and without it."""
 
-    pairs: int = 6
+    pairs: int = 4
+    """Rounds, from one full check to the next."""
     scale: str = "laptop"
     cache: Path = Path("cache")
 
@@ -132,7 +133,19 @@ def train(options: Record, name: str, seed: int) -> dict[str, Any]:
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
     rows = [json.loads(line) for line in (Path(json.loads(done.stdout)["run"]) / "metrics.jsonl").open()]
-    return {"name": name, "seed": seed, "steps": rows[-1]["step"], "checks": [trace(row) for row in rows]}
+    return {"name": name, "seed": seed, "steps": rows[-1]["step"], "columns": columns([trace(row) for row in rows])}
+
+
+def columns(checks: list[dict[str, float]]) -> dict[str, list[float | None]]:
+    """Rows as columns, which take a fifth of the room; None where a row has no such figure."""
+    keys = dict.fromkeys(key for check in checks for key in check if not key.endswith("/finite"))
+    return {key: [check.get(key) for check in checks] for key in keys}
+
+
+def checks_of(run: dict[str, Any]) -> list[dict[str, Any]]:
+    """The inverse of `columns`."""
+    names, values = run["columns"].keys(), zip(*run["columns"].values(), strict=True)
+    return [{key: value for key, value in zip(names, row, strict=True) if value is not None} for row in values]
 
 
 def trace(row: dict[str, float]) -> dict[str, float]:
@@ -143,7 +156,7 @@ def trace(row: dict[str, float]) -> dict[str, float]:
     }  # fmt: skip
     kept = {key.removeprefix("guard/"): value for key, value in row.items() if key.startswith("guard/")}
     kept |= {short: row[key] for key, short in others.items() if key in row}
-    return {"step": int(row["step"]), **{key: round(value, 4) for key, value in kept.items()}}
+    return {"step": int(row["step"]), **{key: round(value, 3) for key, value in kept.items()}}
 
 
 # --- replaying ---
@@ -152,7 +165,7 @@ def trace(row: dict[str, float]) -> dict[str, float]:
 def replay(run: dict[str, Any], guard: Guard | None = None) -> Outcome:
     """What a guard would have said of a recorded run; by default the recipes' own at laptop scale."""
     guard, steps, memory = guard or Collapse(every=15), run["steps"], Memory()
-    for row in run["checks"]:
+    for row in checks_of(run):
         if not guard.is_due(row["step"], steps):
             continue
         full = guard.is_full(row["step"], steps)

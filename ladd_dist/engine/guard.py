@@ -69,7 +69,7 @@ class Watch:
 
     def after(self, updates: int, found: Figures, student: Trainable) -> Judgement | None:
         """To be called after each update with its figures, on every rank; None where no check is due."""
-        tensors = [value.detach().float() for value in found.values() if isinstance(value, Tensor)]
+        tensors = [value.detach().to(self.device).float() for value in found.values() if isinstance(value, Tensor)]
         self.not_finite = self.not_finite + (~torch.stack(tensors).isfinite()).sum()
         if not self.guard.is_due(updates, self.num_steps):
             return None

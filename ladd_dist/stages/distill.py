@@ -138,7 +138,7 @@ class Distillation:
         frozen = cast(Denoiser, recipe.parallel.freeze(teacher, **common))
         self.ladd_step = build_step(recipe, self.student, self.heads, frozen)
         self.head_sums = self.ladd_step.head_sums = HeadSums(self.ladd_step.teacher.taps)
-        self.guarding = Guarding(recipe, place, run.path, self.reader, self.head_sums)
+        self.guarding = Guarding(recipe, place, self.reader, self.head_sums, self.checkpoints)
         self.guarding.restore(self.first_step, saved.meta.get("guard") if saved else None)
         self.guarding.steer(self.ladd_step)
 

@@ -13,6 +13,7 @@ from ladd_dist.core.rng import sample_noise
 from ladd_dist.core.rundir import read_json, write_json
 from ladd_dist.core.serialize import to_data
 from ladd_dist.core.types import Batch
+from ladd_dist.engine.checkpoint import Checkpoints
 from ladd_dist.engine.guard import Watch
 from ladd_dist.engine.head_sums import HeadSums
 from ladd_dist.engine.ladd_step import LaddStep
@@ -44,8 +45,11 @@ class StoppedByGuard(ValueError):
 class Guarding:
     """The guard of one training. `after` is called after each update, on every rank."""
 
-    def __init__(self, recipe: Recipe, place: Place, run: Path, reader: ShardReader, sums: HeadSums) -> None:
-        self.recipe, self.guard, self.ranks, self.path = recipe, recipe.guard, place.ranks, run / FILE
+    def __init__(
+        self, recipe: Recipe, place: Place, reader: ShardReader, sums: HeadSums, checkpoints: Checkpoints
+    ) -> None:
+        self.recipe, self.guard, self.ranks, self.checkpoints = recipe, recipe.guard, place.ranks, checkpoints
+        self.path = place.run(recipe).path / FILE
         self.verdicts: list[dict[str, Any]] = []
         self.rollbacks: list[dict[str, Any]] = []
         self.watch = _watch(recipe, place, reader, sums) if recipe.guard.num_samples() else None
@@ -128,8 +132,10 @@ class Guarding:
             raise StoppedByGuard(self._farewell(updates, verdict.headline))
 
     def turn_back(self, updates: int, headline: str) -> int:
-        """Write down that the run goes back to its last healthy step; returns that step."""
-        to = self.memory.healthy or 0
+        """Write down that the run goes back to its last healthy step, or what is left before it; returns the step."""
+        self.checkpoints.wait()
+        healthy = self.memory.healthy or 0
+        to = max((step for step in self.ranks.agree(self.checkpoints.steps) if step <= healthy), default=0)
         self.rollbacks.append({"found": updates, "to": to, "headline": headline})
         self._write(last=False, news=True)
         return to
