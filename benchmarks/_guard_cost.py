@@ -49,10 +49,13 @@ def measure(scale: str, pairs: int, cache: Path) -> dict[str, Any]:
     guarding = guard_of(recipe, place, reader, step)
     checks = count_flops(lambda: [look(guarding, step, number) for number in range(round_steps)])
 
+    heads: Any = step.heads
+    groups = heads.groups
     spent: dict[str, list[float]] = {"with": [], "without": []}
     for number in range(-2, pairs * round_steps):
         for kind in ("with", "without")[:: 1 if number % 2 else -1]:
             step.head_sums = guarding.watch.sums if kind == "with" and guarding.watch else None
+            heads.groups = groups if kind == "with" else {}
             started = time.process_time()
             figures = step(batch, 1000)
             if kind == "with":
@@ -71,7 +74,7 @@ def measure(scale: str, pairs: int, cache: Path) -> dict[str, Any]:
 def look(guarding: Guarding, step: LaddStep, number: int, figures: Figures | None = None) -> None:
     """What the guard does after update `number` + 1; its verdicts are forgotten, so that every round is alike."""
     assert guarding.watch is not None
-    guarding.watch.after(number + 1, figures or {"loss": torch.zeros(())}, step.student)
+    guarding.watch.after(number + 1, figures or {}, step.student)
     guarding.watch.memory = Memory()
 
 

@@ -61,7 +61,7 @@ class Watch:
         own = to_device(fixed.rows(slice(self.rows.first, self.rows.stop)), device)
         assert own.noise is not None
         self.noise, self.own_cond = own.noise.contiguous(memory_format=torch.channels_last), own.cond
-        sums.sums[READER] = None
+        sums.open(READER)
         self.memory = Memory()
         self.not_finite: Tensor | float = 0.0
         self.seen: dict[str, float] = {}
@@ -69,8 +69,10 @@ class Watch:
 
     def after(self, updates: int, found: Figures, student: Trainable) -> Judgement | None:
         """To be called after each update with its figures, on every rank; None where no check is due."""
-        tensors = [value.detach().to(self.device).float() for value in found.values() if isinstance(value, Tensor)]
-        self.not_finite = self.not_finite + (~torch.stack(tensors).isfinite()).sum()
+        watched = [value for name, value in found.items() if name.startswith(("loss/", "grad_norm/"))]
+        tensors = [value.detach().to(self.device, torch.float32) for value in watched if isinstance(value, Tensor)]
+        if tensors:
+            self.not_finite = self.not_finite + (~torch.stack(tensors).isfinite()).sum()
         if not self.guard.is_due(updates, self.num_steps):
             return None
         full = self.guard.is_full(updates, self.num_steps)
@@ -79,7 +81,7 @@ class Watch:
             looked = compare(self._look(student, steps), self.teacher, self.cond, coloured=self.coloured)
             self.seen |= {f"student@{steps}/{name}": value for name, value in looked.items()}
         sums = self.sums.take(READER, self.ranks)
-        self.sums.sums[READER] = None
+        self.sums.open(READER)
         self.seen |= figures(self.sums.taps, sums) | sides(self.sums.taps, sums)
         self.seen["weight/adversarial"] = float(found.get("weight/adversarial", 0.0))
         self.seen["not_finite"] = float(self.ranks.highest(int(self.not_finite)))
@@ -124,4 +126,4 @@ class Watch:
         self.not_finite = float(state["not_finite"])
         if state["window"] is not None and len(state["window"]) == len(self.sums.take(READER)):
             sums = torch.tensor(state["window"], dtype=torch.float64)
-            self.sums.put(READER, sums, self.device, self.ranks)
+            self.sums.put(READER, sums, self.ranks)

@@ -15,7 +15,16 @@ EDGES = (0.1, 0.3, 1.0, 3.0, 10.0)
 """Of the bins of tau, in units of x0; an edge belongs to the bin above it."""
 BINS = ("0-0.1", "0.1-0.3", "0.3-1", "1-3", "3-10", "10-inf")
 QUANTITIES = 5
-"""Logits of one side; real ones above 0, fake ones below 0; the sum of the real ones, of the fake ones."""
+"""How many logits of one side; real ones above 0, fake ones below 0; the sum of the real ones, of the fake ones."""
+
+
+class _Window:
+    """What was added since a reader last read; the parts of the sums are put together when somebody reads."""
+
+    def __init__(self) -> None:
+        self.answers: Tensor | None = None  # [bins, 1 + 4 logits of all heads]
+        self.squares: Tensor | None = None  # [heads + 1]
+        self.restored: Tensor | None = None  # as `take` gives it
 
 
 class HeadSums:
@@ -23,66 +32,75 @@ class HeadSums:
 
     def __init__(self, taps: tuple[str, ...]) -> None:
         self.taps = taps
-        self.sums: dict[str, Tensor | None] = {"log": None}
+        self.windows = {"log": _Window()}
+        self.num_logits: list[int] = []
+        """Of each head for a sample, known from the first logits."""
+        self.edges: Tensor | None = None
+
+    def open(self, reader: str) -> None:
+        """One more reader; it begins with nothing."""
+        self.windows[reader] = _Window()
 
     @torch.no_grad()
     def add(self, real: dict[str, Tensor], fake: dict[str, Tensor], tau: Tensor) -> None:
-        """Logits [B,K] of each head at levels tau [B], of one micro-batch."""
-        rows = [
-            torch.stack(
-                [
-                    torch.full_like(tau, real[tap].shape[1], dtype=torch.float64),
-                    (real[tap] > 0).sum(dim=1).double(),
-                    (fake[tap] < 0).sum(dim=1).double(),
-                    real[tap].double().sum(dim=1),
-                    fake[tap].double().sum(dim=1),
-                ],
-                dim=1,
-            )
-            for tap in self.taps
-        ]
-        bins = torch.stack([tau >= edge for edge in EDGES]).sum(dim=0)
+        """Logits [B,K] of each head at levels tau [B], of one micro-batch.
+
+        Few operations for all heads together: at each step an accelerator is asked for a dozen small things, not a
+        dozen a head.
+        """
+        if self.edges is None:
+            self.edges = torch.tensor(EDGES, dtype=tau.dtype, device=tau.device)
+            self.num_logits = [real[tap].shape[1] for tap in self.taps]
+        reals, fakes = (torch.cat([side[tap] for tap in self.taps], dim=1) for side in (real, fake))
+        ones = torch.ones_like(reals[:, :1])
+        seen = torch.cat([ones, reals > 0, fakes < 0, reals, fakes], dim=1).double()
+        bins = torch.bucketize(tau, self.edges, right=True)
         # A product, because adding at indices has no fixed order on an accelerator.
-        member = (bins == torch.arange(len(BINS), device=tau.device)[:, None]).double()  # [bins,B]
-        self._add_all(torch.cat([(member @ torch.cat(rows, dim=1)).flatten(), member.new_zeros(len(self.taps) + 1)]))
+        member = torch.nn.functional.one_hot(bins, len(BINS)).T.double()  # [bins,B]
+        answers = member @ seen
+        for window in self.windows.values():
+            window.answers = answers if window.answers is None else window.answers + answers
 
     @torch.no_grad()
     def add_norms(self, norms: dict[str, Tensor]) -> None:
-        """Squared norms of one update's gradients of each head, over all ranks; nothing where they are not known."""
-        if set(norms) == set(self.taps):
-            squares = torch.stack([norms[tap] for tap in self.taps]).double().square()
-            self._add_all(torch.cat([squares.new_zeros(self._num_answers()), squares, squares.new_ones(1)]))
-
-    def _add_all(self, more: Tensor) -> None:
-        for reader in self.sums:
-            before = self.sums[reader]
-            self.sums[reader] = more if before is None else before + more
-
-    def _num_answers(self) -> int:
-        return len(BINS) * len(self.taps) * QUANTITIES
+        """Norms of the gradients of each head in one update, over all ranks; nothing where they are not known."""
+        if norms:
+            values = [norms[tap] for tap in self.taps]
+            squares = torch.stack([*values, torch.ones_like(values[0])]).double().square()
+            for window in self.windows.values():
+                window.squares = squares if window.squares is None else window.squares + squares
 
     def take(self, reader: str, ranks: Ranks = SINGLE) -> Tensor:
-        """The sums over ranks since the reader last read, on the CPU, float64; every rank calls this."""
-        own = self.sums[reader]
-        size = self._num_answers() + len(self.taps) + 1
-        return self._over_ranks(torch.zeros(size, dtype=torch.float64) if own is None else own.cpu(), ranks)
+        """The sums over ranks since the reader last read, on the CPU, float64; every rank calls this.
 
-    def _over_ranks(self, own: Tensor, ranks: Ranks) -> Tensor:
+        First the answers [bins, heads, QUANTITIES], then the squared norms of each head and the number of updates.
+        """
+        window, taps = self.windows[reader], len(self.taps)
+        answers = torch.zeros(len(BINS), taps, QUANTITIES, dtype=torch.float64)
+        if window.answers is not None:
+            seen = window.answers.cpu()
+            counts = torch.tensor(self.num_logits, dtype=torch.float64)
+            parts = [torch.split(part, self.num_logits, dim=1) for part in seen[:, 1:].chunk(4, dim=1)]
+            sums = torch.stack([torch.stack([own.sum(dim=1) for own in part], dim=1) for part in parts], dim=2)
+            answers = torch.cat([(seen[:, :1] * counts)[:, :, None], sums], dim=2)
+        own = torch.cat([answers.flatten(), torch.zeros(taps + 1, dtype=torch.float64)])
+        if window.restored is not None:
+            own = own + window.restored
         total = ranks.total(own)
-        norms = total[self._num_answers() :]  # every rank had the same
-        return torch.cat([total[: self._num_answers()], norms / ranks.size])
+        if window.squares is not None:  # every rank has the same
+            total[answers.numel() :] += window.squares.cpu()
+        return total
 
-    def put(self, reader: str, sums: Tensor, device: torch.device, ranks: Ranks = SINGLE) -> None:
+    def put(self, reader: str, sums: Tensor, ranks: Ranks = SINGLE) -> None:
         """The inverse of `take`, for a run that goes on: rank 0 holds what all had."""
-        own = sums.clone()
-        if not ranks.is_first:
-            own[: self._num_answers()] = 0.0
-        self.sums[reader] = own.to(device)
+        window = _Window()
+        window.restored = sums if ranks.is_first else torch.zeros_like(sums)
+        self.windows[reader] = window
 
     def read(self, reader: str, ranks: Ranks = SINGLE) -> dict[str, float]:
-        """The figures since the last time, of all ranks, with one transfer; every rank calls this."""
+        """The figures since the last time, of all ranks; every rank calls this."""
         sums = self.take(reader, ranks)
-        self.sums[reader] = None
+        self.open(reader)
         return figures(self.taps, sums)
 
 

@@ -107,13 +107,23 @@ class ModuleTrainable(BaseTrainable):
             with self.reduce_in(last=micro == self.accumulate - 1):
                 self.scaler.scale(loss_of(micro) / self.accumulate).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimizer)
-        self.group_norms = {name: _norm(parameters) for name, parameters in self.groups.items()}
+        self.group_norms = self.norms_of_groups()
         norm = self.clip_gradients(self.clip if self.clip > 0 else float("inf"))
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.moving.release(self.module.training)
         return norm
+
+    @torch.no_grad()
+    def norms_of_groups(self) -> dict[str, Tensor]:
+        """Norm of the gradients of each named part of the module (0-d)."""
+        sizes = {name: [p.grad for p in group if p.grad is not None] for name, group in self.groups.items()}
+        if not any(sizes.values()):
+            return {}
+        norms = torch.stack(torch._foreach_norm([gradient for held in sizes.values() for gradient in held]))
+        parts = torch.split(norms, [len(held) for held in sizes.values()])
+        return {name: torch.linalg.vector_norm(part) for name, part in zip(sizes, parts, strict=True)}
 
     def clip_gradients(self, limit: float) -> Tensor:
         """Clip to a norm over all ranks; returns the norm before."""
@@ -140,9 +150,3 @@ class ModuleTrainable(BaseTrainable):
             state = self.scaler.state_dict()
             state |= {"scale": counters["scale"], "_growth_tracker": int(counters["growth_tracker"])}
             self.scaler.load_state_dict(state)
-
-
-@torch.no_grad()
-def _norm(parameters: Sequence[nn.Parameter]) -> Tensor:
-    """Norm of the gradients together (0-d)."""
-    return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
