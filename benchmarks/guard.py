@@ -80,6 +80,8 @@ class Outcome(NamedTuple):
     found: int | None
     """The step of its first verdict that is worse than a warning."""
     headline: str
+    variances: tuple[float, ...]
+    """Colour variance in one step at the checks that count, up to the verdict."""
 
 
 def main() -> int:
@@ -96,7 +98,7 @@ def main() -> int:
         text = table([replay(run) for run in json.loads(TRACES.read_text())["runs"]])
         print(text)
         if options.write:
-            between(options.write, text)
+            put_between(options.write, text)
     else:
         from benchmarks._guard_cost import measure
 
@@ -165,27 +167,35 @@ def trace(row: dict[str, float]) -> dict[str, float]:
 def replay(run: dict[str, Any], guard: Guard | None = None) -> Outcome:
     """What a guard would have said of a recorded run; by default the recipes' own at laptop scale."""
     guard, steps, memory = guard or Collapse(every=15), run["steps"], Memory()
+    name, seed, variances = run["name"], run["seed"], []
     for row in checks_of(run):
         if not guard.is_due(row["step"], steps):
             continue
         full = guard.is_full(row["step"], steps)
         seen = {key: value for key, value in row.items() if full or not key.startswith("student@")}
         seen |= {key: value for key, value in row.items() if key.startswith("student@1/")}
+        if not guard.is_early(row["step"], steps):
+            variances.append(row["student@1/colour_variance"])
         memory, verdict = judge(guard, memory, seen, row["step"], steps)
         if verdict is not None and verdict.level == "collapsed":
-            return Outcome(run["name"], run["seed"], steps, row["step"], verdict.headline)
-    return Outcome(run["name"], run["seed"], steps, None, "")
+            return Outcome(name, seed, steps, row["step"], verdict.headline, tuple(variances))
+    return Outcome(name, seed, steps, None, "", tuple(variances))
 
 
 def table(outcomes: list[Outcome]) -> str:
     """Both rates as Markdown."""
-    lines = ["| recipe | seeds | flagged | at steps | an example |", "|---|---|---|---|---|"]
+    lines = [
+        "| recipe | seeds | flagged | at steps | colour variance in one step | an example |",
+        "|---|---|---|---|---|---|",
+    ]
     for name in dict.fromkeys(item.name for item in outcomes):
         own = [item for item in outcomes if item.name == name]
         found = [item for item in own if item.found is not None]
         steps = ", ".join(str(item.found) for item in found) or "-"
         example = found[0].headline if found else "-"
-        lines.append(f"| {name} | {len(own)} | {len(found)} | {steps} | {example} |")
+        seen = [value for item in own for value in item.variances]
+        between = f"{min(seen):.2f} to {max(seen):.2f}"
+        lines.append(f"| {name} | {len(own)} | {len(found)} | {steps} | {between} | {example} |")
     collapsed = [item for item in outcomes if item.name in COLLAPSES]
     healthy = [item for item in outcomes if item.name in HEALTHY]
     early = sum(item.found is not None and item.found <= WITHIN * item.steps for item in collapsed)
@@ -195,7 +205,7 @@ def table(outcomes: list[Outcome]) -> str:
     return "\n".join(lines)
 
 
-def between(page: Path, text: str) -> None:
+def put_between(page: Path, text: str) -> None:
     """Replace what stands between the page's markers."""
     before, _, tail = page.read_text(encoding="utf-8").partition("<!-- guard -->")
     _, _, after = tail.partition("<!-- /guard -->")
