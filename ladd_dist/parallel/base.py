@@ -107,7 +107,6 @@ class ModuleTrainable(BaseTrainable):
             with self.reduce_in(last=micro == self.accumulate - 1):
                 self.scaler.scale(loss_of(micro) / self.accumulate).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimizer)
-        self.group_norms = self.norms_of_groups()
         norm = self.clip_gradients(self.clip if self.clip > 0 else float("inf"))
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -115,19 +114,19 @@ class ModuleTrainable(BaseTrainable):
         self.moving.release(self.module.training)
         return norm
 
-    @torch.no_grad()
-    def norms_of_groups(self) -> dict[str, Tensor]:
-        """Norm of the gradients of each named part of the module (0-d)."""
-        sizes = {name: [p.grad for p in group if p.grad is not None] for name, group in self.groups.items()}
-        if not any(sizes.values()):
-            return {}
-        norms = torch.stack(torch._foreach_norm([gradient for held in sizes.values() for gradient in held]))
-        parts = torch.split(norms, [len(held) for held in sizes.values()])
-        return {name: torch.linalg.vector_norm(part) for name, part in zip(sizes, parts, strict=True)}
-
     def clip_gradients(self, limit: float) -> Tensor:
-        """Clip to a norm over all ranks; returns the norm before."""
-        return nn.utils.clip_grad_norm_(self.parameters, limit)
+        """Clip to a norm over all ranks; returns the norm before. Leaves the norms of named parts in `group_norms`."""
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        if not self.groups or not gradients:
+            return nn.utils.clip_grad_norm_(self.parameters, limit)
+        with torch.no_grad():  # in the steps of `clip_grad_norm_`, whose norms of single tensors serve twice
+            norms = dict(zip(map(id, gradients), torch._foreach_norm(gradients), strict=True))
+            total: Tensor = torch.linalg.vector_norm(torch.stack(list(norms.values())))
+            nn.utils.clip_grads_with_norm_(self.parameters, limit, total)
+            for name, group in self.groups.items():
+                own = torch.stack([norms[id(p.grad)] for p in group if p.grad is not None])
+                self.group_norms[name] = torch.linalg.vector_norm(own)
+        return total
 
     def part(self, name: str, parameter: Tensor, quantity: Quantity) -> Local:
         """The whole, on every rank."""
