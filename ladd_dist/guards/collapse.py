@@ -37,9 +37,9 @@ class _Measure(NamedTuple):
     means: str
 
 
-_MEAN, _MODES = "regression to the class mean", "mode collapse"
+_MEAN, _MODES, _COLOURS = "regression to the class mean", "mode collapse", "colours are lost"
 _ONE = (
-    _Measure("colour_variance", "colour variance", _MEAN),
+    _Measure("colour_variance", "colour variance", _COLOURS),
     _Measure("class_distance", "distance between samples of one class", _MEAN),
 )
 _FEW = (
@@ -135,9 +135,12 @@ class Collapse(Guard):
         self, figures: Mapping[str, float], steps: int, measures: tuple[_Measure, ...], least: float
     ) -> list[Finding]:
         found = []
-        for key, words, means in measures:
+        for key, words, usual in measures:
             share = figures.get(f"student@{steps}/{key}")
             if share is not None and not share >= least:
+                # Class means are pale and alike; pictures of one colour that still differ were not averaged.
+                alike = figures.get(f"student@{steps}/class_distance", 0.0) < least
+                means = _MEAN if steps == 1 and alike else usual
                 text = f"student@{steps} {words} {share:.2f} of the teacher's"
                 found.append(Finding(f"student@{steps} {words}", text, means, "collapsed"))
         return found

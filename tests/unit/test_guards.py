@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.guard import COLLAPSES, HEALTHY, TRACES, WITHIN, replay
+from benchmarks.guard import COLLAPSES, HEALTHY, TRACES, WITHIN, checks_of, columns, replay
 from ladd_dist.core.serialize import from_data, to_data
 from ladd_dist.guards import ACTIONS, NEUTRAL_ACTIONS, Action, Guard
 from ladd_dist.guards.collapse import Collapse, NoGuard
@@ -48,6 +48,11 @@ def test_a_student_that_regresses_to_the_mean_is_named_with_the_step_since_which
         "student@1 colour variance 0.19 of the teacher's since step 30: regression to the class mean"
     )
     assert any("the heads are right on 70% of real" in reason for reason in verdict.reasons)
+
+
+def test_pictures_that_lost_their_colours_and_still_differ_were_not_averaged() -> None:
+    (verdict,) = verdicts(FINE, FINE, *[{**MEAN, "student@1/class_distance": 0.8}] * 3)
+    assert verdict.headline.endswith("since step 30: colours are lost")
 
 
 def test_a_healthy_run_is_left_alone_and_so_is_one_bad_check() -> None:
@@ -197,6 +202,11 @@ def test_runs_whose_guards_only_tell_are_one_variant() -> None:
 # --- recorded runs ---
 
 
+def test_rows_come_back_from_columns() -> None:
+    rows = [{"step": 5, "a": 0.5}, {"step": 10, "a": 0.25, "b": 1.0}, {"step": 15, "b": 2.0}]
+    assert checks_of({"columns": columns(rows)}) == rows
+
+
 RUNS: list[dict[str, Any]] = json.loads(TRACES.read_text())["runs"] if TRACES.exists() else []
 
 
@@ -215,3 +225,7 @@ def test_collapses_are_found_within_a_fifth_of_the_budget_and_healthy_runs_never
     elif recorded["name"] in COLLAPSES:
         assert outcome.found is not None and outcome.found <= WITHIN * recorded["steps"]
         assert "regression to the class mean" in outcome.headline
+    else:  # provoked in the middle of a run that had been healthy
+        values = outcome.variances
+        onset = next(place for place, value in enumerate(values) if value < Collapse().one_step)
+        assert min(values[: max(onset, 1)]) > Collapse().one_step and len(values) - onset == Collapse().patience
