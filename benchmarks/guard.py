@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.results import RUNS
 from ladd_dist.guards import Guard
-from ladd_dist.guards.collapse import Collapse
 from ladd_dist.guards.judge import Memory, judge
+from recipes._base import LAPTOP
 
 TRACES = Path(__file__).parent / "guard_traces.json"
 HARSH = ("recipes/exp7_stored_smooth_l1.py", "--head.no-spectral-classifier", "--distance.beta", "0.1",
@@ -166,7 +166,7 @@ def trace(row: dict[str, float]) -> dict[str, float]:
 
 def replay(run: dict[str, Any], guard: Guard | None = None) -> Outcome:
     """What a guard would have said of a recorded run; by default the recipes' own at laptop scale."""
-    guard, steps, memory = guard or Collapse(every=15), run["steps"], Memory()
+    guard, steps, memory = guard or LAPTOP.guard, run["steps"], Memory()
     name, seed, variances = run["name"], run["seed"], []
     for row in checks_of(run):
         if not guard.is_due(row["step"], steps):

@@ -62,7 +62,7 @@ LAPTOP = replace(
     adv_weight=LinearWarmup(value=0.1, steps=60),
     train=DistillStage(steps=300, batch_size=64, lr_student=1e-3, lr_heads=5e-4, dump_every=50, checkpoint_every=100),
     evaluate=EvaluateStage(num_samples=1_500, metrics=(DigitColor(), Color())),
-    guard=Collapse(every=15),
+    guard=Collapse(every=20, grace=0.05),
 )
 
 SMOKE = replace(

@@ -70,9 +70,9 @@ class Watch:
     def after(self, updates: int, found: Figures, student: Trainable) -> Judgement | None:
         """To be called after each update with its figures, on every rank; None where no check is due."""
         watched = [value for name, value in found.items() if name.startswith(("loss/", "grad_norm/"))]
-        tensors = [value.detach().to(self.device, torch.float32) for value in watched if isinstance(value, Tensor)]
+        tensors = [value.to(self.device, torch.float32) for value in watched if isinstance(value, Tensor)]
         if tensors:
-            self.not_finite = self.not_finite + (~torch.stack(tensors).isfinite()).sum()
+            self.not_finite = self.not_finite + (~torch.stack(tensors).detach().isfinite()).sum()
         if not self.guard.is_due(updates, self.num_steps):
             return None
         full = self.guard.is_full(updates, self.num_steps)

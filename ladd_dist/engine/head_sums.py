@@ -23,7 +23,8 @@ class _Window:
 
     def __init__(self) -> None:
         self.answers: Tensor | None = None  # [bins, 1 + 4 logits of all heads]
-        self.squares: Tensor | None = None  # [heads + 1]
+        self.squares: Tensor | None = None  # [heads]
+        self.updates = 0  # that `squares` is a sum over
         self.restored: Tensor | None = None  # as `take` gives it
 
 
@@ -65,9 +66,9 @@ class HeadSums:
     def add_norms(self, norms: dict[str, Tensor]) -> None:
         """Norms of the gradients of each head in one update, over all ranks; nothing where they are not known."""
         if norms:
-            values = [norms[tap] for tap in self.taps]
-            squares = torch.stack([*values, torch.ones_like(values[0])]).double().square()
+            squares = torch.stack([norms[tap] for tap in self.taps]).double().square()
             for window in self.windows.values():
+                window.updates += 1
                 window.squares = squares if window.squares is None else window.squares + squares
 
     def take(self, reader: str, ranks: Ranks = SINGLE) -> Tensor:
@@ -88,7 +89,7 @@ class HeadSums:
             own = own + window.restored
         total = ranks.total(own)
         if window.squares is not None:  # every rank has the same
-            total[answers.numel() :] += window.squares.cpu()
+            total[answers.numel() :] += torch.cat([window.squares.cpu(), torch.tensor([float(window.updates)])])
         return total
 
     def put(self, reader: str, sums: Tensor, ranks: Ranks = SINGLE) -> None:
@@ -114,10 +115,10 @@ def figures(taps: tuple[str, ...], sums: Tensor) -> dict[str, float]:
     num = len(BINS) * len(taps) * QUANTITIES
     answers = sums[:num].view(len(BINS), len(taps), QUANTITIES)
     found: dict[str, float] = {}
+    of_bins, of_all = answers.tolist(), answers.sum(dim=0).tolist()
     for place, tap in enumerate(taps):
-        of_bins = zip((f"@{name}" for name in BINS), answers[:, place], strict=True)
-        for name, row in (("", answers[:, place].sum(dim=0)), *of_bins):
-            count, right_real, right_fake, real, fake = row.tolist()
+        rows = zip((f"@{name}" for name in BINS), (of_bin[place] for of_bin in of_bins), strict=True)
+        for name, (count, right_real, right_fake, real, fake) in (("", of_all[place]), *rows):
             if count > 0:
                 found[f"accuracy/{tap}{name}"] = (right_real + right_fake) / (2 * count)
                 found[f"gap/{tap}{name}"] = (real - fake) / count

@@ -63,7 +63,7 @@ class Collapse(Guard):
     action: Action = "warn"
     every: int = 50
     """Updates between checks."""
-    full_every: int = 5
+    full_every: int = 6
     """Every so many checks look at the student at its own number of steps too, not at one step alone."""
     samples: int = 32
     grace: float = 0.1
