@@ -146,10 +146,17 @@ def _table(sweep: dict[str, Any], rows: list[dict[str, Any]]) -> Table:
             _duration(row["eta_s"]),
             *(_number(row["losses"][name], ".4f") for name in ("heads", "adversarial", "distill")),
             _number(row["accuracy"], ".2f"),
-            row["guard"] or "-",
+            _guard(row["guard"]),
             _count(row),
         )
     return table
+
+
+def _guard(said: dict[str, Any] | None) -> str:
+    if said is None:
+        return "-"
+    since = f" since {said['since']}" if said["since"] is not None else ""
+    return f"{said['level']}{since}" + (f", {said['rollbacks']} back" if said["rollbacks"] else "")
 
 
 def _state(row: dict[str, Any]) -> str:

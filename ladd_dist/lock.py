@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ladd_dist import __version__
 from ladd_dist.core.failure import has_parent, rank_here
 from ladd_dist.core.plugin import Plugin, origin
-from ladd_dist.core.serialize import RecipeError, to_data
+from ladd_dist.core.serialize import RecipeError, has_effect, to_data
 
 if TYPE_CHECKING:
     from ladd_dist.recipe import Recipe
@@ -61,7 +61,7 @@ class Used(NamedTuple):
 def plugins_in(node: Any, where: str = "", neutral: bool = False) -> Iterator[Used]:
     """Every plug-in of a tree, outermost first."""
     if isinstance(node, Plugin):
-        yield Used(where, node, neutral)
+        yield Used(where, node, neutral or node.neutral)
     if dataclasses.is_dataclass(node) and not isinstance(node, type):
         for field in dataclasses.fields(node):
             inner = f"{where}.{field.name}" if where else field.name
@@ -206,8 +206,8 @@ def fields_drift(locked: Any, now: Any, where: str = "recipe") -> list[Drift]:
     effective = to_data(now, neutral=False)  # without neutral fields, and without added ones at their default
     for name, field in fields.items():
         inner = f"{where}.{name}"
-        if field.metadata.get("neutral"):
-            continue
+        if field.metadata.get("neutral") or not has_effect(getattr(now, name)):
+            continue  # from an effect to none is a drift too: the signatures say so
         if name in locked:
             found += fields_drift(locked[name], getattr(now, name), inner)
         elif name in effective:

@@ -186,6 +186,16 @@ def figures(run: Path) -> dict[str, Any]:
     }
 
 
+def guard_of(run: Path) -> dict[str, Any] | None:
+    """What the run's guard says now, by its guard.json; None where no guard has judged yet."""
+    told = read_object(run / "guard.json")
+    if told is None:
+        return None
+    return {name: told.get(name) for name in ("level", "since", "headline")} | {
+        "rollbacks": len(told.get("rollbacks") or ())
+    }
+
+
 def _time_of(path: Path) -> str | None:
     try:
         return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(path.stat().st_mtime))

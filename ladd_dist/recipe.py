@@ -14,6 +14,7 @@ import torch
 # Imported for their registration as much as for their types: a name in config.json must find its class.
 import ladd_dist.datasets.digits
 import ladd_dist.datasets.mnist
+import ladd_dist.guards.collapse
 import ladd_dist.levels.named
 import ladd_dist.losses.adversarial
 import ladd_dist.losses.distance
@@ -33,8 +34,9 @@ import ladd_dist.trackers.tensorboard
 import ladd_dist.trackers.wandb
 from ladd_dist.core.plugin import Plugin, create
 from ladd_dist.core.pyfile import run_file
-from ladd_dist.core.serialize import RecipeError, check, from_data, signature, to_data
+from ladd_dist.core.serialize import RecipeError, check, from_data, has_effect, signature, to_data
 from ladd_dist.datasets import Dataset
+from ladd_dist.guards import Guard
 from ladd_dist.heads import Head
 from ladd_dist.levels import Levels
 from ladd_dist.losses import Adversarial, Distance
@@ -78,6 +80,7 @@ class Recipe:
     distill_weight: Schedule
     train: DistillStage
     evaluate: EvaluateStage
+    guard: Guard = ladd_dist.guards.collapse.NoGuard()
     parallel: Parallel = neutral(ladd_dist.parallel.single.Single())
     tracker: Tracker = neutral(ladd_dist.trackers.jsonl.Jsonl())
     student_steps: int = 4
@@ -98,8 +101,7 @@ class Recipe:
     def teacher_levels(self) -> dict[str, tuple[float, ...]]:
         """The levels at which the teacher itself is measured in four steps; a recipe's own where it sets some."""
         own = {self.levels.name: self.levels(4)} if self.levels.name in ("good", "karras") else {}
-        named = ladd_dist.levels.named
-        return {"good": named.Good()(4), "karras": named.Karras()(4)} | own
+        return {"good": ladd_dist.levels.named.Good()(4), "karras": ladd_dist.levels.named.Karras()(4)} | own
 
     def teacher_signature(self) -> str:
         """Identifies the teacher."""
@@ -113,7 +115,7 @@ class Recipe:
 
     def distill_signature(self) -> str:
         """Identifies the run: all that the trained student depends on."""
-        own = [getattr(self, name) for name in _DISTILL_FIELDS]
+        own = [part for name in _DISTILL_FIELDS if has_effect(part := getattr(self, name))]
         numbers = [self.student_steps, self.seed]
         return signature("distill-1", self.teacher_signature(), self.shards_signature(), *own, *numbers)
 
@@ -129,7 +131,7 @@ class Recipe:
 
 _DISTILL_FIELDS = (
     "levels", "start", "student_sigma", "renoise_sigma", "taps", "head", "adversarial", "distance", "regulariser",
-    "adv_weight", "distill_weight", "train",
+    "adv_weight", "distill_weight", "train", "guard",
 )  # fmt: skip
 
 _AT_LEAST_ONE = {

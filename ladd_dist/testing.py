@@ -18,6 +18,7 @@ from ladd_dist.core.contract import TOLERANCE, ContractError, call, check_basics
 from ladd_dist.core.plugin import Plugin, create
 from ladd_dist.core.rng import Rows, RowSource, whole_batch
 from ladd_dist.core.types import TapSpec
+from ladd_dist.guards import ACTIONS, Finding, Guard
 from ladd_dist.heads.contract import check_head
 from ladd_dist.losses import Adversarial, Distance
 from ladd_dist.regularisers import Regulariser
@@ -29,6 +30,7 @@ __all__ = [
     "check_adversarial",
     "check_basics",
     "check_distance",
+    "check_guard",
     "check_head",
     "check_plugin",
     "check_regulariser",
@@ -210,6 +212,34 @@ def check_regulariser(regulariser: Regulariser) -> None:
             require(finite, f"{who}: the heads' gradient is not finite")
 
 
+def check_guard(guard: Guard) -> None:
+    """Due at steps that depend on the step alone, full checks among them; findings a pure function of any figures.
+
+    Raises:
+        ContractError: one of these does not hold.
+    """
+    check_basics(guard)
+    who = label(guard)
+    require(guard.action in ACTIONS, f"{who}: action must be one of {', '.join(ACTIONS)}, got {guard.action!r}")
+    steps = range(1, 1001)
+    due, again = (
+        [call(who, f"at step {step}", guard.is_due, step, 1000) for step in order] for order in (steps, steps[::-1])
+    )
+    require(due == again[::-1], f"{who}: is_due depends on more than the step: ranks, and resumed runs, would differ")
+    full = [guard.is_full(step, 1000) for step in steps]
+    idle = [step for step, now, all_ in zip(steps, due, full, strict=True) if all_ and not now]
+    require(not idle, f"{who}: step {idle[:1]} is a full check, but no check is due")
+    num = guard.num_samples()
+    require(num >= 2 or not any(due), f"{who}: num_samples must be at least 2 where checks are due, got {num}")
+    for figures in ({}, {"student@1/finite": 0.0, "not_finite": 1.0}, {"student@1/colour_variance": math.nan}):
+        found = call(who, f"on the figures {figures}", guard.findings, figures)
+        require(isinstance(found, tuple), f"{who}: findings must return a tuple, got {found!r}")
+        wrong = [item for item in found if not (isinstance(item, Finding) and item.fault and item.text)]
+        require(not wrong, f"{who}: a finding needs a fault and a text, got {wrong[:1]}")
+        require(guard.findings(figures) == found, f"{who}: the same figures must give the same findings")
+    require(guard.findings({}) == (), f"{who}: nothing seen is nothing wrong, it finds {guard.findings({})[:1]}")
+
+
 _CHECKS: dict[str, Callable[[Any], None]] = {
     "head": check_head,
     "taps": check_taps,
@@ -217,4 +247,5 @@ _CHECKS: dict[str, Callable[[Any], None]] = {
     "adversarial": check_adversarial,
     "distance": check_distance,
     "regulariser": check_regulariser,
+    "guard": check_guard,
 }

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from ladd_dist.datasets.digits import Digits
 from ladd_dist.datasets.mnist import Mnist
+from ladd_dist.guards.collapse import Collapse
 from ladd_dist.levels.named import Good, Karras
 from ladd_dist.losses.adversarial import Bce
 from ladd_dist.losses.distance import Mse
@@ -45,6 +46,7 @@ PAPER = Recipe(
         steps=20_000, batch_size=64, lr_student=1e-4, lr_heads=5e-5, ema=Ema(half_life=64_000, ramp=0.0), log_every=50
     ),
     evaluate=EvaluateStage(num_samples=10_000, num_references=10_000, metrics=(DigitColor(), Color()), batch_size=500),
+    guard=Collapse(every=100),
 )
 
 LAPTOP = replace(
@@ -60,6 +62,7 @@ LAPTOP = replace(
     adv_weight=LinearWarmup(value=0.1, steps=60),
     train=DistillStage(steps=300, batch_size=64, lr_student=1e-3, lr_heads=5e-4, dump_every=50, checkpoint_every=100),
     evaluate=EvaluateStage(num_samples=1_500, metrics=(DigitColor(), Color())),
+    guard=Collapse(every=20, grace=0.05),
 )
 
 SMOKE = replace(
@@ -72,6 +75,7 @@ SMOKE = replace(
     adv_weight=LinearWarmup(value=0.1, steps=4),
     train=replace(LAPTOP.train, steps=20, batch_size=16, log_every=1, dump_every=10, checkpoint_every=5),
     evaluate=EvaluateStage(num_samples=64, num_references=256, metrics=(DigitColor(), Color()), batch_size=64),
+    guard=Collapse(every=5, samples=16, grace=1.0),  # too short to judge
 )
 
 BASE = Scales(smoke=SMOKE, laptop=LAPTOP, paper=PAPER)

@@ -45,10 +45,15 @@ def tabulate(rows: Sequence[Mapping[str, Any]]) -> Table:
             return Table(whole[:, 0], first[1:], whole[:, 1:])
     except (TypeError, ValueError):
         pass
-    keys = tuple(dict.fromkeys(key for row in rows for key in row if key != "step"))
+    keys = tuple(dict.fromkeys(key for row in rows for key in row if key != "step" and not is_binned(key)))
     values = np.array([[_number(row.get(key)) for key in keys] for row in rows], dtype=np.float64)
     steps = np.array([_number(row.get("step")) for row in rows])
     return Table(steps, keys, values.reshape(len(rows), len(keys)))
+
+
+def is_binned(key: str) -> bool:
+    """Whether it is the figure of one head at one noise level: too many for curves, and not in every row."""
+    return "@" in key and key.startswith(("accuracy/", "gap/"))
 
 
 def _number(value: Any) -> float:

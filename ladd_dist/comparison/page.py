@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ladd_dist.comparison import terminal
-from ladd_dist.comparison.curves import MAX_POINTS, bands
+from ladd_dist.comparison.curves import MAX_POINTS, bands, is_binned
 from ladd_dist.comparison.result import Comparison, Row, direction
 from ladd_dist.comparison.statistics import Pooled
 from ladd_dist.comparison.variants import ABSENT, differing, show
@@ -149,7 +149,7 @@ def _curves(rows: Sequence[Row]) -> dict[str, Any]:
     runs = [run for row in rows for run in row.variant.runs]
     at_most = max(FEWEST_POINTS, MAX_ROWS // len(runs))
     first: Sequence[Any] = next((logged for run in runs if (logged := run.rows(at_most))), [{}])
-    keys = max(1, len(first[-1]))
+    keys = max(1, sum(not is_binned(key) for key in first[-1]))
     points = max(FEWEST_POINTS, min(MAX_POINTS, MAX_NUMBERS // (3 * keys * max(1, len(rows)))))
     steps: dict[tuple[float, ...], int] = {}
     found: dict[str, list[list[Any]]] = {}
@@ -162,8 +162,10 @@ def _curves(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def _importance(key: str) -> tuple[int, str]:
-    order = ("loss/distill", "loss/", "accuracy", "logit_gap", "grad_norm/", "weight/", "rate/")
-    whole = key.count("/") < 2 and not key.startswith("logit_gap/")  # one head's figures come after those of all
+    order = ("loss/distill", "loss/", "accuracy", "logit_gap", "guard/", "grad_norm/", "weight/", "rate/")
+    of_all = ("accuracy/real", "accuracy/fake", "guard/")  # one head's figures come after those of all
+    whole = key.startswith(of_all) or not key.startswith(("accuracy/", "gap/", "logit_gap/", "grad_share/"))
+    whole &= key.count("/") < 2 or key.startswith("guard/")
     return next((i for i, start in enumerate(order) if key.startswith(start)), len(order)) + 10 * (not whole), key
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from ladd_dist.comparison.runs import Run
 from ladd_dist.core.plugin import Plugin, PluginError, lookup
-from ladd_dist.core.serialize import to_data
+from ladd_dist.core.serialize import RecipeError, from_data, to_data
 from ladd_dist.recipe import Recipe
 
 Fields = dict[str, Any]
@@ -80,11 +80,24 @@ def _walk(cls: type | None, data: Mapping[str, Any], path: str, fields: Fields) 
             continue
         if isinstance(value, Mapping):
             name = value.get("plugin")
+            cls_of_value = _class_of(field.hint, name)
+            if _is_neutral(cls_of_value, value):
+                continue
             if name is not None:
                 fields[where] = name
-            _walk(_class_of(field.hint, name), value, where, fields)
+            _walk(cls_of_value, value, where, fields)
         else:
             fields[where] = _frozen(value)
+
+
+def _is_neutral(cls: type | None, data: Mapping[str, Any]) -> bool:
+    """Whether a plug-in says of itself, with these settings, that it changes nothing."""
+    if cls is None or not issubclass(cls, Plugin) or cls.neutral is Plugin.neutral:
+        return False
+    try:
+        return bool(from_data(cls, data).neutral)
+    except RecipeError:  # settings of another version
+        return False
 
 
 class _Field(typing.NamedTuple):

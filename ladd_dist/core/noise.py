@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from ladd_dist.core.rng import RowSource
 from ladd_dist.core.types import DenoiseFn
 
 SIGMA_DATA = 0.5
@@ -85,7 +86,7 @@ def few_step_sample(
     cond: Tensor,
     levels: tuple[float, ...],
     rule: Literal["sde", "ode"],
-    generator: torch.Generator | None = None,
+    generator: torch.Generator | RowSource | None = None,
 ) -> Tensor:
     """Samples [B,C,H,W] in `len(levels)` calls from unit noise [B,C,H,W].
 
@@ -94,7 +95,8 @@ def few_step_sample(
     method for the probability-flow ODE). Mixing them loses quality silently.
 
     Args:
-        generator: source of the new noise, needed by `sde` when there is more than one level.
+        generator: source of the new noise, needed by `sde` when there is more than one level; a `RowSource` where the
+            samples are some rows of more.
 
     Raises:
         ValueError: no level, or `sde` without a generator.
@@ -110,7 +112,10 @@ def few_step_sample(
         if rule == "sde":
             if generator is None:
                 raise ValueError("the sde rule re-noises between steps and needs a generator")
-            new = torch.randn(x.shape, generator=generator, device=generator.device, dtype=x.dtype).to(x.device)
+            if isinstance(generator, RowSource):
+                new = generator.normal(*x.shape[1:]).to(x.device, x.dtype)
+            else:
+                new = torch.randn(x.shape, generator=generator, device=generator.device, dtype=x.dtype).to(x.device)
             x = x0 + levels[i + 1] * new
         else:
             x = x0 + levels[i + 1] / level * (x - x0)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import ClassVar, TypeVar
 
 ENTRY_POINT_GROUP = "ladd_dist.plugins"
-RESERVED_FIELDS = frozenset({"name", "kind", "plugin"})
+RESERVED_FIELDS = frozenset({"name", "kind", "plugin", "neutral"})
 
 
 class PluginError(ValueError):
@@ -32,6 +32,11 @@ class Plugin:
 
     kind: ClassVar[str] = ""
     name: ClassVar[str] = ""
+
+    @property
+    def neutral(self) -> bool:
+        """Whether these settings change nothing of what is computed; signatures leave such a plug-in out."""
+        return False
 
 
 P = TypeVar("P", bound=type[Plugin])

@@ -29,7 +29,8 @@ def to_data(value: Any, *, neutral: bool = True) -> Any:
     """A dataclass tree as JSON data. A plug-in becomes `{"plugin": name, ...fields}`.
 
     Args:
-        neutral: whether to keep fields marked `NEUTRAL`, and those marked `ADDED` at their default.
+        neutral: whether to keep fields marked `NEUTRAL`, plug-ins that are neutral by themselves, and fields marked
+            `ADDED` at their default.
 
     Raises:
         RecipeError: a value that JSON cannot hold.
@@ -48,7 +49,14 @@ def to_data(value: Any, *, neutral: bool = True) -> Any:
     raise RecipeError(f"a recipe holds dataclasses, tuples, numbers and text, not {type(value).__name__}: {value!r}")
 
 
+def has_effect(value: Any) -> bool:
+    """Whether a value changes what is computed; a plug-in may say of itself that it does not."""
+    return not (isinstance(value, Plugin) and value.neutral)
+
+
 def _left_out(value: Any, field: dataclasses.Field[Any]) -> bool:
+    if not has_effect(getattr(value, field.name)):
+        return True
     if field.metadata.get("neutral") or not field.metadata.get("added"):
         return bool(field.metadata.get("neutral"))
     plain = [to_data(item, neutral=False) for item in (getattr(value, field.name), field.default)]

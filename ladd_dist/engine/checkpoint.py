@@ -195,6 +195,15 @@ class Checkpoints:
             )
         return Saved(path, meta)
 
+    def forget_after(self, step: int) -> None:
+        """Remove the checkpoints of later steps; every rank calls this."""
+        self.wait()
+        if self.ranks.is_first:
+            for later in self.steps():
+                if later > step:
+                    shutil.rmtree(self.path(later))
+        self.ranks.wait()
+
     def clear(self) -> None:
         """Remove all checkpoints."""
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -56,6 +56,10 @@ class Heads(nn.Module):
             check_logits(tap, logits[tap], len(cond_vec), head=self.head_name)
         return logits
 
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """The weights of each head."""
+        return {tap: list(self.heads[tap].parameters()) for tap in self.taps}
+
 
 def join(real: Seen, fake: Seen) -> Seen:
     """Both along the batch, detached: one call of the heads in place of two."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -12,6 +13,7 @@ from ladd_dist.core.gan import over_heads
 from ladd_dist.core.rng import Rows, RowSource, generator, whole_batch
 from ladd_dist.core.types import Batch
 from ladd_dist.engine.discriminator import FrozenTeacher, Seen, join, split
+from ladd_dist.engine.head_sums import HeadSums
 from ladd_dist.losses import Adversarial, Distance
 from ladd_dist.parallel import Trainable
 from ladd_dist.regularisers import Regulariser
@@ -61,6 +63,12 @@ class LaddStep:
     mode: Literal["fused", "alternate"]
     head_updates: int
     seed: int
+    head_sums: HeadSums | None = None
+    """Where the answers of the heads' last update of each step are added up, by head and noise level."""
+    adv_factor: float = 1.0
+    """What the adversarial weight is multiplied with; a guard may lower it."""
+    heads_learn: bool = True
+    """Whether the heads are updated; a guard may end that."""
 
     def __call__(self, batch: Batch, step: int, rows: Rows | None = None) -> dict[str, Tensor | float]:
         """Train on `batch`; `step` = student updates done; `rows` = its place in the global batch (default: all of it).
@@ -68,7 +76,7 @@ class LaddStep:
         Returns figures of these rows, as 0-d tensors (no host sync) or floats.
         """
         parts = self.parts(batch, step, rows or whole_batch(len(batch.x0)))
-        adv_weight, distill_weight = self.adv_weight(step), self.distill_weight(step)
+        adv_weight, distill_weight = self.adv_factor * self.adv_weight(step), self.distill_weight(step)
         student_sees_heads = adv_weight != 0  # otherwise its adversarial branch would be computed for nothing
         fused = self.mode == "fused"
 
@@ -164,12 +172,26 @@ class LaddStep:
                 if turn == 0:
                     first_real_logits.append({tap: value.detach() for tap, value in real_logits.items()})
                 loss = over_heads(self.adversarial.discriminator, real_logits, fake_logits)
-                loss = loss + self._penalty(seen_real, seen_fake, part.rows, step, turn)
+                if self.heads_learn:
+                    loss = loss + self._penalty(seen_real, seen_fake, part.rows, step, turn)
                 figures.add(logit_metrics(real_logits, fake_logits) | {"loss/heads": loss})
+                if self.head_sums is not None and turn == self.head_updates - 1:
+                    self.head_sums.add(real_logits, fake_logits, draws.tau)
                 return loss
 
-            figures.add({"grad_norm/heads": self.heads.update(loss_of)})
+            if self.heads_learn:
+                figures.add({"grad_norm/heads": self.heads.update(loss_of)})
+            else:
+                self._only_look(loss_of)
+        if self.head_sums is not None and self.heads_learn:
+            self.head_sums.add_norms(self.heads.group_norms)
         return figures, first_real_logits
+
+    def _only_look(self, loss_of: Callable[[int], Tensor]) -> None:
+        """What `update` computes, but for the update."""
+        with self.heads.frozen(), torch.no_grad():
+            for micro in range(self.heads.accumulate):
+                loss_of(micro)
 
     def _penalty(self, real: Seen, fake: Seen, rows: Rows, step: int, turn: int) -> Tensor:
         detached = {tap: value.detach() for tap, value in fake.features.items()}

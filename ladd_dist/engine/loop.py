@@ -113,14 +113,16 @@ def train(
     on_log: Callable[[int, dict[str, float]], None],
     note: Callable[[dict[str, float]], str],
     after_step: Callable[[int], None] = lambda updates: None,
+    more: Callable[[], dict[str, float]] = dict,
     ranks: Ranks = SINGLE,
 ) -> None:
     """Run steps first_step .. num_steps - 1. Figures are averaged on the device between logged steps: no host sync.
 
-    Every rank runs the same steps; figures are means over ranks, `on_log` is called on rank 0.
+    Every rank runs the same steps; figures are means over ranks, `on_log` is called on rank 0. `more` is called on
+    every rank at each logged step, for figures that are no means over steps and ranks.
 
     Raises:
-        Stopped: a signal came; the state is saved. ValueError: a figure is not finite (nothing is saved).
+        Stopped: a signal came; the state is saved. NotFinite: a figure is not finite (nothing is saved).
     """
     window = Window(samples_per_step, ranks)
     poll_every = 1
@@ -132,6 +134,7 @@ def train(
             logged = updates % log_every == 0 or updates == num_steps
             if logged:
                 figures = window.close()
+                figures |= more()
                 # About once a second: the ranks stop at the same step, without talking about it at each.
                 poll_every = max(1, int(figures["rate/steps_per_s"])) if ranks.size > 1 else 1
                 require_finite(label, figures, updates)
@@ -150,17 +153,26 @@ def train(
                 stop.check()
 
 
+class NotFinite(ValueError):
+    """A training broke at `step`."""
+
+    def __init__(self, message: str, step: int) -> None:
+        super().__init__(message)
+        self.step = step
+
+
 def require_finite(label: str, figures: dict[str, float], updates: int) -> None:
     """Refuse to go on from a training that broke.
 
     Raises:
-        ValueError: names the first figure that is not finite.
+        NotFinite: names the first figure that is not finite.
     """
     for name, value in figures.items():
         if not math.isfinite(value):
-            raise ValueError(
+            raise NotFinite(
                 f"{label}: {name} is {value} at step {updates}; lower the learning rate or the adversarial weight, or "
-                "clip harder. The last checkpoint is still whole"
+                "clip harder. The last checkpoint is still whole",
+                updates,
             )
 
 

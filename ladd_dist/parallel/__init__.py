@@ -58,6 +58,9 @@ class Trainable(Protocol):
     module: nn.Module
     accumulate: int
     """Micro-batches of an update."""
+    group_norms: dict[str, Tensor]
+    """Gradient norms (0-d) of the last update, over all ranks and before clipping, of the parts that the module names
+    in `parameter_groups()`; empty where there are none, or where the strategy cannot tell (DeepSpeed)."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The network's forward."""

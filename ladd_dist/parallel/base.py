@@ -27,6 +27,8 @@ class BaseTrainable:
         self.parameters = list(self.named.values())
         self.moving = Parametrizations(module)
         self.is_frozen = False
+        self.groups: dict[str, list[nn.Parameter]] = getattr(module, "parameter_groups", dict)()
+        self.group_norms: dict[str, Tensor] = {}
 
     def adamw(self, adam: Adam) -> torch.optim.AdamW:
         """An optimizer of the parameters."""
@@ -113,8 +115,18 @@ class ModuleTrainable(BaseTrainable):
         return norm
 
     def clip_gradients(self, limit: float) -> Tensor:
-        """Clip to a norm over all ranks; returns the norm before."""
-        return nn.utils.clip_grad_norm_(self.parameters, limit)
+        """Clip to a norm over all ranks; returns the norm before. Leaves the norms of named parts in `group_norms`."""
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        if not self.groups or not gradients:
+            return nn.utils.clip_grad_norm_(self.parameters, limit)
+        with torch.no_grad():  # in the steps of `clip_grad_norm_`, whose norms of single tensors serve twice
+            norms = dict(zip(map(id, gradients), torch._foreach_norm(gradients), strict=True))
+            total: Tensor = torch.linalg.vector_norm(torch.stack(list(norms.values())))
+            nn.utils.clip_grads_with_norm_(self.parameters, limit, total)
+            for name, group in self.groups.items():
+                own = torch.stack([norms[id(p.grad)] for p in group if p.grad is not None])
+                self.group_norms[name] = torch.linalg.vector_norm(own)
+        return total
 
     def part(self, name: str, parameter: Tensor, quantity: Quantity) -> Local:
         """The whole, on every rank."""

@@ -71,11 +71,15 @@ class Ranks:
 
     def mean(self, values: Tensor) -> Tensor:
         """Mean over ranks of a tensor on the CPU."""
+        return values if self.size == 1 else self.total(values) / self.size
+
+    def total(self, values: Tensor) -> Tensor:
+        """Sum over ranks of a tensor on the CPU."""
         if self.size == 1:
             return values
         total = values.clone()
         dist.all_reduce(total, group=self.control)
-        return total / self.size
+        return total
 
     def wait(self) -> None:
         """Until every rank is here."""

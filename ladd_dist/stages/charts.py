@@ -180,7 +180,13 @@ _SPECS = (
     ),
     _Spec("The same, head by head", "One head a tap.", r"accuracy/real/(.+)", band=HEALTHY_ACCURACY_BAND),
     _Spec("Logit gap", "How far apart the heads score the two sides.", r"logit_gap(?:/(.+))?", band=HEALTHY_GAP_BAND),
-    _Spec("Gradient norms", "Spikes mean instability.", r"grad_norm/(.+)", log=True),
+    _Spec("Gradient norms", "Spikes mean instability.", r"grad_norm/([^/]+)", log=True),
+    _Spec(
+        "The student's variety",
+        "Shares of the teacher's at the same noises, in one step and in its own number: what the guard looks at.",
+        r"guard/student@(\d+/(?:colour_variance|class_distance))",
+        from_zero=True,
+    ),
     _Spec("Weights in force", "What each loss counts for in the student's update.", r"weight/(.+)"),
     _Spec("Speed", "Training samples a second.", r"rate/(samples)_per_s", from_zero=True),
 )

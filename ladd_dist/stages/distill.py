@@ -17,13 +17,15 @@ from ladd_dist.core.types import Denoiser
 from ladd_dist.engine.checkpoint import Checkpoints, state_of
 from ladd_dist.engine.discriminator import FrozenTeacher, Heads
 from ladd_dist.engine.ema import WeightAverage
+from ladd_dist.engine.head_sums import HeadSums
 from ladd_dist.engine.ladd_step import LaddStep
-from ladd_dist.engine.loop import Figures, train
+from ladd_dist.engine.loop import Figures, NotFinite, train
 from ladd_dist.engine.shard_reader import to_device
 from ladd_dist.parallel import Adam, Trainable
 from ladd_dist.recipe import Recipe
 from ladd_dist.stages import Place, denoiser, is_done, mark_done, rows_of, save_weights, tracked_config
 from ladd_dist.stages.charts import write_grid
+from ladd_dist.stages.guarding import Guarding, RollBack
 from ladd_dist.stages.shards import open_shards
 from ladd_dist.stages.teacher import averaged, cosine_factor, guided_teacher, load_teacher
 from ladd_dist.trackers import RunLog
@@ -44,31 +46,40 @@ def distill(recipe: Recipe, place: Place) -> Path:
     run = place.run(recipe)
     if is_distilled(recipe, place):
         return run.student
-    training = Distillation(recipe, place, run)
-    settings = recipe.train
-    # The log outside: a run that is stopped has its checkpoint before anybody waits for a tracker's server.
-    with _log_of(recipe, run, training.first_step, place.ranks.is_first) as log, training.checkpoints.complete():
-        training.log = log
-        train(
-            label="distill",
-            num_steps=settings.steps,
-            first_step=training.first_step,
-            samples_per_step=settings.batch_size,
-            log_every=settings.log_every,
-            save_at=lambda updates: updates % settings.checkpoint_every == 0 or updates in settings.keep_steps,
-            do_step=training.step,
-            save=training.save,
-            on_log=log.log,
-            note=_note,
-            after_step=training.maybe_dump,
-            ranks=place.ranks,
-        )
+    training = _train(recipe, place, run)
     student = training.averaged()
     if student is not None:  # rank 0
         save_student(run.student, student, recipe)
         mark_done(run.path / "distill.done.json", recipe.distill_signature())
     place.ranks.wait()
     return run.student
+
+
+def _train(recipe: Recipe, place: Place, run: RunDir) -> Distillation:
+    """Train to the end, beginning anew from an earlier checkpoint as often as the guard wants that."""
+    training = None
+    while training is None:
+        training = _attempt(recipe, place, run)
+    return training
+
+
+def _attempt(recipe: Recipe, place: Place, run: RunDir) -> Distillation | None:
+    """Train from the newest checkpoint to the end; None where the guard turned back, and made an older one the newest.
+
+    A function of its own: when it has returned, nothing holds the networks that were given up.
+    """
+    training = Distillation(recipe, place, run)
+    try:
+        training.run_to_end()
+    except RollBack as back:
+        training.checkpoints.forget_after(back.to)
+        return None
+    except NotFinite as error:
+        if not training.guarding.may_go_back():
+            raise
+        training.checkpoints.forget_after(training.guarding.turn_back(error.step, str(error)))
+        return None
+    return training
 
 
 def _log_of(recipe: Recipe, run: RunDir, first_step: int, is_first: bool) -> contextlib.AbstractContextManager[RunLog]:
@@ -126,9 +137,41 @@ class Distillation:
         self.shown = shown_samples(recipe, teacher) if ranks.is_first else {}
         frozen = cast(Denoiser, recipe.parallel.freeze(teacher, **common))
         self.ladd_step = build_step(recipe, self.student, self.heads, frozen)
+        self.head_sums = self.ladd_step.head_sums = HeadSums(self.ladd_step.teacher.taps)
+        self.guarding = Guarding(recipe, place, self.reader, self.head_sums, self.checkpoints)
+        self.guarding.restore(self.first_step, saved.meta.get("guard") if saved else None)
+        self.guarding.steer(self.ladd_step)
+
+    def run_to_end(self) -> None:
+        """The steps that are left."""
+        recipe, settings, ranks = self.recipe, self.recipe.train, self.place.ranks
+        # The log outside: a run that is stopped has its checkpoint before anybody waits for a tracker's server.
+        with _log_of(recipe, self.run, self.first_step, ranks.is_first) as log, self.checkpoints.complete():
+            self.log = log
+            train(
+                label="distill",
+                num_steps=settings.steps,
+                first_step=self.first_step,
+                samples_per_step=settings.batch_size,
+                log_every=settings.log_every,
+                save_at=self.is_to_be_saved,
+                do_step=self.step,
+                save=self.save,
+                on_log=log.log,
+                note=_note,
+                after_step=self.maybe_dump,
+                more=lambda: self.head_sums.read("log", ranks) | self.guarding.news(),
+                ranks=ranks,
+            )
+
+    def is_to_be_saved(self, updates: int) -> bool:
+        """Whether a checkpoint is due after so many updates."""
+        settings = self.recipe.train
+        regular = updates % settings.checkpoint_every == 0 or updates in settings.keep_steps
+        return regular or self.guarding.wants_save(updates)
 
     def step(self, step: int) -> Figures:
-        """One update of heads and student."""
+        """One update of heads and student, and the guard's look at it."""
         settings = self.recipe.train
         factor = cosine_factor(step, settings.steps, settings.lr_final)
         self.student.set_lr_factor(factor)
@@ -137,6 +180,7 @@ class Distillation:
         batch = self.reader.batch(step, settings.batch_size, self.recipe.seed, rows)
         figures = self.ladd_step(to_device(batch, self.place.device), step, self.rows)
         self.average.update(step + 1)
+        self.guarding.after(step + 1, figures, self.student, self.ladd_step, self.log, self.save)
         return figures
 
     def save(self, updates: int) -> None:
@@ -148,7 +192,8 @@ class Distillation:
         epoch, position = divmod(updates * self.recipe.train.batch_size, len(self.reader))
         counters = {name: network.counters() for name, network in networks.items()}
         data = {"seed": self.recipe.seed, "epoch": epoch, "position": position}
-        self.checkpoints.save(updates, parts, {"counters": counters, "data": data})
+        self.checkpoints.pinned = (*self.recipe.train.keep_steps, *self.guarding.pinned())
+        self.checkpoints.save(updates, parts, {"counters": counters, "data": data, "guard": self.guarding.state()})
 
     def averaged(self) -> Denoiser | None:
         """The student with averaged weights, on rank 0 (None elsewhere); every rank calls this."""

@@ -55,6 +55,7 @@ def write_report(run: Path) -> Path:
         recipe=config.get("recipe", {}),
         verdict=verdict,
         level_word=LEVEL_WORDS[verdict.level],
+        guard=_read_optional(run / "guard.json"),
         tiles=tiles(evaluation, config, columns, rows),
         columns=columns,
         rows=rows,

@@ -58,7 +58,7 @@ def judge(evaluation: Figures, config: Mapping[str, Any], metrics: Metrics) -> V
     if limits:  # shares of a teacher that learned little accuse nobody
         seen = [item._replace(level="warning") if item.level == "collapsed" else item for item in seen]
     findings = [*_not_finite(evaluation, students), *_diverged(metrics), *limits, *seen]
-    return _conclude(findings, None if limits else _cause(config, metrics))
+    return _conclude(findings, None if limits else cause(config, metrics))
 
 
 def by_steps(evaluation: Figures, who: str) -> list[tuple[int, str]]:
@@ -259,7 +259,7 @@ def _limits(evaluation: Figures, config: Mapping[str, Any], teacher: str) -> lis
     return findings
 
 
-def _cause(config: Mapping[str, Any], metrics: Metrics) -> tuple[str, str] | None:
+def cause(config: Mapping[str, Any], metrics: Metrics) -> tuple[str, str] | None:
     """(half a sentence for the headline, explanation) when the recipe alone explains a loss of diversity."""
     if _plugin(config, "start") != "fresh":
         return None

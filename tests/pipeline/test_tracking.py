@@ -212,7 +212,7 @@ def test_a_training_that_diverged_is_an_alert(ladd: Ladd, wandb_server: Server) 
     assert "lower the learning rate" in done.stderr
     state = wandb_server.state()
     (alert,) = state["alerts"]
-    assert "ValueError" in alert["title"] and "lower the learning rate" in alert["text"]
+    assert "NotFinite" in alert["title"] and "lower the learning rate" in alert["text"]
     (run,) = state["runs"].values()
     assert run["state"] == "failed"
 

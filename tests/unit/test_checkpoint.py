@@ -462,3 +462,13 @@ def test_a_training_goes_on_from_a_checkpoint_with_the_same_bits(tmp_path: Path)
         again(make_batch(seed=number), number)
     for key, network in networks.items():
         assert_same(weights(network), weights(getattr(again, key)))
+
+
+def test_going_back_leaves_the_checkpoints_up_to_a_step_pinned_or_not(tmp_path: Path) -> None:
+    saved = checkpoints(tmp_path, keep=9, pinned=(4,))
+    for step in range(1, 6):
+        save(saved, step, w=torch.ones(2))
+    saved.forget_after(3)
+    assert saved.steps() == [1, 2, 3]
+    saved.forget_after(0)
+    assert saved.latest() is None

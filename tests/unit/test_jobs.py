@@ -83,7 +83,10 @@ def test_a_run_is_done_running_stopped_or_not_submitted_by_its_folder(
 ) -> None:
     make_run(tmp_path, "a-0000000001", ROW, done=True)
     make_run(tmp_path, "b-0000000002", ROW)
-    make_run(tmp_path, "c-0000000003", ROW)
+    guarded = make_run(tmp_path, "c-0000000003", ROW)
+    (guarded / "guard.json").write_text(
+        json.dumps({"level": "collapsed", "since": 30, "headline": "why", "rollbacks": []})
+    )
     folder = make_sweep(tmp_path, ["a-0000000001", "b-0000000002", "c-0000000003", "d-0000000004"])
     with exclusive(tmp_path / "b-0000000002"):
         found = look(folder, capsys)
@@ -94,6 +97,9 @@ def test_a_run_is_done_running_stopped_or_not_submitted_by_its_folder(
     assert running["losses"] == {"heads": 1.4, "adversarial": -0.7, "distill": 0.2}
     assert (running["accuracy"], running["guard"], running["requeues"]) == (0.5, None, 0)
     assert found["runs"][2]["eta_s"] is None
+    assert found["runs"][2]["guard"] == {"level": "collapsed", "since": 30, "headline": "why", "rollbacks": 0}
+    assert jobs.main([str(folder)]) == 0
+    assert "collapsed since 30" in capsys.readouterr().out
 
 
 def test_a_run_that_finished_with_another_signature_is_not_done(

@@ -1,0 +1,141 @@
+"""What the heads answered, by head and noise level, summed on the device until somebody reads it.
+
+Sums and counts are kept, not means: ranks, micro-batches and steps add up to the figures of one process on the whole
+batch, and a mean over few logits weighs as little as it should.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ladd_dist.parallel.ranks import SINGLE, Ranks
+
+EDGES = (0.1, 0.3, 1.0, 3.0, 10.0)
+"""Of the bins of tau, in units of x0; an edge belongs to the bin above it."""
+BINS = ("0-0.1", "0.1-0.3", "0.3-1", "1-3", "3-10", "10-inf")
+QUANTITIES = 5
+"""How many logits of one side; real ones above 0, fake ones below 0; the sum of the real ones, of the fake ones."""
+
+
+class _Window:
+    """What was added since a reader last read; the parts of the sums are put together when somebody reads."""
+
+    def __init__(self) -> None:
+        self.answers: Tensor | None = None  # [bins, 1 + 4 logits of all heads]
+        self.squares: Tensor | None = None  # [heads]
+        self.updates = 0  # that `squares` is a sum over
+        self.restored: Tensor | None = None  # as `take` gives it
+
+
+class HeadSums:
+    """Sums since each of several readers last read; nothing here waits for the device but `read` and `take`."""
+
+    def __init__(self, taps: tuple[str, ...]) -> None:
+        self.taps = taps
+        self.windows = {"log": _Window()}
+        self.num_logits: list[int] = []
+        """Of each head for a sample, known from the first logits."""
+        self.edges: Tensor | None = None
+
+    def open(self, reader: str) -> None:
+        """One more reader; it begins with nothing."""
+        self.windows[reader] = _Window()
+
+    @torch.no_grad()
+    def add(self, real: dict[str, Tensor], fake: dict[str, Tensor], tau: Tensor) -> None:
+        """Logits [B,K] of each head at levels tau [B], of one micro-batch.
+
+        Few operations for all heads together: at each step an accelerator is asked for a dozen small things, not a
+        dozen a head.
+        """
+        if self.edges is None:
+            self.edges = torch.tensor(EDGES, dtype=tau.dtype, device=tau.device)
+            self.num_logits = [real[tap].shape[1] for tap in self.taps]
+        reals, fakes = (torch.cat([side[tap] for tap in self.taps], dim=1) for side in (real, fake))
+        ones = torch.ones_like(reals[:, :1])
+        seen = torch.cat([ones, reals > 0, fakes < 0, reals, fakes], dim=1).double()
+        bins = torch.bucketize(tau, self.edges, right=True)
+        # A product, because adding at indices has no fixed order on an accelerator.
+        member = torch.nn.functional.one_hot(bins, len(BINS)).T.double()  # [bins,B]
+        answers = member @ seen
+        for window in self.windows.values():
+            window.answers = answers if window.answers is None else window.answers + answers
+
+    @torch.no_grad()
+    def add_norms(self, norms: dict[str, Tensor]) -> None:
+        """Norms of the gradients of each head in one update, over all ranks; nothing where they are not known."""
+        if norms:
+            squares = torch.stack([norms[tap] for tap in self.taps]).double().square()
+            for window in self.windows.values():
+                window.updates += 1
+                window.squares = squares if window.squares is None else window.squares + squares
+
+    def take(self, reader: str, ranks: Ranks = SINGLE) -> Tensor:
+        """The sums over ranks since the reader last read, on the CPU, float64; every rank calls this.
+
+        First the answers [bins, heads, QUANTITIES], then the squared norms of each head and the number of updates.
+        """
+        window, taps = self.windows[reader], len(self.taps)
+        answers = torch.zeros(len(BINS), taps, QUANTITIES, dtype=torch.float64)
+        if window.answers is not None:
+            seen = window.answers.cpu()
+            counts = torch.tensor(self.num_logits, dtype=torch.float64)
+            parts = [torch.split(part, self.num_logits, dim=1) for part in seen[:, 1:].chunk(4, dim=1)]
+            sums = torch.stack([torch.stack([own.sum(dim=1) for own in part], dim=1) for part in parts], dim=2)
+            answers = torch.cat([(seen[:, :1] * counts)[:, :, None], sums], dim=2)
+        own = torch.cat([answers.flatten(), torch.zeros(taps + 1, dtype=torch.float64)])
+        if window.restored is not None:
+            own = own + window.restored
+        total = ranks.total(own)
+        if window.squares is not None:  # every rank has the same
+            total[answers.numel() :] += torch.cat([window.squares.cpu(), torch.tensor([float(window.updates)])])
+        return total
+
+    def put(self, reader: str, sums: Tensor, ranks: Ranks = SINGLE) -> None:
+        """The inverse of `take`, for a run that goes on: rank 0 holds what all had."""
+        window = _Window()
+        window.restored = sums if ranks.is_first else torch.zeros_like(sums)
+        self.windows[reader] = window
+
+    def read(self, reader: str, ranks: Ranks = SINGLE) -> dict[str, float]:
+        """The figures since the last time, of all ranks; every rank calls this."""
+        sums = self.take(reader, ranks)
+        self.open(reader)
+        return figures(self.taps, sums)
+
+
+def figures(taps: tuple[str, ...], sums: Tensor) -> dict[str, float]:
+    """Figures of each head: `accuracy/TAP`, `gap/TAP`, `grad_norm/heads/TAP`, `grad_share/heads/TAP`.
+
+    Accuracy is the share of logits on the right side of 0, gap the mean of real logits minus that of fake ones. Both
+    are there for each noise bin that had samples too, `accuracy/TAP@LOW-HIGH`. Of the gradients, the root mean square
+    over updates of the norm before clipping, and the share of the squared norm of all heads.
+    """
+    num = len(BINS) * len(taps) * QUANTITIES
+    answers = sums[:num].view(len(BINS), len(taps), QUANTITIES)
+    found: dict[str, float] = {}
+    of_bins, of_all = answers.tolist(), answers.sum(dim=0).tolist()
+    for place, tap in enumerate(taps):
+        rows = zip((f"@{name}" for name in BINS), (of_bin[place] for of_bin in of_bins), strict=True)
+        for name, (count, right_real, right_fake, real, fake) in (("", of_all[place]), *rows):
+            if count > 0:
+                found[f"accuracy/{tap}{name}"] = (right_real + right_fake) / (2 * count)
+                found[f"gap/{tap}{name}"] = (real - fake) / count
+    squares = sums[num : num + len(taps)]
+    if sums[-1] > 0 and squares.sum() > 0:
+        shares = (squares / squares.sum()).tolist()
+        norms = (squares / sums[-1]).sqrt().tolist()
+        for tap, share, norm in zip(taps, shares, norms, strict=True):
+            found |= {f"grad_norm/heads/{tap}": norm, f"grad_share/heads/{tap}": share}
+    return found
+
+
+def sides(taps: tuple[str, ...], sums: Tensor) -> dict[str, float]:
+    """`heads/accuracy_real`, `heads/accuracy_fake` and `heads/gap`: means over the heads; nothing without logits."""
+    answers = sums[: len(BINS) * len(taps) * QUANTITIES].view(len(BINS), len(taps), QUANTITIES).sum(dim=0)
+    if not (answers[:, 0] > 0).all():
+        return {}
+    real, fake, gap = answers[:, 1] / answers[:, 0], answers[:, 2] / answers[:, 0], answers[:, 3] - answers[:, 4]
+    means = torch.stack([real, fake, gap / answers[:, 0]]).mean(dim=1).tolist()
+    return dict(zip(("heads/accuracy_real", "heads/accuracy_fake", "heads/gap"), means, strict=True))

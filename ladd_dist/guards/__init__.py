@@ -1,0 +1,80 @@
+"""Kind `guard`: watches a distillation while it runs and says when it goes wrong. Pure: figures in, findings out.
+
+The figures are global (over ranks, micro-batches and the steps since the last check):
+
+* `student@N/NAME`: the student's samples in N steps from a fixed set of stored noises and classes, as shares of what
+  the teacher made of the same noises: `colour_variance`, `hue_entropy` (pictures with colour only), `distance` (between
+  two samples, root mean square), `class_distance` (between two of one class), `finite` (share of finite samples);
+* `heads/accuracy_real`, `heads/accuracy_fake`, `heads/gap`: mean over the heads; the same of each head as
+  `accuracy/TAP`, `gap/TAP`, of each noise bin as `accuracy/TAP@LOW-HIGH`; `grad_share/heads/TAP`;
+* `weight/adversarial`: in force now; `not_finite`: figures of steps that were no number since the last check.
+
+A figure that there is none of is absent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+from ladd_dist.core.plugin import Plugin
+
+Level = Literal["healthy", "warning", "collapsed"]
+Action = Literal["warn", "alert", "lower_adv", "freeze_heads", "rollback", "stop"]
+ACTIONS: tuple[Action, ...] = ("warn", "alert", "lower_adv", "freeze_heads", "rollback", "stop")
+NEUTRAL_ACTIONS: tuple[Action, ...] = ("warn", "alert")
+"""What tells people and leaves the training alone."""
+
+
+class Finding(NamedTuple):
+    """One thing that is wrong at one check."""
+
+    fault: str
+    """Which fault it is, the same words at each check."""
+    text: str
+    """With the figures of this check."""
+    means: str
+    """What it is a sign of; empty where the text says it all."""
+    level: Level
+    at_once: bool = False
+    """Whether one check is enough to be sure."""
+
+
+class Guard(Plugin):
+    """Says when to look, at what, and what is wrong with what was seen. Settings only: the memory is `Memory`."""
+
+    kind = "guard"
+    action: Action = "warn"
+    """What follows from a collapse. Each but `warn` also alerts the tracker."""
+    patience: int = 2
+    """Checks in a row that must find a fault."""
+    max_rollbacks: int = 3
+    """After so many a further collapse stops the run."""
+
+    @property
+    def neutral(self) -> bool:
+        """Whether no action of its own changes what is trained; such a guard is in no signature."""
+        return self.action in NEUTRAL_ACTIONS
+
+    def is_due(self, step: int, num_steps: int) -> bool:
+        """Whether to check after `step` updates of `num_steps`. Must depend on these alone."""
+        raise NotImplementedError
+
+    def is_full(self, step: int, num_steps: int) -> bool:
+        """Whether this check looks at the student at all its numbers of steps; else at one step alone.
+
+        Full checks that find nothing are what a rollback goes back to.
+        """
+        raise NotImplementedError
+
+    def num_samples(self) -> int:
+        """How many stored samples the student is compared on."""
+        raise NotImplementedError
+
+    def is_early(self, step: int, num_steps: int) -> bool:
+        """Whether it is too early to judge: what is found is remembered, no verdict follows."""
+        raise NotImplementedError
+
+    def findings(self, figures: Mapping[str, float]) -> tuple[Finding, ...]:
+        """What is wrong, the worst first; nothing for a healthy run."""
+        raise NotImplementedError
