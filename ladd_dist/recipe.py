@@ -19,8 +19,7 @@ import ladd_dist.datasets.mnist
 import ladd_dist.levels.named
 import ladd_dist.losses.adversarial
 import ladd_dist.losses.distance
-import ladd_dist.metrics.color
-import ladd_dist.metrics.digit_color
+import ladd_dist.metrics.shipped
 import ladd_dist.networks.cunet
 import ladd_dist.parallel.ddp
 import ladd_dist.parallel.fsdp
