@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ladd_dist.core.plugin import register
 from ladd_dist.metrics import Measure, Metric, Read, Reader, References, Samples
-from ladd_dist.metrics.frechet import frechet_estimate, moments
+from ladd_dist.metrics.frechet import frechet_estimate, frechet_reference
 from ladd_dist.metrics.interval import with_intervals
 from ladd_dist.metrics.kernel import kernel_estimate, kernel_reference, subset_kernel_distance
 
@@ -162,7 +162,7 @@ class _FidAndKid(Metric):
 
         self.reader(references.real.images.device)  # what is missing is said now, also where all features are kept
         sets = {"": features(references.real), "_teacher": features(references.teacher)}
-        gaussians = {name: moments(rows) for name, rows in sets.items()}
+        gaussians = {name: frechet_reference(rows) for name, rows in sets.items()}
         kernels = {name: kernel_reference(rows) for name, rows in sets.items()}
 
         def measure(samples: Samples) -> dict[str, float]:

@@ -118,7 +118,7 @@ class Color(Metric):
         _check_rgb(references.real.images)
 
         def measure(samples: Samples) -> dict[str, float]:
-            rgb = samples.read("mean colour", lambda images: {"rgb": mean_colour(images)})["rgb"]
+            rgb = samples.read("mean colour 1", lambda images: {"rgb": mean_colour(images)})["rgb"]
             exact = rgb.double().cpu()
             away = (exact - exact.mean(dim=0)).square().mean(dim=1)
             strength = saturation(rgb)

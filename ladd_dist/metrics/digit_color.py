@@ -9,7 +9,7 @@ from ladd_dist.core.plugin import register
 from ladd_dist.metrics import Measure, Metric, References, Samples
 from ladd_dist.metrics.extract import digit_color
 from ladd_dist.metrics.features import NUM_DIGITS
-from ladd_dist.metrics.frechet import frechet_estimate, moments
+from ladd_dist.metrics.frechet import frechet_estimate, frechet_reference
 from ladd_dist.metrics.interval import Estimate, with_intervals
 
 
@@ -27,8 +27,8 @@ class DigitColor(Metric):
     lower: ClassVar[tuple[str, ...]] = ("fd", "fd_teacher")
 
     def build(self, *, references: References) -> Measure:
-        real = moments(digit_color(references.real)["features"])
-        teacher = moments(digit_color(references.teacher)["features"])
+        real = frechet_reference(digit_color(references.real)["features"])
+        teacher = frechet_reference(digit_color(references.teacher)["features"])
 
         def measure(samples: Samples) -> dict[str, float]:
             seen = digit_color(samples)

@@ -13,7 +13,7 @@ from ladd_dist.metrics import Read, Samples
 from ladd_dist.metrics.features import DigitColorNet, load_features, read_card
 
 Features = Literal["digit_color", "pixels"]
-_CHUNK = 500
+_CHUNK = 512  # a share of `stages/reading.py` is a multiple of it, so shares see the same portions
 
 
 def extract(samples: Samples, features: Features) -> Tensor:
@@ -46,7 +46,7 @@ def _shipped() -> tuple[DigitColorNet, str]:
 
 @torch.inference_mode()
 def read_images(net: DigitColorNet, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Features [N,64] and digit classes [N] int64 of images [N,3,S,S] in [-1,1], in passes of 500, where they lie.
+    """Features [N,64] and digit classes [N] int64 of images [N,3,S,S] in [-1,1], in passes of 512, where they lie.
 
     Raises:
         ValueError: images that are not [N,3,S,S].

@@ -67,7 +67,24 @@ def frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -
     return max(float(distance), 0.0)
 
 
-def frechet_estimate(features: Tensor, reference: Moments) -> Estimate:
+class FrechetReference(NamedTuple):
+    """One side of the distance."""
+
+    moments: Moments
+    root: Tensor  # [D,D] symmetric square root of the covariance
+
+
+def frechet_reference(features: Tensor) -> FrechetReference:
+    """Prepare one side from features [N,D].
+
+    Raises:
+        ValueError: as `moments`.
+    """
+    own = moments(features)
+    return FrechetReference(own, _root(own.cov))
+
+
+def frechet_estimate(features: Tensor, reference: FrechetReference) -> Estimate:
     """The same distance of features [N,D] to a reference, and what each of the N samples adds to it.
 
     With T = R^.5 C R^.5 of the reference's covariance R and the samples' C, a change dC moves Tr sqrt(T) by
@@ -79,23 +96,25 @@ def frechet_estimate(features: Tensor, reference: Moments) -> Estimate:
     of A, as in a pseudo-inverse.
 
     Raises:
-        ValueError: as `moments` and `frechet_distance`.
+        ValueError: as `moments`, or features of another length than the reference's.
     """
-    own = moments(features)
-    value = frechet_distance(*own, *reference)
-    root = _root(reference.cov)
+    own, (theirs, root) = moments(features), reference
+    if len(own.mean) != len(theirs.mean):
+        raise ValueError(f"features of one length are needed, got {len(own.mean)} and {len(theirs.mean)}")
     inner = root @ own.cov @ root
     values, vectors = torch.linalg.eigh((inner + inner.T) / 2.0)
+    shift = own.mean - theirs.mean
+    trace_root = values.clamp_min(0.0).sqrt().sum()
+    value = float(shift.square().sum() + own.cov.trace() + theirs.cov.trace() - 2.0 * trace_root)
     kept = values > _ROUNDING * values.abs().max().clamp_min(1e-300)
     inverse = torch.where(kept, values.clamp_min(1e-300).rsqrt(), torch.zeros_like(values))
     half = root @ vectors
     weight = torch.eye(len(values), dtype=torch.float64) - (half * inverse) @ half.T
-    shift = 2.0 * (own.mean - reference.mean)
     parts = []
     for rows in torch.split(features.detach().cpu(), _ROWS):
         away = rows.double() - own.mean
-        parts.append(away @ shift + ((away @ weight) * away).sum(dim=1))
-    return Estimate(value, torch.cat(parts))
+        parts.append(2.0 * away @ shift + ((away @ weight) * away).sum(dim=1))
+    return Estimate(max(value, 0.0), torch.cat(parts))
 
 
 def _root(cov: Tensor) -> Tensor:

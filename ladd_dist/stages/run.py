@@ -17,7 +17,7 @@ from ladd_dist.stages import Place
 from ladd_dist.stages.describe import add_timing, stage_states, stage_table, write_config
 
 STAGES = ("teacher", "shards", "distill", "evaluate", "report")
-TOGETHER = ("teacher", "shards", "distill")
+TOGETHER = ("teacher", "shards", "distill", "evaluate")
 """Run by every process; the rest by the first one, when the others have left."""
 Say = Callable[[str], None]
 
@@ -45,7 +45,7 @@ def run_stages(
             if ranks.is_first and prepare is not None:
                 held.enter_context(
                     exclusive(place.run(recipe).path)
-                )  # outlives the group: evaluation is rank 0's alone
+                )  # outlives the group: the report is rank 0's alone
                 prepare()
             ranks.wait()
             together = dataclasses.replace(place, ranks=ranks)

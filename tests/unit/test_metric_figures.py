@@ -13,7 +13,7 @@ from torch import Tensor
 from ladd_dist.metrics import Measure, Metric, References, Samples
 from ladd_dist.metrics.digit_color import DigitColor
 from ladd_dist.metrics.diversity import Diversity, pairwise_estimate
-from ladd_dist.metrics.frechet import frechet_distance, frechet_estimate, moments
+from ladd_dist.metrics.frechet import frechet_distance, frechet_estimate, frechet_reference, moments
 from ladd_dist.metrics.interval import Estimate, is_bound, with_intervals
 from ladd_dist.metrics.kernel import kernel_estimate, kernel_reference, subset_kernel_distance
 from ladd_dist.metrics.kid import Kid
@@ -94,12 +94,12 @@ def test_the_kernel_distance_does_not_depend_on_the_blocks(monkeypatch: pytest.M
 def test_the_frechet_estimate_is_the_distance() -> None:
     one, two = normal(400, 6, 1), normal(300, 6, 2) + 0.5
     expected = frechet_distance(*moments(one), *moments(two))
-    assert frechet_estimate(one, moments(two)).value == pytest.approx(expected, rel=1e-9)
+    assert frechet_estimate(one, frechet_reference(two)).value == pytest.approx(expected, rel=1e-9)
 
 
 def test_the_parts_are_the_derivative_of_the_distance_by_the_weight_of_a_sample() -> None:
     rows, reference = normal(400, 5, 1) * 1.3 + 0.2, moments(normal(500, 5, 2))
-    parts = frechet_estimate(rows, reference).parts
+    parts = frechet_estimate(rows, frechet_reference(normal(500, 5, 2))).parts
     for index in (0, 17, 200):
         share = 1e-5  # this sample counts for so much more than the others
         weights = torch.full((400,), (1 - share) / 400, dtype=torch.float64)
@@ -112,13 +112,13 @@ def test_the_parts_are_the_derivative_of_the_distance_by_the_weight_of_a_sample(
 
 def test_a_shift_of_gaussians_has_a_known_distance_within_the_interval() -> None:
     shifted = normal(20_000, 3, 1) + torch.tensor([1.0, 0.0, 0.5], dtype=torch.float64)
-    figures = with_intervals({"fd": frechet_estimate(shifted, moments(normal(200_000, 3, 2)))})
+    figures = with_intervals({"fd": frechet_estimate(shifted, frechet_reference(normal(200_000, 3, 2)))})
     assert figures["fd_low"] < 1.25 < figures["fd_high"]
     assert figures["fd_high"] - figures["fd_low"] < 0.15
 
 
 def test_fewer_samples_than_features_still_have_an_interval() -> None:
-    figures = with_intervals({"fd": frechet_estimate(normal(10, 32, 1), moments(normal(100, 32, 2)))})
+    figures = with_intervals({"fd": frechet_estimate(normal(10, 32, 1), frechet_reference(normal(100, 32, 2)))})
     assert all(math.isfinite(value) for value in figures.values())
 
 
@@ -136,7 +136,7 @@ def spread_of(figure: Callable[[Tensor], Estimate], num: int = 400, sets: int = 
 @pytest.mark.parametrize(
     "figure",
     [
-        lambda rows: frechet_estimate(rows, moments(normal(3_000, 4, 1) + 0.5)),
+        lambda rows: frechet_estimate(rows, frechet_reference(normal(3_000, 4, 1) + 0.5)),
         lambda rows: kernel_estimate(rows, kernel_reference(normal(1_000, 4, 1) + 0.5)),
         lambda rows: pairwise_estimate(rows.float(), torch.arange(len(rows)) % 4),
         lambda rows: Estimate(float((rows[:, 0] > 1).double().mean()), rows[:, 0] > 1),
