@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple, TypeVar
 
+import torch
 from torch import Tensor
 
 from ladd_dist.core.plugin import Plugin
@@ -39,10 +40,9 @@ class Samples:
     work: Work = here
     """How images are read: in this process, or in shares by several; from a cache, or anew."""
     _kept: dict[str, object] = field(default_factory=dict, init=False, repr=False)
-    _whole: tuple[Samples, Tensor] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.cond)
 
     def read(self, what: str, reader: Reader) -> Read:
         """What `reader` sees in the images, computed once.
@@ -50,13 +50,7 @@ class Samples:
         Args:
             what: a name that stands for the reader and its weights: two readers of one name must give the same rows.
         """
-        return self.once(f"read {what}", lambda: self._rows(what, reader))
-
-    def _rows(self, what: str, reader: Reader) -> Read:
-        if self._whole is None:
-            return self.work(what, reader, self.images)
-        whole, rows = self._whole
-        return {name: tensor[rows.to(tensor.device)] for name, tensor in whole.read(what, reader).items()}
+        return self.once(f"read {what}", lambda: self.work(what, reader, self.images))
 
     def once(self, what: str, make: Callable[[], T]) -> T:
         """What `make` returns, from the first call of this name on these samples."""
@@ -68,17 +62,36 @@ class Samples:
         """The first `count` of them (all, where there are no more)."""
         if count >= len(self):
             return self
-        return self.once(f"first {count}", lambda: self.rows(self.cond.new_tensor(range(count))))
+        return self.once(f"first {count}", lambda: Part(self, torch.arange(count)))
 
     def of_class(self, number: int) -> Samples:
         """Those that were asked for one class."""
-        return self.once(f"class {number}", lambda: self.rows((self.cond == number).nonzero()[:, 0]))
+        return self.once(f"class {number}", lambda: Part(self, (self.cond == number).nonzero()[:, 0]))
 
-    def rows(self, rows: Tensor) -> Samples:
-        """Some of them, by index [n]; what was read in the whole set is not read again."""
-        chosen = replace(self, images=self.images[rows.to(self.images.device)], cond=self.cond[rows], _whole=None)
-        object.__setattr__(chosen, "_whole", (self, rows))
-        return chosen
+
+class Part(Samples):
+    """Some rows of other samples, by index [n]. What was read in the whole set is not read again.
+
+    Its images are picked when they are asked for, and not kept: all classes together would be a copy of all images.
+    """
+
+    _whole: Samples
+    _rows: Tensor
+
+    def __init__(self, whole: Samples, rows: Tensor) -> None:
+        values = {"cond": whole.cond[rows.to(whole.cond.device)], "work": whole.work, "_kept": {}}
+        for name, value in {**values, "_whole": whole, "_rows": rows}.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def images(self) -> Tensor:
+        return self._pick(self._whole.images)
+
+    def read(self, what: str, reader: Reader) -> Read:
+        return {name: self._pick(rows) for name, rows in self._whole.read(what, reader).items()}
+
+    def _pick(self, tensor: Tensor) -> Tensor:
+        return tensor[self._rows.to(tensor.device)]
 
 
 class References(NamedTuple):
@@ -106,12 +119,17 @@ class Metric(Plugin):
     kind = "metric"
     few: ClassVar[tuple[str, ...]] = ()
     """Those of its figures that say something on some tens of samples already: measured while a student trains."""
-    lower: ClassVar[tuple[str, ...]] = ()
-    """Those of its figures of which less is better."""
 
     def needs(self) -> int:
         """Fewest samples of a class for the figures of that class alone; 0: they are not measured."""
         return 2
+
+    def require(self, device: torch.device) -> None:
+        """Look whether this machine has what the metric needs; called before a run begins.
+
+        Raises:
+            ValueError: a file or a package is missing; the message says where to get it and which metric needs none.
+        """
 
     def build(self, *, references: References) -> Measure:
         """A function of samples that returns named figures; statistics of the references are computed once, here.

@@ -152,6 +152,9 @@ class _FidAndKid(Metric):
     def needs(self) -> int:
         return 2 if self.by_class else 0
 
+    def require(self, device: torch.device) -> None:
+        self.reader(device)
+
     def reader(self, device: torch.device) -> Reader:
         raise NotImplementedError
 
@@ -160,7 +163,7 @@ class _FidAndKid(Metric):
             what = f"{self.name} {self.sha256 or self.published}"
             return samples.read(what, lambda images: self.reader(images.device)(images))["features"]
 
-        self.reader(references.real.images.device)  # what is missing is said now, also where all features are kept
+        self.require(references.real.images.device)  # said now, also where all features of the references are kept
         sets = {"": features(references.real), "_teacher": features(references.teacher)}
         gaussians = {name: frechet_reference(rows) for name, rows in sets.items()}
         kernels = {name: kernel_reference(rows) for name, rows in sets.items()}
@@ -193,7 +196,6 @@ class CleanFid(_FidAndKid):
 
     keys: ClassVar[Keys] = Keys("fid", "inception_kid")
     published: ClassVar[str] = INCEPTION_SHA256
-    lower: ClassVar[tuple[str, ...]] = ("fid", "fid_teacher", "inception_kid", "inception_kid_teacher")
 
     def reader(self, device: torch.device) -> Reader:
         return inception_reader(self.folder, self.sha256 or self.published, device)
@@ -210,7 +212,6 @@ class CleanClip(_FidAndKid):
 
     keys: ClassVar[Keys] = Keys("clip_fd", "clip_kid")
     published: ClassVar[str] = CLIP_SHA256
-    lower: ClassVar[tuple[str, ...]] = ("clip_fd", "clip_fd_teacher", "clip_kid", "clip_kid_teacher")
 
     def reader(self, device: torch.device) -> Reader:
         return clip_reader(self.folder, self.sha256 or self.published, device)

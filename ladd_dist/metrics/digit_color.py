@@ -24,7 +24,6 @@ class DigitColor(Metric):
     """
 
     few: ClassVar[tuple[str, ...]] = ("accuracy",)
-    lower: ClassVar[tuple[str, ...]] = ("fd", "fd_teacher")
 
     def build(self, *, references: References) -> Measure:
         real = frechet_reference(digit_color(references.real)["features"])
@@ -37,7 +36,7 @@ class DigitColor(Metric):
                     f"the metric 'digit_color' knows classes 0 to {NUM_DIGITS - 1}, the samples were asked for "
                     f"{int(samples.cond.min())} to {int(samples.cond.max())}"
                 )
-            right = (seen["digit"] == samples.cond.to(seen["digit"].device)).double()
+            right = (seen["digit"] == samples.cond.to(seen["digit"].device)).cpu().double()
             distances = {
                 "fd": frechet_estimate(seen["features"], real),
                 "fd_teacher": frechet_estimate(seen["features"], teacher),

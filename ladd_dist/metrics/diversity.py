@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ladd_dist.core.plugin import register
-from ladd_dist.metrics import Measure, Metric, References, Samples
+from ladd_dist.metrics import Measure, Metric, Part, References, Samples
 from ladd_dist.metrics.extract import Features, extract
 from ladd_dist.metrics.interval import Estimate, with_intervals
 from ladd_dist.metrics.neighbours import blocks
@@ -28,7 +28,7 @@ def pairwise_estimate(features: Tensor, cond: Tensor) -> Estimate:
         if len(members) < 2:
             continue
         rows = features[members.to(features.device)]
-        sums = torch.cat([away.double().sum(dim=1).cpu() for _, away in blocks(rows, rows)]) / (len(members) - 1)
+        sums = torch.cat([away.cpu().double().sum(dim=1) for _, away in blocks(rows, rows)]) / (len(members) - 1)
         means.append(float(sums.mean()))
         parts[members] = 2.0 * (sums - sums.mean()) / len(members)
     if not means:
@@ -53,7 +53,7 @@ class Diversity(Metric):
 
         def measure(samples: Samples) -> dict[str, float]:
             asked = torch.isin(references.teacher.cond.cpu(), samples.cond.cpu())
-            same = references.teacher.rows(asked.nonzero()[:, 0].to(references.teacher.cond.device))
+            same = Part(references.teacher, asked.nonzero()[:, 0])
             theirs = pairwise_estimate(extract(same, self.features), same.cond).value
             own = pairwise_estimate(extract(samples, self.features), samples.cond)
             figures = {"pairwise_distance": own}

@@ -58,7 +58,7 @@ def is_bound(name: str) -> bool:
     return name.endswith((LOW, HIGH))
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=3)
 def _counts(num: int) -> Tensor:
     """How often each of `num` samples is drawn, in each of the draws: float64 [draws, num]."""
     drawn = torch.randint(num, (NUM_DRAWS, num), generator=generator("bootstrap", num))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from ladd_dist.core.plugin import register
 from ladd_dist.metrics import Measure, Metric, References, Samples
@@ -22,7 +21,6 @@ class Kid(Metric):
     """
 
     features: Features = "digit_color"
-    lower: ClassVar[tuple[str, ...]] = ("kid", "kid_teacher")
 
     def build(self, *, references: References) -> Measure:
         real, teacher = (

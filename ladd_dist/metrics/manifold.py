@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -42,8 +42,8 @@ def manifold_estimates(samples: Tensor, reference: Tensor, k: int, reference_rad
         inside[rows] = hits.sum(dim=1).float()
         covered |= hits.any(dim=0)
         recalled |= (away <= own_radii[rows, None]).any(dim=0)
-    parts = {"precision": inside > 0, "recall": recalled, "density": inside.double() / k, "coverage": covered}
-    return {name: Estimate(float(part.double().mean()), part) for name, part in parts.items()}
+    parts = {"precision": inside > 0, "recall": recalled, "density": inside.cpu().double() / k, "coverage": covered}
+    return {name: Estimate(float(part.cpu().double().mean()), part) for name, part in parts.items()}
 
 
 @register("manifold")
@@ -59,7 +59,6 @@ class Manifold(Metric):
     against: Literal["teacher", "real"] = "teacher"
     neighbours: int = 5
     """k: the radius of a ball is the distance to the k-th nearest neighbour."""
-    lower: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         if self.neighbours < 1:

@@ -20,7 +20,6 @@ class Matched(Metric):
     """
 
     few: ClassVar[tuple[str, ...]] = ("matched_error",)
-    lower: ClassVar[tuple[str, ...]] = ("matched_error",)
 
     def needs(self) -> int:
         return 1
@@ -39,7 +38,7 @@ class Matched(Metric):
                     "teacher's must have the same classes in the same order"
                 )
             away = samples.images.float() - matched.images.to(samples.images.device).float()
-            error = away.square().flatten(1).mean(dim=1).double()
+            error = away.square().flatten(1).mean(dim=1).cpu().double()
             return with_intervals({"matched_error": Estimate(float(error.mean()), error)}, at_least=0.0)
 
         return measure

@@ -20,8 +20,8 @@ def blocks(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or not len(x) or not len(y):
         raise ValueError(f"distances need features [N,D] and [M,D] of one D, got {list(x.shape)} and {list(y.shape)}")
-    centre = y.double().mean(dim=0)
-    x, y = (x.double() - centre).float(), (y.double() - centre).float()
+    centre = y.float().mean(dim=0)
+    x, y = x.float() - centre, y.float() - centre
     squared = y.square().sum(dim=1)
     height = max(1, _ELEMENTS // len(y))
     for start in range(0, len(x), height):
@@ -57,5 +57,5 @@ def nearest(x: Tensor, y: Tensor, *, same: bool = False) -> Tensor:
         if same:
             own = torch.arange(rows.start, rows.stop)
             away[own - rows.start, own] = torch.inf
-        found.append((x[rows].double() - y[away.argmin(dim=1)].double()).norm(dim=1))
-    return torch.cat(found).cpu()
+        found.append((x[rows] - y[away.argmin(dim=1)]).norm(dim=1).cpu())
+    return torch.cat(found)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import math
+import re
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from ladd_dist.core import plugin as registry
 from ladd_dist.metrics import Measure, Metric, References, Samples
 from ladd_dist.metrics.digit_color import DigitColor
 from ladd_dist.metrics.diversity import Diversity, pairwise_estimate
@@ -21,6 +26,7 @@ from ladd_dist.metrics.manifold import Manifold, manifold_estimates
 from ladd_dist.metrics.matched import Matched
 from ladd_dist.metrics.memorising import Memorising
 from ladd_dist.metrics.neighbours import blocks, nearest, radii
+from ladd_dist.stages.measure import Measurement
 
 needs_clean_fid = pytest.mark.skipif(
     importlib.util.find_spec("cleanfid") is None, reason="clean-fid is not installed (extra 'dev')"
@@ -82,7 +88,7 @@ def test_the_kernel_distance_of_one_distribution_is_zero_on_average() -> None:
 def test_the_kernel_distance_does_not_depend_on_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = normal(50, 4, 1), normal(70, 4, 2)
     whole = kernel_estimate(x, kernel_reference(y))
-    monkeypatch.setattr("ladd_dist.metrics.kernel._ROWS", 7)
+    monkeypatch.setattr("ladd_dist.metrics.kernel._ELEMENTS", 500)
     again = kernel_estimate(x, kernel_reference(y))
     assert again.value == pytest.approx(whole.value, rel=1e-12)
     torch.testing.assert_close(again.parts, whole.parts)
@@ -314,4 +320,17 @@ def test_every_figure_of_a_shipped_metric_has_its_interval() -> None:
         for name, value in figures.items():
             if not is_bound(name):
                 assert figures[f"{name}_low"] <= value <= figures[f"{name}_high"], (metric.name, name)
-        assert set(metric.few) | set(metric.lower) <= set(figures)
+        assert set(metric.few) <= set(figures)
+
+
+def test_the_metric_on_the_page_works_as_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_tables", copy.deepcopy(registry._tables))
+    text = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    names: dict[str, Any] = {"__name__": "my_metrics"}
+    exec(compile(code, "my_metrics.py", "exec", dont_inherit=True), names)
+    teacher = pictures(60, 1)
+    measured = Measurement((names["Brightness"](),), References(teacher, teacher))
+    found = measured({"own": Samples((teacher.images + 1) * 0.5 - 1, teacher.cond)}, num_classes=3)
+    assert found.figures["own"]["brightness_share"] == pytest.approx(0.5, rel=1e-5)
+    assert [found.classes["own"][number]["brightness_share"] > 0 for number in "012"] == [True] * 3
