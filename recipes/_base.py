@@ -65,7 +65,9 @@ LAPTOP = replace(
     levels=Good(),
     renoise_sigma=LogNormal(mean=-0.5, std=1.2),
     adv_weight=LinearWarmup(value=0.1, steps=60),
-    train=DistillStage(steps=300, batch_size=64, lr_student=1e-3, lr_heads=5e-4, dump_every=50, checkpoint_every=100),
+    train=DistillStage(
+        steps=300, batch_size=64, lr_student=1e-3, lr_heads=5e-4, dump_every=50, evaluate_every=50, checkpoint_every=100
+    ),
     evaluate=EvaluateStage(num_samples=1_500, metrics=METRICS),
 )
 
@@ -77,7 +79,9 @@ SMOKE = replace(
         num_samples=128, sampler=Euler(steps=50), batch_size=64, samples_per_chunk=32, chunks_per_shard=2
     ),
     adv_weight=LinearWarmup(value=0.1, steps=4),
-    train=replace(LAPTOP.train, steps=20, batch_size=16, log_every=1, dump_every=10, checkpoint_every=5),
+    train=replace(
+        LAPTOP.train, steps=20, batch_size=16, log_every=1, dump_every=10, evaluate_every=5, checkpoint_every=5
+    ),
     evaluate=EvaluateStage(num_samples=64, num_references=256, metrics=METRICS, batch_size=64),
 )
 
