@@ -58,6 +58,14 @@ def write_grid(
     _save_png(path, canvas, labels=[label for label, _ in pictures])
 
 
+def write_pictures(paths: Sequence[Path], images: NDArray[Any] | Tensor) -> None:
+    """Write pictures [N,C,H,W] in [-1, 1] as a PNG each, pixel by pixel."""
+    from PIL import Image
+
+    for path, picture in zip(paths, _to_bytes(images), strict=True):
+        _save_png(path, Image.fromarray(picture), labels=[])
+
+
 def _to_bytes(images: NDArray[Any] | Tensor) -> NDArray[np.uint8]:
     """[N,C,H,W] in [-1, 1], array or tensor on any device -> [N,H,W,3] bytes."""
     array = np.asarray(images if isinstance(images, np.ndarray) else images.detach().float().cpu().numpy(), np.float32)
@@ -182,6 +190,10 @@ _SPECS = (
     _Spec("Logit gap", "How far apart the heads score the two sides.", r"logit_gap(?:/(.+))?", band=HEALTHY_GAP_BAND),
     _Spec("Gradient norms", "Spikes mean instability.", r"grad_norm/(.+)", log=True),
     _Spec("Weights in force", "What each loss counts for in the student's update.", r"weight/(.+)"),
+    _Spec(
+        "The fixed 32 samples", "While it learned; share: of the teacher's.", r"watch/(accuracy|hue_entropy|.+_share)"
+    ),
+    _Spec("Error at the same noise", "The same 32 against the teacher's own.", r"watch/(matched_error)", log=True),
     _Spec("Speed", "Training samples a second.", r"rate/(samples)_per_s", from_zero=True),
 )
 

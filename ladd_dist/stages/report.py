@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from ladd_dist.core.rows import read_rows
 from ladd_dist.core.rundir import RunDir, read_json, write_bytes
 from ladd_dist.stages import charts
+from ladd_dist.stages.report_details import DETAILS, by_class, details
 from ladd_dist.stages.report_table import Column, Row, bars, num_samples, reported, table, tiles, title
 from ladd_dist.stages.verdict import Verdict, judge, number
 
@@ -40,7 +41,7 @@ def write_report(run: Path) -> Path:
     evaluation = _read_evaluation(paths.eval)
     metrics, num_broken = read_rows(paths.metrics)
     verdict = judge(evaluation, config, metrics)
-    columns, rows = table(evaluation, config)
+    columns, rows = table(evaluation, config, DETAILS)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -58,6 +59,8 @@ def write_report(run: Path) -> Path:
         columns=columns,
         rows=rows,
         bars=bars(evaluation, rows),
+        details=details(evaluation, config),
+        by_class=by_class(_read_optional(paths.eval_classes), evaluation, config),
         samples=num_samples(evaluation),
         reported=reported(evaluation, config),
         charts=[chart._replace(svg=Markup(chart.svg)) for chart in charts.curves(metrics)],
