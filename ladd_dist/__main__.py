@@ -12,6 +12,7 @@ COMMANDS = {
     "plugins": "list plug-ins and check them",
     "levels": "search few-step levels for a teacher",
     "sample": "make pictures with a finished student",
+    "evaluate": "measure a finished student, with metrics and samples you choose",
     "export": "write a student as one file, with how to build and sample it",
     "compare": "say which variant wins, with what certainty, and which collapsed when",
     "jobs": "show what the runs of a sweep are doing",

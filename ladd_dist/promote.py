@@ -53,7 +53,7 @@ def _main(options: Options) -> int:
     if config.get("format") != 1:
         raise ValueError(f"{run.config} has format {config.get('format')!r}, this version reads 1")
     load_modules(plugin_modules((*config["plugins"], *options.plugins)))
-    recipe = _recipe(run, config)
+    recipe = recipe_of(run, config)
     cache = options.cache or cache_of(config["command"])
     lock = describe(run, config, recipe, cache)
     write_json(options.out, lock)
@@ -63,7 +63,7 @@ def _main(options: Options) -> int:
     return 0
 
 
-def _recipe(run: RunDir, config: dict[str, Any]) -> Recipe:
+def recipe_of(run: RunDir, config: dict[str, Any]) -> Recipe:
     """The run's recipe, as this version understands it.
 
     Raises:
@@ -84,7 +84,7 @@ def _recipe(run: RunDir, config: dict[str, Any]) -> Recipe:
     if recipe.distill_signature() != config["signature"]:
         raise ValueError(
             f"{run.path} has signature {config['signature']}, but with this version (the run's: {config['version']}) "
-            f"its recipe gives {recipe.distill_signature()}: promote it with the version that made it"
+            f"its recipe gives {recipe.distill_signature()}: use the version that made it"
         )
     return recipe
 

@@ -24,7 +24,7 @@ from ladd_dist.stages import Place, is_done, load_network, make_together, mark_d
 from ladd_dist.stages.charts import write_grid
 from ladd_dist.stages.collapse import as_number, onset
 from ladd_dist.stages.distill import sample_student
-from ladd_dist.stages.measure import Measured, floor, measure
+from ladd_dist.stages.measure import Measured, Measurement, floor
 from ladd_dist.stages.reading import in_shares, kept
 from ladd_dist.stages.shards import open_shards
 from ladd_dist.stages.teacher import guided_teacher, load_teacher
@@ -46,6 +46,17 @@ def is_evaluated(recipe: Recipe, place: Place) -> bool:
     """Whether `eval.json` holds this recipe's figures."""
     run = place.run(recipe)
     return is_done(run.path / "evaluate.done.json", recipe.evaluate_signature()) and run.eval.exists()
+
+
+def require_metrics(recipe: Recipe, place: Place) -> None:
+    """Say what a metric of the recipe lacks here before hours of training, unless the run is measured already.
+
+    Raises:
+        ValueError: a file or a package is missing.
+    """
+    if not is_evaluated(recipe, place):
+        for metric in recipe.evaluate.metrics:
+            metric.require(place.device)
 
 
 def evaluate(recipe: Recipe, place: Place) -> Evaluation:
@@ -82,23 +93,21 @@ def assess(recipe: Recipe, place: Place, ways: Mapping[str, SampleFn], stop: Sto
     Raises:
         ValueError: samples that are not finite, or that a metric of the recipe cannot measure.
     """
-    settings, spec = recipe.evaluate, recipe.dataset.spec()
+    settings, spec, many = recipe.evaluate, recipe.dataset.spec(), f"teacher@{_steps(recipe)}"
+    share, keep = in_shares(place.ranks), kept(place.cache / "features", place.ranks)
+    cond = sample_classes(settings.seed, range(settings.num_samples), spec.num_classes).to(place.device)
     teacher, seconds = teacher_samples(recipe, place, stop)
+    theirs = {name: Samples(_finite(name, images).to(place.device), cond, keep) for name, images in teacher.items()}
+    against = references(recipe, place, keep)._replace(matched=theirs[many])
+    measure = Measurement(settings.metrics, against)
     sampled: dict[str, Tensor] = {}
     for name, way in ways.items():
         sampled[name], seconds[name] = _timed(recipe, name, way, place, stop)
-    for name, images in (sampled | teacher).items():
-        check_finite(name, images)
-    cond = sample_classes(settings.seed, range(settings.num_samples), spec.num_classes).to(place.device)
-    share, keep = in_shares(place.ranks), kept(place.cache / "features", place.ranks)
-    entries = {name: Samples(images.to(place.device), cond, share) for name, images in sampled.items()}
-    entries |= {name: Samples(images.to(place.device), cond, keep) for name, images in teacher.items()}
-    many = f"teacher@{_steps(recipe)}"
-    against = references(recipe, place, keep)._replace(matched=entries[many])
-    measured = measure(settings.metrics, entries, against, num_classes=spec.num_classes, check=stop.check)
+    own = {name: Samples(_finite(name, images).to(place.device), cond, share) for name, images in sampled.items()}
+    measured = measure(own | theirs, num_classes=spec.num_classes, check=stop.check)
     facts = {"num_samples": float(settings.num_samples), "seed": float(settings.seed)}
     figures = {name: facts | {"s_per_image": seconds[name]} | found for name, found in measured.figures.items()}
-    lowest = floor(settings.metrics, entries[many], against, check=stop.check)
+    lowest = floor(settings.metrics, theirs[many], against, check=stop.check)
     figures[f"floor@{_steps(recipe)}"] = facts | lowest
     return Assessed(measured._replace(figures=figures), sampled | teacher)
 
@@ -113,8 +122,8 @@ def tell_tracker(recipe: Recipe, run: RunDir, figures: Evaluation) -> None:
         log.summary(flat, {"samples/final": run.samples / "final.png"})
 
 
-def check_finite(name: str, images: Tensor) -> None:
-    """Refuse samples that no figure could describe.
+def _finite(name: str, images: Tensor) -> Tensor:
+    """The samples, unless no figure could describe them.
 
     Raises:
         ValueError: some are NaN or infinite.
@@ -125,6 +134,7 @@ def check_finite(name: str, images: Tensor) -> None:
             f"{name}: {bad} of {len(images)} samples are NaN or infinite, so nothing was measured. The training "
             "diverged: look at its losses in metrics.jsonl, lower the learning rate or the adversarial weight"
         )
+    return images
 
 
 def _steps(recipe: Recipe) -> int:

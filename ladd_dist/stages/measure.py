@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from ladd_dist.metrics import Measure, Metric, References, Samples
+from ladd_dist.metrics import Metric, References, Samples
 
 Figures = dict[str, float]
 
@@ -21,41 +21,40 @@ class Measured(NamedTuple):
     """Metrics without figures by class, and why."""
 
 
-def measure(
-    metrics: Sequence[Metric],
-    entries: Mapping[str, Samples],
-    references: References,
-    *,
-    num_classes: int,
-    check: Callable[[], None] = lambda: None,
-) -> Measured:
-    """Measure each entry against the references.
+class Measurement:
+    """Metrics that are built and wait for samples: what is missing, or cannot be measured, is said before they come."""
 
-    Args:
-        num_classes: classes are 0 to num_classes - 1; 0: no figures by class.
-        check: called between pieces of work; raises to stop.
+    def __init__(self, metrics: Sequence[Metric], references: References) -> None:
+        self.metrics, self.references = metrics, references
+        self.whole = [metric.build(references=references) for metric in metrics]
 
-    Raises:
-        ValueError: a metric cannot measure these images.
-    """
-    left_out: dict[str, str] = {}
-    figures: dict[str, Figures] = {name: {} for name in entries}
-    classes: dict[str, dict[str, Figures]] = {name: {} for name in entries}
-    for metric in metrics:
-        whole = metric.build(references=references)
-        for name, samples in entries.items():
-            check()
-            figures[name] |= whole(samples)
-        reason = why_not_by_class(metric, (*entries.values(), *references[:2]), num_classes)
-        if reason:
-            left_out[metric.name] = reason
-            continue
-        for number in range(num_classes):
-            check()
-            alone: Measure = metric.build(references=references.of_class(number))
+    def __call__(
+        self, entries: Mapping[str, Samples], *, num_classes: int, check: Callable[[], None] = lambda: None
+    ) -> Measured:
+        """Measure each entry against the references.
+
+        Args:
+            num_classes: classes are 0 to num_classes - 1; 0: no figures by class.
+            check: called between pieces of work; raises to stop.
+
+        Raises:
+            ValueError: a metric cannot measure these images.
+        """
+        found = Measured({name: {} for name in entries}, {name: {} for name in entries}, {})
+        for metric, whole in zip(self.metrics, self.whole, strict=True):
             for name, samples in entries.items():
-                classes[name].setdefault(str(number), {}).update(alone(samples.of_class(number)))
-    return Measured(figures, classes, left_out)
+                check()
+                found.figures[name].update(whole(samples))
+            reason = why_not_by_class(metric, (*entries.values(), *self.references[:2]), num_classes)
+            if reason:
+                found.left_out[metric.name] = reason
+                continue
+            for number in range(num_classes):
+                check()
+                alone = metric.build(references=self.references.of_class(number))
+                for name, samples in entries.items():
+                    found.classes[name].setdefault(str(number), {}).update(alone(samples.of_class(number)))
+        return found
 
 
 def why_not_by_class(metric: Metric, sets: Sequence[Samples], num_classes: int) -> str:
@@ -78,4 +77,4 @@ def floor(
     this number of samples and references.
     """
     against = References(real=references.teacher, teacher=references.teacher, matched=teacher)
-    return measure(metrics, {"floor": teacher}, against, num_classes=0, check=check).figures["floor"]
+    return Measurement(metrics, against)({"floor": teacher}, num_classes=0, check=check).figures["floor"]
