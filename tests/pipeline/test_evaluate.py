@@ -38,12 +38,13 @@ def run(smoke: tuple[Done, Ladd]) -> Path:
 def evaluate(
     smoke: tuple[Done, Ladd], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
-    """The command on a copy of the smoke run, with its cache."""
+    """The command on copies of the smoke run and its cache."""
     copy = Path(shutil.copytree(smoke[0].run, tmp_path / smoke[0].run.name))
+    cache = shutil.copytree(smoke[1].cache, tmp_path / "cache")
 
     def call(*words: object, source: Path = copy, out: tuple[object, ...] = ("--out", tmp_path / "found.json")) -> Any:
         capsys.readouterr()
-        code = main([str(word) for word in (source, "--cache", smoke[1].cache, *out, *words)])
+        code = main([str(word) for word in (source, "--cache", cache, *out, *words)])
         return code, *capsys.readouterr()
 
     return call
