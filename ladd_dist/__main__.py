@@ -14,6 +14,7 @@ COMMANDS = {
     "levels": "search few-step levels for a teacher",
     "diagnose": "which levels will regress to the mean, before training; what a run saw, after it",
     "sample": "make pictures with a finished student",
+    "evaluate": "measure a finished student, with metrics and samples you choose",
     "export": "write a student as one file, with how to build and sample it",
     "compare": "say which variant wins, with what certainty, and which collapsed when",
     "jobs": "show what the runs of a sweep are doing",

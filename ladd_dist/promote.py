@@ -84,7 +84,7 @@ def recipe_of(run: RunDir, config: dict[str, Any]) -> Recipe:
     if recipe.distill_signature() != config["signature"]:
         raise ValueError(
             f"{run.path} has signature {config['signature']}, but with this version (the run's: {config['version']}) "
-            f"its recipe gives {recipe.distill_signature()}: promote it with the version that made it"
+            f"its recipe gives {recipe.distill_signature()}: use the version that made it"
         )
     return recipe
 

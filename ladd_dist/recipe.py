@@ -18,8 +18,7 @@ import ladd_dist.guards.collapse
 import ladd_dist.levels.named
 import ladd_dist.losses.adversarial
 import ladd_dist.losses.distance
-import ladd_dist.metrics.color
-import ladd_dist.metrics.digit_color
+import ladd_dist.metrics.shipped
 import ladd_dist.networks.cunet
 import ladd_dist.parallel.ddp
 import ladd_dist.parallel.fsdp

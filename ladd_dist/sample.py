@@ -25,14 +25,16 @@ CARD = ("network", "image", "levels", "rule", "recipe", "signature")
 
 @dataclass(frozen=True)
 class Options:
-    """Make pictures with a finished student: one grid, a row for each class."""
+    """Make pictures with a finished student: one grid with a row for each class, or a folder of PNGs."""
 
     source: tyro.conf.Positional[Path | None] = None
     """A run's folder, or its student.safetensors or an exported file (all that is needed, also on another machine)."""
     from_: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     """The same, as a flag."""
     steps: int = 0
-    """Network calls a picture; 0 takes the most that the student has levels for."""
+    """Network calls a picture; 0 takes the most that the student was measured at."""
+    levels: tuple[float, ...] = ()
+    """Noise levels of your own, descending, in place of the student's: as many as network calls."""
     classes: tuple[int, ...] = ()
     """Classes to show; all when empty."""
     columns: int = 16
@@ -41,6 +43,8 @@ class Options:
     """Picture k of a class depends on the seed, the class and k alone."""
     out: Path = Path("samples.png")
     """The PNG file to write."""
+    folder: Path | None = None
+    """Write every picture as a PNG of its own size into this folder, `class-C-K.png`, in place of the grid."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 ..."""
     plugins: tuple[str, ...] = ()
@@ -54,31 +58,59 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(options: Options) -> int:
+    from ladd_dist.core.noise import is_descending
     from ladd_dist.core.plugin import load_modules
     from ladd_dist.core.serialize import RecipeError
     from ladd_dist.launch import pick_device
-    from ladd_dist.stages.charts import write_grid
+    from ladd_dist.stages.grids import write_grid, write_pictures
 
     given = [source for source in (options.source, options.from_) if source is not None]
     if len(given) != 1:
         raise RecipeError(f"give one student, as `{PROG} RUN` or `{PROG} --from FILE.safetensors`, got {len(given)}")
     load_modules(plugin_modules(options.plugins))
     network, card = load_student(given[0], pick_device(options.device))
-    steps = options.steps or max(map(int, card["levels"]))
-    if str(steps) not in card["levels"]:
-        raise RecipeError(f"--steps {steps}: this student has levels for {', '.join(card['levels'])} steps")
+    levels = options.levels or levels_of(card, options.steps or max(map(int, card["levels"])))
+    if not is_descending(levels):
+        raise RecipeError(f"--levels must be descending numbers above 0, got {levels}")
+    if options.levels and options.steps not in (0, len(levels)):
+        raise RecipeError(f"--steps {options.steps} and {len(levels)} --levels contradict each other; give one of them")
     classes = options.classes or tuple(range(network.image.num_classes))
     wrong = [number for number in classes if not 0 <= number < network.image.num_classes]
     if wrong or options.columns < 1:
         raise RecipeError(f"--classes are 0 to {network.image.num_classes - 1}, --columns at least 1")
-    levels = tuple(card["levels"][str(steps)])
-    rows = [
-        (f"class {number}", sample_class(network, levels, card["rule"], number, options.columns, options.seed))
-        for number in classes
-    ]
-    write_grid(options.out, rows, columns=options.columns)
+    pictures = {
+        number: sample_class(network, levels, card["rule"], number, options.columns, options.seed) for number in classes
+    }
+    if options.folder is not None:
+        for number, images in pictures.items():
+            names = [options.folder / f"class-{number}-{place:05d}.png" for place in range(len(images))]
+            write_pictures(names, images)
+        print(options.folder)
+        return 0
+    write_grid(options.out, [(f"class {number}", images) for number, images in pictures.items()], options.columns)
     print(options.out)
     return 0
+
+
+def levels_of(card: dict[str, Any], steps: int) -> tuple[float, ...]:
+    """The levels at which a student is sampled in so many steps: those on its card, else by the law on it.
+
+    Raises:
+        RecipeError: neither knows.
+    """
+    from ladd_dist.core.serialize import RecipeError, from_data
+    from ladd_dist.levels import Levels
+
+    if str(steps) in card["levels"]:
+        return tuple(card["levels"][str(steps)])
+    known = f"this student has levels for {', '.join(card['levels'])} steps"
+    if "law" not in card:  # written by an older version
+        raise RecipeError(f"--steps {steps}: {known}; give your own with --levels")
+    try:
+        law: Levels = from_data(Levels, card["law"], "law")
+        return law(steps)
+    except ValueError as error:
+        raise RecipeError(f"--steps {steps}: {known}, and its law says: {error}; or give your own --levels") from error
 
 
 def load_student(source: Path, device: torch.device) -> tuple[Denoiser, dict[str, Any]]:

@@ -90,11 +90,17 @@ class DistillStage:
     compute: Compute = added(Compute())
     log_every: int = neutral(10)
     dump_every: int = neutral(500)
+    evaluate_every: int = neutral(500)
+    """Steps between measurements of the fixed small set that the dumps show (`watch/...` in the log); 0: never."""
     checkpoint_every: int = neutral(500)
     keep_checkpoints: int = neutral(2)
     """The newest ones that are kept."""
     keep_steps: tuple[int, ...] = neutral(())
     """Steps that get a checkpoint which is never removed."""
+
+    def __post_init__(self) -> None:
+        if self.evaluate_every < 0:
+            raise ValueError(f"evaluate_every must be 0 (never) or more, got {self.evaluate_every}")
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,11 @@ from ladd_dist.losses.adversarial import Bce
 from ladd_dist.losses.distance import Mse
 from ladd_dist.metrics.color import Color
 from ladd_dist.metrics.digit_color import DigitColor
+from ladd_dist.metrics.diversity import Diversity
+from ladd_dist.metrics.kid import Kid
+from ladd_dist.metrics.manifold import Manifold
+from ladd_dist.metrics.matched import Matched
+from ladd_dist.metrics.memorising import Memorising
 from ladd_dist.networks.cunet import CUNet
 from ladd_dist.recipe import DistillStage, Ema, EvaluateStage, Recipe, Scales, ShardStage, TeacherStage
 from ladd_dist.regularisers.penalties import NoRegulariser
@@ -25,6 +30,8 @@ from plugins.heads.spectral_norm import SpectralNorm
 from plugins.schedules.constant import Constant
 from plugins.schedules.linear_warmup import LinearWarmup
 from plugins.taps.downs_middle import DownsMiddle
+
+METRICS = (DigitColor(), Color(), Kid(), Manifold(), Diversity(), Memorising(), Matched())
 
 PAPER = Recipe(
     dataset=Mnist(size=32),
@@ -45,7 +52,7 @@ PAPER = Recipe(
     train=DistillStage(
         steps=20_000, batch_size=64, lr_student=1e-4, lr_heads=5e-5, ema=Ema(half_life=64_000, ramp=0.0), log_every=50
     ),
-    evaluate=EvaluateStage(num_samples=10_000, num_references=10_000, metrics=(DigitColor(), Color()), batch_size=500),
+    evaluate=EvaluateStage(num_samples=10_000, num_references=10_000, metrics=METRICS, batch_size=500),
     guard=Collapse(every=100),
 )
 
@@ -60,8 +67,10 @@ LAPTOP = replace(
     levels=Good(),
     renoise_sigma=LogNormal(mean=-0.5, std=1.2),
     adv_weight=LinearWarmup(value=0.1, steps=60),
-    train=DistillStage(steps=300, batch_size=64, lr_student=1e-3, lr_heads=5e-4, dump_every=50, checkpoint_every=100),
-    evaluate=EvaluateStage(num_samples=1_500, metrics=(DigitColor(), Color())),
+    train=DistillStage(
+        steps=300, batch_size=64, lr_student=1e-3, lr_heads=5e-4, dump_every=50, evaluate_every=50, checkpoint_every=100
+    ),
+    evaluate=EvaluateStage(num_samples=1_500, metrics=METRICS),
     guard=Collapse(every=20, grace=0.05),
 )
 
@@ -73,8 +82,10 @@ SMOKE = replace(
         num_samples=128, sampler=Euler(steps=50), batch_size=64, samples_per_chunk=32, chunks_per_shard=2
     ),
     adv_weight=LinearWarmup(value=0.1, steps=4),
-    train=replace(LAPTOP.train, steps=20, batch_size=16, log_every=1, dump_every=10, checkpoint_every=5),
-    evaluate=EvaluateStage(num_samples=64, num_references=256, metrics=(DigitColor(), Color()), batch_size=64),
+    train=replace(
+        LAPTOP.train, steps=20, batch_size=16, log_every=1, dump_every=10, evaluate_every=5, checkpoint_every=5
+    ),
+    evaluate=EvaluateStage(num_samples=64, num_references=256, metrics=METRICS, batch_size=64),
     guard=Collapse(every=5, samples=16, grace=1.0),  # too short to judge
 )
 

@@ -18,7 +18,20 @@ import pytest
 import ladd_dist.__main__
 import ladd_dist.recipe
 import plugins
-from ladd_dist import cancel, compare, diagnose, doctor, export, jobs, launch, plan, promote, sample, wandb_sweep
+from ladd_dist import (
+    cancel,
+    compare,
+    diagnose,
+    doctor,
+    evaluate,
+    export,
+    jobs,
+    launch,
+    plan,
+    promote,
+    sample,
+    wandb_sweep,
+)
 from ladd_dist import plugins as cli
 from ladd_dist.core import plugin as registry
 from ladd_dist.core.plugin import lookup, registered
@@ -162,6 +175,7 @@ def test_every_dependency_has_its_reason() -> None:
         ("plan", plan.Options, set()),
         ("diagnose", diagnose.Options, set()),
         ("sample", sample.Options, set()),
+        ("evaluate", evaluate.Options, set()),
         ("export", export.Options, set()),
         ("compare", compare.Options, set()),
         ("jobs", jobs.Options, set()),

@@ -9,10 +9,11 @@ from typing import Literal, NamedTuple
 
 from ladd_dist.comparison.statistics import ALPHA, Called, Difference, Pooled, difference, difference_to, holm, pool
 from ladd_dist.comparison.variants import Variant
+from ladd_dist.metrics.interval import is_bound
 
 Better = Literal["lower", "higher"]
-LOWER = ("fd", "loss/", "s_per_image", "grad_norm/")
-HIDDEN = {"num_samples"}
+LOWER = ("fd", "kid", "fid", "inception_kid", "clip_", "matched_error", "loss/", "s_per_image", "grad_norm/")
+HIDDEN = {"num_samples", "seed"}
 
 
 class Reference(NamedTuple):
@@ -123,6 +124,7 @@ def _check(variants: Sequence[Variant], metric: str, sampler: str) -> None:
         raise ValueError("none of these runs is finished: no eval.json has figures yet")
     samplers = sorted({name for name, _ in entries})
     metrics = sorted({key for name, figures in entries if name == sampler for key in figures} - HIDDEN)
+    metrics = [key for key in metrics if not is_bound(key)]
     hint = f"metrics of {sampler}: {', '.join(metrics)}" if metrics else f"samplers: {', '.join(samplers)}"
     raise ValueError(f"no finished run has the figure {metric!r} of {sampler!r}; {hint}")
 
@@ -137,14 +139,18 @@ def pooled(variant: Variant) -> dict[str, dict[str, Pooled]]:
     result: dict[str, dict[str, Pooled]] = {}
     for entry, metrics in keys.items():
         for metric in metrics:
-            if metric not in HIDDEN and (values := list(variant.values(entry, metric).values())):
+            if (
+                metric not in HIDDEN
+                and not is_bound(metric)
+                and (values := list(variant.values(entry, metric).values()))
+            ):
                 result.setdefault(entry, {})[metric] = pool(values)
     return result
 
 
 def is_reference(entry: str) -> bool:
-    """Whether an entry of eval.json does not depend on training: the teacher's, and the untrained student's."""
-    return entry.partition("@")[0] in ("teacher", "untrained")
+    """Whether an entry of eval.json does not depend on training: the teacher's, its floor, the untrained student's."""
+    return entry.partition("@")[0] in ("teacher", "floor", "untrained")
 
 
 def references(variants: Sequence[Variant]) -> list[Reference]:

@@ -26,6 +26,7 @@ class RunDir:
         self.config = path / "config.json"
         self.metrics = path / "metrics.jsonl"
         self.eval = path / "eval.json"
+        self.eval_classes = path / "eval_classes.json"
         self.report = path / "report.html"
         self.timings = path / "timings.json"
         self.samples = path / "samples"

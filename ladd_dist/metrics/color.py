@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from ladd_dist.core.plugin import register
 from ladd_dist.metrics import Measure, Metric, References, Samples
+from ladd_dist.metrics.interval import Estimate, with_intervals
 
 # Far below the palest digit of the data (0.6), above the tint that the mean of some hundred colours keeps.
 MIN_SATURATION = 0.2
@@ -70,16 +72,22 @@ def hue_entropy(rgb: Tensor, *, bins: int = 12, min_saturation: float = MIN_SATU
     they enter no bin, and as they are not diverse they pull the figure down by their share: all grey gives 0, half grey
     and half of uniform hue gives 0.5.
     """
+    return hue_estimate(rgb, bins=bins, min_saturation=min_saturation).value
+
+
+def hue_estimate(rgb: Tensor, *, bins: int, min_saturation: float) -> Estimate:
+    """The same, and what each colour adds: -log(share of its bin) / log(bins), 0 without a colour; their mean is it."""
     if len(rgb) == 0:
         raise ValueError("the entropy of hues needs at least one sample")
-    coloured = rgb[saturation(rgb) >= min_saturation]
-    if len(coloured) == 0:
-        return 0.0
-    index = (hue(coloured) * bins).long().clamp_max(bins - 1)
-    share = torch.bincount(index.cpu(), minlength=bins).double() / len(coloured)
-    entropy = -float(torch.special.xlogy(share, share).sum()) / math.log(bins)
+    has_colour = (saturation(rgb) >= min_saturation).cpu()
+    coloured = rgb[has_colour.to(rgb.device)]
+    parts = torch.zeros(len(rgb), dtype=torch.float64)
+    if len(coloured):
+        index = (hue(coloured) * bins).long().clamp_max(bins - 1).cpu()
+        share = torch.bincount(index, minlength=bins).double() / len(coloured)
+        parts[has_colour] = -share[index].log() / math.log(bins)
     # max: one full bin gives -0.0.
-    return max(entropy, 0.0) * len(coloured) / len(rgb)
+    return Estimate(max(float(parts.mean()), 0.0), parts)
 
 
 @register("color")
@@ -95,6 +103,10 @@ class Color(Metric):
 
     bins: int = 12
     min_saturation: float = MIN_SATURATION
+    few: ClassVar[tuple[str, ...]] = ("hue_entropy", "colour_variance", "saturation")
+
+    def needs(self) -> int:
+        return 1
 
     def __post_init__(self) -> None:
         if self.bins < 2 or not 0.0 <= self.min_saturation <= 1.0:
@@ -106,12 +118,17 @@ class Color(Metric):
         _check_rgb(references.real.images)
 
         def measure(samples: Samples) -> dict[str, float]:
-            rgb = mean_colour(samples.images)
-            return {
-                "hue_entropy": hue_entropy(rgb, bins=self.bins, min_saturation=self.min_saturation),
-                "colour_variance": float(rgb.double().cpu().var(dim=0, correction=0).mean()),
-                "saturation": float(saturation(rgb).mean()),
-            }
+            rgb = samples.read("mean colour 1", lambda images: {"rgb": mean_colour(images)})["rgb"]
+            exact = rgb.double().cpu()
+            away = (exact - exact.mean(dim=0)).square().mean(dim=1)
+            strength = saturation(rgb)
+            return with_intervals(
+                {
+                    "hue_entropy": hue_estimate(rgb, bins=self.bins, min_saturation=self.min_saturation),
+                    "colour_variance": Estimate(float(exact.var(dim=0, correction=0).mean()), away),
+                    "saturation": Estimate(float(strength.mean()), strength),
+                }
+            )
 
         return measure
 

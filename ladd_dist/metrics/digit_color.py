@@ -3,32 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from typing import ClassVar
 
 from ladd_dist.core.plugin import register
 from ladd_dist.metrics import Measure, Metric, References, Samples
-from ladd_dist.metrics.features import NUM_DIGITS, DigitColorNet, load_features
-from ladd_dist.metrics.frechet import frechet_distance, moments
-
-_CHUNK = 500
-
-
-@torch.inference_mode()
-def read_images(net: DigitColorNet, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Features [N,64] and digit classes [N] int64 of images [N,3,S,S] in [-1,1], in passes of 500, where they lie.
-
-    Raises:
-        ValueError: images that are not [N,3,S,S].
-    """
-    if images.ndim != 4 or images.shape[1] != 3:
-        raise ValueError(
-            f"the metric 'digit_color' needs RGB images [N,3,S,S], got {list(images.shape)}: leave it out of the recipe"
-        )
-    net.to(images.device)
-    seen = [net(part) for part in torch.split(images, _CHUNK)]
-    return torch.cat([part.features for part in seen]), torch.cat([part.digit.argmax(dim=1) for part in seen])
+from ladd_dist.metrics.extract import digit_color
+from ladd_dist.metrics.features import NUM_DIGITS
+from ladd_dist.metrics.frechet import frechet_estimate, frechet_reference
+from ladd_dist.metrics.interval import Estimate, with_intervals
 
 
 @register("digit_color")
@@ -41,23 +23,25 @@ class DigitColor(Metric):
     one the classifier sees.
     """
 
+    few: ClassVar[tuple[str, ...]] = ("accuracy",)
+
     def build(self, *, references: References) -> Measure:
-        net = load_features()
-        real = moments(read_images(net, references.real.images)[0])
-        teacher = moments(read_images(net, references.teacher.images)[0])
+        real = frechet_reference(digit_color(references.real)["features"])
+        teacher = frechet_reference(digit_color(references.teacher)["features"])
 
         def measure(samples: Samples) -> dict[str, float]:
-            features, digit = read_images(net, samples.images)
-            own = moments(features)
+            seen = digit_color(samples)
             if int(samples.cond.min()) < 0 or int(samples.cond.max()) >= NUM_DIGITS:
                 raise ValueError(
                     f"the metric 'digit_color' knows classes 0 to {NUM_DIGITS - 1}, the samples were asked for "
                     f"{int(samples.cond.min())} to {int(samples.cond.max())}"
                 )
-            return {
-                "fd": frechet_distance(*own, *real),
-                "fd_teacher": frechet_distance(*own, *teacher),
-                "accuracy": float((digit == samples.cond.to(digit.device)).double().mean()),
+            right = (seen["digit"] == samples.cond.to(seen["digit"].device)).cpu().double()
+            distances = {
+                "fd": frechet_estimate(seen["features"], real),
+                "fd_teacher": frechet_estimate(seen["features"], teacher),
             }
+            figures = with_intervals(distances, at_least=0.0)
+            return figures | with_intervals({"accuracy": Estimate(float(right.mean()), right)})
 
         return measure

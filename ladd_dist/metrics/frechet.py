@@ -7,8 +7,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ladd_dist.metrics.interval import Estimate
+
 # Largest negative eigenvalue, relative to the largest one, that rounding explains.
 _ROUNDING = 1e-8
+_ROWS = 2_000
+"""Rows worked on at a time."""
 
 
 class Moments(NamedTuple):
@@ -55,12 +59,68 @@ def frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -
     _eigenvalues(cov2, "cov2")
     values, vectors = torch.linalg.eigh(cov1)
     _check_positive(values, "cov1")
-    root = (vectors * values.clamp_min(0.0).sqrt()) @ vectors.T
+    root: Tensor = (vectors * values.clamp_min(0.0).sqrt()) @ vectors.T
     inner = root @ cov2 @ root
     trace_root = _eigenvalues((inner + inner.T) / 2.0, "cov1^.5 cov2 cov1^.5").clamp_min(0.0).sqrt().sum()
     distance = (mean1 - mean2).square().sum() + cov1.trace() + cov2.trace() - 2.0 * trace_root
     # A distance is never negative: below zero there is only rounding.
     return max(float(distance), 0.0)
+
+
+class FrechetReference(NamedTuple):
+    """One side of the distance."""
+
+    moments: Moments
+    root: Tensor  # [D,D] symmetric square root of the covariance
+
+
+def frechet_reference(features: Tensor) -> FrechetReference:
+    """Prepare one side from features [N,D].
+
+    Raises:
+        ValueError: as `moments`.
+    """
+    own = moments(features)
+    return FrechetReference(own, _root(own.cov))
+
+
+def frechet_estimate(features: Tensor, reference: FrechetReference) -> Estimate:
+    """The same distance of features [N,D] to a reference, and what each of the N samples adds to it.
+
+    With T = R^.5 C R^.5 of the reference's covariance R and the samples' C, a change dC moves Tr sqrt(T) by
+    Tr(A dC)/2 with A = R^.5 T^-.5 R^.5, so a sample at d from the samples' mean adds
+
+        2 (mean - mean_R) d + d (I - A) d
+
+    up to a constant: the influence function. Directions in which T vanishes (fewer samples than features) are left out
+    of A, as in a pseudo-inverse.
+
+    Raises:
+        ValueError: as `moments`, or features of another length than the reference's.
+    """
+    own, (theirs, root) = moments(features), reference
+    if len(own.mean) != len(theirs.mean):
+        raise ValueError(f"features of one length are needed, got {len(own.mean)} and {len(theirs.mean)}")
+    inner = root @ own.cov @ root
+    values, vectors = torch.linalg.eigh((inner + inner.T) / 2.0)
+    shift = own.mean - theirs.mean
+    trace_root = values.clamp_min(0.0).sqrt().sum()
+    value = float(shift.square().sum() + own.cov.trace() + theirs.cov.trace() - 2.0 * trace_root)
+    kept = values > _ROUNDING * values.abs().max().clamp_min(1e-300)
+    inverse = torch.where(kept, values.clamp_min(1e-300).rsqrt(), torch.zeros_like(values))
+    half = root @ vectors
+    weight = torch.eye(len(values), dtype=torch.float64) - (half * inverse) @ half.T
+    parts = []
+    for rows in torch.split(features.detach().cpu(), _ROWS):
+        away = rows.double() - own.mean
+        parts.append(2.0 * away @ shift + ((away @ weight) * away).sum(dim=1))
+    return Estimate(max(value, 0.0), torch.cat(parts))
+
+
+def _root(cov: Tensor) -> Tensor:
+    values, vectors = torch.linalg.eigh(cov)
+    root: Tensor = (vectors * values.clamp_min(0.0).sqrt()) @ vectors.T
+    return root
 
 
 def _eigenvalues(matrix: Tensor, name: str) -> Tensor:

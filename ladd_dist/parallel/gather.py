@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 
 import torch
@@ -60,3 +61,26 @@ def _joined(part: Local, spans: list[Span], ranks: Ranks) -> Tensor | None:
     for piece, (start, stop) in zip(pieces, spans, strict=True):
         flat[start:stop] = piece[: stop - start]
     return flat
+
+
+def share_of(num: int, block: int, ranks: Ranks) -> list[Span]:
+    """The rows first .. stop - 1 of `num` that each rank works on: whole blocks, as even as they go."""
+    blocks = -(-num // block)
+    edges = [min(blocks * rank // ranks.size * block, num) for rank in range(ranks.size + 1)]
+    return list(itertools.pairwise(edges))
+
+
+def joined_rows(own: Tensor, shares: list[Span], ranks: Ranks) -> Tensor:
+    """All ranks' rows [N,...] in order, on the CPU of every rank, from this rank's [n,...]; every rank calls it.
+
+    Args:
+        shares: what `share_of` said; a rank's may be empty, its `own` then has no rows.
+    """
+    if ranks.size == 1:
+        return own.cpu()
+    longest = max(stop - first for first, stop in shares)
+    sent = torch.zeros(longest, *own.shape[1:], dtype=own.dtype)
+    sent[: len(own)] = own.cpu()
+    received = [torch.empty_like(sent) for _ in shares]
+    dist.all_gather(received, sent, group=ranks.control)
+    return torch.cat([part[: stop - first] for part, (first, stop) in zip(received, shares, strict=True)])

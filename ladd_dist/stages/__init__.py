@@ -9,12 +9,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
-from ladd_dist.core.rng import Rows, whole_batch
+from ladd_dist.core.noise import few_step_sample
+from ladd_dist.core.rng import Rows, generator, whole_batch
 from ladd_dist.core.rundir import RunDir, exclusive, read_json, save_tensors, write_json
 from ladd_dist.core.serialize import RecipeError, to_data
 from ladd_dist.core.types import DenoiseFn, Denoiser
@@ -105,6 +107,16 @@ def denoiser(network: Denoiser) -> DenoiseFn:
         return denoised
 
     return denoise
+
+
+@torch.inference_mode()
+def sample_few(
+    network: Denoiser, noise: Tensor, cond: Tensor, levels: tuple[float, ...], rule: Literal["sde", "ode"], seed: int
+) -> Tensor:
+    """A student's samples [B,C,H,W] from unit noise [B,C,H,W]; the seed is that of the noise which `sde` adds."""
+    noise = noise.contiguous(memory_format=torch.channels_last)
+    source = generator("sde", seed, device=noise.device)
+    return few_step_sample(denoiser(network), noise, cond, levels, rule, source)
 
 
 def save_weights(path: Path, network: Denoiser, card: dict[str, Any] | None = None) -> None:

@@ -9,8 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from ladd_dist.core.noise import few_step_sample
-from ladd_dist.core.rng import derive_seed, generator, sample_starts
+from ladd_dist.core.rng import derive_seed, sample_starts
 from ladd_dist.core.rundir import RunDir, save_tensors
 from ladd_dist.core.serialize import to_data
 from ladd_dist.core.types import Denoiser
@@ -23,11 +22,12 @@ from ladd_dist.engine.loop import Figures, NotFinite, train
 from ladd_dist.engine.shard_reader import to_device
 from ladd_dist.parallel import Adam, Trainable
 from ladd_dist.recipe import Recipe
-from ladd_dist.stages import Place, denoiser, is_done, mark_done, rows_of, save_weights, tracked_config
-from ladd_dist.stages.charts import write_grid
+from ladd_dist.stages import Place, is_done, mark_done, rows_of, sample_few, save_weights, tracked_config
+from ladd_dist.stages.grids import write_grid
 from ladd_dist.stages.guarding import Guarding, RollBack
 from ladd_dist.stages.shards import open_shards
 from ladd_dist.stages.teacher import averaged, cosine_factor, guided_teacher, load_teacher
+from ladd_dist.stages.watch import Watch
 from ladd_dist.trackers import RunLog
 from ladd_dist.trackers.opening import run_log
 
@@ -104,7 +104,7 @@ class Distillation:
 
     def __init__(self, recipe: Recipe, place: Place, run: RunDir) -> None:
         self.recipe, self.run, self.place = recipe, run, place
-        self.log = RunLog()
+        self.log, self.waiting = RunLog(), dict[str, float]()
         settings, ranks, device = recipe.train, place.ranks, place.device
         self.rows = rows_of("train.batch_size", settings.batch_size, settings.compute, ranks)
         self.reader = open_shards(recipe, place)
@@ -135,6 +135,7 @@ class Distillation:
             saved.fill(self.average.parts())
         teacher = load_teacher(recipe, place)
         self.shown = shown_samples(recipe, teacher) if ranks.is_first else {}
+        self.watch = Watch(recipe.evaluate.metrics if ranks.is_first else (), self.shown)
         frozen = cast(Denoiser, recipe.parallel.freeze(teacher, **common))
         self.ladd_step = build_step(recipe, self.student, self.heads, frozen)
         self.head_sums = self.ladd_step.head_sums = HeadSums(self.ladd_step.teacher.taps)
@@ -157,7 +158,7 @@ class Distillation:
                 save_at=self.is_to_be_saved,
                 do_step=self.step,
                 save=self.save,
-                on_log=log.log,
+                on_log=self.on_log,
                 note=_note,
                 after_step=self.maybe_dump,
                 more=lambda: self.head_sums.read("log", ranks) | self.guarding.news(),
@@ -199,19 +200,41 @@ class Distillation:
         """The student with averaged weights, on rank 0 (None elsewhere); every rank calls this."""
         return averaged(self.recipe, self.average, self.student, self.place)
 
+    def is_watched(self, updates: int) -> bool:
+        """Whether the fixed small set is measured after so many updates."""
+        every = self.recipe.train.evaluate_every
+        return every > 0 and (updates % every == 0 or updates == self.recipe.train.steps)
+
+    def on_log(self, updates: int, figures: dict[str, float]) -> None:
+        """Log a row; where the fixed set is measured at the same step, its figures join it (`maybe_dump`)."""
+        if self.is_watched(updates):
+            self.waiting = figures
+        else:
+            self.log.log(updates, figures)
+
     def maybe_dump(self, updates: int) -> None:
-        """Every `dump_every` updates: teacher's and student's samples at the same noise, as tensors and picture."""
-        if updates % self.recipe.train.dump_every and updates != self.recipe.train.steps:
+        """Sample the fixed small set once for what is due: its figures in the log, a dump with its picture."""
+        last = updates == self.recipe.train.steps
+        is_dumped = updates % self.recipe.train.dump_every == 0 or last
+        if not is_dumped and not self.is_watched(updates):
             return
         network = self.averaged()
         if network is None:  # rank 0 draws the pictures
             return
-        noise, cond, teacher = (self.shown[name] for name in ("noise", "cond", "teacher"))
+        noise, cond = self.shown["noise"], self.shown["cond"]
         student = sample_student(self.recipe, network, noise, cond, self.recipe.student_steps)
+        if self.is_watched(updates):
+            self.log.log(updates, self.waiting | self.watch(student))
+            self.waiting = {}
+        if is_dumped:
+            self.dump(updates, student)
+
+    def dump(self, updates: int, student: Tensor) -> None:
+        """Teacher's and student's samples at the same noise, as tensors and picture."""
         tensors = {**self.shown, "student": student}
         tensors = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
         save_tensors(self.run.dumps / f"step-{updates:06d}.safetensors", tensors)
-        rows = [("teacher", teacher), (f"student@{self.recipe.student_steps}", student)]
+        rows = [("teacher", self.shown["teacher"]), (f"student@{self.recipe.student_steps}", student)]
         picture = self.run.samples / f"step-{updates:06d}.png"
         write_grid(picture, rows)
         self.log.picture(updates, "samples", picture)
@@ -247,12 +270,9 @@ def shown_samples(recipe: Recipe, teacher: Denoiser) -> dict[str, Tensor]:
     return {"noise": noise, "cond": cond, "teacher": samples}
 
 
-@torch.inference_mode()
 def sample_student(recipe: Recipe, network: Denoiser, noise: Tensor, cond: Tensor, num_steps: int) -> Tensor:
     """Student's samples [B,C,H,W] from unit noise, by the rule that matches the recipe's coupling."""
-    noise = noise.contiguous(memory_format=torch.channels_last)
-    source = generator("sde", recipe.evaluate.seed, device=noise.device)
-    return few_step_sample(denoiser(network), noise, cond, recipe.levels(num_steps), recipe.start.rule, source)
+    return sample_few(network, noise, cond, recipe.levels(num_steps), recipe.start.rule, recipe.evaluate.seed)
 
 
 def save_student(path: Path, network: Denoiser, recipe: Recipe) -> None:
@@ -262,6 +282,7 @@ def save_student(path: Path, network: Denoiser, recipe: Recipe) -> None:
         "network": to_data(recipe.network),
         "image": to_data(recipe.dataset.spec()),
         "levels": levels,
+        "law": to_data(recipe.levels),
         "rule": recipe.start.rule,
         "recipe": recipe.name,
         "signature": recipe.distill_signature(),

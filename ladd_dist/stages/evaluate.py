@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,15 +14,18 @@ from torch import Tensor
 
 from ladd_dist.core.noise import few_step_sample
 from ladd_dist.core.rng import generator, sample_classes, sample_starts
-from ladd_dist.core.rundir import RunDir, commit_folder, make_once, read_json, save_tensors, write_json
+from ladd_dist.core.rundir import RunDir, commit_folder, read_json, save_tensors, write_json
 from ladd_dist.core.types import Denoiser
 from ladd_dist.engine.loop import Bar, StopFlag
-from ladd_dist.metrics import References, Samples
+from ladd_dist.metrics import References, Samples, Work
+from ladd_dist.parallel.gather import joined_rows, share_of
 from ladd_dist.recipe import Recipe
-from ladd_dist.stages import Place, is_done, load_network, mark_done, tracked_config
-from ladd_dist.stages.charts import write_grid
+from ladd_dist.stages import Place, is_done, load_network, make_together, mark_done, tracked_config
 from ladd_dist.stages.collapse import as_number, onset
 from ladd_dist.stages.distill import sample_student
+from ladd_dist.stages.grids import write_grid
+from ladd_dist.stages.measure import Measured, Measurement, floor
+from ladd_dist.stages.reading import in_shares, kept
 from ladd_dist.stages.shards import open_shards
 from ladd_dist.stages.teacher import guided_teacher, load_teacher
 from ladd_dist.trackers.opening import tracker_alone
@@ -31,46 +35,81 @@ Evaluation = dict[str, dict[str, float]]
 SampleFn = Callable[[Tensor, Tensor], Tensor]
 
 
+class Assessed(NamedTuple):
+    """A student's samples and figures, and its teacher's."""
+
+    measured: Measured
+    samples: dict[str, Tensor]
+
+
 def is_evaluated(recipe: Recipe, place: Place) -> bool:
     """Whether `eval.json` holds this recipe's figures."""
     run = place.run(recipe)
     return is_done(run.path / "evaluate.done.json", recipe.evaluate_signature()) and run.eval.exists()
 
 
+def require_metrics(recipe: Recipe, place: Place) -> None:
+    """Say what a metric of the recipe lacks here before hours of training, unless the run is measured already.
+
+    Raises:
+        ValueError: a file or a package is missing.
+    """
+    if not is_evaluated(recipe, place):
+        for metric in recipe.evaluate.metrics:
+            metric.require(place.device)
+
+
 def evaluate(recipe: Recipe, place: Place) -> Evaluation:
-    """Measure the run's student and its teacher; returns what `eval.json` holds."""
+    """Measure the run's student and its teacher; returns what `eval.json` holds. Every rank samples and reads a share.
+
+    The rest is computed by each rank, from the same samples: rank 0 writes.
+    """
     run = place.run(recipe)
-    if is_evaluated(recipe, place):
+    if place.ranks.agree(lambda: is_evaluated(recipe, place)):
         found: Evaluation = read_json(run.eval)
         return found
     student = load_network(recipe, run.student, place.device, stage="distill")
-    cond = sample_classes(recipe.evaluate.seed, range(recipe.evaluate.num_samples), recipe.dataset.spec().num_classes)
-    figures: Evaluation = {}
-    sampled: dict[str, Tensor] = {}
+    # The student before training is the teacher, without guidance and by the student's rule: what a run began with.
+    untrained = load_teacher(recipe, place)
+    ways = {f"student@{steps}": _student_fn(recipe, student, steps) for steps in recipe.evaluate.steps}
+    ways[f"untrained@{recipe.student_steps}"] = _student_fn(recipe, untrained, recipe.student_steps)
     with StopFlag().listen() as stop:
-        teacher, seconds = teacher_samples(recipe, place, stop)
-        for steps in recipe.evaluate.steps:
-            name = f"student@{steps}"
-            sampled[name], seconds[name] = _timed(recipe, name, _student_fn(recipe, student, steps), place, stop)
-        # The student before training is the teacher, without guidance and by the student's rule: what a run began with.
-        name = f"untrained@{recipe.student_steps}"
-        untrained = _student_fn(recipe, load_teacher(recipe, place), recipe.student_steps)
-        sampled[name], seconds[name] = _timed(recipe, name, untrained, place, stop)
-        compared_with = references(recipe, place)
-        measures = [metric.build(references=compared_with) for metric in recipe.evaluate.metrics]
-        for name, images in (sampled | teacher).items():
-            stop.check()
-            check_finite(name, images)
-            figures[name] = {"num_samples": float(len(images)), "s_per_image": seconds[name]}
-            for measure in measures:
-                figures[name] |= measure(Samples(images.to(place.device), cond.to(place.device)))
-    order = [f"teacher@{_steps(recipe)}", *sampled, "teacher@4:good", "teacher@4:karras"]
-    write_grid(run.samples / "final.png", [(name, (sampled | teacher)[name][:NUM_SHOWN]) for name in order])
-    write_json(run.eval, figures)
-    tell_tracker(recipe, run, figures)
-    mark_done(run.path / "evaluate.done.json", recipe.evaluate_signature())
+        measured, samples = assess(recipe, place, ways, stop)
+    if place.ranks.is_first:
+        order = [f"teacher@{_steps(recipe)}", *ways, "teacher@4:good", "teacher@4:karras"]
+        write_grid(run.samples / "final.png", [(name, samples[name][:NUM_SHOWN]) for name in order])
+        write_json(run.eval_classes, {"left_out": measured.left_out, "entries": measured.classes})
+        write_json(run.eval, measured.figures)
+        tell_tracker(recipe, run, measured.figures)
+        mark_done(run.path / "evaluate.done.json", recipe.evaluate_signature())
+    place.ranks.wait()
     stop.check()  # a signal while the last figures were computed
-    return figures
+    return measured.figures
+
+
+def assess(recipe: Recipe, place: Place, ways: Mapping[str, SampleFn], stop: StopFlag) -> Assessed:
+    """Sample in each of the ways, from the recipe's held-out noise and classes, and measure that and the teacher.
+
+    Raises:
+        ValueError: samples that are not finite, or that a metric of the recipe cannot measure.
+    """
+    settings, spec, many = recipe.evaluate, recipe.dataset.spec(), f"teacher@{_steps(recipe)}"
+    share, keep = in_shares(place.ranks), kept(place.cache / "features", place.ranks)
+    cond = sample_classes(settings.seed, range(settings.num_samples), spec.num_classes).to(place.device)
+    teacher, seconds = teacher_samples(recipe, place, stop)
+    theirs = {name: Samples(_finite(name, images).to(place.device), cond, keep) for name, images in teacher.items()}
+    against = references(recipe, place, keep)._replace(matched=theirs[many])
+    measure = Measurement(settings.metrics, against)
+    sampled: dict[str, Tensor] = {}
+    for name, way in ways.items():
+        sampled[name], seconds[name] = _timed(recipe, name, way, place, stop)
+    own = {name: Samples(_finite(name, images).to(place.device), cond, share) for name, images in sampled.items()}
+    measured = measure(own | theirs, num_classes=spec.num_classes, check=stop.check)
+    facts = {"num_samples": float(settings.num_samples), "seed": float(settings.seed)}
+    figures = {name: facts | {"s_per_image": seconds[name]} | found for name, found in measured.figures.items()}
+    lowest = floor(settings.metrics, theirs[many], against, check=stop.check)
+    figures[f"floor@{_steps(recipe)}"] = facts | lowest
+    return Assessed(measured._replace(figures=figures), sampled | teacher)
 
 
 def tell_tracker(recipe: Recipe, run: RunDir, figures: Evaluation) -> None:
@@ -83,8 +122,8 @@ def tell_tracker(recipe: Recipe, run: RunDir, figures: Evaluation) -> None:
         log.summary(flat, {"samples/final": run.samples / "final.png"})
 
 
-def check_finite(name: str, images: Tensor) -> None:
-    """Refuse samples that no figure could describe.
+def _finite(name: str, images: Tensor) -> Tensor:
+    """The samples, unless no figure could describe them.
 
     Raises:
         ValueError: some are NaN or infinite.
@@ -95,6 +134,7 @@ def check_finite(name: str, images: Tensor) -> None:
             f"{name}: {bad} of {len(images)} samples are NaN or infinite, so nothing was measured. The training "
             "diverged: look at its losses in metrics.jsonl, lower the learning rate or the adversarial weight"
         )
+    return images
 
 
 def _steps(recipe: Recipe) -> int:
@@ -108,7 +148,8 @@ def _student_fn(recipe: Recipe, student: Denoiser, steps: int) -> SampleFn:
 def teacher_samples(recipe: Recipe, place: Place, stop: StopFlag) -> tuple[dict[str, Tensor], dict[str, float]]:
     """The teacher's samples at 50 and at 4 steps (both sets of levels) and seconds an image; made once a teacher."""
     folder = place.reference(recipe)
-    make_once(
+    make_together(
+        place,
         folder,
         lambda: is_done(folder / "done.json", recipe.reference_signature()),
         lambda: _make_teacher_samples(recipe, place, stop, folder),
@@ -137,27 +178,36 @@ def _make_teacher_samples(recipe: Recipe, place: Place, stop: StopFlag, folder: 
         facts = {"s_per_image": {name: seconds for name, (_, seconds) in timed.items()}}
         mark_done(temporary / "done.json", recipe.reference_signature(), **facts)
 
-    commit_folder(folder, fill)
+    if place.ranks.is_first:
+        commit_folder(folder, fill)
 
 
 @torch.inference_mode()
 def _timed(recipe: Recipe, name: str, sample: SampleFn, place: Place, stop: StopFlag) -> tuple[Tensor, float]:
-    """Samples [N,C,H,W] on the CPU and seconds an image (sampling alone, without drawing the noise)."""
-    settings = recipe.evaluate
-    parts, seconds = [], 0.0
-    with Bar(f"sampling {name}", settings.num_samples) as bar:
-        for first in range(0, settings.num_samples, settings.batch_size):
+    """Samples [N,C,H,W] on the CPU and seconds an image (of one process; sampling alone, without drawing the noise).
+
+    Each rank samples whole batches, so that the samples are the same on any number of ranks.
+    """
+    settings, spec, ranks = recipe.evaluate, recipe.dataset.spec(), place.ranks
+    shares = share_of(settings.num_samples, settings.batch_size, ranks)
+    own, last = shares[ranks.rank]
+    parts, seconds = [torch.empty(0, spec.channels, spec.size, spec.size)], 0.0
+    with Bar(f"sampling {name}", settings.num_samples, quiet=not ranks.is_first) as bar:
+        for first in range(own, last, settings.batch_size):
             stop.check()
-            indices = range(first, min(first + settings.batch_size, settings.num_samples))
-            noise, cond = sample_starts(settings.seed, indices, recipe.dataset.spec(), place.device)
+            indices = range(first, min(first + settings.batch_size, last))
+            noise, cond = sample_starts(settings.seed, indices, spec, place.device)
             started = time.perf_counter()
             parts.append(sample(noise, cond).cpu())  # the copy waits for the device
             seconds += time.perf_counter() - started
-            bar.update(indices.stop)
-    return torch.cat(parts).contiguous(), seconds / settings.num_samples
+            bar.update(indices.stop - own)
+        images = joined_rows(torch.cat(parts), shares, ranks)
+        total = float(ranks.mean(torch.tensor([seconds], dtype=torch.float64))) * ranks.size
+        bar.update(settings.num_samples)
+    return images.contiguous(), total / settings.num_samples
 
 
-def references(recipe: Recipe, place: Place) -> References:
+def references(recipe: Recipe, place: Place, work: Work) -> References:
     """Real images and the teacher's stored samples, up to `num_references` of each."""
     images = recipe.dataset.build(split="train")
     count = min(recipe.evaluate.num_references, len(images))
@@ -166,5 +216,6 @@ def references(recipe: Recipe, place: Place) -> References:
     stored = reader.take(np.arange(min(recipe.evaluate.num_references, len(reader))))
     device = place.device
     return References(
-        Samples(real[0].to(device), real[1].to(device)), Samples(stored.x0.to(device), stored.cond.to(device))
+        Samples(real[0].to(device), real[1].to(device), work),
+        Samples(stored.x0.to(device), stored.cond.to(device), work),
     )

@@ -17,6 +17,8 @@ from ladd_dist.core.rows import read_rows
 from ladd_dist.core.rundir import RunDir, read_json, write_bytes
 from ladd_dist.stages import charts
 from ladd_dist.stages.diagnosis.page import section
+from ladd_dist.stages.grids import grid_rows
+from ladd_dist.stages.report_details import DETAILS, by_class, details
 from ladd_dist.stages.report_table import Column, Row, bars, num_samples, reported, table, tiles, title
 from ladd_dist.stages.verdict import Verdict, judge, number
 
@@ -41,7 +43,7 @@ def write_report(run: Path) -> Path:
     evaluation = _read_evaluation(paths.eval)
     metrics, num_broken = read_rows(paths.metrics)
     verdict = judge(evaluation, config, metrics)
-    columns, rows = table(evaluation, config)
+    columns, rows = table(evaluation, config, DETAILS)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -60,6 +62,8 @@ def write_report(run: Path) -> Path:
         columns=columns,
         rows=rows,
         bars=bars(evaluation, rows),
+        details=details(evaluation, config),
+        by_class=by_class(_read_optional(paths.eval_classes), evaluation, config),
         samples=num_samples(evaluation),
         reported=reported(evaluation, config),
         charts=[chart._replace(svg=Markup(chart.svg)) for chart in charts.curves(metrics)],
@@ -116,7 +120,7 @@ class Picture(NamedTuple):
 def _picture(path: Path, step: int = 0) -> Picture | None:
     if not path.exists():
         return None
-    rows = charts.grid_rows(path)
+    rows = grid_rows(path)
     return Picture(step, f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}", rows)
 
 

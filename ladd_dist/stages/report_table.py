@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
+from ladd_dist.metrics.interval import is_bound
 from ladd_dist.stages.verdict import Figures, best_teacher, by_steps, few_step_teacher, few_student, number
 
 
@@ -61,19 +62,27 @@ COLUMNS = (
     Column("speed_up", "Speed-up", "Times faster than the teacher with the most steps.", "higher"),
     Column("saturation", "Saturation", "How strong the colours are; 0 is grey. Best near the teacher's.", "", True),
 )
-HIDDEN = {"s_per_image", "num_samples"}  # shown in other columns or in the caption
+HIDDEN = {"s_per_image", "num_samples", "seed"}  # shown in other columns or in the caption
 
 
-def table(evaluation: Figures, config: Mapping[str, Any]) -> tuple[list[Column], list[Row]]:
-    """The columns that have figures, figures unknown here included, and one row an entry of eval.json."""
+def table(
+    evaluation: Figures, config: Mapping[str, Any], left_out: Collection[str] = ()
+) -> tuple[list[Column], list[Row]]:
+    """The columns that have figures, figures unknown here included, and one row an entry of eval.json.
+
+    Args:
+        left_out: figures that are shown elsewhere; so are intervals and floors.
+    """
     teacher = best_teacher(evaluation)
     extended = {key: {**figures, **_costs(evaluation, key, teacher, config)} for key, figures in evaluation.items()}
-    known = {column.key for column in COLUMNS} | HIDDEN
-    others = dict.fromkeys(key for figures in extended.values() for key in figures if key not in known)
+    known = {column.key for column in COLUMNS} | HIDDEN | set(left_out)
+    others = dict.fromkeys(
+        key for figures in extended.values() for key in figures if key not in known and not is_bound(key)
+    )
     columns = [*COLUMNS, *(Column(key, key.replace("_", " "), "") for key in others)]
     columns = [c for c in columns if any(number(figures, c.key) is not None for figures in extended.values())]
     order = [key for who in ("teacher", "student") for _, key in by_steps(evaluation, who)]
-    order += [key for key in evaluation if key not in order]
+    order += [key for key in evaluation if key not in order and not is_floor(key)]
     rows = []
     for key in order:
         cells = [_cell(extended, key, teacher, column) for column in columns]
@@ -118,6 +127,11 @@ def _costs(evaluation: Figures, key: str, teacher: str | None, config: Mapping[s
     if seconds and slow:
         costs["speed_up"] = slow / seconds
     return costs
+
+
+def is_floor(entry: str) -> bool:
+    """Whether an entry of eval.json is what sampling alone leaves, and no way to make pictures."""
+    return entry.partition("@")[0] == "floor"
 
 
 def figure(value: float) -> str:

@@ -15,9 +15,10 @@ from ladd_dist.parallel.spawn import clear, take_all_threads
 from ladd_dist.recipe import Recipe
 from ladd_dist.stages import Place
 from ladd_dist.stages.describe import add_timing, stage_states, stage_table, write_config
+from ladd_dist.stages.evaluate import require_metrics
 
 STAGES = ("teacher", "shards", "distill", "evaluate", "report")
-TOGETHER = ("teacher", "shards", "distill")
+TOGETHER = ("teacher", "shards", "distill", "evaluate")
 """Run by every process; the rest by the first one, when the others have left."""
 Say = Callable[[str], None]
 
@@ -38,6 +39,8 @@ def run_stages(
             belongs to the cache alone, and leaves the run's folder as it is.
         timeout_s: how long a process may wait for the others in a collective operation.
     """
+    if "evaluate" in names:
+        require_metrics(recipe, place)
     backend = "nccl" if place.device.type == "cuda" else "gloo"
     with contextlib.ExitStack() as held:
         group = join(backend, timeout_s, device=place.device, needs_group=recipe.parallel.needs_group)
@@ -45,7 +48,7 @@ def run_stages(
             if ranks.is_first and prepare is not None:
                 held.enter_context(
                     exclusive(place.run(recipe).path)
-                )  # outlives the group: evaluation is rank 0's alone
+                )  # outlives the group: the report is rank 0's alone
                 prepare()
             ranks.wait()
             together = dataclasses.replace(place, ranks=ranks)

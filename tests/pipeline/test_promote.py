@@ -272,7 +272,7 @@ def test_an_unfinished_or_damaged_run_is_not_promoted(
     config = read_json(run / "config.json")
     (run / "config.json").write_text(json.dumps({**config, "signature": "0" * 10}))
     assert main([str(run), "--out", str(out)]) == 1
-    assert "promote it with the version that made it" in capsys.readouterr().err
+    assert "use the version that made it" in capsys.readouterr().err
     assert main([str(tmp_path), "--out", str(out)]) == 1
     assert "is no run's folder" in capsys.readouterr().err
     assert not out.exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from processes import Done, Ladd, read_json
@@ -12,7 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from ladd_dist.core.noise import few_step_sample
 from ladd_dist.core.rng import generator
-from ladd_dist.sample import load_student, main, sample_class
+from ladd_dist.core.serialize import RecipeError
+from ladd_dist.sample import levels_of, load_student, main, sample_class
 from ladd_dist.stages import denoiser
 
 
@@ -44,6 +46,32 @@ def test_a_grid_is_written_and_named(student: Path, tmp_path: Path, capsys: pyte
     assert out.read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_folder_gets_a_png_a_picture_with_the_pixels_of_the_sample(student: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    folder = tmp_path / "pictures"
+    levels = ["--levels", "80", "10", "1"]
+    assert main([str(student), "--classes", "3", "7", "--columns", "2", *levels, "--folder", str(folder)]) == 0
+    assert sorted(path.name for path in folder.iterdir()) == [
+        f"class-{number}-{place:05d}.png" for number in (3, 7) for place in (0, 1)
+    ]
+    network, card = load_student(student, torch.device("cpu"))
+    sample = sample_class(network, (80.0, 10.0, 1.0), card["rule"], 7, 2, 0)[1].clamp(-1, 1)
+    pixels = torch.from_numpy(np.array(Image.open(folder / "class-7-00001.png"))).permute(2, 0, 1)
+    assert float((pixels / 127.5 - 1 - sample).abs().max()) < 0.01
+
+
+def test_any_number_of_steps_that_the_law_of_levels_knows(student: Path) -> None:
+    _, card = load_student(student, torch.device("cpu"))
+    assert levels_of(card, 2) == tuple(card["levels"]["2"])
+    assert len(levels_of({**card, "law": {"plugin": "karras"}}, 7)) == 7
+    with pytest.raises(RecipeError, match=r"--steps 7.*levels for .* steps.*'good' levels are known for"):
+        levels_of({**card, "law": {"plugin": "good"}}, 7)
+    del card["law"]  # an older version's card
+    with pytest.raises(RecipeError, match="give your own with --levels"):
+        levels_of(card, 7)
+
+
 def test_a_picture_depends_on_seed_class_and_place_alone(student: Path) -> None:
     network, card = load_student(student, torch.device("cpu"))
     levels = tuple(card["levels"]["4"])
@@ -56,6 +84,8 @@ def test_a_picture_depends_on_seed_class_and_place_alone(student: Path) -> None:
     ("arguments", "code", "message"),
     [
         (["--steps", "3"], 2, "levels for"),
+        (["--levels", "1", "2"], 2, "descending"),
+        (["--levels", "80", "1", "--steps", "4"], 2, "contradict"),
         (["--classes", "10"], 2, "0 to 9"),
         (["--columns", "0"], 2, "at least 1"),
     ],

@@ -6,6 +6,7 @@ import importlib.util
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,8 @@ from ladd_dist.datasets.digits import Digits
 from ladd_dist.metrics import Metric, References, Samples
 from ladd_dist.metrics import features as features_module
 from ladd_dist.metrics.color import Color, hue, hue_entropy, mean_colour, saturation
-from ladd_dist.metrics.digit_color import DigitColor, read_images
+from ladd_dist.metrics.digit_color import DigitColor
+from ladd_dist.metrics.extract import read_images
 from ladd_dist.metrics.features import CARD_NAME, FEATURE_DIM, WEIGHTS_NAME, load_features, read_card
 from ladd_dist.metrics.frechet import frechet_distance, moments
 
@@ -158,7 +160,7 @@ def test_half_grey_halves_the_entropy() -> None:
 def test_the_colour_metric_sees_diversity_in_digits_and_none_in_grey_ones(real: Samples) -> None:
     measure = Color().build(references=References(real, real))
     colourful = measure(real)
-    grey = measure(real._replace(images=real.images.mean(1, keepdim=True).expand(-1, 3, -1, -1)))
+    grey = measure(replace(real, images=real.images.mean(1, keepdim=True).expand(-1, 3, -1, -1)))
     assert colourful["hue_entropy"] > 0.99
     assert colourful["colour_variance"] == pytest.approx(0.13, abs=0.01)
     assert colourful["saturation"] == pytest.approx(0.8, abs=0.01)
@@ -167,7 +169,7 @@ def test_the_colour_metric_sees_diversity_in_digits_and_none_in_grey_ones(real: 
 
 def test_the_collapse_to_class_means_shows_in_every_colour_figure(real: Samples) -> None:
     means = torch.stack([real.images[real.cond == digit].mean(0) for digit in range(10)])
-    figures = Color().build(references=References(real, real))(real._replace(images=means[real.cond]))
+    figures = Color().build(references=References(real, real))(replace(real, images=means[real.cond]))
     assert figures["hue_entropy"] == 0.0 and figures["colour_variance"] < 0.01 and figures["saturation"] < 0.15
 
 
@@ -277,17 +279,17 @@ def test_the_real_set_is_at_distance_zero_of_itself_and_all_right(real: Samples)
 def test_the_distance_grows_with_the_collapse_towards_class_means(real: Samples) -> None:
     measure = DigitColor().build(references=References(real, real))
     means = torch.stack([real.images[real.cond == digit].mean(0) for digit in range(10)])[real.cond]
-    distances = [measure(real._replace(images=real.images.lerp(means, part)))["fd"] for part in (0.0, 0.25, 0.5, 1.0)]
+    distances = [measure(replace(real, images=real.images.lerp(means, part)))["fd"] for part in (0.0, 0.25, 0.5, 1.0)]
     assert distances == sorted(distances) and distances[-1] > 20 * distances[1]
 
 
 def test_accuracy_is_about_the_class_that_was_asked(real: Samples) -> None:
-    figures = DigitColor().build(references=References(real, real))(real._replace(cond=(real.cond + 1) % 10))
+    figures = DigitColor().build(references=References(real, real))(replace(real, cond=(real.cond + 1) % 10))
     assert figures["accuracy"] < 0.02
 
 
 def test_fd_and_fd_teacher_are_measured_to_their_own_reference(real: Samples) -> None:
-    teacher = real._replace(images=real.images.flip(1))
+    teacher = replace(real, images=real.images.flip(1))
     figures = DigitColor().build(references=References(real=teacher, teacher=real))(real)
     assert figures["fd_teacher"] < 1e-6 < figures["fd"]
 
@@ -295,7 +297,7 @@ def test_fd_and_fd_teacher_are_measured_to_their_own_reference(real: Samples) ->
 def test_a_class_the_network_does_not_know_is_refused(real: Samples) -> None:
     measure = DigitColor().build(references=References(real, real))
     with pytest.raises(ValueError, match="classes 0 to 9"):
-        measure(real._replace(cond=real.cond + 1))
+        measure(replace(real, cond=real.cond + 1))
 
 
 @pytest.mark.slow

@@ -18,6 +18,8 @@ from ladd_dist.engine.discriminator import Heads
 from ladd_dist.levels.named import Good, Karras
 from ladd_dist.losses.adversarial import Hinge
 from ladd_dist.losses.distance import PseudoHuber
+from ladd_dist.metrics.color import Color
+from ladd_dist.metrics.digit_color import DigitColor
 from ladd_dist.networks.cunet import CUNet
 from ladd_dist.parallel import Parallel
 from ladd_dist.parallel.ddp import Ddp
@@ -314,6 +316,7 @@ class OtherTracker(Tracker):
         ("shards.batch_size", 7),
         ("train.log_every", 7),
         ("train.dump_every", 7),
+        ("train.evaluate_every", 7),
         ("train.checkpoint_every", 7),
         ("train.keep_checkpoints", 7),
         ("train.keep_steps", (7,)),
@@ -409,8 +412,9 @@ def test_signatures_are_those_of_the_runs_made_before_there_were_several_process
     name: str, scale: Scale, expected: str
 ) -> None:
     """Teachers, shards and finished runs on people's disks are found by them. A wanted change raises the version in
-    the hash (`"teacher-1"`), and pins the new ones here."""
-    assert " ".join(signatures(validate(load(name, scale))).values()) == expected
+    the hash (`"teacher-1"`), and pins the new ones here. Measured then: the two metrics that there were."""
+    recipe = change(validate(load(name, scale)), "evaluate.metrics", (DigitColor(), Color()))
+    assert " ".join(signatures(recipe).values()) == expected
 
 
 def test_the_folder_of_the_data_changes_no_signature(recipe: Recipe) -> None:

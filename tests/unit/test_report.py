@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ladd_dist.stages.charts import write_grid
+from ladd_dist.stages.grids import write_grid
 from ladd_dist.stages.report import write_report
 from ladd_dist.stages.report_table import table
 

@@ -21,9 +21,9 @@ from ladd_dist.engine.shard_reader import ShardReader
 from ladd_dist.levels.search import search_levels
 from ladd_dist.recipe import Recipe
 from ladd_dist.stages import Place
-from ladd_dist.stages.charts import write_grid
 from ladd_dist.stages.diagnosis.advice import REGRESSES, advise, verdict_of, weight_at
 from ladd_dist.stages.diagnosis.yardstick import Yardstick, colour_variance, sees_colours
+from ladd_dist.stages.grids import write_grid
 from ladd_dist.stages.shards import open_shards
 from ladd_dist.stages.verdict import VARIANCE_COLLAPSED
 

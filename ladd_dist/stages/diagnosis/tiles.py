@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ladd_dist.core.rundir import write_bytes
-from ladd_dist.stages.charts import GROUND, INK, TILE_PIXELS, to_bytes
+from ladd_dist.stages.grids import GROUND, INK, TILE_PIXELS, to_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

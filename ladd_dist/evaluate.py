@@ -1,0 +1,267 @@
+"""`python -m ladd_dist.evaluate RUN|FILE.safetensors`: measure a finished student, by metrics you choose."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import tyro
+
+from ladd_dist.cli import plugin_modules, run_guarded
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ladd_dist.core.types import Denoiser
+    from ladd_dist.recipe import Recipe
+    from ladd_dist.stages import Place
+
+PROG = "python -m ladd_dist.evaluate"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Measure a finished student against its teacher and the real images, from noise held out from training."""
+
+    source: tyro.conf.Positional[Path]
+    """A run's folder, or a student's file, which needs --like."""
+    like: Path | None = None
+    """For a file: the run whose data, teacher and stored samples it is measured against."""
+    steps: str = ""
+    """Numbers of steps, like 1,2,4; those of the run's recipe unless given."""
+    levels: tuple[float, ...] = ()
+    """Noise levels of your own, descending, for as many steps as there are."""
+    metrics: str = ""
+    """Metrics by name, like digit_color,manifold,clean_fid; those of the run's recipe unless given."""
+    num_samples: int = 0
+    """Samples of each kind; as many as the run's recipe says unless given."""
+    seed: int | None = None
+    """Of the noise and the classes; the run's recipe's unless given."""
+    cache: Path | None = None
+    """The folder with the run's teacher and shards; unless given, the one its command named."""
+    out: Path | None = None
+    """The JSON file to write; RUN/evaluations/SIGNATURE.json, or beside the file, unless given."""
+    again: bool = False
+    """Measure also where the file to write holds these figures already."""
+    json: bool = False
+    """Print what is written in place of a table."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 ..."""
+    plugins: tuple[str, ...] = ()
+    """Modules that register plug-ins, besides those of the run."""
+
+
+class Student(NamedTuple):
+    """What is measured, and against what."""
+
+    network: Denoiser
+    card: dict[str, Any]
+    recipe: Recipe
+    """Of the run whose data and teacher serve, with what the command line says of the evaluation."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    arguments = sys.argv[1:] if argv is None else argv
+    return run_guarded(lambda: _main(tyro.cli(Options, args=arguments, prog=PROG)))
+
+
+def _main(options: Options) -> int:
+    from ladd_dist.core.rundir import RunDir, read_json, write_json
+    from ladd_dist.core.serialize import RecipeError
+    from ladd_dist.launch import pick_device
+    from ladd_dist.promote import cache_of
+    from ladd_dist.stages import Place
+
+    is_file = options.source.is_file()
+    if not options.source.exists():
+        raise ValueError(f"{options.source} does not exist; give a finished run's folder, or a student's file")
+    if is_file and options.like is None:
+        raise RecipeError(
+            f"{options.source} is a student's file, which does not say what it is measured against: name a run of the "
+            "same data with --like RUN"
+        )
+    if not is_file and options.like is not None:
+        raise RecipeError("--like goes with a student's file; a run is measured against its own teacher")
+    run = RunDir(options.like or options.source)
+    if not run.config.is_file():
+        raise ValueError(f"{run.path} is no run's folder (it has no {run.config.name}): `launch` prints it last")
+    config = read_json(run.config)
+    device = pick_device(options.device)
+    cache = options.cache or cache_of(config["command"])
+    if not cache.is_dir():
+        raise ValueError(f"the cache folder {cache} does not exist: name the one of the run with --cache")
+    student = _student(options, run, config, device)
+    name = signature_of(student)
+    out = options.out or (
+        options.source.with_name(f"{options.source.stem}-evaluation-{name}.json")
+        if is_file
+        else options.source / "evaluations" / f"{name}.json"
+    )
+    if out.is_file() and not options.again and read_json(out).get("signature") == name:
+        print(f"measured before: {out}", file=sys.stderr)
+        found = read_json(out)
+    else:
+        found = measured(student, name, Place(run.path.parent, cache, device))
+        write_json(out, found)
+    if options.json:
+        print(json.dumps(found))
+    else:
+        show(found)
+        print(out)
+    return 0
+
+
+def _student(options: Options, run: Any, config: dict[str, Any], device: Any) -> Student:
+    from ladd_dist.core.noise import is_descending
+    from ladd_dist.core.plugin import load_modules
+    from ladd_dist.core.serialize import RecipeError
+    from ladd_dist.promote import recipe_of
+    from ladd_dist.sample import load_student
+
+    load_modules(plugin_modules((*config["plugins"], *options.plugins)))
+    recipe = recipe_of(run, config)
+    network, card = load_student(options.source, device)
+    if network.image != recipe.dataset.spec():
+        raise ValueError(
+            f"{options.source} makes {network.image}, the data of {run.path} are {recipe.dataset.spec()}: they cannot "
+            "be compared"
+        )
+    if options.levels:
+        if not is_descending(options.levels):
+            raise RecipeError(f"--levels must be descending numbers above 0, got {options.levels}")
+        card["levels"][str(len(options.levels))] = list(options.levels)
+    return Student(network, card, with_settings(recipe, options))
+
+
+def with_settings(recipe: Recipe, options: Options) -> Recipe:
+    """The recipe with what the command line says of its evaluation.
+
+    Raises:
+        RecipeError: no numbers, or numbers of which the recipe allows none. PluginError: unknown metrics.
+    """
+    from ladd_dist.core.plugin import create
+    from ladd_dist.core.serialize import RecipeError
+    from ladd_dist.recipe import validate
+
+    changes: dict[str, Any] = {}
+    if options.metrics:
+        own = {metric.name: metric for metric in recipe.evaluate.metrics}  # with the settings that the recipe gives it
+        names = list(dict.fromkeys(options.metrics.split(",")))
+        changes["metrics"] = tuple(own.get(name) or create("metric", name) for name in names)
+    if options.steps:
+        words = options.steps.split(",")
+        if not all(word.isdigit() and int(word) > 0 for word in words):
+            raise RecipeError(f"--steps takes whole numbers with commas between them, like 1,2,4, got {options.steps}")
+        changes["steps"] = tuple(dict.fromkeys(int(word) for word in words))
+    elif options.levels:
+        changes["steps"] = (len(options.levels),)
+    if options.num_samples:
+        changes["num_samples"] = options.num_samples
+    if options.seed is not None:
+        changes["seed"] = options.seed
+    changed = dataclasses.replace(recipe, evaluate=dataclasses.replace(recipe.evaluate, **changes))
+    steps = changed.evaluate.steps
+    # A student's own levels count, also those that the run's law does not know: what `validate` asks is asked below.
+    validate(dataclasses.replace(changed, evaluate=dataclasses.replace(changed.evaluate, steps=recipe.evaluate.steps)))
+    return dataclasses.replace(changed, evaluate=dataclasses.replace(changed.evaluate, steps=steps))
+
+
+def signature_of(student: Student) -> str:
+    """Identifies the figures: the student's weights and levels, and all that they are measured against."""
+    from ladd_dist.core.serialize import signature
+    from ladd_dist.sample import levels_of, weights_sha256
+
+    recipe, card = student.recipe, student.card
+    levels = {str(steps): list(levels_of(card, steps)) for steps in recipe.evaluate.steps}
+    weights = weights_sha256(student.network.state_dict())
+    against = [recipe.reference_signature(), recipe.shards_signature(), recipe.evaluate]
+    return signature("evaluation-1", weights, levels, str(card["rule"]), *against)
+
+
+def measured(student: Student, name: str, place: Place) -> dict[str, Any]:
+    """What the file says: settings, figures, figures by class, versions."""
+    from ladd_dist import __version__
+    from ladd_dist.core.serialize import to_data
+    from ladd_dist.engine.loop import StopFlag
+    from ladd_dist.sample import levels_of, weights_sha256
+    from ladd_dist.stages import sample_few
+    from ladd_dist.stages.describe import environment
+    from ladd_dist.stages.evaluate import SampleFn, assess
+
+    recipe, card = student.recipe, student.card
+
+    def way(levels: tuple[float, ...]) -> SampleFn:
+        return lambda noise, cond: sample_few(student.network, noise, cond, levels, card["rule"], recipe.evaluate.seed)
+
+    levels = {f"student@{steps}": levels_of(card, steps) for steps in recipe.evaluate.steps}
+    with StopFlag().listen() as stop:
+        found = assess(recipe, place, {key: way(values) for key, values in levels.items()}, stop).measured
+    return {
+        "format": 1,
+        "signature": name,
+        "student": {
+            "recipe": card["recipe"],
+            "signature": card["signature"],
+            "weights_sha256": weights_sha256(student.network.state_dict()),
+            "levels": {key: list(values) for key, values in levels.items()},
+            "rule": card["rule"],
+        },
+        "evaluate": to_data(recipe.evaluate),
+        "against": {"teacher": recipe.teacher_signature(), "shards": recipe.shards_signature()},
+        "versions": {"ladd_dist": __version__, **environment(place.device)},
+        "figures": found.figures,
+        "classes": {"left_out": found.left_out, "entries": found.classes},
+    }
+
+
+def show(found: Mapping[str, Any]) -> None:
+    """The figures as a table: a row a figure, with half of its interval."""
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:  # a file has room, and who searches it wants each figure on one line
+        console = Console(width=200)
+    console.print(table_of(found["figures"]))
+    for metric, reason in found["classes"]["left_out"].items():
+        print(f"{metric}: no figures by class, {reason}", file=sys.stderr)
+
+
+def table_of(figures: Mapping[str, Mapping[str, float]]) -> Table:
+    """Students, the teacher at the most steps, and the floor; the file has the rest."""
+    from rich.table import Column, Table
+
+    from ladd_dist.metrics.interval import is_bound
+    from ladd_dist.stages.verdict import best_teacher
+
+    entries = [key for key in figures if key.startswith("student@")]
+    teacher = best_teacher(figures)
+    entries += [teacher] if teacher else []
+    entries += [key for key in figures if key.startswith("floor@")]
+    names = dict.fromkeys(key for entry in entries for key in figures[entry] if not is_bound(key))
+    table = Table(Column("figure", no_wrap=True), *entries)
+    for name in names:
+        table.add_row(name, *(_cell(figures[entry], name) for entry in entries))
+    return table
+
+
+def _cell(figures: Mapping[str, float], name: str) -> str:
+    from ladd_dist.metrics.interval import HIGH, LOW
+    from ladd_dist.stages.report_table import figure
+
+    if name not in figures:
+        return "–"
+    if name in ("num_samples", "seed"):
+        return f"{figures[name]:.0f}"
+    if name + LOW not in figures:
+        return figure(figures[name])
+    return f"{figure(figures[name])} ±{(figures[name + HIGH] - figures[name + LOW]) / 2:.2g}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""Metric `diversity`: how far apart samples of one class are, against the teacher's of the same class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ladd_dist.core.plugin import register
+from ladd_dist.metrics import Measure, Metric, Part, References, Samples
+from ladd_dist.metrics.extract import Features, extract
+from ladd_dist.metrics.interval import Estimate, with_intervals
+from ladd_dist.metrics.neighbours import blocks
+
+
+def pairwise_estimate(features: Tensor, cond: Tensor) -> Estimate:
+    """Mean distance of two different samples of one class, [N,D] and [N]; mean over the classes that have two.
+
+    Raises:
+        ValueError: no class has two samples.
+    """
+    means: list[float] = []
+    parts = torch.zeros(len(features), dtype=torch.float64)
+    for number in sorted(set(cond.tolist())):
+        members = (cond == number).nonzero()[:, 0].cpu()
+        if len(members) < 2:
+            continue
+        rows = features[members.to(features.device)]
+        sums = torch.cat([away.cpu().double().sum(dim=1) for _, away in blocks(rows, rows)]) / (len(members) - 1)
+        means.append(float(sums.mean()))
+        parts[members] = 2.0 * (sums - sums.mean()) / len(members)
+    if not means:
+        raise ValueError("the distance within a class needs a class with two samples")
+    return Estimate(sum(means) / len(means), parts * len(features) / len(means))
+
+
+@register("diversity")
+@dataclass(frozen=True)
+class Diversity(Metric):
+    """Mean distance between two samples of one class (`pairwise_distance`), and its share of the teacher's.
+
+    `pairwise_share` is 1 for a student as varied as the teacher's samples of the same classes, and 0 for one that makes
+    one picture a class.
+    """
+
+    features: Features = "digit_color"
+    few: ClassVar[tuple[str, ...]] = ("pairwise_share",)
+
+    def build(self, *, references: References) -> Measure:
+        extract(references.teacher, self.features)
+
+        def measure(samples: Samples) -> dict[str, float]:
+            asked = torch.isin(references.teacher.cond.cpu(), samples.cond.cpu())
+            same = Part(references.teacher, asked.nonzero()[:, 0])
+            theirs = pairwise_estimate(extract(same, self.features), same.cond).value
+            own = pairwise_estimate(extract(samples, self.features), samples.cond)
+            figures = {"pairwise_distance": own}
+            if theirs > 0:
+                figures["pairwise_share"] = Estimate(own.value / theirs, own.parts / theirs)
+            return with_intervals(figures)
+
+        return measure

@@ -1,0 +1,48 @@
+"""Metric `memorising`: are samples copies of training images?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ladd_dist.core.plugin import register
+from ladd_dist.metrics import Measure, Metric, References, Samples
+from ladd_dist.metrics.extract import Features, extract
+from ladd_dist.metrics.interval import Estimate, with_intervals
+from ladd_dist.metrics.neighbours import nearest
+
+
+@register("memorising")
+@dataclass(frozen=True)
+class Memorising(Metric):
+    """Distance to the nearest training sample, and its share of the distance that these keep among themselves.
+
+    `nearest_train_distance`: to the dataset's images, which the teacher was trained on. `nearest_teacher_distance`: to
+    the teacher's stored samples, which the student was trained on. Means over samples. The shares
+    (`nearest_train_share`, `nearest_teacher_share`) are of the mean distance of a training sample to its nearest
+    neighbour among them: about 1 for new samples of the same distribution, 0 for copies.
+    """
+
+    features: Features = "digit_color"
+
+    def build(self, *, references: References) -> Measure:
+        sets = {"train": references.real, "teacher": references.teacher}
+        held = {name: extract(part, self.features) for name, part in sets.items()}
+
+        def within(name: str) -> Tensor:
+            rows = held[name]
+            return sets[name].once(f"nearest {self.features}", lambda: nearest(rows, rows, same=True))
+
+        def measure(samples: Samples) -> dict[str, float]:
+            own = extract(samples, self.features)
+            figures = {}
+            for name, rows in held.items():
+                away = nearest(own, rows)
+                usual = float(within(name).mean())
+                figures[f"nearest_{name}_distance"] = Estimate(float(away.mean()), away)
+                if usual > 0:
+                    figures[f"nearest_{name}_share"] = Estimate(float(away.mean()) / usual, away / usual)
+            return with_intervals(figures)
+
+        return measure

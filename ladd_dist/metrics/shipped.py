@@ -1,0 +1,12 @@
+"""The metrics of the package, imported for their registration: a name in config.json must find its class."""
+
+from ladd_dist.metrics import (  # noqa: F401
+    clean_fid,
+    color,
+    digit_color,
+    diversity,
+    kid,
+    manifold,
+    matched,
+    memorising,
+)

@@ -1,0 +1,80 @@
+"""All metrics on all sets of samples: whole, class by class, and the floor that sampling alone leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from ladd_dist.metrics import Metric, References, Samples
+
+Figures = dict[str, float]
+
+
+class Measured(NamedTuple):
+    """What was found."""
+
+    figures: dict[str, Figures]
+    """Entry -> figure -> value."""
+    classes: dict[str, dict[str, Figures]]
+    """Entry -> class -> figure -> value."""
+    left_out: dict[str, str]
+    """Metrics without figures by class, and why."""
+
+
+class Measurement:
+    """Metrics that are built and wait for samples: what is missing, or cannot be measured, is said before they come."""
+
+    def __init__(self, metrics: Sequence[Metric], references: References) -> None:
+        self.metrics, self.references = metrics, references
+        self.whole = [metric.build(references=references) for metric in metrics]
+
+    def __call__(
+        self, entries: Mapping[str, Samples], *, num_classes: int, check: Callable[[], None] = lambda: None
+    ) -> Measured:
+        """Measure each entry against the references.
+
+        Args:
+            num_classes: classes are 0 to num_classes - 1; 0: no figures by class.
+            check: called between pieces of work; raises to stop.
+
+        Raises:
+            ValueError: a metric cannot measure these images.
+        """
+        found = Measured({name: {} for name in entries}, {name: {} for name in entries}, {})
+        for metric, whole in zip(self.metrics, self.whole, strict=True):
+            for name, samples in entries.items():
+                check()
+                found.figures[name].update(whole(samples))
+            reason = why_not_by_class(metric, (*entries.values(), *self.references[:2]), num_classes)
+            if reason:
+                found.left_out[metric.name] = reason
+                continue
+            for number in range(num_classes):
+                check()
+                alone = metric.build(references=self.references.of_class(number))
+                for name, samples in entries.items():
+                    found.classes[name].setdefault(str(number), {}).update(alone(samples.of_class(number)))
+        return found
+
+
+def why_not_by_class(metric: Metric, sets: Sequence[Samples], num_classes: int) -> str:
+    """Why a metric has no figures by class; empty where it has."""
+    needed = metric.needs()
+    if not num_classes or not needed:
+        return "it is not measured class by class"
+    fewest, number = min(
+        (int((samples.cond == number).sum()), number) for samples in sets for number in range(num_classes)
+    )
+    return f"class {number} has {fewest} samples in one of the sets, it needs {needed}" if fewest < needed else ""
+
+
+def floor(
+    metrics: Sequence[Metric], teacher: Samples, references: References, *, check: Callable[[], None] = lambda: None
+) -> Figures:
+    """What the teacher's new samples get against the teacher's stored ones: as near as sampling lets anything come.
+
+    The stored samples stand in for the real images too, so every figure, whatever it is compared with, has a floor for
+    this number of samples and references.
+    """
+    against = References(real=references.teacher, teacher=references.teacher, matched=teacher)
+    return Measurement(metrics, against)({"floor": teacher}, num_classes=0, check=check).figures["floor"]

@@ -1,0 +1,77 @@
+"""How an evaluation reads images: each rank its share, and what comes again in the next run from a cache by content."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+from pathlib import Path
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ladd_dist.core.rundir import save_tensors
+from ladd_dist.metrics import Read, Reader, Work
+from ladd_dist.parallel.gather import joined_rows, share_of
+from ladd_dist.parallel.ranks import Ranks
+
+BLOCK = 512
+"""Rows that stay together, so that networks see the same portions, and give the same bits, on any number of ranks."""
+READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+def in_shares(ranks: Ranks) -> Work:
+    """Every rank reads its share of the images and gets the rows of all; every rank has to ask."""
+
+    def work(what: str, reader: Reader, images: Tensor) -> Read:
+        shares = share_of(len(images), BLOCK, ranks)
+        if ranks.size == 1 or any(first == stop for first, stop in shares):
+            return reader(images)  # too few to share: the form of an empty share's rows would be unknown
+        first, stop = shares[ranks.rank]
+        own = reader(images[first:stop])
+        return {name: joined_rows(rows, shares, ranks).to(images.device) for name, rows in own.items()}
+
+    return work
+
+
+def kept(folder: Path, ranks: Ranks) -> Work:
+    """The same, from `folder` where these images were read by the same network before, in whatever run.
+
+    A file is named by the sha256 of the network's name and the images' bytes: other images or weights are another file,
+    and nothing has to be kept up to date.
+    """
+    inner = in_shares(ranks)
+
+    def work(what: str, reader: Reader, images: Tensor) -> Read:
+        path = folder / f"{content_name(what, images)}.safetensors"
+        if ranks.agree(path.exists):
+            return {name: rows.to(images.device) for name, rows in _load(path).items()}
+        rows = inner(what, reader, images)
+        if ranks.is_first:
+            _save(path, rows)
+        return rows
+
+    return work
+
+
+def content_name(what: str, images: Tensor) -> str:
+    """32 hexadecimal digits for a network's name and images."""
+    plain = images.detach().cpu().contiguous()
+    digest = hashlib.sha256(f"features-1 {what} {plain.dtype} {tuple(plain.shape)}\n".encode())
+    digest.update(plain.numpy().data)
+    return digest.hexdigest()[:32]
+
+
+def _load(path: Path) -> Read:
+    try:
+        found: Read = load_file(path)
+    except Exception as error:
+        raise ValueError(f"{path} cannot be read ({error}); delete it and run the same command again") from error
+    return found
+
+
+def _save(path: Path, rows: Read) -> None:
+    try:
+        save_tensors(path, {name: tensor.cpu().contiguous() for name, tensor in rows.items()})
+    except OSError as error:
+        if error.errno not in READ_ONLY:  # a cache that somebody else made may be read, and nothing more
+            raise

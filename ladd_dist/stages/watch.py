@@ -1,0 +1,39 @@
+"""A student's figures while it trains, on the fixed small set that its dumps show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from ladd_dist.metrics import Measure, Metric, References, Samples
+
+PREFIX = "watch/"
+
+
+class Watch:
+    """Those figures that say something on some tens of samples (`Metric.few`), against the teacher's at the same noise.
+
+    A Frechet distance of 32 samples says nothing, and is not among them.
+    """
+
+    def __init__(self, metrics: Sequence[Metric], shown: Mapping[str, Tensor]) -> None:
+        """`shown` holds the teacher's samples `teacher` [N,C,H,W] and their classes `cond` [N]."""
+        self.measures: list[tuple[tuple[str, ...], Measure]] = []
+        if not metrics:  # another rank measures
+            return
+        self.cond = shown["cond"]
+        teacher = Samples(shown["teacher"], self.cond)
+        references = References(real=teacher, teacher=teacher, matched=teacher)
+        self.measures = [(metric.few, metric.build(references=references)) for metric in metrics if metric.few]
+
+    @torch.inference_mode()
+    def __call__(self, student: Tensor) -> dict[str, float]:
+        """`watch/NAME` of the student's samples [N,C,H,W] from the same noise, for the log."""
+        samples = Samples(student, self.cond)
+        figures: dict[str, float] = {}
+        for names, measure in self.measures:
+            found = measure(samples)
+            figures |= {PREFIX + name: found[name] for name in names if name in found}
+        return figures

@@ -1,0 +1,215 @@
+"""What an evaluation leaves, and `ladd evaluate`: a student measured by metrics and samples of one's choice."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from processes import Done, Ladd, error_of, read_json, rows, run_command
+from safetensors.torch import load_file
+
+from ladd_dist.evaluate import main
+from ladd_dist.metrics.clean_fid import CleanFid
+from ladd_dist.metrics.interval import is_bound
+from ladd_dist.recipe import load_recipe
+from ladd_dist.stages import Place
+from ladd_dist.stages.evaluate import require_metrics
+
+FIGURES = {
+    "fd", "fd_teacher", "accuracy", "hue_entropy", "colour_variance", "saturation", "kid", "kid_teacher", "precision",
+    "recall", "density", "coverage", "pairwise_distance", "pairwise_share", "nearest_train_distance",
+    "nearest_train_share", "nearest_teacher_distance", "nearest_teacher_share", "matched_error",
+}  # fmt: skip
+
+
+@pytest.fixture
+def run(smoke: tuple[Done, Ladd]) -> Path:
+    return smoke[0].run
+
+
+@pytest.fixture
+def evaluate(
+    smoke: tuple[Done, Ladd], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """The command on copies of the smoke run and its cache."""
+    copy = Path(shutil.copytree(smoke[0].run, tmp_path / smoke[0].run.name))
+    cache = shutil.copytree(smoke[1].cache, tmp_path / "cache")
+
+    def call(*words: object, source: Path = copy, out: tuple[object, ...] = ("--out", tmp_path / "found.json")) -> Any:
+        capsys.readouterr()
+        code = main([str(word) for word in (source, "--cache", cache, *out, *words)])
+        return code, *capsys.readouterr()
+
+    return call
+
+
+# What a run holds
+
+
+def test_every_entry_has_every_figure_with_its_interval_and_what_it_was_measured_on(run: Path) -> None:
+    found = read_json(run / "eval.json")
+    assert {"student@4", "student@2", "student@1", "untrained@4", "teacher@50", "floor@50"} <= set(found)
+    for name, entry in found.items():
+        plain = {key for key in entry if not is_bound(key)} - {"s_per_image"}
+        assert plain == FIGURES | {"num_samples", "seed"}, name
+        assert entry["num_samples"] == 64 and entry["seed"] == 1_000_003
+        for key in FIGURES:
+            assert entry[f"{key}_low"] <= entry[key] <= entry[f"{key}_high"], (name, key)
+
+
+def test_the_floor_is_the_teacher_against_itself(run: Path) -> None:
+    found = read_json(run / "eval.json")
+    floor, teacher = found["floor@50"], found["teacher@50"]
+    assert floor["fd"] == pytest.approx(teacher["fd_teacher"]) == pytest.approx(floor["fd_teacher"])
+    assert floor["kid"] == pytest.approx(teacher["kid_teacher"])
+    assert floor["nearest_train_distance"] == pytest.approx(teacher["nearest_teacher_distance"])
+    assert teacher["matched_error"] == floor["matched_error"] == 0.0
+    assert "s_per_image" not in floor
+
+
+def test_each_class_has_its_own_figures(run: Path) -> None:
+    found, whole = read_json(run / "eval_classes.json"), read_json(run / "eval.json")
+    assert found["left_out"] == {}
+    student = found["entries"]["student@4"]
+    assert list(student) == [str(number) for number in range(10)]
+    assert all(set(figures) >= FIGURES for figures in student.values())
+    shares = [7 if int(number) < 4 else 6 for number in student]  # 64 samples: six of each, and four more
+    assert sum(shares) == 64
+    mean = sum(figures["accuracy"] for figures in student.values()) / 10
+    assert mean == pytest.approx(whole["student@4"]["accuracy"], abs=0.05)
+
+
+def test_while_a_student_trains_its_fixed_samples_are_measured(run: Path) -> None:
+    logged = {row["step"]: row for row in rows(run / "metrics.jsonl")}
+    watched = {step for step, row in logged.items() if "watch/matched_error" in row}
+    assert watched == {5, 10, 15, 20} and len(logged) == 20  # in the rows of those steps, and no rows more
+    assert {key for key in logged[20] if key.startswith("watch/")} == {
+        f"watch/{name}"
+        for name in ("accuracy", "hue_entropy", "colour_variance", "saturation", "pairwise_share", "matched_error")
+    }
+    dump = load_file(run / "dumps" / "step-000020.safetensors")
+    error = float((dump["student"] - dump["teacher"]).square().mean())
+    assert logged[20]["watch/matched_error"] == pytest.approx(error, rel=1e-5)
+
+
+def test_a_second_run_with_the_same_teacher_reads_no_reference_again(smoke: tuple[Done, Ladd], ladd: Ladd) -> None:
+    folder = smoke[1].cache / "features"
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    ladd("--seed", 1, "--train.steps", 2)
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before and before
+
+
+def test_missing_weights_are_said_before_anything_is_trained(tmp_path: Path) -> None:
+    recipe = load_recipe(Path(__file__).parents[2] / "recipes" / "exp4_specnorm.py", "smoke")
+    metrics = (CleanFid(folder=str(tmp_path)),)
+    recipe = dataclasses.replace(recipe, evaluate=dataclasses.replace(recipe.evaluate, metrics=metrics))
+    with pytest.raises(ValueError, match=r"'clean_fid' needs the .*'digit_color' and 'kid'"):
+        require_metrics(recipe, Place(tmp_path, tmp_path, torch.device("cpu")))
+
+
+# The command
+
+
+def test_a_run_measured_again_has_the_figures_of_its_eval_json(
+    run: Path, evaluate: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    code, out, _ = evaluate()
+    assert code == 0 and "student@4" in out and "matched_error" in out
+    found, known = read_json(tmp_path / "found.json"), read_json(run / "eval.json")
+    for entry in ("student@4", "student@1", "teacher@50", "floor@50"):
+        for key in FIGURES:
+            assert found["figures"][entry][key] == pytest.approx(known[entry][key], rel=1e-3, abs=1e-3), (entry, key)
+    assert found["classes"]["entries"]["student@4"]["3"]["accuracy"] >= 0
+    code, out, told = evaluate("--json")
+    assert code == 0 and json.loads(out) == found and "measured before" in told
+
+
+def test_metrics_steps_samples_and_seed_are_chosen_and_written_with_the_figures(
+    evaluate: Callable[..., tuple[int, str, str]], tmp_path: Path, run: Path
+) -> None:
+    words = ("--metrics", "color,matched", "--steps", "2", "--num-samples", 20, "--seed", 7, "--levels", 80, 10, 1)
+    code, out, _ = evaluate(*words, "--json", out=())
+    found = json.loads(out)
+    assert code == 0
+    assert set(found["figures"]) >= {"student@2", "floor@50"} and "student@4" not in found["figures"]
+    figures = found["figures"]["student@2"]
+    assert figures["num_samples"] == 20 and figures["seed"] == 7
+    assert "matched_error" in figures and "fd" not in figures
+    assert found["evaluate"]["seed"] == 7 and [m["plugin"] for m in found["evaluate"]["metrics"]] == [
+        "color",
+        "matched",
+    ]
+    written = tmp_path / run.name / "evaluations" / f"{found['signature']}.json"
+    assert read_json(written) == found
+
+
+def test_levels_of_ones_own_make_a_student_of_as_many_steps(
+    evaluate: Callable[..., tuple[int, str, str]],
+) -> None:
+    code, out, _ = evaluate("--levels", 80, 10, 1, "--metrics", "color", "--json")
+    found = json.loads(out)
+    assert code == 0 and found["student"]["levels"] == {"student@3": [80.0, 10.0, 1.0]}
+
+
+def test_a_file_is_measured_against_the_run_it_is_like(
+    evaluate: Callable[..., tuple[int, str, str]], run: Path, tmp_path: Path
+) -> None:
+    file = Path(shutil.copy(run / "student.safetensors", tmp_path / "theirs.safetensors"))
+    code, out, _ = evaluate("--like", run, "--metrics", "digit_color", "--json", source=file, out=())
+    found = json.loads(out)
+    known = read_json(run / "eval.json")["student@4"]
+    assert code == 0 and found["figures"]["student@4"]["fd"] == pytest.approx(known["fd"], rel=1e-3)
+    assert [path.name for path in tmp_path.glob("theirs-evaluation-*.json")]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (("--metrics", "colour"), 2, "unknown metric 'colour'; valid: clean_clip, clean_fid, color"),
+        (("--steps", "1,x"), 2, "--steps takes whole numbers"),
+        (("--steps", "3"), 2, "this student has levels for 4, 2, 1 steps"),
+        (("--levels", "1", "2"), 2, "descending"),
+        (("--num-samples", "-1"), 2, "evaluate.num_samples: must be at least 1"),
+        (("--like", "elsewhere"), 2, "--like goes with a student's file"),
+        (("--metrics", "clean_fid"), 1, "the metric 'clean_fid' needs the"),
+    ],
+)
+def test_what_cannot_be_measured_is_said_and_nothing_is_written(
+    evaluate: Callable[..., tuple[int, str, str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+    code: int,
+    message: str,
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # no weights there, wherever somebody has them
+    found, _, told = evaluate(*words)
+    assert found == code and message in " ".join(told.split()), told
+    assert not (tmp_path / "found.json").exists()
+
+
+def test_a_file_alone_is_refused_with_what_it_needs(
+    evaluate: Callable[..., tuple[int, str, str]], run: Path, tmp_path: Path
+) -> None:
+    code, _, told = evaluate(source=run / "student.safetensors")
+    assert code == 2 and "name a run of the same data with --like RUN" in told
+    code, _, told = evaluate("--cache", tmp_path / "nothing")
+    assert code == 1 and "nothing does not exist: name the one of the run with --cache" in told
+
+
+def test_a_cache_without_the_teacher_is_named(evaluate: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    code, _, told = evaluate("--cache", tmp_path / "empty")
+    assert code == 1 and "--stages teacher" in told
+
+
+def test_the_command_says_what_it_could_not_read(ladd: Ladd, tmp_path: Path) -> None:
+    done = run_command(sys.executable, "-m", "ladd_dist.evaluate", tmp_path, cwd=tmp_path)
+    assert done.code == 1 and "is no run's folder" in error_of(done)
