@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from ladd_dist.metrics import References, Samples
 from ladd_dist.metrics.clean_fid import CLIP_FILE, INCEPTION_FILE, CleanClip, CleanFid, to_bytes
-from ladd_dist.metrics.frechet import frechet_distance, moments
 
 HAS_CLEAN_FID = importlib.util.find_spec("cleanfid") is not None
 needs_clean_fid = pytest.mark.skipif(not HAS_CLEAN_FID, reason="clean-fid is not installed (extra 'dev')")
@@ -86,8 +85,6 @@ def test_fid_and_kid_are_those_of_clean_fid_on_folders_of_the_same_pictures(weig
     np.random.seed(3)
     kid = kernel_distance(*theirs, num_subsets=5, max_subset_size=20)
     assert figures["inception_kid"] == pytest.approx(kid, abs=1e-6)
-    moments_of = [moments(torch.from_numpy(part)) for part in theirs]
-    assert figures["fid"] == pytest.approx(frechet_distance(*moments_of[1], *moments_of[0]), rel=1e-5)
     assert figures["fid_teacher"] == pytest.approx(0.0, abs=1e-6) and figures["fid"] > 0.01
     assert figures["fid_low"] <= figures["fid"] <= figures["fid_high"]
 
