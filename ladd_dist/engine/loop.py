@@ -122,7 +122,7 @@ def train(
     every rank at each logged step, for figures that are no means over steps and ranks.
 
     Raises:
-        Stopped: a signal came; the state is saved. NotFinite: a figure is not finite (nothing is saved).
+        Stopped: a signal came; the state is saved. NotFiniteError: a figure is not finite (nothing is saved).
     """
     window = Window(samples_per_step, ranks)
     poll_every = 1
@@ -153,7 +153,7 @@ def train(
                 stop.check()
 
 
-class NotFinite(ValueError):
+class NotFiniteError(ValueError):
     """A training broke at `step`."""
 
     def __init__(self, message: str, step: int) -> None:
@@ -165,11 +165,11 @@ def require_finite(label: str, figures: dict[str, float], updates: int) -> None:
     """Refuse to go on from a training that broke.
 
     Raises:
-        NotFinite: names the first figure that is not finite.
+        NotFiniteError: names the first figure that is not finite.
     """
     for name, value in figures.items():
         if not math.isfinite(value):
-            raise NotFinite(
+            raise NotFiniteError(
                 f"{label}: {name} is {value} at step {updates}; lower the learning rate or the adversarial weight, or "
                 "clip harder. The last checkpoint is still whole",
                 updates,

@@ -18,7 +18,7 @@ from ladd_dist.engine.discriminator import FrozenTeacher, Heads
 from ladd_dist.engine.ema import WeightAverage
 from ladd_dist.engine.head_sums import HeadSums
 from ladd_dist.engine.ladd_step import LaddStep
-from ladd_dist.engine.loop import Figures, NotFinite, train
+from ladd_dist.engine.loop import Figures, NotFiniteError, train
 from ladd_dist.engine.shard_reader import to_device
 from ladd_dist.parallel import Adam, Trainable
 from ladd_dist.recipe import Recipe
@@ -74,7 +74,7 @@ def _attempt(recipe: Recipe, place: Place, run: RunDir) -> Distillation | None:
     except RollBack as back:
         training.checkpoints.forget_after(back.to)
         return None
-    except NotFinite as error:
+    except NotFiniteError as error:
         if not training.guarding.may_go_back():
             raise
         training.checkpoints.forget_after(training.guarding.turn_back(error.step, str(error)))

@@ -38,7 +38,7 @@ class RollBack(BaseException):  # no error: handlers of errors must let it throu
         super().__init__(f"back to step {to}")
 
 
-class StoppedByGuard(ValueError):
+class StoppedByGuardError(ValueError):
     """The guard ended the run."""
 
 
@@ -66,7 +66,7 @@ class Guarding:
         """Go on after `step` updates, with the state of that checkpoint (None: there is none, or an older one).
 
         Raises:
-            StoppedByGuard: this run was stopped at this step.
+            StoppedByGuardError: this run was stopped at this step.
         """
         if self.watch is None:
             return
@@ -78,7 +78,7 @@ class Guarding:
         for _ in self.rollbacks[self.memory.rollbacks :]:  # later than this checkpoint
             self.watch.memory = rolled_back(self.memory)
         if self.memory.stopped and not self.guard.neutral:
-            raise StoppedByGuard(self._farewell(step, self.memory.headline))
+            raise StoppedByGuardError(self._farewell(step, self.memory.headline))
 
     def steer(self, ladd_step: LaddStep) -> None:
         """Put what was decided so far in force."""
@@ -111,7 +111,7 @@ class Guarding:
         """Check if it is due, and do what follows.
 
         Raises:
-            RollBack: to the last healthy step. StoppedByGuard: the state is saved.
+            RollBack: to the last healthy step. StoppedByGuardError: the state is saved.
         """
         judgement = None if self.watch is None else self.watch.after(updates, figures, student)
         if self.watch is None or judgement is None:
@@ -129,7 +129,7 @@ class Guarding:
         if verdict is not None and verdict.action == "stop":
             if not any("not finite" in fault for fault in self.memory.faults):
                 save(updates)
-            raise StoppedByGuard(self._farewell(updates, verdict.headline))
+            raise StoppedByGuardError(self._farewell(updates, verdict.headline))
 
     def turn_back(self, updates: int, headline: str) -> int:
         """Write down that the run goes back to its last healthy step, or what is left before it; returns the step."""
