@@ -115,6 +115,8 @@ def _row(
 
 def _state_of_job(seen: Seen | None, error: tuple[str, Path] | None, begun: bool, problem: str | None) -> str:
     """The state of a submitted run that is not done, whose lock nobody holds."""
+    if seen is not None and seen.raw == "COMPLETED":
+        return "done"  # with what it was asked for, if not every stage; earlier lives of the job may have left errors
     if seen is not None and seen.state in ("running", "queued", "stopped"):
         return seen.state
     if seen is not None and seen.state == "failed":

@@ -29,7 +29,10 @@ def start(bench: Bench, *words: object, command: str = "sweep") -> subprocess.Po
     line = [str(word) for word in (sys.executable, "-m", f"ladd_dist.{command}", *words, *out)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with (bench.folder / f"said-{len(list(bench.folder.glob('said-*')))}").open("wb") as said:
-        return subprocess.Popen(line, cwd=REPO, env=environment, stdout=said, stderr=said)
+        return subprocess.Popen(
+            line, cwd=REPO, env=environment, stdout=said, stderr=said,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,  # a background shell ignores it
+        )  # fmt: skip
 
 
 def compare(bench: Bench, *words: object) -> dict[str, Any]:
