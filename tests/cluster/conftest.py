@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -41,9 +42,14 @@ def development_cluster() -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture
-def slurm(tmp_path: Path, development_cluster: dict[str, str]) -> Bench:
-    """Commands that reach the cluster."""
-    return Bench(tmp_path, development_cluster)
+def slurm(tmp_path: Path, development_cluster: dict[str, str]) -> Iterator[Bench]:
+    """Commands that reach the cluster; jobs that a test leaves are cancelled."""
+    bench = Bench(tmp_path, development_cluster)
+    yield bench
+    ids = [job["id"] for path in tmp_path.rglob("sweep.json") for job in json.loads(path.read_text())["jobs"]]
+    if ids:
+        environment = {**os.environ, **development_cluster}
+        subprocess.run(["scancel", "--quiet", *ids], env=environment, timeout=60, check=False)  # most have ended
 
 
 @pytest.fixture(scope="session")
