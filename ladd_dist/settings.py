@@ -91,7 +91,8 @@ class DistillStage:
     log_every: int = neutral(10)
     dump_every: int = neutral(500)
     evaluate_every: int = neutral(500)
-    """Steps between measurements of the fixed small set that the dumps show (`watch/...` in the log); 0: never."""
+    """Steps between measurements of the fixed small set that the dumps show (`watch/...` in the next row of the log);
+    0: never."""
     checkpoint_every: int = neutral(500)
     keep_checkpoints: int = neutral(2)
     """The newest ones that are kept."""

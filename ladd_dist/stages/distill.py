@@ -201,9 +201,11 @@ class Distillation:
         return averaged(self.recipe, self.average, self.student, self.place)
 
     def is_watched(self, updates: int) -> bool:
-        """Whether the fixed small set is measured after so many updates."""
-        every = self.recipe.train.evaluate_every
-        return every > 0 and (updates % every == 0 or updates == self.recipe.train.steps)
+        """Whether the fixed small set is measured after so many updates: with the first row after each interval."""
+        every, log_every, last = self.recipe.train.evaluate_every, self.recipe.train.log_every, self.recipe.train.steps
+        if every == 0 or updates == last:
+            return every > 0
+        return updates % log_every == 0 and updates // every > (updates - log_every) // every
 
     def on_log(self, updates: int, figures: dict[str, float]) -> None:
         """Log a row; where the fixed set is measured at the same step, its figures join it (`maybe_dump`)."""
