@@ -42,7 +42,7 @@ class Diversity(Metric):
     """Mean distance between two samples of one class (`pairwise_distance`), and its share of the teacher's.
 
     `pairwise_share` is 1 for a student as varied as the teacher's samples of the same classes, and 0 for one that makes
-    one picture a class.
+    one picture a class. Both are absent where no class has two samples.
     """
 
     features: Features = "digit_color"
@@ -54,6 +54,8 @@ class Diversity(Metric):
         def measure(samples: Samples) -> dict[str, float]:
             asked = torch.isin(references.teacher.cond.cpu(), samples.cond.cpu())
             same = Part(references.teacher, asked.nonzero()[:, 0])
+            if not (_has_pair(samples.cond) and _has_pair(same.cond)):
+                return {}
             theirs = pairwise_estimate(extract(same, self.features), same.cond).value
             own = pairwise_estimate(extract(samples, self.features), samples.cond)
             figures = {"pairwise_distance": own}
@@ -62,3 +64,8 @@ class Diversity(Metric):
             return with_intervals(figures)
 
         return measure
+
+
+def _has_pair(cond: Tensor) -> bool:
+    """Whether a class is asked for twice."""
+    return len(cond.unique()) < len(cond)

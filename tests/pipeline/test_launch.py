@@ -278,6 +278,6 @@ def test_paper_scale_runs_a_few_steps_of_every_stage_on_the_real_mnist(cold: Lad
     assert config["recipe"]["dataset"]["plugin"] == "mnist"
     assert config["recipe"]["network"]["widths"] == [64, 128, 256, 256]
     found = read_json(done.run / "eval.json")
-    assert set(found) == STUDENT | {"untrained@4", "teacher@4:karras", "teacher@4:good", "teacher@2"}
-    assert all(set(figures) >= FIGURES for figures in found.values())
+    assert set(found) == STUDENT | {"untrained@4", "teacher@4:karras", "teacher@4:good", "teacher@2", "floor@2"}
+    assert all(set(figures) >= FIGURES for name, figures in found.items() if name != "floor@2")
     assert len(config["taps"]) == 9

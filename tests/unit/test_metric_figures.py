@@ -257,6 +257,13 @@ def test_one_picture_a_class_has_no_diversity_and_the_teachers_own_samples_all_o
     assert measure(half)["pairwise_share"] == pytest.approx(0.5, abs=0.01)
 
 
+def test_where_no_class_is_there_twice_there_is_no_diversity_to_speak_of() -> None:
+    images = torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    twice, once = Samples(images, torch.tensor([0, 0, 1, 1, 2, 2])), Samples(images, torch.arange(6))
+    assert "pairwise_distance" in Diversity().build(references=References(twice, twice))(twice)
+    assert Diversity().build(references=References(twice, twice))(once) == {}
+
+
 def test_copies_are_at_distance_zero_and_new_samples_at_the_usual_one() -> None:
     train, new = pictures(300, 1), pictures(100, 2)
     measure = built(Memorising(features="pixels"), train, new)
