@@ -143,8 +143,12 @@ def test_a_second_signal_in_a_step_stops_it_there_and_nothing_is_saved() -> None
         raise AssertionError("the second signal was swallowed")
 
     run = Recorded(step)
-    with pytest.raises(KeyboardInterrupt) as raised:
-        run()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell leaves it ignored
+    try:
+        with pytest.raises(KeyboardInterrupt) as raised:
+            run()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert not isinstance(raised.value, Stopped)
     assert run.saved == []
 
