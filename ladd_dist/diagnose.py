@@ -84,11 +84,9 @@ def _main(arguments: list[str]) -> int:
 
 def _from_recipe(options: Options, rest: list[str]) -> tuple[Recipe, list[str]]:
     """The recipe with swaps and overrides, and the arguments with which `launch` runs it."""
-    from ladd_dist.launch import parse
+    from ladd_dist.launch import arguments_for, parse
 
-    arguments = [str(options.source), "--scale", options.scale, *rest]
-    lists = {"--plugins": options.plugins, "--swap": options.swap}
-    arguments += [part for flag, values in lists.items() if values for part in (flag, *values)]
+    arguments = arguments_for(options.source, options.scale, rest, swap=options.swap, plugins=options.plugins)
     places = ["--out", str(options.out), "--cache", str(options.cache or Path("cache"))]
     return parse(arguments)[1], [*arguments, *places]
 

@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _main(arguments: list[str]) -> int:
     from ladd_dist.core.serialize import RecipeError
-    from ladd_dist.launch import parse
+    from ladd_dist.launch import arguments_for, parse
 
     started = time.monotonic()
     arguments = tidy(arguments)
@@ -77,10 +77,8 @@ def _main(arguments: list[str]) -> int:
     if rest and not arguments[0].endswith(".py"):  # tyro takes what it does not know for the positional
         raise RecipeError(f"{rest[0]}: fields are those of a recipe; name its file first")
     if options.recipe:
-        lists = {"--plugins": options.plugins, "--swap": options.swap}
-        more = [part for flag, values in lists.items() if values for part in (flag, *values)]
-        more += ["--parallel", options.parallel] if options.parallel else []
-        _, recipe = parse([options.recipe, "--scale", options.scale, *rest, *more])
+        own = arguments_for(options.recipe, options.scale, rest, swap=options.swap, plugins=options.plugins)
+        _, recipe = parse([*own, *(("--parallel", options.parallel) if options.parallel else ())])
     set_threads(options.threads)
 
     from ladd_dist.stages import Place

@@ -63,6 +63,7 @@ class Student(NamedTuple):
     card: dict[str, Any]
     recipe: Recipe
     """Of the run whose data and teacher serve, with what the command line says of the evaluation."""
+    weights_sha256: str
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -103,9 +104,9 @@ def _main(options: Options) -> int:
         if is_file
         else options.source / "evaluations" / f"{name}.json"
     )
-    if out.is_file() and not options.again and read_json(out).get("signature") == name:
+    found = read_json(out) if out.is_file() and not options.again else {}
+    if found.get("signature") == name:
         print(f"measured before: {out}", file=sys.stderr)
-        found = read_json(out)
     else:
         found = measured(student, name, Place(run.path.parent, cache, device))
         write_json(out, found)
@@ -122,7 +123,7 @@ def _student(options: Options, run: Any, config: dict[str, Any], device: Any) ->
     from ladd_dist.core.plugin import load_modules
     from ladd_dist.core.serialize import RecipeError
     from ladd_dist.promote import recipe_of
-    from ladd_dist.sample import load_student
+    from ladd_dist.sample import load_student, weights_sha256
 
     load_modules(plugin_modules((*config["plugins"], *options.plugins)))
     recipe = recipe_of(run, config)
@@ -136,7 +137,7 @@ def _student(options: Options, run: Any, config: dict[str, Any], device: Any) ->
         if not is_descending(options.levels):
             raise RecipeError(f"--levels must be descending numbers above 0, got {options.levels}")
         card["levels"][str(len(options.levels))] = list(options.levels)
-    return Student(network, card, with_settings(recipe, options))
+    return Student(network, card, with_settings(recipe, options), weights_sha256(network.state_dict()))
 
 
 def with_settings(recipe: Recipe, options: Options) -> Recipe:
@@ -175,13 +176,12 @@ def with_settings(recipe: Recipe, options: Options) -> Recipe:
 def signature_of(student: Student) -> str:
     """Identifies the figures: the student's weights and levels, and all that they are measured against."""
     from ladd_dist.core.serialize import signature
-    from ladd_dist.sample import levels_of, weights_sha256
+    from ladd_dist.sample import levels_of
 
     recipe, card = student.recipe, student.card
     levels = {str(steps): list(levels_of(card, steps)) for steps in recipe.evaluate.steps}
-    weights = weights_sha256(student.network.state_dict())
     against = [recipe.reference_signature(), recipe.shards_signature(), recipe.evaluate]
-    return signature("evaluation-1", weights, levels, str(card["rule"]), *against)
+    return signature("evaluation-1", student.weights_sha256, levels, str(card["rule"]), *against)
 
 
 def measured(student: Student, name: str, place: Place) -> dict[str, Any]:
@@ -189,7 +189,7 @@ def measured(student: Student, name: str, place: Place) -> dict[str, Any]:
     from ladd_dist import __version__
     from ladd_dist.core.serialize import to_data
     from ladd_dist.engine.loop import StopFlag
-    from ladd_dist.sample import levels_of, weights_sha256
+    from ladd_dist.sample import levels_of
     from ladd_dist.stages import sample_few
     from ladd_dist.stages.describe import environment
     from ladd_dist.stages.evaluate import SampleFn, assess
@@ -208,7 +208,7 @@ def measured(student: Student, name: str, place: Place) -> dict[str, Any]:
         "student": {
             "recipe": card["recipe"],
             "signature": card["signature"],
-            "weights_sha256": weights_sha256(student.network.state_dict()),
+            "weights_sha256": student.weights_sha256,
             "levels": {key: list(values) for key, values in levels.items()},
             "rule": card["rule"],
         },

@@ -194,6 +194,15 @@ def _run(
     return 0
 
 
+def arguments_for(
+    recipe: Path | str, scale: str, rest: list[str], *, swap: tuple[str, ...], plugins: tuple[str, ...]
+) -> list[str]:
+    """What `parse` needs to make the recipe of another command; overrides it does not know are refused there."""
+    lists = {"--plugins": plugins, "--swap": swap}
+    more = [part for flag, values in lists.items() if values for part in (flag, *values)]
+    return [str(recipe), "--scale", scale, *rest, *more]
+
+
 def parse(arguments: list[str]) -> tuple[Options, Recipe]:
     """Options and the recipe with swaps and overrides applied, validated. Exits with 2 on a wrong command line."""
     arguments = tidy(arguments)

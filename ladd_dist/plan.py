@@ -67,14 +67,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def _main(arguments: list[str]) -> int:
     from ladd_dist.core.serialize import RecipeError
-    from ladd_dist.launch import parse
+    from ladd_dist.launch import arguments_for, parse
 
     options, rest = tyro.cli(Options, args=tidy(arguments), return_unknown_args=True, prog=PROG)
     if min(options.gpus, options.gpus_per_node) < 1 or options.batch_per_gpu < 0 or not options.gpu_memory_gb > 0:
         raise RecipeError("--gpus and --gpus-per-node must be at least 1, --gpu-memory-gb above 0")
-    lists = {"--plugins": options.plugins, "--swap": options.swap}
-    more = [part for flag, values in lists.items() if values for part in (flag, *values)]
-    _, recipe = parse([str(options.recipe), "--scale", options.scale, *rest, *more])
+    _, recipe = parse(arguments_for(options.recipe, options.scale, rest, swap=options.swap, plugins=options.plugins))
     facts = plan(recipe, options)
     print(json.dumps(facts)) if options.json else show(facts)
     return 0

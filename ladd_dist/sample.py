@@ -142,7 +142,7 @@ def load_student(source: Path, device: torch.device) -> tuple[Denoiser, dict[str
     except (SafetensorError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{path} is no student that ladd_dist wrote ({type(error).__name__}: {reason})") from error
-    if card.get("weights_sha256", weights_sha256(weights)) != weights_sha256(weights):
+    if "weights_sha256" in card and card["weights_sha256"] != weights_sha256(weights):
         raise ValueError(f"{path} is damaged: its weights do not have the sha256 on its card; copy or export it again")
     return network.to(device).eval().requires_grad_(False), card
 

@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(arguments: list[str]) -> int:
-    from ladd_dist.launch import parse, pick_device, set_threads
+    from ladd_dist.launch import arguments_for, parse, pick_device, set_threads
 
     options, rest = tyro.cli(Options, args=tidy(arguments), return_unknown_args=True, prog="python -m ladd_dist.levels")
 
@@ -69,7 +69,7 @@ def _main(arguments: list[str]) -> int:
             f"--steps must be at least 2 (one step starts at sigma_max, nothing is to be found) and --num-pairs at "
             f"least 1, got {options.steps} and {options.num_pairs}"
         )
-    _, recipe = parse(_launch_arguments(options, rest))
+    _, recipe = parse(arguments_for(options.recipe, options.scale, rest, swap=options.swap, plugins=options.plugins))
     set_threads(options.threads)
     place = Place(Path("runs"), options.cache, pick_device(options.device))
     if not is_teacher_done(recipe, place):
@@ -84,13 +84,6 @@ def _main(arguments: list[str]) -> int:
     else:
         _show(result)
     return 0
-
-
-def _launch_arguments(options: Options, rest: list[str]) -> list[str]:
-    """What `launch.parse` needs to make the same recipe; overrides it does not know are refused there."""
-    arguments = [str(options.recipe), "--scale", options.scale, *rest]
-    lists = {"--plugins": options.plugins, "--swap": options.swap}
-    return arguments + [part for flag, values in lists.items() if values for part in (flag, *values)]
 
 
 def search(recipe: Recipe, place: Any, steps: int, num_pairs: int) -> dict[str, Any]:
