@@ -12,6 +12,8 @@ from typing import Any, Literal
 import torch
 
 # Imported for their registration as much as for their types: a name in config.json must find its class.
+import ladd_dist.critics.pixels
+import ladd_dist.critics.teacher
 import ladd_dist.datasets.digits
 import ladd_dist.datasets.mnist
 import ladd_dist.guards.collapse
@@ -25,15 +27,18 @@ import ladd_dist.parallel.fsdp
 import ladd_dist.parallel.single
 import ladd_dist.parallel.zero
 import ladd_dist.regularisers.penalties
+import ladd_dist.rollouts.policies
 import ladd_dist.samplers.karras
 import ladd_dist.sigmas.laws
 import ladd_dist.starts.couplings
+import ladd_dist.targets.pulls
 import ladd_dist.trackers.jsonl
 import ladd_dist.trackers.tensorboard
 import ladd_dist.trackers.wandb
 from ladd_dist.core.plugin import Plugin, create
 from ladd_dist.core.pyfile import run_file
 from ladd_dist.core.serialize import RecipeError, check, from_data, has_effect, signature, to_data
+from ladd_dist.critics import Critic
 from ladd_dist.datasets import Dataset
 from ladd_dist.guards import Guard
 from ladd_dist.heads import Head
@@ -42,11 +47,13 @@ from ladd_dist.losses import Adversarial, Distance
 from ladd_dist.networks import Network
 from ladd_dist.parallel import Parallel
 from ladd_dist.regularisers import Regulariser
+from ladd_dist.rollouts import Rollout
 from ladd_dist.schedules import Schedule
-from ladd_dist.settings import DistillStage, Ema, EvaluateStage, Reported, ShardStage, TeacherStage, neutral
+from ladd_dist.settings import DistillStage, Ema, EvaluateStage, Reported, ShardStage, TeacherStage, added, neutral
 from ladd_dist.sigmas import SigmaLaw
 from ladd_dist.starts import Start
 from ladd_dist.taps import TapLayout
+from ladd_dist.targets import Target
 from ladd_dist.trackers import Tracker
 
 __all__ = [
@@ -79,6 +86,9 @@ class Recipe:
     distill_weight: Schedule
     train: DistillStage
     evaluate: EvaluateStage
+    critic: Critic = added(ladd_dist.critics.teacher.Teacher())
+    target: Target = added(ladd_dist.targets.pulls.StoredSample())
+    rollout: Rollout = added(ladd_dist.rollouts.policies.OffPolicy())
     guard: Guard = ladd_dist.guards.collapse.NoGuard()
     parallel: Parallel = neutral(ladd_dist.parallel.single.Single())
     tracker: Tracker = neutral(ladd_dist.trackers.jsonl.Jsonl())
@@ -115,6 +125,7 @@ class Recipe:
     def distill_signature(self) -> str:
         """Identifies the run: all that the trained student depends on."""
         own = [part for name in _DISTILL_FIELDS if has_effect(part := getattr(self, name))]
+        own += [part for name in _ADDED_FIELDS if (part := getattr(self, name)) != getattr(Recipe, name)]
         numbers = [self.student_steps, self.seed]
         return signature("distill-1", self.teacher_signature(), self.shards_signature(), *own, *numbers)
 
@@ -132,6 +143,7 @@ _DISTILL_FIELDS = (
     "levels", "start", "student_sigma", "renoise_sigma", "taps", "head", "adversarial", "distance", "regulariser",
     "adv_weight", "distill_weight", "train", "guard",
 )  # fmt: skip
+_ADDED_FIELDS = ("critic", "target", "rollout")
 
 _AT_LEAST_ONE = {
     "teacher": "steps batch_size checkpoint_every log_every",
@@ -223,10 +235,11 @@ def _check_sigma_laws(recipe: Recipe) -> None:
             drawn = law(64, 0, torch.Generator().manual_seed(0), levels=known)
         except ValueError as error:
             raise RecipeError(f"recipe.{where}: {error}") from error
-        if where == "student_sigma" and recipe.start.needs_path and not torch.isin(drawn, torch.tensor(levels)).all():
+        bound = recipe.start.needs_path or recipe.rollout.needs_levels
+        if where == "student_sigma" and bound and not torch.isin(drawn, torch.tensor(levels)).all():
             raise RecipeError(
-                f"recipe.student_sigma: start {recipe.start.name!r} has the teacher's states at the levels {levels} "
-                "alone, and this law draws others; use student_sigma=fixed_set"
+                f"recipe.student_sigma: start {recipe.start.name!r} with rollout {recipe.rollout.name!r} has inputs at "
+                f"the levels {levels} alone, and this law draws others; use student_sigma=fixed_set"
             )
 
 
