@@ -6,8 +6,6 @@ again with noise of its own and denoised in one call, weighted by alpha_t. No pa
 same steps, batch, network and learning rates as our best LADD recipe, `exp7_stored_smooth_l1`.
 """
 
-from dataclasses import replace
-
 from ladd_dist.critics.pixels import Pixels
 from ladd_dist.losses.adversarial import Hinge
 from ladd_dist.losses.distance import Mse
@@ -21,7 +19,7 @@ from recipes.exp7_stored_smooth_l1 import RECIPE as EXP7
 
 RECIPE = EXP7.replace(
     name="add_digits",
-    note="ADD: heads on a frozen feature network's view of pixels, and the teacher's denoising of the student's sample.",
+    note="ADD: heads on frozen features of pixels; the target is what the teacher makes of the student's sample.",
     start=Fresh(),
     critic=Pixels(),
     taps=Named(("conv0", "conv1", "conv2", "conv3")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ladd_dist.core.plugin import register
-from ladd_dist.core.types import Denoiser, ImageSpec, NetOutput, TapSpec
+from ladd_dist.core.types import Autoencoder, Denoiser, ImageSpec, NetOutput, TapSpec
 from ladd_dist.critics import Critic
 from ladd_dist.critics.networks import Body, DigitColor, Timm, TorchVision
 
@@ -18,9 +19,9 @@ from ladd_dist.critics.networks import Body, DigitColor, Timm, TorchVision
 class PixelCritic(Denoiser):
     """A feature network in the place of a teacher: the same taps and call, no noise levels, nothing denoised."""
 
-    def __init__(self, body: Body, image: ImageSpec) -> None:
+    def __init__(self, codec: Autoencoder, body: Body, image: ImageSpec) -> None:
         super().__init__()
-        self.body, self.image = body, image
+        self.codec, self.body, self.image = codec, body.eval(), image
         self.cond_dim = image.num_classes + 1
         with torch.no_grad():
             seen = body(torch.zeros(1, image.channels, image.size, image.size), body.names)
@@ -32,7 +33,7 @@ class PixelCritic(Denoiser):
     def forward(
         self, x: Tensor, sigma: Tensor, cond: Tensor, *, taps: tuple[str, ...] = (), denoise: bool = True
     ) -> NetOutput:
-        """Features of images x [B,C,H,W] in [-1, 1]; sigma [B] is not looked at; cond_vec is the class, one-hot [B,E].
+        """Features of what latents x [B,c,h,w] decode to; sigma [B] is not looked at; cond_vec is the class, one-hot.
 
         Raises:
             KeyError: an unknown tap; the message lists the catalog.
@@ -41,13 +42,13 @@ class PixelCritic(Denoiser):
             if tap not in self.taps:
                 raise KeyError(f"unknown tap {tap!r}; the critic has: {', '.join(self.taps)}")
         cond_vec = functional.one_hot(cond, self.cond_dim).float()
-        return NetOutput(None, self.body(x, taps) if taps else {}, cond_vec)
+        return NetOutput(None, self.body(self.codec.decode(x), taps) if taps else {}, cond_vec)
 
 
 @register("pixels")
 @dataclass(frozen=True)
 class Pixels(Critic):
-    """ADD's critic (Sauer et al. 2023, arXiv 2311.17042): a frozen feature network on images without noise.
+    """ADD's critic (Sauer et al. 2023, arXiv 2311.17042): a frozen feature network on decoded samples without noise.
 
     `source` says where it comes from: `digit_color`, the network that is shipped with the package (taps conv0 .. conv3,
     for colour digits only), or a `model` of `torchvision` or `timm` by name, whose taps are its top-level modules with
@@ -73,8 +74,7 @@ class Pixels(Critic):
         if self.size < 0:
             raise ValueError(f"pixels.size must be 0 (as they are) or more, got {self.size}")
 
-    def build(self, *, teacher: Denoiser) -> Denoiser:
-        image = teacher.image
+    def build(self, *, teacher: Denoiser, image: ImageSpec, codec: Callable[[], Autoencoder]) -> Denoiser:
         body: Body
         if self.source == "digit_color":
             if image.channels != 3:
@@ -82,4 +82,4 @@ class Pixels(Critic):
             body = DigitColor()
         else:
             body = {"torchvision": TorchVision, "timm": Timm}[self.source](self.model, self.weights, self.size)
-        return PixelCritic(body.eval().requires_grad_(False), image)
+        return PixelCritic(codec(), body, image).eval().requires_grad_(False)

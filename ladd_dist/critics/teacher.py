@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ladd_dist.core.plugin import register
-from ladd_dist.core.types import Denoiser
+from ladd_dist.core.types import Autoencoder, Denoiser, ImageSpec
 from ladd_dist.critics import Critic
 
 
@@ -14,5 +15,5 @@ from ladd_dist.critics import Critic
 class Teacher(Critic):
     """The frozen teacher looks at re-noised samples, in latents where it works there (LADD, arXiv 2403.12015)."""
 
-    def build(self, *, teacher: Denoiser) -> Denoiser:
+    def build(self, *, teacher: Denoiser, image: ImageSpec, codec: Callable[[], Autoencoder]) -> Denoiser:
         return teacher

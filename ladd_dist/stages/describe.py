@@ -30,7 +30,7 @@ from ladd_dist.stages.diagnosis.views import write_page
 from ladd_dist.stages.distill import distill, is_distilled
 from ladd_dist.stages.evaluate import evaluate, is_evaluated
 from ladd_dist.stages.shards import are_shards_done, make_shards
-from ladd_dist.stages.step import Frozen, build_heads, build_step
+from ladd_dist.stages.step import Frozen, build_critic, build_heads, build_step
 from ladd_dist.stages.teacher import fresh_network, is_teacher_done, train_teacher
 
 
@@ -86,9 +86,9 @@ def stage_states(recipe: Recipe, place: Place) -> list[dict[str, Any]]:
 
 def _cost(recipe: Recipe) -> dict[str, Any]:
     teacher, student = fresh_network(recipe), fresh_network(recipe)
-    critic = recipe.critic.build(teacher=teacher)
+    critic = build_critic(recipe, teacher)
     taps = recipe.taps(critic.taps)
-    image, num = recipe.dataset.spec(), 2
+    image, num = recipe.latent(), 2
     generator = torch.Generator().manual_seed(0)
     x = torch.randn((num, image.channels, image.size, image.size), generator=generator)
     cond = torch.zeros(num, dtype=torch.int64)

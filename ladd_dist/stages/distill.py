@@ -24,7 +24,7 @@ from ladd_dist.stages import Place, is_done, mark_done, rows_of, sample_few, sav
 from ladd_dist.stages.grids import write_grid
 from ladd_dist.stages.guarding import Guarding, RollBack
 from ladd_dist.stages.shards import open_shards
-from ladd_dist.stages.step import build_heads, build_step, freeze
+from ladd_dist.stages.step import build_critic, build_heads, build_step, freeze
 from ladd_dist.stages.teacher import averaged, cosine_factor, guided_teacher, load_teacher
 from ladd_dist.stages.watch import Watch
 from ladd_dist.trackers import RunLog
@@ -102,9 +102,9 @@ class Distillation:
         )  # fmt: skip
         saved = self.checkpoints.latest()
         self.first_step = saved.step if saved else 0
-        network = load_teacher(recipe, place).train().requires_grad_(True)
+        network = recipe.student.prepare(load_teacher(recipe, place))
         teacher = load_teacher(recipe, place)
-        critic = recipe.critic.build(teacher=teacher)
+        critic = build_critic(recipe, teacher)
         heads = build_heads(recipe, critic)
         if saved:  # before a strategy takes them: each makes its own form of the weights
             saved.fill_module("student", network)
@@ -235,7 +235,7 @@ class Distillation:
 def shown_samples(recipe: Recipe, teacher: Denoiser) -> dict[str, Tensor]:
     """Held-out noise and classes, and what the teacher makes of them, for the dumps."""
     device = next(teacher.parameters()).device
-    noise, cond = sample_starts(recipe.evaluate.seed, range(NUM_SHOWN), recipe.dataset.spec(), device)
+    noise, cond = sample_starts(recipe.evaluate.seed, range(NUM_SHOWN), recipe.latent(), device)
     samples, _ = recipe.shards.sampler(guided_teacher(recipe, teacher), noise, cond)
     return {"noise": noise, "cond": cond, "teacher": samples}
 
@@ -250,7 +250,7 @@ def save_student(path: Path, network: Denoiser, recipe: Recipe) -> None:
     levels = {str(steps): list(recipe.levels(steps)) for steps in recipe.evaluate.steps}
     card = {
         "network": to_data(recipe.network),
-        "image": to_data(recipe.dataset.spec()),
+        "image": to_data(recipe.latent()),
         "levels": levels,
         "law": to_data(recipe.levels),
         "rule": recipe.start.rule,

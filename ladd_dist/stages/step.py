@@ -28,6 +28,16 @@ class Frozen(NamedTuple):
         return [self.critic] + ([self.teacher] if self.teacher not in (None, self.critic) else [])
 
 
+def build_critic(recipe: Recipe, teacher: Denoiser) -> Denoiser:
+    """The network below the heads; the teacher itself where the recipe says nothing else.
+
+    Raises:
+        ValueError: it cannot look at the teacher's samples, or its weights are not there.
+    """
+    image = recipe.dataset.spec()
+    return recipe.critic.build(teacher=teacher, image=image, codec=lambda: recipe.codec.build(image=image))
+
+
 def freeze(recipe: Recipe, teacher: Denoiser, critic: Denoiser, **common: Any) -> Frozen:
     """What the recipe's step needs of teacher and critic, frozen by its strategy (`Parallel.freeze`)."""
     frozen = cast(Denoiser, recipe.parallel.freeze(critic, **common))

@@ -21,7 +21,7 @@ from ladd_dist.parallel.compute import to_compute_dtype
 from ladd_dist.parallel.ranks import SINGLE
 from ladd_dist.parallel.single import Single
 from ladd_dist.recipe import Recipe
-from ladd_dist.stages.step import Frozen, build_heads, build_step, freeze
+from ladd_dist.stages.step import Frozen, build_critic, build_heads, build_step, freeze
 from ladd_dist.stages.teacher import fresh_network
 
 
@@ -52,7 +52,7 @@ class Trial:
 
     def batch(self, size: int) -> Batch:
         """As the shards give it: images, classes, the noise they were made from, states of the path if asked for."""
-        image, levels = self.recipe.dataset.spec(), self.recipe.path_levels()
+        image, levels = self.recipe.latent(), self.recipe.path_levels()
         shape = (image.channels, image.size, image.size)
         x0 = torch.zeros(size, *shape).contiguous(memory_format=torch.channels_last)
         path = torch.zeros(size, len(levels), *shape) if levels else None
@@ -108,7 +108,7 @@ def trial(recipe: Recipe, *, with_data: bool = False) -> Iterator[Trial]:
     compute = dataclasses.replace(train.compute, precision=precision, compile=())
     with torch.device("cpu" if with_data else "meta"):
         teacher, student = fresh_network(recipe), fresh_network(recipe)
-        critic = recipe.critic.build(teacher=teacher)
+        critic = build_critic(recipe, teacher)
         heads = build_heads(recipe, critic)
         for network in (teacher, critic):
             to_compute_dtype(network, compute.dtype)
@@ -117,7 +117,7 @@ def trial(recipe: Recipe, *, with_data: bool = False) -> Iterator[Trial]:
         single = Single()
         frozen = freeze(dataclasses.replace(recipe, parallel=single), teacher, critic, **common)
         common["adam"] = Adam(0.0, (0.5, 0.99), 0.0, train.clip)
-        trained_student = single.build(student.train(), role="student", **common)
+        trained_student = single.build(recipe.student.prepare(student), role="student", **common)
         trained_heads = single.build(heads, role="heads", **common)
         step = build_step(recipe, trained_student, trained_heads, frozen)
         yield Trial(recipe, step, frozen, trained_student, trained_heads)

@@ -17,7 +17,7 @@ from ladd_dist.engine.discriminator import FrozenCritic, Heads
 from ladd_dist.engine.shard_reader import ShardReader, to_device
 from ladd_dist.recipe import Recipe
 from ladd_dist.stages.diagnosis.tiles import Line, write_tiles
-from ladd_dist.stages.step import build_heads
+from ladd_dist.stages.step import build_critic, build_heads
 
 NUM_PAIRS = 3
 QUANTILES = (0.16, 0.84)
@@ -92,7 +92,7 @@ def attend(
 ) -> tuple[list[Map], Tensor]:
     """The maps of every head at each of the usual levels, and the pictures [2n,C,H,W] they belong to."""
     device = next(teacher.parameters()).device
-    critic = recipe.critic.build(teacher=teacher).to(device)
+    critic = build_critic(recipe, teacher).to(device)
     heads = trained_heads(recipe, run, critic)
     frozen = FrozenCritic(critic, heads.taps)  # what it sees is noised below, to be shown
     images, cond = shown_pairs(recipe, reader, student, device)
