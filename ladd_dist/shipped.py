@@ -1,8 +1,10 @@
 """Every plug-in of the package, imported for its registration: a name in config.json must find its class."""
 
 import ladd_dist.codecs.pixels
+import ladd_dist.codecs.vae
 import ladd_dist.datasets.digits
 import ladd_dist.datasets.mnist
+import ladd_dist.datasets.prompts
 import ladd_dist.guards.collapse
 import ladd_dist.levels.named
 import ladd_dist.losses.adversarial

@@ -11,6 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from ladd_dist.core.conditions import Conditions
 from ladd_dist.core.types import Batch, Denoiser
 from ladd_dist.engine.ladd_step import LaddStep
 from ladd_dist.engine.measured import Peak, count_calls, no_data, peak_bytes
@@ -20,6 +21,7 @@ from ladd_dist.parallel.compute import to_compute_dtype
 from ladd_dist.parallel.ranks import SINGLE
 from ladd_dist.parallel.single import Single
 from ladd_dist.recipe import Recipe
+from ladd_dist.stages import reads_texts
 from ladd_dist.stages.distill import build_heads, build_step
 from ladd_dist.stages.teacher import fresh_network
 
@@ -101,7 +103,7 @@ def trial(recipe: Recipe, *, with_data: bool = False) -> Iterator[Trial]:
     precision = "bf16" if train.compute.precision == "fp16" else train.compute.precision
     compute = dataclasses.replace(train.compute, precision=precision, compile=())
     with torch.device("cpu" if with_data else "meta"):
-        teacher, student = fresh_network(recipe), fresh_network(recipe)
+        teacher, student = _rehearsing(recipe), _rehearsing(recipe)
         heads = build_heads(recipe, teacher)
         to_compute_dtype(teacher, compute.dtype)
     with _nothing() if with_data else no_data(teacher, student, heads):
@@ -113,6 +115,13 @@ def trial(recipe: Recipe, *, with_data: bool = False) -> Iterator[Trial]:
         trained_heads = single.build(heads, role="heads", **common)
         step = build_step(recipe, trained_student, trained_heads, frozen)
         yield Trial(recipe, step, frozen, trained_student, trained_heads)
+
+
+def _rehearsing(recipe: Recipe) -> Denoiser:
+    network = fresh_network(recipe)
+    if reads_texts(recipe, network):
+        network.attach(Conditions.blank(network.condition_shapes))
+    return network
 
 
 @contextmanager
