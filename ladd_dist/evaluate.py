@@ -190,14 +190,16 @@ def measured(student: Student, name: str, place: Place) -> dict[str, Any]:
     from ladd_dist.core.serialize import to_data
     from ladd_dist.engine.loop import StopFlag
     from ladd_dist.sample import levels_of
-    from ladd_dist.stages import sample_few
+    from ladd_dist.stages import attach, sample_few
     from ladd_dist.stages.describe import environment
     from ladd_dist.stages.evaluate import SampleFn, assess
 
     recipe, card = student.recipe, student.card
 
+    network = attach(student.network, recipe, place)
+
     def way(levels: tuple[float, ...]) -> SampleFn:
-        return lambda noise, cond: sample_few(student.network, noise, cond, levels, card["rule"], recipe.evaluate.seed)
+        return lambda noise, cond: sample_few(network, noise, cond, levels, card["rule"], recipe.evaluate.seed)
 
     levels = {f"student@{steps}": levels_of(card, steps) for steps in recipe.evaluate.steps}
     with StopFlag().listen() as stop:

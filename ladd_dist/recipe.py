@@ -109,12 +109,14 @@ class Recipe:
 
     def teacher_signature(self) -> str:
         """Identifies the teacher."""
-        return signature("teacher-1", self.dataset, self.network, self.teacher, *self._later("codec"))
+        trained = () if self.network.pretrained else (self.teacher,)
+        return signature("teacher-1", self.dataset, self.network, *trained, *self._later("codec"))
 
     def shards_signature(self) -> str:
         """Identifies the set of the teacher's samples."""
         if self.shards.source:
-            return signature("shards-1", self.shards, self.latent(), *self._later("codec"))
+            encoded = (self.dataset, self.network) if self.dataset.texts() else ()  # the texts' table is our own
+            return signature("shards-1", self.shards, self.latent(), *self._later("codec"), *encoded)
         return signature("shards-1", self.teacher_signature(), self.shards, list(self.path_levels()))
 
     def distill_signature(self) -> str:
@@ -192,6 +194,11 @@ def validate(recipe: Recipe) -> Recipe:
             "of the shards; lower it or raise shards.num_samples"
         )
     _check_compute(recipe)
+    if not (recipe.dataset.has_images or recipe.network.pretrained):
+        raise RecipeError(
+            f"recipe.dataset: {recipe.dataset.name!r} has no images to train network {recipe.network.name!r} on; take "
+            "a pretrained network (--swap network=diffusers), or a dataset of images"
+        )
     try:
         recipe.student_levels()
         for steps in recipe.evaluate.steps:

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from ladd_dist.core.conditions import Conditions
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,20 @@ class Denoiser(nn.Module):
     image: ImageSpec
     cond_dim: int
     taps: Mapping[str, TapSpec]
+    condition_shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({})
+    """What a row of the table of conditions holds, by name; empty where `cond` are classes."""
+
+    def facts(self) -> dict[str, str]:
+        """What a pretrained network is, in words, for the record."""
+        return {}
+
+    def attach(self, conditions: Conditions) -> None:
+        """Give the table whose rows `cond` then names (`conditions.num` is the null condition).
+
+        Raises:
+            ValueError: this network takes no such table.
+        """
+        raise ValueError("this network takes class ids; a table of conditions is for one that reads text")
 
     def forward(
         self, x: Tensor, sigma: Tensor, cond: Tensor, *, taps: tuple[str, ...] = (), denoise: bool = True

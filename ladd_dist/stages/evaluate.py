@@ -24,7 +24,7 @@ from ladd_dist.stages import Place, is_done, load_network, make_together, mark_d
 from ladd_dist.stages.collapse import as_number, onset
 from ladd_dist.stages.distill import sample_student
 from ladd_dist.stages.grids import write_grid
-from ladd_dist.stages.measure import Measured, Measurement, floor
+from ladd_dist.stages.measure import Measured, Measurement, floor, without_real
 from ladd_dist.stages.reading import in_shares, kept
 from ladd_dist.stages.shards import open_shards
 from ladd_dist.stages.teacher import guided_teacher, load_teacher
@@ -68,7 +68,7 @@ def evaluate(recipe: Recipe, place: Place) -> Evaluation:
     if place.ranks.agree(lambda: is_evaluated(recipe, place)):
         found: Evaluation = read_json(run.eval)
         return found
-    student = load_network(recipe, run.student, place.device, stage="distill")
+    student = load_network(recipe, run.student, place, stage="distill")
     # The student before training is the teacher, without guidance and by the student's rule: what a run began with.
     untrained = load_teacher(recipe, place)
     ways = {f"student@{steps}": _student_fn(recipe, student, steps) for steps in recipe.evaluate.steps}
@@ -104,12 +104,16 @@ def assess(recipe: Recipe, place: Place, ways: Mapping[str, SampleFn], stop: Sto
     for name, way in ways.items():
         sampled[name], seconds[name] = _timed(recipe, name, way, place, stop)
     own = {name: Samples(_finite(name, images).to(place.device), cond, share) for name, images in sampled.items()}
-    measured = measure(own | theirs, num_classes=spec.num_classes, check=stop.check)
+    num_classes = 0 if recipe.dataset.texts() else spec.num_classes  # a text has too few samples for figures of its own
+    measured = measure(own | theirs, num_classes=num_classes, check=stop.check)
     facts = {"num_samples": float(settings.num_samples), "seed": float(settings.seed)}
     figures = {name: facts | {"s_per_image": seconds[name]} | found for name, found in measured.figures.items()}
     lowest = floor(settings.metrics, theirs[many], against, check=stop.check)
     figures[f"floor@{_steps(recipe)}"] = facts | lowest
-    return Assessed(measured._replace(figures=figures), sampled | teacher)
+    measured = measured._replace(figures=figures)
+    if not recipe.dataset.has_images:
+        measured = without_real(settings.metrics, measured)
+    return Assessed(measured, sampled | teacher)
 
 
 def tell_tracker(recipe: Recipe, run: RunDir, figures: Evaluation) -> None:
@@ -208,14 +212,16 @@ def _timed(recipe: Recipe, name: str, sample: SampleFn, place: Place, stop: Stop
 
 
 def references(recipe: Recipe, place: Place, work: Work) -> References:
-    """Real images and the teacher's stored samples, up to `num_references` of each."""
+    """Real images and the teacher's stored samples, up to `num_references` of each.
+
+    For a dataset without images the stored samples stand in for them; `Measurement` leaves out what they would give.
+    """
+    reader, device = open_shards(recipe, place), place.device
+    stored = reader.take(np.arange(min(recipe.evaluate.num_references, len(reader))))
+    teacher = Samples(stored.x0.to(device), stored.cond.to(device), work)
+    if not recipe.dataset.has_images:
+        return References(teacher, teacher)
     images = recipe.dataset.build(split="train")
     count = min(recipe.evaluate.num_references, len(images))
     real = images.batch(torch.randperm(len(images), generator=generator("references"))[:count])
-    reader = open_shards(recipe, place)
-    stored = reader.take(np.arange(min(recipe.evaluate.num_references, len(reader))))
-    device = place.device
-    return References(
-        Samples(real[0].to(device), real[1].to(device), work),
-        Samples(stored.x0.to(device), stored.cond.to(device), work),
-    )
+    return References(Samples(real[0].to(device), real[1].to(device), work), teacher)

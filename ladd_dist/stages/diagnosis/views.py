@@ -41,7 +41,7 @@ def make_views(recipe: Recipe, place: Place, run: RunDir, *, again: bool = False
     for name, make in wanted:
         try:
             teacher = load_teacher(recipe, place)
-            student = load_network(recipe, run.student, place.device, stage="distill")
+            student = load_network(recipe, run.student, place, stage="distill")
             make(recipe, place, run, teacher, student)
         except (ValueError, KeyError, RuntimeError) as error:  # the page is worth more than one of its pictures
             missing.append(f"{name} ({error.args[0] if error.args else error!r})")

@@ -1,0 +1,134 @@
+"""Where a diffusers checkpoint's parts are, and reading them: JSON and safetensors, never a pickle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from ladd_dist.core.pretrained import locate, require_safetensors
+from ladd_dist.core.rundir import read_json
+from ladd_dist.networks.diffusers.family import Family
+from ladd_dist.networks.diffusers.transformers import SD3, Flux, PixArt, Sana
+from ladd_dist.networks.diffusers.unets import ClassUNet, Kandinsky3, TextUNet
+
+FAMILIES: Mapping[str, type[Family]] = {
+    "UNet2DModel": ClassUNet,
+    "UNet2DConditionModel": TextUNet,
+    "Kandinsky3UNet": Kandinsky3,
+    "PixArtTransformer2DModel": PixArt,
+    "SD3Transformer2DModel": SD3,
+    "FluxTransformer2DModel": Flux,
+    "SanaTransformer2DModel": Sana,
+}
+_COMPONENTS = ("unet", "transformer")
+_SCHEDULER = "scheduler_config.json"
+_WEIGHTS = "diffusion_pytorch_model"
+_FILES = (f"{_WEIGHTS}.safetensors", f"{_WEIGHTS}-*.safetensors")
+
+
+class Checkpoint(NamedTuple):
+    """The configuration of a model and its scheduler."""
+
+    folder: Path
+    """Of the model; its weights may be missing."""
+    config: dict[str, Any]
+    scheduler: dict[str, Any]
+
+
+def open_checkpoint(source: str, *, subfolder: str, revision: str, weights: bool) -> Checkpoint:
+    """A local folder, or else a repository of the hub, of which only the configuration is fetched without `weights`.
+
+    Raises:
+        ValueError: no such folder or repository, no model that is known, no scheduler, no safetensors.
+    """
+    root = locate(source, field="network.source", revision=revision, patterns=["*.json"])
+    folder = _model_folder(root, subfolder)
+    config = read_json(folder / "config.json")
+    name = config.get("_class_name") if isinstance(config, dict) else None
+    if name not in FAMILIES:
+        raise ValueError(f"{folder}: the model is a {name}; supported are {', '.join(FAMILIES)}")
+    scheduler = read_json(_scheduler_file(root, folder))
+    if weights:
+        files = [str(folder.relative_to(root) / name) for name in _FILES]
+        locate(source, field="network.source", revision=revision, patterns=files)
+        require_safetensors(folder, _WEIGHTS)
+    return Checkpoint(folder, config, scheduler)
+
+
+def checkpoint_files(source: str, subfolder: str) -> list[Path]:
+    """What makes a local checkpoint what it is: configuration, scheduler, weights; none where it is not there."""
+    root = Path(source).expanduser()
+    if not source or not root.is_dir():
+        return []
+    folder = _model_folder(root, subfolder)
+    weights = sorted(path for name in _FILES for path in folder.glob(name))
+    return [folder / "config.json", _scheduler_file(root, folder), *weights]
+
+
+def build_model(checkpoint: Checkpoint) -> nn.Module:
+    """A model of the checkpoint's configuration with random weights, on the current default device.
+
+    Raises:
+        ValueError: a configuration that the library does not accept.
+    """
+    try:
+        model: nn.Module = _model_class(checkpoint).from_config(dict(checkpoint.config))
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise ValueError(f"{checkpoint.folder / 'config.json'}: diffusers refuses it: {error}") from error
+    return model.eval()
+
+
+def load_model(checkpoint: Checkpoint) -> nn.Module:
+    """The model with the checkpoint's weights, in float32.
+
+    Raises:
+        ValueError: weights that are damaged, or of another configuration.
+    """
+    import safetensors
+    import torch
+
+    try:
+        model, info = _model_class(checkpoint).from_pretrained(
+            checkpoint.folder, use_safetensors=True, local_files_only=True, torch_dtype=torch.float32,
+            output_loading_info=True,
+        )  # fmt: skip
+    except (OSError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
+        raise ValueError(f"{checkpoint.folder}: the weights cannot be read: {error}") from error
+    for what in ("missing_keys", "unexpected_keys"):
+        if info[what]:
+            names = sorted(info[what])
+            raise ValueError(
+                f"{checkpoint.folder}: the weights do not fit config.json: {what.replace('_', ' ')} {names[0]} "
+                f"(and {len(names) - 1} more)"
+            )
+    found: nn.Module = model
+    return found.eval()
+
+
+def _model_class(checkpoint: Checkpoint) -> Any:
+    import diffusers
+
+    return getattr(diffusers, checkpoint.config["_class_name"])
+
+
+def _model_folder(root: Path, subfolder: str) -> Path:
+    candidates = [subfolder] if subfolder else [*_COMPONENTS, ""]
+    for name in candidates:
+        if (root / name / "config.json").is_file():
+            return root / name
+    where = f"{subfolder}/config.json" if subfolder else "unet/config.json, transformer/config.json or config.json"
+    raise ValueError(f"{root} is no diffusers checkpoint: there is no {where}")
+
+
+def _scheduler_file(root: Path, folder: Path) -> Path:
+    places = [base / name for base in (root, folder, folder.parent) for name in (f"scheduler/{_SCHEDULER}", _SCHEDULER)]
+    for path in places:
+        if path.is_file():
+            return path
+    raise ValueError(
+        f"{folder} has no scheduler beside it ({root}/scheduler/{_SCHEDULER}); it says what the model predicts and "
+        "with which noise schedule: copy the one with which the model was trained"
+    )
