@@ -159,11 +159,11 @@ def attach(network: Denoiser, recipe: Recipe, place: Place) -> Denoiser:
         return network
     path = place.shards(recipe) / TABLE
     if not path.exists():
-        raise ValueError(f"{path} does not exist yet; the stage that encodes the texts makes it: --stages teacher,shards")
+        raise ValueError(f"{path} does not exist yet; the stage shards encodes the texts: --stages teacher,shards")
     conditions, asked = Conditions.read(path), len(recipe.dataset.texts())
     if conditions.num != asked:
         raise ValueError(
-            f"{path} holds {conditions.num} texts, the recipe's dataset {asked}; delete its folder, then --stages shards"
+            f"{path} holds {conditions.num} texts, the recipe has {asked}; delete its folder, then --stages shards"
         )
     network.attach(conditions)
     return network

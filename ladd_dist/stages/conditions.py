@@ -1,4 +1,4 @@
-"""The dataset's texts as a table of conditions beside the shards: encoded once, by the checkpoint's own text encoder."""
+"""The dataset's texts as a table of conditions beside the shards, encoded once by the checkpoint's own text encoder."""
 
 from __future__ import annotations
 
@@ -93,9 +93,13 @@ def require_made_by(recipe: Recipe, index: dict[str, Any], folder: Path) -> None
     again = "remove the folder and run the same command again, stage `shards` included"
     made_by, own = index.get("teacher"), recipe.teacher_signature()
     if made_by and made_by != own:
-        raise ShardError(f"the shards in {folder} were made by another teacher ({made_by}, the recipe's is {own}); {again}")
+        raise ShardError(
+            f"the shards in {folder} were made by another teacher ({made_by}, the recipe's is {own}); {again}"
+        )
     texts, table = recipe.dataset.texts(), index.get("conditions") or {}
     if texts and not table:
-        raise ShardError(f"the shards in {folder} have no table of conditions for the recipe's {len(texts)} texts; {again}")
+        raise ShardError(
+            f"the shards in {folder} have no table of conditions for the recipe's {len(texts)} texts; {again}"
+        )
     if texts and table["texts"] != texts_digest(texts):
         raise ShardError(f"the shards in {folder} were made with other texts than {recipe.dataset.name}'s; {again}")

@@ -47,7 +47,9 @@ def _make(recipe: Recipe, place: Place, folder: Path) -> None:
     num_samples = len(imported) or settings.num_samples
     with StopFlag().listen() as stop, Bar("shards", num_samples, quiet=not ranks.is_first) as bar:
         texts = recipe.dataset.texts()
-        table = encode_texts(recipe, place, folder, stop) if texts else None  # before the teacher: one at a time in memory
+        table = (
+            encode_texts(recipe, place, folder, stop) if texts else None
+        )  # before the teacher: one at a time in memory
         make = _Imported(imported) if settings.source else TeacherSamples(recipe, load_teacher(recipe, place), stop)
         write = partial(
             write_shards,

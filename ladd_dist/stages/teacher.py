@@ -23,7 +23,16 @@ from ladd_dist.parallel import Adam, Trainable
 from ladd_dist.parallel.gather import whole
 from ladd_dist.recipe import Recipe
 from ladd_dist.stages import (
-    Place, attach, denoiser, is_done, load_network, make_together, mark_done, reads_texts, rows_of, save_weights,
+    Place,
+    attach,
+    denoiser,
+    is_done,
+    load_network,
+    make_together,
+    mark_done,
+    reads_texts,
+    rows_of,
+    save_weights,
 )  # fmt: skip
 from ladd_dist.trackers.jsonl import Jsonl
 

@@ -16,6 +16,9 @@ BATCH = 16
 """Texts that are encoded together; no setting, so that the same texts always give the same bits."""
 PARTS = ("*.json", "text_encoder*/*.safetensors", "tokenizer*/*")
 """Of a hub's repository: what encoding needs."""
+_HEAVY = (
+    "unet", "transformer", "vae", "movq", "scheduler", "safety_checker", "feature_extractor", "image_encoder",
+)  # fmt: skip
 Rows = dict[str, Tensor]
 
 
@@ -84,7 +87,12 @@ class TextEncoder:
 
     def _ask(self, texts: list[str], *, null: bool) -> Rows:
         accepted = inspect.signature(self.pipeline.encode_prompt).parameters
-        asked = {"num_images_per_prompt": 1, "device": self.device, "do_classifier_free_guidance": null, **self.way.asks}
+        asked = {
+            "num_images_per_prompt": 1,
+            "device": self.device,
+            "do_classifier_free_guidance": null,
+            **self.way.asks,
+        }
         if self.way.takes_length and self.tokens:
             asked["max_sequence_length"] = self._length()
         if "complex_human_instruction" in accepted:  # Sana's pipeline puts it before each text
@@ -108,9 +116,7 @@ class TextEncoder:
         return {name: _stored(name, row) for name, row in rows.items()}
 
 
-def encode(
-    encoder: TextEncoder, texts: Sequence[str], names: Sequence[str], *, size: int
-) -> Iterator[Rows]:
+def encode(encoder: TextEncoder, texts: Sequence[str], names: Sequence[str], *, size: int) -> Iterator[Rows]:
     """The table's rows, batch by batch: one a text, then the null condition; of each the entries in `names`."""
     for first in range(0, len(texts), BATCH):
         rows = encoder.rows(texts[first : first + BATCH], size=size)
@@ -131,8 +137,8 @@ def _load(root: Path, way: _Way) -> Any:
     index_path = root / "model_index.json"
     if not index_path.is_file():
         raise ValueError(
-            f"{root} has no text encoders (it is no pipeline's folder: there is no model_index.json); name a folder that "
-            "has model_index.json, text_encoder/ and tokenizer/ beside the model"
+            f"{root} has no text encoders (there is no model_index.json); name a pipeline's folder, which has "
+            "model_index.json, text_encoder/ and tokenizer/ beside the model"
         )
     index = read_json(index_path)
     chosen = index.get("_class_name") if index.get("_class_name") in way.pipelines else way.pipelines[0]
@@ -141,8 +147,7 @@ def _load(root: Path, way: _Way) -> Any:
     parts = [name for name in accepted if name.startswith(("text_encoder", "tokenizer"))]
     for name in parts:
         _require_part(root, name, index.get(name))
-    others: dict[str, Any] = {name: None for name in accepted if name not in parts and _is_part(index, name)}
-    others |= {name: None for name in ("unet", "transformer", "vae", "movq", "scheduler", "safety_checker") if name in accepted}
+    others: dict[str, Any] = {name: None for name in accepted if name in _HEAVY}
     others |= {"requires_safety_checker": False} if "requires_safety_checker" in accepted else {}
     try:
         return pipeline.from_pretrained(
@@ -151,10 +156,6 @@ def _load(root: Path, way: _Way) -> Any:
     except (OSError, ValueError, RuntimeError, TypeError, ImportError, SafetensorError) as error:
         reason = str(error).strip().split("\n")[0]
         raise ValueError(f"{root}: its text encoders cannot be read ({reason}); only safetensors are") from error
-
-
-def _is_part(index: Mapping[str, Any], name: str) -> bool:
-    return isinstance(index.get(name), list)
 
 
 def _require_part(root: Path, name: str, entry: Any) -> None:
@@ -170,6 +171,6 @@ def _require_part(root: Path, name: str, entry: Any) -> None:
     pickles = [path.name for suffix in ("bin", "pt") for path in folder.glob(f"*.{suffix}")]
     if name.startswith("text_encoder") and pickles and not any(folder.glob("*.safetensors")):
         raise ValueError(
-            f"{folder} has its weights only as a pickle ({pickles[0]}), which could run code when it is read; convert it "
-            "where you trust it: Model.from_pretrained(folder).save_pretrained(folder) writes safetensors"
+            f"{folder} has its weights only as a pickle ({pickles[0]}), which could run code when it is read; convert "
+            "it where you trust it: Model.from_pretrained(folder).save_pretrained(folder) writes safetensors"
         )
