@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import webdataset
-from safetensors.torch import load_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tiny_texts import PIPELINES, write_pipeline
 
 from ladd_dist.codecs.vae import Vae
-from ladd_dist.core.conditions import Conditions
 from ladd_dist.core.rundir import read_json
 from ladd_dist.datasets.prompts import Prompts
 from ladd_dist.guards.collapse import NoGuard
@@ -29,16 +24,16 @@ from ladd_dist.metrics.matched import Matched
 from ladd_dist.metrics.memorising import Memorising
 from ladd_dist.networks.diffusers import Diffusers
 from ladd_dist.recipe import Recipe, validate
-from ladd_dist.samplers.karras import Euler
 from ladd_dist.sample import main as sample
 from ladd_dist.sample import shortened
+from ladd_dist.samplers.karras import Euler
 from ladd_dist.stages import TABLE, Place
 from ladd_dist.stages.describe import describe_run, write_config
 from ladd_dist.stages.distill import distill
 from ladd_dist.stages.evaluate import evaluate
 from ladd_dist.stages.grids import grid_rows
-from ladd_dist.stages.shards import make_shards, open_shards
-from ladd_dist.stages.teacher import load_teacher, train_teacher
+from ladd_dist.stages.shards import make_shards
+from ladd_dist.stages.teacher import train_teacher
 from plugins.taps.named import Named
 from recipes._base import SMOKE
 
@@ -64,7 +59,9 @@ def family_recipe(source: Path, family: str, **changes: Any) -> Recipe:
         network=Diffusers(source=str(source), tokens=12 if family in TAPS else 0),
         codec=Vae(source=str(source)),
         taps=Named(names=TAPS.get(family, ("down0", "middle"))),
-        shards=dataclasses.replace(SMOKE.shards, num_samples=16, batch_size=16, samples_per_chunk=4, sampler=Euler(steps=8)),
+        shards=dataclasses.replace(
+            SMOKE.shards, num_samples=16, batch_size=16, samples_per_chunk=4, sampler=Euler(steps=8)
+        ),
         train=dataclasses.replace(SMOKE.train, batch_size=4, dump_every=20, evaluate_every=20, checkpoint_every=20),
         evaluate=dataclasses.replace(SMOKE.evaluate, num_samples=8, num_references=16, metrics=metrics, steps=(2,)),
         guard=NoGuard(),
