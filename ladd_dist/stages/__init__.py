@@ -6,14 +6,14 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from ladd_dist.core.noise import few_step_sample
 from ladd_dist.core.rng import Rows, generator, whole_batch
@@ -23,6 +23,9 @@ from ladd_dist.core.types import DenoiseFn, Denoiser
 from ladd_dist.parallel.compute import Compute
 from ladd_dist.parallel.ranks import SINGLE, Ranks
 from ladd_dist.recipe import Recipe
+
+CODEC_PREFIX = "codec."
+"""In a student's file: of the weights of a codec that was trained with it."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,9 @@ class Place:
     def run(self, recipe: Recipe) -> RunDir:
         """The run folder of a recipe."""
         return RunDir(self.runs / f"{recipe.name}-{recipe.distill_signature()}")
+
+    def autoencoder(self, recipe: Recipe) -> Path:
+        return self.cache / f"autoencoder-{recipe.autoencoder_signature()}"
 
     def teacher(self, recipe: Recipe) -> Path:
         return self.cache / f"teacher-{recipe.teacher_signature()}"
@@ -119,9 +125,12 @@ def sample_few(
     return few_step_sample(denoiser(network), noise, cond, levels, rule, source)
 
 
-def save_weights(path: Path, network: Denoiser, card: dict[str, Any] | None = None) -> None:
-    """Write a network's weights as safetensors, with an optional card in the file's metadata."""
-    weights = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
+def save_weights(
+    path: Path, network: nn.Module, card: dict[str, Any] | None = None, more: Mapping[str, Tensor] | None = None
+) -> None:
+    """Write a network's weights, and `more` tensors, as safetensors, with an optional card in the file's metadata."""
+    tensors = {**network.state_dict(), **(more or {})}
+    weights = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
     save_tensors(path, weights, None if card is None else {"ladd_dist": json.dumps(card)})
 
 
@@ -135,7 +144,8 @@ def load_network(recipe: Recipe, path: Path, device: torch.device, *, stage: str
         raise ValueError(f"{path} does not exist yet; run the stage that makes it first: --stages {stage}")
     network = recipe.network.build(image=recipe.latent())
     try:
-        network.load_state_dict(load_file(path))
+        weights = load_file(path)
+        network.load_state_dict({name: weights[name] for name in weights if not name.startswith(CODEC_PREFIX)})
     except Exception as error:
         raise ValueError(
             f"{path} does not fit the recipe's network ({error}); delete its folder, then --stages {stage}"
