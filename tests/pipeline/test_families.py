@@ -1,4 +1,4 @@
-"""Every family of diffusers checkpoints, from a folder on disk to samples, figures and pictures of a distilled student."""
+"""Every family of diffusers checkpoints, from a folder on disk to figures and pictures of a distilled student."""
 
 from __future__ import annotations
 
