@@ -124,6 +124,7 @@ def _student(options: Options, run: Any, config: dict[str, Any], device: Any) ->
     from ladd_dist.core.serialize import RecipeError
     from ladd_dist.promote import recipe_of
     from ladd_dist.sample import load_student, weights_sha256
+    from ladd_dist.stages.space import codec_card
 
     load_modules(plugin_modules((*config["plugins"], *options.plugins)))
     recipe = recipe_of(run, config)
@@ -133,6 +134,8 @@ def _student(options: Options, run: Any, config: dict[str, Any], device: Any) ->
             f"{options.source} makes {network.image}, the data of {run.path} are {recipe.latent()}: they cannot "
             "be compared"
         )
+    if card.get("space") != codec_card(recipe).get("space"):
+        raise ValueError(f"{options.source} works in the latents of another codec than {run.path}")
     if options.levels:
         if not is_descending(options.levels):
             raise RecipeError(f"--levels must be descending numbers above 0, got {options.levels}")
@@ -244,7 +247,7 @@ def table_of(figures: Mapping[str, Mapping[str, float]]) -> Table:
     entries = [key for key in figures if key.startswith("student@")]
     teacher = best_teacher(figures)
     entries += [teacher] if teacher else []
-    entries += [key for key in figures if key.startswith("floor@")]
+    entries += [key for key in figures if key.startswith(("floor@", "reconstruction"))]
     names = dict.fromkeys(key for entry in entries for key in figures[entry] if not is_bound(key))
     table = Table(Column("figure", no_wrap=True), *entries)
     for name in names:

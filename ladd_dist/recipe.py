@@ -107,6 +107,10 @@ class Recipe:
         own = {self.levels.name: self.levels(4)} if self.levels.name in ("good", "karras") else {}
         return {"good": Good()(4), "karras": Karras()(4)} | own
 
+    def autoencoder_signature(self) -> str:
+        """Identifies a codec that a stage trains."""
+        return signature("autoencoder-1", self.dataset, self.codec)
+
     def teacher_signature(self) -> str:
         """Identifies the teacher."""
         trained = () if self.network.pretrained else (self.teacher,)

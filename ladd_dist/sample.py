@@ -16,11 +16,18 @@ from ladd_dist.cli import plugin_modules, run_guarded
 if TYPE_CHECKING:
     import torch
 
-    from ladd_dist.core.types import Denoiser
+    from ladd_dist.core.types import Autoencoder, Denoiser
 
 PROG = "python -m ladd_dist.sample"
+BATCH = 250
+"""Latents that are decoded at once."""
 CARD = ("network", "image", "levels", "rule", "recipe", "signature")
 """What a student's card must say: how to build it and how to sample it, and where it came from."""
+
+LABEL_CHARS = 32
+"""Of a prompt beside its pictures."""
+MOST_TEXTS = 16
+"""Prompts that are shown where none are asked for."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,9 @@ class Options:
     levels: tuple[float, ...] = ()
     """Noise levels of your own, descending, in place of the student's: as many as network calls."""
     classes: tuple[int, ...] = ()
-    """Classes to show; all when empty."""
+    """Classes to show, or numbers of prompts, from 0; all when empty, of prompts the first 16."""
+    conditions: Path | None = None
+    """Of a student that reads texts: the folder of its shards, which has their table; a run's folder knows its own."""
     columns: int = 16
     """Pictures of each class."""
     seed: int = 0
@@ -63,6 +72,7 @@ def _main(options: Options) -> int:
     from ladd_dist.core.serialize import RecipeError
     from ladd_dist.launch import pick_device
     from ladd_dist.stages.grids import write_grid, write_pictures
+    from ladd_dist.stages.space import decode
 
     given = [source for source in (options.source, options.from_) if source is not None]
     if len(given) != 1:
@@ -74,22 +84,60 @@ def _main(options: Options) -> int:
         raise RecipeError(f"--levels must be descending numbers above 0, got {levels}")
     if options.levels and options.steps not in (0, len(levels)):
         raise RecipeError(f"--steps {options.steps} and {len(levels)} --levels contradict each other; give one of them")
-    classes = options.classes or tuple(range(network.image.num_classes))
+    texts = attach_texts(network, given[0], options.conditions)
+    classes = options.classes or tuple(range(network.image.num_classes))[: MOST_TEXTS if texts else None]
     wrong = [number for number in classes if not 0 <= number < network.image.num_classes]
     if wrong or options.columns < 1:
         raise RecipeError(f"--classes are 0 to {network.image.num_classes - 1}, --columns at least 1")
-    pictures = {
-        number: sample_class(network, levels, card["rule"], number, options.columns, options.seed) for number in classes
-    }
+    codec = load_codec(given[0], card, pick_device(options.device))
+    pictures = {}
+    for number in classes:
+        samples = sample_class(network, levels, card["rule"], number, options.columns, options.seed)
+        pictures[number] = decode(codec, samples, BATCH)
     if options.folder is not None:
         for number, images in pictures.items():
             names = [options.folder / f"class-{number}-{place:05d}.png" for place in range(len(images))]
             write_pictures(names, images)
         print(options.folder)
         return 0
-    write_grid(options.out, [(f"class {number}", images) for number, images in pictures.items()], options.columns)
+    rows = [(shortened(texts[number]) if texts else f"class {number}", images) for number, images in pictures.items()]
+    write_grid(options.out, rows, options.columns)
     print(options.out)
     return 0
+
+
+def attach_texts(network: Denoiser, source: Path, folder: Path | None) -> list[str]:
+    """Give a student that reads texts the table of its shards; returns the texts (none for one that takes classes).
+
+    Raises:
+        ValueError: the table is not known, not there, or another one's.
+    """
+    from ladd_dist.core.conditions import Conditions
+    from ladd_dist.core.rundir import RunDir, read_json
+    from ladd_dist.stages import TABLE
+    from ladd_dist.stages.conditions import TEXTS
+
+    if not network.condition_shapes:
+        return []
+    config = RunDir(source).config
+    if folder is None and config.is_file():
+        folder = Path(read_json(config)["shards"])
+    if folder is None:
+        raise ValueError(f"{source} reads texts: name the folder of its shards (shards-...) with --conditions")
+    if not (folder / TABLE).is_file():
+        raise ValueError(f"{folder / TABLE} is missing: name the folder of the run's shards with --conditions")
+    conditions = Conditions.read(folder / TABLE)
+    if conditions.num != network.image.num_classes:
+        raise ValueError(
+            f"{folder / TABLE} holds {conditions.num} texts, the student knows {network.image.num_classes}"
+        )
+    network.attach(conditions)
+    return [str(text) for text in read_json(folder / TEXTS)["texts"]]
+
+
+def shortened(text: str) -> str:
+    """The beginning of a text, for the margin of a grid."""
+    return text if len(text) <= LABEL_CHARS else f"{text[: LABEL_CHARS - 3]}..."
 
 
 def levels_of(card: dict[str, Any], steps: int) -> tuple[float, ...]:
@@ -125,14 +173,16 @@ def load_student(source: Path, device: torch.device) -> tuple[Denoiser, dict[str
     from ladd_dist.core.serialize import from_data
     from ladd_dist.core.types import ImageSpec
     from ladd_dist.networks import Network
+    from ladd_dist.stages import CODEC_PREFIX
 
-    path = source / "student.safetensors" if source.is_dir() else source
+    path = file_of(source)
     if not path.is_file():
         raise ValueError(f"{path} does not exist; give a finished run's folder, or its student.safetensors")
     try:
         with safe_open(path, framework="pt") as file:
             card: dict[str, Any] = json.loads((file.metadata() or {})["ladd_dist"])
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+            names = [name for name in file.keys() if not name.startswith(CODEC_PREFIX)]  # noqa: SIM118  # no mapping
+            weights = {name: file.get_tensor(name) for name in names}
         missing = [name for name in CARD if name not in card]
         if missing or not card["levels"]:
             raise KeyError(missing[0] if missing else "levels")
@@ -145,6 +195,43 @@ def load_student(source: Path, device: torch.device) -> tuple[Denoiser, dict[str
     if "weights_sha256" in card and card["weights_sha256"] != weights_sha256(weights):
         raise ValueError(f"{path} is damaged: its weights do not have the sha256 on its card; copy or export it again")
     return network.to(device).eval().requires_grad_(False), card
+
+
+def file_of(source: Path) -> Path:
+    """The student's file that is meant by a run's folder or a file."""
+    return source / "student.safetensors" if source.is_dir() else source
+
+
+def load_codec(source: Path, card: dict[str, Any], device: torch.device) -> Autoencoder:
+    """What makes pictures of the samples of the student in a run's folder or file, by its card: frozen, in eval mode.
+
+    Raises:
+        ValueError: its weights are not there, or do not fit.
+    """
+    from ladd_dist.codecs import Codec
+    from ladd_dist.codecs.pixels import Identity
+    from ladd_dist.core.serialize import from_data
+    from ladd_dist.core.types import ImageSpec
+    from ladd_dist.stages.space import fill
+
+    if "codec" not in card:
+        return Identity()
+    described: Codec = from_data(Codec, card["codec"], "codec")
+    codec = described.build(image=from_data(ImageSpec, card["pixels"], "pixels"))
+    if described.trained:
+        fill(codec, codec_weights(source), str(file_of(source)))
+    return codec.to(device).eval().requires_grad_(False)
+
+
+def codec_weights(source: Path) -> dict[str, torch.Tensor]:
+    """The weights of the codec that was trained with the student in a run's folder or file; there may be none."""
+    from safetensors import safe_open
+
+    from ladd_dist.stages import CODEC_PREFIX
+
+    with safe_open(file_of(source), framework="pt") as file:
+        names = [name for name in file.keys() if name.startswith(CODEC_PREFIX)]  # noqa: SIM118  # no mapping
+        return {name.removeprefix(CODEC_PREFIX): file.get_tensor(name) for name in names}
 
 
 def weights_sha256(weights: dict[str, torch.Tensor]) -> str:
@@ -162,7 +249,7 @@ def weights_sha256(weights: dict[str, torch.Tensor]) -> str:
 def sample_class(
     network: Denoiser, levels: tuple[float, ...], rule: Any, number: int, count: int, seed: int
 ) -> torch.Tensor:
-    """`count` pictures [count,C,H,W] in [-1, 1] of class `number`, by the rule that the student was trained for."""
+    """`count` samples [count,C,H,W] (pictures in [-1, 1], or latents) of class `number`, by the student's own rule."""
     import torch
 
     from ladd_dist.core.noise import few_step_sample

@@ -36,7 +36,8 @@ class _Family(NamedTuple):
 _FAMILIES = {
     "AutoencoderKL": _Family(
         "block_out_channels", ("latent_channels",), True,
-        lambda model, images: model.encode(images).latent_dist.mode(), lambda model, latents: model.decode(latents).sample,
+        lambda model, images: model.encode(images).latent_dist.mode(),
+        lambda model, latents: model.decode(latents).sample,
     ),
     "AutoencoderDC": _Family(
         "encoder_block_out_channels", ("latent_channels",), True,
@@ -123,7 +124,7 @@ class _Pretrained(Autoencoder):
     """A model of the library; latents have about unit variance, as its pipelines hold them."""
 
     PIECE = 4
-    """Pictures that are decoded at a time where no gradient is asked for: a picture needs much more room than its latent."""
+    """Pictures worked on at a time where no gradient is asked for; each needs much more room than its latent."""
 
     def __init__(self, model: Any, family: _Family) -> None:
         super().__init__()
@@ -145,4 +146,4 @@ class _Pretrained(Autoencoder):
         return torch.cat([self.family.decode(self.model, part / scale + shift) for part in self._pieces(latents)])
 
     def _pieces(self, rows: Tensor) -> tuple[Tensor, ...]:
-        return (rows,) if torch.is_grad_enabled() and rows.requires_grad else rows.split(self.PIECE)
+        return (rows,) if torch.is_grad_enabled() and rows.requires_grad else torch.split(rows, self.PIECE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -78,10 +79,8 @@ def _digest(path: str, size: int, changed_ns: int) -> str:
         return _digest_weights(file, size)
     content = file.read_bytes()
     if file.suffix == ".json":
-        try:
+        with contextlib.suppress(ValueError):  # damaged: whoever reads it says so
             content = json.dumps(_plain(json.loads(content)), sort_keys=True).encode()
-        except ValueError:
-            pass  # whoever reads it says so; it is what it is
     return hashlib.sha256(content).hexdigest()
 
 

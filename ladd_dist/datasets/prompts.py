@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ladd_dist.core.pretrained import digest
 from ladd_dist.core.plugin import register
+from ladd_dist.core.pretrained import digest
 from ladd_dist.core.types import ImageSpec
 from ladd_dist.datasets import Dataset, ImageSet, Split
 
@@ -81,7 +81,7 @@ def _read(path: Path, size: int, changed_ns: int) -> tuple[str, ...]:
             ) from error
         if len(prompt) > LONGEST:
             raise ValueError(
-                f"prompts.file: {path}, line {number} has {len(prompt):,} characters, a prompt has at most {LONGEST:,}; "
+                f"prompts.file: {path}, line {number} has {len(prompt):,} characters, a prompt at most {LONGEST:,}; "
                 "is it a text file with one prompt a line?"
             )
         if "\0" in prompt:

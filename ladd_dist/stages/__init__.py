@@ -6,14 +6,14 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from ladd_dist.core.conditions import Conditions
 from ladd_dist.core.noise import few_step_sample
@@ -27,6 +27,8 @@ from ladd_dist.recipe import Recipe
 
 TABLE = "conditions.safetensors"
 """Of the shards' folder: the encoded texts of the dataset."""
+CODEC_PREFIX = "codec."
+"""In a student's file: of the weights of a codec that was trained with it."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,9 @@ class Place:
     def run(self, recipe: Recipe) -> RunDir:
         """The run folder of a recipe."""
         return RunDir(self.runs / f"{recipe.name}-{recipe.distill_signature()}")
+
+    def autoencoder(self, recipe: Recipe) -> Path:
+        return self.cache / f"autoencoder-{recipe.autoencoder_signature()}"
 
     def teacher(self, recipe: Recipe) -> Path:
         return self.cache / f"teacher-{recipe.teacher_signature()}"
@@ -123,9 +128,12 @@ def sample_few(
     return few_step_sample(denoiser(network), noise, cond, levels, rule, source)
 
 
-def save_weights(path: Path, network: Denoiser, card: dict[str, Any] | None = None) -> None:
-    """Write a network's weights as safetensors, with an optional card in the file's metadata."""
-    weights = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
+def save_weights(
+    path: Path, network: nn.Module, card: dict[str, Any] | None = None, more: Mapping[str, Tensor] | None = None
+) -> None:
+    """Write a network's weights, and `more` tensors, as safetensors, with an optional card in the file's metadata."""
+    tensors = {**network.state_dict(), **(more or {})}
+    weights = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
     save_tensors(path, weights, None if card is None else {"ladd_dist": json.dumps(card)})
 
 
@@ -159,13 +167,11 @@ def attach(network: Denoiser, recipe: Recipe, place: Place) -> Denoiser:
         return network
     path = place.shards(recipe) / TABLE
     if not path.exists():
-        raise ValueError(
-            f"{path} does not exist yet; the stage that encodes the texts makes it: --stages teacher,shards"
-        )
+        raise ValueError(f"{path} does not exist yet; the stage shards encodes the texts: --stages teacher,shards")
     conditions, asked = Conditions.read(path), len(recipe.dataset.texts())
     if conditions.num != asked:
         raise ValueError(
-            f"{path} holds {conditions.num} texts, the recipe's dataset {asked}; delete its folder, then --stages shards"
+            f"{path} holds {conditions.num} texts, the recipe has {asked}; delete its folder, then --stages shards"
         )
     network.attach(conditions)
     return network
@@ -181,7 +187,8 @@ def load_network(recipe: Recipe, path: Path, place: Place, *, stage: str) -> Den
         raise ValueError(f"{path} does not exist yet; run the stage that makes it first: --stages {stage}")
     network = recipe.network.build(image=recipe.latent())
     try:
-        network.load_state_dict(load_file(path))
+        weights = load_file(path)
+        network.load_state_dict({name: weights[name] for name in weights if not name.startswith(CODEC_PREFIX)})
     except Exception as error:
         raise ValueError(
             f"{path} does not fit the recipe's network ({error}); delete its folder, then --stages {stage}"

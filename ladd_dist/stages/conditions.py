@@ -1,4 +1,4 @@
-"""The dataset's texts as a table of conditions beside the shards: encoded once, by the checkpoint's own text encoder."""
+"""The dataset's texts as a table of conditions beside the shards, encoded once by the checkpoint's own text encoder."""
 
 from __future__ import annotations
 

@@ -24,6 +24,7 @@ from ladd_dist.stages import Place, is_done, mark_done, rows_of, sample_few, sav
 from ladd_dist.stages.grids import write_grid
 from ladd_dist.stages.guarding import Guarding, RollBack
 from ladd_dist.stages.shards import open_shards
+from ladd_dist.stages.space import codec_card, decoded, packed, trained_weights
 from ladd_dist.stages.step import build_critic, build_heads, build_step, freeze
 from ladd_dist.stages.teacher import averaged, cosine_factor, guided_teacher, load_teacher
 from ladd_dist.stages.watch import Watch
@@ -48,7 +49,7 @@ def distill(recipe: Recipe, place: Place) -> Path:
     training = _train(recipe, place, run)
     student = training.averaged()
     if student is not None:  # rank 0
-        save_student(run.student, student, recipe)
+        save_student(run.student, student, recipe, place)
         mark_done(run.path / "distill.done.json", recipe.distill_signature())
     place.ranks.wait()
     return run.student
@@ -123,7 +124,7 @@ class Distillation:
             saved.fill_optimizer("student", self.student)
             saved.fill_optimizer("heads", self.heads)
             saved.fill(self.average.parts())
-        self.shown = shown_samples(recipe, teacher) if ranks.is_first else {}
+        self.shown = shown_samples(recipe, teacher, place) if ranks.is_first else {}
         self.watch = Watch(recipe.evaluate.metrics if ranks.is_first else (), self.shown)
         frozen = freeze(recipe, teacher, critic, **common)
         self.ladd_step = build_step(recipe, self.student, self.heads, frozen)
@@ -212,8 +213,8 @@ class Distillation:
         network = self.averaged()
         if network is None:  # rank 0 draws the pictures
             return
-        noise, cond = self.shown["noise"], self.shown["cond"]
-        student = sample_student(self.recipe, network, noise, cond, self.recipe.student_steps)
+        noise, cond, recipe = self.shown["noise"], self.shown["cond"], self.recipe
+        student = decoded(recipe, self.place, sample_student(recipe, network, noise, cond, recipe.student_steps))
         if self.is_watched(updates):
             self.log.log(updates, self.waiting | self.watch(student))
             self.waiting = {}
@@ -222,8 +223,7 @@ class Distillation:
 
     def dump(self, updates: int, student: Tensor) -> None:
         """Teacher's and student's samples at the same noise, as tensors and picture."""
-        tensors = {**self.shown, "student": student}
-        tensors = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
+        tensors = {name: tensor.contiguous().cpu() for name, tensor in {**self.shown, "student": student}.items()}
         save_tensors(self.run.dumps / f"step-{updates:06d}.safetensors", tensors)
         rows = [("teacher", self.shown["teacher"]), (f"student@{self.recipe.student_steps}", student)]
         picture = self.run.samples / f"step-{updates:06d}.png"
@@ -232,12 +232,12 @@ class Distillation:
 
 
 @torch.inference_mode()
-def shown_samples(recipe: Recipe, teacher: Denoiser) -> dict[str, Tensor]:
-    """Held-out noise and classes, and what the teacher makes of them, for the dumps."""
+def shown_samples(recipe: Recipe, teacher: Denoiser, place: Place) -> dict[str, Tensor]:
+    """Held-out noise and classes, and the pictures that the teacher makes of them, for the dumps."""
     device = next(teacher.parameters()).device
     noise, cond = sample_starts(recipe.evaluate.seed, range(NUM_SHOWN), recipe.latent(), device)
     samples, _ = recipe.shards.sampler(guided_teacher(recipe, teacher), noise, cond)
-    return {"noise": noise, "cond": cond, "teacher": samples}
+    return {"noise": noise, "cond": cond, "teacher": decoded(recipe, place, samples)}
 
 
 def sample_student(recipe: Recipe, network: Denoiser, noise: Tensor, cond: Tensor, num_steps: int) -> Tensor:
@@ -245,8 +245,8 @@ def sample_student(recipe: Recipe, network: Denoiser, noise: Tensor, cond: Tenso
     return sample_few(network, noise, cond, recipe.levels(num_steps), recipe.start.rule, recipe.evaluate.seed)
 
 
-def save_student(path: Path, network: Denoiser, recipe: Recipe) -> None:
-    """Write the student with a card that says how to build and sample it."""
+def save_student(path: Path, network: Denoiser, recipe: Recipe, place: Place) -> None:
+    """Write the student with a card that says how to build and sample it, and the codec that was trained for it."""
     levels = {str(steps): list(recipe.levels(steps)) for steps in recipe.evaluate.steps}
     card = {
         "network": to_data(recipe.network),
@@ -256,8 +256,9 @@ def save_student(path: Path, network: Denoiser, recipe: Recipe) -> None:
         "rule": recipe.start.rule,
         "recipe": recipe.name,
         "signature": recipe.distill_signature(),
+        **codec_card(recipe),
     }
-    save_weights(path, network, card)
+    save_weights(path, network, card, packed(trained_weights(recipe, place)))
 
 
 def _note(figures: dict[str, float]) -> str:

@@ -29,7 +29,7 @@ class Diffusers(Network):
     config: str = ""
     """Folder with the configuration files alone, laid out like `source`: enough to plan without the weights."""
     tokens: int = 0
-    """Length of a text; 0: as the model's pipeline has it. Those of Stable Diffusion 1, 2, XL and Kandinsky 3 have one."""
+    """Length of a text; 0: as the model's pipeline has it (Stable Diffusion 1, 2, XL, Kandinsky 3 know one alone)."""
     embedded_guidance: float = 3.5
     """The guidance that a guidance-distilled model (Flux dev) is told; others ignore it."""
     pretrained: ClassVar[bool] = True

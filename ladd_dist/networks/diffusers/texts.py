@@ -16,6 +16,9 @@ BATCH = 16
 """Texts that are encoded together; no setting, so that the same texts always give the same bits."""
 PARTS = ("*.json", "text_encoder*/*.safetensors", "tokenizer*/*")
 """Of a hub's repository: what encoding needs."""
+_HEAVY = (
+    "unet", "transformer", "vae", "movq", "scheduler", "safety_checker", "feature_extractor", "image_encoder",
+)  # fmt: skip
 Rows = dict[str, Tensor]
 
 
@@ -134,8 +137,8 @@ def _load(root: Path, way: _Way) -> Any:
     index_path = root / "model_index.json"
     if not index_path.is_file():
         raise ValueError(
-            f"{root} has no text encoders (it is no pipeline's folder: there is no model_index.json); name a folder that "
-            "has model_index.json, text_encoder/ and tokenizer/ beside the model"
+            f"{root} has no text encoders (there is no model_index.json); name a pipeline's folder, which has "
+            "model_index.json, text_encoder/ and tokenizer/ beside the model"
         )
     index = read_json(index_path)
     chosen = index.get("_class_name") if index.get("_class_name") in way.pipelines else way.pipelines[0]
@@ -144,10 +147,7 @@ def _load(root: Path, way: _Way) -> Any:
     parts = [name for name in accepted if name.startswith(("text_encoder", "tokenizer"))]
     for name in parts:
         _require_part(root, name, index.get(name))
-    others: dict[str, Any] = {name: None for name in accepted if name not in parts and _is_part(index, name)}
-    others |= {
-        name: None for name in ("unet", "transformer", "vae", "movq", "scheduler", "safety_checker") if name in accepted
-    }
+    others: dict[str, Any] = {name: None for name in accepted if name in _HEAVY}
     others |= {"requires_safety_checker": False} if "requires_safety_checker" in accepted else {}
     try:
         return pipeline.from_pretrained(
@@ -156,10 +156,6 @@ def _load(root: Path, way: _Way) -> Any:
     except (OSError, ValueError, RuntimeError, TypeError, ImportError, SafetensorError) as error:
         reason = str(error).strip().split("\n")[0]
         raise ValueError(f"{root}: its text encoders cannot be read ({reason}); only safetensors are") from error
-
-
-def _is_part(index: Mapping[str, Any], name: str) -> bool:
-    return isinstance(index.get(name), list)
 
 
 def _require_part(root: Path, name: str, entry: Any) -> None:
@@ -175,6 +171,6 @@ def _require_part(root: Path, name: str, entry: Any) -> None:
     pickles = [path.name for suffix in ("bin", "pt") for path in folder.glob(f"*.{suffix}")]
     if name.startswith("text_encoder") and pickles and not any(folder.glob("*.safetensors")):
         raise ValueError(
-            f"{folder} has its weights only as a pickle ({pickles[0]}), which could run code when it is read; convert it "
-            "where you trust it: Model.from_pretrained(folder).save_pretrained(folder) writes safetensors"
+            f"{folder} has its weights only as a pickle ({pickles[0]}), which could run code when it is read; convert "
+            "it where you trust it: Model.from_pretrained(folder).save_pretrained(folder) writes safetensors"
         )
