@@ -1,4 +1,4 @@
-"""`python -m ladd_dist.export RUN --to safetensors`: the student as one file that says how to build and sample it."""
+"""`python -m ladd_dist.export RUN`: the student as one file that says how to build and sample it, or for diffusers."""
 
 from __future__ import annotations
 
@@ -22,19 +22,23 @@ if TYPE_CHECKING:
     Exported = tuple[Denoiser, dict[str, Any], Mapping[str, Tensor]]
 
 PROG = "python -m ladd_dist.export"
-FORMATS = ("safetensors",)
+FORMATS = ("safetensors", "diffusers", "lora")
 
 
 @dataclass(frozen=True)
 class Options:
-    """Write a run's student (averaged weights) as one file with its card, and the card as readable JSON beside it."""
+    """Write a run's student (averaged weights): as one file with its card, and the card as readable JSON beside it.
+
+    Or as a folder: `diffusers` for `DiffusionPipeline.from_pretrained`, `lora` for `pipe.load_lora_weights`.
+    """
 
     run: tyro.conf.Positional[Path]
     """A run's folder."""
     to: str = FORMATS[0]
-    """The format: safetensors."""
+    """The format: safetensors, diffusers or lora."""
     out: Path | None = None
-    """The file to write; NAME-SIGNATURE.safetensors in this folder unless given. The JSON lies beside it."""
+    """The file to write; NAME-SIGNATURE.safetensors in this folder unless given. The JSON lies beside it. Of the
+    formats for diffusers the folder, NAME-SIGNATURE-diffusers or NAME-SIGNATURE-lora."""
     step: int | None = None
     """Take the averaged weights of this checkpoint. Unless given: the finished student, else the newest checkpoint."""
     plugins: tuple[str, ...] = ()
@@ -51,17 +55,12 @@ def _main(options: Options) -> int:
     from ladd_dist.core.plugin import load_modules
     from ladd_dist.core.rundir import RunDir, read_json
     from ladd_dist.core.serialize import RecipeError
+    from ladd_dist.exporting.pipeline import write_pipeline
 
     if options.to not in FORMATS:
         raise RecipeError(f"--to {options.to}: no such format; formats: {', '.join(FORMATS)}")
     run = RunDir(options.run)
-    out = options.out or Path(f"{run.path.resolve().name}.safetensors")
-    if out.suffix != ".safetensors":
-        raise RecipeError(
-            f"--out {out}: the file's name must end in .safetensors (the card goes to NAME.json beside it)"
-        )
-    if out.resolve().parent == run.path.resolve():
-        raise RecipeError(f"--out {out}: lies in the run's own folder; choose another")
+    out = _target(options, run)
     if not run.config.is_file():
         raise ValueError(
             f"{run.path} is no run's folder (it has no {run.config.name}); it is what `launch` prints last"
@@ -73,9 +72,36 @@ def _main(options: Options) -> int:
         network, card, codec = finished_student(run, config)
     else:
         network, card, codec = student_at(run, config, options.step)
-    write_student(out, network, card, codec)
+    if options.to == "safetensors":
+        write_student(out, network, card, codec)
+    else:
+        write_pipeline(out, network, card, config["recipe"]["student_steps"])
     print(out)
     return 0
+
+
+def _target(options: Options, run: RunDir) -> Path:
+    """What is to be written.
+
+    Raises:
+        ValueError: it cannot be written there.
+    """
+    from ladd_dist.core.serialize import RecipeError
+    from ladd_dist.exporting.pipeline import require_free
+
+    name = run.path.resolve().name
+    if options.to != "safetensors":
+        out = options.out or Path(f"{name}-{options.to}")
+        require_free(out, run.path)
+        return out
+    out = options.out or Path(f"{name}.safetensors")
+    if out.suffix != ".safetensors":
+        raise RecipeError(
+            f"--out {out}: the file's name must end in .safetensors (the card goes to NAME.json beside it)"
+        )
+    if out.resolve().parent == run.path.resolve():
+        raise RecipeError(f"--out {out}: lies in the run's own folder; choose another")
+    return out
 
 
 def finished_student(run: RunDir, config: dict[str, Any]) -> Exported:

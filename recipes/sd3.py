@@ -1,7 +1,6 @@
 """Stable Diffusion 3 medium at 1024 pixels in four calls: rectified flow, whose time t is sigma / (1 + sigma).
 
-The times 1, 3/4, 1/2 and 1/4 of LADD, which was made for this model; t = 1 has no finite sigma and is t = .995. The
-student's optimizer state and gradients are spread over the ranks (ZeRO-2): its 2.0 billion weights need it.
+The times 1, 3/4, 1/2 and 1/4 of LADD, which was made for this model; t = 1 has no finite sigma and is t = .995.
 """
 
 from dataclasses import replace
@@ -9,7 +8,6 @@ from dataclasses import replace
 from ladd_dist.codecs.vae import Vae
 from ladd_dist.levels.named import Good
 from ladd_dist.networks.diffusers import Diffusers
-from ladd_dist.parallel.zero import Zero2
 from ladd_dist.samplers.karras import Euler
 from plugins.taps.named import Named
 from recipes._checkpoints import CHECKPOINT, SD3_CONFIG
@@ -28,5 +26,4 @@ RECIPE = replace(
     ),
     levels=Good(four=(200.0, 3.0, 1.0, 0.3333), two=(200.0, 1.0), one=(200.0,)),
     taps=Named(names=("block05", "block09", "block13", "block17")),
-    parallel=Zero2(),
 )
