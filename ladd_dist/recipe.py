@@ -24,7 +24,7 @@ import ladd_dist.parallel.ddp
 import ladd_dist.parallel.fsdp
 import ladd_dist.parallel.single
 import ladd_dist.parallel.zero
-import ladd_dist.regularisers.penalties
+import ladd_dist.regularisers.shipped
 import ladd_dist.samplers.karras
 import ladd_dist.sigmas.laws
 import ladd_dist.starts.couplings
@@ -196,7 +196,7 @@ def _check_compute(recipe: Recipe) -> None:
             raise RecipeError(
                 f"{where}.accumulate: a batch of {batch_size} has no {compute.accumulate} micro-batches of equal size"
             )
-    compute, has_penalty = recipe.train.compute, recipe.regulariser.name != "none"
+    compute, has_penalty = recipe.train.compute, recipe.regulariser.differentiates()
     if compute.accumulate > 1 and recipe.train.mode == "fused":
         raise RecipeError(
             "recipe.train.mode: 'fused' keeps the student's graph from the heads' update to its own, and with "

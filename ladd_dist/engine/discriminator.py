@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ladd_dist.core.gan import check_logits
+from ladd_dist.core.noise import SIGMA_DATA
 from ladd_dist.core.types import Denoiser
 from ladd_dist.heads import Head
 
@@ -29,8 +30,24 @@ class FrozenTeacher:
     def features(self, x0: Tensor, cond: Tensor, tau: Tensor, eps: Tensor) -> Seen:
         """Features of x0 [B,C,H,W], re-noised to levels tau [B] with unit noise eps [B,C,H,W]."""
         noised = x0 + tau.view(-1, 1, 1, 1) * eps
+        return self.features_of(noised, cond, tau)
+
+    def features_of(self, noised: Tensor, cond: Tensor, tau: Tensor) -> Seen:
+        """Features of what is noised already [B,C,H,W], at levels tau [B]."""
         out = self.network(noised, tau, cond, taps=self.taps, denoise=False)
         return Seen(out.features, out.cond_vec)
+
+    @torch.no_grad()
+    def nearby(self, x0: Tensor, cond: Tensor, draws: tuple[Tensor, Tensor], shift: Tensor) -> dict[str, Tensor]:
+        """Features of x0 [B,C,H,W] re-noised by draws = (tau [B], eps like x0), with the *noised* input moved by shift.
+
+        The shift [B,C,H,W] is in units of the network's input c_in x, c_in = 1 / sqrt(tau^2 + sigma_data^2). Real and
+        moved input have the same noise: a clean input against a noised one would differ by tau.
+        """
+        tau, eps = draws
+        level = tau.view(-1, 1, 1, 1)
+        noised = x0 + level * eps + shift * torch.sqrt(level**2 + SIGMA_DATA**2)
+        return self.features_of(noised, cond, tau).features
 
 
 class Heads(nn.Module):

@@ -16,7 +16,7 @@ from ladd_dist.engine.discriminator import FrozenTeacher, Seen, join, split
 from ladd_dist.engine.head_sums import HeadSums
 from ladd_dist.losses import Adversarial, Distance
 from ladd_dist.parallel import Trainable
-from ladd_dist.regularisers import Regulariser
+from ladd_dist.regularisers import Regulariser, Side
 from ladd_dist.schedules import Schedule
 from ladd_dist.sigmas import SigmaLaw
 from ladd_dist.starts import Start
@@ -173,7 +173,7 @@ class LaddStep:
                     first_real_logits.append({tap: value.detach() for tap, value in real_logits.items()})
                 loss = over_heads(self.adversarial.discriminator, real_logits, fake_logits)
                 if self.heads_learn:
-                    loss = loss + self._penalty(seen_real, seen_fake, part.rows, step, turn)
+                    loss = loss + self._penalty(part._replace(draws=draws), fake, seen_real, seen_fake, step, turn)
                 figures.add(logit_metrics(real_logits, fake_logits) | {"loss/heads": loss})
                 if self.head_sums is not None and turn == self.head_updates - 1:
                     self.head_sums.add(real_logits, fake_logits, draws.tau)
@@ -193,10 +193,17 @@ class LaddStep:
             for micro in range(self.heads.accumulate):
                 loss_of(micro)
 
-    def _penalty(self, real: Seen, fake: Seen, rows: Rows, step: int, turn: int) -> Tensor:
-        detached = {tap: value.detach() for tap, value in fake.features.items()}
-        source = RowSource(rows, "regulariser", self.seed, step, turn, device=real.cond_vec.device)
-        return self.regulariser(self.heads, real.features, detached, real.cond_vec, source)
+    def _penalty(self, part: Part, fake: Tensor, seen_real: Seen, seen_fake: Seen, step: int, turn: int) -> Tensor:
+        detached = {tap: value.detach() for tap, value in seen_fake.features.items()}
+        source = RowSource(part.rows, "regulariser", self.seed, step, turn, device=fake.device)
+
+        def nearby(side: Side, rows: slice, eps: float) -> dict[str, Tensor]:
+            x0, draws = part.batch.x0 if side == "real" else fake, part.draws
+            shift = eps * source.normal(*x0.shape[1:])[rows]
+            noise = draws.tau[rows], draws.renoise_eps[rows]
+            return self.teacher.nearby(x0[rows], part.batch.cond[rows], noise, shift)
+
+        return self.regulariser(self.heads, seen_real.features, detached, seen_real.cond_vec, source, nearby)
 
 
 class Means:
