@@ -18,9 +18,10 @@ from ladd_dist.doctoring.findings import Check, Fail, Warn
 from ladd_dist.engine.cost import count_parameters
 from ladd_dist.recipe import Recipe
 from ladd_dist.stages import Place
-from ladd_dist.stages.distill import NUM_SHOWN, build_heads, is_distilled
+from ladd_dist.stages.distill import build_heads, is_distilled
 from ladd_dist.stages.shards import are_shards_done
 from ladd_dist.stages.teacher import fresh_network, is_teacher_done
+from ladd_dist.stages.watch import NUM_SHOWN
 
 WORD = 4
 SPARE = 1.2

@@ -40,8 +40,10 @@ class AdversarialNorm:
         return branch
 
     def weighed(self, loss: Tensor) -> Tensor:
-        """The adversarial loss (0-d, a mean over samples), before it is weighed: what comes back through it is the
-        weight, and whatever else (micro-batches, fp16's scale) multiplies the gradient by the time `_divide` sees it."""
+        """The adversarial loss (0-d, a mean over samples), before it is weighed.
+
+        What comes back through it is its weight, and whatever else multiplies gradients: micro-batches, fp16's scale.
+        """
         if self.decay:
             loss.register_hook(self._remember)  # type: ignore[no-untyped-call]
         return loss

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from ladd_dist.core.gan import over_heads
 from ladd_dist.core.rng import Rows, RowSource, generator, whole_batch
 from ladd_dist.core.types import Batch
+from ladd_dist.engine.adv_norm import AdversarialNorm
 from ladd_dist.engine.discriminator import FrozenTeacher, Seen, join, split
 from ladd_dist.engine.head_sums import HeadSums
 from ladd_dist.losses import Adversarial, Distance
@@ -65,6 +66,8 @@ class LaddStep:
     seed: int
     head_sums: HeadSums | None = None
     """Where the answers of the heads' last update of each step are added up, by head and noise level."""
+    adv_norm: AdversarialNorm = field(default_factory=lambda: AdversarialNorm(0.0))
+    """What the adversarial gradient at the fakes is divided by."""
     adv_factor: float = 1.0
     """What the adversarial weight is multiplied with; a guard may lower it."""
     heads_learn: bool = True
@@ -85,7 +88,7 @@ class LaddStep:
         shared: list[Seen | None] = [None] * len(parts)
         if fused:
             with torch.set_grad_enabled(student_sees_heads):
-                shared = [self.see(fake, part, part.draws) for fake, part in zip(fakes, parts, strict=True)]
+                shared = [self.see_fake(fake, part) for fake, part in zip(fakes, parts, strict=True)]
         figures, real_logits = self.update_heads(parts, fakes, shared, step)
 
         # Student: fool the updated heads, and stay near the teacher's sample.
@@ -96,17 +99,17 @@ class LaddStep:
             figures.add({"loss/distill": loss_distill})
             loss = distill_weight * loss_distill
             if student_sees_heads:
-                seen = shared[micro] or self.see(fake, part, part.draws)
+                seen = shared[micro] or self.see_fake(fake, part)
                 with self.heads.frozen():
                     fake_logits = self.heads(seen.features, seen.cond_vec)
                 loss_adversarial = over_heads(self.adversarial.generator, fake_logits, real_logits[micro])
                 figures.add({"loss/adversarial": loss_adversarial})
-                loss = loss + adv_weight * loss_adversarial
+                loss = loss + adv_weight * self.adv_norm.weighed(loss_adversarial)
             return loss
 
         grad_norm = self.student.update(loss_of)
         weights = {"weight/adversarial": adv_weight, "weight/distill": distill_weight}
-        return figures.means() | weights | {"grad_norm/student": grad_norm}
+        return figures.means() | weights | {"grad_norm/student": grad_norm} | self.adv_norm.advance()
 
     def parts(self, batch: Batch, step: int, rows: Rows) -> list[Part]:
         """The batch in micro-batches."""
@@ -146,6 +149,10 @@ class LaddStep:
     def see(self, x0: Tensor, part: Part, draws: Draws) -> Seen:
         """The teacher's features of x0 [B,C,H,W], re-noised."""
         return self.teacher.features(x0, part.batch.cond, draws.tau, draws.renoise_eps)
+
+    def see_fake(self, fake: Tensor, part: Part) -> Seen:
+        """The same of the student's own samples, whose gradient from here may be normalised."""
+        return self.see(self.adv_norm.towards_heads(fake), part, part.draws)
 
     def update_heads(
         self, parts: list[Part], fakes: list[Tensor], shared: list[Seen | None], step: int

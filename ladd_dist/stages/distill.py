@@ -9,10 +9,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from ladd_dist.core.rng import derive_seed, sample_starts
+from ladd_dist.core.rng import derive_seed
 from ladd_dist.core.rundir import RunDir, save_tensors
 from ladd_dist.core.serialize import to_data
 from ladd_dist.core.types import Denoiser
+from ladd_dist.engine.adv_norm import AdversarialNorm
 from ladd_dist.engine.checkpoint import Checkpoints, state_of
 from ladd_dist.engine.discriminator import FrozenTeacher, Heads
 from ladd_dist.engine.ema import WeightAverage
@@ -26,13 +27,10 @@ from ladd_dist.stages import Place, is_done, mark_done, rows_of, sample_few, sav
 from ladd_dist.stages.grids import write_grid
 from ladd_dist.stages.guarding import Guarding, RollBack
 from ladd_dist.stages.shards import open_shards
-from ladd_dist.stages.teacher import averaged, cosine_factor, guided_teacher, load_teacher
-from ladd_dist.stages.watch import Watch
+from ladd_dist.stages.teacher import averaged, cosine_factor, load_teacher
+from ladd_dist.stages.watch import Watch, shown_samples
 from ladd_dist.trackers import RunLog
 from ladd_dist.trackers.opening import run_log
-
-NUM_SHOWN = 32
-"""Samples in a dump and its grid."""
 
 
 def is_distilled(recipe: Recipe, place: Place) -> bool:
@@ -129,15 +127,17 @@ class Distillation:
         self.average = WeightAverage(
             self.student.local("weight"), half_life=ema.half_life, ramp=ema.ramp, batch_size=settings.batch_size
         )
+        self.adv_norm = AdversarialNorm(settings.adv_norm_decay, ranks, device)
         if saved:
             saved.fill_optimizer("student", self.student)
             saved.fill_optimizer("heads", self.heads)
-            saved.fill(self.average.parts())
+            saved.fill(self.average.parts() | self.adv_norm.parts())
         teacher = load_teacher(recipe, place)
         self.shown = shown_samples(recipe, teacher) if ranks.is_first else {}
         self.watch = Watch(recipe.evaluate.metrics if ranks.is_first else (), self.shown)
         frozen = cast(Denoiser, recipe.parallel.freeze(teacher, **common))
         self.ladd_step = build_step(recipe, self.student, self.heads, frozen)
+        self.ladd_step.adv_norm = self.adv_norm
         self.head_sums = self.ladd_step.head_sums = HeadSums(self.ladd_step.teacher.taps)
         self.guarding = Guarding(recipe, place, self.reader, self.head_sums, self.checkpoints)
         self.guarding.restore(self.first_step, saved.meta.get("guard") if saved else None)
@@ -187,7 +187,7 @@ class Distillation:
     def save(self, updates: int) -> None:
         """Write a checkpoint: all that a bit-exact continuation needs (order and noise follow from seed and step)."""
         networks = {"student": self.student, "heads": self.heads}
-        parts = self.average.parts()
+        parts = self.average.parts() | self.adv_norm.parts()
         for name, network in networks.items():
             parts |= state_of(name, network)
         epoch, position = divmod(updates * self.recipe.train.batch_size, len(self.reader))
@@ -261,15 +261,6 @@ def build_step(recipe: Recipe, student: Trainable, heads: Trainable, teacher: De
         head_updates=recipe.train.head_updates,
         seed=recipe.seed,
     )
-
-
-@torch.inference_mode()
-def shown_samples(recipe: Recipe, teacher: Denoiser) -> dict[str, Tensor]:
-    """Held-out noise and classes, and what the teacher makes of them, for the dumps."""
-    device = next(teacher.parameters()).device
-    noise, cond = sample_starts(recipe.evaluate.seed, range(NUM_SHOWN), recipe.latent(), device)
-    samples, _ = recipe.shards.sampler(guided_teacher(recipe, teacher), noise, cond)
-    return {"noise": noise, "cond": cond, "teacher": samples}
 
 
 def sample_student(recipe: Recipe, network: Denoiser, noise: Tensor, cond: Tensor, num_steps: int) -> Tensor:
