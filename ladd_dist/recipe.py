@@ -190,6 +190,12 @@ def validate(recipe: Recipe) -> Recipe:
     except ValueError as error:
         raise RecipeError(f"recipe.levels: {error}") from error
     _check_sigma_laws(recipe)
+    if recipe.start.needs_pairs and recipe.shards.sampler.stochastic and not recipe.shards.source:
+        raise RecipeError(
+            f"recipe.start: {recipe.start.name!r} wants each sample to follow from its stored noise, and sampler "
+            f"{recipe.shards.sampler.name!r} adds noise on the way; use start=fresh, or sample the same teacher with "
+            "shards.sampler=euler"
+        )
     return recipe
 
 

@@ -34,7 +34,7 @@ class Ema:
 
 @dataclass(frozen=True)
 class TeacherStage:
-    """EDM training of the teacher."""
+    """Training of the teacher: EDM's, or DDPM's with the law `timesteps` and the weighting `simple`."""
 
     steps: int
     batch_size: int
@@ -42,6 +42,8 @@ class TeacherStage:
     sigma: SigmaLaw
     lr_final: float = 0.0
     """The learning rate falls along a cosine to this share of `lr`."""
+    weighting: Literal["edm", "simple"] = added("edm")
+    """Of noise levels in the loss: EDM's, or DDPM's L_simple, the error of the predicted noise."""
     label_dropout: float = 0.1
     weight_decay: float = 0.0
     clip: float = 1.0

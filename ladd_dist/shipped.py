@@ -17,8 +17,10 @@ import ladd_dist.regularisers.approximate
 import ladd_dist.regularisers.centring
 import ladd_dist.regularisers.penalties
 import ladd_dist.regularisers.total
+import ladd_dist.samplers.ancestral
 import ladd_dist.samplers.karras
 import ladd_dist.sigmas.laws
+import ladd_dist.sigmas.timesteps
 import ladd_dist.starts.couplings
 import ladd_dist.students.full
 import ladd_dist.trackers.jsonl
