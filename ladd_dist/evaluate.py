@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     from ladd_dist.core.types import Denoiser
     from ladd_dist.recipe import Recipe
     from ladd_dist.stages import Place
+    from ladd_dist.stages.hybrid import Split
 
 PROG = "python -m ladd_dist.evaluate"
+HYBRID = ("s_per_image", "fd", "recall", "pairwise_distance", "accuracy")
+"""Figures in the table of hybrids, as far as they were measured."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class Options:
     """Numbers of steps, like 1,2,4; those of the run's recipe unless given."""
     levels: tuple[float, ...] = ()
     """Noise levels of your own, descending, for as many steps as there are."""
+    hybrid: str = ""
+    """Measure also with the teacher taking the first of the student's steps: how many, like 0..2 or 0,2."""
     metrics: str = ""
     """Metrics by name, like digit_color,manifold,clean_fid; those of the run's recipe unless given."""
     num_samples: int = 0
@@ -64,6 +69,8 @@ class Student(NamedTuple):
     recipe: Recipe
     """Of the run whose data and teacher serve, with what the command line says of the evaluation."""
     weights_sha256: str
+    splits: tuple[Split, ...]
+    """Of the student's steps between the teacher and the student."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -123,21 +130,20 @@ def _student(options: Options, run: Any, config: dict[str, Any], device: Any) ->
     from ladd_dist.core.plugin import load_modules
     from ladd_dist.core.serialize import RecipeError
     from ladd_dist.promote import recipe_of
-    from ladd_dist.sample import load_student, weights_sha256
+    from ladd_dist.sample import load_student, require_image, weights_sha256
+    from ladd_dist.stages.hybrid import splits_of
 
     load_modules(plugin_modules((*config["plugins"], *options.plugins)))
     recipe = recipe_of(run, config)
     network, card = load_student(options.source, device)
-    if network.image != recipe.dataset.spec():
-        raise ValueError(
-            f"{options.source} makes {network.image}, the data of {run.path} are {recipe.dataset.spec()}: they cannot "
-            "be compared"
-        )
+    require_image(options.source, network, run.path, recipe)
     if options.levels:
         if not is_descending(options.levels):
             raise RecipeError(f"--levels must be descending numbers above 0, got {options.levels}")
         card["levels"][str(len(options.levels))] = list(options.levels)
-    return Student(network, card, with_settings(recipe, options), weights_sha256(network.state_dict()))
+    recipe = with_settings(recipe, options)
+    splits = splits_of(options.hybrid, recipe.evaluate.steps)
+    return Student(network, card, recipe, weights_sha256(network.state_dict()), splits)
 
 
 def with_settings(recipe: Recipe, options: Options) -> Recipe:
@@ -181,6 +187,8 @@ def signature_of(student: Student) -> str:
     recipe, card = student.recipe, student.card
     levels = {str(steps): list(levels_of(card, steps)) for steps in recipe.evaluate.steps}
     against = [recipe.reference_signature(), recipe.shards_signature(), recipe.evaluate]
+    if student.splits:
+        against.append([list(split) for split in student.splits])
     return signature("evaluation-1", student.weights_sha256, levels, str(card["rule"]), *against)
 
 
@@ -193,15 +201,21 @@ def measured(student: Student, name: str, place: Place) -> dict[str, Any]:
     from ladd_dist.stages import sample_few
     from ladd_dist.stages.describe import environment
     from ladd_dist.stages.evaluate import SampleFn, assess
+    from ladd_dist.stages.hybrid import rows_of, ways_of
+    from ladd_dist.stages.teacher import guided_teacher, load_teacher
 
-    recipe, card = student.recipe, student.card
+    recipe, card, seed = student.recipe, student.card, student.recipe.evaluate.seed
 
     def way(levels: tuple[float, ...]) -> SampleFn:
-        return lambda noise, cond: sample_few(student.network, noise, cond, levels, card["rule"], recipe.evaluate.seed)
+        return lambda noise, cond: sample_few(student.network, noise, cond, levels, card["rule"], seed)
 
-    levels = {f"student@{steps}": levels_of(card, steps) for steps in recipe.evaluate.steps}
+    levels = {steps: levels_of(card, steps) for steps in recipe.evaluate.steps}
+    ways = {f"student@{steps}": way(values) for steps, values in levels.items()}
+    if student.splits:
+        teacher = guided_teacher(recipe, load_teacher(recipe, place))
+        ways |= ways_of(student.splits, teacher, student.network, levels, card["rule"], seed)
     with StopFlag().listen() as stop:
-        found = assess(recipe, place, {key: way(values) for key, values in levels.items()}, stop).measured
+        found = assess(recipe, place, ways, stop).measured
     return {
         "format": 1,
         "signature": name,
@@ -209,7 +223,7 @@ def measured(student: Student, name: str, place: Place) -> dict[str, Any]:
             "recipe": card["recipe"],
             "signature": card["signature"],
             "weights_sha256": student.weights_sha256,
-            "levels": {key: list(values) for key, values in levels.items()},
+            "levels": {f"student@{steps}": list(values) for steps, values in levels.items()},
             "rule": card["rule"],
         },
         "evaluate": to_data(recipe.evaluate),
@@ -217,6 +231,7 @@ def measured(student: Student, name: str, place: Place) -> dict[str, Any]:
         "versions": {"ladd_dist": __version__, **environment(place.device)},
         "figures": found.figures,
         "classes": {"left_out": found.left_out, "entries": found.classes},
+        "hybrid": rows_of(student.splits, recipe.shards.guidance),
     }
 
 
@@ -228,6 +243,8 @@ def show(found: Mapping[str, Any]) -> None:
     if not console.is_terminal:  # a file has room, and who searches it wants each figure on one line
         console = Console(width=200)
     console.print(table_of(found["figures"]))
+    if hybrid := found.get("hybrid"):  # files of older versions have none
+        console.print(hybrid_table(hybrid, found["figures"]))
     for metric, reason in found["classes"]["left_out"].items():
         print(f"{metric}: no figures by class, {reason}", file=sys.stderr)
 
@@ -247,6 +264,19 @@ def table_of(figures: Mapping[str, Mapping[str, float]]) -> Table:
     table = Table(Column("figure", no_wrap=True), *entries)
     for name in names:
         table.add_row(name, *(_cell(figures[entry], name) for entry in entries))
+    return table
+
+
+def hybrid_table(rows: Sequence[Mapping[str, Any]], figures: Mapping[str, Mapping[str, float]]) -> Table:
+    """A row for each split of the steps: what it costs, quality and variety; the file has the rest."""
+    from rich.table import Column, Table
+
+    names = [name for name in HYBRID if any(name in figures[row["entry"]] for row in rows)]
+    facts = ("steps", "teacher_steps", "forwards")
+    table = Table(Column("hybrid", no_wrap=True), *facts, *names)
+    for row in rows:
+        cells = (_cell(figures[row["entry"]], name) for name in names)
+        table.add_row(row["entry"], *(str(row[fact]) for fact in facts), *cells)
     return table
 
 

@@ -101,12 +101,36 @@ def few_step_sample(
     Raises:
         ValueError: no level, or `sde` without a generator.
     """
+    return hybrid_sample(denoise, denoise, noise, cond, levels, rule, generator, teacher_steps=0)
+
+
+def hybrid_sample(
+    teacher: DenoiseFn,
+    student: DenoiseFn,
+    noise: Tensor,
+    cond: Tensor,
+    levels: tuple[float, ...],
+    rule: Literal["sde", "ode"],
+    generator: torch.Generator | RowSource | None = None,
+    *,
+    teacher_steps: int,
+) -> Tensor:
+    """`few_step_sample` with two denoisers: `teacher` at the first `teacher_steps` levels, `student` at the others.
+
+    Diversity distillation (Gandikota and Bau 2025, arXiv 2503.10637): the first of the student's steps, one call each,
+    are the teacher's, because they decide what a sample shows. Levels and rule are the student's.
+
+    Raises:
+        ValueError: as `few_step_sample`, or `teacher_steps` is not 0 to `len(levels)`.
+    """
     if not levels:
         raise ValueError("a sampler needs at least one level")
+    if not 0 <= teacher_steps <= len(levels):
+        raise ValueError(f"the teacher can take 0 to {len(levels)} of {len(levels)} steps, got {teacher_steps}")
     x = x0 = noise * levels[0]
     for i, level in enumerate(levels):
         sigma = torch.full((len(x),), level, device=x.device, dtype=x.dtype)
-        x0 = denoise(x, sigma, cond)
+        x0 = (teacher if i < teacher_steps else student)(x, sigma, cond)
         if i + 1 == len(levels):
             break
         if rule == "sde":
