@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ladd_dist.stages.hybrid import Split
 
 PROG = "python -m ladd_dist.evaluate"
-HYBRID = ("s_per_image", "fd", "recall", "pairwise_distance", "accuracy")
+HYBRID = ("s_per_image", "fd", "fd_teacher", "recall", "pairwise_distance", "accuracy")
 """Figures in the table of hybrids, as far as they were measured."""
 
 
