@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,16 +15,12 @@ import tyro
 from ladd_dist.cli import plugin_modules, run_guarded
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from ladd_dist.core.types import Denoiser
     from ladd_dist.recipe import Recipe
     from ladd_dist.stages import Place
     from ladd_dist.stages.hybrid import Split
 
 PROG = "python -m ladd_dist.evaluate"
-HYBRID = ("s_per_image", "fd", "fd_teacher", "recall", "pairwise_distance", "accuracy")
-"""Figures in the table of hybrids, as far as they were measured."""
 
 
 @dataclass(frozen=True)
@@ -239,6 +235,8 @@ def show(found: Mapping[str, Any]) -> None:
     """The figures as a table: a row a figure, with half of its interval."""
     from rich.console import Console
 
+    from ladd_dist.stages.evaluation_table import hybrid_table, table_of
+
     console = Console()
     if not console.is_terminal:  # a file has room, and who searches it wants each figure on one line
         console = Console(width=200)
@@ -247,50 +245,6 @@ def show(found: Mapping[str, Any]) -> None:
         console.print(hybrid_table(hybrid, found["figures"]))
     for metric, reason in found["classes"]["left_out"].items():
         print(f"{metric}: no figures by class, {reason}", file=sys.stderr)
-
-
-def table_of(figures: Mapping[str, Mapping[str, float]]) -> Table:
-    """Students, the teacher at the most steps, and the floor; the file has the rest."""
-    from rich.table import Column, Table
-
-    from ladd_dist.metrics.interval import is_bound
-    from ladd_dist.stages.verdict import best_teacher
-
-    entries = [key for key in figures if key.startswith("student@")]
-    teacher = best_teacher(figures)
-    entries += [teacher] if teacher else []
-    entries += [key for key in figures if key.startswith("floor@")]
-    names = dict.fromkeys(key for entry in entries for key in figures[entry] if not is_bound(key))
-    table = Table(Column("figure", no_wrap=True), *entries)
-    for name in names:
-        table.add_row(name, *(_cell(figures[entry], name) for entry in entries))
-    return table
-
-
-def hybrid_table(rows: Sequence[Mapping[str, Any]], figures: Mapping[str, Mapping[str, float]]) -> Table:
-    """A row for each split of the steps: what it costs, quality and variety; the file has the rest."""
-    from rich.table import Column, Table
-
-    names = [name for name in HYBRID if any(name in figures[row["entry"]] for row in rows)]
-    facts = ("steps", "teacher_steps", "forwards")
-    table = Table(Column("hybrid", no_wrap=True), *facts, *names)
-    for row in rows:
-        cells = (_cell(figures[row["entry"]], name) for name in names)
-        table.add_row(row["entry"], *(str(row[fact]) for fact in facts), *cells)
-    return table
-
-
-def _cell(figures: Mapping[str, float], name: str) -> str:
-    from ladd_dist.metrics.interval import HIGH, LOW
-    from ladd_dist.stages.report_table import figure
-
-    if name not in figures:
-        return "–"
-    if name in ("num_samples", "seed"):
-        return f"{figures[name]:.0f}"
-    if name + LOW not in figures:
-        return figure(figures[name])
-    return f"{figure(figures[name])} ±{(figures[name + HIGH] - figures[name + LOW]) / 2:.2g}"
 
 
 if __name__ == "__main__":

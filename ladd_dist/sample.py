@@ -139,9 +139,9 @@ def _teacher(options: Options, source: Path, network: Denoiser, steps: int) -> D
 
 def require_image(source: Path, network: Denoiser, run: Path, recipe: Recipe) -> None:
     """Refuse a student and a run whose data have other shapes or classes."""
-    if network.image != recipe.dataset.spec():
+    if network.image != recipe.latent():
         raise ValueError(
-            f"{source} makes {network.image}, the data of {run} are {recipe.dataset.spec()}: they do not go together"
+            f"{source} makes {network.image}, the data of {run} are {recipe.latent()}: they do not go together"
         )
 
 
