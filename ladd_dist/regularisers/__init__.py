@@ -15,10 +15,18 @@ HeadsFn = Callable[[dict[str, Tensor], Tensor], dict[str, Tensor]]
 
 Side = Literal["real", "fake"]
 NearbyFn = Callable[[Side, slice, float], dict[str, Tensor]]
-"""(side, rows, eps) -> the teacher's features [rows,c,h,w], by tap, of the noised inputs of some rows, moved by eps n.
+"""(side, rows, eps) -> the critic's features, by tap, of the noised inputs of some samples, moved by eps n.
 
-n is new unit normal noise, eps in units of the network's input c_in x. A pass through the teacher, when it is called.
+n is new unit normal noise, eps in units of the network's input c_in x. A pass through the critic, when it is called.
 """
+
+
+def of_samples(value: Tensor, num: int, rows: slice) -> Tensor:
+    """The rows of some of a batch's `num` samples, of a tensor [R,...] that has each of them once or, one behind the
+    other, several times."""
+    if len(value) == num:
+        return value[rows]
+    return value.view(-1, num, *value.shape[1:])[:, rows].flatten(0, 1)
 
 
 class Regulariser(Plugin):
@@ -38,7 +46,7 @@ class Regulariser(Plugin):
         """Scalar penalty for detached features real, fake (tap -> [B,c,h,w]) with embeddings cond_vec [B,E].
 
         `source` draws random numbers a sample: the same ones whichever process computes the sample. `nearby` has to be
-        called equally often by every process, with one row at least: the teacher may be spread over them.
+        called equally often by every process, with one sample at least: the critic may be spread over them.
         """
         raise NotImplementedError
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ladd_dist.core.plugin import register
 from ladd_dist.core.rng import RowSource
-from ladd_dist.regularisers import HeadsFn, NearbyFn, Regulariser, Side
+from ladd_dist.regularisers import HeadsFn, NearbyFn, Regulariser, Side, of_samples
 from ladd_dist.regularisers.penalties import require_weight
 
 
@@ -51,18 +51,18 @@ class _Approximate(Regulariser):
         """weight E[(l(x') - l(x))^2] / eps^2 over samples, logits and heads; samples 0, every, 2 every, ... of the
         global batch, whichever process has them."""
         batch, first = source.rows, -source.rows.first % self.every
-        is_here = first < len(batch)
-        rows = slice(first if is_here else 0, None, self.every if is_here else len(batch))
+        is_here, num = first < len(batch), len(batch)
+        rows = slice(first if is_here else 0, None, self.every if is_here else num)
         features = real if self.side == "real" else fake
         moved = nearby(self.side, rows, self.eps)
-        both = {tap: torch.cat([value[rows], moved[tap]]) for tap, value in features.items()}
-        logits = heads(both, torch.cat([cond_vec[rows]] * 2))
+        both = {tap: torch.cat([of_samples(value, num, rows), moved[tap]]) for tap, value in features.items()}
+        logits = heads(both, torch.cat([of_samples(cond_vec, num, rows)] * 2))
         squares = []
         for value in logits.values():
             before, after = value.float().chunk(2)
             squares.append(((after - before) / self.eps).square().mean(dim=1).sum())
         # A row that stands in for none costs a call and counts nothing: each process calls the teacher equally often.
-        counted = batch.total / math.ceil(batch.total / self.every) / len(batch) if is_here else 0.0
+        counted = batch.total / math.ceil(batch.total / self.every) / len(cond_vec) if is_here else 0.0
         return self.weight * counted * torch.stack(squares).mean()
 
     def differentiates(self) -> bool:

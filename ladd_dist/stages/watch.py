@@ -7,24 +7,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ladd_dist.core.rng import sample_starts
-from ladd_dist.core.types import Denoiser
 from ladd_dist.metrics import Measure, Metric, References, Samples
-from ladd_dist.recipe import Recipe
-from ladd_dist.stages.teacher import guided_teacher
 
 PREFIX = "watch/"
-NUM_SHOWN = 32
-"""Samples in a dump and its grid."""
-
-
-@torch.inference_mode()
-def shown_samples(recipe: Recipe, teacher: Denoiser) -> dict[str, Tensor]:
-    """Held-out noise and classes, and what the teacher makes of them, for the dumps."""
-    device = next(teacher.parameters()).device
-    noise, cond = sample_starts(recipe.evaluate.seed, range(NUM_SHOWN), recipe.latent(), device)
-    samples, _ = recipe.shards.sampler(guided_teacher(recipe, teacher), noise, cond)
-    return {"noise": noise, "cond": cond, "teacher": samples}
 
 
 class Watch:

@@ -17,7 +17,7 @@ from ladd_dist.core.plugin import create
 from ladd_dist.core.rng import whole_batch
 from ladd_dist.core.types import Denoiser
 from ladd_dist.engine.adv_norm import AdversarialNorm
-from ladd_dist.engine.discriminator import FrozenTeacher
+from ladd_dist.engine.discriminator import FrozenCritic
 from ladd_dist.parallel import Adam
 from ladd_dist.parallel.compute import Compute
 from ladd_dist.parallel.gather import whole
@@ -41,7 +41,7 @@ def train(name: str, ranks: Ranks) -> tuple[dict[str, torch.Tensor] | None, list
         step,
         student=strategy.build(step.student.module, role="student", adam=adam, **common),
         heads=strategy.build(step.heads.module, role="heads", adam=adam, **common),
-        teacher=FrozenTeacher(cast(Denoiser, strategy.freeze(step.teacher.network, **common)), TAPS),
+        critic=FrozenCritic(cast(Denoiser, strategy.freeze(step.critic.network, **common)), TAPS),
         adv_norm=AdversarialNorm(0.9, ranks),
     )
     rows = whole_batch(BATCH).part(ranks.rank, ranks.size)

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from ladd_toys import TAPS, make_batch, make_step, whole
+from ladd_toys import LEVELS, TAPS, make_batch, make_step, whole
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ladd_dist.core.noise import SIGMA_DATA
 from ladd_dist.core.rng import Rows, RowSource, whole_batch
+from ladd_dist.engine.discriminator import FrozenCritic
 from ladd_dist.engine.ladd_step import LaddStep, Part
 from ladd_dist.heads import Head
 from ladd_dist.regularisers import Regulariser, Side
@@ -21,6 +22,7 @@ from ladd_dist.regularisers.approximate import ApproximateR1, ApproximateR2
 from ladd_dist.regularisers.centring import Centring
 from ladd_dist.regularisers.penalties import R1, NoRegulariser
 from ladd_dist.regularisers.total import Sum
+from ladd_dist.rollouts.policies import EveryStep
 
 
 class SmoothHead(Head):
@@ -44,7 +46,7 @@ class _Smooth(nn.Module):
 def prepared() -> tuple[LaddStep, Part, Tensor]:
     """A step in float64 with smooth heads, its part, and fakes."""
     step, batch = make_step(head=SmoothHead()), make_batch()
-    for module in (step.teacher.network, step.heads.module):
+    for module in (step.critic.network, step.heads.module):
         module.double()
     part = whole(step, batch._replace(x0=batch.x0.double()))
     return step, part, part.batch.x0 + 0.3
@@ -62,7 +64,7 @@ def slopes(step: LaddStep, part: Part, x0: Tensor) -> Tensor:
     level = part.draws.tau.view(-1, 1, 1, 1)
     moved = torch.zeros_like(x0).requires_grad_()
     noised = x0 + level * part.draws.renoise_eps + (level**2 + SIGMA_DATA**2).sqrt() * moved
-    out = step.teacher.network(noised, part.draws.tau, part.batch.cond, taps=TAPS, denoise=False)
+    out = step.critic.network(noised, part.draws.tau, part.batch.cond, taps=TAPS, denoise=False)
     logits = step.heads(out.features, out.cond_vec)
     columns = [value[:, k].sum() for value in logits.values() for k in range(value.shape[1])]
     return torch.stack([torch.autograd.grad(column, moved, retain_graph=True)[0].flatten(1) for column in columns])
@@ -85,15 +87,15 @@ def test_it_tends_to_the_squared_slope_along_its_noise_with_the_order_of_a_diffe
 
 
 def test_on_average_over_directions_it_is_exact_r1_on_the_input() -> None:
-    """E (g . n)^2 = |g|^2: the mean over 400 draws has a standard error of 100 % x sqrt(2 / 400) at most."""
+    """E (g . n)^2 = |g|^2: the mean over 150 draws has a standard error of sqrt(2 / 150) of it at most."""
     step, part, fake = prepared()
     exact = float(slopes(step, part, part.batch.x0).square().sum(dim=2).mean())
     found = []
-    for seed in range(400):
+    for seed in range(150):
         step.seed = seed
         found.append(penalty(step, part, fake, ApproximateR1(weight=1.0, eps=1e-4, every=1)))
     spread = torch.tensor(found).std() / math.sqrt(len(found))
-    assert abs(sum(found) / len(found) - exact) < 4 * spread < 0.3 * exact
+    assert abs(sum(found) / len(found) - exact) < 4 * spread < 0.5 * exact
 
 
 def toy(rows: Rows, regulariser: Regulariser) -> tuple[float, list[int]]:
@@ -122,6 +124,27 @@ def test_one_sample_in_four_is_looked_at_whoever_has_it(parts: int) -> None:
     assert mean == pytest.approx(2.0 * (1**2 + 5**2) / 2, rel=1e-4)
     assert all(looked for _, looked in asked)
     assert {row for value, looked in asked for row in looked if value} == {0, 4}
+
+
+def test_a_batch_that_is_seen_several_times_is_looked_at_in_each_copy() -> None:
+    """As with `every_step`, where a sample is shown at each of the student's levels."""
+    step = make_step(head=SmoothHead(), rollout=EveryStep())
+    part = whole(step, make_batch())
+    fake = part.batch.x0 + 0.3
+    assert len(fake) == 6 * len(LEVELS)
+    with torch.no_grad():
+        seen = [step.see(x0, part, part.draws) for x0 in (part.batch.x0, fake)]
+    asked: list[int] = []
+
+    def watched(x0: Tensor, cond: Tensor, draws: Any, shift: Tensor) -> dict[str, Tensor]:
+        asked.extend(int((part.batch.x0 == row).flatten(1).all(dim=1).nonzero()[0]) for row in x0)
+        assert torch.equal(draws[0], part.draws.tau[[0, 4, 6, 10, 12, 16, 18, 22]])
+        return FrozenCritic.nearby(step.critic, x0, cond, draws, shift)
+
+    step.critic.nearby = watched  # type: ignore[method-assign]
+    step.regulariser = ApproximateR1()
+    assert float(step._penalty(part, fake, seen[0], seen[1], 0, 0).detach()) > 0
+    assert asked == [0, 4] * len(LEVELS)
 
 
 def test_centring_is_the_mean_square_of_the_sum_of_real_and_fake_logits() -> None:
