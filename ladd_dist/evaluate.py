@@ -128,9 +128,9 @@ def _student(options: Options, run: Any, config: dict[str, Any], device: Any) ->
     load_modules(plugin_modules((*config["plugins"], *options.plugins)))
     recipe = recipe_of(run, config)
     network, card = load_student(options.source, device)
-    if network.image != recipe.dataset.spec():
+    if network.image != recipe.latent():
         raise ValueError(
-            f"{options.source} makes {network.image}, the data of {run.path} are {recipe.dataset.spec()}: they cannot "
+            f"{options.source} makes {network.image}, the data of {run.path} are {recipe.latent()}: they cannot "
             "be compared"
         )
     if options.levels:

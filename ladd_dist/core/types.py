@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """What a network sees: channels, square size in pixels, number of classes."""
+    """Images, or what a network sees of them (latents): channels, square size in pixels, number of classes."""
 
     channels: int
     size: int
@@ -75,6 +75,18 @@ class Denoiser(nn.Module):
     def blocks(self) -> list[nn.Module]:
         """The parts that are sharded, checkpointed and compiled one by one, in order of execution; none: the whole."""
         return []
+
+
+class Autoencoder(nn.Module):
+    """Base of what a codec builds: images [B,C,H,W] in [-1, 1] to latents [B,c,h,w] and back."""
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Latents [B,c,h,w] of images [B,C,H,W]."""
+        raise NotImplementedError
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images [B,C,H,W] of latents [B,c,h,w]; about [-1, 1], not clipped. Differentiable in its input."""
+        raise NotImplementedError
 
 
 DenoiseFn = Callable[[Tensor, Tensor, Tensor], Tensor]

@@ -133,7 +133,7 @@ def load_network(recipe: Recipe, path: Path, device: torch.device, *, stage: str
     """
     if not path.exists():
         raise ValueError(f"{path} does not exist yet; run the stage that makes it first: --stages {stage}")
-    network = recipe.network.build(image=recipe.dataset.spec())
+    network = recipe.network.build(image=recipe.latent())
     try:
         network.load_state_dict(load_file(path))
     except Exception as error:

@@ -86,7 +86,7 @@ def stage_states(recipe: Recipe, place: Place) -> list[dict[str, Any]]:
 def _cost(recipe: Recipe) -> dict[str, Any]:
     teacher, student = fresh_network(recipe), fresh_network(recipe)
     taps = recipe.taps(teacher.taps)
-    image, num = recipe.dataset.spec(), 2
+    image, num = recipe.latent(), 2
     generator = torch.Generator().manual_seed(0)
     x = torch.randn((num, image.channels, image.size, image.size), generator=generator)
     cond = torch.zeros(num, dtype=torch.int64)

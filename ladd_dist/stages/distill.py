@@ -114,7 +114,7 @@ class Distillation:
         )  # fmt: skip
         saved = self.checkpoints.latest()
         self.first_step = saved.step if saved else 0
-        network = load_teacher(recipe, place).train().requires_grad_(True)
+        network = recipe.student.prepare(load_teacher(recipe, place))
         heads = build_heads(recipe, network)
         if saved:  # before a strategy takes them: each makes its own form of the weights
             saved.fill_module("student", network)
@@ -267,7 +267,7 @@ def build_step(recipe: Recipe, student: Trainable, heads: Trainable, teacher: De
 def shown_samples(recipe: Recipe, teacher: Denoiser) -> dict[str, Tensor]:
     """Held-out noise and classes, and what the teacher makes of them, for the dumps."""
     device = next(teacher.parameters()).device
-    noise, cond = sample_starts(recipe.evaluate.seed, range(NUM_SHOWN), recipe.dataset.spec(), device)
+    noise, cond = sample_starts(recipe.evaluate.seed, range(NUM_SHOWN), recipe.latent(), device)
     samples, _ = recipe.shards.sampler(guided_teacher(recipe, teacher), noise, cond)
     return {"noise": noise, "cond": cond, "teacher": samples}
 
@@ -282,7 +282,7 @@ def save_student(path: Path, network: Denoiser, recipe: Recipe) -> None:
     levels = {str(steps): list(recipe.levels(steps)) for steps in recipe.evaluate.steps}
     card = {
         "network": to_data(recipe.network),
-        "image": to_data(recipe.dataset.spec()),
+        "image": to_data(recipe.latent()),
         "levels": levels,
         "law": to_data(recipe.levels),
         "rule": recipe.start.rule,

@@ -188,7 +188,7 @@ def _timed(recipe: Recipe, name: str, sample: SampleFn, place: Place, stop: Stop
 
     Each rank samples whole batches, so that the samples are the same on any number of ranks.
     """
-    settings, spec, ranks = recipe.evaluate, recipe.dataset.spec(), place.ranks
+    settings, spec, ranks = recipe.evaluate, recipe.latent(), place.ranks
     shares = share_of(settings.num_samples, settings.batch_size, ranks)
     own, last = shares[ranks.rank]
     parts, seconds = [torch.empty(0, spec.channels, spec.size, spec.size)], 0.0

@@ -151,7 +151,7 @@ def fresh_network(recipe: Recipe) -> Denoiser:
     """The recipe's network, initialised from the teacher's seed, whatever was drawn before."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed("init", recipe.teacher.seed))
-        return recipe.network.build(image=recipe.dataset.spec())
+        return recipe.network.build(image=recipe.latent())
 
 
 def averaged(recipe: Recipe, average: WeightAverage, trainable: Trainable, place: Place) -> Denoiser | None:
@@ -176,4 +176,4 @@ def load_teacher(recipe: Recipe, place: Place) -> Denoiser:
 
 def guided_teacher(recipe: Recipe, teacher: Denoiser) -> DenoiseFn:
     """The teacher as it makes samples: with the recipe's guidance."""
-    return guided(denoiser(teacher), recipe.shards.guidance, recipe.dataset.spec().num_classes)
+    return guided(denoiser(teacher), recipe.shards.guidance, recipe.latent().num_classes)

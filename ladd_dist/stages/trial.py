@@ -51,7 +51,7 @@ class Trial:
 
     def batch(self, size: int) -> Batch:
         """As the shards give it: images, classes, the noise they were made from, states of the path if asked for."""
-        image, levels = self.recipe.dataset.spec(), self.recipe.path_levels()
+        image, levels = self.recipe.latent(), self.recipe.path_levels()
         shape = (image.channels, image.size, image.size)
         x0 = torch.zeros(size, *shape).contiguous(memory_format=torch.channels_last)
         path = torch.zeros(size, len(levels), *shape) if levels else None
@@ -109,7 +109,7 @@ def trial(recipe: Recipe, *, with_data: bool = False) -> Iterator[Trial]:
         single = Single()
         frozen = cast(Denoiser, single.freeze(teacher, **common))
         common["adam"] = Adam(0.0, (0.5, 0.99), 0.0, train.clip)
-        trained_student = single.build(student.train(), role="student", **common)
+        trained_student = single.build(recipe.student.prepare(student), role="student", **common)
         trained_heads = single.build(heads, role="heads", **common)
         step = build_step(recipe, trained_student, trained_heads, frozen)
         yield Trial(recipe, step, frozen, trained_student, trained_heads)

@@ -424,11 +424,13 @@ def test_the_folder_of_the_data_changes_no_signature(recipe: Recipe) -> None:
 
 def test_every_field_of_a_recipe_is_in_some_signature_or_marked_neutral(recipe: Recipe) -> None:
     """A field added later and forgotten in `distill_signature` would make two different runs share a folder."""
-    from ladd_dist.recipe import _DISTILL_FIELDS
+    from ladd_dist.recipe import _DISTILL_FIELDS, _DISTILL_LATER
 
-    elsewhere = {"dataset", "network", "teacher", "shards", "evaluate", "student_steps", "seed"}
+    elsewhere = {"codec", "dataset", "network", "teacher", "shards", "evaluate", "student_steps", "seed"}
     neutral = {field.name for field in dataclasses.fields(Recipe) if field.metadata.get("neutral")}
-    assert {field.name for field in dataclasses.fields(Recipe)} == elsewhere | neutral | set(_DISTILL_FIELDS)
+    assert {field.name for field in dataclasses.fields(Recipe)} == (
+        elsewhere | neutral | {*_DISTILL_FIELDS, *_DISTILL_LATER}
+    )
 
 
 def test_with_path_coupling_the_shards_depend_on_the_students_levels(recipe: Recipe) -> None:
