@@ -18,6 +18,7 @@ import ladd_dist.samplers.karras
 import ladd_dist.sigmas.laws
 import ladd_dist.starts.couplings
 import ladd_dist.students.full
+import ladd_dist.students.lora
 import ladd_dist.trackers.jsonl
 import ladd_dist.trackers.tensorboard
 import ladd_dist.trackers.wandb

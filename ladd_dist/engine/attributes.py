@@ -53,6 +53,8 @@ def turn_hue(images: Tensor, strength: float) -> Tensor:
     within a half of it, and the mean of `redness` goes from 0 to PULL s. Hues keep their order, so `unturn_hue` inverts
     it. Channels outside [-1,1] are turned like any others.
     """
+    if not strength:
+        return images
     return _scale_angle(images, pole=0.0 if strength > 0 else 0.5, factor=1.0 - PULL * abs(strength))
 
 
@@ -62,9 +64,8 @@ def unturn_hue(images: Tensor, strength: float) -> Tensor:
 
 
 def _scale_angle(images: Tensor, *, pole: float, factor: float) -> Tensor:
-    red, green, blue = rgb = images.unbind(dim=1)
     largest, smallest = images.amax(dim=1), images.amin(dim=1)
-    turns = hue(torch.stack([channel.reshape(-1) for channel in rgb], dim=1)).view_as(red)
+    turns = hue(images.transpose(0, 1).reshape(3, -1).T).view_as(largest)
     turns = pole + factor * signed_turn(turns - pole)
     # Smith 1978, "Color gamut transform pairs": channel = v - (v - m) max(0, min(k, 4 - k, 1)), k = (n + 6 h) mod 6.
     k = (torch.tensor([5.0, 3.0, 1.0], device=images.device).view(1, 3, 1, 1) + 6.0 * turns[:, None]) % 6.0
@@ -96,11 +97,10 @@ def widen(images: Tensor, strength: float) -> Tensor:
     reach = round(RADIUS * abs(strength) * FINE)
     if reach == 0:
         return images
-    side = images.shape[-2:]
     fine = F.interpolate(images, scale_factor=FINE, mode="bilinear", align_corners=False)
     sign = 1.0 if strength > 0 else -1.0
     fine = sign * F.max_pool2d(sign * fine, 2 * reach + 1, stride=1, padding=reach)
-    return F.adaptive_avg_pool2d(fine, side)
+    return F.avg_pool2d(fine, FINE)
 
 
 def brightness(images: Tensor) -> Tensor:
