@@ -1,4 +1,7 @@
-"""The discriminator of LADD: the frozen teacher's features and light heads on them (arXiv 2403.12015, section 3)."""
+"""The discriminator: the features of a frozen network, LADD's teacher or another, and light heads on them.
+
+LADD: arXiv 2403.12015, section 3.
+"""
 
 from __future__ import annotations
 
@@ -19,17 +22,18 @@ class Seen(NamedTuple):
     cond_vec: Tensor  # [B,E]
 
 
-class FrozenTeacher:
-    """The teacher as a feature extractor: weights fixed, differentiable in its input, stops at the last tap."""
+class FrozenCritic:
+    """A network as a feature extractor: weights fixed, differentiable in its input, stops at the last tap."""
 
-    def __init__(self, network: Denoiser, taps: tuple[str, ...]) -> None:
+    def __init__(self, network: Denoiser, taps: tuple[str, ...], renoises: bool = True) -> None:
+        """renoises: whether it looks at re-noised samples, as LADD's teacher does."""
         self.network = network.eval().requires_grad_(False)
-        self.taps = taps
+        self.taps, self.renoises = taps, renoises
 
     def features(self, x0: Tensor, cond: Tensor, tau: Tensor, eps: Tensor) -> Seen:
-        """Features of x0 [B,C,H,W], re-noised to levels tau [B] with unit noise eps [B,C,H,W]."""
-        noised = x0 + tau.view(-1, 1, 1, 1) * eps
-        out = self.network(noised, tau, cond, taps=self.taps, denoise=False)
+        """Features of x0 [B,C,H,W], re-noised (if so) to levels tau [B] with unit noise eps [B,C,H,W]."""
+        shown = x0 + tau.view(-1, 1, 1, 1) * eps if self.renoises else x0
+        out = self.network(shown, tau, cond, taps=self.taps, denoise=False)
         return Seen(out.features, out.cond_vec)
 
 

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ladd_dist.core.rng import derive_seed, sample_starts
+from ladd_dist.core.rng import sample_starts
 from ladd_dist.core.rundir import RunDir, save_tensors
 from ladd_dist.core.types import Denoiser
 from ladd_dist.engine.checkpoint import Checkpoints, state_of
-from ladd_dist.engine.discriminator import FrozenTeacher, Heads
 from ladd_dist.engine.ema import WeightAverage
 from ladd_dist.engine.head_sums import HeadSums
-from ladd_dist.engine.ladd_step import LaddStep
 from ladd_dist.engine.loop import Figures, NotFiniteError, train
 from ladd_dist.engine.shard_reader import to_device
-from ladd_dist.parallel import Adam, Trainable
+from ladd_dist.parallel import Adam
 from ladd_dist.recipe import Recipe
 from ladd_dist.stages import Place, is_done, mark_done, rows_of, sample_few, tracked_config
 from ladd_dist.stages.grids import write_grid
 from ladd_dist.stages.guarding import Guarding, RollBack
 from ladd_dist.stages.shards import open_shards
+from ladd_dist.stages.step import build_critic, build_heads, build_step, freeze
 from ladd_dist.stages.student import new_student, save_student
 from ladd_dist.stages.teacher import averaged, cosine_factor, guided_teacher, load_teacher
 from ladd_dist.stages.watch import Watch
@@ -88,17 +87,6 @@ def _log_of(recipe: Recipe, run: RunDir, first_step: int, is_first: bool) -> con
     return run_log(recipe.tracker, folder=run.path, config=tracked_config(recipe, run), resume_step=first_step)
 
 
-def build_heads(recipe: Recipe, network: Denoiser) -> Heads:
-    """The recipe's heads on the recipe's taps, initialised from the run's seed.
-
-    Raises:
-        KeyError: a tap that the network lacks.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed("heads", recipe.seed))
-        return Heads(recipe.head, network, recipe.taps(network.taps))
-
-
 class Distillation:
     """Everything the training of a student holds, restored from the newest checkpoint if there is one."""
 
@@ -115,7 +103,9 @@ class Distillation:
         saved = self.checkpoints.latest()
         self.first_step = saved.step if saved else 0
         network = new_student(recipe, place)
-        heads = build_heads(recipe, network)
+        teacher = load_teacher(recipe, place)
+        critic = build_critic(recipe, teacher)
+        heads = build_heads(recipe, critic)
         if saved:  # before a strategy takes them: each makes its own form of the weights
             saved.fill_module("student", network)
             saved.fill_module("heads", heads)
@@ -133,12 +123,11 @@ class Distillation:
             saved.fill_optimizer("student", self.student)
             saved.fill_optimizer("heads", self.heads)
             saved.fill(self.average.parts())
-        teacher = load_teacher(recipe, place)
         self.shown = shown_samples(recipe, teacher) if ranks.is_first else {}
         self.watch = Watch(recipe.evaluate.metrics if ranks.is_first else (), self.shown)
-        frozen = cast(Denoiser, recipe.parallel.freeze(teacher, **common))
+        frozen = freeze(recipe, teacher, critic, **common)
         self.ladd_step = build_step(recipe, self.student, self.heads, frozen)
-        self.head_sums = self.ladd_step.head_sums = HeadSums(self.ladd_step.teacher.taps)
+        self.head_sums = self.ladd_step.head_sums = HeadSums(self.ladd_step.critic.taps)
         self.guarding = Guarding(recipe, place, self.reader, self.head_sums, self.checkpoints)
         self.guarding.restore(self.first_step, saved.meta.get("guard") if saved else None)
         self.guarding.steer(self.ladd_step)
@@ -242,27 +231,6 @@ class Distillation:
         picture = self.run.samples / f"step-{updates:06d}.png"
         write_grid(picture, rows)
         self.log.picture(updates, "samples", picture)
-
-
-def build_step(recipe: Recipe, student: Trainable, heads: Trainable, teacher: Denoiser) -> LaddStep:
-    """The recipe's LADD step on given networks."""
-    return LaddStep(
-        student=student,
-        heads=heads,
-        teacher=FrozenTeacher(teacher, recipe.taps(teacher.taps)),
-        start=recipe.start,
-        student_sigma=recipe.student_sigma,
-        renoise_sigma=recipe.renoise_sigma,
-        levels=recipe.student_levels(),
-        adversarial=recipe.adversarial,
-        distance=recipe.distance,
-        regulariser=recipe.regulariser,
-        adv_weight=recipe.adv_weight,
-        distill_weight=recipe.distill_weight,
-        mode=recipe.train.mode,
-        head_updates=recipe.train.head_updates,
-        seed=recipe.seed,
-    )
 
 
 @torch.inference_mode()

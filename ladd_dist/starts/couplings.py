@@ -36,6 +36,22 @@ class Stored(Start):
         return batch.x0 + sigma.view(-1, 1, 1, 1) * batch.noise
 
 
+@register("ot")
+@dataclass(frozen=True)
+class Ot(Start):
+    """x = x0 + sigma n with new noise, and a student that makes a map of it: for target `input`, which pins it.
+
+    No pair says where a noise belongs, so the student decides, and keeps to it: it is sampled by keeping the noise's
+    direction. Below the highest level its inputs should be its own (rollout `on_policy`, share 1): those of other
+    people's pairs contradict its map.
+    """
+
+    rule = "ode"
+
+    def __call__(self, batch: Batch, sigma: Tensor, eps: Tensor) -> Tensor:
+        return batch.x0 + sigma.view(-1, 1, 1, 1) * eps
+
+
 @register("path")
 @dataclass(frozen=True)
 class Path(Start):
