@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import tyro
 
@@ -19,10 +19,19 @@ if TYPE_CHECKING:
     from ladd_dist.core.rundir import RunDir
     from ladd_dist.core.types import Denoiser
 
-    Exported = tuple[Denoiser, dict[str, Any], Mapping[str, Tensor]]
-
 PROG = "python -m ladd_dist.export"
 FORMATS = ("safetensors", "diffusers", "lora")
+
+
+class Exported(NamedTuple):
+    """A student to be written."""
+
+    network: Denoiser
+    card: dict[str, Any]
+    codec: Mapping[str, Tensor]
+    """Weights of its codec if that was trained."""
+    kept: Mapping[str, Tensor]
+    """What its own file holds: the network's weights, or the adapter's alone."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,7 @@ def _main(options: Options) -> int:
     from ladd_dist.core.plugin import load_modules
     from ladd_dist.core.rundir import RunDir, read_json
     from ladd_dist.core.serialize import RecipeError
+    from ladd_dist.exporting.lora import write_lora
     from ladd_dist.exporting.pipeline import write_pipeline
 
     if options.to not in FORMATS:
@@ -69,13 +79,16 @@ def _main(options: Options) -> int:
     load_modules(plugin_modules((*config["plugins"], *options.plugins)))
     last = config["recipe"]["train"]["steps"]
     if run.student.is_file() and options.step in (None, last):
-        network, card, codec = finished_student(run, config)
+        student = finished_student(run, config)
     else:
-        network, card, codec = student_at(run, config, options.step)
-    if options.to == "safetensors":
-        write_student(out, network, card, codec)
+        student = student_at(run, config, options.step)
+    steps = config["recipe"]["student_steps"]
+    if options.to == "lora":
+        write_lora(out, student.network, student.card, student.kept, steps)
+    elif options.to == "diffusers":
+        write_pipeline(out, student.network, merged(student.card), steps)
     else:
-        write_pipeline(out, network, card, config["recipe"]["student_steps"])
+        write_student(out, student.network, merged(student.card), student.codec)
     print(out)
     return 0
 
@@ -105,23 +118,39 @@ def _target(options: Options, run: RunDir) -> Path:
 
 
 def finished_student(run: RunDir, config: dict[str, Any]) -> Exported:
-    """The student that a run ended with, its card, and the weights of its codec if that was trained.
+    """The student that a run ended with.
 
     Raises:
         ValueError: its file is damaged, or of another recipe.
     """
+    student = _read(run.student, config, config["recipe"]["train"]["steps"])
+    if student.card["signature"] != config["signature"]:
+        raise ValueError(
+            f"{run.student} has signature {student.card['signature']}, its run has {config['signature']}; make it anew "
+            f"with: {config['command']} --from-scratch"
+        )
+    return student
+
+
+def _read(file: Path, config: dict[str, Any], step: int) -> Exported:
+    """A student from its file."""
     import torch
+    from safetensors.torch import load_file
 
     from ladd_dist.sample import codec_weights, load_student
+    from ladd_dist.stages.space import without_codec
 
-    network, card = load_student(run.path, torch.device("cpu"))
-    if card["signature"] != config["signature"]:
-        raise ValueError(
-            f"{run.student} has signature {card['signature']}, its run has {config['signature']}; make it anew with: "
-            f"{config['command']} --from-scratch"
-        )
-    whole = {**card, "step": config["recipe"]["train"]["steps"], **facts(network, config)}
-    return network, whole, codec_weights(run.path)
+    network, card = load_student(file, torch.device("cpu"))
+    whole = {**card, "step": step, **facts(network, config)}
+    return Exported(network, whole, codec_weights(file), without_codec(load_file(file)))
+
+
+def merged(card: dict[str, Any]) -> dict[str, Any]:
+    """The card of a student whose adapter has been merged into its weights: it needs no teacher any more."""
+    if "student" not in card:
+        return card
+    rest = {key: value for key, value in card.items() if key not in ("student", "teacher")}
+    return {**rest, "merged": card["student"]}
 
 
 def student_at(run: RunDir, config: dict[str, Any], step: int | None) -> Exported:
@@ -139,9 +168,8 @@ def student_at(run: RunDir, config: dict[str, Any], step: int | None) -> Exporte
     from ladd_dist.engine.checkpoint import META, Checkpoints, Saved, buffers_of, replicated
     from ladd_dist.promote import cache_of
     from ladd_dist.recipe import Recipe
-    from ladd_dist.sample import codec_weights, load_student
     from ladd_dist.stages import Place
-    from ladd_dist.stages.distill import save_student
+    from ladd_dist.stages.student import new_student, save_student
     from ladd_dist.stages.teacher import fresh_network
 
     checkpoints = Checkpoints(run.checkpoints, identity=config["signature"], keep=1)
@@ -156,15 +184,15 @@ def student_at(run: RunDir, config: dict[str, Any], step: int | None) -> Exporte
     if saved.meta.get("identity") != config["signature"]:
         raise ValueError(f"checkpoint {path} belongs to another recipe (signature {saved.meta.get('identity')})")
     recipe = from_data(Recipe, config["recipe"], str(run.config))
-    network = fresh_network(recipe)
-    saved.fill({f"average/{name}": replicated(weight) for name, weight in network.named_parameters()})
+    place = Place(run.path.parent, cache_of(config["command"]), torch.device("cpu"))
+    network = new_student(recipe, place) if recipe.student.needs_teacher else fresh_network(recipe)
+    trained = {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
+    saved.fill({f"average/{name}": replicated(weight) for name, weight in trained.items()})
     saved.fill(buffers_of("student", network))
     with tempfile.TemporaryDirectory() as folder:  # the card is then the one that the finished run would get
         file = Path(folder) / "student.safetensors"
-        save_student(file, network, recipe, Place(run.path.parent, cache_of(config["command"]), torch.device("cpu")))
-        network, card = load_student(file, torch.device("cpu"))
-        codec = codec_weights(file)
-    return network, {**card, "step": saved.step, **facts(network, config)}, codec
+        save_student(file, network, recipe, place)
+        return _read(file, config, saved.step)
 
 
 def facts(network: Denoiser, config: dict[str, Any]) -> dict[str, Any]:

@@ -65,9 +65,8 @@ def sampling_of(
         ddim = {"timestep_spacing": "leading", "steps_offset": last, "set_alpha_to_one": True}
         scheduler = library.DDIMScheduler.from_config(own | ddim)
         return Sampling(scheduler, {"num_inference_steps": len(levels)}, start)
-    return Sampling(
-        diffusers.DDIMScheduler.from_config(own) if prediction.kind == "sample" else _euler(own), None, start
-    )
+    other = library.DDIMScheduler.from_config(own) if prediction.kind == "sample" else _euler(own)
+    return Sampling(other, None, start)
 
 
 def _euler(config: dict[str, Any]) -> Any:

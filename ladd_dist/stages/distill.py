@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ladd_dist.core.rng import sample_starts
 from ladd_dist.core.rundir import RunDir, save_tensors
-from ladd_dist.core.serialize import to_data
 from ladd_dist.core.types import Denoiser
+from ladd_dist.engine.adv_norm import AdversarialNorm
 from ladd_dist.engine.checkpoint import Checkpoints, state_of
 from ladd_dist.engine.ema import WeightAverage
 from ladd_dist.engine.head_sums import HeadSums
@@ -20,12 +20,13 @@ from ladd_dist.engine.loop import Figures, NotFiniteError, train
 from ladd_dist.engine.shard_reader import to_device
 from ladd_dist.parallel import Adam
 from ladd_dist.recipe import Recipe
-from ladd_dist.stages import Place, is_done, mark_done, rows_of, sample_few, save_weights, tracked_config
+from ladd_dist.stages import Place, is_done, mark_done, rows_of, sample_few, tracked_config
 from ladd_dist.stages.grids import write_grid
 from ladd_dist.stages.guarding import Guarding, RollBack
 from ladd_dist.stages.shards import open_shards
-from ladd_dist.stages.space import codec_card, decoded, packed, trained_weights
+from ladd_dist.stages.space import decoded
 from ladd_dist.stages.step import build_critic, build_heads, build_step, freeze
+from ladd_dist.stages.student import new_student, save_student
 from ladd_dist.stages.teacher import averaged, cosine_factor, guided_teacher, load_teacher
 from ladd_dist.stages.watch import Watch
 from ladd_dist.trackers import RunLog
@@ -103,7 +104,7 @@ class Distillation:
         )  # fmt: skip
         saved = self.checkpoints.latest()
         self.first_step = saved.step if saved else 0
-        network = recipe.student.prepare(load_teacher(recipe, place))
+        network = new_student(recipe, place)
         teacher = load_teacher(recipe, place)
         critic = build_critic(recipe, teacher)
         heads = build_heads(recipe, critic)
@@ -120,14 +121,16 @@ class Distillation:
         self.average = WeightAverage(
             self.student.local("weight"), half_life=ema.half_life, ramp=ema.ramp, batch_size=settings.batch_size
         )
+        self.adv_norm = AdversarialNorm(settings.adv_norm_decay, ranks, device)
         if saved:
             saved.fill_optimizer("student", self.student)
             saved.fill_optimizer("heads", self.heads)
-            saved.fill(self.average.parts())
+            saved.fill(self.average.parts() | self.adv_norm.parts())
         self.shown = shown_samples(recipe, teacher, place) if ranks.is_first else {}
         self.watch = Watch(recipe.evaluate.metrics if ranks.is_first else (), self.shown)
         frozen = freeze(recipe, teacher, critic, **common)
         self.ladd_step = build_step(recipe, self.student, self.heads, frozen)
+        self.ladd_step.adv_norm = self.adv_norm
         self.head_sums = self.ladd_step.head_sums = HeadSums(self.ladd_step.critic.taps)
         self.guarding = Guarding(recipe, place, self.reader, self.head_sums, self.checkpoints)
         self.guarding.restore(self.first_step, saved.meta.get("guard") if saved else None)
@@ -177,7 +180,7 @@ class Distillation:
     def save(self, updates: int) -> None:
         """Write a checkpoint: all that a bit-exact continuation needs (order and noise follow from seed and step)."""
         networks = {"student": self.student, "heads": self.heads}
-        parts = self.average.parts()
+        parts = self.average.parts() | self.adv_norm.parts()
         for name, network in networks.items():
             parts |= state_of(name, network)
         epoch, position = divmod(updates * self.recipe.train.batch_size, len(self.reader))
@@ -188,7 +191,9 @@ class Distillation:
 
     def averaged(self) -> Denoiser | None:
         """The student with averaged weights, on rank 0 (None elsewhere); every rank calls this."""
-        return averaged(self.recipe, self.average, self.student, self.place)
+        return averaged(
+            self.recipe, self.average, self.student, self.place, lambda recipe: new_student(recipe, self.place)
+        )
 
     def is_watched(self, updates: int) -> bool:
         """Whether the fixed small set is measured after so many updates: with the first row after each interval."""
@@ -243,22 +248,6 @@ def shown_samples(recipe: Recipe, teacher: Denoiser, place: Place) -> dict[str, 
 def sample_student(recipe: Recipe, network: Denoiser, noise: Tensor, cond: Tensor, num_steps: int) -> Tensor:
     """Student's samples [B,C,H,W] from unit noise, by the rule that matches the recipe's coupling."""
     return sample_few(network, noise, cond, recipe.levels(num_steps), recipe.start.rule, recipe.evaluate.seed)
-
-
-def save_student(path: Path, network: Denoiser, recipe: Recipe, place: Place) -> None:
-    """Write the student with a card that says how to build and sample it, and the codec that was trained for it."""
-    levels = {str(steps): list(recipe.levels(steps)) for steps in recipe.evaluate.steps}
-    card = {
-        "network": to_data(recipe.network),
-        "image": to_data(recipe.latent()),
-        "levels": levels,
-        "law": to_data(recipe.levels),
-        "rule": recipe.start.rule,
-        "recipe": recipe.name,
-        "signature": recipe.distill_signature(),
-        **codec_card(recipe),
-    }
-    save_weights(path, network, card, packed(trained_weights(recipe, place)))
 
 
 def _note(figures: dict[str, float]) -> str:
