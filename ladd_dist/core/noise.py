@@ -138,6 +138,31 @@ def few_step_inputs(
         yield x
 
 
+def hybrid_sample(
+    teacher: DenoiseFn,
+    student: DenoiseFn,
+    noise: Tensor,
+    cond: Tensor,
+    levels: tuple[float, ...],
+    rule: Literal["sde", "ode"],
+    generator: torch.Generator | RowSource | None = None,
+    *,
+    teacher_steps: int,
+) -> Tensor:
+    """`few_step_sample` with two denoisers: `teacher` at the first `teacher_steps` levels, `student` at the others.
+
+    Diversity distillation (Gandikota and Bau 2025, arXiv 2503.10637): the first of the student's steps, one call each,
+    are the teacher's, because they decide what a sample shows. Levels and rule are the student's.
+
+    Raises:
+        ValueError: as `few_step_sample`, or `teacher_steps` is not 0 to `len(levels)`.
+    """
+    if not 0 <= teacher_steps <= len(levels):
+        raise ValueError(f"the teacher can take 0 to {len(levels)} of {len(levels)} steps, got {teacher_steps}")
+    turns = iter([teacher] * teacher_steps + [student] * (len(levels) - teacher_steps))  # a sampler calls once a level
+    return few_step_sample(lambda x, sigma, cond: next(turns)(x, sigma, cond), noise, cond, levels, rule, generator)
+
+
 def ode_step(x: Tensor, x0: Tensor, sigma: float, sigma_next: float) -> Tensor:
     """Euler step of dx/dsigma = (x - x0) / sigma from sigma to sigma_next (algorithm 1, line 5)."""
     return x + (sigma_next - sigma) * (x - x0) / sigma

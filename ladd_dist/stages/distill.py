@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ladd_dist.core.rng import sample_starts
 from ladd_dist.core.rundir import RunDir, save_tensors
-from ladd_dist.core.serialize import to_data
 from ladd_dist.core.types import Denoiser
+from ladd_dist.engine.adv_norm import AdversarialNorm
 from ladd_dist.engine.checkpoint import Checkpoints, state_of
 from ladd_dist.engine.ema import WeightAverage
 from ladd_dist.engine.head_sums import HeadSums
@@ -20,11 +20,13 @@ from ladd_dist.engine.loop import Figures, NotFiniteError, train
 from ladd_dist.engine.shard_reader import to_device
 from ladd_dist.parallel import Adam
 from ladd_dist.recipe import Recipe
-from ladd_dist.stages import Place, is_done, mark_done, rows_of, sample_few, save_weights, tracked_config
+from ladd_dist.stages import Place, is_done, mark_done, rows_of, sample_few, tracked_config
 from ladd_dist.stages.grids import write_grid
 from ladd_dist.stages.guarding import Guarding, RollBack
 from ladd_dist.stages.shards import open_shards
+from ladd_dist.stages.space import decoded
 from ladd_dist.stages.step import build_critic, build_heads, build_step, freeze
+from ladd_dist.stages.student import new_student, save_student
 from ladd_dist.stages.teacher import averaged, cosine_factor, guided_teacher, load_teacher
 from ladd_dist.stages.watch import Watch
 from ladd_dist.trackers import RunLog
@@ -48,7 +50,7 @@ def distill(recipe: Recipe, place: Place) -> Path:
     training = _train(recipe, place, run)
     student = training.averaged()
     if student is not None:  # rank 0
-        save_student(run.student, student, recipe)
+        save_student(run.student, student, recipe, place)
         mark_done(run.path / "distill.done.json", recipe.distill_signature())
     place.ranks.wait()
     return run.student
@@ -102,9 +104,9 @@ class Distillation:
         )  # fmt: skip
         saved = self.checkpoints.latest()
         self.first_step = saved.step if saved else 0
-        network = recipe.student.prepare(load_teacher(recipe, place))
+        network = new_student(recipe, place)
         teacher = load_teacher(recipe, place)
-        critic = build_critic(recipe, teacher)
+        critic = build_critic(recipe, teacher, place)
         heads = build_heads(recipe, critic)
         if saved:  # before a strategy takes them: each makes its own form of the weights
             saved.fill_module("student", network)
@@ -119,14 +121,16 @@ class Distillation:
         self.average = WeightAverage(
             self.student.local("weight"), half_life=ema.half_life, ramp=ema.ramp, batch_size=settings.batch_size
         )
+        self.adv_norm = AdversarialNorm(settings.adv_norm_decay, ranks, device)
         if saved:
             saved.fill_optimizer("student", self.student)
             saved.fill_optimizer("heads", self.heads)
-            saved.fill(self.average.parts())
-        self.shown = shown_samples(recipe, teacher) if ranks.is_first else {}
+            saved.fill(self.average.parts() | self.adv_norm.parts())
+        self.shown = shown_samples(recipe, teacher, place) if ranks.is_first else {}
         self.watch = Watch(recipe.evaluate.metrics if ranks.is_first else (), self.shown)
         frozen = freeze(recipe, teacher, critic, **common)
         self.ladd_step = build_step(recipe, self.student, self.heads, frozen)
+        self.ladd_step.adv_norm = self.adv_norm
         self.head_sums = self.ladd_step.head_sums = HeadSums(self.ladd_step.critic.taps)
         self.guarding = Guarding(recipe, place, self.reader, self.head_sums, self.checkpoints)
         self.guarding.restore(self.first_step, saved.meta.get("guard") if saved else None)
@@ -176,7 +180,7 @@ class Distillation:
     def save(self, updates: int) -> None:
         """Write a checkpoint: all that a bit-exact continuation needs (order and noise follow from seed and step)."""
         networks = {"student": self.student, "heads": self.heads}
-        parts = self.average.parts()
+        parts = self.average.parts() | self.adv_norm.parts()
         for name, network in networks.items():
             parts |= state_of(name, network)
         epoch, position = divmod(updates * self.recipe.train.batch_size, len(self.reader))
@@ -187,7 +191,9 @@ class Distillation:
 
     def averaged(self) -> Denoiser | None:
         """The student with averaged weights, on rank 0 (None elsewhere); every rank calls this."""
-        return averaged(self.recipe, self.average, self.student, self.place)
+        return averaged(
+            self.recipe, self.average, self.student, self.place, lambda recipe: new_student(recipe, self.place)
+        )
 
     def is_watched(self, updates: int) -> bool:
         """Whether the fixed small set is measured after so many updates: with the first row after each interval."""
@@ -212,8 +218,8 @@ class Distillation:
         network = self.averaged()
         if network is None:  # rank 0 draws the pictures
             return
-        noise, cond = self.shown["noise"], self.shown["cond"]
-        student = sample_student(self.recipe, network, noise, cond, self.recipe.student_steps)
+        noise, cond, recipe = self.shown["noise"], self.shown["cond"], self.recipe
+        student = decoded(recipe, self.place, sample_student(recipe, network, noise, cond, recipe.student_steps))
         if self.is_watched(updates):
             self.log.log(updates, self.waiting | self.watch(student))
             self.waiting = {}
@@ -222,8 +228,7 @@ class Distillation:
 
     def dump(self, updates: int, student: Tensor) -> None:
         """Teacher's and student's samples at the same noise, as tensors and picture."""
-        tensors = {**self.shown, "student": student}
-        tensors = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
+        tensors = {name: tensor.contiguous().cpu() for name, tensor in {**self.shown, "student": student}.items()}
         save_tensors(self.run.dumps / f"step-{updates:06d}.safetensors", tensors)
         rows = [("teacher", self.shown["teacher"]), (f"student@{self.recipe.student_steps}", student)]
         picture = self.run.samples / f"step-{updates:06d}.png"
@@ -232,32 +237,17 @@ class Distillation:
 
 
 @torch.inference_mode()
-def shown_samples(recipe: Recipe, teacher: Denoiser) -> dict[str, Tensor]:
-    """Held-out noise and classes, and what the teacher makes of them, for the dumps."""
+def shown_samples(recipe: Recipe, teacher: Denoiser, place: Place) -> dict[str, Tensor]:
+    """Held-out noise and classes, and the pictures that the teacher makes of them, for the dumps."""
     device = next(teacher.parameters()).device
     noise, cond = sample_starts(recipe.evaluate.seed, range(NUM_SHOWN), recipe.latent(), device)
     samples, _ = recipe.shards.sampler(guided_teacher(recipe, teacher), noise, cond)
-    return {"noise": noise, "cond": cond, "teacher": samples}
+    return {"noise": noise, "cond": cond, "teacher": decoded(recipe, place, samples)}
 
 
 def sample_student(recipe: Recipe, network: Denoiser, noise: Tensor, cond: Tensor, num_steps: int) -> Tensor:
     """Student's samples [B,C,H,W] from unit noise, by the rule that matches the recipe's coupling."""
     return sample_few(network, noise, cond, recipe.levels(num_steps), recipe.start.rule, recipe.evaluate.seed)
-
-
-def save_student(path: Path, network: Denoiser, recipe: Recipe) -> None:
-    """Write the student with a card that says how to build and sample it."""
-    levels = {str(steps): list(recipe.levels(steps)) for steps in recipe.evaluate.steps}
-    card = {
-        "network": to_data(recipe.network),
-        "image": to_data(recipe.latent()),
-        "levels": levels,
-        "law": to_data(recipe.levels),
-        "rule": recipe.start.rule,
-        "recipe": recipe.name,
-        "signature": recipe.distill_signature(),
-    }
-    save_weights(path, network, card)
 
 
 def _note(figures: dict[str, float]) -> str:

@@ -75,13 +75,13 @@ def recipe_of(job: dict[str, Any]) -> Recipe:
     compute = Compute(accumulate=job.get("accumulate", 1))
     train = dataclasses.replace(
         base.train, steps=job.get("steps", STEPS), batch_size=16, log_every=1, dump_every=1_000,
-        mode=job.get("mode", "fused"),
-        lr_student=1e-4, lr_heads=5e-5,  # the report's
+        mode=job.get("mode", "fused"), lr_student=1e-4, lr_heads=5e-5,  # the report's
         checkpoint_every=1_000, keep_checkpoints=1, keep_steps=(HALF,), compute=compute,
     )  # fmt: skip
     parallel: Any = dataclasses.replace(create("parallel", job["parallel"]), **job.get("settings", {}))
+    student: Any = create("student", job.get("student", "full"))
     return dataclasses.replace(
-        base, name="parity", train=train, parallel=parallel, head=SmoothHead(),
+        base, name="parity", train=train, parallel=parallel, head=SmoothHead(), student=student,
         **METHODS[job.get("method", "ladd")],
     )  # fmt: skip
 
