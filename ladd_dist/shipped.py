@@ -26,6 +26,7 @@ import ladd_dist.sigmas.laws
 import ladd_dist.sigmas.timesteps
 import ladd_dist.starts.couplings
 import ladd_dist.students.full
+import ladd_dist.students.lora
 import ladd_dist.targets.pulls
 import ladd_dist.trackers.jsonl
 import ladd_dist.trackers.tensorboard

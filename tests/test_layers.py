@@ -24,7 +24,7 @@ KINDS = {
 SCRIPTS = {"metrics/train_features.py", "levels/__main__.py"}
 HEAVY = {
     "webdataset", "sklearn", "torchvision", "matplotlib", "cleanfid", "wandb", "deepspeed", "submitit", "diffusers",
-    "scipy", "PIL",
+    "scipy", "PIL", "peft",
 }  # fmt: skip
 ABOVE_THE_PACKAGE = {"plugins", "recipes", "slurm", "tests", "benchmarks"}
 LONGEST = 300

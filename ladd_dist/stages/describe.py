@@ -85,7 +85,7 @@ def stage_states(recipe: Recipe, place: Place) -> list[dict[str, Any]]:
 
 
 def _cost(recipe: Recipe) -> dict[str, Any]:
-    teacher, student = fresh_network(recipe), fresh_network(recipe)
+    teacher, student = fresh_network(recipe), recipe.student.prepare(fresh_network(recipe))
     critic = build_critic(recipe, teacher)
     taps = recipe.taps(critic.taps)
     image, num = recipe.latent(), 2

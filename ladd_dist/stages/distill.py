@@ -11,7 +11,6 @@ from torch import Tensor
 
 from ladd_dist.core.rng import sample_starts
 from ladd_dist.core.rundir import RunDir, save_tensors
-from ladd_dist.core.serialize import to_data
 from ladd_dist.core.types import Denoiser
 from ladd_dist.engine.adv_norm import AdversarialNorm
 from ladd_dist.engine.checkpoint import Checkpoints, state_of
@@ -21,11 +20,12 @@ from ladd_dist.engine.loop import Figures, NotFiniteError, train
 from ladd_dist.engine.shard_reader import to_device
 from ladd_dist.parallel import Adam
 from ladd_dist.recipe import Recipe
-from ladd_dist.stages import Place, is_done, mark_done, rows_of, sample_few, save_weights, tracked_config
+from ladd_dist.stages import Place, is_done, mark_done, rows_of, sample_few, tracked_config
 from ladd_dist.stages.grids import write_grid
 from ladd_dist.stages.guarding import Guarding, RollBack
 from ladd_dist.stages.shards import open_shards
 from ladd_dist.stages.step import build_critic, build_heads, build_step, freeze
+from ladd_dist.stages.student import new_student, save_student
 from ladd_dist.stages.teacher import averaged, cosine_factor, guided_teacher, load_teacher
 from ladd_dist.stages.watch import Watch
 from ladd_dist.trackers import RunLog
@@ -49,7 +49,7 @@ def distill(recipe: Recipe, place: Place) -> Path:
     training = _train(recipe, place, run)
     student = training.averaged()
     if student is not None:  # rank 0
-        save_student(run.student, student, recipe)
+        save_student(run.student, student, recipe, place)
         mark_done(run.path / "distill.done.json", recipe.distill_signature())
     place.ranks.wait()
     return run.student
@@ -103,7 +103,7 @@ class Distillation:
         )  # fmt: skip
         saved = self.checkpoints.latest()
         self.first_step = saved.step if saved else 0
-        network = recipe.student.prepare(load_teacher(recipe, place))
+        network = new_student(recipe, place)
         teacher = load_teacher(recipe, place)
         critic = build_critic(recipe, teacher)
         heads = build_heads(recipe, critic)
@@ -190,7 +190,9 @@ class Distillation:
 
     def averaged(self) -> Denoiser | None:
         """The student with averaged weights, on rank 0 (None elsewhere); every rank calls this."""
-        return averaged(self.recipe, self.average, self.student, self.place)
+        return averaged(
+            self.recipe, self.average, self.student, self.place, lambda recipe: new_student(recipe, self.place)
+        )
 
     def is_watched(self, updates: int) -> bool:
         """Whether the fixed small set is measured after so many updates: with the first row after each interval."""
@@ -246,21 +248,6 @@ def shown_samples(recipe: Recipe, teacher: Denoiser) -> dict[str, Tensor]:
 def sample_student(recipe: Recipe, network: Denoiser, noise: Tensor, cond: Tensor, num_steps: int) -> Tensor:
     """Student's samples [B,C,H,W] from unit noise, by the rule that matches the recipe's coupling."""
     return sample_few(network, noise, cond, recipe.levels(num_steps), recipe.start.rule, recipe.evaluate.seed)
-
-
-def save_student(path: Path, network: Denoiser, recipe: Recipe) -> None:
-    """Write the student with a card that says how to build and sample it."""
-    levels = {str(steps): list(recipe.levels(steps)) for steps in recipe.evaluate.steps}
-    card = {
-        "network": to_data(recipe.network),
-        "image": to_data(recipe.latent()),
-        "levels": levels,
-        "law": to_data(recipe.levels),
-        "rule": recipe.start.rule,
-        "recipe": recipe.name,
-        "signature": recipe.distill_signature(),
-    }
-    save_weights(path, network, card)
 
 
 def _note(figures: dict[str, float]) -> str:

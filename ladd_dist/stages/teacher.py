@@ -5,6 +5,7 @@ With `sigma=Timesteps()` and `weighting="simple"` it is DDPM training."""
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -169,14 +170,26 @@ def fresh_network(recipe: Recipe) -> Denoiser:
         return recipe.network.build(image=recipe.latent())
 
 
-def averaged(recipe: Recipe, average: WeightAverage, trainable: Trainable, place: Place) -> Denoiser | None:
-    """The recipe's network with averaged weights, on rank 0 (None elsewhere); every rank calls this."""
+def averaged(
+    recipe: Recipe,
+    average: WeightAverage,
+    trainable: Trainable,
+    place: Place,
+    make: Callable[[Recipe], Denoiser] = fresh_network,
+) -> Denoiser | None:
+    """The recipe's network with averaged weights, on rank 0 (None elsewhere); every rank calls this.
+
+    Args:
+        make: the network to fill; it has what does not train already.
+    """
     weights = whole(average.weights, place.ranks)
     if weights is None:
         return None
-    network = fresh_network(recipe)
+    network = make(recipe)
+    still = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
     buffers = {name.removeprefix("/buffer/"): part.tensor for name, part in buffers_of("", trainable.module).items()}
-    network.load_state_dict(weights | buffers)
+    found = network.load_state_dict(weights | buffers, strict=False)
+    assert not found.unexpected_keys and still.issuperset(found.missing_keys), found
     return network.to(place.device).eval().requires_grad_(False)
 
 
