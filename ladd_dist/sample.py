@@ -170,14 +170,12 @@ def load_student(source: Path, device: torch.device) -> tuple[Denoiser, dict[str
     """The student in a run's folder or file, frozen, in eval mode, and its card (network, levels, rule, signature).
 
     Raises:
-        ValueError: no such file, no student of ours, or a damaged one; nothing in the file can run code.
+        ValueError: no such file, no student of ours, a damaged one, or one that needs its teacher, which is not there;
+            nothing in the file can run code.
     """
     from safetensors import SafetensorError, safe_open
 
-    import ladd_dist.recipe  # noqa: F401  registers the core's plug-ins
-    from ladd_dist.core.serialize import from_data
-    from ladd_dist.core.types import ImageSpec
-    from ladd_dist.networks import Network
+    from ladd_dist.stages.student import from_card
 
     path = source / "student.safetensors" if source.is_dir() else source
     if not path.is_file():
@@ -189,9 +187,7 @@ def load_student(source: Path, device: torch.device) -> tuple[Denoiser, dict[str
         missing = [name for name in CARD if name not in card]
         if missing or not card["levels"]:
             raise KeyError(missing[0] if missing else "levels")
-        image = from_data(ImageSpec, card["image"], "image")
-        network: Denoiser = from_data(Network, card["network"], "network").build(image=image)
-        network.load_state_dict(weights)
+        network = from_card(card, weights, path)
     except (SafetensorError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{path} is no student that ladd_dist wrote ({type(error).__name__}: {reason})") from error
