@@ -31,6 +31,7 @@ VARIANTS: dict[str, Variant] = {
     "control_stored_distill_only": Variant(REPORT, ("recipes/control_stored_distill_only.py",)),
     "exp7": Variant(REPORT, (EXP7,)),
     "exp7, w_adv 0": Variant(REPORT, (EXP7, *NO_HEADS)),
+    "two_steps": Variant(OWN, ("recipes/two_steps.py",)),
     "one_step": Variant(OWN, ("recipes/one_step.py",)),
     "exp5_fading_distance": Variant(OWN, ("recipes/exp5_fading_distance.py",)),
 }
@@ -41,5 +42,6 @@ PAIRS = (
     ("exp5", "exp5, w_adv 0"),
     ("exp6", "exp5"),
     ("one_step", "exp7"),
+    ("two_steps", "exp7"),
     ("exp5_fading_distance", "exp5"),
 )
