@@ -75,10 +75,11 @@ class Conditions:
         Raises:
             IndexError: an id above the table's (on the CPU; an accelerator fails in its own way).
         """
-        if self._last is not None and self._last[0] is ids and self._last[1] == ids._version:
+        version = -1 if ids.is_inference() else ids._version  # such tensors have no count of changes
+        if self._last is not None and self._last[0] is ids and self._last[1] == version >= 0:
             return self._last[2]
         found = self._look_up(ids)
-        self._last = (ids, ids._version, found)
+        self._last = (ids, version, found)
         return found
 
     def _look_up(self, ids: Tensor) -> dict[str, Tensor]:
