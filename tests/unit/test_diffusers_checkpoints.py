@@ -1,4 +1,4 @@
-"""What is no checkpoint, or the wrong one, gets one message that says what to do; layouts that people have are found."""
+"""What is no checkpoint, or the wrong one, gets one message that says what to do; usual layouts are found."""
 
 from __future__ import annotations
 
