@@ -58,8 +58,9 @@ def open_checkpoint(source: str, *, subfolder: str, revision: str, weights: bool
         raise ValueError(f"{folder}: the model is a {name}; supported are {', '.join(FAMILIES)}")
     scheduler = read_json(_scheduler_file(root, folder))
     if weights and not Path(source).expanduser().is_dir():
-        part = "" if folder == root else f"{folder.name}/"
-        _fetch(source, revision, [f"{part}{_WEIGHTS}.safetensors", f"{part}{_WEIGHTS}-*.safetensors"])
+        part = "" if folder == root else f"{folder.relative_to(root)}/"
+        commit = root.name  # of the configuration: a branch may have moved since
+        _fetch(source, commit, [f"{part}{_WEIGHTS}.safetensors", f"{part}{_WEIGHTS}-*.safetensors"])
     if weights:
         _require_safetensors(folder)
     return Checkpoint(folder, config, scheduler)
