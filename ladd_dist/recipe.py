@@ -11,44 +11,39 @@ from typing import Any, Literal
 
 import torch
 
-# Imported for their registration as much as for their types: a name in config.json must find its class.
-import ladd_dist.datasets.digits
-import ladd_dist.datasets.mnist
-import ladd_dist.guards.collapse
-import ladd_dist.levels.named
-import ladd_dist.losses.adversarial
-import ladd_dist.losses.distance
-import ladd_dist.metrics.shipped
-import ladd_dist.networks.cunet
-import ladd_dist.networks.diffusers
-import ladd_dist.parallel.ddp
-import ladd_dist.parallel.fsdp
-import ladd_dist.parallel.single
-import ladd_dist.parallel.zero
-import ladd_dist.regularisers.penalties
-import ladd_dist.samplers.karras
-import ladd_dist.sigmas.laws
-import ladd_dist.starts.couplings
-import ladd_dist.trackers.jsonl
-import ladd_dist.trackers.tensorboard
-import ladd_dist.trackers.wandb
+import ladd_dist.shipped  # noqa: F401  # registers what the names in config.json stand for
+from ladd_dist.codecs import Codec
+from ladd_dist.codecs.pixels import Pixels
 from ladd_dist.core.plugin import Plugin, create
 from ladd_dist.core.pyfile import run_file
 from ladd_dist.core.serialize import RecipeError, check, from_data, has_effect, signature, to_data
+from ladd_dist.core.types import ImageSpec
+from ladd_dist.critics import Critic
+from ladd_dist.critics.teacher import Teacher
 from ladd_dist.datasets import Dataset
 from ladd_dist.guards import Guard
+from ladd_dist.guards.collapse import NoGuard
 from ladd_dist.heads import Head
 from ladd_dist.levels import Levels
+from ladd_dist.levels.named import Good, Karras
 from ladd_dist.losses import Adversarial, Distance
 from ladd_dist.networks import Network
 from ladd_dist.parallel import Parallel
+from ladd_dist.parallel.single import Single
 from ladd_dist.regularisers import Regulariser
+from ladd_dist.rollouts import Rollout
+from ladd_dist.rollouts.policies import OffPolicy
 from ladd_dist.schedules import Schedule
-from ladd_dist.settings import DistillStage, Ema, EvaluateStage, Reported, ShardStage, TeacherStage, neutral
+from ladd_dist.settings import DistillStage, Ema, EvaluateStage, Reported, ShardStage, TeacherStage, added, neutral
 from ladd_dist.sigmas import SigmaLaw
 from ladd_dist.starts import Start
+from ladd_dist.students import StudentForm
+from ladd_dist.students.full import Full
 from ladd_dist.taps import TapLayout
+from ladd_dist.targets import Target
+from ladd_dist.targets.pulls import StoredSample
 from ladd_dist.trackers import Tracker
+from ladd_dist.trackers.jsonl import Jsonl
 
 __all__ = [
     "SCALES", "DistillStage", "Ema", "EvaluateStage", "Recipe", "Reported", "Scale", "Scales", "ShardStage",
@@ -80,15 +75,24 @@ class Recipe:
     distill_weight: Schedule
     train: DistillStage
     evaluate: EvaluateStage
-    guard: Guard = ladd_dist.guards.collapse.NoGuard()
-    parallel: Parallel = neutral(ladd_dist.parallel.single.Single())
-    tracker: Tracker = neutral(ladd_dist.trackers.jsonl.Jsonl())
+    guard: Guard = NoGuard()
+    codec: Codec = added(Pixels())
+    student: StudentForm = added(Full())
+    critic: Critic = added(Teacher())
+    target: Target = added(StoredSample())
+    rollout: Rollout = added(OffPolicy())
+    parallel: Parallel = neutral(Single())
+    tracker: Tracker = neutral(Jsonl())
     student_steps: int = 4
     seed: int = 0
     """Of the distillation; teacher, shards and evaluation have their own, so that runs of several seeds share them."""
     name: str = neutral("unnamed")
     note: str = neutral("")
     reported: Reported = neutral(Reported())
+
+    def latent(self) -> ImageSpec:
+        """What the networks see: the dataset's images, or the codec's latents of them."""
+        return self.codec.latent(self.dataset.spec())
 
     def student_levels(self) -> tuple[float, ...]:
         """The levels at which the student is trained and sampled with `student_steps` calls, descending."""
@@ -101,22 +105,23 @@ class Recipe:
     def teacher_levels(self) -> dict[str, tuple[float, ...]]:
         """The levels at which the teacher itself is measured in four steps; a recipe's own where it sets some."""
         own = {self.levels.name: self.levels(4)} if self.levels.name in ("good", "karras") else {}
-        return {"good": ladd_dist.levels.named.Good()(4), "karras": ladd_dist.levels.named.Karras()(4)} | own
+        return {"good": Good()(4), "karras": Karras()(4)} | own
 
     def teacher_signature(self) -> str:
         """Identifies the teacher."""
-        return signature("teacher-1", self.dataset, self.network, self.teacher)
+        return signature("teacher-1", self.dataset, self.network, self.teacher, *self._later("codec"))
 
     def shards_signature(self) -> str:
         """Identifies the set of the teacher's samples."""
         if self.shards.source:
-            return signature("shards-1", self.shards, self.dataset.spec())
+            return signature("shards-1", self.shards, self.latent(), *self._later("codec"))
         return signature("shards-1", self.teacher_signature(), self.shards, list(self.path_levels()))
 
     def distill_signature(self) -> str:
         """Identifies the run: all that the trained student depends on."""
         own = [part for name in _DISTILL_FIELDS if has_effect(part := getattr(self, name))]
         numbers = [self.student_steps, self.seed]
+        own += self._later(*_DISTILL_LATER)
         return signature("distill-1", self.teacher_signature(), self.shards_signature(), *own, *numbers)
 
     def reference_signature(self) -> str:
@@ -128,11 +133,20 @@ class Recipe:
         """Identifies the figures of a run."""
         return signature("evaluate-1", self.distill_signature(), self.reference_signature(), self.evaluate)
 
+    def _later(self, *names: str) -> list[Any]:
+        """Fields that came after runs had been made: named, and left out at their default."""
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        changed = [name for name in names if getattr(self, name) != defaults[name]]
+        return [{name: to_data(getattr(self, name), neutral=False)} for name in changed]
+
 
 _DISTILL_FIELDS = (
     "levels", "start", "student_sigma", "renoise_sigma", "taps", "head", "adversarial", "distance", "regulariser",
     "adv_weight", "distill_weight", "train", "guard",
 )  # fmt: skip
+
+_DISTILL_LATER = ("student", "critic", "target", "rollout")
+"""The same, for fields that came after runs had been made."""
 
 _AT_LEAST_ONE = {
     "teacher": "steps batch_size checkpoint_every log_every",
@@ -185,6 +199,10 @@ def validate(recipe: Recipe) -> Recipe:
     except ValueError as error:
         raise RecipeError(f"recipe.levels: {error}") from error
     _check_sigma_laws(recipe)
+    if recipe.start.needs_pairs and recipe.shards.sampler.stochastic and not recipe.shards.source:
+        raise RecipeError(
+            f"recipe.start: {recipe.start.name!r} needs a sampler that adds no noise (euler), or use start=fresh"
+        )
     return recipe
 
 
@@ -197,7 +215,7 @@ def _check_compute(recipe: Recipe) -> None:
             raise RecipeError(
                 f"{where}.accumulate: a batch of {batch_size} has no {compute.accumulate} micro-batches of equal size"
             )
-    compute, has_penalty = recipe.train.compute, recipe.regulariser.name != "none"
+    compute, has_penalty = recipe.train.compute, recipe.regulariser.differentiates()
     if compute.accumulate > 1 and recipe.train.mode == "fused":
         raise RecipeError(
             "recipe.train.mode: 'fused' keeps the student's graph from the heads' update to its own, and with "
@@ -224,10 +242,11 @@ def _check_sigma_laws(recipe: Recipe) -> None:
             drawn = law(64, 0, torch.Generator().manual_seed(0), levels=known)
         except ValueError as error:
             raise RecipeError(f"recipe.{where}: {error}") from error
-        if where == "student_sigma" and recipe.start.needs_path and not torch.isin(drawn, torch.tensor(levels)).all():
+        bound = recipe.start.needs_path or recipe.rollout.needs_levels
+        if where == "student_sigma" and bound and not torch.isin(drawn, torch.tensor(levels)).all():
             raise RecipeError(
-                f"recipe.student_sigma: start {recipe.start.name!r} has the teacher's states at the levels {levels} "
-                "alone, and this law draws others; use student_sigma=fixed_set"
+                f"recipe.student_sigma: start {recipe.start.name!r} with rollout {recipe.rollout.name!r} has inputs at "
+                f"the levels {levels} alone, and this law draws others; use student_sigma=fixed_set"
             )
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from ladd_dist.core.conditions import Conditions
@@ -20,7 +21,7 @@ from ladd_dist.core.conditions import Conditions
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """What a network sees: channels, square size in pixels, number of classes."""
+    """Images, or what a network sees of them (latents): channels, square size in pixels, number of classes."""
 
     channels: int
     size: int
@@ -40,6 +41,14 @@ class Batch(NamedTuple):
         """Some of its rows (views)."""
         noise, path = (None if tensor is None else tensor[which] for tensor in (self.noise, self.path))
         return Batch(self.x0[which], self.cond[which], noise, path, self.path_levels)
+
+    def repeat(self, times: int) -> Batch:
+        """All of it, `times` times, one behind the other."""
+        if times == 1:
+            return self
+        x0, cond, noise, path = (None if tensor is None else torch.cat([tensor] * times) for tensor in self[:4])
+        assert x0 is not None and cond is not None
+        return Batch(x0, cond, noise, path, self.path_levels)
 
 
 class TapSpec(NamedTuple):
@@ -93,6 +102,18 @@ class Denoiser(nn.Module):
     def blocks(self) -> list[nn.Module]:
         """The parts that are sharded, checkpointed and compiled one by one, in order of execution; none: the whole."""
         return []
+
+
+class Autoencoder(nn.Module):
+    """Base of what a codec builds: images [B,C,H,W] in [-1, 1] to latents [B,c,h,w] and back."""
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Latents [B,c,h,w] of images [B,C,H,W]."""
+        raise NotImplementedError
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images [B,C,H,W] of latents [B,c,h,w]; about [-1, 1], not clipped. Differentiable in its input."""
+        raise NotImplementedError
 
 
 DenoiseFn = Callable[[Tensor, Tensor, Tensor], Tensor]

@@ -123,7 +123,7 @@ def make_pairs(recipe: Recipe, place: Any, num_pairs: int) -> Pairs:
 
     size = recipe.evaluate.batch_size
     seed = derive_seed("levels-search", recipe.evaluate.seed)
-    noise, cond = sample_starts(seed, range(num_pairs), recipe.dataset.spec(), place.device)
+    noise, cond = sample_starts(seed, range(num_pairs), recipe.latent(), place.device)
     denoise = guided_teacher(recipe, load_teacher(recipe, place))
     parts = []
     with torch.inference_mode(), Bar(f"teacher@{len(recipe.shards.sampler.levels())}", num_pairs) as bar:

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ladd_dist.core.noise import few_step_sample
+from ladd_dist.core.noise import hybrid_sample
 from ladd_dist.core.rng import Rows, generator, whole_batch
 from ladd_dist.core.rundir import RunDir, exclusive, read_json, save_tensors, write_json
 from ladd_dist.core.serialize import RecipeError, to_data
@@ -111,12 +111,24 @@ def denoiser(network: Denoiser) -> DenoiseFn:
 
 @torch.inference_mode()
 def sample_few(
-    network: Denoiser, noise: Tensor, cond: Tensor, levels: tuple[float, ...], rule: Literal["sde", "ode"], seed: int
+    network: Denoiser,
+    noise: Tensor,
+    cond: Tensor,
+    levels: tuple[float, ...],
+    rule: Literal["sde", "ode"],
+    seed: int,
+    *,
+    teacher: DenoiseFn | None = None,
+    teacher_steps: int = 0,
 ) -> Tensor:
-    """A student's samples [B,C,H,W] from unit noise [B,C,H,W]; the seed is that of the noise which `sde` adds."""
+    """A student's samples [B,C,H,W] from unit noise [B,C,H,W]; the seed is that of the noise which `sde` adds.
+
+    Args:
+        teacher: takes the first `teacher_steps` of the steps, which are the student's own unless given.
+    """
     noise = noise.contiguous(memory_format=torch.channels_last)
-    source = generator("sde", seed, device=noise.device)
-    return few_step_sample(denoiser(network), noise, cond, levels, rule, source)
+    source, student = generator("sde", seed, device=noise.device), denoiser(network)
+    return hybrid_sample(teacher or student, student, noise, cond, levels, rule, source, teacher_steps=teacher_steps)
 
 
 def save_weights(path: Path, network: Denoiser, card: dict[str, Any] | None = None) -> None:
@@ -133,7 +145,7 @@ def load_network(recipe: Recipe, path: Path, device: torch.device, *, stage: str
     """
     if not path.exists():
         raise ValueError(f"{path} does not exist yet; run the stage that makes it first: --stages {stage}")
-    network = recipe.network.build(image=recipe.dataset.spec())
+    network = recipe.network.build(image=recipe.latent())
     try:
         network.load_state_dict(load_file(path))
     except Exception as error:

@@ -20,13 +20,14 @@ from ladd_dist.engine.loop import Bar, StopFlag
 from ladd_dist.metrics import References, Samples, Work
 from ladd_dist.parallel.gather import joined_rows, share_of
 from ladd_dist.recipe import Recipe
-from ladd_dist.stages import Place, is_done, load_network, make_together, mark_done, tracked_config
+from ladd_dist.stages import Place, is_done, make_together, mark_done, tracked_config
 from ladd_dist.stages.collapse import as_number, onset
 from ladd_dist.stages.distill import sample_student
 from ladd_dist.stages.grids import write_grid
 from ladd_dist.stages.measure import Measured, Measurement, floor
 from ladd_dist.stages.reading import in_shares, kept
 from ladd_dist.stages.shards import open_shards
+from ladd_dist.stages.student import load_student
 from ladd_dist.stages.teacher import guided_teacher, load_teacher
 from ladd_dist.trackers.opening import tracker_alone
 
@@ -68,7 +69,7 @@ def evaluate(recipe: Recipe, place: Place) -> Evaluation:
     if place.ranks.agree(lambda: is_evaluated(recipe, place)):
         found: Evaluation = read_json(run.eval)
         return found
-    student = load_network(recipe, run.student, place.device, stage="distill")
+    student = load_student(recipe, place, run.student)
     # The student before training is the teacher, without guidance and by the student's rule: what a run began with.
     untrained = load_teacher(recipe, place)
     ways = {f"student@{steps}": _student_fn(recipe, student, steps) for steps in recipe.evaluate.steps}
@@ -188,7 +189,7 @@ def _timed(recipe: Recipe, name: str, sample: SampleFn, place: Place, stop: Stop
 
     Each rank samples whole batches, so that the samples are the same on any number of ranks.
     """
-    settings, spec, ranks = recipe.evaluate, recipe.dataset.spec(), place.ranks
+    settings, spec, ranks = recipe.evaluate, recipe.latent(), place.ranks
     shares = share_of(settings.num_samples, settings.batch_size, ranks)
     own, last = shares[ranks.rank]
     parts, seconds = [torch.empty(0, spec.channels, spec.size, spec.size)], 0.0

@@ -40,7 +40,7 @@ def make_shards(recipe: Recipe, place: Place) -> Path:
 
 
 def _make(recipe: Recipe, place: Place, folder: Path) -> None:
-    settings, image, ranks = recipe.shards, recipe.dataset.spec(), place.ranks
+    settings, image, ranks = recipe.shards, recipe.latent(), place.ranks
     imported = list(_import(recipe)) if settings.source else []
     num_samples = len(imported) or settings.num_samples
     with StopFlag().listen() as stop, Bar("shards", num_samples, quiet=not ranks.is_first) as bar:
@@ -86,7 +86,7 @@ def open_shards(recipe: Recipe, place: Place) -> ShardReader:
     if not (folder / INDEX).exists():
         raise ShardError(f"no whole set of the teacher's samples in {folder}; make it first: --stages teacher,shards")
     reader = ShardReader(folder)
-    place.ranks.agree(lambda: reader.verify(recipe.dataset.spec()))  # one rank reads it all, for every one
+    place.ranks.agree(lambda: reader.verify(recipe.latent()))  # one rank reads it all, for every one
     return reader
 
 
@@ -110,7 +110,7 @@ class TeacherSamples:
 
     def _batch(self, indices: range) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         settings = self.recipe.shards
-        noise, cond = sample_starts(settings.seed, indices, self.recipe.dataset.spec(), self.device)
+        noise, cond = sample_starts(settings.seed, indices, self.recipe.latent(), self.device)
         x0, path = settings.sampler(self.denoise, noise, cond, record=self.recipe.path_levels())
         return x0.cpu().contiguous(), cond.cpu(), noise.cpu().contiguous(), path.cpu().contiguous()
 
@@ -131,7 +131,7 @@ class _Imported:
 def _import(recipe: Recipe) -> Iterator[Chunk]:
     if recipe.path_levels():
         raise ShardError("shards.source: start 'path' needs the teacher's states, imported shards have none")
-    for count, sample in enumerate(read_foreign(recipe.shards.source, recipe.dataset.spec())):
+    for count, sample in enumerate(read_foreign(recipe.shards.source, recipe.latent())):
         if count == recipe.shards.num_samples:
             return
         yield sample

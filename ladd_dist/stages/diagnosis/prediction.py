@@ -170,7 +170,7 @@ def sample_optimum(
     For a coupling without new noise this is the nearest pair's sample: what a student that only remembers would give.
     """
     num = min(recipe.evaluate.num_samples, len(posterior.pairs.x0))
-    noise, cond = sample_starts(recipe.evaluate.seed, range(num), recipe.dataset.spec(), device)
+    noise, cond = sample_starts(recipe.evaluate.seed, range(num), recipe.latent(), device)
     stored = colour_variance(posterior.pairs.x0) if measure.colours else 0.0
     figures, rows = {}, []
     for steps in recipe.evaluate.steps:
@@ -227,7 +227,7 @@ def find_levels(
     num, own = min(recipe.evaluate.num_samples, len(posterior.pairs.x0)), recipe.student_levels()
     if len(own) < 2 or measure.references is None or recipe.start.needs_path:
         return None
-    noise, cond = sample_starts(recipe.evaluate.seed, range(num), recipe.dataset.spec(), device)
+    noise, cond = sample_starts(recipe.evaluate.seed, range(num), recipe.latent(), device)
     few, remembered = min(num, SEARCH_SAMPLES), _remembering(posterior)
 
     def error(levels: tuple[float, ...]) -> float:

@@ -35,7 +35,7 @@ def strips(recipe: Recipe, teacher: Denoiser, student: Denoiser, num: int = NUM_
     """Teacher and student from the same held-out noise and classes, the student in as many steps as it is trained for
     and in one."""
     device = next(student.parameters()).device
-    noise, cond = sample_starts(recipe.evaluate.seed, range(num), recipe.dataset.spec(), device)
+    noise, cond = sample_starts(recipe.evaluate.seed, range(num), recipe.latent(), device)
     found = {}
     with torch.inference_mode():
         follow = _Follower(guided_teacher(recipe, teacher))
