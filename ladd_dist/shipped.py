@@ -12,6 +12,7 @@ import ladd_dist.losses.adversarial
 import ladd_dist.losses.distance
 import ladd_dist.metrics.shipped
 import ladd_dist.networks.cunet
+import ladd_dist.networks.diffusers
 import ladd_dist.parallel.ddp
 import ladd_dist.parallel.fsdp
 import ladd_dist.parallel.single

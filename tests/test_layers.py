@@ -24,7 +24,7 @@ KINDS = {
 SCRIPTS = {"metrics/train_features.py", "levels/__main__.py"}
 HEAVY = {
     "webdataset", "sklearn", "torchvision", "matplotlib", "cleanfid", "wandb", "deepspeed", "submitit", "diffusers",
-    "scipy", "PIL", "peft",
+    "transformers", "peft", "accelerate", "huggingface_hub", "scipy", "PIL",
 }  # fmt: skip
 ABOVE_THE_PACKAGE = {"plugins", "recipes", "slurm", "tests", "benchmarks"}
 LONGEST = 300

@@ -7,12 +7,16 @@ are in the units of x0 (Karras et al. 2022, arXiv 2206.00364).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from ladd_dist.core.conditions import Conditions
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,20 @@ class Denoiser(nn.Module):
     image: ImageSpec
     cond_dim: int
     taps: Mapping[str, TapSpec]
+    has_null: bool = True
+    """Whether `cond` may be the null condition: guidance needs it."""
+    sigma_max: float = math.inf
+    """The largest level that the network can tell from a larger one."""
+    condition_shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({})
+    """What a row of the table of conditions holds, by name; empty where `cond` are classes."""
+
+    def attach(self, conditions: Conditions) -> None:
+        """Give the table whose rows `cond` then names (`conditions.num` is the null condition).
+
+        Raises:
+            ValueError: this network takes no such table.
+        """
+        raise ValueError("this network takes class ids; a table of conditions is for one that reads text")
 
     def forward(
         self, x: Tensor, sigma: Tensor, cond: Tensor, *, taps: tuple[str, ...] = (), denoise: bool = True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from ladd_dist.core.plugin import Plugin
 from ladd_dist.core.types import Denoiser, ImageSpec
 
@@ -10,6 +12,8 @@ class Network(Plugin):
     """Builds a denoiser for images of a given specification."""
 
     kind = "network"
+    pretrained: ClassVar[bool] = False
+    """Whether `load` gives trained weights, so that no teacher need be trained."""
 
     def build(self, *, image: ImageSpec) -> Denoiser:
         """A randomly initialised denoiser (from torch's global generator).
@@ -18,3 +22,11 @@ class Network(Plugin):
             ValueError: a size or number of channels that this network cannot take.
         """
         raise NotImplementedError
+
+    def load(self, *, image: ImageSpec) -> Denoiser:
+        """The denoiser with the weights of its checkpoint.
+
+        Raises:
+            ValueError: no checkpoint, one that cannot be read, or images that it does not take.
+        """
+        raise ValueError(f"network {self.name!r} has no checkpoint of its own; train it in the stage teacher")

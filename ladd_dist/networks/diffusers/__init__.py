@@ -1,0 +1,71 @@
+"""`Diffusers`: a checkpoint of Hugging Face's library as a network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+
+from ladd_dist.core.plugin import register
+from ladd_dist.core.types import Denoiser, ImageSpec
+from ladd_dist.networks import Network
+
+
+@register("diffusers")
+@dataclass(frozen=True)
+class Diffusers(Network):
+    """A model of Hugging Face diffusers: U-Nets, PixArt, SD3, Flux, Sana; its own prediction and noise schedule."""
+
+    source: str = ""
+    """Folder, or repository of the hub, of a pipeline or of one model with a `scheduler/` in it or beside it."""
+    revision: str = ""
+    """Of the hub's repository: branch, tag or commit; empty: its newest."""
+    subfolder: str = ""
+    """The model's folder in `source`; empty: `unet`, `transformer`, or `source` itself."""
+    config: str = ""
+    """Folder with the configuration files alone, laid out like `source`: enough to plan without the weights."""
+    tokens: int = 0
+    """Tokens of a text where the table of conditions is not there yet (planning); 0: as the model's pipeline has it."""
+    embedded_guidance: float = 3.5
+    """The guidance that a guidance-distilled model (Flux dev) is told; others ignore it."""
+    pretrained: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.tokens < 0:
+            raise ValueError(f"diffusers.tokens must be 0 or more, got {self.tokens}")
+
+    def build(self, *, image: ImageSpec) -> Denoiser:
+        return self._make(image, weights=False)
+
+    def load(self, *, image: ImageSpec) -> Denoiser:
+        return self._make(image, weights=True)
+
+    def _make(self, image: ImageSpec, *, weights: bool) -> Denoiser:
+        from ladd_dist.networks.diffusers.checkpoint import FAMILIES, build_model, load_model, open_checkpoint
+        from ladd_dist.networks.diffusers.denoiser import DiffusersDenoiser, find_taps
+        from ladd_dist.networks.diffusers.prediction import read_scheduler
+
+        source = self.source if weights else self.config or self.source
+        checkpoint = open_checkpoint(source, subfolder=self.subfolder, revision=self.revision, weights=weights)
+        settings = defaults_of(checkpoint.config) | checkpoint.config
+        family = FAMILIES[settings["_class_name"]](settings, image, self.tokens, self.embedded_guidance)
+        try:
+            family.check()
+        except ValueError as error:
+            raise ValueError(f"{checkpoint.folder}: {error}") from error
+        with torch.device("meta"):
+            taps, embed_dim = find_taps(build_model(checkpoint), family)
+        model = load_model(checkpoint) if weights else build_model(checkpoint)
+        prediction = read_scheduler(checkpoint.scheduler, f"{source}: scheduler")
+        return DiffusersDenoiser(model=model, family=family, prediction=prediction, taps=taps, embed_dim=embed_dim)
+
+
+def defaults_of(config: dict[str, Any]) -> dict[str, Any]:
+    """What the library takes where a model's configuration says nothing."""
+    import inspect
+
+    import diffusers
+
+    parameters = inspect.signature(getattr(diffusers, config["_class_name"]).__init__).parameters
+    return {name: p.default for name, p in parameters.items() if p.default is not inspect.Parameter.empty}

@@ -1,0 +1,155 @@
+"""Where a diffusers checkpoint's parts are, and reading them: JSON and safetensors, never a pickle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from ladd_dist.core.rundir import read_json
+from ladd_dist.networks.diffusers.family import Family
+from ladd_dist.networks.diffusers.transformers import SD3, Flux, PixArt, Sana
+from ladd_dist.networks.diffusers.unets import ClassUNet, Kandinsky3, TextUNet
+
+FAMILIES: Mapping[str, type[Family]] = {
+    "UNet2DModel": ClassUNet,
+    "UNet2DConditionModel": TextUNet,
+    "Kandinsky3UNet": Kandinsky3,
+    "PixArtTransformer2DModel": PixArt,
+    "SD3Transformer2DModel": SD3,
+    "FluxTransformer2DModel": Flux,
+    "SanaTransformer2DModel": Sana,
+}
+_COMPONENTS = ("unet", "transformer")
+_SCHEDULER = "scheduler_config.json"
+_WEIGHTS = "diffusion_pytorch_model"
+
+
+class Checkpoint(NamedTuple):
+    """The configuration of a model and its scheduler."""
+
+    folder: Path
+    """Of the model; its weights may be missing."""
+    config: dict[str, Any]
+    scheduler: dict[str, Any]
+
+
+def open_checkpoint(source: str, *, subfolder: str, revision: str, weights: bool) -> Checkpoint:
+    """A local folder, or else a repository of the hub, of which only the configuration is fetched without `weights`.
+
+    Raises:
+        ValueError: no such folder or repository, no model that is known, no scheduler, no safetensors.
+    """
+    if not source:
+        raise ValueError("network.source is empty; name a folder or a repository of the hub with a diffusers model")
+    root = Path(source).expanduser()
+    if not root.is_dir():
+        if root.exists() or source.startswith(("/", ".", "~")):
+            raise ValueError(f"network.source: {source} is no folder")
+        root = _fetch(source, revision, ["*.json"])
+    folder = _model_folder(root, subfolder)
+    config = read_json(folder / "config.json")
+    name = config.get("_class_name") if isinstance(config, dict) else None
+    if name == "Transformer2DModel" and config.get("norm_type") == "ada_norm_single":  # PixArt before it had a class
+        name = config["_class_name"] = "PixArtTransformer2DModel"
+    if name not in FAMILIES:
+        raise ValueError(f"{folder}: the model is a {name}; supported are {', '.join(FAMILIES)}")
+    scheduler = read_json(_scheduler_file(root, folder))
+    if weights and not Path(source).expanduser().is_dir():
+        part = "" if folder == root else f"{folder.relative_to(root)}/"
+        commit = root.name  # of the configuration: a branch may have moved since
+        _fetch(source, commit, [f"{part}{_WEIGHTS}.safetensors", f"{part}{_WEIGHTS}-*.safetensors"])
+    if weights:
+        _require_safetensors(folder)
+    return Checkpoint(folder, config, scheduler)
+
+
+def build_model(checkpoint: Checkpoint) -> nn.Module:
+    """A model of the checkpoint's configuration with random weights, on the current default device.
+
+    Raises:
+        ValueError: a configuration that the library does not accept.
+    """
+    try:
+        model: nn.Module = _model_class(checkpoint).from_config(dict(checkpoint.config))
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise ValueError(f"{checkpoint.folder / 'config.json'}: diffusers refuses it: {error}") from error
+    return model.eval()
+
+
+def load_model(checkpoint: Checkpoint) -> nn.Module:
+    """The model with the checkpoint's weights, in float32.
+
+    Raises:
+        ValueError: weights that are damaged, or of another configuration.
+    """
+    import safetensors
+    import torch
+
+    try:
+        model, info = _model_class(checkpoint).from_pretrained(
+            checkpoint.folder, use_safetensors=True, local_files_only=True, torch_dtype=torch.float32,
+            output_loading_info=True,
+        )  # fmt: skip
+    except (OSError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
+        raise ValueError(f"{checkpoint.folder}: the weights cannot be read: {error}") from error
+    if info["missing_keys"]:
+        names = sorted(info["missing_keys"])
+        raise ValueError(
+            f"{checkpoint.folder}: the weights do not fit config.json: {names[0]} and {len(names) - 1} more are missing"
+        )
+    found: nn.Module = model
+    return found.eval()
+
+
+def _model_class(checkpoint: Checkpoint) -> Any:
+    import diffusers
+
+    return getattr(diffusers, checkpoint.config["_class_name"])
+
+
+def _model_folder(root: Path, subfolder: str) -> Path:
+    candidates = [subfolder] if subfolder else [*_COMPONENTS, ""]
+    for name in candidates:
+        if (root / name / "config.json").is_file():
+            return root / name
+    where = f"{subfolder}/config.json" if subfolder else "unet/config.json, transformer/config.json or config.json"
+    raise ValueError(f"{root} is no diffusers checkpoint: there is no {where}")
+
+
+def _scheduler_file(root: Path, folder: Path) -> Path:
+    places = [base / name for base in (root, folder, folder.parent) for name in (f"scheduler/{_SCHEDULER}", _SCHEDULER)]
+    for path in places:
+        if path.is_file():
+            return path
+    raise ValueError(
+        f"{folder} has no scheduler beside it ({root}/scheduler/{_SCHEDULER}); it says what the model predicts and "
+        "with which noise schedule: copy the one with which the model was trained"
+    )
+
+
+def _require_safetensors(folder: Path) -> None:
+    if any(folder.glob(f"{_WEIGHTS}*.safetensors")):
+        return
+    pickles = [path.name for suffix in ("bin", "pt", "pth", "ckpt") for path in sorted(folder.glob(f"*.{suffix}"))]
+    if pickles:
+        raise ValueError(
+            f"{folder} has its weights only as a pickle ({pickles[0]}), which could run code when it is read; convert "
+            "it where you trust it: Model.from_pretrained(folder).save_pretrained(folder) writes safetensors"
+        )
+    raise ValueError(f"{folder} has no weights ({_WEIGHTS}.safetensors)")
+
+
+def _fetch(repository: str, revision: str, patterns: list[str]) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=patterns))
+    except Exception as error:  # the hub's own, its HTTP client's, the operating system's
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(
+            f"network.source: {repository!r} is no folder here, and the hub does not give it ({reason}); download it "
+            "where there is a network (`hf download`), and give the folder"
+        ) from error

@@ -1,0 +1,157 @@
+"""A model of diffusers as a denoiser with named taps and early exit.
+
+The library's own forward runs. Taps are read by hooks that exist during one call, on the wanted blocks alone; the last
+one ends the forward by an exception that the same call catches. A hook registered that late runs after those of FSDP,
+so a sharded block has given up its gathered weights by then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ladd_dist.core.conditions import Conditions
+from ladd_dist.core.types import Denoiser, NetOutput, TapSpec
+from ladd_dist.networks.diffusers.family import Family
+from ladd_dist.networks.diffusers.prediction import Prediction
+
+
+class _Enough(Exception):
+    """All that was asked for has been seen."""
+
+
+class _Watch:
+    """What the model's parts returned during one call."""
+
+    def __init__(self, family: Family, model: nn.Module, taps: Iterable[str], *, stop: bool) -> None:
+        self.family, self.stop = family, stop
+        self.blocks = {name: block for name, block in family.blocks(model).items() if name in set(taps)}
+        self.parts = family.embeddings(model)
+        self.features: dict[str, Tensor] = {}
+        self.embedding: Tensor | None = None
+        self.missing = len(self.blocks) + len(self.parts)
+        self.handles: list[Any] = []
+        if any(getattr(block, "_compiled_call_impl", None) is not None for block in self.blocks.values()):
+            raise ValueError(  # compiled code would go on without the hook
+                "taps cannot be read from compiled blocks of a diffusers network: take 'teacher' out of compute.compile"
+            )
+
+    def __enter__(self) -> _Watch:
+        self.handles += [block.register_forward_hook(self._keep(name)) for name, block in self.blocks.items()]
+        self.handles += [part.register_forward_hook(self._add) for part in self.parts]
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
+        for handle in self.handles:
+            handle.remove()
+        return kind is _Enough
+
+    def _keep(self, name: str) -> Any:
+        def hook(module: nn.Module, args: Any, out: Any) -> None:
+            self.features[name] = self.family.feature(out)
+            self._count()
+
+        return hook
+
+    def _add(self, module: nn.Module, args: Any, out: Any) -> None:
+        part: Tensor = out[-1] if isinstance(out, tuple) else out
+        self.embedding = part if self.embedding is None else self.embedding + part
+        self._count()
+
+    def _count(self) -> None:
+        self.missing -= 1
+        if self.stop and not self.missing:
+            raise _Enough
+
+
+class DiffusersDenoiser(Denoiser):
+    """The module behind `Diffusers`; `model` is the library's own, which saves and loads itself."""
+
+    def __init__(
+        self, *, model: nn.Module, family: Family, prediction: Prediction, taps: Mapping[str, TapSpec], embed_dim: int
+    ) -> None:
+        super().__init__()
+        self.model, self.family, self.prediction = model, family, prediction
+        self.image, self.taps = family.image, taps
+        self.has_null, self.sigma_max = family.has_null(), prediction.sigma_max()
+        self.condition_shapes = family.condition_shapes()
+        self.cond_dim = embed_dim + (self.condition_shapes["prompt_embeds"][-1] if self._adds_text else 0)
+        self.conditions: Conditions | None = None
+
+    @property
+    def _adds_text(self) -> bool:
+        return "prompt_embeds" in self.condition_shapes and not self.family.pools_text
+
+    def blocks(self) -> list[nn.Module]:
+        return list(self.family.blocks(self.model).values())
+
+    def attach(self, conditions: Conditions) -> None:
+        """Give the table of texts; a text may have another number of tokens than `condition_shapes`.
+
+        Raises:
+            ValueError: other entries than this model reads, or of another size.
+        """
+        needed, given = ({name: shape[-1] for name, shape in shapes.items() if "mask" not in name}
+                         for shapes in (self.condition_shapes, conditions.shapes))  # fmt: skip
+        if needed != given or set(self.condition_shapes) != set(conditions.shapes):
+            raise ValueError(
+                f"the table of conditions holds {_listed(conditions.shapes)}, the model reads "
+                f"{_listed(self.condition_shapes) or 'class ids, no table'}; was it made for another model?"
+            )
+        self.conditions = conditions
+
+    def forward(
+        self, x: Tensor, sigma: Tensor, cond: Tensor, *, taps: tuple[str, ...] = (), denoise: bool = True
+    ) -> NetOutput:
+        unknown = [tap for tap in taps if tap not in self.taps]
+        if unknown:
+            raise KeyError(f"unknown tap {unknown[0]!r}; this network has {', '.join(self.taps)}")
+        rows = self._rows(cond)
+        noised = self.prediction.noised(x, sigma.to(x.dtype))
+        raw: Tensor | None = None
+        with _Watch(self.family, self.model, taps, stop=not denoise) as watch:
+            raw = self.family.call(self.model, noised.x, noised.timestep, cond, rows)
+        assert watch.embedding is not None
+        cond_vec = torch.cat([watch.embedding, text_mean(rows)], dim=1) if self._adds_text else watch.embedding
+        if raw is None or not denoise:
+            return NetOutput(None, watch.features, cond_vec)
+        raw = raw[:, : x.shape[1]]  # the rest, where there is one, is the predicted variance
+        return NetOutput(self.prediction.denoised(raw, x, sigma), watch.features, cond_vec)
+
+    def _rows(self, cond: Tensor) -> dict[str, Tensor]:
+        if not self.condition_shapes:
+            return {}
+        if self.conditions is None:
+            raise ValueError(
+                "this network reads texts, and has no table of conditions; call attach() with the shards' own"
+            )
+        return self.conditions.take(cond)
+
+
+def text_mean(rows: Mapping[str, Tensor]) -> Tensor:
+    """Mean over tokens [B,E] of encoder states [B,T,E], over those that the mask keeps where there is a mask."""
+    states = rows["prompt_embeds"].float()
+    if "prompt_attention_mask" not in rows:
+        return states.mean(dim=1)
+    kept = rows["prompt_attention_mask"].float()[:, :, None]
+    return (states * kept).sum(dim=1) / kept.sum(dim=1).clamp(min=1)
+
+
+def find_taps(model: nn.Module, family: Family) -> tuple[dict[str, TapSpec], int]:
+    """The catalog and the size of the embedding, from one forward of a model on the device "meta"."""
+    image = family.image
+    with torch.device("meta"), torch.no_grad():
+        x = torch.zeros(1, image.channels, image.size, image.size)
+        rows = {name: torch.zeros(1, *shape) for name, shape in family.condition_shapes().items()}
+        with _Watch(family, model, family.blocks(model), stop=False) as watch:
+            family.call(model, x, torch.zeros(1), torch.zeros(1, dtype=torch.int64), rows)
+    assert watch.embedding is not None
+    specs = {name: TapSpec(found.shape[1], image.size // found.shape[2]) for name, found in watch.features.items()}
+    return specs, watch.embedding.shape[1]
+
+
+def _listed(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    return ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
