@@ -188,10 +188,14 @@ def _apply(options: Apply) -> int:
         raise RecipeError(f"--columns must be at least 1, got {options.columns}")
     control = load_control(options.file)
     samples, _ = slide(*_open(options), control, options.to, strengths, options.columns)
-    rows = [(f"{control.card['attribute']} {strength:+g}", images) for strength, images in samples.items()]
+    rows = [(f"{control.card['attribute']} {_signed(strength)}", images) for strength, images in samples.items()]
     write_grid(out, rows, options.columns)
     print(out)
     return 0
+
+
+def _signed(strength: float) -> str:
+    return f"{strength:+g}" if strength else "0"
 
 
 def _transfer(options: Transfer) -> int:
@@ -215,7 +219,7 @@ def _transfer(options: Transfer) -> int:
     for on in NETWORKS:
         samples, cond = slide(recipe, place, run, control, on, strengths, options.num_samples)
         networks[on] = effect(samples, cond, name)
-        rows += [(f"{on} {strength:+g}", images[:16]) for strength, images in samples.items()]
+        rows += [(f"{on} {_signed(strength)}", images[:16]) for strength, images in samples.items()]
     facts = {"run": recipe.distill_signature(), "num_samples": options.num_samples, "ladd_dist": __version__}
     found = {"format": 1, **facts, "control": control.card, "networks": networks}
     write_grid(out.with_suffix(".png"), rows)
