@@ -199,6 +199,10 @@ def validate(recipe: Recipe) -> Recipe:
     except ValueError as error:
         raise RecipeError(f"recipe.levels: {error}") from error
     _check_sigma_laws(recipe)
+    if recipe.start.needs_pairs and recipe.shards.sampler.stochastic and not recipe.shards.source:
+        raise RecipeError(
+            f"recipe.start: {recipe.start.name!r} needs a sampler that adds no noise (euler), or use start=fresh"
+        )
     return recipe
 
 
@@ -211,7 +215,7 @@ def _check_compute(recipe: Recipe) -> None:
             raise RecipeError(
                 f"{where}.accumulate: a batch of {batch_size} has no {compute.accumulate} micro-batches of equal size"
             )
-    compute, has_penalty = recipe.train.compute, recipe.regulariser.name != "none"
+    compute, has_penalty = recipe.train.compute, recipe.regulariser.differentiates()
     if compute.accumulate > 1 and recipe.train.mode == "fused":
         raise RecipeError(
             "recipe.train.mode: 'fused' keeps the student's graph from the heads' update to its own, and with "

@@ -15,10 +15,15 @@ import ladd_dist.parallel.ddp
 import ladd_dist.parallel.fsdp
 import ladd_dist.parallel.single
 import ladd_dist.parallel.zero
+import ladd_dist.regularisers.approximate
+import ladd_dist.regularisers.centring
 import ladd_dist.regularisers.penalties
+import ladd_dist.regularisers.total
 import ladd_dist.rollouts.policies
+import ladd_dist.samplers.ancestral
 import ladd_dist.samplers.karras
 import ladd_dist.sigmas.laws
+import ladd_dist.sigmas.timesteps
 import ladd_dist.starts.couplings
 import ladd_dist.students.full
 import ladd_dist.students.lora

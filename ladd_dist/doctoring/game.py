@@ -83,7 +83,7 @@ def _check_halves(watch: Watch) -> None:
     """On the heads' turn the first half is real and the second fake: their labels depend on it."""
     tap = next(iter(watch.teachers[0].features))
     views = {len(call.features[tap]) for call in watch.teachers}
-    for call in (call for call in watch.heads if not call.frozen and len(call.features[tap]) not in views):
+    for call in (call for call in watch.heads if not call.frozen and len(call.features[tap]) / 2 in views):
         real, fake = call.features[tap].chunk(2)
         seen = [view.features[tap] for view in watch.teachers]
         if not _is_one_of(real, seen) or not _is_one_of(fake, seen) or torch.equal(real, fake):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import torch
@@ -13,12 +13,13 @@ from ladd_dist.core.gan import over_heads
 from ladd_dist.core.noise import few_step_inputs
 from ladd_dist.core.rng import Rows, RowSource, generator, whole_batch
 from ladd_dist.core.types import Batch, DenoiseFn
+from ladd_dist.engine.adv_norm import AdversarialNorm
 from ladd_dist.engine.discriminator import FrozenCritic, Seen, join, split
 from ladd_dist.engine.figures import Means, logit_metrics
 from ladd_dist.engine.head_sums import HeadSums
 from ladd_dist.losses import Adversarial, Distance
 from ladd_dist.parallel import Trainable
-from ladd_dist.regularisers import Regulariser
+from ladd_dist.regularisers import Regulariser, Side, of_samples
 from ladd_dist.rollouts import Inputs, Rollout
 from ladd_dist.schedules import Schedule
 from ladd_dist.sigmas import SigmaLaw
@@ -83,6 +84,8 @@ class LaddStep:
     """The frozen teacher with the recipe's guidance, for a target that asks it."""
     head_sums: HeadSums | None = None
     """Where the answers of the heads' last update of each step are added up, by head and noise level."""
+    adv_norm: AdversarialNorm = field(default_factory=lambda: AdversarialNorm(0.0))
+    """What the adversarial gradient at the fakes is divided by."""
     adv_factor: float = 1.0
     """What the adversarial weight is multiplied with; a guard may lower it."""
     heads_learn: bool = True
@@ -103,7 +106,7 @@ class LaddStep:
         shared: list[Seen | None] = [None] * len(parts)
         if fused:
             with torch.set_grad_enabled(student_sees_heads):
-                shared = [self.see(fake, part, part.draws) for fake, part in zip(fakes, parts, strict=True)]
+                shared = [self.see_fake(fake, part) for fake, part in zip(fakes, parts, strict=True)]
         figures, real_logits = self.update_heads(parts, fakes, shared, step)
 
         # Student: fool the updated heads, and stay near the target: the teacher's sample, if nothing else is said.
@@ -115,17 +118,17 @@ class LaddStep:
             figures.add({"loss/distill": loss_distill})
             loss = distill_weight * loss_distill
             if student_sees_heads:
-                seen = shared[micro] or self.see(fake, part, part.draws)
+                seen = shared[micro] or self.see_fake(fake, part)
                 with self.heads.frozen():
                     fake_logits = self.heads(seen.features, seen.cond_vec)
                 loss_adversarial = over_heads(self.adversarial.generator, fake_logits, real_logits[micro])
                 figures.add({"loss/adversarial": loss_adversarial})
-                loss = loss + adv_weight * loss_adversarial
+                loss = loss + adv_weight * self.adv_norm.weighed(loss_adversarial)
             return loss
 
         grad_norm = self.student.update(loss_of)
         weights = {"weight/adversarial": adv_weight, "weight/distill": distill_weight}
-        return figures.means() | weights | {"grad_norm/student": grad_norm}
+        return figures.means() | weights | {"grad_norm/student": grad_norm} | self.adv_norm.advance()
 
     def parts(self, batch: Batch, step: int, rows: Rows) -> list[Part]:
         """The batch in micro-batches."""
@@ -200,6 +203,10 @@ class LaddStep:
         """The critic's features of x0 [R,C,H,W], re-noised."""
         return self.critic.features(x0, part.batch.cond, draws.tau, draws.renoise_eps)
 
+    def see_fake(self, fake: Tensor, part: Part) -> Seen:
+        """The same of the student's own samples, whose gradient from here may be normalised."""
+        return self.see(self.adv_norm.towards_heads(fake), part, part.draws)
+
     def update_heads(
         self, parts: list[Part], fakes: list[Tensor], shared: list[Seen | None], step: int
     ) -> tuple[Means, list[dict[str, Tensor]]]:
@@ -226,7 +233,7 @@ class LaddStep:
                     first_real_logits.append({tap: value.detach() for tap, value in real_logits.items()})
                 loss = over_heads(self.adversarial.discriminator, real_logits, fake_logits)
                 if self.heads_learn:
-                    loss = loss + self._penalty(seen_real, seen_fake, part.rows, step, turn)
+                    loss = loss + self._penalty(part._replace(draws=draws), fake, seen_real, seen_fake, step, turn)
                 figures.add(logit_metrics(real_logits, fake_logits) | {"loss/heads": loss})
                 if self.head_sums is not None and turn == self.head_updates - 1:
                     level = draws.tau if self.critic.renoises else part.inputs.sigma
@@ -247,7 +254,15 @@ class LaddStep:
             for micro in range(self.heads.accumulate):
                 loss_of(micro)
 
-    def _penalty(self, real: Seen, fake: Seen, rows: Rows, step: int, turn: int) -> Tensor:
-        detached = {tap: value.detach() for tap, value in fake.features.items()}
-        source = self.source("regulariser", rows, step, turn, device=real.cond_vec.device, repeats=self.repeats)
-        return self.regulariser(self.heads, real.features, detached, real.cond_vec, source)
+    def _penalty(self, part: Part, fake: Tensor, seen_real: Seen, seen_fake: Seen, step: int, turn: int) -> Tensor:
+        detached = {tap: value.detach() for tap, value in seen_fake.features.items()}
+        source = self.source("regulariser", part.rows, step, turn, device=fake.device, repeats=self.repeats)
+
+        def nearby(side: Side, rows: slice, eps: float) -> dict[str, Tensor]:
+            x0, num = part.batch.x0 if side == "real" else fake, len(part.rows)
+            noise = source.normal(*x0.shape[1:])
+            shown = (x0, part.batch.cond, part.draws.tau, part.draws.renoise_eps, noise)
+            x0, cond, tau, renoise_eps, noise = (of_samples(value, num, rows) for value in shown)
+            return self.critic.nearby(x0, cond, (tau, renoise_eps), eps * noise)
+
+        return self.regulariser(self.heads, seen_real.features, detached, seen_real.cond_vec, source, nearby)

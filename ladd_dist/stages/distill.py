@@ -12,6 +12,7 @@ from torch import Tensor
 from ladd_dist.core.rng import sample_starts
 from ladd_dist.core.rundir import RunDir, save_tensors
 from ladd_dist.core.types import Denoiser
+from ladd_dist.engine.adv_norm import AdversarialNorm
 from ladd_dist.engine.checkpoint import Checkpoints, state_of
 from ladd_dist.engine.ema import WeightAverage
 from ladd_dist.engine.head_sums import HeadSums
@@ -119,14 +120,16 @@ class Distillation:
         self.average = WeightAverage(
             self.student.local("weight"), half_life=ema.half_life, ramp=ema.ramp, batch_size=settings.batch_size
         )
+        self.adv_norm = AdversarialNorm(settings.adv_norm_decay, ranks, device)
         if saved:
             saved.fill_optimizer("student", self.student)
             saved.fill_optimizer("heads", self.heads)
-            saved.fill(self.average.parts())
+            saved.fill(self.average.parts() | self.adv_norm.parts())
         self.shown = shown_samples(recipe, teacher) if ranks.is_first else {}
         self.watch = Watch(recipe.evaluate.metrics if ranks.is_first else (), self.shown)
         frozen = freeze(recipe, teacher, critic, **common)
         self.ladd_step = build_step(recipe, self.student, self.heads, frozen)
+        self.ladd_step.adv_norm = self.adv_norm
         self.head_sums = self.ladd_step.head_sums = HeadSums(self.ladd_step.critic.taps)
         self.guarding = Guarding(recipe, place, self.reader, self.head_sums, self.checkpoints)
         self.guarding.restore(self.first_step, saved.meta.get("guard") if saved else None)
@@ -176,7 +179,7 @@ class Distillation:
     def save(self, updates: int) -> None:
         """Write a checkpoint: all that a bit-exact continuation needs (order and noise follow from seed and step)."""
         networks = {"student": self.student, "heads": self.heads}
-        parts = self.average.parts()
+        parts = self.average.parts() | self.adv_norm.parts()
         for name, network in networks.items():
             parts |= state_of(name, network)
         epoch, position = divmod(updates * self.recipe.train.batch_size, len(self.reader))

@@ -29,6 +29,7 @@ class Stored(Start):
     """x = x0 + sigma n with the noise n from which the teacher made x0: a deterministic map, nothing to average."""
 
     rule = "ode"
+    needs_pairs = True
 
     def __call__(self, batch: Batch, sigma: Tensor, eps: Tensor) -> Tensor:
         if batch.noise is None:
@@ -58,6 +59,7 @@ class Path(Start):
     """x = the teacher's own state at sigma on its way from n to x0; the shards hold these states."""
 
     rule = "ode"
+    needs_pairs = True
     needs_path = True
 
     def __call__(self, batch: Batch, sigma: Tensor, eps: Tensor) -> Tensor:

@@ -99,7 +99,7 @@ def make_step(
         "student": Watched(student, lr=lr_student, compute=compute),
         "heads": Watched(heads, lr=lr_heads, compute=compute),
     }
-    return LaddStep(critic=FrozenCritic(teacher, taps), **{**own, **fields, **options})
+    return LaddStep(**{"critic": FrozenCritic(teacher, taps), **own, **fields, **options})
 
 
 def make_batch(num: int = 6, image: ImageSpec = IMAGE, seed: int = 0) -> Batch:
