@@ -146,7 +146,7 @@ def _teacher_loss(recipe: Recipe, network: Denoiser, batch: Batch, seed: int, st
     sigma = recipe.teacher.sigma(num, step, source, levels=()).to(device)
     dropped = (torch.rand(num, generator=source) < recipe.teacher.label_dropout).to(device)
     cond = torch.where(dropped, recipe.latent().num_classes, batch.cond)
-    return teacher_loss(network, batch.x0, sigma, cond, _noise(batch, seed, step))
+    return teacher_loss(network, batch.x0, sigma, cond, _noise(batch, seed, step), recipe.teacher.weighting)
 
 
 def _student_loss(recipe: Recipe, network: Denoiser, batch: Batch, seed: int, step: int) -> Tensor:
