@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ladd_dist.stages import Place
 
 PROG = "python -m ladd_dist.control"
+DESCRIPTION = "Concept sliders: learn a direction on teacher or student, use it on either, measure how it transfers."
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ Options = (
 def main(argv: list[str] | None = None) -> int:
     """The command; returns the exit code."""
     arguments = sys.argv[1:] if argv is None else argv
-    return run_guarded(lambda: _main(tyro.cli(Options, args=arguments, prog=PROG)))
+    return run_guarded(lambda: _main(tyro.cli(Options, args=arguments, prog=PROG, description=DESCRIPTION)))
 
 
 def _main(options: Train | Apply | Transfer) -> int:
