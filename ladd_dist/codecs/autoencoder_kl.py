@@ -91,7 +91,7 @@ class KLAutoencoder(TrainableAutoencoder):
     def forward(self, images: Tensor, eps: Tensor) -> dict[str, Tensor]:
         found = self.network.encode(images).latent_dist
         decoded = self.network.decode(found.mean + found.std * eps).sample
-        error = (decoded - images).abs().mean()
+        error = (decoded - images).square().mean()
         divergence = 0.5 * (found.mean.square() + found.var - 1 - found.logvar).mean()
         return {"loss": error + self.kl_weight * divergence, "error": error, "kl": divergence}
 
