@@ -18,6 +18,8 @@ from ladd_dist.core.plugin import Plugin, create
 from ladd_dist.core.pyfile import run_file
 from ladd_dist.core.serialize import RecipeError, check, from_data, has_effect, signature, to_data
 from ladd_dist.core.types import ImageSpec
+from ladd_dist.critics import Critic
+from ladd_dist.critics.teacher import Teacher
 from ladd_dist.datasets import Dataset
 from ladd_dist.guards import Guard
 from ladd_dist.guards.collapse import NoGuard
@@ -29,6 +31,8 @@ from ladd_dist.networks import Network
 from ladd_dist.parallel import Parallel
 from ladd_dist.parallel.single import Single
 from ladd_dist.regularisers import Regulariser
+from ladd_dist.rollouts import Rollout
+from ladd_dist.rollouts.policies import OffPolicy
 from ladd_dist.schedules import Schedule
 from ladd_dist.settings import DistillStage, Ema, EvaluateStage, Reported, ShardStage, TeacherStage, added, neutral
 from ladd_dist.sigmas import SigmaLaw
@@ -36,6 +40,8 @@ from ladd_dist.starts import Start
 from ladd_dist.students import StudentForm
 from ladd_dist.students.full import Full
 from ladd_dist.taps import TapLayout
+from ladd_dist.targets import Target
+from ladd_dist.targets.pulls import StoredSample
 from ladd_dist.trackers import Tracker
 from ladd_dist.trackers.jsonl import Jsonl
 
@@ -72,6 +78,9 @@ class Recipe:
     guard: Guard = NoGuard()
     codec: Codec = added(Pixels())
     student: StudentForm = added(Full())
+    critic: Critic = added(Teacher())
+    target: Target = added(StoredSample())
+    rollout: Rollout = added(OffPolicy())
     parallel: Parallel = neutral(Single())
     tracker: Tracker = neutral(Jsonl())
     student_steps: int = 4
@@ -115,9 +124,8 @@ class Recipe:
     def distill_signature(self) -> str:
         """Identifies the run: all that the trained student depends on."""
         own = [part for name in _DISTILL_FIELDS if has_effect(part := getattr(self, name))]
-        numbers = [self.student_steps, self.seed]
-        own += self._later(*_DISTILL_LATER)
-        return signature("distill-1", self.teacher_signature(), self.shards_signature(), *own, *numbers)
+        own += [*self._later(*_DISTILL_LATER), self.student_steps, self.seed]
+        return signature("distill-1", self.teacher_signature(), self.shards_signature(), *own)
 
     def reference_signature(self) -> str:
         """Identifies the teacher's own evaluation."""
@@ -140,7 +148,7 @@ _DISTILL_FIELDS = (
     "adv_weight", "distill_weight", "train", "guard",
 )  # fmt: skip
 
-_DISTILL_LATER = ("student",)
+_DISTILL_LATER = ("student", "critic", "target", "rollout")
 """The same, for fields that came after runs had been made."""
 
 _AT_LEAST_ONE = {
@@ -178,8 +186,7 @@ def validate(recipe: Recipe) -> Recipe:
     recipe = typing.cast(Recipe, from_data(Recipe, to_data(recipe)))
     for stage, names in _AT_LEAST_ONE.items():
         for name in names.split():
-            value = getattr(getattr(recipe, stage), name)
-            if value < 1:
+            if (value := getattr(getattr(recipe, stage), name)) < 1:
                 raise RecipeError(f"recipe.{stage}.{name}: must be at least 1, got {value}")
     if recipe.train.batch_size > recipe.shards.num_samples:
         raise RecipeError(
@@ -188,12 +195,15 @@ def validate(recipe: Recipe) -> Recipe:
         )
     _check_compute(recipe)
     try:
-        recipe.student_levels()
-        for steps in recipe.evaluate.steps:
+        for steps in (recipe.student_steps, *recipe.evaluate.steps):
             recipe.levels(steps)
     except ValueError as error:
         raise RecipeError(f"recipe.levels: {error}") from error
     _check_sigma_laws(recipe)
+    if recipe.start.needs_pairs and recipe.shards.sampler.stochastic and not recipe.shards.source:
+        raise RecipeError(
+            f"recipe.start: {recipe.start.name!r} needs a sampler that adds no noise (euler), or use start=fresh"
+        )
     return recipe
 
 
@@ -206,7 +216,7 @@ def _check_compute(recipe: Recipe) -> None:
             raise RecipeError(
                 f"{where}.accumulate: a batch of {batch_size} has no {compute.accumulate} micro-batches of equal size"
             )
-    compute, has_penalty = recipe.train.compute, recipe.regulariser.name != "none"
+    compute, has_penalty = recipe.train.compute, recipe.regulariser.differentiates()
     if compute.accumulate > 1 and recipe.train.mode == "fused":
         raise RecipeError(
             "recipe.train.mode: 'fused' keeps the student's graph from the heads' update to its own, and with "
@@ -233,10 +243,11 @@ def _check_sigma_laws(recipe: Recipe) -> None:
             drawn = law(64, 0, torch.Generator().manual_seed(0), levels=known)
         except ValueError as error:
             raise RecipeError(f"recipe.{where}: {error}") from error
-        if where == "student_sigma" and recipe.start.needs_path and not torch.isin(drawn, torch.tensor(levels)).all():
+        bound = recipe.start.needs_path or recipe.rollout.needs_levels
+        if where == "student_sigma" and bound and not torch.isin(drawn, torch.tensor(levels)).all():
             raise RecipeError(
-                f"recipe.student_sigma: start {recipe.start.name!r} has the teacher's states at the levels {levels} "
-                "alone, and this law draws others; use student_sigma=fixed_set"
+                f"recipe.student_sigma: start {recipe.start.name!r} with rollout {recipe.rollout.name!r} has inputs at "
+                f"the levels {levels} alone, and this law draws others; use student_sigma=fixed_set"
             )
 
 
@@ -248,8 +259,7 @@ def load_recipe(path: Path, scale: Scale) -> Recipe:
     """
     module = load_module(path)
     found = getattr(module, "RECIPE", None)
-    if isinstance(found, Scales):
-        found = getattr(found, scale)
+    found = getattr(found, scale) if isinstance(found, Scales) else found
     if not isinstance(found, Recipe):
         other = f"; it has a SWEEP: `ladd sweep {path}`" if hasattr(module, "SWEEP") else f", it has {found!r}"
         raise RecipeError(f"recipe {path} must define RECIPE (a ladd_dist.recipe.Scales or Recipe){other}")

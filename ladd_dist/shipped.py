@@ -2,6 +2,8 @@
 
 import ladd_dist.codecs.autoencoder_kl
 import ladd_dist.codecs.pixels
+import ladd_dist.critics.pixels
+import ladd_dist.critics.teacher
 import ladd_dist.datasets.digits
 import ladd_dist.datasets.mnist
 import ladd_dist.guards.collapse
@@ -14,11 +16,19 @@ import ladd_dist.parallel.ddp
 import ladd_dist.parallel.fsdp
 import ladd_dist.parallel.single
 import ladd_dist.parallel.zero
+import ladd_dist.regularisers.approximate
+import ladd_dist.regularisers.centring
 import ladd_dist.regularisers.penalties
+import ladd_dist.regularisers.total
+import ladd_dist.rollouts.policies
+import ladd_dist.samplers.ancestral
 import ladd_dist.samplers.karras
 import ladd_dist.sigmas.laws
+import ladd_dist.sigmas.timesteps
 import ladd_dist.starts.couplings
 import ladd_dist.students.full
+import ladd_dist.students.lora
+import ladd_dist.targets.pulls
 import ladd_dist.trackers.jsonl
 import ladd_dist.trackers.tensorboard
 import ladd_dist.trackers.wandb

@@ -17,13 +17,14 @@ REPO = Path(__file__).resolve().parent.parent
 PACKAGE = REPO / "ladd_dist"
 KINDS = {
     "heads", "taps", "losses", "regularisers", "schedules", "starts", "sigmas", "levels", "networks", "datasets",
-    "samplers", "metrics", "trackers", "parallel", "guards", "codecs", "students",
+    "samplers", "metrics", "trackers", "parallel", "guards", "codecs", "students", "critics",
+    "targets", "rollouts",
 }  # fmt: skip
 # Commands that live in the folder of what they are about; each file says so at its top.
 SCRIPTS = {"metrics/train_features.py", "levels/__main__.py"}
 HEAVY = {
     "webdataset", "sklearn", "torchvision", "matplotlib", "cleanfid", "wandb", "deepspeed", "submitit", "diffusers",
-    "scipy", "PIL",
+    "scipy", "PIL", "peft",
 }  # fmt: skip
 ABOVE_THE_PACKAGE = {"plugins", "recipes", "slurm", "tests", "benchmarks"}
 LONGEST = 300

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,11 +59,12 @@ class AutoencoderKL(TrainedCodec):
                 "pip install 'ladd_dist[diffusers]'"
             ) from error
         levels = len(self.widths)
+        groups = math.gcd(*self.widths) // 8  # of few channels they would take away how bright and of what colour
         library: Any = diffusers.AutoencoderKL  # it has no types
         network = library(
             in_channels=image.channels, out_channels=image.channels, latent_channels=self.channels,
             down_block_types=("DownEncoderBlock2D",) * levels, up_block_types=("UpDecoderBlock2D",) * levels,
-            block_out_channels=self.widths, layers_per_block=self.blocks, norm_num_groups=8,
+            block_out_channels=self.widths, layers_per_block=self.blocks, norm_num_groups=groups,
             sample_size=image.size, mid_block_add_attention=False,
         )  # fmt: skip
         return KLAutoencoder(network, self.kl_weight).eval().requires_grad_(False)

@@ -28,9 +28,10 @@ from ladd_dist.recipe import Recipe
 from ladd_dist.stages import Place
 from ladd_dist.stages.autoencoder import is_autoencoder_done, train_autoencoder
 from ladd_dist.stages.diagnosis.views import write_page
-from ladd_dist.stages.distill import build_heads, build_step, distill, is_distilled
+from ladd_dist.stages.distill import distill, is_distilled
 from ladd_dist.stages.evaluate import evaluate, is_evaluated
 from ladd_dist.stages.shards import are_shards_done, make_shards
+from ladd_dist.stages.step import Frozen, build_critic, build_heads, build_step
 from ladd_dist.stages.teacher import fresh_network, is_teacher_done, train_teacher
 
 
@@ -86,8 +87,9 @@ def stage_states(recipe: Recipe, place: Place) -> list[dict[str, Any]]:
 
 
 def _cost(recipe: Recipe) -> dict[str, Any]:
-    teacher, student = fresh_network(recipe), fresh_network(recipe)
-    taps = recipe.taps(teacher.taps)
+    teacher, student = fresh_network(recipe), recipe.student.prepare(fresh_network(recipe))
+    critic = build_critic(recipe, teacher)
+    taps = recipe.taps(critic.taps)
     image, num = recipe.latent(), 2
     generator = torch.Generator().manual_seed(0)
     x = torch.randn((num, image.channels, image.size, image.size), generator=generator)
@@ -97,12 +99,13 @@ def _cost(recipe: Recipe) -> dict[str, Any]:
     path = x[:, None].expand(-1, len(levels), -1, -1, -1) if levels else None
     cpu = torch.device("cpu")
     build = partial(Single().build, adam=Adam(0.0, (0.5, 0.99), 0.0, 0.0), compute=Compute(), ranks=SINGLE, device=cpu)
-    heads = build(build_heads(recipe, teacher), role="heads")
-    step = build_step(recipe, build(student, role="student"), heads, teacher)
+    heads = build(build_heads(recipe, critic), role="heads")
+    frozen = Frozen(critic, teacher if recipe.target.needs_teacher else None)
+    step = build_step(recipe, build(student, role="student"), heads, frozen)
     batch = Batch(x, cond, x, path, levels)
     with torch.no_grad():
         forward = count_flops(lambda: student(x, ones, cond)) // num
-        to_tap = count_flops(lambda: teacher(x, ones, cond, taps=taps, denoise=False)) // num
+        to_tap = count_flops(lambda: critic(x, ones, cond, taps=taps, denoise=False)) // num
     last = recipe.train.steps - 1  # the weights of a finished warm-up
     whole = count_flops(lambda: step(batch, last)) * recipe.train.batch_size // num
     params = {name: count_parameters(net) for name, net in (("teacher", teacher), ("student", student))}

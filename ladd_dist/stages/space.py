@@ -1,6 +1,7 @@
 """The space in which a run's networks work, and the way from it to images: only what shows or measures asks for it.
 
-Training never decodes: the codec is loaded where images are needed (dumps, figures, views), and let go afterwards.
+Training never decodes (a critic that looks at pictures apart): the codec is loaded where images are needed (dumps,
+figures, views), and let go afterwards.
 """
 
 from __future__ import annotations
