@@ -28,8 +28,8 @@ class AutoencoderKL(TrainedCodec):
     """Channels of each level of the encoder, from the finest; the image is halved between levels."""
     blocks: int = 1
     """Residual blocks a level."""
-    kl_weight: float = 1e-3
-    """Of the mean KL divergence of a latent number, beside the mean absolute error of a pixel."""
+    kl_weight: float = 1e-4
+    """Of the mean KL divergence of a latent number, beside the mean squared error of a pixel."""
     training: CodecTraining = CodecTraining()
 
     def __post_init__(self) -> None:

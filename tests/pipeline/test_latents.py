@@ -25,6 +25,7 @@ from ladd_dist.stages.shards import open_shards
 from ladd_dist.stages.space import decode
 from ladd_dist.stages.teacher import TeacherTraining
 
+pytestmark = pytest.mark.slow
 CPU = torch.device("cpu")
 LATENT, PIXELS = (4, 8, 8), (3, 16, 16)
 
