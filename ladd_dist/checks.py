@@ -36,6 +36,11 @@ def require_consistent(recipe: Recipe) -> None:
             "of the shards; lower it or raise shards.num_samples"
         )
     _check_compute(recipe)
+    if not (recipe.dataset.has_images or recipe.network.pretrained):
+        raise RecipeError(
+            f"recipe.dataset: {recipe.dataset.name!r} has no images to train network {recipe.network.name!r} on; take "
+            "a pretrained network (--swap network=diffusers), or a dataset of images"
+        )
     try:
         recipe.student_levels()
         for steps in recipe.evaluate.steps:

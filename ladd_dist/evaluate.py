@@ -197,7 +197,7 @@ def measured(student: Student, name: str, place: Place) -> dict[str, Any]:
     from ladd_dist.core.serialize import to_data
     from ladd_dist.engine.loop import StopFlag
     from ladd_dist.sample import levels_of
-    from ladd_dist.stages import sample_few
+    from ladd_dist.stages import attach, sample_few
     from ladd_dist.stages.describe import environment
     from ladd_dist.stages.evaluate import SampleFn, assess
     from ladd_dist.stages.hybrid import rows_of, ways_of
@@ -205,8 +205,10 @@ def measured(student: Student, name: str, place: Place) -> dict[str, Any]:
 
     recipe, card, seed = student.recipe, student.card, student.recipe.evaluate.seed
 
+    network = attach(student.network, recipe, place)
+
     def way(levels: tuple[float, ...]) -> SampleFn:
-        return lambda noise, cond: sample_few(student.network, noise, cond, levels, card["rule"], seed)
+        return lambda noise, cond: sample_few(network, noise, cond, levels, card["rule"], seed)
 
     levels = {steps: levels_of(card, steps) for steps in recipe.evaluate.steps}
     ways = {f"student@{steps}": way(values) for steps, values in levels.items()}

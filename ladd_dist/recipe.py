@@ -112,12 +112,14 @@ class Recipe:
 
     def teacher_signature(self) -> str:
         """Identifies the teacher."""
-        return signature("teacher-1", self.dataset, self.network, self.teacher, *self._later("codec"))
+        trained = () if self.network.pretrained else (self.teacher,)
+        return signature("teacher-1", self.dataset, self.network, *trained, *self._later("codec"))
 
     def shards_signature(self) -> str:
         """Identifies the set of the teacher's samples."""
         if self.shards.source:
-            return signature("shards-1", self.shards, self.latent(), *self._later("codec"))
+            encoded = (self.dataset, self.network) if self.dataset.texts() else ()  # the texts' table is our own
+            return signature("shards-1", self.shards, self.latent(), *self._later("codec"), *encoded)
         return signature("shards-1", self.teacher_signature(), self.shards, list(self.path_levels()))
 
     def distill_signature(self) -> str:

@@ -2,10 +2,12 @@
 
 import ladd_dist.codecs.autoencoder_kl
 import ladd_dist.codecs.pixels
+import ladd_dist.codecs.vae
 import ladd_dist.critics.pixels
 import ladd_dist.critics.teacher
 import ladd_dist.datasets.digits
 import ladd_dist.datasets.mnist
+import ladd_dist.datasets.prompts
 import ladd_dist.guards.collapse
 import ladd_dist.levels.named
 import ladd_dist.losses.adversarial

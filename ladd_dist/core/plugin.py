@@ -13,10 +13,10 @@ import importlib.metadata
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 ENTRY_POINT_GROUP = "ladd_dist.plugins"
-RESERVED_FIELDS = frozenset({"name", "kind", "plugin", "neutral"})
+RESERVED_FIELDS = frozenset({"name", "kind", "plugin", "neutral", "identity"})
 
 
 class PluginError(ValueError):
@@ -37,6 +37,10 @@ class Plugin:
     def neutral(self) -> bool:
         """Whether these settings change nothing of what is computed; signatures leave such a plug-in out."""
         return False
+
+    def identity(self) -> Mapping[str, Any]:
+        """What signatures hash in place of the fields of these names: what a file holds, not where it lies."""
+        return {}
 
 
 P = TypeVar("P", bound=type[Plugin])

@@ -30,7 +30,7 @@ def to_data(value: Any, *, neutral: bool = True) -> Any:
 
     Args:
         neutral: whether to keep fields marked `NEUTRAL`, plug-ins that are neutral by themselves, and fields marked
-            `ADDED` at their default.
+            `ADDED` at their default, and to show files by their paths, not by what is in them (`Plugin.identity`).
 
     Raises:
         RecipeError: a value that JSON cannot hold.
@@ -41,7 +41,9 @@ def to_data(value: Any, *, neutral: bool = True) -> Any:
             for field in dataclasses.fields(value)
             if neutral or not _left_out(value, field)
         }
-        return {"plugin": value.name, **fields} if isinstance(value, Plugin) else fields
+        if not isinstance(value, Plugin):
+            return fields
+        return {"plugin": value.name, **fields, **({} if neutral else value.identity())}
     if isinstance(value, tuple):
         return [to_data(item, neutral=neutral) for item in value]
     if value is None or isinstance(value, bool | int | float | str):

@@ -79,6 +79,10 @@ class Denoiser(nn.Module):
     condition_shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({})
     """What a row of the table of conditions holds, by name; empty where `cond` are classes."""
 
+    def facts(self) -> dict[str, str]:
+        """What a pretrained network is, in words, for the record."""
+        return {}
+
     def attach(self, conditions: Conditions) -> None:
         """Give the table whose rows `cond` then names (`conditions.num` is the null condition).
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 from torch import Tensor
 
@@ -28,6 +28,16 @@ class Dataset(Plugin):
     """Describes and opens an image set."""
 
     kind = "dataset"
+    has_images: ClassVar[bool] = True
+    """Whether there are real images; a pretrained teacher needs none."""
+
+    def texts(self) -> tuple[str, ...]:
+        """The text that each class stands for, where the network reads texts and not class ids.
+
+        Raises:
+            ValueError: the file with the texts cannot be used.
+        """
+        return ()
 
     def spec(self) -> ImageSpec:
         """What the images look like, without reading them."""
@@ -38,5 +48,6 @@ class Dataset(Plugin):
 
         Raises:
             FileNotFoundError: the files are missing and cannot be fetched; the message names the place to put them.
+            ValueError: there are no images (`has_images`).
         """
         raise NotImplementedError

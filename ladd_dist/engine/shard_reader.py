@@ -54,6 +54,8 @@ class ShardReader:
         self._starts = np.cumsum([0, *(chunk["samples"] for chunk in chunks)])
         sizes = [record["bytes"] for record in shards for _ in record["chunks"]]
         self._columns = _columns(folder, chunks, sizes)
+        if table := index.get("conditions"):
+            _require_size(folder / table["name"], table["bytes"])
         self._orders: dict[tuple[int, int], Array] = {}
 
     def __len__(self) -> int:
@@ -66,7 +68,8 @@ class ShardReader:
             ShardError: names the damaged shard, or the sample that is not finite or has the wrong shape or class.
         """
         # Read again: the index is large as Python objects, and one string kept of it keeps the memory around it.
-        for record in _read_index(self.folder / INDEX)["shards"]:
+        index = _read_index(self.folder / INDEX)
+        for record in (*index["shards"], *([index["conditions"]] if index.get("conditions") else [])):
             path = self.folder / record["name"]
             if file_sha256(path) != record["sha256"]:
                 raise ShardError(
@@ -157,6 +160,11 @@ def _read_index(path: Path) -> dict[str, Any]:
 
 def _map(path: Path, size: int) -> memoryview:
     """A file's bytes. Mapped by torch: Python's own mmap keeps a descriptor a file, and there may be thousands."""
+    _require_size(path, size)
+    return torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).numpy().data.toreadonly()
+
+
+def _require_size(path: Path, size: int) -> None:
     try:
         with path.open("rb") as stream:
             found = os.fstat(stream.fileno()).st_size
@@ -167,7 +175,6 @@ def _map(path: Path, size: int) -> memoryview:
             f"shard {path} is damaged: {found} bytes, the index says {size}; delete it and run stage "
             "`shards` again to rebuild it"
         )
-    return torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).numpy().data.toreadonly()
 
 
 def _columns(folder: Path, chunks: list[dict[str, Any]], sizes: list[int]) -> dict[str, Column]:

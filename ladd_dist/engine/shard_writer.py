@@ -10,7 +10,7 @@ import hashlib
 import json
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,6 +53,7 @@ def write_shards(
     make: MakeChunk,
     image: ImageSpec,
     card: dict[str, Any],
+    texts: Sequence[str] = (),
     share: tuple[int, int] | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> None:
@@ -61,6 +62,7 @@ def write_shards(
     Args:
         share: (rank, ranks): write every ranks-th shard, the first at rank, and no index; None: all, and the index.
         card: what the samples are (seed, sampler, guidance, teacher's signature); stored in the index.
+        texts: of each class; those of a chunk's samples lie beside it as `{key}.json`, a list in their order.
         progress: called with the number of samples that exist.
 
     Raises:
@@ -78,7 +80,7 @@ def write_shards(
         record = read_json(record_path) if record_path.exists() and tar.exists() else None
         if record is None or record["bytes"] != tar.stat().st_size or record["samples"] != last - first:
             bounds = [(a, min(a + samples_per_chunk, last)) for a in range(first, last, samples_per_chunk)]
-            record = _write_shard(tar, _checked(make, bounds, image, tar, progress), dtype)
+            record = _write_shard(tar, _checked(make, bounds, image, tar, progress), dtype, texts)
             write_json(record_path, record)
         progress(last)
         records.append(record)
@@ -119,13 +121,18 @@ def check_chunk(chunk: Chunk, image: ImageSpec, where: str) -> None:
         raise ShardError(f"{where}: class ids {low}..{high}, the recipe's dataset has 0..{image.num_classes - 1}")
 
 
-def _write_shard(path: Path, chunks: Iterator[tuple[str, Chunk]], dtype: torch.dtype) -> dict[str, Any]:
+def _write_shard(
+    path: Path, chunks: Iterator[tuple[str, Chunk]], dtype: torch.dtype, texts: Sequence[str]
+) -> dict[str, Any]:
     def write(temporary: Path) -> None:
         import webdataset
 
         with temporary.open("wb") as stream, webdataset.TarWriter(stream, encoder=False, mtime=0) as writer:
             for key, chunk in chunks:
-                writer.write({"__key__": key, "safetensors": safetensors.torch.save(_tensors(chunk, dtype))})
+                members = {"safetensors": safetensors.torch.save(_tensors(chunk, dtype))}
+                if texts:
+                    members["json"] = json.dumps([texts[number] for number in chunk.cond.tolist()]).encode()
+                writer.write({"__key__": key, **members})
 
     write_atomic(path, write)
     return describe_shard(path)
@@ -141,7 +148,7 @@ def describe_shard(path: Path) -> dict[str, Any]:
     """The index entry of a shard: size, sha256, and where each tensor of each chunk lies in the file."""
     chunks = []
     with tarfile.open(path) as tar, path.open("rb") as stream:
-        for member in tar:
+        for member in (member for member in tar if member.name.endswith(".safetensors")):
             stream.seek(member.offset_data)
             length = int.from_bytes(stream.read(8), "little")
             header = json.loads(stream.read(length))

@@ -120,6 +120,10 @@ class Metric(Plugin):
     few: ClassVar[tuple[str, ...]] = ()
     """Those of its figures that say something on some tens of samples already: measured while a student trains."""
 
+    def of_real(self) -> tuple[str, ...]:
+        """Those of its figures that compare with the dataset's real images; left out where a dataset has none."""
+        return ()
+
     def needs(self) -> int:
         """Fewest samples of a class for the figures of that class alone; 0: they are not measured."""
         return 2

@@ -149,6 +149,9 @@ class _FidAndKid(Metric):
                 f"{self.subsets}, {self.subset_size} and {self.seed}"
             )
 
+    def of_real(self) -> tuple[str, ...]:
+        return tuple(self.keys)
+
     def needs(self) -> int:
         return 2 if self.by_class else 0
 

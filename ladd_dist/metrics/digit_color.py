@@ -25,6 +25,9 @@ class DigitColor(Metric):
 
     few: ClassVar[tuple[str, ...]] = ("accuracy",)
 
+    def of_real(self) -> tuple[str, ...]:
+        return ("fd",)
+
     def build(self, *, references: References) -> Measure:
         real = frechet_reference(digit_color(references.real)["features"])
         teacher = frechet_reference(digit_color(references.teacher)["features"])

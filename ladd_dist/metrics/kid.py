@@ -22,6 +22,9 @@ class Kid(Metric):
 
     features: Features = "digit_color"
 
+    def of_real(self) -> tuple[str, ...]:
+        return ("kid",)
+
     def build(self, *, references: References) -> Measure:
         real, teacher = (
             kernel_reference(extract(part, self.features)) for part in (references.real, references.teacher)

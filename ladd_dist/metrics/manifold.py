@@ -64,6 +64,9 @@ class Manifold(Metric):
         if self.neighbours < 1:
             raise ValueError(f"neighbours must be 1 or more, got {self.neighbours}")
 
+    def of_real(self) -> tuple[str, ...]:
+        return ("precision", "recall", "density", "coverage") if self.against == "real" else ()
+
     def needs(self) -> int:
         return self.neighbours + 1
 

@@ -26,6 +26,9 @@ class Memorising(Metric):
 
     features: Features = "digit_color"
 
+    def of_real(self) -> tuple[str, ...]:
+        return ("nearest_train_distance", "nearest_train_share")
+
     def build(self, *, references: References) -> Measure:
         sets = {"train": references.real, "teacher": references.teacher}
         held = {name: extract(part, self.features) for name, part in sets.items()}

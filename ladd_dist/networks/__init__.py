@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
+
+import torch
+from torch import Tensor
 
 from ladd_dist.core.plugin import Plugin
 from ladd_dist.core.types import Denoiser, ImageSpec
@@ -30,3 +34,14 @@ class Network(Plugin):
             ValueError: no checkpoint, one that cannot be read, or images that it does not take.
         """
         raise ValueError(f"network {self.name!r} has no checkpoint of its own; train it in the stage teacher")
+
+    def encode(self, texts: Sequence[str], *, image: ImageSpec, device: torch.device) -> Iterator[Mapping[str, Tensor]]:
+        """Rows [n,...] by name of the table of conditions, on the CPU: one a text, in order, then the null condition.
+
+        Args:
+            image: the pictures that the texts describe, in pixels.
+
+        Raises:
+            ValueError: this network reads no texts, or its checkpoint has no text encoder that can be read.
+        """
+        raise ValueError(f"network {self.name!r} reads no texts")

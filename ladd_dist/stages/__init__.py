@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ladd_dist.core.conditions import Conditions
 from ladd_dist.core.noise import hybrid_sample
 from ladd_dist.core.rng import Rows, generator, whole_batch
 from ladd_dist.core.rundir import RunDir, exclusive, read_json, save_tensors, write_json
@@ -24,6 +25,8 @@ from ladd_dist.parallel.compute import Compute
 from ladd_dist.parallel.ranks import SINGLE, Ranks
 from ladd_dist.recipe import Recipe
 
+TABLE = "conditions.safetensors"
+"""Of the shards' folder: the encoded texts of the dataset."""
 CODEC_PREFIX = "codec."
 """In a student's file: of the weights of a codec that was trained with it."""
 
@@ -147,8 +150,48 @@ def own_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: weights[name] for name in weights if not name.startswith(CODEC_PREFIX)}
 
 
-def load_network(recipe: Recipe, path: Path, device: torch.device, *, stage: str) -> Denoiser:
-    """The recipe's network with the weights that a stage wrote, frozen, in eval mode.
+def reads_texts(recipe: Recipe, network: Denoiser) -> bool:
+    """Whether the network reads the dataset's texts (else class ids).
+
+    Raises:
+        ValueError: it needs what the dataset does not have.
+    """
+    texts, name = recipe.dataset.texts(), recipe.network.name
+    if network.condition_shapes and not texts:
+        raise ValueError(
+            f"network {name!r} reads texts, dataset {recipe.dataset.name!r} has none: take --swap dataset=prompts with "
+            "--dataset.file, a text file with one prompt a line"
+        )
+    if texts and not network.condition_shapes:
+        raise ValueError(
+            f"network {name!r} takes class ids and reads no texts: leave dataset.file out (dataset 'prompts' with "
+            "num_classes), or take a checkpoint that was trained on texts"
+        )
+    return bool(texts)
+
+
+def attach(network: Denoiser, recipe: Recipe, place: Place) -> Denoiser:
+    """The network, with the shards' table of conditions where it reads texts.
+
+    Raises:
+        ValueError: there is no such table, or it is another dataset's.
+    """
+    if not reads_texts(recipe, network):
+        return network
+    path = place.shards(recipe) / TABLE
+    if not path.exists():
+        raise ValueError(f"{path} does not exist yet; the stage shards encodes the texts: --stages teacher,shards")
+    conditions, asked = Conditions.read(path), len(recipe.dataset.texts())
+    if conditions.num != asked:
+        raise ValueError(
+            f"{path} holds {conditions.num} texts, the recipe has {asked}; delete its folder, then --stages shards"
+        )
+    network.attach(conditions)
+    return network
+
+
+def load_network(recipe: Recipe, path: Path, place: Place, *, stage: str) -> Denoiser:
+    """The recipe's network with the weights that a stage wrote, frozen, in eval mode, its conditions attached.
 
     Raises:
         ValueError: they are not there, or do not fit.
@@ -162,4 +205,4 @@ def load_network(recipe: Recipe, path: Path, device: torch.device, *, stage: str
         raise ValueError(
             f"{path} does not fit the recipe's network ({error}); delete its folder, then --stages {stage}"
         ) from error
-    return network.to(device).eval().requires_grad_(False)
+    return attach(network.to(place.device).eval().requires_grad_(False), recipe, place)

@@ -24,7 +24,7 @@ from ladd_dist.stages import Place, is_done, make_together, mark_done, tracked_c
 from ladd_dist.stages.collapse import as_number, onset
 from ladd_dist.stages.distill import sample_student
 from ladd_dist.stages.grids import write_grid
-from ladd_dist.stages.measure import Figures, Measured, Measurement, floor
+from ladd_dist.stages.measure import Figures, Measured, Measurement, floor, without_real
 from ladd_dist.stages.reading import in_shares, kept
 from ladd_dist.stages.shards import open_shards
 from ladd_dist.stages.space import decode, is_pixels, load_codec
@@ -109,14 +109,18 @@ def assess(recipe: Recipe, place: Place, ways: Mapping[str, SampleFn], stop: Sto
     for name, way in ways.items():
         sampled[name], costs[name] = _timed(recipe, name, way, place, codec, stop)
     own = {name: Samples(_finite(name, images).to(place.device), cond, share) for name, images in sampled.items()}
-    measured = measure(own | theirs, num_classes=spec.num_classes, check=stop.check)
+    num_classes = 0 if recipe.dataset.texts() else spec.num_classes  # a text has too few samples for figures of its own
+    measured = measure(own | theirs, num_classes=num_classes, check=stop.check)
     facts = {"num_samples": float(settings.num_samples), "seed": float(settings.seed)}
     figures = {name: facts | costs[name] | found for name, found in measured.figures.items()}
     lowest = floor(settings.metrics, theirs[many], against, check=stop.check)
     figures[f"floor@{_steps(recipe)}"] = facts | lowest
-    if not is_pixels(recipe):
+    if not is_pixels(recipe) and recipe.dataset.has_images:
         figures[RECONSTRUCTION] = facts | reconstruction(recipe, place, codec, against, stop)
-    return Assessed(measured._replace(figures=figures), sampled | teacher)
+    measured = measured._replace(figures=figures)
+    if not recipe.dataset.has_images:
+        measured = without_real(settings.metrics, measured)
+    return Assessed(measured, sampled | teacher)
 
 
 def tell_tracker(recipe: Recipe, run: RunDir, figures: Evaluation) -> None:
@@ -227,17 +231,20 @@ def _timed(
 
 
 def references(recipe: Recipe, place: Place, codec: Autoencoder, work: Work) -> References:
-    """Real images and the teacher's stored samples, up to `num_references` of each."""
+    """Real images and the teacher's stored samples, up to `num_references` of each.
+
+    For a dataset without images the stored samples stand in for them; `without_real` drops what comes of that.
+    """
+    reader, device = open_shards(recipe, place), place.device
+    stored = reader.take(np.arange(min(recipe.evaluate.num_references, len(reader))))
+    made = decode(codec, stored.x0.to(device), recipe.evaluate.batch_size)
+    teacher = Samples(made, stored.cond.to(device), work)
+    if not recipe.dataset.has_images:
+        return References(teacher, teacher)
     images = recipe.dataset.build(split="train")
     count = min(recipe.evaluate.num_references, len(images))
     real = images.batch(torch.randperm(len(images), generator=generator("references"))[:count])
-    reader = open_shards(recipe, place)
-    stored = reader.take(np.arange(min(recipe.evaluate.num_references, len(reader))))
-    device = place.device
-    return References(
-        Samples(real[0].to(device), real[1].to(device), work),
-        Samples(decode(codec, stored.x0.to(device), recipe.evaluate.batch_size), stored.cond.to(device), work),
-    )
+    return References(Samples(real[0].to(device), real[1].to(device), work), teacher)
 
 
 def reconstruction(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from ladd_dist.metrics import Metric, References, Samples
+from ladd_dist.metrics.interval import HIGH, LOW
 
 Figures = dict[str, float]
 
@@ -18,7 +19,7 @@ class Measured(NamedTuple):
     classes: dict[str, dict[str, Figures]]
     """Entry -> class -> figure -> value."""
     left_out: dict[str, str]
-    """Metrics without figures by class, and why."""
+    """Metrics without figures by class, and figures that are not measured at all; and why."""
 
 
 class Measurement:
@@ -78,3 +79,18 @@ def floor(
     """
     against = References(real=references.teacher, teacher=references.teacher, matched=teacher)
     return Measurement(metrics, against)({"floor": teacher}, num_classes=0, check=check).figures["floor"]
+
+
+def without_real(metrics: Sequence[Metric], found: Measured) -> Measured:
+    """The same without figures that compare with real images, for a dataset that has none; `left_out` says so."""
+    names = [name for metric in metrics for name in metric.of_real()]
+    gone = {f"{name}{end}" for name in names for end in ("", LOW, HIGH)}
+
+    def kept(figures: Figures) -> Figures:
+        return {name: value for name, value in figures.items() if name not in gone}
+
+    return Measured(
+        {entry: kept(figures) for entry, figures in found.figures.items()},
+        {entry: {number: kept(own) for number, own in of.items()} for entry, of in found.classes.items()},
+        found.left_out | dict.fromkeys(names, "it compares with real images, and the dataset has none"),
+    )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ladd_dist.core.rng import sample_starts
+from ladd_dist.core.rundir import read_json
 from ladd_dist.core.serialize import to_data
 from ladd_dist.core.types import Denoiser
 from ladd_dist.engine.loop import Bar, StopFlag
@@ -17,6 +18,7 @@ from ladd_dist.engine.shard_reader import ShardReader
 from ladd_dist.engine.shard_writer import INDEX, Chunk, ShardError, read_foreign, write_shards
 from ladd_dist.recipe import Recipe
 from ladd_dist.stages import Place, is_done, make_together, mark_done
+from ladd_dist.stages.conditions import encode_texts, require_made_by
 from ladd_dist.stages.teacher import guided_teacher, load_teacher
 
 
@@ -44,6 +46,10 @@ def _make(recipe: Recipe, place: Place, folder: Path) -> None:
     imported = list(_import(recipe)) if settings.source else []
     num_samples = len(imported) or settings.num_samples
     with StopFlag().listen() as stop, Bar("shards", num_samples, quiet=not ranks.is_first) as bar:
+        texts = recipe.dataset.texts()
+        table = (
+            encode_texts(recipe, place, folder, stop) if texts else None
+        )  # before the teacher: one at a time in memory
         make = _Imported(imported) if settings.source else TeacherSamples(recipe, load_teacher(recipe, place), stop)
         write = partial(
             write_shards,
@@ -63,7 +69,9 @@ def _make(recipe: Recipe, place: Place, folder: Path) -> None:
                 "source": settings.source,
                 "dtype": settings.dtype,
                 "path_levels": list(recipe.path_levels()),
+                **({"conditions": table} if table else {}),
             },
+            texts=texts,
             progress=bar.update,
         )
         if ranks.size > 1:
@@ -86,8 +94,13 @@ def open_shards(recipe: Recipe, place: Place) -> ShardReader:
     if not (folder / INDEX).exists():
         raise ShardError(f"no whole set of the teacher's samples in {folder}; make it first: --stages teacher,shards")
     reader = ShardReader(folder)
-    place.ranks.agree(lambda: reader.verify(recipe.latent()))  # one rank reads it all, for every one
+    place.ranks.agree(lambda: _verify(recipe, reader))  # one rank reads it all, for every one
     return reader
+
+
+def _verify(recipe: Recipe, reader: ShardReader) -> None:
+    require_made_by(recipe, read_json(reader.folder / INDEX), reader.folder)
+    reader.verify(recipe.latent())
 
 
 class TeacherSamples:

@@ -44,8 +44,9 @@ def save_student(path: Path, network: Denoiser, recipe: Recipe, place: Place) ->
         **codec_card(recipe),
     }
     if recipe.student.needs_teacher:
-        folder = place.teacher(recipe).resolve()
         card["student"] = to_data(recipe.student)
+    if recipe.student.needs_teacher and not recipe.network.pretrained:
+        folder = place.teacher(recipe).resolve()
         card["teacher"] = {"signature": recipe.teacher_signature(), "file": str(folder / "teacher.safetensors")}
     tensors = {**recipe.student.weights(network), **packed(trained_weights(recipe, place))}
     save_tensors(path, tensors, {"ladd_dist": json.dumps(card)})
@@ -58,7 +59,7 @@ def load_student(recipe: Recipe, place: Place, path: Path) -> Denoiser:
         ValueError: it is not there, or does not fit.
     """
     if not recipe.student.needs_teacher:
-        return load_network(recipe, path, place.device, stage="distill")
+        return load_network(recipe, path, place, stage="distill")
     if not path.exists():
         raise ValueError(f"{path} does not exist yet; run the stage that makes it first: --stages distill")
     try:
@@ -78,8 +79,11 @@ def from_card(card: dict[str, Any], weights: dict[str, torch.Tensor], path: Path
         KeyError, TypeError, RuntimeError: damaged.
     """
     image = from_data(ImageSpec, card["image"], "image")
-    network: Denoiser = from_data(Network, card["network"], "network").build(image=image)
+    described: Network = from_data(Network, card["network"], "network")
     form: StudentForm = from_data(StudentForm, card["student"], "student") if "student" in card else Full()
+    if form.needs_teacher and described.pretrained:
+        return form.restore(described.load(image=image), weights)
+    network = described.build(image=image)
     if form.needs_teacher:
         network.load_state_dict(_teacher_of(card, path))
     return form.restore(network, weights)

@@ -1,6 +1,8 @@
 """Stage `teacher`: EDM training (Karras et al. 2022, arXiv 2206.00364, section 5) with label dropout for guidance.
 
-With `sigma=Timesteps()` and `weighting="simple"` it is DDPM training."""
+With `sigma=Timesteps()` and `weighting="simple"` it is DDPM training. A pretrained network's own weights are looked at,
+and left where they are.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +19,7 @@ from ladd_dist.core.rng import derive_seed, generator
 from ladd_dist.core.rundir import remove_stale
 from ladd_dist.core.types import DenoiseFn, Denoiser
 from ladd_dist.engine.checkpoint import Checkpoints, buffers_of, state_of
+from ladd_dist.engine.cost import count_parameters
 from ladd_dist.engine.ema import WeightAverage
 from ladd_dist.engine.loop import Figures, train
 from ladd_dist.parallel import Adam, Trainable
@@ -24,11 +27,13 @@ from ladd_dist.parallel.gather import whole
 from ladd_dist.recipe import Recipe
 from ladd_dist.stages import (
     Place,
+    attach,
     denoiser,
     is_done,
     load_network,
     make_together,
     mark_done,
+    reads_texts,
     rows_of,
     save_weights,
 )
@@ -37,16 +42,28 @@ from ladd_dist.trackers.jsonl import Jsonl
 
 
 def is_teacher_done(recipe: Recipe, place: Place) -> bool:
-    """Whether the trained teacher lies in the cache."""
+    """Whether the trained teacher lies in the cache, or a pretrained one has been looked at."""
     folder = place.teacher(recipe)
-    return is_done(folder / "done.json", recipe.teacher_signature()) and (folder / "teacher.safetensors").exists()
+    if not is_done(folder / "done.json", recipe.teacher_signature()):
+        return False
+    return recipe.network.pretrained or (folder / "teacher.safetensors").exists()
 
 
 def train_teacher(recipe: Recipe, place: Place) -> Path:
     """Train the teacher, or find it trained; returns the folder with `teacher.safetensors` (averaged weights)."""
     folder = place.teacher(recipe)
-    make_together(place, folder, lambda: is_teacher_done(recipe, place), lambda: _train(recipe, place, folder))
+    make = _look_at if recipe.network.pretrained else _train
+    make_together(place, folder, lambda: is_teacher_done(recipe, place), lambda: make(recipe, place, folder))
     return folder
+
+
+def _look_at(recipe: Recipe, place: Place, folder: Path) -> None:
+    """Read a pretrained teacher, so that what is wrong with it is said before anything is made with it."""
+    if place.ranks.is_first:
+        network = recipe.network.load(image=recipe.latent())
+        reads_texts(recipe, network)
+        facts = {**network.facts(), "parameters": count_parameters(network)}
+        mark_done(folder / "done.json", recipe.teacher_signature(), **facts)
 
 
 def _train(recipe: Recipe, place: Place, folder: Path) -> None:
@@ -193,16 +210,19 @@ def averaged(
     buffers = {name.removeprefix("/buffer/"): part.tensor for name, part in buffers_of("", trainable.module).items()}
     found = network.load_state_dict(weights | buffers, strict=False)
     assert not found.unexpected_keys and still.issuperset(found.missing_keys), found
-    return network.to(place.device).eval().requires_grad_(False)
+    return attach(network.to(place.device).eval().requires_grad_(False), recipe, place)
 
 
 def load_teacher(recipe: Recipe, place: Place) -> Denoiser:
-    """The trained teacher, frozen, in eval mode.
+    """The trained teacher, frozen, in eval mode, its conditions attached.
 
     Raises:
         ValueError: it is not there, or its weights do not fit.
     """
-    return load_network(recipe, place.teacher(recipe) / "teacher.safetensors", place.device, stage="teacher")
+    if recipe.network.pretrained:
+        network = recipe.network.load(image=recipe.latent())
+        return attach(network.to(place.device).eval().requires_grad_(False), recipe, place)
+    return load_network(recipe, place.teacher(recipe) / "teacher.safetensors", place, stage="teacher")
 
 
 def guided_teacher(recipe: Recipe, teacher: Denoiser) -> DenoiseFn:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from ladd_dist.core.plugin import register
+from ladd_dist.core.pretrained import digest, locate
 from ladd_dist.core.types import Denoiser, ImageSpec
 from ladd_dist.networks import Network
 
@@ -26,7 +29,7 @@ class Diffusers(Network):
     config: str = ""
     """Folder with the configuration files alone, laid out like `source`: enough to plan without the weights."""
     tokens: int = 0
-    """Tokens of a text where the table of conditions is not there yet (planning); 0: as the model's pipeline has it."""
+    """Length of a text; 0: as the model's pipeline has it (Stable Diffusion 1, 2, XL, Kandinsky 3 know one alone)."""
     embedded_guidance: float = 3.5
     """The guidance that a guidance-distilled model (Flux dev) is told; others ignore it."""
     pretrained: ClassVar[bool] = True
@@ -35,11 +38,30 @@ class Diffusers(Network):
         if self.tokens < 0:
             raise ValueError(f"diffusers.tokens must be 0 or more, got {self.tokens}")
 
+    def identity(self) -> dict[str, Any]:
+        from ladd_dist.networks.diffusers.checkpoint import checkpoint_files
+
+        files = checkpoint_files(self.source or self.config, self.subfolder)
+        if not files:  # of the hub
+            return {"config": ""}
+        return {"source": digest(files), "revision": "", "subfolder": "", "config": ""}
+
     def build(self, *, image: ImageSpec) -> Denoiser:
         return self._make(image, weights=False)
 
     def load(self, *, image: ImageSpec) -> Denoiser:
         return self._make(image, weights=True)
+
+    def encode(self, texts: Sequence[str], *, image: ImageSpec, device: torch.device) -> Iterator[Mapping[str, Tensor]]:
+        from ladd_dist.networks.diffusers.checkpoint import FAMILIES, open_checkpoint
+        from ladd_dist.networks.diffusers.texts import PARTS, TextEncoder, encode
+
+        config = open_checkpoint(self.source, subfolder=self.subfolder, revision=self.revision, weights=False).config
+        settings = defaults_of(config) | config
+        family = FAMILIES[settings["_class_name"]](settings, image, self.tokens, self.embedded_guidance)
+        root = locate(self.source, field="network.source", revision=self.revision, patterns=PARTS)
+        encoder = TextEncoder(root, settings, self.tokens, device)
+        return encode(encoder, texts, tuple(family.condition_shapes()), size=image.size)
 
     def _make(self, image: ImageSpec, *, weights: bool) -> Denoiser:
         from ladd_dist.networks.diffusers.checkpoint import FAMILIES, build_model, load_model, open_checkpoint

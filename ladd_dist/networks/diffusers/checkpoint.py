@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from ladd_dist.core.pretrained import locate, require_safetensors
 from ladd_dist.core.rundir import read_json
 from ladd_dist.networks.diffusers.family import Family
 from ladd_dist.networks.diffusers.transformers import SD3, Flux, PixArt, Sana
@@ -22,9 +23,11 @@ FAMILIES: Mapping[str, type[Family]] = {
     "FluxTransformer2DModel": Flux,
     "SanaTransformer2DModel": Sana,
 }
+_SPLIT = {"ada_norm_single": "PixArtTransformer2DModel"}
 _COMPONENTS = ("unet", "transformer")
 _SCHEDULER = "scheduler_config.json"
 _WEIGHTS = "diffusion_pytorch_model"
+_FILES = (f"{_WEIGHTS}.safetensors", f"{_WEIGHTS}-*.safetensors")
 
 
 class Checkpoint(NamedTuple):
@@ -42,28 +45,31 @@ def open_checkpoint(source: str, *, subfolder: str, revision: str, weights: bool
     Raises:
         ValueError: no such folder or repository, no model that is known, no scheduler, no safetensors.
     """
-    if not source:
-        raise ValueError("network.source is empty; name a folder or a repository of the hub with a diffusers model")
-    root = Path(source).expanduser()
-    if not root.is_dir():
-        if root.exists() or source.startswith(("/", ".", "~")):
-            raise ValueError(f"network.source: {source} is no folder")
-        root = _fetch(source, revision, ["*.json"])
+    root = locate(source, field="network.source", revision=revision, patterns=["*.json"])
     folder = _model_folder(root, subfolder)
     config = read_json(folder / "config.json")
+    if isinstance(config, dict) and config.get("_class_name") == "Transformer2DModel":
+        # What PixArt's published checkpoints say; the library has split the class since, and reads them in this way.
+        config["_class_name"] = _SPLIT.get(str(config.get("norm_type")), "Transformer2DModel")
     name = config.get("_class_name") if isinstance(config, dict) else None
-    if name == "Transformer2DModel" and config.get("norm_type") == "ada_norm_single":  # PixArt before it had a class
-        name = config["_class_name"] = "PixArtTransformer2DModel"
     if name not in FAMILIES:
         raise ValueError(f"{folder}: the model is a {name}; supported are {', '.join(FAMILIES)}")
     scheduler = read_json(_scheduler_file(root, folder))
-    if weights and not Path(source).expanduser().is_dir():
-        part = "" if folder == root else f"{folder.relative_to(root)}/"
-        commit = root.name  # of the configuration: a branch may have moved since
-        _fetch(source, commit, [f"{part}{_WEIGHTS}.safetensors", f"{part}{_WEIGHTS}-*.safetensors"])
     if weights:
-        _require_safetensors(folder)
+        files = [str(folder.relative_to(root) / name) for name in _FILES]
+        locate(source, field="network.source", revision=revision, patterns=files)
+        require_safetensors(folder, _WEIGHTS)
     return Checkpoint(folder, config, scheduler)
+
+
+def checkpoint_files(source: str, subfolder: str) -> list[Path]:
+    """What makes a local checkpoint what it is: configuration, scheduler, weights; none where it is not there."""
+    root = Path(source).expanduser()
+    if not source or not root.is_dir():
+        return []
+    folder = _model_folder(root, subfolder)
+    weights = sorted(path for name in _FILES for path in folder.glob(name))
+    return [folder / "config.json", _scheduler_file(root, folder), *weights]
 
 
 def build_model(checkpoint: Checkpoint) -> nn.Module:
@@ -128,28 +134,3 @@ def _scheduler_file(root: Path, folder: Path) -> Path:
         f"{folder} has no scheduler beside it ({root}/scheduler/{_SCHEDULER}); it says what the model predicts and "
         "with which noise schedule: copy the one with which the model was trained"
     )
-
-
-def _require_safetensors(folder: Path) -> None:
-    if any(folder.glob(f"{_WEIGHTS}*.safetensors")):
-        return
-    pickles = [path.name for suffix in ("bin", "pt", "pth", "ckpt") for path in sorted(folder.glob(f"*.{suffix}"))]
-    if pickles:
-        raise ValueError(
-            f"{folder} has its weights only as a pickle ({pickles[0]}), which could run code when it is read; convert "
-            "it where you trust it: Model.from_pretrained(folder).save_pretrained(folder) writes safetensors"
-        )
-    raise ValueError(f"{folder} has no weights ({_WEIGHTS}.safetensors)")
-
-
-def _fetch(repository: str, revision: str, patterns: list[str]) -> Path:
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=patterns))
-    except Exception as error:  # the hub's own, its HTTP client's, the operating system's
-        reason = str(error).strip().split("\n")[0]
-        raise ValueError(
-            f"network.source: {repository!r} is no folder here, and the hub does not give it ({reason}); download it "
-            "where there is a network (`hf download`), and give the folder"
-        ) from error

@@ -85,6 +85,9 @@ class DiffusersDenoiser(Denoiser):
     def _adds_text(self) -> bool:
         return "prompt_embeds" in self.condition_shapes and not self.family.pools_text
 
+    def facts(self) -> dict[str, str]:
+        return {"class": type(self.model).__name__, "prediction": self.prediction.kind}
+
     def blocks(self) -> list[nn.Module]:
         return list(self.family.blocks(self.model).values())
 

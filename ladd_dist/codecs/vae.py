@@ -1,0 +1,149 @@
+"""The autoencoder of a latent diffusion checkpoint, as the library's pipelines use it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ladd_dist.codecs import Codec
+from ladd_dist.core.plugin import register
+from ladd_dist.core.pretrained import digest, locate, require_safetensors
+from ladd_dist.core.rundir import read_json
+from ladd_dist.core.types import Autoencoder, ImageSpec
+
+_WEIGHTS = "diffusion_pytorch_model"
+_FOLDERS = ("vae", "movq")
+
+
+class _Family(NamedTuple):
+    """What differs between the autoencoders of diffusers."""
+
+    blocks: str
+    """The setting with one entry for each resolution."""
+    channels: tuple[str, ...]
+    """The setting with the channels of latents; the next one where it is empty."""
+    scales: bool
+    """Whether its pipelines scale the latents."""
+    encode: Callable[[Any, Tensor], Tensor]
+    decode: Callable[[Any, Tensor], Tensor]
+
+
+_FAMILIES = {
+    "AutoencoderKL": _Family(
+        "block_out_channels", ("latent_channels",), True,
+        lambda model, images: model.encode(images).latent_dist.mode(),
+        lambda model, latents: model.decode(latents).sample,
+    ),
+    "AutoencoderDC": _Family(
+        "encoder_block_out_channels", ("latent_channels",), True,
+        lambda model, images: model.encode(images).latent, lambda model, latents: model.decode(latents).sample,
+    ),
+    # Kandinsky 3 gives the latents as they are, and does not quantise them.
+    "VQModel": _Family(
+        "block_out_channels", ("vq_embed_dim", "latent_channels"), False,
+        lambda model, images: model.encode(images).latents,
+        lambda model, latents: model.decode(latents, force_not_quantize=True).sample,
+    ),
+}  # fmt: skip
+
+
+@register("vae")
+@dataclass(frozen=True)
+class Vae(Codec):
+    """The autoencoder of a diffusers checkpoint (`AutoencoderKL`, Sana's `AutoencoderDC`, Kandinsky 3's `VQModel`)."""
+
+    source: str = ""
+    """Folder, or repository of the hub, of a pipeline or of the autoencoder alone."""
+    revision: str = ""
+    """Of the hub's repository: branch, tag or commit; empty: its newest."""
+    subfolder: str = ""
+    """The autoencoder's folder in `source`; empty: `vae`, `movq`, or `source` itself."""
+    config: str = ""
+    """Folder with the configuration files alone, laid out like `source`: enough to plan without the weights."""
+
+    def identity(self) -> dict[str, Any]:
+        if not self.source or not Path(self.source).expanduser().is_dir():
+            return {"config": ""}
+        folder = self._folder(self.source)
+        weights = sorted(folder.glob(f"{_WEIGHTS}*.safetensors"))
+        return {"source": digest([folder / "config.json", *weights]), "revision": "", "subfolder": "", "config": ""}
+
+    def latent(self, image: ImageSpec) -> ImageSpec:
+        folder = self._folder(self.config or self.source)
+        config = read_json(folder / "config.json")
+        family = _FAMILIES[config["_class_name"]]
+        missing = [name for name in (family.blocks, family.channels[-1]) if name not in config]
+        if missing:
+            raise ValueError(f"{folder / 'config.json'} does not say {missing[0]}; is it whole?")
+        if (encoded := config.get("in_channels", 3)) != image.channels:
+            raise ValueError(
+                f"codec.source: {folder} encodes pictures of {encoded} channels, the dataset has {image.channels}"
+            )
+        factor = 2 ** (len(config[family.blocks]) - 1)
+        if image.size % factor:
+            raise ValueError(f"codec.source: {folder} needs a size divisible by {factor}, the dataset has {image.size}")
+        channels = next(config[name] for name in family.channels if config.get(name))
+        return ImageSpec(int(channels), image.size // factor, image.num_classes)
+
+    def build(self, *, image: ImageSpec) -> Autoencoder:
+        import diffusers
+        from safetensors import SafetensorError
+
+        folder = self._folder(self.source, weights=True)
+        require_safetensors(folder, _WEIGHTS)
+        name = read_json(folder / "config.json")["_class_name"]
+        try:
+            model: Any = getattr(diffusers, name).from_pretrained(
+                folder, use_safetensors=True, local_files_only=True, torch_dtype=torch.float32
+            )
+        except (OSError, ValueError, RuntimeError, TypeError, SafetensorError) as error:
+            raise ValueError(f"{folder}: the autoencoder cannot be read: {error}") from error
+        return _Pretrained(model, _FAMILIES[name]).eval().requires_grad_(False)
+
+    def _folder(self, source: str, *, weights: bool = False) -> Path:
+        names = (self.subfolder,) if self.subfolder else (*_FOLDERS, "")
+        files = ("config.json", *((f"{_WEIGHTS}.safetensors", f"{_WEIGHTS}-*.safetensors") if weights else ()))
+        patterns = [str(Path(name) / file) for name in names for file in files]
+        root = locate(source, field="codec.source", revision=self.revision, patterns=patterns)
+        for name in names:
+            config = root / name / "config.json"
+            if config.is_file() and read_json(config).get("_class_name") in _FAMILIES:
+                return config.parent
+        raise ValueError(
+            f"codec.source: {root} holds no autoencoder ({' or '.join(str(Path(n) / 'config.json') for n in names)} of "
+            f"{', '.join(_FAMILIES)})"
+        )
+
+
+class _Pretrained(Autoencoder):
+    """A model of the library; latents have about unit variance, as its pipelines hold them."""
+
+    PIECE = 4
+    """Pictures worked on at a time where no gradient is asked for; each needs much more room than its latent."""
+
+    def __init__(self, model: Any, family: _Family) -> None:
+        super().__init__()
+        self.model, self.family, config = model, family, model.config
+        scale = torch.tensor(float(config.get("scaling_factor") or 1.0) if family.scales else 1.0)
+        shift = torch.tensor(float(config.get("shift_factor") or 0.0))
+        if config.get("latents_mean") and config.get("latents_std"):
+            scale = scale / torch.tensor(config["latents_std"]).view(1, -1, 1, 1)
+            shift = torch.tensor(config["latents_mean"]).view(1, -1, 1, 1)
+        self.register_buffer("scale", scale)
+        self.register_buffer("shift", shift)
+
+    def encode(self, images: Tensor) -> Tensor:
+        scale, shift = self.get_buffer("scale"), self.get_buffer("shift")
+        return torch.cat([(self.family.encode(self.model, part) - shift) * scale for part in self._pieces(images)])
+
+    def decode(self, latents: Tensor) -> Tensor:
+        scale, shift = self.get_buffer("scale"), self.get_buffer("shift")
+        return torch.cat([self.family.decode(self.model, part / scale + shift) for part in self._pieces(latents)])
+
+    def _pieces(self, rows: Tensor) -> tuple[Tensor, ...]:
+        return (rows,) if torch.is_grad_enabled() and rows.requires_grad else torch.split(rows, self.PIECE)

@@ -1,0 +1,93 @@
+"""Prompts of a text file, or class numbers alone: what a pretrained teacher is asked for. There are no images."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ladd_dist.core.plugin import register
+from ladd_dist.core.pretrained import digest
+from ladd_dist.core.types import ImageSpec
+from ladd_dist.datasets import Dataset, ImageSet, Split
+
+LONGEST = 10_000
+"""Characters of a prompt; text encoders read some hundred tokens at most, so a longer line is no prompt."""
+
+
+@register("prompts")
+@dataclass(frozen=True)
+class Prompts(Dataset):
+    """Prompts of a UTF-8 text file, one a line (blank lines are skipped), for a pretrained teacher that reads texts.
+
+    Without a file: `num_classes` class ids, for a pretrained teacher that knows classes; 1 where it knows none.
+    """
+
+    file: str = ""
+    size: int = 512
+    """Of the pictures, in pixels."""
+    channels: int = 3
+    num_classes: int = 1
+    """Without a file."""
+    has_images: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or self.channels < 1 or self.num_classes < 1:
+            raise ValueError("prompts: size, channels and num_classes must be at least 1")
+        if self.file and self.num_classes != 1:
+            raise ValueError("prompts: with a file, each of its lines is a class; leave num_classes out")
+
+    def identity(self) -> dict[str, Any]:
+        path = Path(self.file).expanduser()
+        return {"file": digest([path])} if self.file and path.is_file() else {}
+
+    def texts(self) -> tuple[str, ...]:
+        return read_prompts(Path(self.file).expanduser()) if self.file else ()
+
+    def spec(self) -> ImageSpec:
+        return ImageSpec(self.channels, self.size, len(self.texts()) or self.num_classes)
+
+    def build(self, *, split: Split) -> ImageSet:
+        raise ValueError("dataset 'prompts' has no images, only what to ask for: it needs a teacher that is trained")
+
+
+def read_prompts(path: Path) -> tuple[str, ...]:
+    """The prompts of a file, without the white space around them; they may repeat.
+
+    Raises:
+        ValueError: no such file, no prompt in it, not UTF-8, or a line that is too long; the message names the line.
+    """
+    try:
+        status = path.stat()
+        return _read(path, status.st_size, status.st_mtime_ns)
+    except OSError as error:
+        raise ValueError(
+            f"prompts.file: {path} cannot be read ({error.strerror or error}); it is a text file with one prompt a line"
+        ) from error
+
+
+@functools.lru_cache(maxsize=4)
+def _read(path: Path, size: int, changed_ns: int) -> tuple[str, ...]:
+    """Kept while the file is not written to (`changed_ns`)."""
+    prompts = []
+    lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines()
+    for number, line in enumerate(lines, start=1):
+        try:
+            prompt = line.decode().strip()
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"prompts.file: {path}, line {number} is not UTF-8 ({error.reason}); convert it"
+            ) from error
+        if len(prompt) > LONGEST:
+            raise ValueError(
+                f"prompts.file: {path}, line {number} has {len(prompt):,} characters, a prompt at most {LONGEST:,}; "
+                "is it a text file with one prompt a line?"
+            )
+        if "\0" in prompt:
+            raise ValueError(f"prompts.file: {path}, line {number} holds a NUL; it is no text file")
+        if prompt:
+            prompts.append(prompt)
+    if not prompts:
+        raise ValueError(f"prompts.file: {path} holds no prompt ({len(lines)} lines, all blank); write one a line")
+    return tuple(prompts)

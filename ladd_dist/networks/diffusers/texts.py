@@ -1,0 +1,176 @@
+"""Texts as the checkpoint's own pipeline of diffusers encodes them, with only the text parts of it loaded."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ladd_dist.core.rundir import read_json
+
+BATCH = 16
+"""Texts that are encoded together; no setting, so that the same texts always give the same bits."""
+PARTS = ("*.json", "text_encoder*/*.safetensors", "tokenizer*/*")
+"""Of a hub's repository: what encoding needs."""
+_HEAVY = (
+    "unet", "transformer", "vae", "movq", "scheduler", "safety_checker", "feature_extractor", "image_encoder",
+)  # fmt: skip
+Rows = dict[str, Tensor]
+
+
+class _Way(NamedTuple):
+    """How a pipeline is asked."""
+
+    pipelines: tuple[str, ...]
+    """Classes of the library; the one that `model_index.json` names, or else the first."""
+    returns: tuple[str, ...]
+    """What `encode_prompt` returns, in order; names with `negative_` belong to the null condition."""
+    asks: Mapping[str, Any] = {}
+    """Further arguments of `encode_prompt`."""
+    takes_length: bool = True
+    """Whether it takes the length of a text."""
+
+
+_EMBEDS = ("prompt_embeds", "negative_prompt_embeds")
+_MASKED = ("prompt_embeds", "prompt_attention_mask", "negative_prompt_embeds", "negative_prompt_attention_mask")
+_POOLED = (*_EMBEDS, "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
+_WAYS = {
+    "UNet2DConditionModel": _Way(("StableDiffusionPipeline",), _EMBEDS, takes_length=False),
+    "UNet2DConditionModel text_time": _Way(("StableDiffusionXLPipeline",), _POOLED, takes_length=False),
+    "Kandinsky3UNet": _Way(
+        ("Kandinsky3Pipeline",), (*_EMBEDS, "prompt_attention_mask", "negative_prompt_attention_mask"),
+        takes_length=False,
+    ),
+    "PixArtTransformer2DModel": _Way(("PixArtAlphaPipeline", "PixArtSigmaPipeline"), _MASKED),
+    "SD3Transformer2DModel": _Way(
+        ("StableDiffusion3Pipeline",), _POOLED, {"prompt_2": None, "prompt_3": None}
+    ),
+    "FluxTransformer2DModel": _Way(("FluxPipeline",), ("prompt_embeds", "pooled_prompt_embeds", "")),
+    "SanaTransformer2DModel": _Way(("SanaPipeline",), _MASKED),
+}  # fmt: skip
+
+
+class TextEncoder:
+    """The text parts of a pipeline, on a device, in float32."""
+
+    def __init__(self, root: Path, config: Mapping[str, Any], tokens: int, device: torch.device) -> None:
+        """Load tokenizers and text encoders, and nothing else.
+
+        Args:
+            root: the pipeline's folder.
+            config: of its denoising model.
+            tokens: length of a text; 0: the pipeline's own.
+
+        Raises:
+            ValueError: no pipeline with text encoders, or one that cannot be read (pickles are not).
+        """
+        self.name = config["_class_name"]
+        kind = f"{self.name} {config['addition_embed_type']}" if config.get("addition_embed_type") else self.name
+        self.way, self.tokens, self.device = _WAYS[kind], tokens, device
+        self.pipeline = _load(root, self.way).to(device)
+
+    @torch.no_grad()
+    def rows(self, texts: Sequence[str], *, size: int) -> Rows:
+        """Rows [n, ...] of texts for pictures of `size` pixels, on the CPU."""
+        return self._finished(self._ask(list(texts), null=False), size)
+
+    @torch.no_grad()
+    def null(self, *, size: int) -> Rows:
+        """The row [1, ...] without a text: what the pipeline itself guides away from, else the empty text."""
+        found = self._ask([""], null=True)
+        own = {name.removeprefix("negative_"): row for name, row in found.items() if name.startswith("negative_")}
+        return self._finished(own or found, size)
+
+    def _ask(self, texts: list[str], *, null: bool) -> Rows:
+        accepted = inspect.signature(self.pipeline.encode_prompt).parameters
+        asked = {
+            "num_images_per_prompt": 1,
+            "device": self.device,
+            "do_classifier_free_guidance": null,
+            **self.way.asks,
+        }
+        if self.way.takes_length and self.tokens:
+            asked["max_sequence_length"] = self._length()
+        if "complex_human_instruction" in accepted:  # Sana's pipeline puts it before each text
+            own = inspect.signature(type(self.pipeline).__call__).parameters["complex_human_instruction"]
+            asked["complex_human_instruction"] = own.default
+        found = self.pipeline.encode_prompt(texts, **{name: value for name, value in asked.items() if name in accepted})
+        return {name: row for name, row in zip(self.way.returns, found, strict=True) if name and row is not None}
+
+    def _length(self) -> int:
+        """Of what the pipeline lets one choose: SD3 puts T5's tokens behind CLIP's."""
+        of_clip = self.pipeline.tokenizer_max_length if self.name == "SD3Transformer2DModel" else 0
+        return self.tokens - of_clip
+
+    def _finished(self, rows: Rows, size: int) -> Rows:
+        num, side = len(rows["prompt_embeds"]), float(size)
+        if self.way.pipelines == ("StableDiffusionXLPipeline",):  # sizes and place of the crop
+            rows["time_ids"] = torch.tensor([[side, side, 0.0, 0.0, side, side]]).expand(num, -1)
+        if self.name == "PixArtTransformer2DModel":
+            rows["resolution"] = torch.full((num, 2), side)
+            rows["aspect_ratio"] = torch.ones(num, 1)
+        return {name: _stored(name, row) for name, row in rows.items()}
+
+
+def encode(encoder: TextEncoder, texts: Sequence[str], names: Sequence[str], *, size: int) -> Iterator[Rows]:
+    """The table's rows, batch by batch: one a text, then the null condition; of each the entries in `names`."""
+    for first in range(0, len(texts), BATCH):
+        rows = encoder.rows(texts[first : first + BATCH], size=size)
+        yield {name: rows[name] for name in names}
+    null = encoder.null(size=size)
+    yield {name: null[name] for name in names}
+
+
+def _stored(name: str, row: Tensor) -> Tensor:
+    kept = row.to("cpu", torch.uint8) if "mask" in name else row.to("cpu", torch.float32)
+    return kept.contiguous()
+
+
+def _load(root: Path, way: _Way) -> Any:
+    import diffusers
+    from safetensors import SafetensorError
+
+    index_path = root / "model_index.json"
+    if not index_path.is_file():
+        raise ValueError(
+            f"{root} has no text encoders (there is no model_index.json); name a pipeline's folder, which has "
+            "model_index.json, text_encoder/ and tokenizer/ beside the model"
+        )
+    index = read_json(index_path)
+    chosen = index.get("_class_name") if index.get("_class_name") in way.pipelines else way.pipelines[0]
+    pipeline = getattr(diffusers, str(chosen))
+    accepted = [name for name in inspect.signature(pipeline.__init__).parameters if name != "self"]
+    parts = [name for name in accepted if name.startswith(("text_encoder", "tokenizer"))]
+    for name in parts:
+        _require_part(root, name, index.get(name))
+    others: dict[str, Any] = {name: None for name in accepted if name in _HEAVY}
+    others |= {"requires_safety_checker": False} if "requires_safety_checker" in accepted else {}
+    try:
+        return pipeline.from_pretrained(
+            str(root), use_safetensors=True, local_files_only=True, torch_dtype=torch.float32, **others
+        )
+    except (OSError, ValueError, RuntimeError, TypeError, ImportError, SafetensorError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(f"{root}: its text encoders cannot be read ({reason}); only safetensors are") from error
+
+
+def _require_part(root: Path, name: str, entry: Any) -> None:
+    """Refuse a part that is not there, or whose class is not the library's own."""
+    if entry is None or entry == [None, None]:
+        return  # this checkpoint does without it
+    library = entry[0] if isinstance(entry, list) and len(entry) == 2 else entry
+    if library not in ("transformers", "diffusers"):
+        raise ValueError(f"{root / 'model_index.json'}: {name} is of {library!r}, supported is 'transformers'")
+    folder = root / name
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is missing: the shard stage encodes the texts with it")
+    pickles = [path.name for suffix in ("bin", "pt") for path in folder.glob(f"*.{suffix}")]
+    if name.startswith("text_encoder") and pickles and not any(folder.glob("*.safetensors")):
+        raise ValueError(
+            f"{folder} has its weights only as a pickle ({pickles[0]}), which could run code when it is read; convert "
+            "it where you trust it: Model.from_pretrained(folder).save_pretrained(folder) writes safetensors"
+        )

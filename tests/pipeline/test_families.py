@@ -1,0 +1,104 @@
+"""Every family of diffusers checkpoints, from a folder on disk to figures and pictures of a distilled student."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tiny_texts import PIPELINES, write_pipeline
+
+from ladd_dist.codecs.vae import Vae
+from ladd_dist.core.rundir import read_json
+from ladd_dist.datasets.prompts import Prompts
+from ladd_dist.guards.collapse import NoGuard
+from ladd_dist.metrics.kid import Kid
+from ladd_dist.metrics.matched import Matched
+from ladd_dist.metrics.memorising import Memorising
+from ladd_dist.networks.diffusers import Diffusers
+from ladd_dist.recipe import Recipe, validate
+from ladd_dist.sample import main as sample
+from ladd_dist.sample import shortened
+from ladd_dist.samplers.karras import Euler
+from ladd_dist.stages import TABLE, Place
+from ladd_dist.stages.describe import describe_run, write_config
+from ladd_dist.stages.distill import distill
+from ladd_dist.stages.evaluate import evaluate
+from ladd_dist.stages.grids import grid_rows
+from ladd_dist.stages.shards import make_shards
+from ladd_dist.stages.teacher import train_teacher
+from plugins.taps.named import Named
+from recipes._base import SMOKE
+
+PROMPTS = ["a cat", "a dog on a mat", "two birds; one cup", "a cat", "nothing to see here, but a long line of words"]
+TAPS = {
+    "pixart": ("block01",), "pixart_sized": ("block00", "block01"), "sd3": ("block01",), "sana": ("block01",),
+    "flux": ("double00", "single00"), "flux_guided": ("double00", "single00"),
+}  # fmt: skip
+FAMILIES = [*PIPELINES, "class_unet", "unet"]
+
+
+def family_recipe(source: Path, family: str, **changes: Any) -> Recipe:
+    """A run of seconds on a tiny pipeline, in the latents of its autoencoder."""
+    dataset = Prompts(size=16, num_classes=3 if family == "class_unet" else 1)
+    if family in PIPELINES:
+        prompts = source.parent / "prompts.txt"
+        prompts.write_text("\n\n".join(PROMPTS) + "\n")
+        dataset = Prompts(file=str(prompts), size=16)
+    metrics = (Kid(features="pixels"), Memorising(features="pixels"), Matched())
+    recipe = dataclasses.replace(
+        SMOKE,
+        dataset=dataset,
+        network=Diffusers(source=str(source), tokens=12 if family in TAPS else 0),
+        codec=Vae(source=str(source)),
+        taps=Named(names=TAPS.get(family, ("down0", "middle"))),
+        shards=dataclasses.replace(
+            SMOKE.shards, num_samples=16, batch_size=16, samples_per_chunk=4, sampler=Euler(steps=8)
+        ),
+        train=dataclasses.replace(SMOKE.train, batch_size=4, dump_every=20, evaluate_every=20, checkpoint_every=20),
+        evaluate=dataclasses.replace(SMOKE.evaluate, num_samples=8, num_references=16, metrics=metrics, steps=(2,)),
+        guard=NoGuard(),
+        student_steps=2,
+    )
+    return validate(dataclasses.replace(recipe, **changes))
+
+
+def place_in(folder: Path) -> Place:
+    return Place(folder / "runs", folder / "cache", torch.device("cpu"))
+
+
+def remove_text_parts(checkpoint: Path) -> None:
+    for pattern in ("text_encoder*", "tokenizer*"):
+        for part in checkpoint.glob(pattern):
+            shutil.rmtree(part)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_goes_from_checkpoint_to_pictures(family: str, tmp_path: Path) -> None:
+    checkpoint = write_pipeline(tmp_path / "checkpoint", family)
+    recipe, place = family_recipe(checkpoint, family), place_in(tmp_path)
+    facts = describe_run(recipe, place, "smoke")
+    run = place.run(recipe)
+    run.create()
+    write_config(recipe, run, facts, path=Path("recipe.py"), plugins=(), device=place.device, command="ladd launch")
+
+    teacher = read_json(train_teacher(recipe, place) / "done.json")
+    assert teacher["parameters"] == facts["params"]["teacher"] > 0
+    shards = make_shards(recipe, place)
+    remove_text_parts(checkpoint)  # they were needed once
+    distill(recipe, place)
+    figures = evaluate(recipe, place)
+    assert {"kid_teacher", "matched_error", "nearest_teacher_share"} < set(figures["student@2"])
+    assert not {"kid", "kid_low", "nearest_train_distance"} & set(figures["student@2"])
+    picture = tmp_path / "out.png"
+    assert sample([str(run.path), "--out", str(picture), "--columns", "2"]) == 0
+    labels = grid_rows(picture)
+    assert labels == tuple(shortened(text) for text in PROMPTS) if family in PIPELINES else labels[0] == "class 0"
+    assert (shards / TABLE).exists() == (family in PIPELINES)
