@@ -138,11 +138,11 @@ def _read(file: Path, config: dict[str, Any], step: int) -> Exported:
     from safetensors.torch import load_file
 
     from ladd_dist.sample import codec_weights, load_student
-    from ladd_dist.stages.space import without_codec
+    from ladd_dist.stages import own_weights
 
     network, card = load_student(file, torch.device("cpu"))
     whole = {**card, "step": step, **facts(network, config)}
-    return Exported(network, whole, codec_weights(file), without_codec(load_file(file)))
+    return Exported(network, whole, codec_weights(file), own_weights(load_file(file)))
 
 
 def merged(card: dict[str, Any]) -> dict[str, Any]:

@@ -101,13 +101,11 @@ def load_model(checkpoint: Checkpoint) -> nn.Module:
         )  # fmt: skip
     except (OSError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
         raise ValueError(f"{checkpoint.folder}: the weights cannot be read: {error}") from error
-    for what in ("missing_keys", "unexpected_keys"):
-        if info[what]:
-            names = sorted(info[what])
-            raise ValueError(
-                f"{checkpoint.folder}: the weights do not fit config.json: {what.replace('_', ' ')} {names[0]} "
-                f"(and {len(names) - 1} more)"
-            )
+    if info["missing_keys"]:
+        names = sorted(info["missing_keys"])
+        raise ValueError(
+            f"{checkpoint.folder}: the weights do not fit config.json: {names[0]} and {len(names) - 1} more are missing"
+        )
     found: nn.Module = model
     return found.eval()
 

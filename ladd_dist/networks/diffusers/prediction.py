@@ -8,6 +8,7 @@ prediction are those of the checkpoint's scheduler.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 Kind = Literal["epsilon", "v_prediction", "sample", "flow_prediction"]
-_SMALLEST_ALPHA_BAR = 2.0**-24  # of a schedule that ends at zero signal: sigma stays finite, as the library has it
+_NO_SIGNAL = 2.0**-24  # alpha-bar in place of 0 at the end of a schedule: sigma stays finite, as the library has it
 
 
 class Noised(NamedTuple):
@@ -36,7 +37,13 @@ class Prediction(nn.Module):
         """
         super().__init__()
         self.kind, self.num_timesteps = kind, num_timesteps
+        self.log_sigmas: Tensor | None
         self.register_buffer("log_sigmas", log_sigmas, persistent=False)
+
+    def sigma_max(self) -> float:
+        """The level of the last timestep."""
+        table: Tensor | None = self.log_sigmas
+        return math.inf if table is None else math.exp(float(table[-1]))
 
     def noised(self, x: Tensor, sigma: Tensor) -> Noised:
         """What the model sees in place of x [B,C,H,W] at levels sigma [B] > 0."""
@@ -95,7 +102,8 @@ def read_scheduler(config: Mapping[str, Any], where: str) -> Prediction:
             f"{where}: {name} has no discrete noise schedule (alphas_cumprod) to read; put the scheduler with which "
             "the model was trained beside it, like DDPMScheduler or FlowMatchEulerDiscreteScheduler"
         )
-    alpha_bar = scheduler.alphas_cumprod.double().clamp(min=_SMALLEST_ALPHA_BAR)
+    alpha_bar = scheduler.alphas_cumprod.double()
+    alpha_bar = alpha_bar.where(alpha_bar > 0, _NO_SIGNAL)
     return Prediction(kind, torch.log(torch.sqrt((1 - alpha_bar) / alpha_bar)).float(), num_timesteps)
 
 
