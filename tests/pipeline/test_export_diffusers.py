@@ -206,7 +206,7 @@ def test_models_without_a_pipeline_are_sampled_by_their_scheduler(tmp_path: Path
     assert near(x, ours(recipe, student, noise, 2))
 
 
-def test_a_network_of_ours_says_why_not(smoke_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_network_of_ours_says_why_not(smoke: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for to in ("diffusers", "lora"):
-        assert export([str(smoke_run), "--to", to, "--out", str(tmp_path / "exported")]) == 1
+        assert export([str(smoke[0].run), "--to", to, "--out", str(tmp_path / "exported")]) == 1
         assert "network is 'cunet', which diffusers does not have; --to safetensors" in capsys.readouterr().err
