@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
 import transformers
-from torch import nn
+from torch import Tensor, nn
 
 from ladd_dist.core.types import ImageSpec
 
@@ -47,7 +47,7 @@ def _sdxl() -> nn.Module:
 def _kandinsky3() -> nn.Module:
     return diffusers.Kandinsky3UNet(
         in_channels=4, time_embedding_dim=16, groups=4, attention_head_dim=4, layers_per_block=2,
-        block_out_channels=(16, 16, 16, 24), cross_attention_dim=TEXT, encoder_hid_dim=TEXT,
+        block_out_channels=(16, 16, 24), cross_attention_dim=TEXT, encoder_hid_dim=TEXT,
     )  # fmt: skip
 
 
@@ -136,6 +136,19 @@ def write_model(folder: Path, family: str, seed: int = 0) -> Path:
     index = {"_class_name": "DiffusionPipeline", part: ["diffusers", type(model).__name__]}
     (folder / "model_index.json").write_text(json.dumps(index))
     return folder
+
+
+def tiny_table(shapes: Mapping[str, tuple[int, ...]], num: int = LATENTS.num_classes) -> dict[str, Tensor]:
+    """Random texts for a network's `condition_shapes`: `num` of different lengths, and the null one."""
+    source = torch.Generator().manual_seed(3)
+    table = {name: torch.randn(num + 1, *shape, generator=source) for name, shape in shapes.items()}
+    if "prompt_attention_mask" in shapes:
+        kept = torch.arange(num + 1).flip(0)[:, None] + 1
+        table["prompt_attention_mask"] = (torch.arange(*shapes["prompt_attention_mask"]) < kept).to(torch.int64)
+    constants = {"time_ids": [16, 16, 0, 0, 16, 16], "resolution": [16, 16], "aspect_ratio": [1]}
+    for name in shapes.keys() & constants.keys():
+        table[name] = torch.tensor([constants[name]] * (num + 1), dtype=torch.float32)
+    return table
 
 
 def write_pipeline(folder: Path, family: str, seed: int = 0) -> Path:

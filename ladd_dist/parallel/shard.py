@@ -29,8 +29,12 @@ class Spread(Parallel):
 
 
 def hush() -> None:
-    """Leave out the warnings about old names that FSDP2 and DeepSpeed themselves call, many times a step."""
+    """Leave out the warnings about old names that FSDP2 and DeepSpeed themselves call, many times a step.
+
+    And about views that a network returns: they would matter to somebody who writes into them, which nobody does.
+    """
     warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
+    warnings.filterwarnings("ignore", r"FSDP2-wrapped module .* returned a view tensor", UserWarning)
 
 
 def make_contiguous(module: nn.Module) -> None:

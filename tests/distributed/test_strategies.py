@@ -76,6 +76,15 @@ def test_also_where_one_forward_pass_serves_both_updates(results: Results, name:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("family", ["sd", "flux"])
+@pytest.mark.parametrize("name", NAMES)
+def test_also_for_a_diffusers_network_whose_taps_end_the_forward(results: Results, name: str, family: str) -> None:
+    measured = figures(results[f"{family}/{name}"])
+    assert max(measured.values()) < results["tolerance"], measured
+    assert results[f"{family}/{name}"]["leaks"] == []
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_update_counts_for_both_networks(results: Results, name: str) -> None:
     """Freezing the heads in the student's update must not stop their own."""

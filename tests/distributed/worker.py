@@ -13,6 +13,7 @@ import dataclasses
 import itertools
 import json
 import os
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +25,7 @@ from torch.nn import functional
 
 import plugins.heads  # noqa: F401  registers the heads
 from ladd_dist.core.plugin import create
-from ladd_dist.core.types import ImageSpec
+from ladd_dist.core.types import Denoiser, ImageSpec
 from ladd_dist.engine.discriminator import Heads
 from ladd_dist.networks.cunet import CUNet
 from ladd_dist.parallel import QUANTITIES, Adam, Parallel, Trainable
@@ -37,6 +38,7 @@ from ladd_dist.parallel.single import Single
 from ladd_dist.parallel.zero import Zero1, Zero2, Zero3
 
 IMAGE = ImageSpec(channels=3, size=8, num_classes=10)
+LATENTS = ImageSpec(channels=4, size=8, num_classes=3)
 TAPS = ("down0", "middle")  # early exit: the teacher's last blocks are not used
 BATCH = 8
 STEPS = 20
@@ -68,6 +70,13 @@ class Case:
     fused: bool = False
     """Whether both updates share one forward pass of the student, made before them."""
     compute: Compute = field(default_factory=Compute)
+    family: str = ""
+    """A tiny model of diffusers in place of `CUNet`."""
+    taps: tuple[str, ...] = TAPS
+
+    @property
+    def image(self) -> ImageSpec:
+        return LATENTS if self.family else IMAGE
 
 
 CASES = {
@@ -78,26 +87,48 @@ CASES = {
     ),
     "fused": Case(steps=4, shard_teacher=True, fused=True),
     "bf16": Case(steps=4, shard_teacher=True, compute=Compute(precision="bf16")),
+    "sd": Case(
+        steps=4, shard_teacher=True, family="sd", taps=("down0", "middle"),
+        compute=Compute(checkpoint=("student", "teacher")),
+    ),
+    "flux": Case(steps=4, shard_teacher=True, fused=True, family="flux", taps=("double00", "single00")),
 }  # fmt: skip
 
 
-def networks(head: str) -> dict[str, nn.Module]:
+def networks(case: Case) -> dict[str, nn.Module]:
     """The same on every rank. Noise on the weights: zero-initialised layers would hide whatever lies below them."""
     torch.manual_seed(0)
-    student, teacher = (CUNet(widths=(16, 16), blocks=1, patch=2, embed_dim=32).build(image=IMAGE) for _ in range(2))
-    made = {"student": student, "teacher": teacher, "heads": Heads(create("head", head), teacher, TAPS)}
+    if case.family:
+        student, teacher = pretrained(case.family), pretrained(case.family)
+    else:
+        plain = CUNet(widths=(16, 16), blocks=1, patch=2, embed_dim=32)
+        student, teacher = plain.build(image=IMAGE), plain.build(image=IMAGE)
+    made = {"student": student, "teacher": teacher, "heads": Heads(create("head", case.head), teacher, case.taps)}
     for module in made.values():
         for parameter in module.parameters():
             parameter.data.add_(0.05 * torch.randn_like(parameter))
     return made
 
 
+def pretrained(family: str) -> Denoiser:
+    """A network of diffusers with its texts."""
+    from ladd_dist.core.conditions import Conditions
+    from ladd_dist.networks.diffusers import Diffusers
+    from tests.tiny_diffusers import TOKENS, tiny_table, write_model
+
+    with tempfile.TemporaryDirectory() as folder:
+        made = Diffusers(source=str(write_model(Path(folder), family)), tokens=TOKENS).load(image=LATENTS)
+    made.attach(Conditions(tiny_table(made.condition_shapes)))
+    return made
+
+
 def draw(step: int, turn: int, micro: int, ranks: Ranks, case: Case, device: torch.device) -> dict[str, Tensor]:
     """This rank's samples of a micro-batch: all ranks' together are the same for any number of them."""
     generator = torch.Generator().manual_seed(1000 * step + turn)
-    images = torch.randn(4, BATCH, IMAGE.channels, IMAGE.size, IMAGE.size, generator=generator)
+    image = case.image
+    images = torch.randn(4, BATCH, image.channels, image.size, image.size, generator=generator)
     levels = torch.rand(BATCH, generator=generator) + 0.5
-    cond = torch.randint(0, IMAGE.num_classes, (BATCH,), generator=generator)
+    cond = torch.randint(0, image.num_classes, (BATCH,), generator=generator)
     drawn = {"real": images[0].tanh(), "start": images[1], "eps": images[2], "tau": levels, "cond": cond}
     own = slice(micro, None, case.compute.accumulate), slice(ranks.rank, None, ranks.size)
     return {name: value[own[0]][own[1]].to(device) for name, value in drawn.items()}
@@ -107,7 +138,7 @@ class Training:
     """The smallest alternating training, written against `Trainable` alone."""
 
     def __init__(self, strategy: Parallel, case: Case, ranks: Ranks, device: torch.device, state: State | None) -> None:
-        made = networks(case.head)
+        made = networks(case)
         self.case, self.ranks, self.device = case, ranks, device
         self.step = 0
         if state is not None:
@@ -131,7 +162,8 @@ class Training:
         self.teacher = strategy.freeze(made["teacher"], compute=compute, ranks=ranks, device=device)
         self.shared: tuple[Tensor, dict[str, Tensor], Tensor] | None = None
         self.dtypes: set[str] = set()
-        made["student"].middle.qkv.register_forward_hook(lambda _, __, out: self.dtypes.add(str(out.dtype)))
+        if not case.family:
+            made["student"].middle.qkv.register_forward_hook(lambda _, __, out: self.dtypes.add(str(out.dtype)))
         self.losses: list[float] = []
         self.norms: list[float] = []
         self.leaks: list[str] = []
@@ -149,7 +181,7 @@ class Training:
 
     def seen(self, x0: Tensor, drawn: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
         noised = x0 + drawn["tau"].view(-1, 1, 1, 1) * drawn["eps"]
-        out = self.teacher(noised, drawn["tau"], drawn["cond"], taps=TAPS, denoise=False)
+        out = self.teacher(noised, drawn["tau"], drawn["cond"], taps=self.case.taps, denoise=False)
         return {tap: value.float() for tap, value in out.features.items()}, out.cond_vec.float()
 
     def heads_loss(self, micro: int) -> Tensor:
@@ -157,7 +189,7 @@ class Training:
         with torch.no_grad():
             real, cond_vec = self.seen(drawn["real"], drawn)
             _, fake, _ = self.fake_and_seen(drawn)
-        both = {tap: torch.cat([real[tap], fake[tap].detach()]) for tap in TAPS}
+        both = {tap: torch.cat([real[tap], fake[tap].detach()]) for tap in self.case.taps}
         logits = self.heads(both, torch.cat([cond_vec, cond_vec]))
         halves = [value.float().chunk(2) for value in logits.values()]
         loss = torch.stack([functional.softplus(-r).mean() + functional.softplus(f).mean() for r, f in halves]).mean()

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 Kind = Literal["epsilon", "v_prediction", "sample", "flow_prediction"]
-_SMALLEST_ALPHA_BAR = 2.0**-24  # of a schedule that ends at zero signal: sigma stays finite, as the library has it
+_NO_SIGNAL = 2.0**-24  # alpha-bar in place of 0 at the end of a schedule: sigma stays finite, as the library has it
 
 
 class Noised(NamedTuple):
@@ -95,7 +95,8 @@ def read_scheduler(config: Mapping[str, Any], where: str) -> Prediction:
             f"{where}: {name} has no discrete noise schedule (alphas_cumprod) to read; put the scheduler with which "
             "the model was trained beside it, like DDPMScheduler or FlowMatchEulerDiscreteScheduler"
         )
-    alpha_bar = scheduler.alphas_cumprod.double().clamp(min=_SMALLEST_ALPHA_BAR)
+    alpha_bar = scheduler.alphas_cumprod.double()
+    alpha_bar = alpha_bar.where(alpha_bar > 0, _NO_SIGNAL)
     return Prediction(kind, torch.log(torch.sqrt((1 - alpha_bar) / alpha_bar)).float(), num_timesteps)
 
 

@@ -34,7 +34,7 @@ class ClassUNet(UNet):
 
     def check(self) -> None:
         super().check()
-        self.refuse(class_embed_type=(None,), time_embedding_type=(None, "positional", "fourier"))
+        self.refuse(class_embed_type=(None,), time_embedding_type=(None, "positional"))
         classes, known = self.image.num_classes, self.config.get("num_class_embeds")
         if known not in (None, classes, classes + 1):
             raise ValueError(
@@ -59,7 +59,7 @@ class TextUNet(UNet):
         super().check()
         self.refuse(
             addition_embed_type=(None, "text_time"), class_embed_type=(None,), num_class_embeds=(None,),
-            encoder_hid_dim_type=(None, "text_proj"), time_embedding_type=(None, "positional", "fourier"),
+            encoder_hid_dim_type=(None, "text_proj"), time_embedding_type=(None, "positional"),
         )  # fmt: skip
 
     def condition_shapes(self) -> dict[str, tuple[int, ...]]:
