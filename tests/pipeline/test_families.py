@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from tiny_texts import PIPELINES, write_pipeline
 
 from ladd_dist.codecs.vae import Vae
