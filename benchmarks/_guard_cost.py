@@ -22,9 +22,9 @@ from ladd_dist.parallel import Adam
 from ladd_dist.parallel.ranks import SINGLE
 from ladd_dist.recipe import Recipe, load_recipe
 from ladd_dist.stages import Place
-from ladd_dist.stages.distill import build_heads, build_step
 from ladd_dist.stages.guarding import Guarding
 from ladd_dist.stages.shards import make_shards, open_shards
+from ladd_dist.stages.step import Frozen, build_heads, build_step
 from ladd_dist.stages.teacher import load_teacher, train_teacher
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -81,7 +81,7 @@ def look(guarding: Guarding, step: LaddStep, number: int, figures: Figures | Non
 def guard_of(recipe: Recipe, place: Place, reader: Any, step: LaddStep) -> Guarding:
     """The recipe's guard on a step's networks."""
     unused = Checkpoints(place.runs / "unused", identity="", keep=1)
-    return Guarding(recipe, place, reader, HeadSums(step.teacher.taps), unused)
+    return Guarding(recipe, place, reader, HeadSums(step.critic.taps), unused)
 
 
 def make_step(recipe: Recipe, place: Place) -> LaddStep:
@@ -91,4 +91,5 @@ def make_step(recipe: Recipe, place: Place) -> LaddStep:
     student = copy.deepcopy(teacher).train().requires_grad_(True)
     adam = Adam(train.lr_student, train.betas_student, train.weight_decay, train.clip)
     heads = recipe.parallel.build(build_heads(recipe, teacher), role="heads", adam=adam, **common)
-    return build_step(recipe, recipe.parallel.build(student, role="student", adam=adam, **common), heads, teacher)
+    frozen = Frozen(teacher, None)
+    return build_step(recipe, recipe.parallel.build(student, role="student", adam=adam, **common), heads, frozen)

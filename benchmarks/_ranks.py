@@ -23,7 +23,7 @@ from ladd_dist.parallel import Adam
 from ladd_dist.parallel.ranks import SINGLE, Ranks
 from ladd_dist.recipe import Recipe
 from ladd_dist.stages import rows_of
-from ladd_dist.stages.distill import build_heads, build_step
+from ladd_dist.stages.step import Frozen, build_heads, build_step
 from ladd_dist.stages.teacher import fresh_network
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -76,7 +76,7 @@ def training(recipe: Recipe, strategy: str, ranks: Ranks) -> Training:
     teacher = cast(Denoiser, parallel.freeze(fresh_network(recipe), **common))
     average = WeightAverage(student.local("weight"), half_life=1_000, ramp=0.0, batch_size=train.batch_size)
     rows = rows_of("train.batch_size", train.batch_size, train.compute, ranks)
-    step = build_step(recipe, student, heads_trained, teacher)
+    step = build_step(recipe, student, heads_trained, Frozen(teacher, None))
     return Training(step, average, noise_batch(recipe, len(rows)), rows, train.steps - 1)
 
 

@@ -22,7 +22,7 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.results import RUNS
+from benchmarks.variants import VARIANTS
 from ladd_dist.guards import Guard
 from ladd_dist.guards.judge import Memory, judge
 from recipes._base import LAPTOP
@@ -31,7 +31,7 @@ TRACES = Path(__file__).parent / "guard_traces.json"
 HARSH = ("recipes/exp7_stored_smooth_l1.py", "--head.no-spectral-classifier", "--distance.beta", "0.1",
          "--train.betas-heads", "0.5", "0.99")  # fmt: skip
 RECIPES: dict[str, tuple[str, ...]] = {
-    **{name: RUNS[name] for name in ("exp1", "exp6", "exp7", "exp2")},
+    **{name: VARIANTS[name].arguments for name in ("exp1", "exp6", "exp7", "exp2")},
     "exp7, w_adv 3, unbounded heads": (*HARSH, "--adv-weight.value", "3"),
 }
 COLLAPSES = ("exp1", "exp2")

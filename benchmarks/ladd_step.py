@@ -41,7 +41,7 @@ from ladd_dist.parallel import Adam
 from ladd_dist.parallel.ranks import SINGLE
 from ladd_dist.recipe import Recipe
 from ladd_dist.stages.describe import environment
-from ladd_dist.stages.distill import build_heads, build_step
+from ladd_dist.stages.step import Frozen, build_heads, build_step
 from ladd_dist.stages.teacher import fresh_network
 from recipes import exp2_smallconv_warmup, exp6_stored_noise
 
@@ -114,13 +114,13 @@ def step_of(recipe: Recipe, mode: str, teacher: Denoiser) -> LaddStep:
     trainable = recipe.parallel.build(student, role="student", adam=adam, **common)
     adam = replace(adam, lr=train.lr_heads, betas=train.betas_heads)
     heads = recipe.parallel.build(build_heads(recipe, teacher), role="heads", adam=adam, **common)
-    return build_step(replace(recipe, train=replace(train, mode=mode)), trainable, heads, teacher)
+    return build_step(replace(recipe, train=replace(train, mode=mode)), trainable, heads, Frozen(teacher, None))
 
 
 def count_heads(step: LaddStep, batch: Batch) -> int:
     """FLOPs of the heads in a step: their update on both halves, and the student's view through them."""
     with torch.no_grad():
-        seen = step.teacher.features(batch.x0, batch.cond, torch.ones(len(batch.x0)), batch.x0)
+        seen = step.critic.features(batch.x0, batch.cond, torch.ones(len(batch.x0)), batch.x0)
     both = join(seen, seen)
 
     def use() -> None:

@@ -198,7 +198,7 @@ def wait(args: Args) -> dict[str, Any]:
     case = LAPTOP._replace(num=500) if args.quick else LAPTOP
     waited, whole = [], []
     with tempfile.TemporaryDirectory() as folder, trial(recipe, with_data=True) as tried:
-        _wake(tried.teacher, tried.student.module)
+        _wake(tried.frozen.critic, tried.student.module)
         reader = ShardReader(write(Path(folder), case))
         for number in range(args.steps + 3):  # the first three are not timed
             started = time.perf_counter()

@@ -37,7 +37,7 @@ from ladd_dist.parallel import Adam, Parallel, Trainable
 from ladd_dist.parallel.ranks import Ranks, join
 from ladd_dist.recipe import Recipe
 from ladd_dist.stages import rows_of
-from ladd_dist.stages.distill import build_heads, build_step
+from ladd_dist.stages.step import Frozen, build_heads, build_step
 from ladd_dist.stages.teacher import fresh_network
 from ladd_dist.stages.trial import Trial, trial
 from plugins.heads.spectral_norm import SpectralNorm
@@ -145,12 +145,12 @@ def measure(recipe: Recipe, ranks: Ranks) -> dict[str, int]:
     student = recipe.parallel.build(network, role="student", adam=adam, **common)
     average = WeightAverage(student.local("weight"), half_life=100, ramp=0.0, batch_size=8)
     teacher = cast(Denoiser, recipe.parallel.freeze(fresh_network(recipe), **common))
-    step = build_step(recipe, student, heads, teacher)
+    step = build_step(recipe, student, heads, Frozen(teacher, None))
     seen: dict[str, int] = {}
     watch_gradients(student, seen, "student")
     watch_gradients(heads, seen, "heads")
     rows = rows_of("train.batch_size", recipe.train.batch_size, recipe.train.compute, ranks)
-    batch = Trial(recipe, step, teacher, student, heads).batch(len(rows))
+    batch = Trial(recipe, step, Frozen(teacher, None), student, heads).batch(len(rows))
     for number in range(2):
         step(batch, recipe.train.steps - 2 + number, rows)
         average.update(number + 1)

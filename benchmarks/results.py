@@ -20,27 +20,10 @@ from typing import Any
 
 import tyro
 
-NO_HEADS = ("--swap", "adv_weight=constant", "--adv-weight.value", "0")
-RUNS: dict[str, tuple[str, ...]] = {
-    "exp1": ("recipes/exp1_smallconv.py",),
-    "exp2": ("recipes/exp2_smallconv_warmup.py",),
-    "exp3": ("recipes/exp3_maxpool.py",),
-    "exp4": ("recipes/exp4_specnorm.py",),
-    "exp5": ("recipes/exp5_specnorm_5taps.py",),
-    "exp5, w_adv 0": ("recipes/exp5_specnorm_5taps.py", *NO_HEADS),
-    "control_fresh_adv_only": ("recipes/control_fresh_adv_only.py",),
-    "exp6": ("recipes/exp6_stored_noise.py",),
-    "control_stored_distill_only": ("recipes/control_stored_distill_only.py",),
-    "exp7": ("recipes/exp7_stored_smooth_l1.py",),
-    "exp7, w_adv 0": ("recipes/exp7_stored_smooth_l1.py", *NO_HEADS),
-}
-PAIRS = (
-    ("exp7", "exp6"),
-    ("exp6", "control_stored_distill_only"),
-    ("exp7", "exp7, w_adv 0"),
-    ("exp5", "exp5, w_adv 0"),
-    ("exp6", "exp5"),
-)
+from benchmarks.variants import PAIRS, VARIANTS, Variant
+
+Runs = list[dict[str, Any]]
+"""eval.json of each seed; `flops_a_step` beside its entries."""
 
 
 @dataclass(frozen=True)
@@ -62,15 +45,13 @@ class Options:
 def main() -> int:
     """Run, compare, print."""
     options = tyro.cli(Options)
-    names = [name for name in RUNS if not options.only or name in options.only]
+    names = [name for name in VARIANTS if not options.only or name in options.only]
     first = [(names[0], options.seeds[0])]  # alone: it trains the teacher that the others share
     rest = [(name, seed) for seed in options.seeds for name in names if (name, seed) not in first]
-    figures: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     with ThreadPoolExecutor(options.jobs) as pool:
         found = {key: run(options, *key) for key in first}
         found |= dict(zip(rest, pool.map(lambda key: run(options, *key), rest), strict=True))
-    for name in names:
-        figures[name] = [found[name, seed] for seed in options.seeds]
+    figures = {name: [found[name, seed] for seed in options.seeds] for name in names}
     text = report(figures, len(options.seeds))
     print(text)
     if options.write:
@@ -83,7 +64,16 @@ def main() -> int:
 
 def run(options: Options, name: str, seed: int) -> dict[str, Any]:
     """One run, as anybody would start it; returns eval.json."""
-    command = [sys.executable, "-m", "ladd_dist.launch", *RUNS[name], "--scale", options.scale, "--seed", str(seed)]
+    command = [
+        sys.executable,
+        "-m",
+        "ladd_dist.launch",
+        *VARIANTS[name].arguments,
+        "--scale",
+        options.scale,
+        "--seed",
+        str(seed),
+    ]
     command += ["--out", str(options.out), "--cache", str(options.cache), "--json"]
     threads = str(max(1, (os.cpu_count() or 1) // options.jobs))
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": threads})
@@ -91,7 +81,8 @@ def run(options: Options, name: str, seed: int) -> dict[str, Any]:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
     result: dict[str, Any] = json.loads(done.stdout)
     print(f"{name} seed {seed}: {result['run']}", file=sys.stderr, flush=True)
-    return dict(result["eval"])
+    config = json.loads((Path(result["run"]) / "config.json").read_text(encoding="utf-8"))
+    return {**result["eval"], "flops_a_step": config["flops"]["step"]}
 
 
 def interval(values: list[float]) -> tuple[float, float]:
@@ -105,35 +96,37 @@ def interval(values: list[float]) -> tuple[float, float]:
     return mean, float(t.ppf(0.975, len(values) - 1)) * math.sqrt(variance / len(values))
 
 
-def report(figures: dict[str, list[dict[str, Any]]], num_seeds: int) -> str:
+def report(figures: dict[str, Runs], num_seeds: int) -> str:
     """The tables as Markdown."""
     teacher = figures.get("exp6", next(iter(figures.values())))[0]  # exp1 has a set of its own, with a higher floor
     floor = teacher["teacher@50"]
     lines = [
         f"Mean and 95 % interval over {num_seeds} seeds of the distillation. `fd`: Frechet distance to the teacher's "
         f"stored samples; its sampling floor, the teacher's own 50 steps on the same held-out noise, is "
-        f"{floor['fd_teacher']:.3f}. Colour variance is a share of teacher@50's, hue entropy is as it is "
-        f"(teacher@50: {floor['hue_entropy']:.3f}).",
+        f"{floor['fd_teacher']:.3f}. Colour variance is a share of teacher@50's. GFLOP: of one training step, counted.",
         "",
-        "| run | fd @4 | fd @2 | fd @1 | colour variance @4 | @1 | hue entropy @4 | class accuracy @4 |",
+        "| run | fd @4 | fd @2 | fd @1 | colour variance @4 | @1 | class accuracy | GFLOP a step |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name in ("teacher@4:good", "teacher@4:karras"):
         row = teacher[name]
         share = row["colour_variance"] / floor["colour_variance"]
-        cells = [f"{row['fd_teacher']:.3f}", "", "", f"{share:.2f}", "", f"{row['hue_entropy']:.3f}"]
-        lines.append(f"| {name} | {' | '.join(cells)} | {row['accuracy']:.3f} |")
+        lines.append(f"| {name} | {row['fd_teacher']:.3f} | | | {share:.2f} | | {row['accuracy']:.3f} | |")
+    section = ""
     for name, runs in figures.items():
-        cells = [cell(runs, f"student@{steps}", "fd_teacher") for steps in (4, 2, 1)]
-        cells += [cell(runs, f"student@{steps}", "colour_variance", floor["colour_variance"]) for steps in (4, 1)]
-        cells += [cell(runs, "student@4", key) for key in ("hue_entropy", "accuracy")]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        if VARIANTS[name].section != section:
+            section = VARIANTS[name].section
+            lines.append(f"| **{section}** | | | | | | | |")
+        lines.append(f"| {name} | {' | '.join(cells_of(VARIANTS[name], runs))} |")
+    for steps in (4, 1):
+        lines += ["", best(figures, steps)]
     lines += [
         "",
         "Differences of `fd`, paired by seed (first minus second; the winner is named where 0 is outside):",
         "",
+        "| first | second | @4 | @1 |",
+        "|---|---|---|---|",
     ]
-    lines += ["| first | second | @4 | @1 |", "|---|---|---|---|"]
     for first, second in PAIRS:
         if first in figures and second in figures:
             cells = [difference(figures, first, second, f"student@{steps}") for steps in (4, 1)]
@@ -141,18 +134,48 @@ def report(figures: dict[str, list[dict[str, Any]]], num_seeds: int) -> str:
     return "\n".join(lines)
 
 
-def cell(runs: list[dict[str, Any]], entry: str, key: str, unit: float = 1.0) -> str:
+def cells_of(variant: Variant, runs: Runs) -> list[str]:
+    """A row, without its name; empty where a recipe was not measured in so many steps."""
+    own = runs[0]["teacher@50"]["colour_variance"] if "teacher@50" in runs[0] else math.nan
+    most = next(entry for entry in runs[0] if entry.startswith("student@"))
+    cells = [cell(runs, f"student@{steps}", "fd_teacher") for steps in (4, 2, 1)]
+    cells += [cell(runs, f"student@{steps}", "colour_variance", own) for steps in (4, 1)]
+    return [*cells, cell(runs, most, "accuracy"), f"{runs[0]['flops_a_step'] / 1e9:.2f}"]
+
+
+def cell(runs: Runs, entry: str, key: str, unit: float = 1.0) -> str:
     """Mean +- half-width."""
+    if any(key not in run.get(entry, {}) for run in runs):
+        return ""
     mean, half = interval([run[entry][key] / unit for run in runs])
     return f"{mean:.3f} ± {half:.3f}"
 
 
-def difference(figures: dict[str, list[dict[str, Any]]], first: str, second: str, entry: str) -> str:
+def best(figures: dict[str, Runs], steps: int) -> str:
+    """Who has the lowest distance in so many steps, among those with the same teacher and set, and who comes next."""
+    entry = f"student@{steps}"
+    means = {
+        name: sum(run[entry]["fd_teacher"] for run in runs) / len(runs)
+        for name, runs in figures.items()
+        if VARIANTS[name].shares_set and all("fd_teacher" in run.get(entry, {}) for run in runs)
+    }
+    ranked = sorted(means, key=lambda name: means[name])
+    if len(ranked) < 2:
+        return ""
+    first, second = ranked[:2]
+    return (
+        f"Best in {steps} step{'s' if steps > 1 else ''}: **{first}**, {cell(figures[first], entry, 'fd_teacher')}; "
+        f"next {second}, {cell(figures[second], entry, 'fd_teacher')}; paired by seed "
+        f"{difference(figures, first, second, entry)}."
+    )
+
+
+def difference(figures: dict[str, Runs], first: str, second: str, entry: str) -> str:
     """Paired difference and who wins."""
-    values = [
-        a[entry]["fd_teacher"] - b[entry]["fd_teacher"] for a, b in zip(figures[first], figures[second], strict=True)
-    ]
-    mean, half = interval(values)
+    pairs = list(zip(figures[first], figures[second], strict=True))
+    if any(entry not in run for pair in pairs for run in pair):
+        return ""
+    mean, half = interval([a[entry]["fd_teacher"] - b[entry]["fd_teacher"] for a, b in pairs])
     verdict = "not distinguishable" if not abs(mean) > half else f"**{first if mean < 0 else second}**"
     return f"{mean:+.3f} ± {half:.3f}: {verdict}"
 

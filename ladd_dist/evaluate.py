@@ -15,11 +15,10 @@ import tyro
 from ladd_dist.cli import plugin_modules, run_guarded
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from ladd_dist.core.types import Denoiser
     from ladd_dist.recipe import Recipe
     from ladd_dist.stages import Place
+    from ladd_dist.stages.hybrid import Split
 
 PROG = "python -m ladd_dist.evaluate"
 
@@ -36,6 +35,8 @@ class Options:
     """Numbers of steps, like 1,2,4; those of the run's recipe unless given."""
     levels: tuple[float, ...] = ()
     """Noise levels of your own, descending, for as many steps as there are."""
+    hybrid: str = ""
+    """Measure also with the teacher taking the first of the student's steps: how many, like 0..2 or 0,2."""
     metrics: str = ""
     """Metrics by name, like digit_color,manifold,clean_fid; those of the run's recipe unless given."""
     num_samples: int = 0
@@ -64,6 +65,8 @@ class Student(NamedTuple):
     recipe: Recipe
     """Of the run whose data and teacher serve, with what the command line says of the evaluation."""
     weights_sha256: str
+    splits: tuple[Split, ...]
+    """Of the student's steps between the teacher and the student."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -123,24 +126,23 @@ def _student(options: Options, run: Any, config: dict[str, Any], device: Any) ->
     from ladd_dist.core.plugin import load_modules
     from ladd_dist.core.serialize import RecipeError
     from ladd_dist.promote import recipe_of
-    from ladd_dist.sample import load_student, weights_sha256
+    from ladd_dist.sample import load_student, require_image, weights_sha256
+    from ladd_dist.stages.hybrid import splits_of
     from ladd_dist.stages.space import codec_card
 
     load_modules(plugin_modules((*config["plugins"], *options.plugins)))
     recipe = recipe_of(run, config)
     network, card = load_student(options.source, device)
-    if network.image != recipe.latent():
-        raise ValueError(
-            f"{options.source} makes {network.image}, the data of {run.path} are {recipe.latent()}: they cannot "
-            "be compared"
-        )
+    require_image(options.source, network, run.path, recipe)
     if card.get("space") != codec_card(recipe).get("space"):
         raise ValueError(f"{options.source} works in the latents of another codec than {run.path}")
     if options.levels:
         if not is_descending(options.levels):
             raise RecipeError(f"--levels must be descending numbers above 0, got {options.levels}")
         card["levels"][str(len(options.levels))] = list(options.levels)
-    return Student(network, card, with_settings(recipe, options), weights_sha256(network.state_dict()))
+    recipe = with_settings(recipe, options)
+    splits = splits_of(options.hybrid, recipe.evaluate.steps)
+    return Student(network, card, recipe, weights_sha256(network.state_dict()), splits)
 
 
 def with_settings(recipe: Recipe, options: Options) -> Recipe:
@@ -184,6 +186,8 @@ def signature_of(student: Student) -> str:
     recipe, card = student.recipe, student.card
     levels = {str(steps): list(levels_of(card, steps)) for steps in recipe.evaluate.steps}
     against = [recipe.reference_signature(), recipe.shards_signature(), recipe.evaluate]
+    if student.splits:
+        against.append([list(split) for split in student.splits])
     return signature("evaluation-1", student.weights_sha256, levels, str(card["rule"]), *against)
 
 
@@ -196,17 +200,23 @@ def measured(student: Student, name: str, place: Place) -> dict[str, Any]:
     from ladd_dist.stages import attach, sample_few
     from ladd_dist.stages.describe import environment
     from ladd_dist.stages.evaluate import SampleFn, assess
+    from ladd_dist.stages.hybrid import rows_of, ways_of
+    from ladd_dist.stages.teacher import guided_teacher, load_teacher
 
-    recipe, card = student.recipe, student.card
+    recipe, card, seed = student.recipe, student.card, student.recipe.evaluate.seed
 
     network = attach(student.network, recipe, place)
 
     def way(levels: tuple[float, ...]) -> SampleFn:
-        return lambda noise, cond: sample_few(network, noise, cond, levels, card["rule"], recipe.evaluate.seed)
+        return lambda noise, cond: sample_few(network, noise, cond, levels, card["rule"], seed)
 
-    levels = {f"student@{steps}": levels_of(card, steps) for steps in recipe.evaluate.steps}
+    levels = {steps: levels_of(card, steps) for steps in recipe.evaluate.steps}
+    ways = {f"student@{steps}": way(values) for steps, values in levels.items()}
+    if student.splits:
+        teacher = guided_teacher(recipe, load_teacher(recipe, place))
+        ways |= ways_of(student.splits, teacher, network, levels, card["rule"], seed)
     with StopFlag().listen() as stop:
-        found = assess(recipe, place, {key: way(values) for key, values in levels.items()}, stop).measured
+        found = assess(recipe, place, ways, stop).measured
     return {
         "format": 1,
         "signature": name,
@@ -214,7 +224,7 @@ def measured(student: Student, name: str, place: Place) -> dict[str, Any]:
             "recipe": card["recipe"],
             "signature": card["signature"],
             "weights_sha256": student.weights_sha256,
-            "levels": {key: list(values) for key, values in levels.items()},
+            "levels": {f"student@{steps}": list(values) for steps, values in levels.items()},
             "rule": card["rule"],
         },
         "evaluate": to_data(recipe.evaluate),
@@ -222,6 +232,7 @@ def measured(student: Student, name: str, place: Place) -> dict[str, Any]:
         "versions": {"ladd_dist": __version__, **environment(place.device)},
         "figures": found.figures,
         "classes": {"left_out": found.left_out, "entries": found.classes},
+        "hybrid": rows_of(student.splits, recipe.shards.guidance),
     }
 
 
@@ -229,43 +240,16 @@ def show(found: Mapping[str, Any]) -> None:
     """The figures as a table: a row a figure, with half of its interval."""
     from rich.console import Console
 
+    from ladd_dist.stages.evaluation_table import hybrid_table, table_of
+
     console = Console()
     if not console.is_terminal:  # a file has room, and who searches it wants each figure on one line
         console = Console(width=200)
     console.print(table_of(found["figures"]))
+    if hybrid := found.get("hybrid"):  # files of older versions have none
+        console.print(hybrid_table(hybrid, found["figures"]))
     for metric, reason in found["classes"]["left_out"].items():
         print(f"{metric}: no figures by class, {reason}", file=sys.stderr)
-
-
-def table_of(figures: Mapping[str, Mapping[str, float]]) -> Table:
-    """Students, the teacher at the most steps, and the floor; the file has the rest."""
-    from rich.table import Column, Table
-
-    from ladd_dist.metrics.interval import is_bound
-    from ladd_dist.stages.verdict import best_teacher
-
-    entries = [key for key in figures if key.startswith("student@")]
-    teacher = best_teacher(figures)
-    entries += [teacher] if teacher else []
-    entries += [key for key in figures if key.startswith(("floor@", "reconstruction"))]
-    names = dict.fromkeys(key for entry in entries for key in figures[entry] if not is_bound(key))
-    table = Table(Column("figure", no_wrap=True), *entries)
-    for name in names:
-        table.add_row(name, *(_cell(figures[entry], name) for entry in entries))
-    return table
-
-
-def _cell(figures: Mapping[str, float], name: str) -> str:
-    from ladd_dist.metrics.interval import HIGH, LOW
-    from ladd_dist.stages.report_table import figure
-
-    if name not in figures:
-        return "–"
-    if name in ("num_samples", "seed"):
-        return f"{figures[name]:.0f}"
-    if name + LOW not in figures:
-        return figure(figures[name])
-    return f"{figure(figures[name])} ±{(figures[name + HIGH] - figures[name + LOW]) / 2:.2g}"
 
 
 if __name__ == "__main__":

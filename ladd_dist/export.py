@@ -73,6 +73,9 @@ def _main(options: Options) -> int:
         network, card, codec = finished_student(run, config)
     else:
         network, card, codec = student_at(run, config, options.step)
+    if "student" in card:  # merged: the file needs no teacher any more
+        card = {**{key: value for key, value in card.items() if key != "teacher"}, "merged": card["student"]}
+        del card["student"]
     write_student(out, network, card, codec)
     print(out)
     return 0
@@ -115,7 +118,7 @@ def student_at(run: RunDir, config: dict[str, Any], step: int | None) -> Exporte
     from ladd_dist.recipe import Recipe
     from ladd_dist.sample import codec_weights, load_student
     from ladd_dist.stages import Place
-    from ladd_dist.stages.distill import save_student
+    from ladd_dist.stages.student import new_student, save_student
     from ladd_dist.stages.teacher import fresh_network
 
     checkpoints = Checkpoints(run.checkpoints, identity=config["signature"], keep=1)
@@ -130,12 +133,14 @@ def student_at(run: RunDir, config: dict[str, Any], step: int | None) -> Exporte
     if saved.meta.get("identity") != config["signature"]:
         raise ValueError(f"checkpoint {path} belongs to another recipe (signature {saved.meta.get('identity')})")
     recipe = from_data(Recipe, config["recipe"], str(run.config))
-    network = fresh_network(recipe)
-    saved.fill({f"average/{name}": replicated(weight) for name, weight in network.named_parameters()})
+    place = Place(run.path.parent, cache_of(config["command"]), torch.device("cpu"))
+    network = new_student(recipe, place) if recipe.student.needs_teacher else fresh_network(recipe)
+    trained = {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
+    saved.fill({f"average/{name}": replicated(weight) for name, weight in trained.items()})
     saved.fill(buffers_of("student", network))
     with tempfile.TemporaryDirectory() as folder:  # the card is then the one that the finished run would get
         file = Path(folder) / "student.safetensors"
-        save_student(file, network, recipe, Place(run.path.parent, cache_of(config["command"]), torch.device("cpu")))
+        save_student(file, network, recipe, place)
         network, card = load_student(file, torch.device("cpu"))
         codec = codec_weights(file)
     return network, {**card, "step": saved.step, **facts(network, config)}, codec

@@ -9,15 +9,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-import torch
-
 import ladd_dist.shipped  # noqa: F401  # registers what the names in config.json stand for
+from ladd_dist.checks import require_consistent
 from ladd_dist.codecs import Codec
 from ladd_dist.codecs.pixels import Pixels
 from ladd_dist.core.plugin import Plugin, create
 from ladd_dist.core.pyfile import run_file
 from ladd_dist.core.serialize import RecipeError, check, from_data, has_effect, signature, to_data
 from ladd_dist.core.types import ImageSpec
+from ladd_dist.critics import Critic
+from ladd_dist.critics.teacher import Teacher
 from ladd_dist.datasets import Dataset
 from ladd_dist.guards import Guard
 from ladd_dist.guards.collapse import NoGuard
@@ -29,6 +30,8 @@ from ladd_dist.networks import Network
 from ladd_dist.parallel import Parallel
 from ladd_dist.parallel.single import Single
 from ladd_dist.regularisers import Regulariser
+from ladd_dist.rollouts import Rollout
+from ladd_dist.rollouts.policies import OffPolicy
 from ladd_dist.schedules import Schedule
 from ladd_dist.settings import DistillStage, Ema, EvaluateStage, Reported, ShardStage, TeacherStage, added, neutral
 from ladd_dist.sigmas import SigmaLaw
@@ -36,6 +39,8 @@ from ladd_dist.starts import Start
 from ladd_dist.students import StudentForm
 from ladd_dist.students.full import Full
 from ladd_dist.taps import TapLayout
+from ladd_dist.targets import Target
+from ladd_dist.targets.pulls import StoredSample
 from ladd_dist.trackers import Tracker
 from ladd_dist.trackers.jsonl import Jsonl
 
@@ -72,6 +77,9 @@ class Recipe:
     guard: Guard = NoGuard()
     codec: Codec = added(Pixels())
     student: StudentForm = added(Full())
+    critic: Critic = added(Teacher())
+    target: Target = added(StoredSample())
+    rollout: Rollout = added(OffPolicy())
     parallel: Parallel = neutral(Single())
     tracker: Tracker = neutral(Jsonl())
     student_steps: int = 4
@@ -142,15 +150,8 @@ _DISTILL_FIELDS = (
     "adv_weight", "distill_weight", "train", "guard",
 )  # fmt: skip
 
-_DISTILL_LATER = ("student",)
+_DISTILL_LATER = ("student", "critic", "target", "rollout")
 """The same, for fields that came after runs had been made."""
-
-_AT_LEAST_ONE = {
-    "teacher": "steps batch_size checkpoint_every log_every",
-    "shards": "num_samples batch_size samples_per_chunk chunks_per_shard",
-    "train": "steps batch_size head_updates log_every dump_every checkpoint_every keep_checkpoints",
-    "evaluate": "num_samples num_references batch_size",
-}
 
 
 @dataclass(frozen=True)
@@ -178,73 +179,8 @@ def validate(recipe: Recipe) -> Recipe:
     """
     check(Recipe, recipe, "recipe")
     recipe = typing.cast(Recipe, from_data(Recipe, to_data(recipe)))
-    for stage, names in _AT_LEAST_ONE.items():
-        for name in names.split():
-            value = getattr(getattr(recipe, stage), name)
-            if value < 1:
-                raise RecipeError(f"recipe.{stage}.{name}: must be at least 1, got {value}")
-    if recipe.train.batch_size > recipe.shards.num_samples:
-        raise RecipeError(
-            f"recipe.train.batch_size: {recipe.train.batch_size} is more than the {recipe.shards.num_samples} samples "
-            "of the shards; lower it or raise shards.num_samples"
-        )
-    _check_compute(recipe)
-    if not (recipe.dataset.has_images or recipe.network.pretrained):
-        raise RecipeError(
-            f"recipe.dataset: {recipe.dataset.name!r} has no images to train network {recipe.network.name!r} on; take "
-            "a pretrained network (--swap network=diffusers), or a dataset of images"
-        )
-    try:
-        recipe.student_levels()
-        for steps in recipe.evaluate.steps:
-            recipe.levels(steps)
-    except ValueError as error:
-        raise RecipeError(f"recipe.levels: {error}") from error
-    _check_sigma_laws(recipe)
+    require_consistent(recipe)
     return recipe
-
-
-def _check_compute(recipe: Recipe) -> None:
-    """Refuse what does not go together, with what would."""
-    for stage in ("teacher", "train"):
-        compute, batch_size = getattr(recipe, stage).compute, getattr(recipe, stage).batch_size
-        where = f"recipe.{stage}.compute"
-        if compute.accumulate < 1 or batch_size % compute.accumulate:
-            raise RecipeError(
-                f"{where}.accumulate: a batch of {batch_size} has no {compute.accumulate} micro-batches of equal size"
-            )
-    compute, has_penalty = recipe.train.compute, recipe.regulariser.name != "none"
-    if compute.accumulate > 1 and recipe.train.mode == "fused":
-        raise RecipeError(
-            "recipe.train.mode: 'fused' keeps the student's graph from the heads' update to its own, and with "
-            "accumulation that would be the graphs of all micro-batches; use --train.mode alternate"
-        )
-    if "heads" in compute.compile and has_penalty:
-        raise RecipeError(
-            f"recipe.train.compute.compile: regulariser {recipe.regulariser.name!r} differentiates the heads "
-            "twice, which torch.compile cannot; leave 'heads' out"
-        )
-    if compute.precision == "fp16" and has_penalty:
-        raise RecipeError(
-            f"recipe.train.compute.precision: the gradients in regulariser {recipe.regulariser.name!r} would vanish in "
-            "fp16, where only the loss is scaled; use bf16"
-        )
-
-
-def _check_sigma_laws(recipe: Recipe) -> None:
-    """Draw from each law of noise levels: a law that does not fit would stop a stage that took hours to reach."""
-    levels = recipe.student_levels()
-    laws = {"teacher.sigma": (recipe.teacher.sigma, ()), "student_sigma": (recipe.student_sigma, levels)}
-    for where, (law, known) in {**laws, "renoise_sigma": (recipe.renoise_sigma, levels)}.items():
-        try:
-            drawn = law(64, 0, torch.Generator().manual_seed(0), levels=known)
-        except ValueError as error:
-            raise RecipeError(f"recipe.{where}: {error}") from error
-        if where == "student_sigma" and recipe.start.needs_path and not torch.isin(drawn, torch.tensor(levels)).all():
-            raise RecipeError(
-                f"recipe.student_sigma: start {recipe.start.name!r} has the teacher's states at the levels {levels} "
-                "alone, and this law draws others; use student_sigma=fixed_set"
-            )
 
 
 def load_recipe(path: Path, scale: Scale) -> Recipe:

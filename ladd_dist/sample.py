@@ -6,6 +6,7 @@ import hashlib
 import json
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,18 +17,14 @@ from ladd_dist.cli import plugin_modules, run_guarded
 if TYPE_CHECKING:
     import torch
 
-    from ladd_dist.core.types import Autoencoder, Denoiser
+    from ladd_dist.core.types import Autoencoder, DenoiseFn, Denoiser
+    from ladd_dist.recipe import Recipe
 
 PROG = "python -m ladd_dist.sample"
 BATCH = 250
 """Latents that are decoded at once."""
 CARD = ("network", "image", "levels", "rule", "recipe", "signature")
 """What a student's card must say: how to build it and how to sample it, and where it came from."""
-
-LABEL_CHARS = 32
-"""Of a prompt beside its pictures."""
-MOST_TEXTS = 16
-"""Prompts that are shown where none are asked for."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +39,12 @@ class Options:
     """Network calls a picture; 0 takes the most that the student was measured at."""
     levels: tuple[float, ...] = ()
     """Noise levels of your own, descending, in place of the student's: as many as network calls."""
+    teacher_steps: int = 0
+    """How many of the first steps the teacher takes, with its guidance; it is the run's."""
+    like: Path | None = None
+    """For a file with --teacher-steps: the run whose teacher that is."""
+    cache: Path | None = None
+    """With --teacher-steps: the folder with the run's teacher; unless given, the one its command named."""
     classes: tuple[int, ...] = ()
     """Classes to show, or numbers of prompts, from 0; all when empty, of prompts the first 16."""
     conditions: Path | None = None
@@ -71,6 +74,7 @@ def _main(options: Options) -> int:
     from ladd_dist.core.plugin import load_modules
     from ladd_dist.core.serialize import RecipeError
     from ladd_dist.launch import pick_device
+    from ladd_dist.stages.conditions import MOST_TEXTS, attach_texts, shortened
     from ladd_dist.stages.grids import write_grid, write_pictures
     from ladd_dist.stages.space import decode
 
@@ -85,14 +89,16 @@ def _main(options: Options) -> int:
     if options.levels and options.steps not in (0, len(levels)):
         raise RecipeError(f"--steps {options.steps} and {len(levels)} --levels contradict each other; give one of them")
     texts = attach_texts(network, given[0], options.conditions)
+    teacher = _teacher(options, given[0], network, len(levels))
     classes = options.classes or tuple(range(network.image.num_classes))[: MOST_TEXTS if texts else None]
     wrong = [number for number in classes if not 0 <= number < network.image.num_classes]
     if wrong or options.columns < 1:
         raise RecipeError(f"--classes are 0 to {network.image.num_classes - 1}, --columns at least 1")
     codec = load_codec(given[0], card, pick_device(options.device))
+    few = partial(sample_class, teacher=teacher, teacher_steps=options.teacher_steps)
     pictures = {}
     for number in classes:
-        samples = sample_class(network, levels, card["rule"], number, options.columns, options.seed)
+        samples = few(network, levels, card["rule"], number, options.columns, options.seed)
         pictures[number] = decode(codec, samples, BATCH)
     if options.folder is not None:
         for number, images in pictures.items():
@@ -106,38 +112,49 @@ def _main(options: Options) -> int:
     return 0
 
 
-def attach_texts(network: Denoiser, source: Path, folder: Path | None) -> list[str]:
-    """Give a student that reads texts the table of its shards; returns the texts (none for one that takes classes).
+def _teacher(options: Options, source: Path, network: Denoiser, steps: int) -> DenoiseFn | None:
+    """The teacher of the run with its guidance; None where it takes no step.
 
     Raises:
-        ValueError: the table is not known, not there, or another one's.
+        ValueError: it takes a step and nothing says which it is, or it is not where the run says.
     """
-    from ladd_dist.core.conditions import Conditions
+    from ladd_dist.core.plugin import load_modules
     from ladd_dist.core.rundir import RunDir, read_json
-    from ladd_dist.stages import TABLE
-    from ladd_dist.stages.conditions import TEXTS
+    from ladd_dist.core.serialize import RecipeError
+    from ladd_dist.promote import cache_of, recipe_of
+    from ladd_dist.stages import Place
+    from ladd_dist.stages.teacher import guided_teacher, load_teacher
 
-    if not network.condition_shapes:
-        return []
-    config = RunDir(source).config
-    if folder is None and config.is_file():
-        folder = Path(read_json(config)["shards"])
-    if folder is None:
-        raise ValueError(f"{source} reads texts: name the folder of its shards (shards-...) with --conditions")
-    if not (folder / TABLE).is_file():
-        raise ValueError(f"{folder / TABLE} is missing: name the folder of the run's shards with --conditions")
-    conditions = Conditions.read(folder / TABLE)
-    if conditions.num != network.image.num_classes:
-        raise ValueError(
-            f"{folder / TABLE} holds {conditions.num} texts, the student knows {network.image.num_classes}"
+    if not 0 <= options.teacher_steps <= steps:
+        raise RecipeError(f"--teacher-steps can be 0 to {steps}, the number of steps, got {options.teacher_steps}")
+    if not options.teacher_steps:
+        if options.like or options.cache:
+            raise RecipeError("--like and --cache say where the teacher is: give --teacher-steps too, at least 1")
+        return None
+    run = RunDir(options.like or source)
+    if not run.config.is_file():
+        raise RecipeError(
+            f"{run.path} has no teacher for --teacher-steps: give a run's folder (with its {run.config.name}), or name "
+            "one with the same teacher by --like RUN, and the folder with its teacher by --cache where that has moved"
         )
-    network.attach(conditions)
-    return [str(text) for text in read_json(folder / TEXTS)["texts"]]
+    config = read_json(run.config)
+    load_modules(plugin_modules((*config["plugins"], *options.plugins)))
+    recipe = recipe_of(run, config)
+    require_image(source, network, run.path, recipe)
+    device = next(network.parameters()).device
+    place = Place(run.path.parent, options.cache or cache_of(config["command"]), device)
+    try:
+        return guided_teacher(recipe, load_teacher(recipe, place))
+    except ValueError as error:
+        raise ValueError(f"no teacher for --teacher-steps: {error}; or name the run's folder with --cache") from error
 
 
-def shortened(text: str) -> str:
-    """The beginning of a text, for the margin of a grid."""
-    return text if len(text) <= LABEL_CHARS else f"{text[: LABEL_CHARS - 3]}..."
+def require_image(source: Path, network: Denoiser, run: Path, recipe: Recipe) -> None:
+    """Refuse a student and a run whose data have other shapes or classes."""
+    if network.image != recipe.latent():
+        raise ValueError(
+            f"{source} makes {network.image}, the data of {run} are {recipe.latent()}: they do not go together"
+        )
 
 
 def levels_of(card: dict[str, Any], steps: int) -> tuple[float, ...]:
@@ -165,15 +182,13 @@ def load_student(source: Path, device: torch.device) -> tuple[Denoiser, dict[str
     """The student in a run's folder or file, frozen, in eval mode, and its card (network, levels, rule, signature).
 
     Raises:
-        ValueError: no such file, no student of ours, or a damaged one; nothing in the file can run code.
+        ValueError: no such file, no student of ours, a damaged one, or one that needs its teacher, which is not there;
+            nothing in the file can run code.
     """
     from safetensors import SafetensorError, safe_open
 
-    import ladd_dist.recipe  # noqa: F401  registers the core's plug-ins
-    from ladd_dist.core.serialize import from_data
-    from ladd_dist.core.types import ImageSpec
-    from ladd_dist.networks import Network
     from ladd_dist.stages import CODEC_PREFIX
+    from ladd_dist.stages.student import from_card
 
     path = file_of(source)
     if not path.is_file():
@@ -186,9 +201,7 @@ def load_student(source: Path, device: torch.device) -> tuple[Denoiser, dict[str
         missing = [name for name in CARD if name not in card]
         if missing or not card["levels"]:
             raise KeyError(missing[0] if missing else "levels")
-        image = from_data(ImageSpec, card["image"], "image")
-        network: Denoiser = from_data(Network, card["network"], "network").build(image=image)
-        network.load_state_dict(weights)
+        network = from_card(card, weights, path)
     except (SafetensorError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{path} is no student that ladd_dist wrote ({type(error).__name__}: {reason})") from error
@@ -247,12 +260,24 @@ def weights_sha256(weights: dict[str, torch.Tensor]) -> str:
 
 
 def sample_class(
-    network: Denoiser, levels: tuple[float, ...], rule: Any, number: int, count: int, seed: int
+    network: Denoiser,
+    levels: tuple[float, ...],
+    rule: Any,
+    number: int,
+    count: int,
+    seed: int,
+    *,
+    teacher: DenoiseFn | None = None,
+    teacher_steps: int = 0,
 ) -> torch.Tensor:
-    """`count` samples [count,C,H,W] (pictures in [-1, 1], or latents) of class `number`, by the student's own rule."""
+    """`count` samples [count,C,H,W] (pictures in [-1, 1], or latents) of class `number`, by the student's own rule.
+
+    Args:
+        teacher: takes the first `teacher_steps` of the steps, which are the student's own unless given.
+    """
     import torch
 
-    from ladd_dist.core.noise import few_step_sample
+    from ladd_dist.core.noise import hybrid_sample
     from ladd_dist.core.rng import derive_seed, generator, sample_noise
     from ladd_dist.stages import denoiser
 
@@ -262,8 +287,9 @@ def sample_class(
     noise = sample_noise(own, range(count), (image.channels, image.size, image.size)).to(device)
     cond = torch.full((count,), number, device=device)
     with torch.inference_mode():
-        source = generator("sample-sde", own, device=device)
-        return few_step_sample(denoiser(network), noise, cond, levels, rule, source).cpu()
+        source, student = generator("sample-sde", own, device=device), denoiser(network)
+        few = hybrid_sample(teacher or student, student, noise, cond, levels, rule, source, teacher_steps=teacher_steps)
+        return few.cpu()
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ class Ema:
 
 @dataclass(frozen=True)
 class TeacherStage:
-    """EDM training of the teacher."""
+    """Training of the teacher: EDM's, or DDPM's with the law `timesteps` and the weighting `simple`."""
 
     steps: int
     batch_size: int
@@ -42,6 +42,8 @@ class TeacherStage:
     sigma: SigmaLaw
     lr_final: float = 0.0
     """The learning rate falls along a cosine to this share of `lr`."""
+    weighting: Literal["edm", "simple"] = added("edm")
+    """Of noise levels in the loss: EDM's, or DDPM's L_simple, the error of the predicted noise."""
     label_dropout: float = 0.1
     weight_decay: float = 0.0
     clip: float = 1.0
@@ -87,6 +89,10 @@ class DistillStage:
     """`fused` shares the student's forward and the features between both updates; `alternate` computes them twice."""
     head_updates: int = 1
     """Updates of the heads for one of the student."""
+    adv_norm_decay: float = added(0.0)
+    """Above 0, the adversarial gradient at each of the student's samples is divided by its usual norm: the root of a
+    running mean (this is its decay a step, such as .99) of its square. `adv_weight` is then that gradient's norm; for
+    comparison, a distance that averages D numbers and has slopes up to 1 pulls with at most D^-1/2."""
     compute: Compute = added(Compute())
     log_every: int = neutral(10)
     dump_every: int = neutral(500)
@@ -102,6 +108,8 @@ class DistillStage:
     def __post_init__(self) -> None:
         if self.evaluate_every < 0:
             raise ValueError(f"evaluate_every must be 0 (never) or more, got {self.evaluate_every}")
+        if not 0 <= self.adv_norm_decay < 1:
+            raise ValueError(f"adv_norm_decay must be in [0, 1) (0: not normalised), got {self.adv_norm_decay}")
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from ladd_dist.core.types import TapSpec
 from ladd_dist.guards import ACTIONS, Finding, Guard
 from ladd_dist.heads.contract import check_head
 from ladd_dist.losses import Adversarial, Distance
-from ladd_dist.regularisers import Regulariser
+from ladd_dist.regularisers import Regulariser, Side
 from ladd_dist.schedules import Schedule
 from ladd_dist.taps import TapLayout
 
@@ -193,7 +193,13 @@ def check_regulariser(regulariser: Regulariser) -> None:
     def penalty(rows: Rows) -> Tensor:
         own = slice(rows.first, rows.stop)
         features = [{tap: value[own] for tap, value in seen.items()} for seen in (real, fake)]
-        args = (logits, *features, cond_vec[own], RowSource(rows, "contract"))
+        source = RowSource(rows, "contract")
+
+        def nearby(side: Side, which: slice, eps: float) -> dict[str, Tensor]:
+            seen = features[side == "fake"]
+            return {tap: (value + eps * source.normal(*value.shape[1:]))[which] for tap, value in seen.items()}
+
+        args = (logits, *features, cond_vec[own], source, nearby)
         return _scalar(who, "the penalty", call(who, "on two taps", regulariser, *args))
 
     rows = whole_batch(4)

@@ -17,7 +17,8 @@ REPO = Path(__file__).resolve().parent.parent
 PACKAGE = REPO / "ladd_dist"
 KINDS = {
     "heads", "taps", "losses", "regularisers", "schedules", "starts", "sigmas", "levels", "networks", "datasets",
-    "samplers", "metrics", "trackers", "parallel", "guards", "codecs", "students",
+    "samplers", "metrics", "trackers", "parallel", "guards", "codecs", "students", "critics",
+    "targets", "rollouts",
 }  # fmt: skip
 # Commands that live in the folder of what they are about; each file says so at its top.
 SCRIPTS = {"metrics/train_features.py", "levels/__main__.py"}
@@ -63,7 +64,7 @@ def layer(relative: str) -> str:
         return top
     if top in {"machine", "sweeps"}:  # what stages and a cluster's jobs need too
         return "stages" if top == "machine" else "recipe"
-    return "recipe" if top in {"recipe", "settings", "shipped"} else "command"
+    return "recipe" if top in {"checks", "recipe", "settings", "shipped"} else "command"
 
 
 def allowed(own: str) -> set[str]:

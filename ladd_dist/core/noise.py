@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 import torch
@@ -103,12 +104,27 @@ def few_step_sample(
     """
     if not levels:
         raise ValueError("a sampler needs at least one level")
-    x = x0 = noise * levels[0]
-    for i, level in enumerate(levels):
-        sigma = torch.full((len(x),), level, device=x.device, dtype=x.dtype)
-        x0 = denoise(x, sigma, cond)
-        if i + 1 == len(levels):
-            break
+    x = noise
+    for x in few_step_inputs(denoise, noise * levels[0], cond, levels, rule, generator):  # noqa: B007  the last one
+        pass
+    return denoise(x, torch.full((len(x),), levels[-1], device=x.device, dtype=x.dtype), cond)
+
+
+def few_step_inputs(
+    denoise: DenoiseFn,
+    x: Tensor,
+    cond: Tensor,
+    levels: tuple[float, ...],
+    rule: Literal["sde", "ode"],
+    generator: torch.Generator | RowSource | None = None,
+) -> Iterator[Tensor]:
+    """What `few_step_sample` asks the network about: its input [B,C,H,W] at each level, beginning with `x`.
+
+    `len(levels)` inputs for one call less.
+    """
+    yield x
+    for level, following in itertools.pairwise(levels):
+        x0 = denoise(x, torch.full((len(x),), level, device=x.device, dtype=x.dtype), cond)
         if rule == "sde":
             if generator is None:
                 raise ValueError("the sde rule re-noises between steps and needs a generator")
@@ -116,10 +132,35 @@ def few_step_sample(
                 new = generator.normal(*x.shape[1:]).to(x.device, x.dtype)
             else:
                 new = torch.randn(x.shape, generator=generator, device=generator.device, dtype=x.dtype).to(x.device)
-            x = x0 + levels[i + 1] * new
+            x = x0 + following * new
         else:
-            x = x0 + levels[i + 1] / level * (x - x0)
-    return x0
+            x = x0 + following / level * (x - x0)
+        yield x
+
+
+def hybrid_sample(
+    teacher: DenoiseFn,
+    student: DenoiseFn,
+    noise: Tensor,
+    cond: Tensor,
+    levels: tuple[float, ...],
+    rule: Literal["sde", "ode"],
+    generator: torch.Generator | RowSource | None = None,
+    *,
+    teacher_steps: int,
+) -> Tensor:
+    """`few_step_sample` with two denoisers: `teacher` at the first `teacher_steps` levels, `student` at the others.
+
+    Diversity distillation (Gandikota and Bau 2025, arXiv 2503.10637): the first of the student's steps, one call each,
+    are the teacher's, because they decide what a sample shows. Levels and rule are the student's.
+
+    Raises:
+        ValueError: as `few_step_sample`, or `teacher_steps` is not 0 to `len(levels)`.
+    """
+    if not 0 <= teacher_steps <= len(levels):
+        raise ValueError(f"the teacher can take 0 to {len(levels)} of {len(levels)} steps, got {teacher_steps}")
+    turns = iter([teacher] * teacher_steps + [student] * (len(levels) - teacher_steps))  # a sampler calls once a level
+    return few_step_sample(lambda x, sigma, cond: next(turns)(x, sigma, cond), noise, cond, levels, rule, generator)
 
 
 def ode_step(x: Tensor, x0: Tensor, sigma: float, sigma_next: float) -> Tensor:

@@ -57,25 +57,27 @@ class RowSource:
     """Random numbers for some rows of a batch: each row's depend on the seed and its place in the whole batch alone.
 
     So the same sample gets the same noise whichever process computes it, and 1, 2 or 4 of them see the same numbers.
-    They are drawn in blocks of 64 rows, of which a process draws those it needs a row of.
+    They are drawn in blocks of 64 rows, of which a process draws those it needs a row of. With `repeats` there are
+    numbers for the rows several times, one behind the other, each time others; the first are those without repeats.
     """
 
     BLOCK = 64
 
-    def __init__(self, rows: Rows, *parts: int | str, device: torch.device | str = "cpu") -> None:
+    def __init__(self, rows: Rows, *parts: int | str, device: torch.device | str = "cpu", repeats: int = 1) -> None:
         self.rows, self.device = rows, torch.device(device)
         first, last = rows.first // self.BLOCK, (rows.stop - 1) // self.BLOCK
         self.blocks = [
-            (number, generator(*parts, *([number] if number else []), device=device))
+            (number, generator(*parts, *again, *([number] if number else []), device=device))
+            for again in [[f"again-{turn}"] if turn else [] for turn in range(repeats)]
             for number in range(first, last + 1)
         ]
 
     def normal(self, *shape: int) -> Tensor:
-        """Unit normal numbers [rows, *shape] on the device; every call goes on with the stream."""
+        """Unit normal numbers [repeats x rows, *shape] on the device; every call goes on with the stream."""
         return self._draw(torch.randn, shape)
 
     def uniform(self, *shape: int) -> Tensor:
-        """Uniform numbers in [0, 1) [rows, *shape] on the device; every call goes on with the stream."""
+        """Uniform numbers in [0, 1) [repeats x rows, *shape] on the device; every call goes on with the stream."""
         return self._draw(torch.rand, shape)
 
     def _draw(self, draw: Any, shape: tuple[int, ...]) -> Tensor:

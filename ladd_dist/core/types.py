@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from ladd_dist.core.conditions import Conditions
@@ -39,6 +40,14 @@ class Batch(NamedTuple):
         """Some of its rows (views)."""
         noise, path = (None if tensor is None else tensor[which] for tensor in (self.noise, self.path))
         return Batch(self.x0[which], self.cond[which], noise, path, self.path_levels)
+
+    def repeat(self, times: int) -> Batch:
+        """All of it, `times` times, one behind the other."""
+        if times == 1:
+            return self
+        x0, cond, noise, path = (None if tensor is None else torch.cat([tensor] * times) for tensor in self[:4])
+        assert x0 is not None and cond is not None
+        return Batch(x0, cond, noise, path, self.path_levels)
 
 
 class TapSpec(NamedTuple):

@@ -16,6 +16,8 @@ from ladd_dist.doctoring.watch import Echo, HeadsCall, TeacherCall, Watch, watch
 from ladd_dist.engine.shard_reader import to_device
 from ladd_dist.parallel import Trainable
 from ladd_dist.regularisers.penalties import NoRegulariser
+from ladd_dist.targets import Pull
+from ladd_dist.targets.pulls import StoredSample
 
 CLOSE = 1e-3
 """Of a loss computed in another order."""
@@ -33,7 +35,9 @@ def look_at_what_is_compared(patient: Patient) -> str:
     found = patient.require_steps()
     training, watch = found.training, found.watch
     batches = [
-        to_device(training.reader.batch(found.first + i, BATCH, patient.recipe.seed), patient.place.device)
+        to_device(training.reader.batch(found.first + i, BATCH, patient.recipe.seed), patient.place.device).repeat(
+            training.ladd_step.repeats
+        )
         for i in range(2)
     ]
     reals = [batch.x0 for batch in batches]
@@ -53,7 +57,7 @@ def look_at_what_is_compared(patient: Patient) -> str:
             raise Fail(
                 "the heads' view is made with other noise or classes than the batch's",
                 cause="noise that is not of unit variance, or classes that are not the batch's",
-                cure="FrozenTeacher.features takes batch.cond and unit noise",
+                cure="FrozenCritic.features takes batch.cond and unit noise",
             )
         groups.setdefault(_key(call), set()).add(kind)
     lonely = [kinds for kinds in groups.values() if kinds != {"real", "fake"}]
@@ -79,7 +83,7 @@ def _check_halves(watch: Watch) -> None:
     """On the heads' turn the first half is real and the second fake: their labels depend on it."""
     tap = next(iter(watch.teachers[0].features))
     views = {len(call.features[tap]) for call in watch.teachers}
-    for call in (call for call in watch.heads if not call.frozen and len(call.features[tap]) not in views):
+    for call in (call for call in watch.heads if not call.frozen and len(call.features[tap]) / 2 in views):
         real, fake = call.features[tap].chunk(2)
         seen = [view.features[tap] for view in watch.teachers]
         if not _is_one_of(real, seen) or not _is_one_of(fake, seen) or torch.equal(real, fake):
@@ -117,7 +121,7 @@ def _loud(patient: Patient) -> tuple[Watch, dict[str, Any], int, Any]:
     """A step whose heads disagree strongly, and its batch."""
     patient.require_steps()
     training = patient.training()
-    taps = training.ladd_step.teacher.taps
+    taps = training.ladd_step.critic.taps
     offsets = {tap: APART if i % 2 else -2 * APART for i, tap in enumerate(taps)}
     step, watch = watched(training.ladd_step, offsets=offsets, regulariser=NoRegulariser())
     batch = to_device(training.reader.batch(0, BATCH, patient.recipe.seed), patient.place.device)
@@ -153,13 +157,16 @@ def look_at_student_loss(patient: Patient) -> str:
     watch, figures, step, batch = _loud(patient)
     weight_adv, weight_distill = recipe.adv_weight(step), recipe.distill_weight(step)
     call = watch.students[-1]
-    distance = float(recipe.distance(call.denoised, batch.x0, call.sigma))
+    pull = watch.pulls[-1]
+    if recipe.target == StoredSample():
+        pull = Pull(batch.repeat(patient.untouched.ladd_step.repeats).x0, call.sigma)
+    distance = float(recipe.distance(call.denoised, pull.x0, pull.sigma))
     said = float(figures["loss/distill"])
     if not same(said, distance):
         raise Fail(
-            f"the distance to the teacher's sample is {distance:.4f}, the step says {said:.4f}",
-            cause="it is taken to something else than the teacher's sample, or at other levels",
-            cure="distance(fake, batch.x0, sigma)",
+            f"the distance to target {recipe.target.name!r} is {distance:.4f}, the step says {said:.4f}",
+            cause="it is taken to something else than the target, or at other levels",
+            cure="distance(fake, pull.x0, pull.sigma), with target 'stored' batch.x0 at the student's levels",
         )
     expected = weight_distill * distance
     if weight_adv != 0:

@@ -14,6 +14,7 @@ from ladd_dist.doctoring.findings import Check, Fail, Warn
 from ladd_dist.doctoring.patient import BATCH, OWN_SAMPLES, Patient
 from ladd_dist.doctoring.teaching import correlation, rms
 from ladd_dist.stages.distill import sample_student
+from ladd_dist.targets.pulls import Input
 
 LOW = 0.1
 """A level at which x0 is most of the student's input: pure noise shows."""
@@ -29,6 +30,7 @@ def look_at_last_level(patient: Patient) -> str:
     source = torch.Generator().manual_seed(0)
     shape = (4, image.channels, 4, 4)
     noise, answer = (torch.randn(shape, generator=source, dtype=torch.float64) for _ in range(2))
+    answer = answer.clamp(-1, 1)  # the range of images, to which a sampler may clip
     cond = torch.zeros(4, dtype=torch.int64)
 
     def knows(x: Tensor, sigma: Tensor, cond: Tensor) -> Tensor:
@@ -117,6 +119,7 @@ def look_at_levels(patient: Patient) -> str:
     batch = Batch(like.expand(DRAWN, *like.shape[1:]), torch.zeros(DRAWN, dtype=torch.int64), None, None, ())
     steps = range(patient.step, patient.step + 4)
     drawn = [step.draw(batch, rows, number, 0) for number in steps]
+    drawn = [d._replace(tau=d.tau[:DRAWN]) for d in drawn]
     in_step = {"student_sigma": [d.sigma for d in drawn], "renoise_sigma": [d.tau for d in drawn]}
     counts = {}
     for field, law in laws.items():
@@ -164,7 +167,7 @@ def look_at_coupling(patient: Patient) -> str:
         torch.randn(own.x0.shape, generator=torch.Generator().manual_seed(seed)).to(own.x0) for seed in (2, 3)
     )
     is_fresh = not torch.equal(start(own, top, first), start(own, top, second))
-    wanted = "sde" if is_fresh else "ode"
+    wanted = "sde" if is_fresh and recipe.target != Input() else "ode"  # which makes the map, pair by pair, itself
     if start.rule != wanted:
         raise Fail(
             f"start {start.name!r} feeds {'fresh' if is_fresh else 'stored'} noise and is sampled by {start.rule!r}",

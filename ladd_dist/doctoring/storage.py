@@ -18,8 +18,9 @@ from ladd_dist.doctoring.findings import Check, Fail, Warn
 from ladd_dist.engine.cost import count_parameters
 from ladd_dist.recipe import Recipe
 from ladd_dist.stages import Place
-from ladd_dist.stages.distill import NUM_SHOWN, build_heads, is_distilled
+from ladd_dist.stages.distill import NUM_SHOWN, is_distilled
 from ladd_dist.stages.shards import are_shards_done
+from ladd_dist.stages.step import build_critic, build_heads
 from ladd_dist.stages.teacher import fresh_network, is_teacher_done
 
 WORD = 4
@@ -62,7 +63,7 @@ def bytes_needed(recipe: Recipe, place: Place) -> tuple[int, int]:
     """About what a run still writes into --cache and into --out."""
     with torch.device("meta"):
         network = fresh_network(recipe)
-        heads = build_heads(recipe, network)
+        heads = build_heads(recipe, build_critic(recipe, network))
     image, shards, train = recipe.latent(), recipe.shards, recipe.train
     pixels = image.channels * image.size**2
     teacher, judges = WORD * count_parameters(network), WORD * count_parameters(heads)

@@ -71,9 +71,9 @@ def look_at_plugins(patient: Patient) -> str:
 def look_at_frozen(patient: Patient) -> str:
     """Whether the teacher the heads look through stands still."""
     found = patient.watched
-    network = found.training.ladd_step.teacher.network
+    network = found.training.ladd_step.critic.network
     loose = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
-    cure = "FrozenTeacher and Parallel.freeze must call requires_grad_(False), and eval()"
+    cure = "FrozenCritic and Parallel.freeze must call requires_grad_(False), and eval()"
     if loose:
         raise Fail(
             f"{len(loose)} of the teacher's weights require a gradient, {loose[0]} the first",
@@ -96,7 +96,7 @@ def look_at_frozen(patient: Patient) -> str:
 def look_at_differentiable(patient: Patient) -> str:
     """Whether each tap passes a gradient to the picture."""
     training, batch = patient.untouched, patient.batch
-    teacher = training.ladd_step.teacher
+    teacher = training.ladd_step.critic
     x0 = batch.x0[:2].clone().requires_grad_()
     tau = torch.full((2,), 0.5, device=x0.device)
     seen = teacher.features(x0, batch.cond[:2], tau, torch.zeros_like(x0))

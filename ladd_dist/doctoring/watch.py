@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from ladd_dist.core.types import Batch, NetOutput
-from ladd_dist.engine.discriminator import FrozenTeacher, Seen
+from ladd_dist.engine.discriminator import FrozenCritic, Seen
 from ladd_dist.engine.ladd_step import LaddStep
 from ladd_dist.parallel import Trainable
+from ladd_dist.targets import Pull, Target
 
 Role = Literal["student", "heads", "teacher", "average"]
 State = dict[Role, dict[str, Tensor]]
@@ -73,6 +74,7 @@ class Watch:
     teachers: list[TeacherCall] = field(default_factory=list)
     heads: list[HeadsCall] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
+    pulls: list[Pull] = field(default_factory=list)
 
     def state(self) -> State:
         """A copy of every weight and buffer."""
@@ -139,17 +141,33 @@ class WatchedNetwork:
         return getattr(self.inner, name)
 
 
-class WatchedTeacher:
-    """A frozen teacher that reports; see `FrozenTeacher`."""
+class WatchedCritic:
+    """A frozen critic that reports; see `FrozenCritic`."""
 
-    def __init__(self, inner: FrozenTeacher, watch: Watch) -> None:
-        self.network, self.taps, self.inner, self.watch = inner.network, inner.taps, inner, watch
+    def __init__(self, inner: FrozenCritic, watch: Watch) -> None:
+        self.network, self.taps, self.renoises = inner.network, inner.taps, inner.renoises
+        self.inner, self.watch = inner, watch
 
     def features(self, x0: Tensor, cond: Tensor, tau: Tensor, eps: Tensor) -> Seen:
         seen = self.inner.features(x0, cond, tau, eps)
         kept = {tap: value.detach() for tap, value in seen.features.items()}
         self.watch.teachers.append(TeacherCall(x0.detach(), cond, tau, eps, kept))
         return seen
+
+    def __getattr__(self, name: str) -> Any:  # what a regulariser asks for is no comparison of real and fake
+        return getattr(self.inner, name)
+
+
+class WatchedTarget:
+    """A target that reports; see `Target`."""
+
+    def __init__(self, inner: Target, watch: Watch) -> None:
+        self.inner, self.watch = inner, watch
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Pull:
+        pull = self.inner(*args, **kwargs)
+        self.watch.pulls.append(pull)
+        return pull
 
 
 class Echo:
@@ -159,7 +177,7 @@ class Echo:
         self.module, self.accumulate, self.batch = inner.module, 1, batch
 
     def __call__(self, x: Tensor, sigma: Tensor, cond: Tensor) -> NetOutput:
-        return NetOutput(self.batch.x0, {}, sigma)
+        return NetOutput(self.batch.repeat(len(x) // len(self.batch.x0)).x0, {}, sigma)
 
     def update(self, loss_of: Callable[[int], Tensor]) -> Tensor:
         return loss_of(0).detach()
@@ -173,14 +191,15 @@ def watched(
 ) -> tuple[LaddStep, Watch]:
     """The same step on the same networks, observed."""
     networks: dict[Role, nn.Module] = {
-        "student": step.student.module, "heads": step.heads.module, "teacher": step.teacher.network,
+        "student": step.student.module, "heads": step.heads.module, "teacher": step.critic.network,
     }  # fmt: skip
     watch = Watch(networks, average)
     spied = dataclasses.replace(
         step,
         student=cast(Trainable, WatchedNetwork(step.student, "student", watch)),
         heads=cast(Trainable, WatchedNetwork(step.heads, "heads", watch, offsets)),
-        teacher=cast(FrozenTeacher, WatchedTeacher(step.teacher, watch)),
+        critic=cast(FrozenCritic, WatchedCritic(step.critic, watch)),
+        target=cast(Target, WatchedTarget(step.target, watch)),
         **changes,
     )
     return spied, watch

@@ -54,8 +54,8 @@ class Saved:
                 parts[name].fill(piece.flat)
 
     def fill_module(self, prefix: str, module: nn.Module) -> None:
-        """Overwrite the weights and buffers of a plain module, before a strategy takes it."""
-        weights = {name: replicated(parameter) for name, parameter in module.named_parameters()}
+        """Overwrite the buffers of a plain module, and the weights that train, before a strategy takes it."""
+        weights = {name: replicated(value) for name, value in module.named_parameters() if value.requires_grad}
         self.fill({f"{prefix}/weight/{name}": part for name, part in weights.items()} | buffers_of(prefix, module))
 
     def fill_optimizer(self, prefix: str, trainable: Trainable) -> None:

@@ -1,4 +1,7 @@
-"""The discriminator of LADD: the frozen teacher's features and light heads on them (arXiv 2403.12015, section 3)."""
+"""The discriminator: the features of a frozen network, LADD's teacher or another, and light heads on them.
+
+LADD: arXiv 2403.12015, section 3.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ladd_dist.core.gan import check_logits
+from ladd_dist.core.noise import SIGMA_DATA
 from ladd_dist.core.types import Denoiser
 from ladd_dist.heads import Head
 
@@ -19,17 +23,34 @@ class Seen(NamedTuple):
     cond_vec: Tensor  # [B,E]
 
 
-class FrozenTeacher:
-    """The teacher as a feature extractor: weights fixed, differentiable in its input, stops at the last tap."""
+class FrozenCritic:
+    """A network as a feature extractor: weights fixed, differentiable in its input, stops at the last tap."""
 
-    def __init__(self, network: Denoiser, taps: tuple[str, ...]) -> None:
+    def __init__(self, network: Denoiser, taps: tuple[str, ...], renoises: bool = True) -> None:
+        """renoises: whether it looks at re-noised samples, as LADD's teacher does."""
         self.network = network.eval().requires_grad_(False)
-        self.taps = taps
+        self.taps, self.renoises = taps, renoises
 
     def features(self, x0: Tensor, cond: Tensor, tau: Tensor, eps: Tensor) -> Seen:
-        """Features of x0 [B,C,H,W], re-noised to levels tau [B] with unit noise eps [B,C,H,W]."""
-        noised = x0 + tau.view(-1, 1, 1, 1) * eps
-        out = self.network(noised, tau, cond, taps=self.taps, denoise=False)
+        """Features of x0 [B,C,H,W], re-noised (if so) to levels tau [B] with unit noise eps [B,C,H,W]."""
+        return self._look(self._shown(x0, tau, eps), cond, tau)
+
+    @torch.no_grad()
+    def nearby(self, x0: Tensor, cond: Tensor, draws: tuple[Tensor, Tensor], shift: Tensor) -> dict[str, Tensor]:
+        """The same features, with draws = (tau, eps), of an input moved by shift [B,C,H,W] after it was re-noised.
+
+        The shift is in units of the network's input c_in x, c_in = 1 / sqrt(tau^2 + sigma_data^2); in those of x0 where
+        nothing is re-noised. A clean input against a noised one would differ by tau, not by the shift.
+        """
+        tau, eps = draws
+        scale = torch.sqrt(tau.view(-1, 1, 1, 1) ** 2 + SIGMA_DATA**2) if self.renoises else 1.0
+        return self._look(self._shown(x0, tau, eps) + scale * shift, cond, tau).features
+
+    def _shown(self, x0: Tensor, tau: Tensor, eps: Tensor) -> Tensor:
+        return x0 + tau.view(-1, 1, 1, 1) * eps if self.renoises else x0
+
+    def _look(self, shown: Tensor, cond: Tensor, tau: Tensor) -> Seen:
+        out = self.network(shown, tau, cond, taps=self.taps, denoise=False)
         return Seen(out.features, out.cond_vec)
 
 

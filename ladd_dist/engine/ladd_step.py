@@ -2,41 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ladd_dist.core.gan import over_heads
+from ladd_dist.core.noise import few_step_inputs
 from ladd_dist.core.rng import Rows, RowSource, generator, whole_batch
-from ladd_dist.core.types import Batch
-from ladd_dist.engine.discriminator import FrozenTeacher, Seen, join, split
+from ladd_dist.core.types import Batch, DenoiseFn
+from ladd_dist.engine.adv_norm import AdversarialNorm
+from ladd_dist.engine.discriminator import FrozenCritic, Seen, join, split
+from ladd_dist.engine.figures import Means, logit_metrics
 from ladd_dist.engine.head_sums import HeadSums
 from ladd_dist.losses import Adversarial, Distance
 from ladd_dist.parallel import Trainable
-from ladd_dist.regularisers import Regulariser
+from ladd_dist.regularisers import Regulariser, Side, of_samples
+from ladd_dist.rollouts import Inputs, Rollout
 from ladd_dist.schedules import Schedule
 from ladd_dist.sigmas import SigmaLaw
 from ladd_dist.starts import Start
+from ladd_dist.targets import Pull, Target
 
 
 class Draws(NamedTuple):
-    """The random numbers of one step."""
+    """The random numbers of one step. R rows are shown to the heads: the B of the batch once, or several times."""
 
     sigma: Tensor  # [B] level the student starts from
     start_eps: Tensor  # [B,C,H,W] fresh noise of the student's input
-    tau: Tensor  # [B] level at which the heads compare
-    renoise_eps: Tensor  # [B,C,H,W] shared by real and fake: only x0 and the fake differ
+    tau: Tensor  # [R] level at which the heads compare
+    renoise_eps: Tensor  # [R,C,H,W] shared by real and fake: only x0 and the fake differ
 
 
 class Part(NamedTuple):
     """A micro-batch: some rows of the global batch, and the random numbers that belong to them."""
 
-    batch: Batch
-    rows: Rows
+    batch: Batch  # R rows
+    rows: Rows  # of the batch's B
     draws: Draws
+    inputs: Inputs  # R rows: what the student is asked about
+
+
+def no_teacher(x: Tensor, sigma: Tensor, cond: Tensor) -> Tensor:
+    """Of a run whose target asks none.
+
+    Raises:
+        ValueError: it was asked.
+    """
+    raise ValueError("the target asks the teacher, which this run does not hold: set needs_teacher = True in its class")
 
 
 @dataclass
@@ -50,12 +65,14 @@ class LaddStep:
 
     student: Trainable
     heads: Trainable
-    teacher: FrozenTeacher
+    critic: FrozenCritic
     start: Start
+    rollout: Rollout
     student_sigma: SigmaLaw
     renoise_sigma: SigmaLaw
     levels: tuple[float, ...]
     adversarial: Adversarial
+    target: Target
     distance: Distance
     regulariser: Regulariser
     adv_weight: Schedule
@@ -63,8 +80,12 @@ class LaddStep:
     mode: Literal["fused", "alternate"]
     head_updates: int
     seed: int
+    teacher: DenoiseFn = no_teacher
+    """The frozen teacher with the recipe's guidance, for a target that asks it."""
     head_sums: HeadSums | None = None
     """Where the answers of the heads' last update of each step are added up, by head and noise level."""
+    adv_norm: AdversarialNorm = field(default_factory=lambda: AdversarialNorm(0.0))
+    """What the adversarial gradient at the fakes is divided by."""
     adv_factor: float = 1.0
     """What the adversarial weight is multiplied with; a guard may lower it."""
     heads_learn: bool = True
@@ -85,28 +106,29 @@ class LaddStep:
         shared: list[Seen | None] = [None] * len(parts)
         if fused:
             with torch.set_grad_enabled(student_sees_heads):
-                shared = [self.see(fake, part, part.draws) for fake, part in zip(fakes, parts, strict=True)]
+                shared = [self.see_fake(fake, part) for fake, part in zip(fakes, parts, strict=True)]
         figures, real_logits = self.update_heads(parts, fakes, shared, step)
 
-        # Student: fool the updated heads, and stay near the teacher's sample.
+        # Student: fool the updated heads, and stay near the target: the teacher's sample, if nothing else is said.
         def loss_of(micro: int) -> Tensor:
             part = parts[micro]
             fake = fakes[micro] if fused else self.fake(part)
-            loss_distill = self.distance(fake, part.batch.x0, part.draws.sigma)
+            pull = self.pull(fake, part, step)
+            loss_distill = self.distance(fake, pull.x0, pull.sigma)
             figures.add({"loss/distill": loss_distill})
             loss = distill_weight * loss_distill
             if student_sees_heads:
-                seen = shared[micro] or self.see(fake, part, part.draws)
+                seen = shared[micro] or self.see_fake(fake, part)
                 with self.heads.frozen():
                     fake_logits = self.heads(seen.features, seen.cond_vec)
                 loss_adversarial = over_heads(self.adversarial.generator, fake_logits, real_logits[micro])
                 figures.add({"loss/adversarial": loss_adversarial})
-                loss = loss + adv_weight * loss_adversarial
+                loss = loss + adv_weight * self.adv_norm.weighed(loss_adversarial)
             return loss
 
         grad_norm = self.student.update(loss_of)
         weights = {"weight/adversarial": adv_weight, "weight/distill": distill_weight}
-        return figures.means() | weights | {"grad_norm/student": grad_norm}
+        return figures.means() | weights | {"grad_norm/student": grad_norm} | self.adv_norm.advance()
 
     def parts(self, batch: Batch, step: int, rows: Rows) -> list[Part]:
         """The batch in micro-batches."""
@@ -115,37 +137,75 @@ class LaddStep:
         for number in range(count):
             own = rows.part(number, count)
             piece = batch.rows(slice(own.first - rows.first, own.stop - rows.first))
-            parted.append(Part(piece, own, self.draw(piece, own, step, turn=0)))
+            draws = self.draw(piece, own, step, turn=0)
+            parted.append(Part(piece.repeat(self.repeats), own, draws, self.inputs(piece, own, draws, step)))
         return parted
+
+    @property
+    def repeats(self) -> int:
+        """How often a row of the batch is trained on in one step: R / B."""
+        return self.rollout.repeats(len(self.levels))
+
+    def source(self, purpose: str, rows: Rows, *parts: int, device: torch.device, repeats: int = 1) -> RowSource:
+        """Random numbers that depend on the seed, the parts and each row's place in the global batch."""
+        return RowSource(rows, purpose, self.seed, *parts, device=device, repeats=repeats)
 
     def draw(self, batch: Batch, rows: Rows, step: int, turn: int) -> Draws:
         """The random numbers of some rows; they depend on (seed, step, turn) and the row's place in the global batch.
 
         Levels are drawn on the CPU: drawing from a set of levels on an accelerator would wait for it in every step.
         """
-        device = batch.x0.device
+        device, again = batch.x0.device, self.repeats
 
-        def level(law: SigmaLaw, purpose: str) -> Tensor:
-            drawn = law(rows.total, step, generator(purpose, self.seed, step, turn), levels=self.levels)
-            return drawn[rows.first : rows.stop].to(device, non_blocking=True)
+        def level(law: SigmaLaw, purpose: str, repeats: int = 1) -> Tensor:
+            source = generator(purpose, self.seed, step, turn)
+            drawn = [law(rows.total, step, source, levels=self.levels)[rows.first : rows.stop] for _ in range(repeats)]
+            return torch.cat(drawn).to(device, non_blocking=True)
 
-        def noise(purpose: str) -> Tensor:
-            eps = RowSource(rows, purpose, self.seed, step, turn, device=device).normal(*batch.x0.shape[1:])
+        def noise(purpose: str, repeats: int = 1) -> Tensor:
+            eps = self.source(purpose, rows, step, turn, device=device, repeats=repeats).normal(*batch.x0.shape[1:])
             return eps.contiguous(memory_format=torch.channels_last)
 
-        sigma, tau = level(self.student_sigma, "sigma"), level(self.renoise_sigma, "tau")
-        return Draws(sigma, noise("start"), tau, noise("renoise"))
+        sigma, tau = level(self.student_sigma, "sigma"), level(self.renoise_sigma, "tau", again)
+        return Draws(sigma, noise("start"), tau, noise("renoise", again))
 
-    def fake(self, part: Part) -> Tensor:
-        """The student's samples [B,C,H,W]."""
-        batch, draws = part.batch, part.draws
-        noised = self.start(batch, draws.sigma, draws.start_eps)
-        denoised: Tensor = self.student(noised, draws.sigma, batch.cond).denoised
+    @torch.no_grad()
+    def inputs(self, batch: Batch, rows: Rows, draws: Draws, step: int) -> Inputs:
+        """What the student is asked about: noised samples of the teacher, or what its own steps lead to."""
+        device = batch.x0.device
+        given = Inputs(self.start(batch, draws.sigma, draws.start_eps), draws.sigma)
+
+        def own() -> Iterator[Tensor]:
+            # From the coupling's own noise, with nothing of the sample in it: as the sampler starts.
+            top, nothing = torch.full_like(draws.sigma, self.levels[0]), batch._replace(x0=torch.zeros_like(batch.x0))
+            x = self.start(nothing, top, draws.start_eps)
+            again = self.source("rollout_noise", rows, step, device=device)
+            return few_step_inputs(self.denoise, x, batch.cond, self.levels, self.start.rule, again)
+
+        return self.rollout(given, own, self.levels, self.source("rollout", rows, step, device=device))
+
+    def denoise(self, x: Tensor, sigma: Tensor, cond: Tensor) -> Tensor:
+        """The student as a function."""
+        denoised: Tensor = self.student(x, sigma, cond).denoised
         return denoised
 
+    def fake(self, part: Part) -> Tensor:
+        """The student's samples [R,C,H,W]."""
+        return self.denoise(part.inputs.x, part.inputs.sigma, part.batch.cond)
+
+    @torch.no_grad()
+    def pull(self, fake: Tensor, part: Part, step: int) -> Pull:
+        """What the student's samples [R,C,H,W] should be like."""
+        source = self.source("target", part.rows, step, device=fake.device, repeats=self.repeats)
+        return self.target(fake, *part.inputs, part.batch, teacher=self.teacher, source=source)
+
     def see(self, x0: Tensor, part: Part, draws: Draws) -> Seen:
-        """The teacher's features of x0 [B,C,H,W], re-noised."""
-        return self.teacher.features(x0, part.batch.cond, draws.tau, draws.renoise_eps)
+        """The critic's features of x0 [R,C,H,W], re-noised."""
+        return self.critic.features(x0, part.batch.cond, draws.tau, draws.renoise_eps)
+
+    def see_fake(self, fake: Tensor, part: Part) -> Seen:
+        """The same of the student's own samples, whose gradient from here may be normalised."""
+        return self.see(self.adv_norm.towards_heads(fake), part, part.draws)
 
     def update_heads(
         self, parts: list[Part], fakes: list[Tensor], shared: list[Seen | None], step: int
@@ -173,10 +233,11 @@ class LaddStep:
                     first_real_logits.append({tap: value.detach() for tap, value in real_logits.items()})
                 loss = over_heads(self.adversarial.discriminator, real_logits, fake_logits)
                 if self.heads_learn:
-                    loss = loss + self._penalty(seen_real, seen_fake, part.rows, step, turn)
+                    loss = loss + self._penalty(part._replace(draws=draws), fake, seen_real, seen_fake, step, turn)
                 figures.add(logit_metrics(real_logits, fake_logits) | {"loss/heads": loss})
                 if self.head_sums is not None and turn == self.head_updates - 1:
-                    self.head_sums.add(real_logits, fake_logits, draws.tau)
+                    level = draws.tau if self.critic.renoises else part.inputs.sigma
+                    self.head_sums.add(real_logits, fake_logits, level)
                 return loss
 
             if self.heads_learn:
@@ -193,43 +254,15 @@ class LaddStep:
             for micro in range(self.heads.accumulate):
                 loss_of(micro)
 
-    def _penalty(self, real: Seen, fake: Seen, rows: Rows, step: int, turn: int) -> Tensor:
-        detached = {tap: value.detach() for tap, value in fake.features.items()}
-        source = RowSource(rows, "regulariser", self.seed, step, turn, device=real.cond_vec.device)
-        return self.regulariser(self.heads, real.features, detached, real.cond_vec, source)
+    def _penalty(self, part: Part, fake: Tensor, seen_real: Seen, seen_fake: Seen, step: int, turn: int) -> Tensor:
+        detached = {tap: value.detach() for tap, value in seen_fake.features.items()}
+        source = self.source("regulariser", part.rows, step, turn, device=fake.device, repeats=self.repeats)
 
+        def nearby(side: Side, rows: slice, eps: float) -> dict[str, Tensor]:
+            x0, num = part.batch.x0 if side == "real" else fake, len(part.rows)
+            noise = source.normal(*x0.shape[1:])
+            shown = (x0, part.batch.cond, part.draws.tau, part.draws.renoise_eps, noise)
+            x0, cond, tau, renoise_eps, noise = (of_samples(value, num, rows) for value in shown)
+            return self.critic.nearby(x0, cond, (tau, renoise_eps), eps * noise)
 
-class Means:
-    """Means of figures over micro-batches, without looking at a value."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, int] = {}
-
-    def add(self, figures: dict[str, Tensor]) -> None:
-        """The figures of one micro-batch, 0-d."""
-        for name, value in figures.items():
-            value = value.detach()
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
-            self.counts[name] = self.counts.get(name, 0) + 1
-
-    def means(self) -> dict[str, Tensor | float]:
-        """What was added, averaged."""
-        return {
-            name: value / self.counts[name] if self.counts[name] > 1 else value for name, value in self.sums.items()
-        }
-
-
-@torch.no_grad()
-def logit_metrics(real: dict[str, Tensor], fake: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Accuracy (share of logits on the right side of 0) and logit gap E[l_real] - E[l_fake], per head and overall."""
-    metrics: dict[str, Tensor] = {}
-    rows = []
-    for tap in real:
-        right_real, right_fake = (real[tap] > 0).float().mean(), (fake[tap] < 0).float().mean()
-        gap = real[tap].mean() - fake[tap].mean()
-        rows.append(torch.stack([right_real, right_fake, gap]))
-        metrics |= {f"accuracy/real/{tap}": right_real, f"accuracy/fake/{tap}": right_fake, f"logit_gap/{tap}": gap}
-    right_real, right_fake, gap = torch.stack(rows).mean(dim=0)
-    metrics |= {"accuracy/real": right_real, "accuracy/fake": right_fake, "accuracy": (right_real + right_fake) / 2}
-    return {**metrics, "logit_gap": gap}
+        return self.regulariser(self.heads, seen_real.features, detached, seen_real.cond_vec, source, nearby)

@@ -30,6 +30,7 @@ class Weight(NamedTuple):
 
     shape: torch.Size
     item_bytes: int = WORD
+    trains: bool = True
 
     @property
     def num_bytes(self) -> int:
@@ -78,6 +79,11 @@ class Net:
         """Of all weights."""
         return sum(unit.num_bytes for unit in self.units)
 
+    @property
+    def trained(self) -> Unit:
+        """The weights with gradients, moments and an average."""
+        return Unit(tuple(weight for weight in self.weights if weight.trains))
+
     def gathered(self) -> int:
         """Bytes of what is whole at a time: all outside of the blocks, a block, and the next, fetched meanwhile."""
         root, *blocks = (unit.num_bytes for unit in self.units)
@@ -99,8 +105,8 @@ class Net:
 
 
 def weights_of(parameters: Iterable[nn.Parameter]) -> tuple[Weight, ...]:
-    """Shapes and types."""
-    return tuple(Weight(parameter.shape, parameter.element_size()) for parameter in parameters)
+    """Shapes, types, and whether they train."""
+    return tuple(Weight(parameter.shape, parameter.element_size(), parameter.requires_grad) for parameter in parameters)
 
 
 def units_of(module: nn.Module) -> list[tuple[nn.Module, tuple[Weight, ...]]]:
@@ -185,21 +191,22 @@ def memory(strategy: Strategy, load: Load, ranks: int, *, shard_teacher: bool = 
     Gradients are counted when those of all weights are there: at the optimizer's step, in ZeRO-1 when the backward
     pass has ended and they are about to be reduced.
     """
-    student, whole = load.student, load.student.num_bytes
-    flat = _flat_part(whole, ranks)  # stages 1 and 2 cut all weights laid end to end
-    by_rows = sum(weight.by_rows(ranks) for weight in student.weights)
+    student, trained, moving = load.student, load.student.trained.weights, load.student.trained.num_bytes
+    flat = _flat_part(moving, ranks)  # stages 1 and 2 cut all weights that train laid end to end
+    by_rows, moving_rows = (sum(weight.by_rows(ranks) for weight in those) for those in (student.weights, trained))
     by_elements = sum(weight.by_elements(ranks) for weight in student.weights)
-    weights = {"fsdp": by_rows, "zero3": by_elements + _kept_whole(load)}.get(strategy, whole)
-    gradients = {"fsdp": by_rows, "zero2": _touched(student.weights, ranks), "zero3": by_elements}.get(strategy, whole)
-    stepped = {"fsdp": by_rows, "zero1": flat, "zero2": flat, "zero3": by_elements}.get(strategy, whole)
-    average = {"fsdp": by_rows, "zero3": by_elements}.get(strategy, whole)
+    own = sum(weight.by_elements(ranks) for weight in trained)
+    weights = {"fsdp": by_rows, "zero3": by_elements + _kept_whole(load)}.get(strategy, student.num_bytes)
+    gradients = {"fsdp": moving_rows, "zero2": _touched(trained, ranks), "zero3": own}.get(strategy, moving)
+    stepped = {"fsdp": moving_rows, "zero1": flat, "zero2": flat, "zero3": own}.get(strategy, moving)
+    average = {"fsdp": moving_rows, "zero3": own}.get(strategy, moving)
     teacher = load.teacher
     sharded = sum(weight.by_rows(ranks) for weight in teacher.weights)
     return Memory(
         parameters=weights + student.buffer_bytes,
         gradients=gradients,
         optimizer=2 * stepped,
-        master={"zero1": flat, "zero2": flat, "zero3": by_elements}.get(strategy, 0),
+        master={"zero1": flat, "zero2": flat, "zero3": own}.get(strategy, 0),
         average=average + student.buffer_bytes,
         teacher=(sharded if shard_teacher else teacher.num_bytes) + teacher.buffer_bytes,
         heads=_heads(strategy, load.heads, ranks),
@@ -215,7 +222,7 @@ def wire(strategy: Strategy, load: Load, ranks: int, *, shard_teacher: bool = Fa
     if strategy == "single":
         return Wire(0, 0, 0)
     once = (ranks - 1) / ranks  # an all-gather, or a reduce-scatter
-    gradients, micros = load.student.num_bytes, load.accumulate
+    gradients, micros = load.student.trained.num_bytes, load.accumulate
     if strategy == "fsdp":  # gradients wait, whole, for the last micro-batch
         student = micros * load.student.sent() + gradients
     elif strategy == "zero3":
@@ -248,7 +255,7 @@ def _flat_part(num_bytes: int, ranks: int) -> int:
     return -(-num_bytes // (2 * WORD * ranks)) * 2 * WORD
 
 
-def _touched(weights: list[Weight], ranks: int) -> int:
+def _touched(weights: tuple[Weight, ...], ranks: int) -> int:
     """Bytes of the tensors of which a rank's range of the flat buffer has a part, on the rank where they are most.
 
     ZeRO-2 keeps their gradients whole, also of those that several ranks have a part of.
@@ -281,11 +288,11 @@ def _gathered(strategy: Strategy, load: Load) -> int:
     bucket = load.bucket * WORD
     if strategy == "fsdp":
         # Of a block, its gradients and the message made of them; whole gradients wait for the last micro-batch.
-        waiting = student.num_bytes if load.accumulate > 1 else 0
+        waiting = student.trained.num_bytes if load.accumulate > 1 else 0
         return student.gathered() + 2 * largest + waiting
     if strategy == "zero3":  # one layer, at most the largest tensors; what is fetched ahead; two engines' buffers
         layer = max(weight.num_bytes for weight in student.weights)
         return 2 * layer + min(bucket // 5, student.num_bytes) + 2 * bucket
     if strategy in ("zero1", "zero2"):  # a bucket, and the flat message made of it
-        return bucket + min(bucket, student.num_bytes)
+        return bucket + min(bucket, student.trained.num_bytes)
     return 0

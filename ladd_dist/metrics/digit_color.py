@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ladd_dist.core.features import NUM_DIGITS
 from ladd_dist.core.plugin import register
 from ladd_dist.metrics import Measure, Metric, References, Samples
 from ladd_dist.metrics.extract import digit_color
-from ladd_dist.metrics.features import NUM_DIGITS
 from ladd_dist.metrics.frechet import frechet_estimate, frechet_reference
 from ladd_dist.metrics.interval import Estimate, with_intervals
 
@@ -18,7 +18,7 @@ from ladd_dist.metrics.interval import Estimate, with_intervals
 class DigitColor(Metric):
     """Frechet distance to the real set (`fd`) and to the teacher's samples (`fd_teacher`), and class accuracy.
 
-    The features are those of a small classifier of digit and hue (`metrics/features.py`), made for colour digits: the
+    The features are those of a small classifier of digit and hue (`core/features.py`), made for colour digits: the
     figures compare samples of this data only, and are no FID. `accuracy`: share of samples whose asked class is the
     one the classifier sees.
     """

@@ -9,8 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ladd_dist.core.features import DigitColorNet, load_features, read_card
 from ladd_dist.metrics import Read, Samples
-from ladd_dist.metrics.features import DigitColorNet, load_features, read_card
 
 Features = Literal["digit_color", "pixels"]
 _CHUNK = 512  # a share of `stages/reading.py` is a multiple of it, so shares see the same portions

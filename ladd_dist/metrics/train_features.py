@@ -19,13 +19,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ladd_dist.core.features import CARD_NAME, FEATURE_DIM, NUM_HUES, WEIGHTS_NAME, DigitColorNet, shrink
 from ladd_dist.core.rundir import write_bytes
 from ladd_dist.datasets import Dataset
 from ladd_dist.datasets.color import SATURATION, VALUE, ColorDigits, hsv_to_rgb, paint
 from ladd_dist.datasets.digits import Digits
 from ladd_dist.datasets.mnist import Mnist
 from ladd_dist.metrics.color import hue
-from ladd_dist.metrics.features import CARD_NAME, FEATURE_DIM, NUM_HUES, WEIGHTS_NAME, DigitColorNet, shrink
 
 _WARMUP_STEPS = 50
 _LABEL_SMOOTHING = 0.05

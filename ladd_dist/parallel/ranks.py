@@ -81,6 +81,14 @@ class Ranks:
         dist.all_reduce(total, group=self.control)
         return total
 
+    def total_on_device(self, values: Tensor) -> Tensor:
+        """Sum over ranks of a tensor on the device, in the order of its work: the host does not wait."""
+        if self.size == 1:
+            return values
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
     def wait(self) -> None:
         """Until every rank is here."""
         if self.size > 1:

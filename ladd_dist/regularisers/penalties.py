@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ladd_dist.core.plugin import register
 from ladd_dist.core.rng import RowSource
-from ladd_dist.regularisers import HeadsFn, Regulariser
+from ladd_dist.regularisers import HeadsFn, NearbyFn, Regulariser
 
 
 def _input_gradients(heads: HeadsFn, features: dict[str, Tensor], cond_vec: Tensor, *, mean: bool) -> list[Tensor]:
@@ -29,7 +29,7 @@ def _input_gradients(heads: HeadsFn, features: dict[str, Tensor], cond_vec: Tens
     return [gradient.float().flatten(1) for gradient in gradients]
 
 
-def _require_weight(name: str, field: str, value: float) -> None:
+def require_weight(name: str, field: str, value: float) -> None:
     if not (math.isfinite(value) and value >= 0):
         raise ValueError(f"{name}: {field} must be a finite number >= 0, got {value}")
 
@@ -46,9 +46,13 @@ class NoRegulariser(Regulariser):
         fake: dict[str, Tensor],
         cond_vec: Tensor,
         source: RowSource,
+        nearby: NearbyFn,
     ) -> Tensor:
         """0."""
         return torch.zeros((), device=cond_vec.device)
+
+    def differentiates(self) -> bool:
+        return False
 
 
 @register("gradient_penalty")
@@ -63,7 +67,7 @@ class GradientPenalty(Regulariser):
     weight: float = 10.0
 
     def __post_init__(self) -> None:
-        _require_weight(self.name, "weight", self.weight)
+        require_weight(self.name, "weight", self.weight)
 
     def __call__(
         self,
@@ -72,6 +76,7 @@ class GradientPenalty(Regulariser):
         fake: dict[str, Tensor],
         cond_vec: Tensor,
         source: RowSource,
+        nearby: NearbyFn,
     ) -> Tensor:
         """Scalar penalty; `source` draws the place between real and fake, uniform in [0, 1)."""
         place = source.uniform()
@@ -92,7 +97,7 @@ class R1(Regulariser):
     gamma: float = 1.0
 
     def __post_init__(self) -> None:
-        _require_weight(self.name, "gamma", self.gamma)
+        require_weight(self.name, "gamma", self.gamma)
 
     def __call__(
         self,
@@ -101,6 +106,7 @@ class R1(Regulariser):
         fake: dict[str, Tensor],
         cond_vec: Tensor,
         source: RowSource,
+        nearby: NearbyFn,
     ) -> Tensor:
         """Scalar penalty on the real features alone."""
         gradients = _input_gradients(heads, real, cond_vec, mean=False)

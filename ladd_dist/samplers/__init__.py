@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor
 
 from ladd_dist.core.plugin import Plugin
@@ -12,6 +14,8 @@ class Sampler(Plugin):
     """Turns noise into samples with many calls of a denoiser."""
 
     kind = "sampler"
+    stochastic: ClassVar[bool] = False
+    """Whether it adds noise on its way: a sample is then no smooth function of the noise that it started from."""
 
     def levels(self) -> tuple[float, ...]:
         """The descending levels of the steps, without the final 0."""

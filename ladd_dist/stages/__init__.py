@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ladd_dist.core.conditions import Conditions
-from ladd_dist.core.noise import few_step_sample
+from ladd_dist.core.noise import hybrid_sample
 from ladd_dist.core.rng import Rows, generator, whole_batch
 from ladd_dist.core.rundir import RunDir, exclusive, read_json, save_tensors, write_json
 from ladd_dist.core.serialize import RecipeError, to_data
@@ -120,21 +120,29 @@ def denoiser(network: Denoiser) -> DenoiseFn:
 
 @torch.inference_mode()
 def sample_few(
-    network: Denoiser, noise: Tensor, cond: Tensor, levels: tuple[float, ...], rule: Literal["sde", "ode"], seed: int
+    network: Denoiser,
+    noise: Tensor,
+    cond: Tensor,
+    levels: tuple[float, ...],
+    rule: Literal["sde", "ode"],
+    seed: int,
+    *,
+    teacher: DenoiseFn | None = None,
+    teacher_steps: int = 0,
 ) -> Tensor:
-    """A student's samples [B,C,H,W] from unit noise [B,C,H,W]; the seed is that of the noise which `sde` adds."""
+    """A student's samples [B,C,H,W] from unit noise [B,C,H,W]; the seed is that of the noise which `sde` adds.
+
+    Args:
+        teacher: takes the first `teacher_steps` of the steps, which are the student's own unless given.
+    """
     noise = noise.contiguous(memory_format=torch.channels_last)
-    source = generator("sde", seed, device=noise.device)
-    return few_step_sample(denoiser(network), noise, cond, levels, rule, source)
+    source, student = generator("sde", seed, device=noise.device), denoiser(network)
+    return hybrid_sample(teacher or student, student, noise, cond, levels, rule, source, teacher_steps=teacher_steps)
 
 
-def save_weights(
-    path: Path, network: nn.Module, card: dict[str, Any] | None = None, more: Mapping[str, Tensor] | None = None
-) -> None:
-    """Write a network's weights, and `more` tensors, as safetensors, with an optional card in the file's metadata."""
-    tensors = {**network.state_dict(), **(more or {})}
-    weights = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
-    save_tensors(path, weights, None if card is None else {"ladd_dist": json.dumps(card)})
+def save_weights(path: Path, network: nn.Module) -> None:
+    """Write a network's weights as safetensors."""
+    save_tensors(path, {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()})
 
 
 def reads_texts(recipe: Recipe, network: Denoiser) -> bool:

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ladd_dist.core.rng import derive_seed, sample_starts
+from ladd_dist.core.rng import sample_starts
 from ladd_dist.core.rundir import RunDir, save_tensors
-from ladd_dist.core.serialize import to_data
 from ladd_dist.core.types import Denoiser
+from ladd_dist.engine.adv_norm import AdversarialNorm
 from ladd_dist.engine.checkpoint import Checkpoints, state_of
-from ladd_dist.engine.discriminator import FrozenTeacher, Heads
 from ladd_dist.engine.ema import WeightAverage
 from ladd_dist.engine.head_sums import HeadSums
-from ladd_dist.engine.ladd_step import LaddStep
 from ladd_dist.engine.loop import Figures, NotFiniteError, train
 from ladd_dist.engine.shard_reader import to_device
-from ladd_dist.parallel import Adam, Trainable
+from ladd_dist.parallel import Adam
 from ladd_dist.recipe import Recipe
-from ladd_dist.stages import Place, is_done, mark_done, rows_of, sample_few, save_weights, tracked_config
+from ladd_dist.stages import Place, is_done, mark_done, rows_of, sample_few, tracked_config
 from ladd_dist.stages.grids import write_grid
 from ladd_dist.stages.guarding import Guarding, RollBack
 from ladd_dist.stages.shards import open_shards
-from ladd_dist.stages.space import codec_card, decoded, packed, trained_weights
+from ladd_dist.stages.space import decoded
+from ladd_dist.stages.step import build_critic, build_heads, build_step, freeze
+from ladd_dist.stages.student import new_student, save_student
 from ladd_dist.stages.teacher import averaged, cosine_factor, guided_teacher, load_teacher
 from ladd_dist.stages.watch import Watch
 from ladd_dist.trackers import RunLog
@@ -89,17 +89,6 @@ def _log_of(recipe: Recipe, run: RunDir, first_step: int, is_first: bool) -> con
     return run_log(recipe.tracker, folder=run.path, config=tracked_config(recipe, run), resume_step=first_step)
 
 
-def build_heads(recipe: Recipe, network: Denoiser) -> Heads:
-    """The recipe's heads on the recipe's taps, initialised from the run's seed.
-
-    Raises:
-        KeyError: a tap that the network lacks.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed("heads", recipe.seed))
-        return Heads(recipe.head, network, recipe.taps(network.taps))
-
-
 class Distillation:
     """Everything the training of a student holds, restored from the newest checkpoint if there is one."""
 
@@ -115,8 +104,10 @@ class Distillation:
         )  # fmt: skip
         saved = self.checkpoints.latest()
         self.first_step = saved.step if saved else 0
-        network = recipe.student.prepare(load_teacher(recipe, place))
-        heads = build_heads(recipe, network)
+        network = new_student(recipe, place)
+        teacher = load_teacher(recipe, place)
+        critic = build_critic(recipe, teacher)
+        heads = build_heads(recipe, critic)
         if saved:  # before a strategy takes them: each makes its own form of the weights
             saved.fill_module("student", network)
             saved.fill_module("heads", heads)
@@ -130,16 +121,17 @@ class Distillation:
         self.average = WeightAverage(
             self.student.local("weight"), half_life=ema.half_life, ramp=ema.ramp, batch_size=settings.batch_size
         )
+        self.adv_norm = AdversarialNorm(settings.adv_norm_decay, ranks, device)
         if saved:
             saved.fill_optimizer("student", self.student)
             saved.fill_optimizer("heads", self.heads)
-            saved.fill(self.average.parts())
-        teacher = load_teacher(recipe, place)
+            saved.fill(self.average.parts() | self.adv_norm.parts())
         self.shown = shown_samples(recipe, teacher, place) if ranks.is_first else {}
         self.watch = Watch(recipe.evaluate.metrics if ranks.is_first else (), self.shown)
-        frozen = cast(Denoiser, recipe.parallel.freeze(teacher, **common))
+        frozen = freeze(recipe, teacher, critic, **common)
         self.ladd_step = build_step(recipe, self.student, self.heads, frozen)
-        self.head_sums = self.ladd_step.head_sums = HeadSums(self.ladd_step.teacher.taps)
+        self.ladd_step.adv_norm = self.adv_norm
+        self.head_sums = self.ladd_step.head_sums = HeadSums(self.ladd_step.critic.taps)
         self.guarding = Guarding(recipe, place, self.reader, self.head_sums, self.checkpoints)
         self.guarding.restore(self.first_step, saved.meta.get("guard") if saved else None)
         self.guarding.steer(self.ladd_step)
@@ -188,7 +180,7 @@ class Distillation:
     def save(self, updates: int) -> None:
         """Write a checkpoint: all that a bit-exact continuation needs (order and noise follow from seed and step)."""
         networks = {"student": self.student, "heads": self.heads}
-        parts = self.average.parts()
+        parts = self.average.parts() | self.adv_norm.parts()
         for name, network in networks.items():
             parts |= state_of(name, network)
         epoch, position = divmod(updates * self.recipe.train.batch_size, len(self.reader))
@@ -199,7 +191,9 @@ class Distillation:
 
     def averaged(self) -> Denoiser | None:
         """The student with averaged weights, on rank 0 (None elsewhere); every rank calls this."""
-        return averaged(self.recipe, self.average, self.student, self.place)
+        return averaged(
+            self.recipe, self.average, self.student, self.place, lambda recipe: new_student(recipe, self.place)
+        )
 
     def is_watched(self, updates: int) -> bool:
         """Whether the fixed small set is measured after so many updates: with the first row after each interval."""
@@ -242,27 +236,6 @@ class Distillation:
         self.log.picture(updates, "samples", picture)
 
 
-def build_step(recipe: Recipe, student: Trainable, heads: Trainable, teacher: Denoiser) -> LaddStep:
-    """The recipe's LADD step on given networks."""
-    return LaddStep(
-        student=student,
-        heads=heads,
-        teacher=FrozenTeacher(teacher, recipe.taps(teacher.taps)),
-        start=recipe.start,
-        student_sigma=recipe.student_sigma,
-        renoise_sigma=recipe.renoise_sigma,
-        levels=recipe.student_levels(),
-        adversarial=recipe.adversarial,
-        distance=recipe.distance,
-        regulariser=recipe.regulariser,
-        adv_weight=recipe.adv_weight,
-        distill_weight=recipe.distill_weight,
-        mode=recipe.train.mode,
-        head_updates=recipe.train.head_updates,
-        seed=recipe.seed,
-    )
-
-
 @torch.inference_mode()
 def shown_samples(recipe: Recipe, teacher: Denoiser, place: Place) -> dict[str, Tensor]:
     """Held-out noise and classes, and the pictures that the teacher makes of them, for the dumps."""
@@ -275,22 +248,6 @@ def shown_samples(recipe: Recipe, teacher: Denoiser, place: Place) -> dict[str, 
 def sample_student(recipe: Recipe, network: Denoiser, noise: Tensor, cond: Tensor, num_steps: int) -> Tensor:
     """Student's samples [B,C,H,W] from unit noise, by the rule that matches the recipe's coupling."""
     return sample_few(network, noise, cond, recipe.levels(num_steps), recipe.start.rule, recipe.evaluate.seed)
-
-
-def save_student(path: Path, network: Denoiser, recipe: Recipe, place: Place) -> None:
-    """Write the student with a card that says how to build and sample it, and the codec that was trained for it."""
-    levels = {str(steps): list(recipe.levels(steps)) for steps in recipe.evaluate.steps}
-    card = {
-        "network": to_data(recipe.network),
-        "image": to_data(recipe.latent()),
-        "levels": levels,
-        "law": to_data(recipe.levels),
-        "rule": recipe.start.rule,
-        "recipe": recipe.name,
-        "signature": recipe.distill_signature(),
-        **codec_card(recipe),
-    }
-    save_weights(path, network, card, packed(trained_weights(recipe, place)))
 
 
 def _note(figures: dict[str, float]) -> str:

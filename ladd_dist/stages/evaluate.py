@@ -20,7 +20,7 @@ from ladd_dist.engine.loop import Bar, StopFlag
 from ladd_dist.metrics import References, Samples, Work
 from ladd_dist.parallel.gather import joined_rows, share_of
 from ladd_dist.recipe import Recipe
-from ladd_dist.stages import Place, is_done, load_network, make_together, mark_done, tracked_config
+from ladd_dist.stages import Place, is_done, make_together, mark_done, tracked_config
 from ladd_dist.stages.collapse import as_number, onset
 from ladd_dist.stages.distill import sample_student
 from ladd_dist.stages.grids import write_grid
@@ -28,6 +28,7 @@ from ladd_dist.stages.measure import Figures, Measured, Measurement, floor, with
 from ladd_dist.stages.reading import in_shares, kept
 from ladd_dist.stages.shards import open_shards
 from ladd_dist.stages.space import decode, is_pixels, load_codec
+from ladd_dist.stages.student import load_student
 from ladd_dist.stages.teacher import guided_teacher, load_teacher
 from ladd_dist.trackers.opening import tracker_alone
 
@@ -71,7 +72,7 @@ def evaluate(recipe: Recipe, place: Place) -> Evaluation:
     if place.ranks.agree(lambda: is_evaluated(recipe, place)):
         found: Evaluation = read_json(run.eval)
         return found
-    student = load_network(recipe, run.student, place, stage="distill")
+    student = load_student(recipe, place, run.student)
     # The student before training is the teacher, without guidance and by the student's rule: what a run began with.
     untrained = load_teacher(recipe, place)
     ways = {f"student@{steps}": _student_fn(recipe, student, steps) for steps in recipe.evaluate.steps}

@@ -80,6 +80,11 @@ def packed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {CODEC_PREFIX + name: tensor for name, tensor in weights.items()}
 
 
+def without_codec(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What a student's file holds besides its codec."""
+    return {name: weights[name] for name in weights if not name.startswith(CODEC_PREFIX)}
+
+
 @torch.inference_mode()
 def decode(codec: Autoencoder, latents: Tensor, batch_size: int) -> Tensor:
     """Images [N,C,H,W] of latents [N,c,h,w], a batch at a time, on the latents' device."""

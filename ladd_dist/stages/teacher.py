@@ -1,16 +1,20 @@
 """Stage `teacher`: EDM training (Karras et al. 2022, arXiv 2206.00364, section 5) with label dropout for guidance.
 
-A pretrained network's own weights are looked at, and left where they are.
+With `sigma=Timesteps()` and `weighting="simple"` it is DDPM training. A pretrained network's own weights are
+looked at, and left where they are.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from ladd_dist.core.conditions import Conditions
 from ladd_dist.core.noise import edm_loss_weight, guided
 from ladd_dist.core.rng import derive_seed, generator
 from ladd_dist.core.rundir import remove_stale
@@ -140,7 +144,7 @@ class TeacherTraining:
         def loss_of(micro: int) -> Tensor:
             part = self.rows.part(micro, self.trainable.accumulate)
             own = slice(part.first - self.rows.first, part.stop - self.rows.first)
-            loss = teacher_loss(self.trainable, x0[own], sigma[own], cond[own], eps[own])
+            loss = teacher_loss(self.trainable, x0[own], sigma[own], cond[own], eps[own], settings.weighting)
             losses.append(loss.detach())
             return loss
 
@@ -154,12 +158,24 @@ class TeacherTraining:
         self.checkpoints.save(updates, parts, {"counters": {"teacher": self.trainable.counters()}})
 
 
-def teacher_loss(network: Trainable | Denoiser, x0: Tensor, sigma: Tensor, cond: Tensor, eps: Tensor) -> Tensor:
-    """E[w(sigma) (D(x0 + sigma n) - x0)^2], over batch and pixels; x0 and noise eps [B,C,H,W], sigma and cond [B]."""
+def teacher_loss(
+    network: Trainable | Denoiser,
+    x0: Tensor,
+    sigma: Tensor,
+    cond: Tensor,
+    eps: Tensor,
+    weighting: Literal["edm", "simple"] = "edm",
+) -> Tensor:
+    """E[w(sigma) (D(x0 + sigma n) - x0)^2], over batch and pixels; x0 and noise eps [B,C,H,W], sigma and cond [B].
+
+    `simple`: w = 1 / sigma^2, which is E(eps_hat - eps)^2 for eps_hat = (x - D) / sigma, the network's own answer with
+    precondition "ddpm" (L_simple; Ho et al. 2020, arXiv 2006.11239, eq. 14).
+    """
     eps = eps.contiguous(memory_format=torch.channels_last)
     denoised = network(x0 + sigma.view(-1, 1, 1, 1) * eps, sigma, cond).denoised
     per_sample = (denoised - x0).square().mean(dim=(1, 2, 3))
-    loss: Tensor = (edm_loss_weight(sigma) * per_sample).mean()
+    weight = edm_loss_weight(sigma) if weighting == "edm" else 1 / sigma**2
+    loss: Tensor = (weight * per_sample).mean()
     return loss
 
 
@@ -175,14 +191,34 @@ def fresh_network(recipe: Recipe) -> Denoiser:
         return recipe.network.build(image=recipe.latent())
 
 
-def averaged(recipe: Recipe, average: WeightAverage, trainable: Trainable, place: Place) -> Denoiser | None:
-    """The recipe's network with averaged weights, on rank 0 (None elsewhere); every rank calls this."""
+def planned_network(recipe: Recipe) -> Denoiser:
+    """The same for whoever only measures it: where it reads texts, these are blank."""
+    network = fresh_network(recipe)
+    if reads_texts(recipe, network):
+        network.attach(Conditions.blank(network.condition_shapes))
+    return network
+
+
+def averaged(
+    recipe: Recipe,
+    average: WeightAverage,
+    trainable: Trainable,
+    place: Place,
+    make: Callable[[Recipe], Denoiser] = fresh_network,
+) -> Denoiser | None:
+    """The recipe's network with averaged weights, on rank 0 (None elsewhere); every rank calls this.
+
+    Args:
+        make: the network to fill; it has what does not train already.
+    """
     weights = whole(average.weights, place.ranks)
     if weights is None:
         return None
-    network = fresh_network(recipe)
+    network = make(recipe)
+    still = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
     buffers = {name.removeprefix("/buffer/"): part.tensor for name, part in buffers_of("", trainable.module).items()}
-    network.load_state_dict(weights | buffers)
+    found = network.load_state_dict(weights | buffers, strict=False)
+    assert not found.unexpected_keys and still.issuperset(found.missing_keys), found
     return attach(network.to(place.device).eval().requires_grad_(False), recipe, place)
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ladd_dist.core.conditions import Conditions
-from ladd_dist.core.types import Batch, Denoiser
+from ladd_dist.core.types import Batch
 from ladd_dist.engine.ladd_step import LaddStep
 from ladd_dist.engine.measured import Peak, count_calls, no_data, peak_bytes
 from ladd_dist.engine.memory import Load, Net, Unit, buffer_bytes, units_of, weights_of
@@ -21,9 +21,8 @@ from ladd_dist.parallel.compute import to_compute_dtype
 from ladd_dist.parallel.ranks import SINGLE
 from ladd_dist.parallel.single import Single
 from ladd_dist.recipe import Recipe
-from ladd_dist.stages import reads_texts
-from ladd_dist.stages.distill import build_heads, build_step
-from ladd_dist.stages.teacher import fresh_network
+from ladd_dist.stages.step import Frozen, build_critic, build_heads, build_step, freeze
+from ladd_dist.stages.teacher import planned_network
 
 
 @dataclass
@@ -32,13 +31,13 @@ class Trial:
 
     recipe: Recipe
     step: LaddStep
-    teacher: Denoiser
+    frozen: Frozen
     student: Trainable
     heads: Trainable
 
     def own(self) -> list[Tensor]:
         """Networks and optimizers: all that is there between steps."""
-        networks = (self.teacher, self.student.module, self.heads.module)
+        networks = (*self.frozen.networks(), self.student.module, self.heads.module)
         tensors: list[Tensor] = [tensor for network in networks for tensor in network.parameters()]
         tensors += [buffer for network in networks for buffer in network.buffers()]
         trained = (self.student, self.heads)
@@ -62,18 +61,23 @@ class Trial:
     def load(self, batch_size: int) -> Load:
         """What a rank works on when its share of a batch is `batch_size`."""
         compute = self.recipe.train.compute
-        networks = {"student": self.student.module, "teacher": self.teacher}
-        with count_calls(networks["student"]) as student, count_calls(networks["teacher"]) as teacher:
+        networks: dict[str, list[nn.Module]] = {
+            "student": [self.student.module], "teacher": [*self.frozen.networks()],
+        }  # fmt: skip
+        with contextlib.ExitStack() as counting:
+            counted = {
+                name: [counting.enter_context(count_calls(module)) for module in modules]
+                for name, modules in networks.items()
+            }
             peak = self.peak(batch_size)
         micros = compute.accumulate
-        counted = {"student": student, "teacher": teacher}
         nets = {
             name: Net(
-                tuple(_per_micro(unit, micros) for unit in units),
-                buffer_bytes(networks[name]),
-                weights_of(networks[name].parameters()),
+                tuple(_per_micro(unit, micros) for units in counted[name] for unit in units),
+                sum(buffer_bytes(module) for module in modules),
+                weights_of(parameter for module in modules for parameter in module.parameters()),
             )
-            for name, units in counted.items()
+            for name, modules in networks.items()
         }
         heads = self.heads.module
         tensors = [tensor for tensor in self.batch(batch_size) if isinstance(tensor, Tensor)]
@@ -103,25 +107,20 @@ def trial(recipe: Recipe, *, with_data: bool = False) -> Iterator[Trial]:
     precision = "bf16" if train.compute.precision == "fp16" else train.compute.precision
     compute = dataclasses.replace(train.compute, precision=precision, compile=())
     with torch.device("cpu" if with_data else "meta"):
-        teacher, student = _rehearsing(recipe), _rehearsing(recipe)
-        heads = build_heads(recipe, teacher)
-        to_compute_dtype(teacher, compute.dtype)
-    with _nothing() if with_data else no_data(teacher, student, heads):
+        teacher, student = planned_network(recipe), planned_network(recipe)
+        critic = build_critic(recipe, teacher)
+        heads = build_heads(recipe, critic)
+        for network in (teacher, critic):
+            to_compute_dtype(network, compute.dtype)
+    with _nothing() if with_data else no_data(*{teacher, critic}, student, heads):
         common: dict[str, Any] = {"compute": compute, "ranks": SINGLE, "device": torch.device("cpu")}
         single = Single()
-        frozen = cast(Denoiser, single.freeze(teacher, **common))
+        frozen = freeze(dataclasses.replace(recipe, parallel=single), teacher, critic, **common)
         common["adam"] = Adam(0.0, (0.5, 0.99), 0.0, train.clip)
         trained_student = single.build(recipe.student.prepare(student), role="student", **common)
         trained_heads = single.build(heads, role="heads", **common)
         step = build_step(recipe, trained_student, trained_heads, frozen)
         yield Trial(recipe, step, frozen, trained_student, trained_heads)
-
-
-def _rehearsing(recipe: Recipe) -> Denoiser:
-    network = fresh_network(recipe)
-    if reads_texts(recipe, network):
-        network.attach(Conditions.blank(network.condition_shapes))
-    return network
 
 
 @contextmanager

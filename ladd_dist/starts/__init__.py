@@ -19,6 +19,9 @@ class Start(Plugin):
     needs_path: ClassVar[bool] = False
     """Whether the shards must hold the teacher's states at the student's levels."""
 
+    needs_pairs: ClassVar[bool] = False
+    """Whether the sample must follow from the stored noise, as it does with a sampler that adds none."""
+
     def __call__(self, batch: Batch, sigma: Tensor, eps: Tensor) -> Tensor:
         """The student's input [B,C,H,W] at levels sigma [B]; eps [B,C,H,W] is fresh unit noise.
 

@@ -29,11 +29,28 @@ class Stored(Start):
     """x = x0 + sigma n with the noise n from which the teacher made x0: a deterministic map, nothing to average."""
 
     rule = "ode"
+    needs_pairs = True
 
     def __call__(self, batch: Batch, sigma: Tensor, eps: Tensor) -> Tensor:
         if batch.noise is None:
             raise ValueError("start 'stored' needs the noise from which each sample was made; these shards hold none")
         return batch.x0 + sigma.view(-1, 1, 1, 1) * batch.noise
+
+
+@register("ot")
+@dataclass(frozen=True)
+class Ot(Start):
+    """x = x0 + sigma n with new noise, and a student that makes a map of it: for target `input`, which pins it.
+
+    No pair says where a noise belongs, so the student decides, and keeps to it: it is sampled by keeping the noise's
+    direction. Below the highest level its inputs should be its own (rollout `on_policy`, share 1): those of other
+    people's pairs contradict its map.
+    """
+
+    rule = "ode"
+
+    def __call__(self, batch: Batch, sigma: Tensor, eps: Tensor) -> Tensor:
+        return batch.x0 + sigma.view(-1, 1, 1, 1) * eps
 
 
 @register("path")
@@ -42,6 +59,7 @@ class Path(Start):
     """x = the teacher's own state at sigma on its way from n to x0; the shards hold these states."""
 
     rule = "ode"
+    needs_pairs = True
     needs_path = True
 
     def __call__(self, batch: Batch, sigma: Tensor, eps: Tensor) -> Tensor:

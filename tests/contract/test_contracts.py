@@ -198,12 +198,12 @@ def _own_generator(num: int) -> Tensor:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda self, heads, real, fake, cond, source: -torch.ones(()), "must not be negative"),
-        (lambda self, heads, real, fake, cond, source: torch.rand(()), "two calls differ"),
-        (lambda self, heads, real, fake, cond, source: torch.zeros(2), "must return a scalar"),
-        (lambda self, heads, real, fake, cond, source: heads(real)["a"], "fails on two taps: TypeError"),
-        (lambda self, heads, real, fake, cond, source: real["a"].square().sum(), "must average over samples"),
-        (lambda self, heads, real, fake, cond, source: _own_generator(len(cond)), "draw for each from its row"),
+        (lambda self, heads, real, fake, cond, source, nearby: -torch.ones(()), "must not be negative"),
+        (lambda self, heads, real, fake, cond, source, nearby: torch.rand(()), "two calls differ"),
+        (lambda self, heads, real, fake, cond, source, nearby: torch.zeros(2), "must return a scalar"),
+        (lambda self, heads, real, fake, cond, source, nearby: heads(real)["a"], "fails on two taps: TypeError"),
+        (lambda self, heads, real, fake, cond, source, nearby: real["a"].square().sum(), "must average over samples"),
+        (lambda self, heads, real, fake, cond, source, nearby: _own_generator(len(cond)), "draw for each from its row"),
     ],
 )
 def test_a_broken_regulariser_is_caught(call: Callable[..., Tensor], message: str) -> None:

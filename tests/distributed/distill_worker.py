@@ -19,14 +19,26 @@ from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
 from ladd_dist.core.plugin import create
+from ladd_dist.critics.pixels import Pixels
 from ladd_dist.heads import Head
 from ladd_dist.parallel.compute import Compute
 from ladd_dist.parallel.ranks import join
 from ladd_dist.recipe import Recipe, load_recipe
+from ladd_dist.rollouts.policies import EveryStep, OnPolicy
 from ladd_dist.stages import Place
 from ladd_dist.stages.distill import distill
+from ladd_dist.starts.couplings import Fresh
+from ladd_dist.targets.pulls import TeacherDenoised
+from plugins.taps import Named
 
 STEPS, HALF = 50, 25
+METHODS: dict[str, dict[str, Any]] = {
+    "ladd": {},
+    "every_step": {
+        "critic": Pixels(), "taps": Named(("conv1", "conv3")), "target": TeacherDenoised(), "rollout": EveryStep()
+    },
+    "on_policy": {"start": Fresh(), "target": TeacherDenoised(), "rollout": OnPolicy(share=0.5)},
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -62,12 +74,16 @@ def recipe_of(job: dict[str, Any]) -> Recipe:
     base = load_recipe(Path("recipes/exp6_stored_noise.py"), "smoke")
     compute = Compute(accumulate=job.get("accumulate", 1))
     train = dataclasses.replace(
-        base.train, steps=STEPS, batch_size=16, log_every=1, dump_every=1_000, mode=job.get("mode", "fused"),
-        lr_student=1e-4, lr_heads=5e-5,  # the report's
+        base.train, steps=job.get("steps", STEPS), batch_size=16, log_every=1, dump_every=1_000,
+        mode=job.get("mode", "fused"), lr_student=1e-4, lr_heads=5e-5,  # the report's
         checkpoint_every=1_000, keep_checkpoints=1, keep_steps=(HALF,), compute=compute,
     )  # fmt: skip
     parallel: Any = dataclasses.replace(create("parallel", job["parallel"]), **job.get("settings", {}))
-    return dataclasses.replace(base, name="parity", train=train, parallel=parallel, head=SmoothHead())
+    student: Any = create("student", job.get("student", "full"))
+    return dataclasses.replace(
+        base, name="parity", train=train, parallel=parallel, head=SmoothHead(), student=student,
+        **METHODS[job.get("method", "ladd")],
+    )  # fmt: skip
 
 
 def main(jobs_file: Path) -> None:

@@ -18,7 +18,7 @@ from ladd_dist.launch import main as launch
 from ladd_dist.recipe import load_recipe
 from ladd_dist.stages import Place
 from ladd_dist.stages.diagnosis.attention import trained_heads
-from ladd_dist.stages.distill import build_heads
+from ladd_dist.stages.step import build_heads
 from ladd_dist.stages.teacher import fresh_network
 
 VIEWS = ("strips.png", "strips.json", "attention.png", "attention.json")

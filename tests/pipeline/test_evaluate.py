@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -15,12 +16,17 @@ import torch
 from processes import Done, Ladd, error_of, read_json, rows, run_command
 from safetensors.torch import load_file
 
+from ladd_dist.core.noise import few_step_sample
+from ladd_dist.core.rng import generator, sample_starts
+from ladd_dist.core.rundir import RunDir
 from ladd_dist.evaluate import main
 from ladd_dist.metrics.clean_fid import CleanFid
 from ladd_dist.metrics.interval import is_bound
+from ladd_dist.promote import recipe_of
 from ladd_dist.recipe import load_recipe
 from ladd_dist.stages import Place
 from ladd_dist.stages.evaluate import require_metrics
+from ladd_dist.stages.teacher import guided_teacher, load_teacher
 
 FIGURES = {
     "fd", "fd_teacher", "accuracy", "hue_entropy", "colour_variance", "saturation", "kid", "kid_teacher", "precision",
@@ -158,6 +164,50 @@ def test_levels_of_ones_own_make_a_student_of_as_many_steps(
     assert code == 0 and found["student"]["levels"] == {"student@3": [80.0, 10.0, 1.0]}
 
 
+def teacher_alone(run: Path, cache: Path) -> float:
+    """Squared difference of the guided teacher's samples, at the student's four levels and by its rule, to its many."""
+    recipe = recipe_of(RunDir(run), read_json(run / "config.json"))
+    place, settings = Place(run.parent, cache, torch.device("cpu")), recipe.evaluate
+    noise, cond = sample_starts(settings.seed, range(settings.num_samples), recipe.dataset.spec(), place.device)
+    teacher = guided_teacher(recipe, load_teacher(recipe, place))
+    with torch.inference_mode():
+        few = few_step_sample(
+            teacher, noise, cond, recipe.levels(4), recipe.start.rule, generator("sde", settings.seed)
+        )
+    many = load_file(place.reference(recipe) / "samples.safetensors")["teacher@50"]
+    return float((few - many).square().mean())
+
+
+def test_a_hybrid_goes_from_the_student_to_its_teacher_and_says_what_it_costs(
+    evaluate: Callable[..., tuple[int, str, str]], run: Path, smoke: tuple[Done, Ladd]
+) -> None:
+    metrics = "digit_color,manifold,diversity,matched"
+    code, out, _ = evaluate("--steps", "4,2", "--hybrid", "0..4", "--metrics", metrics, "--json")
+    found, known = json.loads(out), read_json(run / "eval.json")
+    assert code == 0
+    assert [(row["entry"], row["steps"], row["teacher_steps"], row["forwards"]) for row in found["hybrid"]] == [
+        ("student@4", 4, 0, 4), ("hybrid@4:1", 4, 1, 5), ("hybrid@4:2", 4, 2, 6), ("hybrid@4:3", 4, 3, 7),
+        ("hybrid@4:4", 4, 4, 8), ("student@2", 2, 0, 2), ("hybrid@2:1", 2, 1, 3), ("hybrid@2:2", 2, 2, 4),
+    ]  # fmt: skip
+    figures = found["figures"]
+    for key in ("fd", "recall", "pairwise_distance", "matched_error"):
+        assert figures["student@4"][key] == pytest.approx(known["student@4"][key], rel=1e-3, abs=1e-3), key
+    assert figures["hybrid@4:4"]["matched_error"] == pytest.approx(teacher_alone(run, smoke[1].cache), rel=1e-3)
+    assert len({figures[row["entry"]]["matched_error"] for row in found["hybrid"]}) == 8
+    assert all(figures[row["entry"]]["s_per_image"] > 0 for row in found["hybrid"])
+    code, table, told = evaluate("--steps", "4,2", "--hybrid", "0..4", "--metrics", metrics)
+    assert "measured before" in told and re.search(r"hybrid@4:1 .* 4 .* 1 .* 5 ", table)
+
+
+def test_figures_without_hybrids_keep_their_signature(evaluate: Callable[..., tuple[int, str, str]]) -> None:
+    words = ("--steps", "1", "--metrics", "color", "--json")
+    plain, hybrid = (json.loads(evaluate(*words, *more)[1]) for more in ((), ("--hybrid", "0,1")))
+    assert plain["signature"] != hybrid["signature"] and plain["hybrid"] == []
+    seconds = "s_per_image"
+    mine, theirs = ({**found["figures"]["student@1"], seconds: 0} for found in (plain, hybrid))
+    assert mine == theirs
+
+
 def test_a_file_is_measured_against_the_run_it_is_like(
     evaluate: Callable[..., tuple[int, str, str]], run: Path, tmp_path: Path
 ) -> None:
@@ -177,6 +227,9 @@ def test_a_file_is_measured_against_the_run_it_is_like(
         (("--steps", "3"), 2, "this student has levels for 4, 2, 1 steps"),
         (("--levels", "1", "2"), 2, "descending"),
         (("--num-samples", "-1"), 2, "evaluate.num_samples: must be at least 1"),
+        (("--hybrid", "0..5"), 2, "--hybrid takes how many"),
+        (("--hybrid", "2..1"), 2, "like 0..2 or 0,2, up to 4 (the most --steps), got 2..1"),
+        (("--hybrid", "0,x"), 2, "--hybrid takes how many"),
         (("--like", "elsewhere"), 2, "--like goes with a student's file"),
         (("--metrics", "clean_fid"), 1, "the metric 'clean_fid' needs the"),
     ],

@@ -21,9 +21,9 @@ from ladd_dist.metrics.memorising import Memorising
 from ladd_dist.networks.diffusers import Diffusers
 from ladd_dist.recipe import Recipe, validate
 from ladd_dist.sample import main as sample
-from ladd_dist.sample import shortened
 from ladd_dist.samplers.karras import Euler
 from ladd_dist.stages import TABLE, Place
+from ladd_dist.stages.conditions import shortened
 from ladd_dist.stages.describe import describe_run
 from ladd_dist.stages.distill import distill
 from ladd_dist.stages.evaluate import evaluate

@@ -281,3 +281,11 @@ def test_paper_scale_runs_a_few_steps_of_every_stage_on_the_real_mnist(cold: Lad
     assert set(found) == STUDENT | {"untrained@4", "teacher@4:karras", "teacher@4:good", "teacher@2", "floor@2"}
     assert all(set(figures) >= FIGURES for name, figures in found.items() if name != "floor@2")
     assert len(config["taps"]) == 9
+
+
+def test_a_student_of_one_step_goes_all_the_way_to_its_page(ladd: Ladd) -> None:
+    done = ladd("--student-steps", 1, "--evaluate.steps", 1, "--train.steps", 2)
+    found = read_json(done.run / "eval.json")
+    assert {"student@1", "untrained@1", "teacher@50"} <= set(found) and "student@4" not in found
+    assert "turned into a 1-step student" in (done.run / "report.md").read_text(encoding="utf-8")
+    assert "student@1" in read_json(done.run / "samples" / "strips.json")["samplers"]

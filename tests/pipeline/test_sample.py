@@ -12,10 +12,13 @@ from processes import Done, Ladd, read_json
 from safetensors.torch import load_file, save_file
 
 from ladd_dist.core.noise import few_step_sample
-from ladd_dist.core.rng import generator
+from ladd_dist.core.rng import derive_seed, generator, sample_noise
+from ladd_dist.core.rundir import RunDir
 from ladd_dist.core.serialize import RecipeError
+from ladd_dist.promote import recipe_of
 from ladd_dist.sample import levels_of, load_student, main, sample_class
-from ladd_dist.stages import denoiser
+from ladd_dist.stages import Place, denoiser
+from ladd_dist.stages.teacher import guided_teacher, load_teacher
 
 
 @pytest.fixture
@@ -70,6 +73,57 @@ def test_any_number_of_steps_that_the_law_of_levels_knows(student: Path) -> None
     del card["law"]  # an older version's card
     with pytest.raises(RecipeError, match="give your own with --levels"):
         levels_of(card, 7)
+
+
+def test_the_teacher_takes_the_first_steps_of_a_picture(
+    smoke: tuple[Done, Ladd], smoke_run: Path, student: Path, tmp_path: Path
+) -> None:
+    words = ["--classes", "3", "--columns", "2"]
+    names = {name: tmp_path / f"{name}.png" for name in ("none", "one", "file", "all")}
+    assert main([str(smoke_run), *words, "--out", str(names["none"])]) == 0
+    assert main([str(smoke_run), *words, "--teacher-steps", "1", "--out", str(names["one"])]) == 0
+    elsewhere = ["--like", str(smoke_run), "--cache", str(smoke[1].cache)]
+    assert main([str(student), *words, "--teacher-steps", "1", *elsewhere, "--out", str(names["file"])]) == 0
+    assert main([str(smoke_run), *words, "--teacher-steps", "4", "--out", str(names["all"])]) == 0
+    pictures = {name: path.read_bytes() for name, path in names.items()}
+    assert pictures["file"] == pictures["one"]
+    assert len(set(pictures.values())) == 3
+
+    network, card = load_student(student, torch.device("cpu"))
+    recipe = recipe_of(RunDir(smoke_run), read_json(smoke_run / "config.json"))
+    place = Place(smoke_run.parent, smoke[1].cache, torch.device("cpu"))
+    teacher = guided_teacher(recipe, load_teacher(recipe, place))
+    levels = tuple(card["levels"]["4"])
+    sampled = sample_class(network, levels, card["rule"], 3, 2, 0, teacher=teacher, teacher_steps=4)
+    noise = sample_noise(derive_seed("sample", 0, 3), range(2), (3, 16, 16))
+    new_noise = generator("sample-sde", derive_seed("sample", 0, 3))
+    alone = few_step_sample(teacher, noise, torch.full((2,), 3), levels, card["rule"], new_noise)
+    torch.testing.assert_close(sampled, alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--teacher-steps", "1"], 2, "has no teacher for --teacher-steps: give a run's folder"),
+        (["--teacher-steps", "5", "--like", "RUN"], 2, "--teacher-steps can be 0 to 4"),
+        (["--teacher-steps", "-1", "--like", "RUN"], 2, "--teacher-steps can be 0 to 4"),
+        (["--like", "RUN"], 2, "give --teacher-steps too"),
+        (["--teacher-steps", "1", "--like", "RUN", "--cache", "nowhere"], 1, "or name the run's folder with --cache"),
+    ],
+)
+def test_a_teacher_that_is_not_there_is_said(
+    student: Path,
+    smoke_run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    code: int,
+    message: str,
+) -> None:
+    words = [str(smoke_run) if word == "RUN" else word for word in arguments]
+    assert main([str(student), *words, "--out", str(tmp_path / "grid.png")]) == code
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "grid.png").exists()
 
 
 def test_a_picture_depends_on_seed_class_and_place_alone(student: Path) -> None:

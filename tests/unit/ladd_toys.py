@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ladd_dist.core.rng import whole_batch
 from ladd_dist.core.types import Batch, Denoiser, ImageSpec
-from ladd_dist.engine.discriminator import FrozenTeacher, Heads
+from ladd_dist.engine.discriminator import FrozenCritic, Heads
 from ladd_dist.engine.ladd_step import LaddStep, Part
 from ladd_dist.heads import Head
 from ladd_dist.losses.adversarial import Bce
@@ -21,8 +21,10 @@ from ladd_dist.parallel.base import ModuleTrainable
 from ladd_dist.parallel.compute import Compute
 from ladd_dist.recipe import Recipe
 from ladd_dist.regularisers.penalties import NoRegulariser
+from ladd_dist.rollouts.policies import OffPolicy
 from ladd_dist.sigmas.laws import FixedSet, LogNormal
 from ladd_dist.starts.couplings import Stored
+from ladd_dist.targets.pulls import StoredSample
 from plugins.heads import SpectralNorm
 from plugins.schedules import Constant
 
@@ -78,6 +80,8 @@ def make_step(
     heads = Heads(head or SpectralNorm(width=8, conditioned=True), teacher, taps)
     fields: dict[str, Any] = {
         "start": Stored(),
+        "rollout": OffPolicy(),
+        "target": StoredSample(),
         "student_sigma": FixedSet(),
         "renoise_sigma": LogNormal(mean=-0.5, std=1.2),
         "levels": LEVELS,
@@ -95,7 +99,7 @@ def make_step(
         "student": Watched(student, lr=lr_student, compute=compute),
         "heads": Watched(heads, lr=lr_heads, compute=compute),
     }
-    return LaddStep(teacher=FrozenTeacher(teacher, taps), **{**own, **fields, **options})
+    return LaddStep(**{"critic": FrozenCritic(teacher, taps), **own, **fields, **options})
 
 
 def make_batch(num: int = 6, image: ImageSpec = IMAGE, seed: int = 0) -> Batch:

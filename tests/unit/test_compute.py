@@ -17,7 +17,7 @@ from ladd_toys import IMAGE, LEVELS, NETWORK, TAPS, difference, make_batch, make
 from torch import Tensor, nn
 
 from ladd_dist.core.types import Denoiser
-from ladd_dist.engine.discriminator import FrozenTeacher, Heads
+from ladd_dist.engine.discriminator import FrozenCritic, Heads
 from ladd_dist.networks.cunet import CUNet
 from ladd_dist.parallel import Adam
 from ladd_dist.parallel.base import ModuleTrainable
@@ -96,10 +96,10 @@ def test_a_checkpointed_teacher_passes_the_same_gradient_to_its_input() -> None:
     for roles in ((), ("teacher",)):
         frozen = replicate(network(DEEP), Compute(checkpoint=roles), CPU)  # type: ignore[arg-type]
         assert isinstance(frozen, Denoiser)
-        teacher, batch = FrozenTeacher(frozen, ("down1", "middle")), make_batch(4)
+        teacher, batch = FrozenCritic(frozen, ("down1", "middle")), make_batch(4)
         x0 = batch.x0.clone().requires_grad_()
 
-        def see(teacher: FrozenTeacher = teacher, x0: Tensor = x0, batch: Any = batch) -> Tensor:
+        def see(teacher: FrozenCritic = teacher, x0: Tensor = x0, batch: Any = batch) -> Tensor:
             seen = teacher.features(x0, batch.cond, torch.tensor(LEVELS), batch.noise)
             return torch.stack([value.square().sum() for value in seen.features.values()]).sum()
 

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ladd_dist.core.types import Batch, Denoiser, ImageSpec, NetOutput, TapSpec
-from ladd_dist.engine.discriminator import FrozenTeacher, Heads
+from ladd_dist.engine.discriminator import FrozenCritic, Heads
 from ladd_dist.engine.posterior import PosteriorMean
 from ladd_dist.engine.shard_writer import Chunk, write_shards
 from ladd_dist.heads import Head
@@ -338,7 +338,7 @@ def test_the_map_of_a_linear_head_is_the_length_of_its_weights() -> None:
     network = Glass()
     heads = Heads(CornerHead(), network, ("in",))
     images = torch.stack([square(RED), square(GREEN)])
-    (found,) = input_gradients(FrozenTeacher(network, ("in",)), heads, images, torch.zeros(2, dtype=torch.int64), 0.5)
+    (found,) = input_gradients(FrozenCritic(network, ("in",)), heads, images, torch.zeros(2, dtype=torch.int64), 0.5)
     assert found.heat[:, 0, 0].tolist() == pytest.approx([math.sqrt(6) / 2] * 2)  # the mean of two logits
     assert found.heat.sum() == found.heat[:, 0, 0].sum()
     (row,) = describe_maps([found], images)

@@ -56,7 +56,7 @@ def test_a_step_costs_as_many_passes_as_promised(taps: tuple[str, ...], mode: st
     sigma = torch.ones(4)
     with torch.no_grad():
         student = count_flops(lambda: step.student(batch.x0, sigma, batch.cond))
-        to_tap = count_flops(lambda: step.teacher.features(batch.x0, batch.cond, sigma, batch.x0))
+        to_tap = count_flops(lambda: step.critic.features(batch.x0, batch.cond, sigma, batch.x0))
     total = count_flops(lambda: step(batch, 0))
     assert total == pytest.approx(factor * (student + to_tap), rel=0.02)
 
@@ -67,7 +67,7 @@ def test_without_adversarial_weight_the_students_turn_touches_no_teacher() -> No
     sigma = torch.ones(4)
     with torch.no_grad():
         student = count_flops(lambda: step.student(batch.x0, sigma, batch.cond))
-        to_tap = count_flops(lambda: step.teacher.features(batch.x0, batch.cond, sigma, batch.x0))
+        to_tap = count_flops(lambda: step.critic.features(batch.x0, batch.cond, sigma, batch.x0))
     assert count_flops(lambda: step(batch, 0)) == pytest.approx(3 * student + 2 * to_tap, rel=0.02)
 
 
@@ -78,11 +78,11 @@ def test_gradients_are_those_of_an_independent_computation() -> None:
     """In float64, where 1e-6 is no rounding error."""
     step, batch = make_step(head=SmallConv(width=8, conditioned=True)), make_batch()
     batch = batch._replace(x0=batch.x0.double())
-    for module in (step.teacher.network, step.student.module, step.heads.module):
+    for module in (step.critic.network, step.student.module, step.heads.module):
         module.double()
     assert isinstance(step.heads, Watched)
     assert isinstance(step.student, Watched)
-    teacher = copy.deepcopy(step.teacher.network).eval()
+    teacher = copy.deepcopy(step.critic.network).eval()
     student = copy.deepcopy(step.student.module)
     heads = copy.deepcopy(step.heads.module)
     draws = whole(step, batch).draws
@@ -200,14 +200,14 @@ def test_the_adversarial_gradient_reaches_the_student_through_the_frozen_teacher
 @pytest.mark.parametrize("mode", ["fused", "alternate"])
 def test_no_gradient_is_left_anywhere_and_the_teacher_stands_still(mode: str) -> None:
     step = make_step(mode=mode)
-    teacher = {name: value.clone() for name, value in step.teacher.network.state_dict().items()}
+    teacher = {name: value.clone() for name, value in step.critic.network.state_dict().items()}
     for number in range(3):
         step(make_batch(seed=number), number)
-        for module in (step.teacher.network, step.heads.module, step.student.module):
+        for module in (step.critic.network, step.heads.module, step.student.module):
             assert all(parameter.grad is None for parameter in module.parameters())
-    assert not any(parameter.requires_grad for parameter in step.teacher.network.parameters())
-    assert not step.teacher.network.training
-    assert_same(teacher, step.teacher.network.state_dict())
+    assert not any(parameter.requires_grad for parameter in step.critic.network.parameters())
+    assert not step.critic.network.training
+    assert_same(teacher, step.critic.network.state_dict())
     for trainable in (step.heads, step.student):
         assert trainable.module.training
         assert all(parameter.requires_grad for parameter in trainable.module.parameters())
@@ -229,7 +229,7 @@ def test_the_heads_change_on_their_own_turn_alone(mode: str) -> None:
 
 def test_frozen_heads_pass_gradients_on_and_keep_none() -> None:
     step = make_step(head=SmallConv(width=8))
-    features = {tap: torch.randn(2, c, 2, 2) for tap, (c, _) in step.teacher.network.taps.items() if tap in TAPS}
+    features = {tap: torch.randn(2, c, 2, 2) for tap, (c, _) in step.critic.network.taps.items() if tap in TAPS}
     for value in features.values():
         value.requires_grad_()
     with step.heads.frozen():
@@ -287,7 +287,7 @@ class Recorder(Relativistic.__base__):  # type: ignore[misc,name-defined]
 def test_the_student_is_compared_with_real_logits_of_its_own_noise_level() -> None:
     step, batch = make_step(head=SmallConv(width=8), head_updates=3, lr_heads=0.0, adversarial=Recorder()), make_batch()
     draws = whole(step, batch).draws  # at these levels the student's own fakes were seen
-    seen = step.teacher.features(batch.x0, batch.cond, draws.tau, draws.renoise_eps)
+    seen = step.critic.features(batch.x0, batch.cond, draws.tau, draws.renoise_eps)
     with torch.no_grad():
         expected = step.heads(seen.features, seen.cond_vec)
     step(batch, 0)

@@ -13,14 +13,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from ladd_dist.core import features as features_module
+from ladd_dist.core.features import CARD_NAME, FEATURE_DIM, WEIGHTS_NAME, load_features, read_card
 from ladd_dist.datasets.color import hsv_to_rgb, paint
 from ladd_dist.datasets.digits import Digits
 from ladd_dist.metrics import Metric, References, Samples
-from ladd_dist.metrics import features as features_module
 from ladd_dist.metrics.color import Color, hue, hue_entropy, mean_colour, saturation
 from ladd_dist.metrics.digit_color import DigitColor
 from ladd_dist.metrics.extract import read_images
-from ladd_dist.metrics.features import CARD_NAME, FEATURE_DIM, WEIGHTS_NAME, load_features, read_card
 from ladd_dist.metrics.frechet import frechet_distance, moments
 
 

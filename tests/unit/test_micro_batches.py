@@ -16,7 +16,9 @@ from ladd_dist.engine.ladd_step import LaddStep, Means
 from ladd_dist.losses.adversarial import Bce, Hinge, Relativistic
 from ladd_dist.parallel.compute import Compute
 from ladd_dist.regularisers.penalties import R1, GradientPenalty, NoRegulariser
-from ladd_dist.starts.couplings import Fresh, Path, Stored
+from ladd_dist.rollouts.policies import EveryStep, OnPolicy
+from ladd_dist.starts.couplings import Fresh, Ot, Path, Stored
+from ladd_dist.targets.pulls import Input, TeacherDenoised
 from plugins.heads import SmallConv, SpectralNorm
 from plugins.schedules import Constant
 
@@ -24,6 +26,11 @@ SMOOTH = SmallConv(width=8, conditioned=True)  # no buffer that moves with every
 GAMES = [Bce(), Hinge(), Relativistic()]
 PENALTIES = [NoRegulariser(), R1(gamma=2.0), GradientPenalty(weight=3.0)]
 NUM = 8
+
+
+def shrunk(x: Tensor, sigma: Tensor, cond: Tensor) -> Tensor:
+    """The perfect denoiser of Gaussian data of standard deviation .5."""
+    return x * (0.25 / (0.25 + sigma.square())).view(-1, 1, 1, 1)
 
 
 def calm_step(**options: Any) -> LaddStep:
@@ -199,6 +206,23 @@ def test_ranks_that_average_their_gradients_train_as_one_process_does(
         for name, value in means.items():
             if not name.startswith("grad_norm"):  # of its own gradients: this toy averages after they are measured
                 assert value == pytest.approx(float(whole[name]), rel=1e-4, abs=1e-5), name
+
+
+METHODS: dict[str, dict[str, Any]] = {
+    "every_step": {"rollout": EveryStep()},
+    "on_policy": {"rollout": OnPolicy(share=0.5), "start": Fresh()},
+    "teacher_denoised": {"rollout": EveryStep(), "target": TeacherDenoised(), "teacher": shrunk},
+    "input": {"rollout": OnPolicy(share=1.0), "start": Ot(), "target": Input()},
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_ranks_with_micro_batches_and_a_penalty_train_as_one_process_whatever_the_method(method: str) -> None:
+    options = METHODS[method] | {"head_updates": 2, "regulariser": GradientPenalty(weight=3.0), "mode": "alternate"}
+    alone = calm_step(head=SMOOTH, **options)
+    alone(make_batch(NUM), 0)
+    for member in train_together(2, 1, accumulate=2, **options)[0]:
+        assert_same_training(alone, member)
 
 
 def test_the_first_step_of_ranks_is_that_of_one_process_to_rounding() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
+from typing import Literal
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from ladd_dist.core.noise import (
     edm_loss_weight,
     few_step_sample,
     guided,
+    hybrid_sample,
     is_descending,
     karras_levels,
     log_normal,
@@ -195,3 +198,56 @@ def test_log_normal_levels_have_the_asked_mean_and_deviation() -> None:
 def test_levels_that_do_not_descend_to_something_positive_are_recognised(levels: tuple[float, ...]) -> None:
     assert not is_descending(levels)
     assert is_descending((80.0, 3.92, 1.29, 0.34))
+
+
+# Two denoisers
+
+
+def shrink(x: Tensor, sigma: Tensor, cond: Tensor) -> Tensor:
+    """A second denoiser, unlike the first at every level and no straight line."""
+    return torch.tanh(x / (1 + sigma.view(-1, 1, 1, 1)))
+
+
+@pytest.mark.parametrize("rule", ["sde", "ode"])
+def test_a_hybrid_is_the_teacher_for_its_steps_and_the_student_for_the_rest(rule: Literal["sde", "ode"]) -> None:
+    levels = (2.0, 0.7, 0.3)
+    noise = torch.randn(5, 3, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    cond = torch.zeros(5, dtype=torch.int64)
+
+    def few(teacher_steps: int) -> Tensor:
+        source = torch.Generator().manual_seed(1)
+        return hybrid_sample(gaussian, shrink, noise, cond, levels, rule, source, teacher_steps=teacher_steps)
+
+    alone = {
+        d: few_step_sample(d, noise, cond, levels, rule, torch.Generator().manual_seed(1)) for d in (gaussian, shrink)
+    }
+    assert torch.equal(few(0), alone[shrink]) and torch.equal(few(3), alone[gaussian])
+
+    source, x = torch.Generator().manual_seed(1), noise * levels[0]
+    for denoise, level, following in ((gaussian, 2.0, 0.7), (shrink, 0.7, 0.3)):  # by hand, one step the teacher's
+        x0 = denoise(x, torch.full((5,), level, dtype=torch.float64), cond)
+        new = torch.randn(x.shape, generator=source, dtype=torch.float64)
+        x = x0 + following * (new if rule == "sde" else (x - x0) / level)
+    torch.testing.assert_close(few(1), shrink(x, torch.full((5,), 0.3, dtype=torch.float64), cond))
+
+
+def test_a_hybrid_calls_each_network_once_a_level_of_its_own() -> None:
+    levels, seen = (80.0, 3.92, 1.29, 0.34), dict[str, list[float]](teacher=[], student=[])
+
+    def calls(name: str) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+        def denoise(x: Tensor, sigma: Tensor, cond: Tensor) -> Tensor:
+            seen[name].append(float(sigma[0]))
+            return x / 2
+
+        return denoise
+
+    noise, cond = torch.randn(2, 1, 2, 2), torch.zeros(2, dtype=torch.int64)
+    hybrid_sample(calls("teacher"), calls("student"), noise, cond, levels, "ode", teacher_steps=1)
+    assert seen["teacher"] == pytest.approx(levels[:1]) and seen["student"] == pytest.approx(levels[1:])
+
+
+@pytest.mark.parametrize("teacher_steps", [-1, 3])
+def test_a_teacher_cannot_take_more_steps_than_there_are(teacher_steps: int) -> None:
+    noise, cond = torch.randn(2, 1, 2, 2), torch.zeros(2, dtype=torch.int64)
+    with pytest.raises(ValueError, match=f"0 to 2 of 2 steps, got {teacher_steps}"):
+        hybrid_sample(gaussian, gaussian, noise, cond, (2.0, 1.0), "ode", teacher_steps=teacher_steps)

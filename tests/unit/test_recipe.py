@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from ladd_dist.core.plugin import PluginError
+from ladd_dist.core.plugin import PluginError, registered
 from ladd_dist.core.serialize import RecipeError, from_data, to_data
 from ladd_dist.datasets.digits import Digits
 from ladd_dist.datasets.mnist import Mnist
@@ -278,11 +278,21 @@ def test_a_swap_replaces_a_plugin_by_name_also_deep_inside(recipe: Recipe) -> No
     assert recipe.start == Stored()
 
 
+@pytest.mark.parametrize("kind", ["adversarial", "regulariser"])
+def test_every_loss_and_every_regulariser_is_a_choice_by_name(kind: str) -> None:
+    recipe = load("exp7_stored_smooth_l1", "smoke")
+    for name in registered()[kind]:
+        swapped = validate(swap(recipe, f"{kind}={name}"))
+        assert getattr(swapped, kind).name == name
+        assert from_data(Recipe, json.loads(json.dumps(to_data(swapped)))) == swapped
+        assert (swapped.distill_signature() == recipe.distill_signature()) == (getattr(recipe, kind).name == name)
+
+
 @pytest.mark.parametrize(
     ("assignment", "error", "message"),
     [
         ("head=nonsense", PluginError, r"unknown head 'nonsense'; valid: max_pool, small_conv, spectral_norm"),
-        ("shards.sampler=ddim", PluginError, r"unknown sampler 'ddim'; valid: euler, heun"),
+        ("shards.sampler=ddim", PluginError, r"unknown sampler 'ddim'; valid: ancestral, euler, heun"),
         ("hed=max_pool", RecipeError, r"no field 'hed'; plug-in fields: dataset, network, .*head"),
         ("teacher.sigm=log_normal", RecipeError, r"no field 'sigm'; plug-in fields: sigma"),
         ("seed=max_pool", RecipeError, r"field 'seed' holds no plug-in; set it with --seed VALUE"),

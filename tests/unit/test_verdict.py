@@ -196,3 +196,16 @@ def test_judging_changes_nothing() -> None:
     before = copy.deepcopy(arguments)
     judge(*arguments)
     assert arguments == before
+
+
+@pytest.mark.parametrize(("steps", "entries"), [(1, ("student@1",)), (2, ("student@2", "student@1"))])
+def test_a_student_of_fewer_steps_is_judged_at_its_own_number(steps: int, entries: tuple[str, ...]) -> None:
+    known = figures()
+    evaluation = {"teacher@50": known["teacher@50"], "teacher@4:good": known["teacher@4:good"]}
+    config = recipe()
+    config["recipe"]["student_steps"] = steps
+    good = judge(evaluation | dict.fromkeys(entries, STUDENT_4), config, [])
+    at = "one step" if steps == 1 else "2 steps"
+    assert good.level == "healthy" and good.headline.endswith(f"of the teacher's at {at}")
+    bad = judge(evaluation | dict.fromkeys(entries, STUDENT_4 | {"colour_variance": 0.01}), config, [])
+    assert bad.level == "collapsed" and f"student@{steps} colour variance 0.07" in bad.headline

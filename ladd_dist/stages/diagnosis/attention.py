@@ -15,11 +15,11 @@ from ladd_dist.core.rng import generator
 from ladd_dist.core.rundir import RunDir
 from ladd_dist.core.types import Batch, Denoiser
 from ladd_dist.engine.checkpoint import Checkpoints
-from ladd_dist.engine.discriminator import FrozenTeacher, Heads
+from ladd_dist.engine.discriminator import FrozenCritic, Heads
 from ladd_dist.engine.shard_reader import ShardReader, to_device
 from ladd_dist.recipe import Recipe
 from ladd_dist.stages.diagnosis.tiles import Line, write_tiles
-from ladd_dist.stages.distill import build_heads
+from ladd_dist.stages.step import build_critic, build_heads
 
 NUM_PAIRS = 3
 QUANTILES = (0.16, 0.84)
@@ -37,7 +37,7 @@ class Map(NamedTuple):
     logits: Tensor  # [2n] mean logit
 
 
-def trained_heads(recipe: Recipe, run: RunDir, teacher: Denoiser) -> Heads:
+def trained_heads(recipe: Recipe, run: RunDir, critic: Denoiser) -> Heads:
     """The heads of the run's newest checkpoint, in eval mode.
 
     Raises:
@@ -46,19 +46,19 @@ def trained_heads(recipe: Recipe, run: RunDir, teacher: Denoiser) -> Heads:
     saved = Checkpoints(run.checkpoints, identity=recipe.distill_signature(), keep=1).latest()
     if saved is None:
         raise ValueError(f"no checkpoint in {run.checkpoints}, which would have the heads")
-    heads = build_heads(recipe, teacher)
+    heads = build_heads(recipe, critic)
     saved.fill_module("heads", heads)
-    return heads.to(next(teacher.parameters()).device).eval().requires_grad_(False)
+    return heads.to(next(critic.parameters()).device).eval().requires_grad_(False)
 
 
-def input_gradients(teacher: FrozenTeacher, heads: Heads, x0: Tensor, cond: Tensor, tau: float) -> list[Map]:
+def input_gradients(critic: FrozenCritic, heads: Heads, x0: Tensor, cond: Tensor, tau: float) -> list[Map]:
     """For each head the gradient of its mean logit with respect to its input x0 + tau eps, [B,H,W] by length.
 
     One sample's logit depends on that sample alone (the contract of heads), so one backward serves the batch.
     """
     noised = _noise(x0, tau).detach().requires_grad_(True)
     level = torch.full((len(x0),), tau, device=x0.device)
-    seen = teacher.features(noised, cond, level, torch.zeros_like(x0))
+    seen = critic.features(noised, cond, level, torch.zeros_like(x0))
     maps = []
     for tap, logits in heads(seen.features, seen.cond_vec).items():
         mean = logits.mean(dim=1)
@@ -81,7 +81,9 @@ def shown_pairs(recipe: Recipe, reader: ShardReader, student: Denoiser, device: 
 
 
 def usual_taus(recipe: Recipe) -> list[float]:
-    """A low and a high level of those at which the heads compare."""
+    """A low and a high level of those at which the heads compare; 0 where they look at samples as they are."""
+    if not recipe.critic.renoises:
+        return [0.0]
     drawn = recipe.renoise_sigma(4096, 0, generator("attention-taus"), levels=recipe.student_levels()).double().cpu()
     return sorted({float(f"{float(drawn.quantile(share)):.3g}") for share in QUANTILES})
 
@@ -90,9 +92,11 @@ def attend(
     recipe: Recipe, run: RunDir, teacher: Denoiser, student: Denoiser, reader: ShardReader
 ) -> tuple[list[Map], Tensor]:
     """The maps of every head at each of the usual levels, and the samples [2n,C,H,W] they belong to."""
-    heads = trained_heads(recipe, run, teacher)
-    frozen = FrozenTeacher(teacher, heads.taps)
-    images, cond = shown_pairs(recipe, reader, student, next(teacher.parameters()).device)
+    device = next(teacher.parameters()).device
+    critic = build_critic(recipe, teacher).to(device)
+    heads = trained_heads(recipe, run, critic)
+    frozen = FrozenCritic(critic, heads.taps)  # what it sees is noised below, to be shown
+    images, cond = shown_pairs(recipe, reader, student, device)
     maps = [item for tau in usual_taus(recipe) for item in input_gradients(frozen, heads, images, cond, tau)]
     return maps, images.cpu()
 

@@ -10,12 +10,13 @@ from pathlib import Path
 from ladd_dist.core.rundir import RunDir, read_json, write_json
 from ladd_dist.core.types import Denoiser
 from ladd_dist.recipe import Recipe
-from ladd_dist.stages import Place, load_network
+from ladd_dist.stages import Place
 from ladd_dist.stages.diagnosis.attention import attend, describe_maps, draw_maps, enlarged, noised
 from ladd_dist.stages.diagnosis.strips import draw_strips, judge_strips, shown, strips
 from ladd_dist.stages.report import write_report
 from ladd_dist.stages.shards import open_shards
 from ladd_dist.stages.space import decoded
+from ladd_dist.stages.student import load_student
 from ladd_dist.stages.teacher import load_teacher
 
 FORMAT = 1
@@ -43,7 +44,7 @@ def make_views(recipe: Recipe, place: Place, run: RunDir, *, again: bool = False
     for name, make in wanted:
         try:
             teacher = load_teacher(recipe, place)
-            student = load_network(recipe, run.student, place, stage="distill")
+            student = load_student(recipe, place, run.student)
             make(recipe, place, run, teacher, student)
         except (ValueError, KeyError, RuntimeError) as error:  # the page is worth more than one of its pictures
             missing.append(f"{name} ({error.args[0] if error.args else error!r})")

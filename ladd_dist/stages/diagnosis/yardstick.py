@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ladd_dist.core.features import DigitColorNet, load_features
 from ladd_dist.engine.shard_reader import ShardReader
 from ladd_dist.metrics.color import MIN_SATURATION, hue, hue_entropy, mean_colour, saturation
-from ladd_dist.metrics.features import DigitColorNet, load_features
 from ladd_dist.metrics.frechet import Moments, frechet_distance, moments
 from ladd_dist.recipe import Recipe
 

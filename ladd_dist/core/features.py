@@ -1,4 +1,4 @@
-"""The feature network behind `fd` and `accuracy`: a small classifier of digit and hue, shipped with the package."""
+"""The shipped feature network, a small classifier of digit and hue: behind `fd` and `accuracy`, and a pixel critic."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NUM_HUES = 12
 SIZE = 16
 WEIGHTS_NAME = "digit_color.safetensors"
 CARD_NAME = "digit_color.json"
-_FOLDER = Path(__file__).parent
+_FOLDER = Path(__file__).parent.parent / "metrics"
 _REMEDY = (
     "install ladd_dist again, or train it: python -m ladd_dist.metrics.train_features --mnist-root data/mnist "
     "--out ladd_dist/metrics"

@@ -1,0 +1,40 @@
+"""The rows of docs/results.md: what `ladd launch` is given for each."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+NO_HEADS = ("--swap", "adv_weight=constant", "--adv-weight.value", "0")
+EXP7 = "recipes/exp7_stored_smooth_l1.py"
+
+
+class Variant(NamedTuple):
+    """A row."""
+
+    section: str
+    arguments: tuple[str, ...]
+    shares_set: bool = True
+    """Whether teacher and stored samples are those of most rows, so that distances can be compared."""
+
+
+REPORT = "the report's experiments and controls"
+VARIANTS: dict[str, Variant] = {
+    "exp1": Variant(REPORT, ("recipes/exp1_smallconv.py",), shares_set=False),
+    "exp2": Variant(REPORT, ("recipes/exp2_smallconv_warmup.py",)),
+    "exp3": Variant(REPORT, ("recipes/exp3_maxpool.py",)),
+    "exp4": Variant(REPORT, ("recipes/exp4_specnorm.py",)),
+    "exp5": Variant(REPORT, ("recipes/exp5_specnorm_5taps.py",)),
+    "exp5, w_adv 0": Variant(REPORT, ("recipes/exp5_specnorm_5taps.py", *NO_HEADS)),
+    "control_fresh_adv_only": Variant(REPORT, ("recipes/control_fresh_adv_only.py",)),
+    "exp6": Variant(REPORT, ("recipes/exp6_stored_noise.py",)),
+    "control_stored_distill_only": Variant(REPORT, ("recipes/control_stored_distill_only.py",)),
+    "exp7": Variant(REPORT, (EXP7,)),
+    "exp7, w_adv 0": Variant(REPORT, (EXP7, *NO_HEADS)),
+}
+PAIRS = (
+    ("exp7", "exp6"),
+    ("exp6", "control_stored_distill_only"),
+    ("exp7", "exp7, w_adv 0"),
+    ("exp5", "exp5, w_adv 0"),
+    ("exp6", "exp5"),
+)

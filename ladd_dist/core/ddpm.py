@@ -1,0 +1,116 @@
+"""Diffusion in discrete timesteps (DDPM; Ho et al. 2020, arXiv 2006.11239) and its map to noise levels sigma.
+
+    q(x_t | x_{t-1}) = N(sqrt(1 - beta_t) x_{t-1}, beta_t)      alpha-bar_t = prod_{s <= t} (1 - beta_s)
+    q(x_t | x_0) = N(sqrt(alpha-bar_t) x_0, 1 - alpha-bar_t)    (eq. 4)
+
+Everywhere else in this package x = x0 + sigma n, which is the same in other units: x = x_t / sqrt(alpha-bar_t) and
+sigma = sqrt((1 - alpha-bar_t) / alpha-bar_t). Schedules are float64 tensors [T], t = 1 .. T at index t - 1.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+BetaSchedule = Literal["linear", "cosine"]
+
+
+def linear_betas(timesteps: int, *, first: float = 1e-4, last: float = 0.02) -> Tensor:
+    """beta_t from `first` to `last` in equal steps [T] (Ho et al. 2020, section 4; given for T = 1,000).
+
+    For another T both ends are multiplied by 1,000 / T, so that alpha-bar_T stays about the same (4e-5).
+
+    Raises:
+        ValueError: fewer than 25 timesteps: the last beta would be above .8.
+    """
+    if timesteps < 25:
+        raise ValueError(f"the linear schedule needs at least 25 timesteps, got {timesteps}")
+    scale = 1_000 / timesteps
+    return torch.linspace(scale * first, scale * last, timesteps, dtype=torch.float64)
+
+
+def cosine_betas(timesteps: int, *, offset: float = 0.008, most: float = 0.999) -> Tensor:
+    """beta_t = min(most, 1 - f(t) / f(t-1)), f(t) = cos^2(pi/2 (t/T + offset) / (1 + offset)), [T].
+
+    (Nichol and Dhariwal 2021, arXiv 2102.09672, eq. 17.)
+
+    Raises:
+        ValueError: no timestep.
+    """
+    if timesteps < 1:
+        raise ValueError(f"a schedule needs at least 1 timestep, got {timesteps}")
+    share = torch.arange(timesteps + 1, dtype=torch.float64) / timesteps
+    kept = torch.cos(math.pi / 2 * (share + offset) / (1 + offset)).square()
+    return (1 - kept[1:] / kept[:-1]).clamp(max=most)
+
+
+def alpha_bars(schedule: BetaSchedule, timesteps: int) -> Tensor:
+    """alpha-bar_t [T] of a named schedule, descending.
+
+    Raises:
+        ValueError: too few timesteps for it.
+    """
+    betas = linear_betas(timesteps) if schedule == "linear" else cosine_betas(timesteps)
+    return torch.cumprod(1 - betas, dim=0)
+
+
+def respaced(alpha_bar: Tensor, steps: int) -> Tensor:
+    """The alpha-bars [steps] of evenly spaced timesteps, the last one among them (arXiv 2102.09672, section 4).
+
+    Raises:
+        ValueError: not 1 .. T steps.
+    """
+    total = len(alpha_bar)
+    if not 1 <= steps <= total:
+        raise ValueError(f"steps must be 1 to {total}, the number of timesteps, got {steps}")
+    if steps == 1:
+        return alpha_bar[-1:]
+    return alpha_bar[torch.linspace(0, total - 1, steps, dtype=torch.float64).round().long()]
+
+
+def sigma_of(alpha_bar: Tensor) -> Tensor:
+    """sigma = sqrt((1 - alpha-bar) / alpha-bar)."""
+    return ((1 - alpha_bar) / alpha_bar).sqrt()
+
+
+def alpha_bar_of(sigma: Tensor) -> Tensor:
+    """alpha-bar = 1 / (1 + sigma^2), the inverse of `sigma_of`."""
+    return 1 / (1 + sigma**2)
+
+
+def noised(x0: Tensor, alpha_bar: Tensor | float, eps: Tensor) -> Tensor:
+    """x_t = sqrt(alpha-bar_t) x0 + sqrt(1 - alpha-bar_t) eps, a draw of q(x_t | x_0) (eq. 4)."""
+    kept = torch.as_tensor(alpha_bar, dtype=x0.dtype, device=x0.device)
+    return kept.sqrt() * x0 + (1 - kept).sqrt() * eps
+
+
+class Posterior(NamedTuple):
+    """q(x_s | x_t, x_0) = N(of_x0 x_0 + of_xt x_t, variance) for timesteps s < t."""
+
+    of_x0: float
+    of_xt: float
+    variance: float
+
+
+def posterior(alpha_bar_t: float, alpha_bar_s: float) -> Posterior:
+    """The law of x_s given x_t and x_0, for any s < t (Ho et al. 2020, eq. 6 and 7 for s = t - 1; alpha-bar_0 = 1).
+
+    With alpha = alpha-bar_t / alpha-bar_s and beta = 1 - alpha of the jump: of_x0 = sqrt(alpha-bar_s) beta /
+    (1 - alpha-bar_t), of_xt = sqrt(alpha) (1 - alpha-bar_s) / (1 - alpha-bar_t), variance = (1 - alpha-bar_s) beta /
+    (1 - alpha-bar_t).
+
+    Raises:
+        ValueError: not 0 < alpha-bar_t < alpha-bar_s <= 1.
+    """
+    if not 0 < alpha_bar_t < alpha_bar_s <= 1:
+        raise ValueError(f"need 0 < alpha-bar_t < alpha-bar_s <= 1, got {alpha_bar_t} and {alpha_bar_s}")
+    alpha = alpha_bar_t / alpha_bar_s
+    noise_t, noise_s = 1 - alpha_bar_t, 1 - alpha_bar_s
+    return Posterior(
+        of_x0=math.sqrt(alpha_bar_s) * (1 - alpha) / noise_t,
+        of_xt=math.sqrt(alpha) * noise_s / noise_t,
+        variance=noise_s * (1 - alpha) / noise_t,
+    )

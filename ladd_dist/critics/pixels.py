@@ -1,0 +1,85 @@
+"""Critic `pixels`: a frozen feature network looks at images, as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ladd_dist.core.plugin import register
+from ladd_dist.core.types import Autoencoder, Denoiser, ImageSpec, NetOutput, TapSpec
+from ladd_dist.critics import Critic
+from ladd_dist.critics.networks import Body, DigitColor, Timm, TorchVision
+
+
+class PixelCritic(Denoiser):
+    """A feature network in the place of a teacher: the same taps and call, no noise levels, nothing denoised."""
+
+    def __init__(self, codec: Autoencoder, body: Body, image: ImageSpec) -> None:
+        super().__init__()
+        self.codec, self.body, self.image = codec, body.eval(), image
+        self.cond_dim = image.num_classes + 1
+        with torch.no_grad():
+            seen = body(torch.zeros(1, image.channels, image.size, image.size), body.names)
+        maps = {name: value for name, value in seen.items() if value.ndim == 4}
+        self.taps = {
+            name: TapSpec(value.shape[1], max(1, image.size // value.shape[2])) for name, value in maps.items()
+        }
+
+    def forward(
+        self, x: Tensor, sigma: Tensor, cond: Tensor, *, taps: tuple[str, ...] = (), denoise: bool = True
+    ) -> NetOutput:
+        """Features of what latents x [B,c,h,w] decode to; sigma [B] is not looked at; cond_vec is the class, one-hot.
+
+        Raises:
+            KeyError: an unknown tap; the message lists the catalog.
+        """
+        for tap in taps:
+            if tap not in self.taps:
+                raise KeyError(f"unknown tap {tap!r}; the critic has: {', '.join(self.taps)}")
+        cond_vec = functional.one_hot(cond, self.cond_dim).float()
+        return NetOutput(None, self.body(self.codec.decode(x), taps) if taps else {}, cond_vec)
+
+
+@register("pixels")
+@dataclass(frozen=True)
+class Pixels(Critic):
+    """ADD's critic (Sauer et al. 2023, arXiv 2311.17042): a frozen feature network on decoded samples without noise.
+
+    `source` says where it comes from: `digit_color`, the network that is shipped with the package (taps conv0 .. conv3,
+    for colour digits only), or a `model` of `torchvision` or `timm` by name, whose taps are its top-level modules with
+    a feature map, or timm's stages. These see [-1, 1] as RGB normalised for ImageNet, resized to `size` pixels (0: as
+    they are). `weights`: empty for the library's own pretrained ones (downloaded), `random`, or a .safetensors file.
+    Heads that are `conditioned` see the class, not a noise level.
+    """
+
+    source: Literal["digit_color", "torchvision", "timm"] = "digit_color"
+    model: str = ""
+    weights: str = ""
+    size: int = 0
+    renoises = False
+
+    def __post_init__(self) -> None:
+        if (self.source == "digit_color") != (self.model == ""):
+            raise ValueError(
+                f"pixels: a model is named by source and model together, got {self.source!r} and {self.model!r}; "
+                "like --critic.source torchvision --critic.model resnet18"
+            )
+        if self.source == "digit_color" and (self.weights or self.size):
+            raise ValueError("pixels: the shipped digit_color has weights and a size of its own; leave both out")
+        if self.size < 0:
+            raise ValueError(f"pixels.size must be 0 (as they are) or more, got {self.size}")
+
+    def build(self, *, teacher: Denoiser, image: ImageSpec, codec: Callable[[], Autoencoder]) -> Denoiser:
+        body: Body
+        if self.source == "digit_color":
+            if image.channels != 3:
+                raise ValueError(f"critic 'pixels' with digit_color reads RGB images, these have {image.channels}")
+            body = DigitColor()
+        else:
+            body = {"torchvision": TorchVision, "timm": Timm}[self.source](self.model, self.weights, self.size)
+        return PixelCritic(codec(), body, image).eval().requires_grad_(False)

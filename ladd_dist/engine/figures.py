@@ -1,0 +1,42 @@
+"""Figures of a training step, without looking at a value."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class Means:
+    """Means of figures over micro-batches, without looking at a value."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
+
+    def add(self, figures: dict[str, Tensor]) -> None:
+        """The figures of one micro-batch, 0-d."""
+        for name, value in figures.items():
+            value = value.detach()
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def means(self) -> dict[str, Tensor | float]:
+        """What was added, averaged."""
+        return {
+            name: value / self.counts[name] if self.counts[name] > 1 else value for name, value in self.sums.items()
+        }
+
+
+@torch.no_grad()
+def logit_metrics(real: dict[str, Tensor], fake: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Accuracy (share of logits on the right side of 0) and logit gap E[l_real] - E[l_fake], per head and overall."""
+    metrics: dict[str, Tensor] = {}
+    rows = []
+    for tap in real:
+        right_real, right_fake = (real[tap] > 0).float().mean(), (fake[tap] < 0).float().mean()
+        gap = real[tap].mean() - fake[tap].mean()
+        rows.append(torch.stack([right_real, right_fake, gap]))
+        metrics |= {f"accuracy/real/{tap}": right_real, f"accuracy/fake/{tap}": right_fake, f"logit_gap/{tap}": gap}
+    right_real, right_fake, gap = torch.stack(rows).mean(dim=0)
+    metrics |= {"accuracy/real": right_real, "accuracy/fake": right_fake, "accuracy": (right_real + right_fake) / 2}
+    return {**metrics, "logit_gap": gap}

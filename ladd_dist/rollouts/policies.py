@@ -1,0 +1,75 @@
+"""The student's inputs: made from the teacher's samples, by the student's own steps, or by all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ladd_dist.core.plugin import register
+from ladd_dist.core.rng import RowSource
+from ladd_dist.rollouts import Inputs, Rollout
+
+
+@register("off_policy")
+@dataclass(frozen=True)
+class OffPolicy(Rollout):
+    """As the coupling makes them from the teacher's samples: LADD."""
+
+    def __call__(
+        self, given: Inputs, own: Callable[[], Iterator[Tensor]], levels: tuple[float, ...], source: RowSource
+    ) -> Inputs:
+        return given
+
+
+@register("on_policy")
+@dataclass(frozen=True)
+class OnPolicy(Rollout):
+    """A share of the rows gets what the student's own previous steps lead to, from its highest level down.
+
+    That is what it meets when it samples; the teacher's samples are better than what it has made by then. Costs N - 1
+    forwards of the student without gradients, N its number of levels, whatever the share.
+    """
+
+    share: float = 0.5
+    needs_levels = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"on_policy.share must lie between 0 (off policy) and 1, got {self.share}")
+
+    def __call__(
+        self, given: Inputs, own: Callable[[], Iterator[Tensor]], levels: tuple[float, ...], source: RowSource
+    ) -> Inputs:
+        if self.share == 0:
+            return given
+        known = torch.tensor(levels, dtype=given.sigma.dtype).to(given.sigma.device, non_blocking=True)
+        which = (known[None] - given.sigma[:, None]).abs().argmin(dim=1)
+        chosen = source.uniform() < self.share
+        x = given.x
+        for number, state in enumerate(own()):
+            x = torch.where((chosen & (which == number)).view(-1, 1, 1, 1), state, x)
+        return given._replace(x=x)
+
+
+@register("every_step")
+@dataclass(frozen=True)
+class EveryStep(Rollout):
+    """The student's own run over all its levels; both losses on each of its steps (Kandinsky 3.1, arXiv 2312.03511).
+
+    N - 1 forwards without gradients give the inputs, then one forward with a graph takes all N x B of them. The losses
+    do not pass from a step back to the one before. `student_sigma` has no say: every row is at every level.
+    """
+
+    needs_levels = True
+
+    def repeats(self, num_levels: int) -> int:
+        return num_levels
+
+    def __call__(
+        self, given: Inputs, own: Callable[[], Iterator[Tensor]], levels: tuple[float, ...], source: RowSource
+    ) -> Inputs:
+        sigma = [torch.full_like(given.sigma, level) for level in levels]
+        return Inputs(torch.cat(list(own())), torch.cat(sigma))

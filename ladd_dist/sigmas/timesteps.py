@@ -1,0 +1,36 @@
+"""Noise levels of a DDPM's timesteps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ladd_dist.core import ddpm
+from ladd_dist.core.plugin import register
+from ladd_dist.sigmas import SigmaLaw
+
+
+@register("timesteps")
+@dataclass(frozen=True)
+class Timesteps(SigmaLaw):
+    """sigma_t of a timestep t, uniform in 1 .. T (Ho et al. 2020, arXiv 2006.11239, algorithm 1).
+
+    With the linear schedule sigma goes from .01 to 157, half of it below 3.4; with the cosine one from .0064 to 20,000,
+    half of it below 1.
+    """
+
+    schedule: ddpm.BetaSchedule = "linear"
+    timesteps: int = 1_000
+
+    def __post_init__(self) -> None:
+        try:
+            ddpm.alpha_bars(self.schedule, self.timesteps)
+        except ValueError as error:
+            raise ValueError(f"timesteps: {error}") from error
+
+    def __call__(self, num: int, step: int, generator: torch.Generator, *, levels: tuple[float, ...]) -> Tensor:
+        sigmas = ddpm.sigma_of(ddpm.alpha_bars(self.schedule, self.timesteps)).float().to(generator.device)
+        index = torch.randint(self.timesteps, (num,), generator=generator, device=generator.device)
+        return sigmas[index]

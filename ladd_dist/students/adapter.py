@@ -1,0 +1,147 @@
+"""Low-rank adapters (LoRA; Hu et al. 2021, arXiv 2106.09685) on any denoiser, through `peft`.
+
+W x becomes W x + strength * alpha / rank * B A x, for linear layers and convolutions. Names in an adapter's state are
+PEFT's (`middle.qkv.lora_A.weight`), so that what reads PEFT's format reads them.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+ADAPTER = "default"
+"""PEFT's name of the one adapter that a network has here; left out of the names of its state, as PEFT does."""
+N = TypeVar("N", bound=nn.Module)
+
+
+def adaptable(network: nn.Module) -> list[str]:
+    """Names of the layers that can have an adapter: linear ones and convolutions.
+
+    Convolutions in groups are left out: PEFT cannot merge theirs into the weights.
+    """
+    return [
+        name
+        for name, layer in network.named_modules()
+        if isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)
+    ]
+
+
+def targeted(network: nn.Module, patterns: tuple[str, ...]) -> list[str]:
+    """The layers in whose names one of the patterns (regular expressions) is found; all without patterns.
+
+    Raises:
+        ValueError: a pattern finds nothing.
+    """
+    names = adaptable(network)
+    for pattern in patterns:
+        if not any(re.search(pattern, name) for name in names):
+            raise ValueError(f"adapter target {pattern!r} is in no layer's name; layers: {', '.join(names)}")
+    return [name for name in names if not patterns or any(re.search(pattern, name) for pattern in patterns)]
+
+
+def add_adapter(network: N, *, rank: int, alpha: float, layers: list[str]) -> N:
+    """Give the named layers a low-rank adapter, in place: it alone trains, and changes nothing yet (B = 0).
+
+    A is drawn from torch's global generator.
+
+    Raises:
+        ValueError: the network has an adapter already.
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+
+    if has_adapter(network):
+        raise ValueError("the network has an adapter already: merge or remove it first")
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,  # type: ignore[arg-type]  # a whole number by its type alone: it is divided by the rank
+        target_modules="|".join(map(re.escape, layers)),  # matched whole: a list would match endings of names too
+        bias="none",
+    )
+    with warnings.catch_warnings():  # about model classes that PEFT knows
+        warnings.simplefilter("ignore")
+        inject_adapter_in_model(config, network, adapter_name=ADAPTER)
+    return network
+
+
+def has_adapter(network: nn.Module) -> bool:
+    """Whether a network has one."""
+    return any(".lora_A." in name for name, _ in network.named_parameters())
+
+
+def _layers(network: nn.Module) -> Iterator[tuple[str, Any]]:
+    from peft.tuners.lora import LoraLayer
+
+    return ((name, layer) for name, layer in network.named_modules() if isinstance(layer, LoraLayer))
+
+
+def adapter_state(network: nn.Module) -> dict[str, Tensor]:
+    """The adapter's weights, float32 copies on the CPU, by PEFT's names; empty without one."""
+    return {
+        name.replace(f".{ADAPTER}.", "."): parameter.detach().to("cpu", torch.float32, copy=True).contiguous()
+        for name, parameter in network.named_parameters()
+        if ".lora_A." in name or ".lora_B." in name
+    }
+
+
+@torch.no_grad()
+def set_adapter(network: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Overwrite the adapter's weights: the inverse of `adapter_state`.
+
+    Raises:
+        ValueError: other layers or shapes than the network's.
+    """
+    own = {
+        name.replace(f".{ADAPTER}.", "."): parameter
+        for name, parameter in network.named_parameters()
+        if ".lora_A." in name or ".lora_B." in name
+    }
+    if differing := sorted(set(own) ^ set(state)):
+        where = "the network" if differing[0] in own else "the adapter"
+        raise ValueError(f"the adapter is of another network: only {where} has {differing[0]}")
+    for name, parameter in own.items():
+        if parameter.shape != state[name].shape:
+            raise ValueError(
+                f"the adapter is of another network: {name} has shape {list(state[name].shape)}, the network's is "
+                f"{list(parameter.shape)}"
+            )
+        parameter.copy_(state[name])
+
+
+def layers_of(state: Mapping[str, Tensor]) -> list[str]:
+    """The layers that an adapter's state is for."""
+    return [name.removesuffix(".lora_A.weight") for name in state if name.endswith(".lora_A.weight")]
+
+
+def set_strength(network: nn.Module, strength: float) -> None:
+    """How much of the adapter counts: 1 as trained, 0 the untouched network bit for bit, -1 the opposite."""
+    for _, layer in _layers(network):
+        layer._disable_adapters = strength == 0  # not `enable_adapters`: that would change what trains
+        layer.set_scale(ADAPTER, strength)
+
+
+def merge_adapter(network: N) -> N:
+    """Add the adapter, at its strength, to the weights, in place: the layers are as they were before it came."""
+    for name, layer in list(_layers(network)):
+        if not layer._disable_adapters:
+            layer.merge()
+        _put_back(network, name, layer)
+    del network.peft_config
+    return network
+
+
+def remove_adapter(network: N) -> N:
+    """Take the adapter away, in place: the layers are as they were before it came."""
+    for name, layer in list(_layers(network)):
+        _put_back(network, name, layer)
+    del network.peft_config
+    return network
+
+
+def _put_back(network: nn.Module, name: str, layer: Any) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(network.get_submodule(parent), child, layer.get_base_layer())

@@ -1,0 +1,57 @@
+"""A student of which low-rank adapters train (LoRA; Hu et al. 2021, arXiv 2106.09685)."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ladd_dist.core.plugin import register
+from ladd_dist.core.rng import derive_seed
+from ladd_dist.core.types import Denoiser
+from ladd_dist.students import StudentForm
+from ladd_dist.students.adapter import adapter_state, add_adapter, merge_adapter, set_adapter, targeted
+
+
+@register("lora")
+@dataclass(frozen=True)
+class Lora(StudentForm):
+    """Low-rank adapters of linear layers and convolutions train; the teacher's weights stay, bit for bit."""
+
+    rank: int = 16
+    alpha: float = 16.0
+    """The adapters' product is scaled by alpha / rank."""
+    targets: tuple[str, ...] = ()
+    """Regular expressions: layers in whose names one is found get an adapter; without any, all of them."""
+    seed: int = 0
+    """Of the adapters' random halves."""
+    needs_teacher = True
+
+    def __post_init__(self) -> None:
+        if self.rank < 1 or not 0 < self.alpha < math.inf:
+            raise ValueError(f"lora needs rank >= 1 and a finite alpha > 0, got {self.rank} and {self.alpha}")
+        for target in self.targets:
+            try:
+                re.compile(target)
+            except re.error as error:
+                raise ValueError(f"lora.targets: {target!r} is no regular expression: {error}") from error
+
+    def prepare(self, network: Denoiser) -> Denoiser:
+        return self._added(network).train()
+
+    def weights(self, network: Denoiser) -> dict[str, Tensor]:
+        return adapter_state(network)
+
+    def restore(self, network: Denoiser, weights: Mapping[str, Tensor]) -> Denoiser:
+        self._added(network)
+        set_adapter(network, weights)
+        return merge_adapter(network)
+
+    def _added(self, network: Denoiser) -> Denoiser:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed("lora", self.seed))
+            return add_adapter(network, rank=self.rank, alpha=self.alpha, layers=targeted(network, self.targets))
