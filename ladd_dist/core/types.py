@@ -7,6 +7,7 @@ are in the units of x0 (Karras et al. 2022, arXiv 2206.00364).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -71,6 +72,10 @@ class Denoiser(nn.Module):
     image: ImageSpec
     cond_dim: int
     taps: Mapping[str, TapSpec]
+    has_null: bool = True
+    """Whether `cond` may be the null condition: guidance needs it."""
+    sigma_max: float = math.inf
+    """The largest level that the network can tell from a larger one."""
     condition_shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({})
     """What a row of the table of conditions holds, by name; empty where `cond` are classes."""
 

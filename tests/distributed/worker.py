@@ -88,10 +88,10 @@ CASES = {
     "fused": Case(steps=4, shard_teacher=True, fused=True),
     "bf16": Case(steps=4, shard_teacher=True, compute=Compute(precision="bf16")),
     "sd": Case(
-        steps=4, shard_teacher=True, family="sd", taps=("down0", "middle"),
+        steps=2, shard_teacher=True, family="sd", taps=("down0", "middle"),
         compute=Compute(checkpoint=("student", "teacher")),
     ),
-    "flux": Case(steps=4, shard_teacher=True, fused=True, family="flux", taps=("double00", "single00")),
+    "flux": Case(steps=2, shard_teacher=True, fused=True, family="flux", taps=("double00", "single00")),
 }  # fmt: skip
 
 

@@ -154,6 +154,20 @@ def test_a_repository_that_the_hub_does_not_give_is_named(monkeypatch: pytest.Mo
         load("nobody/nothing")
 
 
+def test_a_repository_is_read_from_the_hubs_cache(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, pipeline: Path
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    repository = tmp_path / "cache" / "models--somebody--teacher"
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit)
+    shutil.copytree(pipeline, repository / "snapshots" / commit)
+    expected, found = load(pipeline), load("somebody/teacher")
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
 @pytest.mark.parametrize(
     ("family", "image", "message"),
     [

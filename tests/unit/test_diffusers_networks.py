@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import functools
 import gc
 import tempfile
@@ -272,6 +273,14 @@ def test_a_network_is_planned_without_data(family: str) -> None:
         out = module(torch.zeros(2, 4, 8, 8), torch.ones(2), torch.zeros(2, dtype=torch.int64), taps=tuple(module.taps))
         out.denoised.sum().backward()
     assert out.denoised.shape == (2, 4, 8, 8)
+
+
+def test_a_network_says_what_it_can_be_asked(tmp_path: Path) -> None:
+    assert denoiser("sd").sigma_max == pytest.approx(14.6146, abs=1e-3)  # as published for Stable Diffusion
+    assert denoiser("sd3").sigma_max == float("inf")
+    source = str(write_model(tmp_path, "class_unet"))
+    assert Diffusers(source=source).build(image=LATENTS).has_null
+    assert not Diffusers(source=source).build(image=dataclasses.replace(LATENTS, num_classes=4)).has_null
 
 
 def test_the_table_is_no_part_of_the_network_and_copies_share_it() -> None:

@@ -76,6 +76,7 @@ class DiffusersDenoiser(Denoiser):
         super().__init__()
         self.model, self.family, self.prediction = model, family, prediction
         self.image, self.taps = family.image, taps
+        self.has_null, self.sigma_max = family.has_null(), prediction.sigma_max()
         self.condition_shapes = family.condition_shapes()
         self.cond_dim = embed_dim + (self.condition_shapes["prompt_embeds"][-1] if self._adds_text else 0)
         self.conditions: Conditions | None = None

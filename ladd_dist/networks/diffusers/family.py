@@ -46,6 +46,10 @@ class Family:
         if self.image.size % self.stride():
             raise ValueError(f"the model takes sizes divisible by {self.stride()}, the dataset has {self.image.size}")
 
+    def has_null(self) -> bool:
+        """Whether the model knows a null condition."""
+        return True
+
     def refuse(self, **allowed: tuple[Any, ...]) -> None:
         """Refuse a configuration with another value than these.
 

@@ -8,6 +8,7 @@ prediction are those of the checkpoint's scheduler.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -36,7 +37,13 @@ class Prediction(nn.Module):
         """
         super().__init__()
         self.kind, self.num_timesteps = kind, num_timesteps
+        self.log_sigmas: Tensor | None
         self.register_buffer("log_sigmas", log_sigmas, persistent=False)
+
+    def sigma_max(self) -> float:
+        """The level of the last timestep."""
+        table: Tensor | None = self.log_sigmas
+        return math.inf if table is None else math.exp(float(table[-1]))
 
     def noised(self, x: Tensor, sigma: Tensor) -> Noised:
         """What the model sees in place of x [B,C,H,W] at levels sigma [B] > 0."""

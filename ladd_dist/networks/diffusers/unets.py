@@ -41,6 +41,9 @@ class ClassUNet(UNet):
                 f"the model knows {known} classes, the dataset has {classes} (and one more is the null class)"
             )
 
+    def has_null(self) -> bool:
+        return self.config.get("num_class_embeds") != self.image.num_classes
+
     def embeddings(self, model: Any) -> list[nn.Module]:
         return [part for part in (model.time_embedding, model.class_embedding) if part is not None]
 
