@@ -214,7 +214,7 @@ def measured(student: Student, name: str, place: Place) -> dict[str, Any]:
     ways = {f"student@{steps}": way(values) for steps, values in levels.items()}
     if student.splits:
         teacher = guided_teacher(recipe, load_teacher(recipe, place))
-        ways |= ways_of(student.splits, teacher, student.network, levels, card["rule"], seed)
+        ways |= ways_of(student.splits, teacher, network, levels, card["rule"], seed)
     with StopFlag().listen() as stop:
         found = assess(recipe, place, ways, stop).measured
     return {

@@ -2,8 +2,8 @@
 
 The discriminator is the frozen down-sampling half of the U-Net with a head on each of its blocks; the adversarial loss
 is taken at every one of the student's steps, on its own run from noise; there is no distance. The levels are those of
-the published four-call model: the times 979, 729, 479 and 229 of a cosine schedule. Kandinsky's pipeline counts guidance
-from 0, so its default of 3 is 4 here. Weights, gradients and optimizer are spread over the ranks (FSDP).
+the published four-call model: the times 979, 729, 479 and 229 of a cosine schedule. Kandinsky's pipeline counts
+guidance from 0, so its default of 3 is 4 here. Weights, gradients and optimizer are spread over the ranks (FSDP).
 """
 
 from dataclasses import replace
