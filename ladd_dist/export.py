@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,12 @@ import tyro
 from ladd_dist.cli import plugin_modules, run_guarded
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ladd_dist.core.rundir import RunDir
     from ladd_dist.core.types import Denoiser
+
+    Exported = tuple[Denoiser, dict[str, Any], Mapping[str, Tensor]]
 
 PROG = "python -m ladd_dist.export"
 FORMATS = ("safetensors",)
@@ -65,26 +70,26 @@ def _main(options: Options) -> int:
     load_modules(plugin_modules((*config["plugins"], *options.plugins)))
     last = config["recipe"]["train"]["steps"]
     if run.student.is_file() and options.step in (None, last):
-        network, card = finished_student(run, config)
+        network, card, codec = finished_student(run, config)
     else:
-        network, card = student_at(run, config, options.step)
+        network, card, codec = student_at(run, config, options.step)
     if "student" in card:  # merged: the file needs no teacher any more
         card = {**{key: value for key, value in card.items() if key != "teacher"}, "merged": card["student"]}
         del card["student"]
-    write_student(out, network, card)
+    write_student(out, network, card, codec)
     print(out)
     return 0
 
 
-def finished_student(run: RunDir, config: dict[str, Any]) -> tuple[Denoiser, dict[str, Any]]:
-    """The student that a run ended with, and its card.
+def finished_student(run: RunDir, config: dict[str, Any]) -> Exported:
+    """The student that a run ended with, its card, and the weights of its codec if that was trained.
 
     Raises:
         ValueError: its file is damaged, or of another recipe.
     """
     import torch
 
-    from ladd_dist.sample import load_student
+    from ladd_dist.sample import codec_weights, load_student
 
     network, card = load_student(run.path, torch.device("cpu"))
     if card["signature"] != config["signature"]:
@@ -92,11 +97,12 @@ def finished_student(run: RunDir, config: dict[str, Any]) -> tuple[Denoiser, dic
             f"{run.student} has signature {card['signature']}, its run has {config['signature']}; make it anew with: "
             f"{config['command']} --from-scratch"
         )
-    return network, {**card, "step": config["recipe"]["train"]["steps"], **facts(network, config)}
+    whole = {**card, "step": config["recipe"]["train"]["steps"], **facts(network, config)}
+    return network, whole, codec_weights(run.path)
 
 
-def student_at(run: RunDir, config: dict[str, Any], step: int | None) -> tuple[Denoiser, dict[str, Any]]:
-    """The student with the averaged weights of a checkpoint (None: the newest), and the card it would end with.
+def student_at(run: RunDir, config: dict[str, Any], step: int | None) -> Exported:
+    """The same with the averaged weights of a checkpoint (None: the newest), and the card it would end with.
 
     Raises:
         ValueError: no such checkpoint, a damaged one, or one of another recipe.
@@ -110,7 +116,7 @@ def student_at(run: RunDir, config: dict[str, Any], step: int | None) -> tuple[D
     from ladd_dist.engine.checkpoint import META, Checkpoints, Saved, buffers_of, replicated
     from ladd_dist.promote import cache_of
     from ladd_dist.recipe import Recipe
-    from ladd_dist.sample import load_student
+    from ladd_dist.sample import codec_weights, load_student
     from ladd_dist.stages import Place
     from ladd_dist.stages.student import new_student, save_student
     from ladd_dist.stages.teacher import fresh_network
@@ -136,7 +142,8 @@ def student_at(run: RunDir, config: dict[str, Any], step: int | None) -> tuple[D
         file = Path(folder) / "student.safetensors"
         save_student(file, network, recipe, place)
         network, card = load_student(file, torch.device("cpu"))
-    return network, {**card, "step": saved.step, **facts(network, config)}
+        codec = codec_weights(file)
+    return network, {**card, "step": saved.step, **facts(network, config)}, codec
 
 
 def facts(network: Denoiser, config: dict[str, Any]) -> dict[str, Any]:
@@ -161,7 +168,7 @@ def facts(network: Denoiser, config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def write_student(out: Path, network: Denoiser, card: dict[str, Any]) -> None:
+def write_student(out: Path, network: Denoiser, card: dict[str, Any], codec: Mapping[str, Tensor]) -> None:
     """Write the file and the JSON, each whole or not at all; the JSON comes last and names the file's sha256.
 
     Raises:
@@ -172,8 +179,9 @@ def write_student(out: Path, network: Denoiser, card: dict[str, Any]) -> None:
     import safetensors.torch
 
     from ladd_dist.core.rundir import write_bytes, write_json
+    from ladd_dist.stages.space import packed
 
-    weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    weights = {name: tensor.contiguous() for name, tensor in (network.state_dict() | packed(codec)).items()}
     content = safetensors.torch.save(weights, {"ladd_dist": json.dumps(card)})
     readable = out.with_suffix(".json")
     readable.unlink(missing_ok=True)  # that of a file before: it never stands beside weights it does not describe

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ladd_dist.recipe import Recipe
     from ladd_dist.stages import Place
 
-STAGES = ("teacher", "shards", "distill", "evaluate", "report")
+STAGES = ("autoencoder", "teacher", "shards", "distill", "evaluate", "report")
 PROG = "python -m ladd_dist.launch"
 Say = Callable[[str], None]
 
@@ -54,7 +54,7 @@ class Options:
     cache: Path = Path("cache")
     """Folder for what runs share: teachers, shards, the teacher's own evaluation."""
     stages: str = ",".join(STAGES)
-    """Which stages to run, with commas."""
+    """Which stages to run, with commas; autoencoder only where the recipe trains its codec."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 ..."""
     threads: int = 0

@@ -136,6 +136,8 @@ def check_shares(recipe: Recipe, stages: list[dict[str, Any]], names: list[str],
     Raises:
         RecipeError: names the field.
     """
+    from ladd_dist.codecs import TrainedCodec
+    from ladd_dist.parallel.compute import Compute
     from ladd_dist.parallel.ranks import Ranks
     from ladd_dist.stages import rows_of
 
@@ -144,3 +146,5 @@ def check_shares(recipe: Recipe, stages: list[dict[str, Any]], names: list[str],
         if name in names and not cached[name]:
             settings = getattr(recipe, field)
             rows_of(f"{field}.batch_size", settings.batch_size, settings.compute, Ranks(0, num))
+    if isinstance(recipe.codec, TrainedCodec) and "autoencoder" in names and not cached["autoencoder"]:
+        rows_of("codec.training.batch_size", recipe.codec.training.batch_size, Compute(), Ranks(0, num))

@@ -17,10 +17,12 @@ from ladd_dist.cli import plugin_modules, run_guarded
 if TYPE_CHECKING:
     import torch
 
-    from ladd_dist.core.types import DenoiseFn, Denoiser
+    from ladd_dist.core.types import Autoencoder, DenoiseFn, Denoiser
     from ladd_dist.recipe import Recipe
 
 PROG = "python -m ladd_dist.sample"
+BATCH = 250
+"""Latents that are decoded at once."""
 CARD = ("network", "image", "levels", "rule", "recipe", "signature")
 """What a student's card must say: how to build it and how to sample it, and where it came from."""
 
@@ -71,6 +73,7 @@ def _main(options: Options) -> int:
     from ladd_dist.core.serialize import RecipeError
     from ladd_dist.launch import pick_device
     from ladd_dist.stages.grids import write_grid, write_pictures
+    from ladd_dist.stages.space import decode
 
     given = [source for source in (options.source, options.from_) if source is not None]
     if len(given) != 1:
@@ -87,8 +90,12 @@ def _main(options: Options) -> int:
     wrong = [number for number in classes if not 0 <= number < network.image.num_classes]
     if wrong or options.columns < 1:
         raise RecipeError(f"--classes are 0 to {network.image.num_classes - 1}, --columns at least 1")
+    codec = load_codec(given[0], card, pick_device(options.device))
     few = partial(sample_class, teacher=teacher, teacher_steps=options.teacher_steps)
-    pictures = {number: few(network, levels, card["rule"], number, options.columns, options.seed) for number in classes}
+    pictures = {}
+    for number in classes:
+        samples = few(network, levels, card["rule"], number, options.columns, options.seed)
+        pictures[number] = decode(codec, samples, BATCH)
     if options.folder is not None:
         for number, images in pictures.items():
             names = [options.folder / f"class-{number}-{place:05d}.png" for place in range(len(images))]
@@ -175,15 +182,17 @@ def load_student(source: Path, device: torch.device) -> tuple[Denoiser, dict[str
     """
     from safetensors import SafetensorError, safe_open
 
+    from ladd_dist.stages import CODEC_PREFIX
     from ladd_dist.stages.student import from_card
 
-    path = source / "student.safetensors" if source.is_dir() else source
+    path = file_of(source)
     if not path.is_file():
         raise ValueError(f"{path} does not exist; give a finished run's folder, or its student.safetensors")
     try:
         with safe_open(path, framework="pt") as file:
             card: dict[str, Any] = json.loads((file.metadata() or {})["ladd_dist"])
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+            names = [name for name in file.keys() if not name.startswith(CODEC_PREFIX)]  # noqa: SIM118  # no mapping
+            weights = {name: file.get_tensor(name) for name in names}
         missing = [name for name in CARD if name not in card]
         if missing or not card["levels"]:
             raise KeyError(missing[0] if missing else "levels")
@@ -194,6 +203,43 @@ def load_student(source: Path, device: torch.device) -> tuple[Denoiser, dict[str
     if "weights_sha256" in card and card["weights_sha256"] != weights_sha256(weights):
         raise ValueError(f"{path} is damaged: its weights do not have the sha256 on its card; copy or export it again")
     return network.to(device).eval().requires_grad_(False), card
+
+
+def file_of(source: Path) -> Path:
+    """The student's file that is meant by a run's folder or a file."""
+    return source / "student.safetensors" if source.is_dir() else source
+
+
+def load_codec(source: Path, card: dict[str, Any], device: torch.device) -> Autoencoder:
+    """What makes pictures of the samples of the student in a run's folder or file, by its card: frozen, in eval mode.
+
+    Raises:
+        ValueError: its weights are not there, or do not fit.
+    """
+    from ladd_dist.codecs import Codec
+    from ladd_dist.codecs.pixels import Identity
+    from ladd_dist.core.serialize import from_data
+    from ladd_dist.core.types import ImageSpec
+    from ladd_dist.stages.space import fill
+
+    if "codec" not in card:
+        return Identity()
+    described: Codec = from_data(Codec, card["codec"], "codec")
+    codec = described.build(image=from_data(ImageSpec, card["pixels"], "pixels"))
+    if described.trained:
+        fill(codec, codec_weights(source), str(file_of(source)))
+    return codec.to(device).eval().requires_grad_(False)
+
+
+def codec_weights(source: Path) -> dict[str, torch.Tensor]:
+    """The weights of the codec that was trained with the student in a run's folder or file; there may be none."""
+    from safetensors import safe_open
+
+    from ladd_dist.stages import CODEC_PREFIX
+
+    with safe_open(file_of(source), framework="pt") as file:
+        names = [name for name in file.keys() if name.startswith(CODEC_PREFIX)]  # noqa: SIM118  # no mapping
+        return {name.removeprefix(CODEC_PREFIX): file.get_tensor(name) for name in names}
 
 
 def weights_sha256(weights: dict[str, torch.Tensor]) -> str:
@@ -219,7 +265,7 @@ def sample_class(
     teacher: DenoiseFn | None = None,
     teacher_steps: int = 0,
 ) -> torch.Tensor:
-    """`count` pictures [count,C,H,W] in [-1, 1] of class `number`, by the rule that the student was trained for.
+    """`count` samples [count,C,H,W] (pictures in [-1, 1], or latents) of class `number`, by the student's own rule.
 
     Args:
         teacher: takes the first `teacher_steps` of the steps, which are the student's own unless given.

@@ -1,5 +1,6 @@
 """Every plug-in of the package, imported for its registration: a name in config.json must find its class."""
 
+import ladd_dist.codecs.autoencoder_kl
 import ladd_dist.codecs.pixels
 import ladd_dist.critics.pixels
 import ladd_dist.critics.teacher

@@ -64,7 +64,7 @@ def layer(relative: str) -> str:
         return top
     if top in {"machine", "sweeps"}:  # what stages and a cluster's jobs need too
         return "stages" if top == "machine" else "recipe"
-    return "recipe" if top in {"recipe", "settings", "shipped"} else "command"
+    return "recipe" if top in {"checks", "recipe", "settings", "shipped"} else "command"
 
 
 def allowed(own: str) -> set[str]:

@@ -135,10 +135,10 @@ def _items_of(run: SweepRun, place: Place, stages: tuple[str, ...]) -> list[Item
     teacher, shards = place.teacher(recipe).name, place.shards(recipe).name
 
     def state(*names: str) -> str:
-        return DONE if all(done[name] for name in names) else NEW
+        return DONE if all(done.get(name, True) for name in names) else NEW  # a recipe may lack a stage
 
     return [
-        Item("teacher", teacher, recipe, state("teacher")),
+        Item("teacher", teacher, recipe, state("autoencoder", "teacher")),
         Item("shards", shards, recipe, state("shards"), needs=teacher),
         Item("run", place.run(recipe).path.name, recipe, state(*stages), needs=shards, run=run),
     ]

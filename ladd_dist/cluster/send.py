@@ -130,7 +130,8 @@ def _job_of(item: Item, planned: Plan) -> StageJob:
     work, cluster = planned.work, planned.cluster
     assert cluster is not None
     place = work.place
-    stages = ("teacher", "shards") if item.kind == "shards" else work.stages if item.kind == "run" else ("teacher",)
+    first = ("autoencoder", "teacher")  # a job leaves out what its recipe does not have
+    stages = (*first, "shards") if item.kind == "shards" else work.stages if item.kind == "run" else first
     return StageJob(
         config=str(place.run(_run_for(item, planned).recipe).config),
         stages=stages,

@@ -160,7 +160,7 @@ def references(variants: Sequence[Variant]) -> list[Reference]:
         for run in variant.runs:
             for entry, figures in run.figures.items():
                 if is_reference(entry):
-                    key = (entry, tuple((k, v) for k, v in sorted(figures.items()) if k != "s_per_image"))
+                    key = (entry, tuple((k, v) for k, v in sorted(figures.items()) if not k.startswith("s_")))
                     found.setdefault(key, (figures, {}))[1][variant.label] = None
     sets: dict[str, int] = {}
     for entry, _ in found:

@@ -26,7 +26,7 @@ DRAWN = 256
 def look_at_last_level(patient: Patient) -> str:
     """A denoiser that knows the answer must be believed to the end: every sampler ends at level 0."""
     recipe = patient.recipe
-    image = recipe.dataset.spec()
+    image = recipe.latent()
     source = torch.Generator().manual_seed(0)
     shape = (4, image.channels, 4, 4)
     noise, answer = (torch.randn(shape, generator=source, dtype=torch.float64) for _ in range(2))

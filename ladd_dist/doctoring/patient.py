@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ladd_dist.codecs import TrainedCodec
 from ladd_dist.core.types import Batch, Denoiser
 from ladd_dist.doctoring.findings import Skip
 from ladd_dist.doctoring.watch import Watch, watched
@@ -25,8 +26,10 @@ from ladd_dist.parallel.single import Single
 from ladd_dist.recipe import Ema, Recipe
 from ladd_dist.samplers import Sampler
 from ladd_dist.stages import Place, mark_done, save_weights
+from ladd_dist.stages.autoencoder import is_autoencoder_done
 from ladd_dist.stages.distill import Distillation
 from ladd_dist.stages.shards import are_shards_done, make_shards
+from ladd_dist.stages.space import FILE, load_codec
 from ladd_dist.stages.teacher import fresh_network, is_teacher_done, load_teacher
 from ladd_dist.trackers.jsonl import Jsonl
 
@@ -94,6 +97,11 @@ class Patient:
 
     def build(self) -> None:
         """Put a teacher and samples of it into the place of our own."""
+        if isinstance(codec := self.recipe.codec, TrainedCodec):  # its weights if it has some: the dumps ask for it
+            trained = is_autoencoder_done(self.recipe, self.place)
+            network = load_codec(self.recipe, self.place) if trained else codec.build(image=self.recipe.dataset.spec())
+            self.own.autoencoder(self.small).mkdir(parents=True)
+            save_weights(self.own.autoencoder(self.small) / FILE, network)
         folder = self.own.teacher(self.small)
         folder.mkdir(parents=True)
         save_weights(folder / "teacher.safetensors", self.teacher)

@@ -64,7 +64,7 @@ def bytes_needed(recipe: Recipe, place: Place) -> tuple[int, int]:
     with torch.device("meta"):
         network = fresh_network(recipe)
         heads = build_heads(recipe, build_critic(recipe, network))
-    image, shards, train = recipe.dataset.spec(), recipe.shards, recipe.train
+    image, shards, train = recipe.latent(), recipe.shards, recipe.train
     pixels = image.channels * image.size**2
     teacher, judges = WORD * count_parameters(network), WORD * count_parameters(heads)
     cache = 0

@@ -173,7 +173,7 @@ def look_at_guidance(patient: Patient) -> str:
 def look_at_samples(patient: Patient) -> str:
     """Whether what stands for real are pictures, and the noise beside them is noise."""
     reader, recipe = patient.reader, patient.recipe
-    reader.verify(recipe.dataset.spec())
+    reader.verify(recipe.latent())
     batch = patient.batch
     spread = float(batch.x0.std(dim=0).mean())
     again = "remove the folder of the shards and make them again: --stages shards"

@@ -12,17 +12,17 @@ POOLED = 8
 """Distances are those of pictures averaged down to at most so many pixels a side: little to send, and no fine noise."""
 
 
-def describe(images: Tensor) -> Tensor:
+def describe(images: Tensor, *, coloured: bool) -> Tensor:
     """What is kept of samples [N,C,H,W]: [N,K] float32 on the CPU; a row depends on its sample alone.
 
-    The first column says whether the sample is finite, then comes its colour where it has three channels, then its
+    The first column says whether the sample is finite, then comes its colour if these are `coloured` pictures, then its
     pixels, averaged down.
     """
     images = images.float()
     finite = images.flatten(1).isfinite().all(dim=1, keepdim=True).float()
     images = images.nan_to_num(0.0, 0.0, 0.0)
     height, width = (min(POOLED, size) for size in images.shape[2:])
-    parts = [finite, *([mean_colour(images)] if images.shape[1] == 3 else [])]
+    parts = [finite, *([mean_colour(images)] if coloured else [])]
     return torch.cat([*parts, functional.adaptive_avg_pool2d(images, (height, width)).flatten(1)], dim=1).cpu()
 
 

@@ -40,6 +40,7 @@ class Watch:
         *,
         levels: Mapping[int, tuple[float, ...]],
         rule: Literal["sde", "ode"],
+        coloured: bool,
         num_steps: int,
         ranks: Ranks,
         device: torch.device,
@@ -48,11 +49,12 @@ class Watch:
         Args:
             fixed: the teacher's samples on the CPU, with the noises they came from.
             levels: of the student's sampler, for each number of steps to look at.
+            coloured: whether samples are colour pictures; of latents only distances say something.
         """
         assert fixed.noise is not None
         self.guard, self.sums, self.levels, self.rule = guard, sums, levels, rule
         self.num_steps, self.ranks, self.device = num_steps, ranks, device
-        self.teacher, self.cond, self.coloured = describe(fixed.x0), fixed.cond, fixed.x0.shape[1] == 3
+        self.teacher, self.cond, self.coloured = describe(fixed.x0, coloured=coloured), fixed.cond, coloured
         total = len(fixed.x0)
         share = -(-total // ranks.size)
         self.first = min(ranks.rank * share, total)  # rows before it are another rank's: all ranks sample equally many
@@ -108,7 +110,7 @@ class Watch:
             )
         finally:
             module.train(was_training)
-        own = describe(samples)
+        own = describe(samples, coloured=self.coloured)
         rows = own.new_zeros(self.rows.total, own.shape[1])
         rows[self.first : self.rows.stop] = own[self.first - self.rows.first :]
         return self.ranks.total(rows)

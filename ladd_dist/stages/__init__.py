@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from ladd_dist.core.noise import hybrid_sample
 from ladd_dist.core.rng import Rows, generator, whole_batch
@@ -23,6 +23,9 @@ from ladd_dist.core.types import DenoiseFn, Denoiser
 from ladd_dist.parallel.compute import Compute
 from ladd_dist.parallel.ranks import SINGLE, Ranks
 from ladd_dist.recipe import Recipe
+
+CODEC_PREFIX = "codec."
+"""In a student's file: of the weights of a codec that was trained with it."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,9 @@ class Place:
     def run(self, recipe: Recipe) -> RunDir:
         """The run folder of a recipe."""
         return RunDir(self.runs / f"{recipe.name}-{recipe.distill_signature()}")
+
+    def autoencoder(self, recipe: Recipe) -> Path:
+        return self.cache / f"autoencoder-{recipe.autoencoder_signature()}"
 
     def teacher(self, recipe: Recipe) -> Path:
         return self.cache / f"teacher-{recipe.teacher_signature()}"
@@ -131,10 +137,9 @@ def sample_few(
     return hybrid_sample(teacher or student, student, noise, cond, levels, rule, source, teacher_steps=teacher_steps)
 
 
-def save_weights(path: Path, network: Denoiser, card: dict[str, Any] | None = None) -> None:
-    """Write a network's weights as safetensors, with an optional card in the file's metadata."""
-    weights = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
-    save_tensors(path, weights, None if card is None else {"ladd_dist": json.dumps(card)})
+def save_weights(path: Path, network: nn.Module) -> None:
+    """Write a network's weights as safetensors."""
+    save_tensors(path, {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()})
 
 
 def load_network(recipe: Recipe, path: Path, device: torch.device, *, stage: str) -> Denoiser:
@@ -147,7 +152,8 @@ def load_network(recipe: Recipe, path: Path, device: torch.device, *, stage: str
         raise ValueError(f"{path} does not exist yet; run the stage that makes it first: --stages {stage}")
     network = recipe.network.build(image=recipe.latent())
     try:
-        network.load_state_dict(load_file(path))
+        weights = load_file(path)
+        network.load_state_dict({name: weights[name] for name in weights if not name.startswith(CODEC_PREFIX)})
     except Exception as error:
         raise ValueError(
             f"{path} does not fit the recipe's network ({error}); delete its folder, then --stages {stage}"

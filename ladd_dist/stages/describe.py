@@ -26,6 +26,7 @@ from ladd_dist.parallel.ranks import SINGLE
 from ladd_dist.parallel.single import Single
 from ladd_dist.recipe import Recipe
 from ladd_dist.stages import Place
+from ladd_dist.stages.autoencoder import is_autoencoder_done, train_autoencoder
 from ladd_dist.stages.diagnosis.views import write_page
 from ladd_dist.stages.distill import distill, is_distilled
 from ladd_dist.stages.evaluate import evaluate, is_evaluated
@@ -43,9 +44,10 @@ class Stage:
     is_done: Callable[[Recipe, Place], bool]
 
 
-def stage_table() -> dict[str, Stage]:
-    """Every stage, in order."""
-    return {
+def stage_table(recipe: Recipe) -> dict[str, Stage]:
+    """Every stage of the recipe, in order."""
+    codec = {"autoencoder": Stage("training the codec", train_autoencoder, is_autoencoder_done)}
+    return (codec if recipe.codec.trained else {}) | {
         "teacher": Stage("training the diffusion teacher", train_teacher, is_teacher_done),
         "shards": Stage("the teacher makes its samples", make_shards, are_shards_done),
         "distill": Stage("training student and heads", distill, is_distilled),
@@ -79,7 +81,7 @@ def describe_run(recipe: Recipe, place: Place, scale: str) -> dict[str, Any]:
 
 def stage_states(recipe: Recipe, place: Place) -> list[dict[str, Any]]:
     """`{"name", "cached"}` of each stage."""
-    cached = {name: stage.is_done(recipe, place) for name, stage in stage_table().items()}
+    cached = {name: stage.is_done(recipe, place) for name, stage in stage_table(recipe).items()}
     cached["report"] = place.run(recipe).report.exists()
     return [{"name": name, "cached": done} for name, done in cached.items()]
 
@@ -107,6 +109,8 @@ def _cost(recipe: Recipe) -> dict[str, Any]:
     last = recipe.train.steps - 1  # the weights of a finished warm-up
     whole = count_flops(lambda: step(batch, last)) * recipe.train.batch_size // num
     params = {name: count_parameters(net) for name, net in (("teacher", teacher), ("student", student))}
+    if recipe.codec.trained:
+        params["codec"] = count_parameters(recipe.codec.build(image=recipe.dataset.spec()))
     return {
         "params": {**params, "heads": count_parameters(heads.module)},
         "taps": list(taps),

@@ -24,6 +24,7 @@ from ladd_dist.stages import Place, is_done, mark_done, rows_of, sample_few, tra
 from ladd_dist.stages.grids import write_grid
 from ladd_dist.stages.guarding import Guarding, RollBack
 from ladd_dist.stages.shards import open_shards
+from ladd_dist.stages.space import decoded
 from ladd_dist.stages.step import build_critic, build_heads, build_step, freeze
 from ladd_dist.stages.student import new_student, save_student
 from ladd_dist.stages.teacher import averaged, cosine_factor, guided_teacher, load_teacher
@@ -125,7 +126,7 @@ class Distillation:
             saved.fill_optimizer("student", self.student)
             saved.fill_optimizer("heads", self.heads)
             saved.fill(self.average.parts() | self.adv_norm.parts())
-        self.shown = shown_samples(recipe, teacher) if ranks.is_first else {}
+        self.shown = shown_samples(recipe, teacher, place) if ranks.is_first else {}
         self.watch = Watch(recipe.evaluate.metrics if ranks.is_first else (), self.shown)
         frozen = freeze(recipe, teacher, critic, **common)
         self.ladd_step = build_step(recipe, self.student, self.heads, frozen)
@@ -217,8 +218,8 @@ class Distillation:
         network = self.averaged()
         if network is None:  # rank 0 draws the pictures
             return
-        noise, cond = self.shown["noise"], self.shown["cond"]
-        student = sample_student(self.recipe, network, noise, cond, self.recipe.student_steps)
+        noise, cond, recipe = self.shown["noise"], self.shown["cond"], self.recipe
+        student = decoded(recipe, self.place, sample_student(recipe, network, noise, cond, recipe.student_steps))
         if self.is_watched(updates):
             self.log.log(updates, self.waiting | self.watch(student))
             self.waiting = {}
@@ -227,8 +228,7 @@ class Distillation:
 
     def dump(self, updates: int, student: Tensor) -> None:
         """Teacher's and student's samples at the same noise, as tensors and picture."""
-        tensors = {**self.shown, "student": student}
-        tensors = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
+        tensors = {name: tensor.contiguous().cpu() for name, tensor in {**self.shown, "student": student}.items()}
         save_tensors(self.run.dumps / f"step-{updates:06d}.safetensors", tensors)
         rows = [("teacher", self.shown["teacher"]), (f"student@{self.recipe.student_steps}", student)]
         picture = self.run.samples / f"step-{updates:06d}.png"
@@ -237,12 +237,12 @@ class Distillation:
 
 
 @torch.inference_mode()
-def shown_samples(recipe: Recipe, teacher: Denoiser) -> dict[str, Tensor]:
-    """Held-out noise and classes, and what the teacher makes of them, for the dumps."""
+def shown_samples(recipe: Recipe, teacher: Denoiser, place: Place) -> dict[str, Tensor]:
+    """Held-out noise and classes, and the pictures that the teacher makes of them, for the dumps."""
     device = next(teacher.parameters()).device
     noise, cond = sample_starts(recipe.evaluate.seed, range(NUM_SHOWN), recipe.latent(), device)
     samples, _ = recipe.shards.sampler(guided_teacher(recipe, teacher), noise, cond)
-    return {"noise": noise, "cond": cond, "teacher": samples}
+    return {"noise": noise, "cond": cond, "teacher": decoded(recipe, place, samples)}
 
 
 def sample_student(recipe: Recipe, network: Denoiser, noise: Tensor, cond: Tensor, num_steps: int) -> Tensor:

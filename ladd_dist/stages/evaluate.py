@@ -15,7 +15,7 @@ from torch import Tensor
 from ladd_dist.core.noise import few_step_sample
 from ladd_dist.core.rng import generator, sample_classes, sample_starts
 from ladd_dist.core.rundir import RunDir, commit_folder, read_json, save_tensors, write_json
-from ladd_dist.core.types import Denoiser
+from ladd_dist.core.types import Autoencoder, Denoiser
 from ladd_dist.engine.loop import Bar, StopFlag
 from ladd_dist.metrics import References, Samples, Work
 from ladd_dist.parallel.gather import joined_rows, share_of
@@ -24,14 +24,17 @@ from ladd_dist.stages import Place, is_done, make_together, mark_done, tracked_c
 from ladd_dist.stages.collapse import as_number, onset
 from ladd_dist.stages.distill import sample_student
 from ladd_dist.stages.grids import write_grid
-from ladd_dist.stages.measure import Measured, Measurement, floor
+from ladd_dist.stages.measure import Figures, Measured, Measurement, floor
 from ladd_dist.stages.reading import in_shares, kept
 from ladd_dist.stages.shards import open_shards
+from ladd_dist.stages.space import decode, is_pixels, load_codec
 from ladd_dist.stages.student import load_student
 from ladd_dist.stages.teacher import guided_teacher, load_teacher
 from ladd_dist.trackers.opening import tracker_alone
 
 NUM_SHOWN = 16
+COSTS = ("s_per_image", "s_decode_per_image")
+RECONSTRUCTION = "reconstruction"
 Evaluation = dict[str, dict[str, float]]
 SampleFn = Callable[[Tensor, Tensor], Tensor]
 
@@ -97,19 +100,22 @@ def assess(recipe: Recipe, place: Place, ways: Mapping[str, SampleFn], stop: Sto
     settings, spec, many = recipe.evaluate, recipe.dataset.spec(), f"teacher@{_steps(recipe)}"
     share, keep = in_shares(place.ranks), kept(place.cache / "features", place.ranks)
     cond = sample_classes(settings.seed, range(settings.num_samples), spec.num_classes).to(place.device)
-    teacher, seconds = teacher_samples(recipe, place, stop)
+    codec = load_codec(recipe, place)
+    teacher, costs = teacher_samples(recipe, place, codec, stop)
     theirs = {name: Samples(_finite(name, images).to(place.device), cond, keep) for name, images in teacher.items()}
-    against = references(recipe, place, keep)._replace(matched=theirs[many])
+    against = references(recipe, place, codec, keep)._replace(matched=theirs[many])
     measure = Measurement(settings.metrics, against)
     sampled: dict[str, Tensor] = {}
     for name, way in ways.items():
-        sampled[name], seconds[name] = _timed(recipe, name, way, place, stop)
+        sampled[name], costs[name] = _timed(recipe, name, way, place, codec, stop)
     own = {name: Samples(_finite(name, images).to(place.device), cond, share) for name, images in sampled.items()}
     measured = measure(own | theirs, num_classes=spec.num_classes, check=stop.check)
     facts = {"num_samples": float(settings.num_samples), "seed": float(settings.seed)}
-    figures = {name: facts | {"s_per_image": seconds[name]} | found for name, found in measured.figures.items()}
+    figures = {name: facts | costs[name] | found for name, found in measured.figures.items()}
     lowest = floor(settings.metrics, theirs[many], against, check=stop.check)
     figures[f"floor@{_steps(recipe)}"] = facts | lowest
+    if not is_pixels(recipe):
+        figures[RECONSTRUCTION] = facts | reconstruction(recipe, place, codec, against, stop)
     return Assessed(measured._replace(figures=figures), sampled | teacher)
 
 
@@ -146,23 +152,26 @@ def _student_fn(recipe: Recipe, student: Denoiser, steps: int) -> SampleFn:
     return lambda noise, cond: sample_student(recipe, student, noise, cond, steps)
 
 
-def teacher_samples(recipe: Recipe, place: Place, stop: StopFlag) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """The teacher's samples at 50 and at 4 steps (both sets of levels) and seconds an image; made once a teacher."""
+def teacher_samples(
+    recipe: Recipe, place: Place, codec: Autoencoder, stop: StopFlag
+) -> tuple[dict[str, Tensor], dict[str, Figures]]:
+    """The teacher's images at 50 and at 4 steps (both sets of levels) and what they cost; made once a teacher."""
     folder = place.reference(recipe)
     make_together(
         place,
         folder,
         lambda: is_done(folder / "done.json", recipe.reference_signature()),
-        lambda: _make_teacher_samples(recipe, place, stop, folder),
+        lambda: _make_teacher_samples(recipe, place, codec, stop, folder),
     )
     try:
         samples = load_file(folder / "samples.safetensors")
     except Exception as error:
         raise ValueError(f"{folder}: samples.safetensors cannot be read ({error}); delete the folder") from error
-    return samples, dict(read_json(folder / "done.json")["s_per_image"])
+    told = read_json(folder / "done.json")
+    return samples, {name: {cost: told[cost][name] for cost in COSTS if cost in told} for name in samples}
 
 
-def _make_teacher_samples(recipe: Recipe, place: Place, stop: StopFlag, folder: Path) -> None:
+def _make_teacher_samples(recipe: Recipe, place: Place, codec: Autoencoder, stop: StopFlag, folder: Path) -> None:
     denoise = guided_teacher(recipe, load_teacher(recipe, place))
 
     def few(levels: tuple[float, ...]) -> SampleFn:
@@ -172,11 +181,12 @@ def _make_teacher_samples(recipe: Recipe, place: Place, stop: StopFlag, folder: 
         f"teacher@{_steps(recipe)}": lambda noise, cond: recipe.shards.sampler(denoise, noise, cond)[0]
     }
     ways |= {f"teacher@4:{name}": few(levels) for name, levels in recipe.teacher_levels().items()}
-    timed = {name: _timed(recipe, name, way, place, stop) for name, way in ways.items()}
+    timed = {name: _timed(recipe, name, way, place, codec, stop) for name, way in ways.items()}
 
     def fill(temporary: Path) -> None:
         save_tensors(temporary / "samples.safetensors", {name: images for name, (images, _) in timed.items()})
-        facts = {"s_per_image": {name: seconds for name, (_, seconds) in timed.items()}}
+        paid = {name: costs for name, (_, costs) in timed.items()}
+        facts = {cost: {name: costs[cost] for name, costs in paid.items()} for cost in next(iter(paid.values()))}
         mark_done(temporary / "done.json", recipe.reference_signature(), **facts)
 
     if place.ranks.is_first:
@@ -184,31 +194,39 @@ def _make_teacher_samples(recipe: Recipe, place: Place, stop: StopFlag, folder: 
 
 
 @torch.inference_mode()
-def _timed(recipe: Recipe, name: str, sample: SampleFn, place: Place, stop: StopFlag) -> tuple[Tensor, float]:
-    """Samples [N,C,H,W] on the CPU and seconds an image (of one process; sampling alone, without drawing the noise).
+def _timed(
+    recipe: Recipe, name: str, sample: SampleFn, place: Place, codec: Autoencoder, stop: StopFlag
+) -> tuple[Tensor, Figures]:
+    """Images [N,C,H,W] on the CPU and seconds an image (of one process; sampling alone, without drawing the noise).
+
+    What decoding latents takes besides is a cost of its own, `s_decode_per_image`; on pixels there is none.
 
     Each rank samples whole batches, so that the samples are the same on any number of ranks.
     """
-    settings, spec, ranks = recipe.evaluate, recipe.latent(), place.ranks
+    settings, spec, image, ranks = recipe.evaluate, recipe.latent(), recipe.dataset.spec(), place.ranks
     shares = share_of(settings.num_samples, settings.batch_size, ranks)
     own, last = shares[ranks.rank]
-    parts, seconds = [torch.empty(0, spec.channels, spec.size, spec.size)], 0.0
+    parts, seconds, decoding = [torch.empty(0, image.channels, image.size, image.size)], 0.0, 0.0
     with Bar(f"sampling {name}", settings.num_samples, quiet=not ranks.is_first) as bar:
         for first in range(own, last, settings.batch_size):
             stop.check()
             indices = range(first, min(first + settings.batch_size, last))
             noise, cond = sample_starts(settings.seed, indices, spec, place.device)
             started = time.perf_counter()
-            parts.append(sample(noise, cond).cpu())  # the copy waits for the device
-            seconds += time.perf_counter() - started
+            latents = sample(noise, cond)
+            parts.append(latents.cpu())  # the copy waits for the device
+            seconds += (sampled := time.perf_counter()) - started
+            if not is_pixels(recipe):
+                parts[-1] = codec.decode(latents).cpu()
+                decoding += time.perf_counter() - sampled
             bar.update(indices.stop - own)
         images = joined_rows(torch.cat(parts), shares, ranks)
-        total = float(ranks.mean(torch.tensor([seconds], dtype=torch.float64))) * ranks.size
+        spent = ranks.mean(torch.tensor([seconds, decoding], dtype=torch.float64)) * ranks.size / settings.num_samples
         bar.update(settings.num_samples)
-    return images.contiguous(), total / settings.num_samples
+    return images.contiguous(), dict(zip(COSTS[: 1 if is_pixels(recipe) else 2], spent.tolist(), strict=False))
 
 
-def references(recipe: Recipe, place: Place, work: Work) -> References:
+def references(recipe: Recipe, place: Place, codec: Autoencoder, work: Work) -> References:
     """Real images and the teacher's stored samples, up to `num_references` of each."""
     images = recipe.dataset.build(split="train")
     count = min(recipe.evaluate.num_references, len(images))
@@ -218,5 +236,22 @@ def references(recipe: Recipe, place: Place, work: Work) -> References:
     device = place.device
     return References(
         Samples(real[0].to(device), real[1].to(device), work),
-        Samples(stored.x0.to(device), stored.cond.to(device), work),
+        Samples(decode(codec, stored.x0.to(device), recipe.evaluate.batch_size), stored.cond.to(device), work),
     )
+
+
+def reconstruction(
+    recipe: Recipe, place: Place, codec: Autoencoder, against: References, stop: StopFlag
+) -> dict[str, float]:
+    """What real images get that were encoded and decoded: nothing in this space can come nearer to the real ones.
+
+    `matched_error` compares each with the image it was made from.
+    """
+    images = recipe.dataset.build(split="train")
+    picked = torch.randperm(len(images), generator=generator("reconstruction"))[: recipe.evaluate.num_samples]
+    x0, cond = (tensor.to(place.device) for tensor in images.batch(picked))
+    with torch.inference_mode():
+        latents = torch.cat([codec.encode(part) for part in torch.split(x0, recipe.evaluate.batch_size)])
+    back = Samples(decode(codec, latents, recipe.evaluate.batch_size), cond)
+    measure = Measurement(recipe.evaluate.metrics, against._replace(matched=Samples(x0, cond)))
+    return measure({RECONSTRUCTION: back}, num_classes=0, check=stop.check).figures[RECONSTRUCTION]

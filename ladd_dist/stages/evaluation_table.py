@@ -20,7 +20,7 @@ def table_of(figures: Mapping[str, Mapping[str, float]]) -> Table:
     entries = [key for key in figures if key.startswith("student@")]
     teacher = best_teacher(figures)
     entries += [teacher] if teacher else []
-    entries += [key for key in figures if key.startswith("floor@")]
+    entries += [key for key in figures if key.startswith(("floor@", "reconstruction"))]
     names = dict.fromkeys(key for entry in entries for key in figures[entry] if not is_bound(key))
     table = Table(Column("figure", no_wrap=True), *entries)
     for name in names:

@@ -23,6 +23,7 @@ from ladd_dist.guards.judge import Memory, Verdict, rolled_back
 from ladd_dist.parallel import Trainable
 from ladd_dist.recipe import Recipe
 from ladd_dist.stages import Place
+from ladd_dist.stages.space import is_pixels
 from ladd_dist.stages.verdict import cause
 from ladd_dist.trackers import RunLog
 
@@ -196,9 +197,10 @@ def _watch(recipe: Recipe, place: Place, reader: ShardReader, sums: HeadSums) ->
         fixed = fixed._replace(noise=sample_noise(recipe.evaluate.seed, range(num), tuple(fixed.x0.shape[1:])))
     fixed = Batch(fixed.x0, fixed.cond, fixed.noise, None, ())
     levels = {steps: recipe.levels(steps) for steps in dict.fromkeys((1, recipe.student_steps))}
+    coloured = is_pixels(recipe) and fixed.x0.shape[1] == 3  # latents are judged as they are: training never decodes
     return Watch(
-        recipe.guard, fixed, sums, levels=levels, rule=recipe.start.rule, num_steps=recipe.train.steps,
-        ranks=place.ranks, device=place.device,
+        recipe.guard, fixed, sums, levels=levels, rule=recipe.start.rule, coloured=coloured,
+        num_steps=recipe.train.steps, ranks=place.ranks, device=place.device,
     )  # fmt: skip
 
 

@@ -59,10 +59,11 @@ COLUMNS = (
     ),
     Column("accuracy", "Class accuracy", "Share of pictures that a classifier reads as the digit asked for.", "higher"),
     Column("ms", "ms per picture", "Time for one picture on the machine named below.", "lower"),
+    Column("ms_decoding", "ms of it decoding", "Time for the way from a latent to a picture.", "lower"),
     Column("speed_up", "Speed-up", "Times faster than the teacher with the most steps.", "higher"),
     Column("saturation", "Saturation", "How strong the colours are; 0 is grey. Best near the teacher's.", "", True),
 )
-HIDDEN = {"s_per_image", "num_samples", "seed"}  # shown in other columns or in the caption
+HIDDEN = {"s_per_image", "s_decode_per_image", "num_samples", "seed"}  # shown in other columns or in the caption
 
 
 def table(
@@ -120,13 +121,21 @@ def _costs(evaluation: Figures, key: str, teacher: str | None, config: Mapping[s
             second_order = not levels and (shards.get("sampler") or {}).get("plugin") == "heun"
             # Guidance asks the network twice, with and without the class; a weight of 1 switches it off.
             costs["calls"] = (2 * int(steps) - 1 if second_order else int(steps)) * (1 + (shards.get("guidance") != 1))
-    seconds = number(evaluation[key], "s_per_image")
+    seconds = _seconds(evaluation[key])
     if seconds is not None:
         costs["ms"] = 1000 * seconds
-    slow = number(evaluation[teacher], "s_per_image") if teacher is not None else None
+    if (decoding := number(evaluation[key], "s_decode_per_image")) is not None:
+        costs["ms_decoding"] = 1000 * decoding
+    slow = _seconds(evaluation[teacher]) if teacher is not None else None
     if seconds and slow:
         costs["speed_up"] = slow / seconds
     return costs
+
+
+def _seconds(figures: Mapping[str, Any]) -> float | None:
+    """For one picture: sampling, and decoding where samples are latents."""
+    sampling = number(figures, "s_per_image")
+    return None if sampling is None else sampling + (number(figures, "s_decode_per_image") or 0.0)
 
 
 def is_floor(entry: str) -> bool:
@@ -147,7 +156,7 @@ def entry_title(key: str) -> str:
     who, _, rest = key.partition("@")
     steps, _, levels = rest.partition(":")
     if not steps.isdigit():
-        return key
+        return "Real images, encoded and decoded" if key == "reconstruction" else key
     words = f"{who.capitalize()}, {steps} step{'' if steps == '1' else 's'}"
     return f"{words}, {levels} levels" if levels else words
 

@@ -17,8 +17,9 @@ from ladd_dist.stages import Place
 from ladd_dist.stages.describe import add_timing, stage_states, stage_table, write_config
 from ladd_dist.stages.evaluate import require_metrics
 
-STAGES = ("teacher", "shards", "distill", "evaluate", "report")
-TOGETHER = ("teacher", "shards", "distill", "evaluate")
+STAGES = ("autoencoder", "teacher", "shards", "distill", "evaluate", "report")
+"""The first one only for recipes with a codec that is trained."""
+TOGETHER = ("autoencoder", "teacher", "shards", "distill", "evaluate")
 """Run by every process; the rest by the first one, when the others have left."""
 Say = Callable[[str], None]
 
@@ -32,13 +33,14 @@ def run_stages(
     timeout_s: float,
     prepare: Callable[[], None] | None,
 ) -> bool:
-    """Run the stages that are not done; returns whether this is the process that talks to the user.
+    """Run the stages that this recipe has and are not done; returns whether this is the process that talks to the user.
 
     Args:
         prepare: makes the run's folder, called on the first process when it holds the folder's lock; None for what
             belongs to the cache alone, and leaves the run's folder as it is.
         timeout_s: how long a process may wait for the others in a collective operation.
     """
+    names = [name for name in stage_table(recipe) if name in names]
     if "evaluate" in names:
         require_metrics(recipe, place)
     backend = "nccl" if place.device.type == "cuda" else "gloo"
@@ -86,7 +88,7 @@ def prepare_run(
 
 
 def _run_stage(name: str, recipe: Recipe, place: Place, say_line: Say, *, timed: bool) -> None:
-    stage, first = stage_table()[name], place.ranks.is_first
+    stage, first = stage_table(recipe)[name], place.ranks.is_first
     if place.ranks.agree(lambda: stage.is_done(recipe, place)):
         if first:
             say_line(f"[{name}] done before, skipped")

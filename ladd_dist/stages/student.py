@@ -15,6 +15,7 @@ from ladd_dist.core.types import Denoiser, ImageSpec
 from ladd_dist.networks import Network
 from ladd_dist.recipe import Recipe
 from ladd_dist.stages import Place, load_network
+from ladd_dist.stages.space import codec_card, packed, trained_weights, without_codec
 from ladd_dist.stages.teacher import load_teacher
 from ladd_dist.students import StudentForm
 from ladd_dist.students.full import Full
@@ -26,7 +27,7 @@ def new_student(recipe: Recipe, place: Place) -> Denoiser:
 
 
 def save_student(path: Path, network: Denoiser, recipe: Recipe, place: Place) -> None:
-    """Write the student with a card that says how to build and sample it.
+    """Write the student with a card that says how to build and sample it, and the codec that was trained for it.
 
     Args:
         network: in the recipe's form, as `new_student` gave it.
@@ -40,12 +41,14 @@ def save_student(path: Path, network: Denoiser, recipe: Recipe, place: Place) ->
         "rule": recipe.start.rule,
         "recipe": recipe.name,
         "signature": recipe.distill_signature(),
+        **codec_card(recipe),
     }
     if recipe.student.needs_teacher:
         folder = place.teacher(recipe).resolve()
         card["student"] = to_data(recipe.student)
         card["teacher"] = {"signature": recipe.teacher_signature(), "file": str(folder / "teacher.safetensors")}
-    save_tensors(path, recipe.student.weights(network), {"ladd_dist": json.dumps(card)})
+    weights = recipe.student.weights(network) | packed(trained_weights(recipe, place))
+    save_tensors(path, weights, {"ladd_dist": json.dumps(card)})
 
 
 def load_student(recipe: Recipe, place: Place, path: Path) -> Denoiser:
@@ -59,7 +62,7 @@ def load_student(recipe: Recipe, place: Place, path: Path) -> Denoiser:
     if not path.exists():
         raise ValueError(f"{path} does not exist yet; run the stage that makes it first: --stages distill")
     try:
-        network = recipe.student.restore(load_teacher(recipe, place), load_file(path))
+        network = recipe.student.restore(load_teacher(recipe, place), without_codec(load_file(path)))
     except Exception as error:
         raise ValueError(
             f"{path} does not fit the recipe's teacher ({error}); delete its folder, then --stages distill"

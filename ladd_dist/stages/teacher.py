@@ -32,6 +32,7 @@ from ladd_dist.stages import (
     rows_of,
     save_weights,
 )
+from ladd_dist.stages.space import load_codec
 from ladd_dist.trackers.jsonl import Jsonl
 
 
@@ -84,6 +85,7 @@ class TeacherTraining:
             remove_stale(folder)
         with place.ranks.first_goes_ahead():  # the first use may download it
             self.images = recipe.dataset.build(split="train")
+        self.codec = load_codec(recipe, place)
         self.checkpoints = Checkpoints(
             folder / "checkpoints", identity=recipe.teacher_signature(), keep=1, ranks=place.ranks
         )
@@ -113,7 +115,8 @@ class TeacherTraining:
         on_device = generator("teacher-noise", settings.seed, step, device=self.device)
         sigma = settings.sigma(settings.batch_size, step, on_device, levels=())[rows]
         x0, cond = self.images.batch(picked[rows])
-        x0 = x0.to(self.device).contiguous(memory_format=torch.channels_last)
+        with torch.no_grad():
+            x0 = self.codec.encode(x0.to(self.device)).contiguous(memory_format=torch.channels_last)
         cond = torch.where(dropped[rows], self.images.image.num_classes, cond).to(self.device)
         eps = torch.randn((settings.batch_size, *x0.shape[1:]), generator=on_device, device=self.device)[rows]
         self.trainable.set_lr_factor(cosine_factor(step, settings.steps, settings.lr_final))

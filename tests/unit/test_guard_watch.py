@@ -37,7 +37,7 @@ class OneOf(Ranks):
 def watch(step: LaddStep, ranks: Ranks | None = None) -> Watch:
     step.head_sums = HeadSums(TAPS)
     return Watch(
-        GUARD, FIXED, step.head_sums, levels={1: LEVELS[:1], 4: LEVELS}, rule="sde", num_steps=100,
+        GUARD, FIXED, step.head_sums, levels={1: LEVELS[:1], 4: LEVELS}, rule="sde", coloured=True, num_steps=100,
         ranks=ranks or Ranks(), device=torch.device("cpu"),
     )  # fmt: skip
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ladd_dist.core.rng import generator
 from ladd_dist.core.rundir import RunDir
@@ -54,8 +56,7 @@ def input_gradients(critic: FrozenCritic, heads: Heads, x0: Tensor, cond: Tensor
 
     One sample's logit depends on that sample alone (the contract of heads), so one backward serves the batch.
     """
-    eps = torch.randn(x0.shape[1:], generator=generator("attention", f"{tau:.6g}")).to(x0.device)
-    noised = (x0 + tau * eps).detach().requires_grad_(True)
+    noised = _noise(x0, tau).detach().requires_grad_(True)
     level = torch.full((len(x0),), tau, device=x0.device)
     seen = critic.features(noised, cond, level, torch.zeros_like(x0))
     maps = []
@@ -90,7 +91,7 @@ def usual_taus(recipe: Recipe) -> list[float]:
 def attend(
     recipe: Recipe, run: RunDir, teacher: Denoiser, student: Denoiser, reader: ShardReader
 ) -> tuple[list[Map], Tensor]:
-    """The maps of every head at each of the usual levels, and the pictures [2n,C,H,W] they belong to."""
+    """The maps of every head at each of the usual levels, and the samples [2n,C,H,W] they belong to."""
     device = next(teacher.parameters()).device
     critic = build_critic(recipe, teacher).to(device)
     heads = trained_heads(recipe, run, critic)
@@ -124,17 +125,34 @@ def describe_maps(maps: list[Map], images: Tensor) -> list[dict[str, Any]]:
     return rows
 
 
-def draw_maps(path: Path, maps: list[Map], images: Tensor) -> None:
+def _noise(x0: Tensor, tau: float) -> Tensor:
+    """Samples [B,C,H,W] as heads are shown them at a level: the same noise for all."""
+    return x0 + tau * torch.randn(x0.shape[1:], generator=generator("attention", f"{tau:.6g}")).to(x0.device)
+
+
+def noised(maps: list[Map], samples: Tensor) -> dict[float, Tensor]:
+    """What the heads were shown at each level of the maps."""
+    return {tau: _noise(samples, tau) for tau in dict.fromkeys(item.tau for item in maps)}
+
+
+def enlarged(maps: list[Map], size: int) -> list[Map]:
+    """Heat [2n,h,w] over latents as heat [2n,size,size] over the pictures that they stand for."""
+    return [item._replace(heat=functional.interpolate(item.heat[:, None], size=size)[:, 0]) for item in maps]
+
+
+def draw_maps(path: Path, maps: list[Map], images: Tensor, inputs: Mapping[float, Tensor]) -> None:
     """A group for each level: the pictures as the heads were shown them, then a line of heat for each head.
 
     Each picture's heat is drawn from 0 to its own largest value: how strong it is, is not shown.
+
+    Args:
+        images: [2n,C,H,W], under the heat.
+        inputs: level -> the pictures with noise.
     """
     half = len(images) // 2
     groups = []
-    for tau in dict.fromkeys(item.tau for item in maps):
-        eps = torch.randn(images.shape[1:], generator=generator("attention", f"{tau:.6g}"))
-        shown = (images + tau * eps).clamp(-1, 1)
-        group = [Line(f"input, {tau:g}", dict(enumerate(shown)), {})]
+    for tau, shown in inputs.items():
+        group = [Line(f"input, {tau:g}", dict(enumerate(shown.clamp(-1, 1))), {})]
         for item in (item for item in maps if item.tau == tau):
             group.append(Line(item.tap, dict(enumerate(_overlay(images, item.heat))), {}))
         groups.append(group)

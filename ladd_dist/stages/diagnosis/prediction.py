@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,9 +23,10 @@ from ladd_dist.levels.search import search_levels
 from ladd_dist.recipe import Recipe
 from ladd_dist.stages import Place
 from ladd_dist.stages.diagnosis.advice import REGRESSES, advise, verdict_of, weight_at
-from ladd_dist.stages.diagnosis.yardstick import Yardstick, colour_variance, sees_colours
+from ladd_dist.stages.diagnosis.yardstick import Show, Yardstick, colour_variance, sees_colours
 from ladd_dist.stages.grids import write_grid
 from ladd_dist.stages.shards import open_shards
+from ladd_dist.stages.space import decoded, is_pixels
 from ladd_dist.stages.verdict import VARIANCE_COLLAPSED
 
 FORMAT = 1
@@ -55,7 +57,8 @@ def predict(recipe: Recipe, place: Place, *, num_pairs: int, search: bool) -> Pr
     device = place.device if place.device.type == "cuda" else torch.device("cpu")  # float64 is not everywhere
     reader = open_shards(recipe, place)
     posterior = PosteriorMean(read_pairs(reader, num_pairs, device), recipe.start)
-    measure = Yardstick(recipe, reader)
+    show = partial(decoded, recipe, place)
+    measure = Yardstick(recipe, reader, show)
     levels = looked_at(recipe, posterior.pairs)
     trained = trained_levels(recipe, levels)
     with Bar("levels", len(levels)) as bar:
@@ -63,7 +66,7 @@ def predict(recipe: Recipe, place: Place, *, num_pairs: int, search: bool) -> Pr
         for done, sigma in enumerate(levels):
             rows.append(look_at(recipe, posterior, sigma) | {"trained": sigma in trained})
             bar.update(done + 1)
-    samples, pictures = sample_optimum(recipe, posterior, measure, device)
+    samples, pictures = sample_optimum(recipe, posterior, measure, show, device)
     pairs = posterior.pairs
     figures: dict[str, Any] = {
         "format": FORMAT,
@@ -76,17 +79,22 @@ def predict(recipe: Recipe, place: Place, *, num_pairs: int, search: bool) -> Pr
         "num_pairs": len(pairs.x0),
         "num_stored": len(reader),
         "deterministic": all(row["spread"] == 0 for row in rows),
-        "measure": "colour_variance" if measure.colours else "kept",
-        "stored": measure(pairs.x0, pairs.cond),
+        "measure": "colour_variance" if _by_colour(recipe) else "kept",
+        "stored": measure(show(pairs.x0), pairs.cond),
         "levels": rows,
         "samples": samples,
         "threshold": threshold(recipe, posterior, rows),
         "reproduced": reproduced(recipe, posterior),
     }
-    better = find_levels(recipe, posterior, measure, device) if search and regressing(rows) else None
+    better = find_levels(recipe, posterior, measure, show, device) if search and regressing(rows) else None
     figures["found_levels"] = better
     figures["advice"] = advise(recipe, figures, has_noise=pairs.noise is not None)
-    return Prediction(figures, _shown(posterior, [row["sigma"] for row in rows]) + pictures)
+    return Prediction(figures, _shown(posterior, [row["sigma"] for row in rows], show) + pictures)
+
+
+def _by_colour(recipe: Recipe) -> bool:
+    """Whether a level is judged by the colours that are left: latents are judged as they are, by what is explained."""
+    return is_pixels(recipe) and sees_colours(recipe)
 
 
 def read_pairs(reader: ShardReader, num: int, device: torch.device) -> Batch:
@@ -130,9 +138,9 @@ def _some(posterior: PosteriorMean, num: int) -> Tensor:
 def look_at(recipe: Recipe, posterior: PosteriorMean, sigma: float, num: int = NUM_INPUTS) -> dict[str, Any]:
     """The optimum at one level, on inputs as training makes them.
 
-    `share`: colour variance of the optimum over that of the samples (`kept` for data without colour); `kept`: share of
-    the samples' variance within their class that the optimum explains; `averaged`: samples that it is the mean of;
-    `classes`: `share` within each class.
+    `share`: colour variance of the optimum over that of the samples (`kept` for latents and data without colour);
+    `kept`: share of the samples' variance within their class that the optimum explains; `averaged`: samples that it is
+    the mean of; `classes`: `share` within each class.
     """
     pairs, which = posterior.pairs, _some(posterior, num)
     x0, cond = pairs.x0[which], pairs.cond[which]
@@ -147,7 +155,7 @@ def look_at(recipe: Recipe, posterior: PosteriorMean, sigma: float, num: int = N
         "sigma": sigma, "weight": weight_at(recipe.distance, sigma), "spread": posterior.spread(sigma),
         "averaged": float(seen.averaged.mean()), "kept": kept, "share": kept, "classes": {},
     }  # fmt: skip
-    if sees_colours(recipe):
+    if _by_colour(recipe):
         figures["colour_variance"] = colour_variance(seen.mean)
         figures["share"] = _ratio(figures["colour_variance"], colour_variance(x0))
         for number in posterior.rows:
@@ -163,7 +171,7 @@ def _ratio(one: float, other: float) -> float:
 
 
 def sample_optimum(
-    recipe: Recipe, posterior: PosteriorMean, measure: Yardstick, device: torch.device
+    recipe: Recipe, posterior: PosteriorMean, measure: Yardstick, show: Show, device: torch.device
 ) -> tuple[dict[str, dict[str, Any]], list[tuple[str, Tensor]]]:
     """The optimum sampled at the evaluation's noise and classes, by the student's rule: figures, and pictures.
 
@@ -171,13 +179,13 @@ def sample_optimum(
     """
     num = min(recipe.evaluate.num_samples, len(posterior.pairs.x0))
     noise, cond = sample_starts(recipe.evaluate.seed, range(num), recipe.latent(), device)
-    stored = colour_variance(posterior.pairs.x0) if measure.colours else 0.0
+    stored = colour_variance(show(posterior.pairs.x0)) if measure.colours else 0.0
     figures, rows = {}, []
     for steps in recipe.evaluate.steps:
         levels = recipe.levels(steps)
         if recipe.start.needs_path and not set(levels) <= set(posterior.pairs.path_levels):
             continue  # the shards have no state of the teacher there
-        images = _sample(recipe, posterior, noise, cond, levels)
+        images = show(_sample(recipe, posterior, noise, cond, levels))
         row: dict[str, Any] = {"levels": list(levels), "num_samples": num, **measure(images, cond)}
         if measure.colours:
             row["share"] = _ratio(row["colour_variance"], stored)
@@ -221,7 +229,7 @@ def reproduced(recipe: Recipe, posterior: PosteriorMean) -> float | None:
 
 
 def find_levels(
-    recipe: Recipe, posterior: PosteriorMean, measure: Yardstick, device: torch.device
+    recipe: Recipe, posterior: PosteriorMean, measure: Yardstick, show: Show, device: torch.device
 ) -> dict[str, Any] | None:
     """As many levels as the student has, with which the optimum's samples come nearest to the stored ones."""
     num, own = min(recipe.evaluate.num_samples, len(posterior.pairs.x0)), recipe.student_levels()
@@ -231,7 +239,7 @@ def find_levels(
     few, remembered = min(num, SEARCH_SAMPLES), _remembering(posterior)
 
     def error(levels: tuple[float, ...]) -> float:
-        return measure.fd(_sample(recipe, remembered, noise[:few], cond[:few], levels))
+        return measure.fd(show(_sample(recipe, remembered, noise[:few], cond[:few], levels)))
 
     even = tuple(float(own[0] * (0.1 / own[0]) ** (i / (len(own) - 1))) for i in range(len(own)))
     with Bar("better levels", SEARCH_ROUNDS) as bar:
@@ -239,7 +247,7 @@ def find_levels(
             error, [own, even], rounds=SEARCH_ROUNDS, progress=lambda done, best: bar.update(done, f"{best.error:.2f}")
         )
     levels = (own[0], *(float(f"{level:.3g}") for level in found.levels[1:]))
-    images = _sample(recipe, posterior, noise, cond, levels)
+    images = show(_sample(recipe, posterior, noise, cond, levels))
     return {"levels": list(levels), **measure(images, cond)}
 
 
@@ -256,16 +264,16 @@ def _remembering(denoise: DenoiseFn) -> DenoiseFn:
     return look_up
 
 
-def _shown(posterior: PosteriorMean, levels: list[float]) -> list[tuple[str, Tensor]]:
+def _shown(posterior: PosteriorMean, levels: list[float], show: Show) -> list[tuple[str, Tensor]]:
     """Rows of the picture: stored samples, and the optimum at inputs made from them at each level."""
     pairs = posterior.pairs
     which = torch.arange(min(NUM_SHOWN, len(pairs.x0)), device=pairs.x0.device)
     x0, cond = pairs.x0[which], pairs.cond[which]
-    rows = [("stored", x0)]
+    rows = [("stored", show(x0))]
     for sigma in reversed(levels):
         eps = torch.randn(x0.shape, generator=generator("diagnose-shown", f"{sigma:.6g}")).to(x0.device)
         seen = posterior(posterior.inputs(which, sigma, eps), torch.full((len(x0),), sigma, device=x0.device), cond)
-        rows.append((f"from {sigma:.3g}", seen))
+        rows.append((f"from {sigma:.3g}", show(seen)))
     return rows
 
 

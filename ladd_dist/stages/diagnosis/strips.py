@@ -16,7 +16,7 @@ from ladd_dist.core.types import DenoiseFn, Denoiser
 from ladd_dist.recipe import Recipe
 from ladd_dist.stages import denoiser
 from ladd_dist.stages.diagnosis.tiles import WHITE, YELLOW, Line, write_tiles
-from ladd_dist.stages.diagnosis.yardstick import Reading, Yardstick
+from ladd_dist.stages.diagnosis.yardstick import Reading, Show, Yardstick
 from ladd_dist.stages.teacher import guided_teacher
 
 NUM_MEASURED, NUM_SHOWN, COLUMNS = 32, 8, 12
@@ -46,6 +46,15 @@ def strips(recipe: Recipe, teacher: Denoiser, student: Denoiser, num: int = NUM_
             few_step_sample(follow, noise, cond, recipe.levels(steps), recipe.start.rule, source)
             found[f"student@{steps}"] = follow.strip()
     return found
+
+
+def shown(found: dict[str, Strip], show: Show) -> dict[str, Strip]:
+    """The same with pictures in place of latents."""
+    pictures = {name: show(strip.estimates.flatten(0, 1)) for name, strip in found.items()}
+    return {
+        name: strip._replace(estimates=pictures[name].view(*strip.estimates.shape[:2], *pictures[name].shape[1:]))
+        for name, strip in found.items()
+    }
 
 
 class _Follower:
@@ -163,4 +172,4 @@ def _frames(row: dict[str, Any], places: dict[int, int], sample: int) -> dict[in
     return frames
 
 
-__all__ = ["Reading", "Strip", "decided", "draw_strips", "judge_strips", "same_hue", "strips"]
+__all__ = ["Reading", "Strip", "decided", "draw_strips", "judge_strips", "same_hue", "shown", "strips"]

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from ladd_dist.core.rundir import RunDir, read_json, write_json
 from ladd_dist.core.types import Denoiser
 from ladd_dist.recipe import Recipe
 from ladd_dist.stages import Place
-from ladd_dist.stages.diagnosis.attention import attend, describe_maps, draw_maps
-from ladd_dist.stages.diagnosis.strips import draw_strips, judge_strips, strips
+from ladd_dist.stages.diagnosis.attention import attend, describe_maps, draw_maps, enlarged, noised
+from ladd_dist.stages.diagnosis.strips import draw_strips, judge_strips, shown, strips
 from ladd_dist.stages.report import write_report
 from ladd_dist.stages.shards import open_shards
+from ladd_dist.stages.space import decoded
 from ladd_dist.stages.student import load_student
 from ladd_dist.stages.teacher import load_teacher
 
@@ -66,14 +68,17 @@ Make = Callable[[Recipe, Place, RunDir, Denoiser, Denoiser], None]
 
 
 def _strips(recipe: Recipe, place: Place, run: RunDir, teacher: Denoiser, student: Denoiser) -> None:
-    found = strips(recipe, teacher, student)
+    found = shown(strips(recipe, teacher, student), partial(decoded, recipe, place))
     figures = judge_strips(recipe, found)
     draw_strips(run.samples / "strips.png", found, figures)
     write_json(run.samples / "strips.json", {"made_for": _identity(recipe), "samplers": figures})
 
 
 def _attention(recipe: Recipe, place: Place, run: RunDir, teacher: Denoiser, student: Denoiser) -> None:
-    maps, images = attend(recipe, run, teacher, student, open_shards(recipe, place))
-    draw_maps(run.samples / "attention.png", maps, images)
+    maps, samples = attend(recipe, run, teacher, student, open_shards(recipe, place))
+    show = partial(decoded, recipe, place)
+    images = show(samples)
+    maps = enlarged(maps, images.shape[-1])
+    draw_maps(run.samples / "attention.png", maps, images, {tau: show(x) for tau, x in noised(maps, samples).items()})
     heads = describe_maps(maps, images)
     write_json(run.samples / "attention.json", {"made_for": _identity(recipe), "heads": heads})

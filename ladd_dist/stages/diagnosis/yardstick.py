@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,9 @@ from ladd_dist.recipe import Recipe
 _CHUNK = 500
 
 
+Show = Callable[[Tensor], Tensor]
+
+
 class Reading(NamedTuple):
     """What is seen in N samples; None where this data have no such thing."""
 
@@ -30,7 +34,7 @@ def sees_digits(recipe: Recipe) -> bool:
 
 
 def sees_colours(recipe: Recipe) -> bool:
-    """Whether the recipe's samples are colour pictures."""
+    """Whether what the recipe's samples show are colour pictures."""
     return recipe.dataset.spec().channels == 3
 
 
@@ -40,16 +44,20 @@ def colour_variance(images: Tensor) -> float:
 
 
 class Yardstick:
-    """Measures samples [N,C,H,W] as the stage `evaluate` does, as far as the recipe's data allow."""
+    """Measures pictures [N,C,H,W] as the stage `evaluate` does, as far as the recipe's data allow."""
 
-    def __init__(self, recipe: Recipe, reader: ShardReader | None) -> None:
-        """reader: the recipe's shards, whose first samples are the references of `fd_teacher`; None: no such figure."""
+    def __init__(self, recipe: Recipe, reader: ShardReader | None, show: Show = lambda samples: samples) -> None:
+        """
+        Args:
+            reader: the recipe's shards, whose first samples are the references of `fd_teacher`; None: no such figure.
+            show: makes pictures of samples, where those are latents.
+        """
         self.colours = sees_colours(recipe)
         self.net: DigitColorNet | None = load_features() if sees_digits(recipe) and self.colours else None
         self.references: Moments | None = None
         if self.net is not None and reader is not None:
             stored = reader.take(np.arange(min(recipe.evaluate.num_references, len(reader))))
-            self.references = moments(self._look(stored.x0)[0])
+            self.references = moments(self._look(show(stored.x0))[0])
 
     def __call__(self, images: Tensor, cond: Tensor) -> dict[str, float]:
         """`colour_variance`, `hue_entropy`, `fd_teacher` and `accuracy` of samples, those that this data have."""

@@ -1,0 +1,105 @@
+"""The autoencoder of latent diffusion (Rombach et al. 2022, arXiv 2112.10752), small, trained by a stage of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ladd_dist.codecs import CodecTraining, TrainableAutoencoder, TrainedCodec
+from ladd_dist.core.plugin import register
+from ladd_dist.core.types import ImageSpec
+
+SIGMA_DATA = 0.5
+"""Standard deviation of the latents: what the networks' preconditioning expects of data (`sigma_data`)."""
+
+
+@register("autoencoder_kl")
+@dataclass(frozen=True)
+class AutoencoderKL(TrainedCodec):
+    """diffusers' `AutoencoderKL`: a convolutional encoder and decoder with a weak pull of the latents to a Gaussian."""
+
+    channels: int = 4
+    """Of the latents."""
+    widths: tuple[int, ...] = (16, 32)
+    """Channels of each level of the encoder, from the finest; the image is halved between levels."""
+    blocks: int = 1
+    """Residual blocks a level."""
+    kl_weight: float = 1e-3
+    """Of the mean KL divergence of a latent number, beside the mean absolute error of a pixel."""
+    training: CodecTraining = CodecTraining()
+
+    def __post_init__(self) -> None:
+        if not self.widths or any(width < 8 or width % 8 for width in self.widths):
+            raise ValueError(f"autoencoder_kl.widths must be multiples of 8, one a level, got {self.widths}")
+        if self.channels < 1 or self.blocks < 1:
+            raise ValueError("autoencoder_kl needs channels >= 1 and blocks >= 1")
+        if not self.kl_weight >= 0:
+            raise ValueError(f"autoencoder_kl.kl_weight must be 0 or more, got {self.kl_weight}")
+
+    def latent(self, image: ImageSpec) -> ImageSpec:
+        factor = 2 ** (len(self.widths) - 1)
+        if image.size % factor:
+            raise ValueError(
+                f"image size {image.size} is not divisible by {factor} = 2^(levels - 1) of a codec with "
+                f"{len(self.widths)} levels; change dataset.size or codec.widths"
+            )
+        return ImageSpec(self.channels, image.size // factor, image.num_classes)
+
+    def build(self, *, image: ImageSpec) -> TrainableAutoencoder:
+        self.latent(image)
+        try:
+            import diffusers
+        except ImportError as error:
+            raise ValueError(
+                f"codec 'autoencoder_kl' needs the package diffusers ({error}); install it with: "
+                "pip install 'ladd_dist[diffusers]'"
+            ) from error
+        levels = len(self.widths)
+        library: Any = diffusers.AutoencoderKL  # it has no types
+        network = library(
+            in_channels=image.channels, out_channels=image.channels, latent_channels=self.channels,
+            down_block_types=("DownEncoderBlock2D",) * levels, up_block_types=("UpDecoderBlock2D",) * levels,
+            block_out_channels=self.widths, layers_per_block=self.blocks, norm_num_groups=8,
+            sample_size=image.size, mid_block_add_attention=False,
+        )  # fmt: skip
+        return KLAutoencoder(network, self.kl_weight).eval().requires_grad_(False)
+
+
+class KLAutoencoder(TrainableAutoencoder):
+    """The module behind `AutoencoderKL`. Latents are the means, shifted and scaled by what `calibrate` measured."""
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, network: Any, kl_weight: float) -> None:
+        super().__init__()
+        self.network, self.kl_weight = network, kl_weight
+        self.register_buffer("shift", torch.zeros(1, network.config.latent_channels, 1, 1))
+        self.register_buffer("scale", torch.ones(()))
+
+    def encode(self, images: Tensor) -> Tensor:
+        latents: Tensor = (self.network.encode(images).latent_dist.mean - self.shift) * self.scale
+        return latents
+
+    def decode(self, latents: Tensor) -> Tensor:
+        images: Tensor = self.network.decode(latents / self.scale + self.shift).sample
+        return images
+
+    def forward(self, images: Tensor, eps: Tensor) -> dict[str, Tensor]:
+        found = self.network.encode(images).latent_dist
+        decoded = self.network.decode(found.mean + found.std * eps).sample
+        error = (decoded - images).abs().mean()
+        divergence = 0.5 * (found.mean.square() + found.var - 1 - found.logvar).mean()
+        return {"loss": error + self.kl_weight * divergence, "error": error, "kl": divergence}
+
+    @torch.no_grad()
+    def calibrate(self, images: Tensor) -> None:
+        means = self.network.encode(images).latent_dist.mean
+        self.shift.copy_(means.mean(dim=(0, 2, 3), keepdim=True))
+        spread = float((means - self.shift).std())
+        if not spread > 0:
+            raise ValueError("the codec's latents are all alike: lower --codec.kl-weight, or train it longer")
+        self.scale.fill_(SIGMA_DATA / spread)

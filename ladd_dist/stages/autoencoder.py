@@ -1,0 +1,137 @@
+"""Stage `autoencoder`: trains the codec, where a recipe has one that is trained here, before anything works in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ladd_dist.codecs import TrainableAutoencoder, TrainedCodec
+from ladd_dist.core.rng import RowSource, derive_seed, generator
+from ladd_dist.core.rundir import remove_stale
+from ladd_dist.engine.checkpoint import Checkpoints, state_of
+from ladd_dist.engine.loop import Figures, train
+from ladd_dist.parallel import Adam
+from ladd_dist.parallel.compute import Compute
+from ladd_dist.parallel.gather import whole
+from ladd_dist.recipe import Recipe
+from ladd_dist.stages import Place, is_done, make_together, mark_done, rows_of, save_weights
+from ladd_dist.stages.space import FILE
+from ladd_dist.stages.teacher import cosine_factor
+from ladd_dist.trackers.jsonl import Jsonl
+
+BATCH_FIELD = "codec.training.batch_size"
+NUM_CALIBRATED = 2_048
+"""Images on which the scale of the latents is measured."""
+
+
+def is_autoencoder_done(recipe: Recipe, place: Place) -> bool:
+    """Whether the trained codec lies in the cache."""
+    folder = place.autoencoder(recipe)
+    return is_done(folder / "done.json", recipe.autoencoder_signature()) and (folder / FILE).exists()
+
+
+def train_autoencoder(recipe: Recipe, place: Place) -> Path:
+    """Train the codec, or find it trained; returns the folder with `autoencoder.safetensors`."""
+    folder = place.autoencoder(recipe)
+    make_together(place, folder, lambda: is_autoencoder_done(recipe, place), lambda: _train(recipe, place, folder))
+    return folder
+
+
+def _train(recipe: Recipe, place: Place, folder: Path) -> None:
+    training = AutoencoderTraining(recipe, place, folder)
+    settings = training.settings
+    log = Jsonl().build(folder=folder, config={}, resume_step=training.first_step) if place.ranks.is_first else None
+    with training.checkpoints.complete():
+        train(
+            label="autoencoder",
+            num_steps=settings.steps,
+            first_step=training.first_step,
+            samples_per_step=settings.batch_size,
+            log_every=settings.log_every,
+            save_at=lambda updates: updates % settings.checkpoint_every == 0,
+            do_step=training.step,
+            save=training.save,
+            on_log=log.log if log else lambda updates, figures: None,
+            note=lambda figures: f"error {figures['loss/error']:.4f}",
+            ranks=place.ranks,
+        )
+    weights = whole(training.trainable.local("weight"), place.ranks)
+    if log is not None and weights is not None:  # rank 0
+        log.close()
+        save_weights(folder / FILE, training.finished(weights))
+        mark_done(folder / "done.json", recipe.autoencoder_signature())
+        training.checkpoints.clear()
+
+
+class AutoencoderTraining:
+    """Everything the training of a codec holds, restored from the newest checkpoint if there is one."""
+
+    def __init__(self, recipe: Recipe, place: Place, folder: Path) -> None:
+        assert isinstance(recipe.codec, TrainedCodec)
+        self.recipe, self.codec, self.place = recipe, recipe.codec, place
+        self.settings, compute = recipe.codec.training, Compute()
+        self.rows = rows_of(BATCH_FIELD, self.settings.batch_size, compute, place.ranks)
+        if place.ranks.is_first:
+            folder.mkdir(parents=True, exist_ok=True)
+            remove_stale(folder)
+        with place.ranks.first_goes_ahead():  # the first use may download it
+            self.images = recipe.dataset.build(split="train")
+        self.checkpoints = Checkpoints(
+            folder / "checkpoints", identity=recipe.autoencoder_signature(), keep=1, ranks=place.ranks
+        )
+        saved = self.checkpoints.latest()
+        self.first_step = saved.step if saved else 0
+        network = self.fresh()
+        if saved:
+            saved.fill_module("autoencoder", network)
+        adam = Adam(self.settings.lr, (0.9, 0.99), 0.0, self.settings.clip)
+        self.trainable = recipe.parallel.build(
+            network, role="teacher", adam=adam, compute=compute, ranks=place.ranks, device=place.device
+        )
+        if saved:
+            saved.fill_optimizer("autoencoder", self.trainable)
+        latent = recipe.latent()
+        self.shape = (latent.channels, latent.size, latent.size)
+
+    def fresh(self) -> TrainableAutoencoder:
+        """The codec before its training, from its seed, whatever was drawn before."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed("init-autoencoder", self.settings.seed))
+            return self.codec.build(image=self.recipe.dataset.spec()).train().requires_grad_(True)
+
+    def step(self, step: int) -> Figures:
+        """One update; what is drawn depends on (seed, step) and the place in the global batch alone."""
+        settings, device = self.settings, self.place.device
+        source = generator("autoencoder", settings.seed, step)
+        picked = torch.randint(len(self.images), (settings.batch_size,), generator=source)
+        images = self.images.batch(picked[self.rows.first : self.rows.stop])[0].to(device)
+        eps = RowSource(self.rows, "autoencoder-noise", settings.seed, step, device=device).normal(*self.shape)
+        self.trainable.set_lr_factor(cosine_factor(step, settings.steps, 0.0))
+        figures: Figures = {}
+
+        def loss_of(micro: int) -> Tensor:
+            found: dict[str, Tensor] = self.trainable(images, eps)
+            figures.update({f"loss/{name}": value.detach() for name, value in found.items()})
+            return found["loss"]
+
+        norm = self.trainable.update(loss_of)
+        return {"grad_norm/autoencoder": norm, **figures}
+
+    def save(self, updates: int) -> None:
+        """Write a checkpoint."""
+        parts = state_of("autoencoder", self.trainable)
+        self.checkpoints.save(updates, parts, {"counters": {"autoencoder": self.trainable.counters()}})
+
+    @torch.no_grad()
+    def finished(self, weights: dict[str, Tensor]) -> TrainableAutoencoder:
+        """The codec with these weights, and the scale of its latents measured on images of the training set."""
+        network = self.fresh().eval().requires_grad_(False)
+        for name, parameter in network.named_parameters():
+            parameter.copy_(weights[name])
+        network.to(self.place.device)
+        source = generator("calibrate", self.settings.seed)
+        picked = torch.randperm(len(self.images), generator=source)[:NUM_CALIBRATED]
+        network.calibrate(self.images.batch(picked)[0].to(self.place.device))
+        return network

@@ -1,0 +1,39 @@
+"""Digits in the latents of a small autoencoder: what real latent diffusion does, at the size of a laptop.
+
+The stage `autoencoder` trains the codec first; teacher, shards and distillation stay in its latents, and pictures are
+decoded for dumps and figures alone. `reconstruction` in eval.json is what the codec costs by itself.
+"""
+
+from dataclasses import replace
+
+from ladd_dist.codecs import CodecTraining
+from ladd_dist.codecs.autoencoder_kl import AutoencoderKL
+from ladd_dist.datasets.digits import Digits
+from ladd_dist.datasets.mnist import Mnist
+from ladd_dist.networks.cunet import CUNet
+from recipes._base import LAPTOP
+from recipes.exp7_stored_smooth_l1 import RECIPE as EXP7
+
+RECIPE = (
+    EXP7.replace(
+        name="latent_digits",
+        note="Distillation in the latents of a small autoencoder, figures in pixels.",
+        codec=AutoencoderKL(channels=4, widths=(16, 32)),
+    )
+    .at(
+        "smoke",
+        codec=AutoencoderKL(
+            channels=4, widths=(8, 8), training=CodecTraining(steps=20, batch_size=16, checkpoint_every=5, log_every=1)
+        ),
+        network=CUNet(widths=(16, 16), blocks=1, patch=1, embed_dim=32),
+    )
+    .at("laptop", network=replace(LAPTOP.network, patch=1), dataset=Digits(size=16))
+    .at(
+        "paper",
+        dataset=Mnist(size=32),
+        codec=AutoencoderKL(
+            channels=4, widths=(64, 128, 128), blocks=2, training=CodecTraining(steps=20_000, batch_size=128, lr=5e-4)
+        ),
+        network=CUNet(widths=(128, 256), blocks=2, patch=1, embed_dim=256, precondition="edm"),
+    )
+)
