@@ -89,7 +89,7 @@ def _main(options: Options) -> int:
     if options.levels and options.steps not in (0, len(levels)):
         raise RecipeError(f"--steps {options.steps} and {len(levels)} --levels contradict each other; give one of them")
     texts = attach_texts(network, given[0], options.conditions)
-    teacher = _teacher(options, given[0], network, len(levels))
+    teacher = _teacher(options, given[0], network, card, len(levels))
     classes = options.classes or tuple(range(network.image.num_classes))[: MOST_TEXTS if texts else None]
     wrong = [number for number in classes if not 0 <= number < network.image.num_classes]
     if wrong or options.columns < 1:
@@ -112,7 +112,7 @@ def _main(options: Options) -> int:
     return 0
 
 
-def _teacher(options: Options, source: Path, network: Denoiser, steps: int) -> DenoiseFn | None:
+def _teacher(options: Options, source: Path, network: Denoiser, card: dict[str, Any], steps: int) -> DenoiseFn | None:
     """The teacher of the run with its guidance; None where it takes no step.
 
     Raises:
@@ -140,7 +140,7 @@ def _teacher(options: Options, source: Path, network: Denoiser, steps: int) -> D
     config = read_json(run.config)
     load_modules(plugin_modules((*config["plugins"], *options.plugins)))
     recipe = recipe_of(run, config)
-    require_image(source, network, run.path, recipe)
+    require_same_space(source, network, card, run.path, recipe)
     device = next(network.parameters()).device
     place = Place(run.path.parent, options.cache or cache_of(config["command"]), device)
     try:
@@ -149,12 +149,16 @@ def _teacher(options: Options, source: Path, network: Denoiser, steps: int) -> D
         raise ValueError(f"no teacher for --teacher-steps: {error}; or name the run's folder with --cache") from error
 
 
-def require_image(source: Path, network: Denoiser, run: Path, recipe: Recipe) -> None:
-    """Refuse a student and a run whose data have other shapes or classes."""
+def require_same_space(source: Path, network: Denoiser, card: dict[str, Any], run: Path, recipe: Recipe) -> None:
+    """Refuse a student and a run whose data have other shapes or classes, or are latents of another codec."""
+    from ladd_dist.stages.space import codec_card
+
     if network.image != recipe.latent():
         raise ValueError(
             f"{source} makes {network.image}, the data of {run} are {recipe.latent()}: they do not go together"
         )
+    if card.get("space") != codec_card(recipe).get("space"):
+        raise ValueError(f"{source} works in the latents of another codec than {run}")
 
 
 def levels_of(card: dict[str, Any], steps: int) -> tuple[float, ...]:
