@@ -126,16 +126,13 @@ def _student(options: Options, run: Any, config: dict[str, Any], device: Any) ->
     from ladd_dist.core.plugin import load_modules
     from ladd_dist.core.serialize import RecipeError
     from ladd_dist.promote import recipe_of
-    from ladd_dist.sample import load_student, require_image, weights_sha256
+    from ladd_dist.sample import load_student, require_same_space, weights_sha256
     from ladd_dist.stages.hybrid import splits_of
-    from ladd_dist.stages.space import codec_card
 
     load_modules(plugin_modules((*config["plugins"], *options.plugins)))
     recipe = recipe_of(run, config)
     network, card = load_student(options.source, device)
-    require_image(options.source, network, run.path, recipe)
-    if card.get("space") != codec_card(recipe).get("space"):
-        raise ValueError(f"{options.source} works in the latents of another codec than {run.path}")
+    require_same_space(options.source, network, card, run.path, recipe)
     if options.levels:
         if not is_descending(options.levels):
             raise RecipeError(f"--levels must be descending numbers above 0, got {options.levels}")
@@ -214,7 +211,7 @@ def measured(student: Student, name: str, place: Place) -> dict[str, Any]:
     ways = {f"student@{steps}": way(values) for steps, values in levels.items()}
     if student.splits:
         teacher = guided_teacher(recipe, load_teacher(recipe, place))
-        ways |= ways_of(student.splits, teacher, student.network, levels, card["rule"], seed)
+        ways |= ways_of(student.splits, teacher, network, levels, card["rule"], seed)
     with StopFlag().listen() as stop:
         found = assess(recipe, place, ways, stop).measured
     return {

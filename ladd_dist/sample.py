@@ -26,11 +26,6 @@ BATCH = 250
 CARD = ("network", "image", "levels", "rule", "recipe", "signature")
 """What a student's card must say: how to build it and how to sample it, and where it came from."""
 
-LABEL_CHARS = 32
-"""Of a prompt beside its pictures."""
-MOST_TEXTS = 16
-"""Prompts that are shown where none are asked for."""
-
 
 @dataclass(frozen=True)
 class Options:
@@ -79,6 +74,7 @@ def _main(options: Options) -> int:
     from ladd_dist.core.plugin import load_modules
     from ladd_dist.core.serialize import RecipeError
     from ladd_dist.launch import pick_device
+    from ladd_dist.stages.conditions import MOST_TEXTS, attach_texts, shortened
     from ladd_dist.stages.grids import write_grid, write_pictures
     from ladd_dist.stages.space import decode
 
@@ -92,8 +88,8 @@ def _main(options: Options) -> int:
         raise RecipeError(f"--levels must be descending numbers above 0, got {levels}")
     if options.levels and options.steps not in (0, len(levels)):
         raise RecipeError(f"--steps {options.steps} and {len(levels)} --levels contradict each other; give one of them")
-    teacher = _teacher(options, given[0], network, len(levels))
     texts = attach_texts(network, given[0], options.conditions)
+    teacher = _teacher(options, given[0], network, card, len(levels))
     classes = options.classes or tuple(range(network.image.num_classes))[: MOST_TEXTS if texts else None]
     wrong = [number for number in classes if not 0 <= number < network.image.num_classes]
     if wrong or options.columns < 1:
@@ -116,41 +112,7 @@ def _main(options: Options) -> int:
     return 0
 
 
-def attach_texts(network: Denoiser, source: Path, folder: Path | None) -> list[str]:
-    """Give a student that reads texts the table of its shards; returns the texts (none for one that takes classes).
-
-    Raises:
-        ValueError: the table is not known, not there, or another one's.
-    """
-    from ladd_dist.core.conditions import Conditions
-    from ladd_dist.core.rundir import RunDir, read_json
-    from ladd_dist.stages import TABLE
-    from ladd_dist.stages.conditions import TEXTS
-
-    if not network.condition_shapes:
-        return []
-    config = RunDir(source).config
-    if folder is None and config.is_file():
-        folder = Path(read_json(config)["shards"])
-    if folder is None:
-        raise ValueError(f"{source} reads texts: name the folder of its shards (shards-...) with --conditions")
-    if not (folder / TABLE).is_file():
-        raise ValueError(f"{folder / TABLE} is missing: name the folder of the run's shards with --conditions")
-    conditions = Conditions.read(folder / TABLE)
-    if conditions.num != network.image.num_classes:
-        raise ValueError(
-            f"{folder / TABLE} holds {conditions.num} texts, the student knows {network.image.num_classes}"
-        )
-    network.attach(conditions)
-    return [str(text) for text in read_json(folder / TEXTS)["texts"]]
-
-
-def shortened(text: str) -> str:
-    """The beginning of a text, for the margin of a grid."""
-    return text if len(text) <= LABEL_CHARS else f"{text[: LABEL_CHARS - 3]}..."
-
-
-def _teacher(options: Options, source: Path, network: Denoiser, steps: int) -> DenoiseFn | None:
+def _teacher(options: Options, source: Path, network: Denoiser, card: dict[str, Any], steps: int) -> DenoiseFn | None:
     """The teacher of the run with its guidance; None where it takes no step.
 
     Raises:
@@ -178,7 +140,7 @@ def _teacher(options: Options, source: Path, network: Denoiser, steps: int) -> D
     config = read_json(run.config)
     load_modules(plugin_modules((*config["plugins"], *options.plugins)))
     recipe = recipe_of(run, config)
-    require_image(source, network, run.path, recipe)
+    require_same_space(source, network, card, run.path, recipe)
     device = next(network.parameters()).device
     place = Place(run.path.parent, options.cache or cache_of(config["command"]), device)
     try:
@@ -187,12 +149,16 @@ def _teacher(options: Options, source: Path, network: Denoiser, steps: int) -> D
         raise ValueError(f"no teacher for --teacher-steps: {error}; or name the run's folder with --cache") from error
 
 
-def require_image(source: Path, network: Denoiser, run: Path, recipe: Recipe) -> None:
-    """Refuse a student and a run whose data have other shapes or classes."""
+def require_same_space(source: Path, network: Denoiser, card: dict[str, Any], run: Path, recipe: Recipe) -> None:
+    """Refuse a student and a run whose data have other shapes or classes, or are latents of another codec."""
+    from ladd_dist.stages.space import codec_card
+
     if network.image != recipe.latent():
         raise ValueError(
             f"{source} makes {network.image}, the data of {run} are {recipe.latent()}: they do not go together"
         )
+    if card.get("space") != codec_card(recipe).get("space"):
+        raise ValueError(f"{source} works in the latents of another codec than {run}")
 
 
 def levels_of(card: dict[str, Any], steps: int) -> tuple[float, ...]:

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ladd_dist.core.conditions import write_conditions
-from ladd_dist.core.rundir import read_json, write_json
+from ladd_dist.core.conditions import Conditions, write_conditions
+from ladd_dist.core.rundir import RunDir, read_json, write_json
+from ladd_dist.core.types import Denoiser
 from ladd_dist.engine.loop import Bar, StopFlag
 from ladd_dist.engine.shard_writer import ShardError, file_sha256
 from ladd_dist.recipe import Recipe
@@ -20,6 +21,10 @@ from ladd_dist.stages import TABLE, Place
 
 TEXTS = "texts.json"
 """Of the shards' folder: the texts themselves, in the table's order, and what their table is."""
+LABEL_CHARS = 32
+"""Of a prompt beside its pictures."""
+MOST_TEXTS = 16
+"""Prompts that are shown where none are asked for."""
 
 
 def encode_texts(recipe: Recipe, place: Place, folder: Path, stop: StopFlag) -> dict[str, Any]:
@@ -103,3 +108,32 @@ def require_made_by(recipe: Recipe, index: dict[str, Any], folder: Path) -> None
         )
     if texts and table["texts"] != texts_digest(texts):
         raise ShardError(f"the shards in {folder} were made with other texts than {recipe.dataset.name}'s; {again}")
+
+
+def attach_texts(network: Denoiser, source: Path, folder: Path | None) -> list[str]:
+    """Give a student that reads texts the table of its shards; returns the texts (none for one that takes classes).
+
+    Raises:
+        ValueError: the table is not known, not there, or another one's.
+    """
+    if not network.condition_shapes:
+        return []
+    config = RunDir(source).config
+    if folder is None and config.is_file():
+        folder = Path(read_json(config)["shards"])
+    if folder is None:
+        raise ValueError(f"{source} reads texts: name the folder of its shards (shards-...) with --conditions")
+    if not (folder / TABLE).is_file():
+        raise ValueError(f"{folder / TABLE} is missing: name the folder of the run's shards with --conditions")
+    conditions = Conditions.read(folder / TABLE)
+    if conditions.num != network.image.num_classes:
+        raise ValueError(
+            f"{folder / TABLE} holds {conditions.num} texts, the student knows {network.image.num_classes}"
+        )
+    network.attach(conditions)
+    return [str(text) for text in read_json(folder / TEXTS)["texts"]]
+
+
+def shortened(text: str) -> str:
+    """The beginning of a text, for the margin of a grid."""
+    return text if len(text) <= LABEL_CHARS else f"{text[: LABEL_CHARS - 3]}..."

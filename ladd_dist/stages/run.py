@@ -81,6 +81,8 @@ def prepare_run(
     """
     run = place.run(recipe)
     facts = {**facts, "stages": stage_states(recipe, place)}  # another process may have made them while this one waited
+    if recipe.dataset.texts():  # samples need their table
+        facts["shards"] = str(place.shards(recipe).resolve())
     if from_scratch and run.path.exists():
         clear(run.path)
     run.create()

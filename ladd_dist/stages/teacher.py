@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ladd_dist.core.conditions import Conditions
 from ladd_dist.core.noise import edm_loss_weight, guided
 from ladd_dist.core.rng import derive_seed, generator
 from ladd_dist.core.rundir import remove_stale
@@ -188,6 +189,14 @@ def fresh_network(recipe: Recipe) -> Denoiser:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed("init", recipe.teacher.seed))
         return recipe.network.build(image=recipe.latent())
+
+
+def planned_network(recipe: Recipe) -> Denoiser:
+    """The same for whoever only measures it: where it reads texts, these are blank."""
+    network = fresh_network(recipe)
+    if reads_texts(recipe, network):
+        network.attach(Conditions.blank(network.condition_shapes))
+    return network
 
 
 def averaged(

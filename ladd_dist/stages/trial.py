@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ladd_dist.core.conditions import Conditions
 from ladd_dist.core.types import Batch, Denoiser
 from ladd_dist.engine.ladd_step import LaddStep
 from ladd_dist.engine.measured import Peak, count_calls, no_data, peak_bytes
@@ -22,9 +21,8 @@ from ladd_dist.parallel.compute import to_compute_dtype
 from ladd_dist.parallel.ranks import SINGLE
 from ladd_dist.parallel.single import Single
 from ladd_dist.recipe import Recipe
-from ladd_dist.stages import reads_texts
 from ladd_dist.stages.step import Frozen, build_critic, build_heads, build_step, freeze
-from ladd_dist.stages.teacher import fresh_network
+from ladd_dist.stages.teacher import planned_network
 
 
 @dataclass
@@ -110,7 +108,7 @@ def trial(recipe: Recipe, *, with_data: bool = False) -> Iterator[Trial]:
     precision = "bf16" if train.compute.precision == "fp16" else train.compute.precision
     compute = dataclasses.replace(train.compute, precision=precision, compile=())
     with torch.device("cpu" if with_data else "meta"):
-        teacher, student = _rehearsing(recipe), _rehearsing(recipe)
+        teacher, student = planned_network(recipe), planned_network(recipe)
         critic = build_critic(recipe, teacher)
         heads = build_heads(recipe, critic)
         for network in (teacher, critic):
@@ -124,13 +122,6 @@ def trial(recipe: Recipe, *, with_data: bool = False) -> Iterator[Trial]:
         trained_heads = single.build(heads, role="heads", **common)
         step = build_step(recipe, trained_student, trained_heads, frozen)
         yield Trial(recipe, step, teacher, frozen, trained_student, trained_heads)
-
-
-def _rehearsing(recipe: Recipe) -> Denoiser:
-    network = fresh_network(recipe)
-    if reads_texts(recipe, network):
-        network.attach(Conditions.blank(network.condition_shapes))
-    return network
 
 
 @contextmanager

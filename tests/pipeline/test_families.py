@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from tiny_texts import PIPELINES, write_pipeline
 
 from ladd_dist.codecs.vae import Vae
@@ -25,13 +21,14 @@ from ladd_dist.metrics.memorising import Memorising
 from ladd_dist.networks.diffusers import Diffusers
 from ladd_dist.recipe import Recipe, validate
 from ladd_dist.sample import main as sample
-from ladd_dist.sample import shortened
 from ladd_dist.samplers.karras import Euler
 from ladd_dist.stages import TABLE, Place
-from ladd_dist.stages.describe import describe_run, write_config
+from ladd_dist.stages.conditions import shortened
+from ladd_dist.stages.describe import describe_run
 from ladd_dist.stages.distill import distill
 from ladd_dist.stages.evaluate import evaluate
 from ladd_dist.stages.grids import grid_rows
+from ladd_dist.stages.run import prepare_run
 from ladd_dist.stages.shards import make_shards
 from ladd_dist.stages.teacher import train_teacher
 from plugins.taps.named import Named
@@ -39,9 +36,11 @@ from recipes._base import SMOKE
 
 PROMPTS = ["a cat", "a dog on a mat", "two birds; one cup", "a cat", "nothing to see here, but a long line of words"]
 TAPS = {
-    "pixart": ("block01",), "pixart_sized": ("block00", "block01"), "sd3": ("block01",), "sana": ("block01",),
+    "pixart": ("block01",), "pixart_sized": ("block00", "block01"), "sd3": ("block01",),
+    "sana": ("block01",), "kandinsky3": ("down0", "down1", "down2"),
     "flux": ("double00", "single00"), "flux_guided": ("double00", "single00"),
 }  # fmt: skip
+FIXED_LENGTH = ("sd", "sdxl", "kandinsky3", "class_unet", "unet")
 FAMILIES = [*PIPELINES, "class_unet", "unet"]
 
 
@@ -56,7 +55,7 @@ def family_recipe(source: Path, family: str, **changes: Any) -> Recipe:
     recipe = dataclasses.replace(
         SMOKE,
         dataset=dataset,
-        network=Diffusers(source=str(source), tokens=12 if family in TAPS else 0),
+        network=Diffusers(source=str(source), tokens=0 if family in FIXED_LENGTH else 12),
         codec=Vae(source=str(source)),
         taps=Named(names=TAPS.get(family, ("down0", "middle"))),
         shards=dataclasses.replace(
@@ -80,14 +79,15 @@ def remove_text_parts(checkpoint: Path) -> None:
             shutil.rmtree(part)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family", [pytest.param(name, marks=pytest.mark.slow) if name == "kandinsky3" else name for name in FAMILIES]
+)
 def test_a_family_goes_from_checkpoint_to_pictures(family: str, tmp_path: Path) -> None:
     checkpoint = write_pipeline(tmp_path / "checkpoint", family)
     recipe, place = family_recipe(checkpoint, family), place_in(tmp_path)
     facts = describe_run(recipe, place, "smoke")
     run = place.run(recipe)
-    run.create()
-    write_config(recipe, run, facts, path=Path("recipe.py"), plugins=(), device=place.device, command="ladd launch")
+    prepare_run(recipe, place, facts, path=Path("recipe.py"), plugins=(), command="ladd launch")
 
     teacher = read_json(train_teacher(recipe, place) / "done.json")
     assert teacher["parameters"] == facts["params"]["teacher"] > 0

@@ -30,12 +30,12 @@ from ladd_dist.parallel.compute import Compute, prepare, to_compute_dtype
 ALL = list(MODELS)
 TEXT_MODELS = list(PIPELINES)
 CPU = torch.device("cpu")
+FOLDER = tempfile.TemporaryDirectory(prefix="tiny-diffusers-")  # until the tests end
 
 
 @functools.cache
 def plugin(family: str) -> Diffusers:
-    folder = Path(tempfile.mkdtemp(prefix="tiny-diffusers-"))
-    return Diffusers(source=str(write_model(folder, family)), tokens=TOKENS)
+    return Diffusers(source=str(write_model(Path(FOLDER.name) / family, family)), tokens=TOKENS)
 
 
 @functools.cache

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -11,7 +14,7 @@ from torch import Tensor
 
 from ladd_dist.core.plugin import register
 from ladd_dist.core.pretrained import digest, locate
-from ladd_dist.core.types import Denoiser, ImageSpec
+from ladd_dist.core.types import Denoiser, ImageSpec, TapSpec
 from ladd_dist.networks import Network
 
 
@@ -65,7 +68,7 @@ class Diffusers(Network):
 
     def _make(self, image: ImageSpec, *, weights: bool) -> Denoiser:
         from ladd_dist.networks.diffusers.checkpoint import FAMILIES, build_model, load_model, open_checkpoint
-        from ladd_dist.networks.diffusers.denoiser import DiffusersDenoiser, find_taps
+        from ladd_dist.networks.diffusers.denoiser import DiffusersDenoiser
         from ladd_dist.networks.diffusers.prediction import read_scheduler
 
         source = self.source if weights else self.config or self.source
@@ -76,11 +79,22 @@ class Diffusers(Network):
             family.check()
         except ValueError as error:
             raise ValueError(f"{checkpoint.folder}: {error}") from error
-        with torch.device("meta"):
-            taps, embed_dim = find_taps(build_model(checkpoint), family)
+        taps, embed_dim = _taps_of(checkpoint.folder, json.dumps(settings), image, self.tokens)
         model = load_model(checkpoint) if weights else build_model(checkpoint)
         prediction = read_scheduler(checkpoint.scheduler, f"{source}: scheduler")
         return DiffusersDenoiser(model=model, family=family, prediction=prediction, taps=taps, embed_dim=embed_dim)
+
+
+@functools.lru_cache(maxsize=8)
+def _taps_of(folder: Path, config: str, image: ImageSpec, tokens: int) -> tuple[dict[str, TapSpec], int]:
+    """Taps and size of the embedding of a model of this configuration (JSON); finding them runs it, without data."""
+    from ladd_dist.networks.diffusers.checkpoint import FAMILIES, Checkpoint, build_model
+    from ladd_dist.networks.diffusers.denoiser import find_taps
+
+    settings = json.loads(config)
+    family = FAMILIES[settings["_class_name"]](settings, image, tokens, embedded_guidance=0.0)
+    with torch.device("meta"):
+        return find_taps(build_model(Checkpoint(folder, settings, {})), family)
 
 
 def defaults_of(config: dict[str, Any]) -> dict[str, Any]:

@@ -57,7 +57,8 @@ def open_checkpoint(source: str, *, subfolder: str, revision: str, weights: bool
     scheduler = read_json(_scheduler_file(root, folder))
     if weights:
         files = [str(folder.relative_to(root) / name) for name in _FILES]
-        locate(source, field="network.source", revision=revision, patterns=files)
+        commit = root.name  # of the hub's configuration: a branch may have moved since
+        locate(source, field="network.source", revision=commit, patterns=files)
         require_safetensors(folder, _WEIGHTS)
     return Checkpoint(folder, config, scheduler)
 

@@ -1,0 +1,82 @@
+"""Runs checkpoints of diffusers through shards, distillation and evaluation under several strategies.
+
+`python -m torch.distributed.run --standalone --nproc-per-node 2 -m tests.distributed.family_worker FOLDER NAME...`
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ladd_dist.codecs.vae import Vae
+from ladd_dist.core.plugin import create
+from ladd_dist.datasets.prompts import Prompts
+from ladd_dist.metrics.matched import Matched
+from ladd_dist.networks.diffusers import Diffusers
+from ladd_dist.parallel.ranks import join
+from ladd_dist.recipe import Recipe, validate
+from ladd_dist.samplers.karras import Euler
+from ladd_dist.stages import Place
+from ladd_dist.stages.distill import distill
+from ladd_dist.stages.evaluate import evaluate
+from ladd_dist.stages.shards import make_shards
+from ladd_dist.stages.teacher import train_teacher
+from plugins.taps.named import Named
+from recipes._base import SMOKE
+from tests.distributed.distill_worker import SmoothHead
+
+TAPS = {"sd": ("down0", "middle"), "pixart": ("block00", "block01")}
+STEPS = 20
+
+
+def family_recipe(folder: Path, family: str, parallel: str) -> Recipe:
+    """The recipe of a family's checkpoint in `folder`, which every strategy computes alike."""
+    source = str(folder / family)
+    strategy: Any = create("parallel", parallel)
+    recipe = validate(
+        dataclasses.replace(
+            SMOKE,
+            name=family,
+            dataset=Prompts(file=str(folder / "prompts.txt"), size=16),
+            network=Diffusers(source=source, tokens=12 if family == "pixart" else 0),
+            codec=Vae(source=source),
+            taps=Named(names=TAPS[family]),
+            shards=dataclasses.replace(SMOKE.shards, num_samples=16, samples_per_chunk=4, sampler=Euler(steps=4)),
+            train=dataclasses.replace(
+                SMOKE.train, steps=STEPS, batch_size=4, lr_student=1e-4, lr_heads=5e-5, dump_every=STEPS
+            ),
+            evaluate=dataclasses.replace(SMOKE.evaluate, num_samples=8, metrics=(Matched(),), steps=(2,)),
+            student_steps=2,
+            parallel=strategy,
+        )
+    )
+    return dataclasses.replace(recipe, head=SmoothHead())  # not registered, so that `validate` would not find it
+
+
+def run(folder: Path, family: str, parallel: str, place: Place) -> None:
+    """Every stage; each strategy has runs and a cache of its own."""
+    recipe = family_recipe(folder, family, parallel)
+    if place.ranks.is_first:
+        place.run(recipe).create()
+    place.ranks.wait()
+    train_teacher(recipe, place)
+    make_shards(recipe, place)
+    distill(recipe, place)
+    evaluate(recipe, place)
+
+
+def main(folder: Path, names: list[str]) -> None:
+    torch.set_num_threads(1)
+    with join("gloo", 120.0, needs_group=True) as ranks:
+        for family in TAPS:
+            for name in names:
+                place = Place(folder / name / "runs", folder / name / "cache", torch.device("cpu"), ranks)
+                run(folder, family, name, place)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:])

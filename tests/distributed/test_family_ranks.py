@@ -1,0 +1,77 @@
+"""Two ranks and one process make the same of a checkpoint: table of texts, shards, losses, figures."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_texts import write_pipeline
+
+from tests.distributed.family_worker import STEPS, TAPS
+
+ROOT = Path(__file__).resolve().parents[2]
+STRATEGIES = ("ddp", "fsdp", "zero2")
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every family, by one process and by two under each strategy."""
+    folder = tmp_path_factory.mktemp("families")
+    for family in TAPS:
+        write_pipeline(folder / family, family)
+    (folder / "prompts.txt").write_text("a cat\na dog on a mat\ntwo birds\n")
+    for ranks, names in ((1, ("single",)), (2, STRATEGIES)):
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+        command = [sys.executable, *launcher, "-m", "tests.distributed.family_worker", str(folder), *names]
+        done = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, timeout=500, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
+        assert done.returncode == 0, done.stderr[-6_000:]
+    return folder
+
+
+def rows(folder: Path, name: str, family: str) -> list[dict[str, Any]]:
+    (path,) = (folder / name / "runs").glob(f"{family}-*/metrics.jsonl")
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("family", TAPS)
+def test_two_ranks_see_the_losses_of_one_process(folder: Path, family: str, name: str) -> None:
+    expected, found = (rows(folder, which, family) for which in ("single", name))
+    assert len(found) == len(expected) == STEPS
+    for mine, theirs in zip(found, expected, strict=True):
+        for figure in (key for key in theirs if key.startswith("loss")):
+            assert mine[figure] == pytest.approx(theirs[figure], rel=2e-3), (mine["step"], figure)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("family", TAPS)
+def test_two_ranks_make_the_same_shards_and_encode_the_texts_once(folder: Path, family: str, name: str) -> None:
+    expected, found = (
+        sorted(
+            path.relative_to(folder / which / "cache") for path in (folder / which / "cache").glob("shards-*/0*.tar")
+        )
+        for which in ("single", name)
+    )
+    assert found == expected
+    for path in (folder / name / "cache").glob("shards-*/conditions.safetensors"):
+        same = folder / "single" / "cache" / path.relative_to(folder / name / "cache")
+        assert path.read_bytes() == same.read_bytes()
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("family", TAPS)
+def test_two_ranks_find_the_figures_of_one_process(folder: Path, family: str, name: str) -> None:
+    expected, found = (
+        json.loads(next((folder / which / "runs").glob(f"{family}-*/eval.json")).read_text())
+        for which in ("single", name)
+    )
+    mine, theirs = (figures["student@2"]["matched_error"] for figures in (found, expected))
+    assert mine == pytest.approx(theirs, rel=1e-2)

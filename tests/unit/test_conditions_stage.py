@@ -1,0 +1,241 @@
+"""Texts in the shard stage: encoded once, kept with the samples, told from another recipe's."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import webdataset
+from tiny_texts import write_pipeline
+
+from ladd_dist.codecs.pixels import Pixels
+from ladd_dist.codecs.vae import Vae
+from ladd_dist.core.conditions import Conditions
+from ladd_dist.core.rundir import read_json, write_json
+from ladd_dist.datasets.prompts import Prompts
+from ladd_dist.engine.shard_reader import ShardReader
+from ladd_dist.engine.shard_writer import INDEX, ShardError
+from ladd_dist.networks.cunet import CUNet
+from ladd_dist.networks.diffusers import Diffusers
+from ladd_dist.recipe import Recipe, validate
+from ladd_dist.samplers.karras import Euler
+from ladd_dist.stages import TABLE, Place
+from ladd_dist.stages.conditions import TEXTS
+from ladd_dist.stages.describe import describe_run
+from ladd_dist.stages.distill import Distillation
+from ladd_dist.stages.shards import are_shards_done, make_shards, open_shards
+from ladd_dist.stages.teacher import is_teacher_done, load_teacher, train_teacher
+from plugins.taps.named import Named
+from recipes._base import SMOKE
+
+PROMPTS = ("a cat", "a dog on a mat", "a cat")
+
+
+def recipe_in(folder: Path, checkpoint: Path, **changes: object) -> Recipe:
+    prompts = folder / "prompts.txt"
+    prompts.write_text("\n".join(PROMPTS))
+    recipe = dataclasses.replace(
+        SMOKE,
+        dataset=Prompts(file=str(prompts), size=16),
+        network=Diffusers(source=str(checkpoint)),
+        codec=Vae(source=str(checkpoint)),
+        taps=Named(names=("middle",)),
+        shards=dataclasses.replace(SMOKE.shards, num_samples=6, samples_per_chunk=2, sampler=Euler(steps=2)),
+        train=dataclasses.replace(SMOKE.train, batch_size=2),
+    )
+    return validate(dataclasses.replace(recipe, **changes))
+
+
+def place_in(folder: Path) -> Place:
+    return Place(folder / "runs", folder / "cache", torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pipeline(tmp_path_factory.mktemp("sd") / "checkpoint", "sd")
+
+
+@pytest.fixture(scope="module")
+def master(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with whole shards; change nothing."""
+    folder = tmp_path_factory.mktemp("master")
+    make_shards(recipe_in(folder, checkpoint), place_in(folder))
+    return folder
+
+
+@pytest.fixture
+def made(master: Path, checkpoint: Path, tmp_path: Path) -> tuple[Recipe, Place, Path]:
+    """The same, that a test may damage."""
+    shutil.copytree(master, tmp_path, dirs_exist_ok=True)
+    recipe, place = recipe_in(tmp_path, checkpoint), place_in(tmp_path)
+    return recipe, place, place.shards(recipe)
+
+
+def test_a_row_is_what_the_librarys_pipeline_encodes_and_the_last_one_what_it_guides_away_from(
+    made: tuple[Recipe, Place, Path], checkpoint: Path
+) -> None:
+    import diffusers
+
+    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(checkpoint, safety_checker=None)
+    conditions = Conditions.read(made[2] / TABLE)
+    assert conditions.num == len(PROMPTS)
+    rows = conditions.take(torch.arange(len(PROMPTS) + 1))["prompt_embeds"]
+    for number, prompt in enumerate(PROMPTS):
+        own, null = pipeline.encode_prompt(prompt, torch.device("cpu"), 1, True)
+        torch.testing.assert_close(rows[number], own[0])
+        torch.testing.assert_close(rows[-1], null[0])
+    assert not torch.equal(rows[0], rows[1])
+    assert read_json(made[2] / TEXTS)["texts"] == list(PROMPTS)
+
+
+def test_the_library_webdataset_reads_each_chunk_with_its_prompts(made: tuple[Recipe, Place, Path]) -> None:
+    from safetensors.torch import load
+
+    tars = [str(path) for path in sorted(made[2].glob("*.tar"))]
+    samples = list(webdataset.WebDataset(tars, shardshuffle=False).decode())
+    assert len(samples) == 3
+    for sample in samples:
+        assert sample["json"] == [PROMPTS[number] for number in load(sample["safetensors"])["cond"].tolist()]
+    assert len(ShardReader(made[2])) == 6
+
+
+def test_what_is_encoded_is_not_encoded_again(
+    made: tuple[Recipe, Place, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, place, folder = made
+    for path in (*folder.glob("0*"), folder / INDEX, folder / "done.json"):
+        path.unlink()
+    before = (folder / TABLE).stat().st_mtime_ns
+    monkeypatch.setattr(Diffusers, "encode", None)
+    make_shards(recipe, place)
+    assert (folder / TABLE).stat().st_mtime_ns == before
+    open_shards(recipe, place)
+
+
+def test_a_damaged_table_is_named(made: tuple[Recipe, Place, Path]) -> None:
+    recipe, place, folder = made
+    content = bytearray((folder / TABLE).read_bytes())
+    content[-1] ^= 1
+    (folder / TABLE).write_bytes(content)
+    with pytest.raises(ShardError, match=rf"{TABLE} is damaged: its sha256"):
+        open_shards(recipe, place)
+    (folder / TABLE).write_bytes(content[:-1])
+    assert not are_shards_done(recipe, place)
+    (folder / TABLE).unlink()
+    with pytest.raises(ShardError, match=rf"{TABLE} is missing"):
+        open_shards(recipe, place)
+    with pytest.raises(ValueError, match="the stage shards encodes the texts: --stages teacher,shards"):
+        load_teacher(recipe, place)
+
+
+def test_shards_of_another_checkpoint_or_of_other_texts_are_refused(made: tuple[Recipe, Place, Path]) -> None:
+    recipe, place, folder = made
+    index = read_json(folder / INDEX)
+    write_json(folder / INDEX, index | {"teacher": "0123456789"})
+    with pytest.raises(ShardError, match=r"made by another teacher \(0123456789, the recipe's is"):
+        open_shards(recipe, place)
+    write_json(folder / INDEX, index | {"conditions": index["conditions"] | {"texts": "0123"}})
+    with pytest.raises(ShardError, match="made with other texts"):
+        open_shards(recipe, place)
+    write_json(folder / INDEX, {name: item for name, item in index.items() if name != "conditions"})
+    with pytest.raises(ShardError, match="no table of conditions for the recipe's 3 texts"):
+        open_shards(recipe, place)
+
+
+def test_other_prompts_are_other_shards(made: tuple[Recipe, Place, Path], tmp_path: Path) -> None:
+    recipe, _, _ = made
+    before = recipe.shards_signature()
+    (tmp_path / "prompts.txt").write_text("a cat\na dog on a mat\na cow")
+    assert recipe.shards_signature() != before
+
+
+def test_training_holds_neither_text_encoder_nor_autoencoder(made: tuple[Recipe, Place, Path], tmp_path: Path) -> None:
+    recipe, place, _ = made
+    lean = tmp_path / "lean"
+    shutil.copytree(recipe.network.source, lean)  # type: ignore[attr-defined]
+    for part in ("text_encoder", "tokenizer"):
+        shutil.rmtree(lean / part)  # an attempt to load them would fail
+    recipe = recipe_in(tmp_path, lean)
+    run = place.run(recipe)
+    run.create()
+    training = Distillation(recipe, place, run)
+    training.step(0)
+    gc.collect()
+    held = {type(item).__name__ for item in gc.get_objects() if isinstance(item, torch.nn.Module)}
+    assert "UNet2DConditionModel" in held
+    assert not held & {"CLIPTextModel", "AutoencoderKL"}
+
+
+def test_a_pretrained_teacher_is_looked_at_and_not_copied(made: tuple[Recipe, Place, Path]) -> None:
+    recipe, place, _ = made
+    assert not is_teacher_done(recipe, place)
+    folder = train_teacher(recipe, place)
+    facts = read_json(folder / "done.json")
+    assert (facts["class"], facts["prediction"]) == ("UNet2DConditionModel", "epsilon")
+    assert facts["parameters"] == sum(p.numel() for p in load_teacher(recipe, place).parameters())
+    assert [path.name for path in folder.iterdir()] == ["done.json"]
+    assert is_teacher_done(recipe, place)
+
+
+def test_a_table_of_another_length_is_refused(made: tuple[Recipe, Place, Path], tmp_path: Path) -> None:
+    recipe, place, folder = made
+    (tmp_path / "prompts.txt").write_text("a cat")
+    shutil.copytree(folder, place.shards(recipe))
+    with pytest.raises(ValueError, match=r"holds 3 texts, the recipe has 1; delete its folder"):
+        load_teacher(recipe, place)
+
+
+def test_a_network_and_a_dataset_that_do_not_go_together_are_told(checkpoint: Path, tmp_path: Path) -> None:
+    place = place_in(tmp_path)
+    with pytest.raises(ValueError, match="network 'diffusers' reads texts, dataset 'prompts' has none"):
+        train_teacher(recipe_in(tmp_path, checkpoint, dataset=Prompts(size=16)), place)
+    classes = write_pipeline(tmp_path / "classes", "class_unet")
+    with pytest.raises(ValueError, match="takes class ids and reads no texts"):
+        train_teacher(recipe_in(tmp_path, classes), place)
+    with pytest.raises(ValueError, match="'prompts' has no images to train network 'cunet' on"):
+        recipe_in(tmp_path, checkpoint, network=CUNet())
+
+
+def test_a_checkpoint_without_text_encoders_is_told_before_anything_is_made(checkpoint: Path, tmp_path: Path) -> None:
+    place = place_in(tmp_path)
+    alone = shutil.copytree(checkpoint, tmp_path / "alone")
+    (alone / "model_index.json").unlink()
+    with pytest.raises(ValueError, match=r"has no text encoders \(there is no model_index\.json\)"):
+        make_shards(recipe_in(tmp_path, alone), place)
+    lost = shutil.copytree(checkpoint, tmp_path / "lost")
+    shutil.rmtree(lost / "text_encoder")
+    with pytest.raises(ValueError, match=r"text_encoder is missing: the shard stage encodes the texts with it"):
+        make_shards(recipe_in(tmp_path, lost), place)
+    pickled = shutil.copytree(checkpoint, tmp_path / "pickled")
+    (pickled / "text_encoder" / "model.safetensors").rename(pickled / "text_encoder" / "pytorch_model.bin")
+    with pytest.raises(ValueError, match=r"only as a pickle \(pytorch_model\.bin\)"):
+        make_shards(recipe_in(tmp_path, pickled), place)
+    index = json.loads((checkpoint / "model_index.json").read_text())
+    foreign = shutil.copytree(checkpoint, tmp_path / "foreign")
+    (foreign / "model_index.json").write_text(json.dumps(index | {"text_encoder": ["my_module", "Encoder"]}))
+    with pytest.raises(ValueError, match=r"text_encoder is of 'my_module', supported is 'transformers'"):
+        make_shards(recipe_in(tmp_path, foreign), place)
+
+
+def test_latents_of_another_shape_than_the_models_are_told(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="works on 4 channels, the dataset has 3"):
+        train_teacher(recipe_in(tmp_path, checkpoint, codec=Pixels()), place_in(tmp_path))
+
+
+def test_a_run_is_described_from_the_configuration_alone(checkpoint: Path, tmp_path: Path) -> None:
+    """`--dry-run` and `plan`: without weights, text encoders or a table."""
+    import diffusers
+
+    bare = shutil.copytree(checkpoint, tmp_path / "bare")
+    for path in bare.rglob("*.safetensors"):
+        path.unlink()
+    facts = describe_run(recipe_in(tmp_path, bare), place_in(tmp_path), "smoke")
+    model = diffusers.UNet2DConditionModel.from_pretrained(checkpoint / "unet")
+    expected = sum(parameter.numel() for parameter in model.parameters())
+    assert facts["params"]["teacher"] == facts["params"]["student"] == expected
+    assert facts["flops"]["step"] > facts["flops"]["student_forward"] > facts["flops"]["teacher_to_last_tap"] > 0
