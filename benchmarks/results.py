@@ -118,18 +118,18 @@ def report(figures: dict[str, Runs], num_seeds: int) -> str:
             section = VARIANTS[name].section
             lines.append(f"| **{section}** | | | | | | | |")
         lines.append(f"| {name} | {' | '.join(cells_of(VARIANTS[name], runs))} |")
-    for steps in (4, 1):
+    for steps in (4, 2, 1):
         lines += ["", best(figures, steps)]
     lines += [
         "",
         "Differences of `fd`, paired by seed (first minus second; the winner is named where 0 is outside):",
         "",
-        "| first | second | @4 | @1 |",
-        "|---|---|---|---|",
+        "| first | second | @4 | @2 | @1 |",
+        "|---|---|---|---|---|",
     ]
     for first, second in PAIRS:
         if first in figures and second in figures:
-            cells = [difference(figures, first, second, f"student@{steps}") for steps in (4, 1)]
+            cells = [difference(figures, first, second, f"student@{steps}") for steps in (4, 2, 1)]
             lines.append(f"| {first} | {second} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

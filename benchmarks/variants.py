@@ -17,6 +17,7 @@ class Variant(NamedTuple):
     """Whether teacher and stored samples are those of most rows, so that distances can be compared."""
 
 
+OWN = "made for a number of steps, or against the collapse"
 REPORT = "the report's experiments and controls"
 VARIANTS: dict[str, Variant] = {
     "exp1": Variant(REPORT, ("recipes/exp1_smallconv.py",), shares_set=False),
@@ -30,6 +31,9 @@ VARIANTS: dict[str, Variant] = {
     "control_stored_distill_only": Variant(REPORT, ("recipes/control_stored_distill_only.py",)),
     "exp7": Variant(REPORT, (EXP7,)),
     "exp7, w_adv 0": Variant(REPORT, (EXP7, *NO_HEADS)),
+    "two_steps": Variant(OWN, ("recipes/two_steps.py",)),
+    "one_step": Variant(OWN, ("recipes/one_step.py",)),
+    "exp5_fading_distance": Variant(OWN, ("recipes/exp5_fading_distance.py",)),
 }
 PAIRS = (
     ("exp7", "exp6"),
@@ -37,4 +41,7 @@ PAIRS = (
     ("exp7", "exp7, w_adv 0"),
     ("exp5", "exp5, w_adv 0"),
     ("exp6", "exp5"),
+    ("one_step", "exp7"),
+    ("two_steps", "exp7"),
+    ("exp5_fading_distance", "exp5"),
 )

@@ -15,6 +15,7 @@ COMMANDS = {
     "diagnose": "which levels will regress to the mean, before training; what a run saw, after it",
     "sample": "make pictures with a finished student",
     "evaluate": "measure a finished student, with metrics and samples you choose",
+    "control": "learn a concept slider on teacher or student, use it on either, measure how it transfers",
     "export": "write a student as one file, with how to build and sample it",
     "compare": "say which variant wins, with what certainty, and which collapsed when",
     "jobs": "show what the runs of a sweep are doing",

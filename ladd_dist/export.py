@@ -1,4 +1,4 @@
-"""`python -m ladd_dist.export RUN --to safetensors`: the student as one file that says how to build and sample it."""
+"""`python -m ladd_dist.export RUN`: the student as one file that says how to build and sample it, or for diffusers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import tyro
 
@@ -19,22 +19,35 @@ if TYPE_CHECKING:
     from ladd_dist.core.rundir import RunDir
     from ladd_dist.core.types import Denoiser
 
-    Exported = tuple[Denoiser, dict[str, Any], Mapping[str, Tensor]]
-
 PROG = "python -m ladd_dist.export"
-FORMATS = ("safetensors",)
+FORMATS = ("safetensors", "diffusers", "lora")
+
+
+class Exported(NamedTuple):
+    """A student to be written."""
+
+    network: Denoiser
+    card: dict[str, Any]
+    codec: Mapping[str, Tensor]
+    """Weights of its codec if that was trained."""
+    kept: Mapping[str, Tensor]
+    """What its own file holds: the network's weights, or the adapter's alone."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """Write a run's student (averaged weights) as one file with its card, and the card as readable JSON beside it."""
+    """Write a run's student (averaged weights): as one file with its card, and the card as readable JSON beside it.
+
+    Or as a folder: `diffusers` for `DiffusionPipeline.from_pretrained`, `lora` for `pipe.load_lora_weights`.
+    """
 
     run: tyro.conf.Positional[Path]
     """A run's folder."""
     to: str = FORMATS[0]
-    """The format: safetensors."""
+    """The format: safetensors, diffusers or lora."""
     out: Path | None = None
-    """The file to write; NAME-SIGNATURE.safetensors in this folder unless given. The JSON lies beside it."""
+    """The file to write; NAME-SIGNATURE.safetensors in this folder unless given. The JSON lies beside it. Of the
+    formats for diffusers the folder, NAME-SIGNATURE-diffusers or NAME-SIGNATURE-lora."""
     step: int | None = None
     """Take the averaged weights of this checkpoint. Unless given: the finished student, else the newest checkpoint."""
     plugins: tuple[str, ...] = ()
@@ -51,17 +64,13 @@ def _main(options: Options) -> int:
     from ladd_dist.core.plugin import load_modules
     from ladd_dist.core.rundir import RunDir, read_json
     from ladd_dist.core.serialize import RecipeError
+    from ladd_dist.exporting.lora import write_lora
+    from ladd_dist.exporting.pipeline import write_pipeline
 
     if options.to not in FORMATS:
         raise RecipeError(f"--to {options.to}: no such format; formats: {', '.join(FORMATS)}")
     run = RunDir(options.run)
-    out = options.out or Path(f"{run.path.resolve().name}.safetensors")
-    if out.suffix != ".safetensors":
-        raise RecipeError(
-            f"--out {out}: the file's name must end in .safetensors (the card goes to NAME.json beside it)"
-        )
-    if out.resolve().parent == run.path.resolve():
-        raise RecipeError(f"--out {out}: lies in the run's own folder; choose another")
+    out = _target(options, run)
     if not run.config.is_file():
         raise ValueError(
             f"{run.path} is no run's folder (it has no {run.config.name}); it is what `launch` prints last"
@@ -70,35 +79,78 @@ def _main(options: Options) -> int:
     load_modules(plugin_modules((*config["plugins"], *options.plugins)))
     last = config["recipe"]["train"]["steps"]
     if run.student.is_file() and options.step in (None, last):
-        network, card, codec = finished_student(run, config)
+        student = finished_student(run, config)
     else:
-        network, card, codec = student_at(run, config, options.step)
-    if "student" in card:  # merged: the file needs no teacher any more
-        card = {**{key: value for key, value in card.items() if key != "teacher"}, "merged": card["student"]}
-        del card["student"]
-    write_student(out, network, card, codec)
+        student = student_at(run, config, options.step)
+    steps = config["recipe"]["student_steps"]
+    if options.to == "lora":
+        write_lora(out, student.network, student.card, student.kept, steps)
+    elif options.to == "diffusers":
+        write_pipeline(out, student.network, merged(student.card), steps)
+    else:
+        write_student(out, student.network, merged(student.card), student.codec)
     print(out)
     return 0
 
 
+def _target(options: Options, run: RunDir) -> Path:
+    """What is to be written.
+
+    Raises:
+        ValueError: it cannot be written there.
+    """
+    from ladd_dist.core.serialize import RecipeError
+    from ladd_dist.exporting.pipeline import require_free
+
+    name = run.path.resolve().name
+    if options.to != "safetensors":
+        out = options.out or Path(f"{name}-{options.to}")
+        require_free(out, run.path)
+        return out
+    out = options.out or Path(f"{name}.safetensors")
+    if out.suffix != ".safetensors":
+        raise RecipeError(
+            f"--out {out}: the file's name must end in .safetensors (the card goes to NAME.json beside it)"
+        )
+    if out.resolve().parent == run.path.resolve():
+        raise RecipeError(f"--out {out}: lies in the run's own folder; choose another")
+    return out
+
+
 def finished_student(run: RunDir, config: dict[str, Any]) -> Exported:
-    """The student that a run ended with, its card, and the weights of its codec if that was trained.
+    """The student that a run ended with.
 
     Raises:
         ValueError: its file is damaged, or of another recipe.
     """
+    student = _read(run.student, config, config["recipe"]["train"]["steps"])
+    if student.card["signature"] != config["signature"]:
+        raise ValueError(
+            f"{run.student} has signature {student.card['signature']}, its run has {config['signature']}; make it anew "
+            f"with: {config['command']} --from-scratch"
+        )
+    return student
+
+
+def _read(file: Path, config: dict[str, Any], step: int) -> Exported:
+    """A student from its file."""
     import torch
+    from safetensors.torch import load_file
 
     from ladd_dist.sample import codec_weights, load_student
+    from ladd_dist.stages import own_weights
 
-    network, card = load_student(run.path, torch.device("cpu"))
-    if card["signature"] != config["signature"]:
-        raise ValueError(
-            f"{run.student} has signature {card['signature']}, its run has {config['signature']}; make it anew with: "
-            f"{config['command']} --from-scratch"
-        )
-    whole = {**card, "step": config["recipe"]["train"]["steps"], **facts(network, config)}
-    return network, whole, codec_weights(run.path)
+    network, card = load_student(file, torch.device("cpu"))
+    whole = {**card, "step": step, **facts(network, config)}
+    return Exported(network, whole, codec_weights(file), own_weights(load_file(file)))
+
+
+def merged(card: dict[str, Any]) -> dict[str, Any]:
+    """The card of a student whose adapter has been merged into its weights: it needs no teacher any more."""
+    if "student" not in card:
+        return card
+    rest = {key: value for key, value in card.items() if key not in ("student", "teacher")}
+    return {**rest, "merged": card["student"]}
 
 
 def student_at(run: RunDir, config: dict[str, Any], step: int | None) -> Exported:
@@ -116,7 +168,6 @@ def student_at(run: RunDir, config: dict[str, Any], step: int | None) -> Exporte
     from ladd_dist.engine.checkpoint import META, Checkpoints, Saved, buffers_of, replicated
     from ladd_dist.promote import cache_of
     from ladd_dist.recipe import Recipe
-    from ladd_dist.sample import codec_weights, load_student
     from ladd_dist.stages import Place
     from ladd_dist.stages.student import new_student, save_student
     from ladd_dist.stages.teacher import fresh_network
@@ -141,9 +192,7 @@ def student_at(run: RunDir, config: dict[str, Any], step: int | None) -> Exporte
     with tempfile.TemporaryDirectory() as folder:  # the card is then the one that the finished run would get
         file = Path(folder) / "student.safetensors"
         save_student(file, network, recipe, place)
-        network, card = load_student(file, torch.device("cpu"))
-        codec = codec_weights(file)
-    return network, {**card, "step": saved.step, **facts(network, config)}, codec
+        return _read(file, config, saved.step)
 
 
 def facts(network: Denoiser, config: dict[str, Any]) -> dict[str, Any]:

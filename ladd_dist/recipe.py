@@ -125,9 +125,8 @@ class Recipe:
     def distill_signature(self) -> str:
         """Identifies the run: all that the trained student depends on."""
         own = [part for name in _DISTILL_FIELDS if has_effect(part := getattr(self, name))]
-        numbers = [self.student_steps, self.seed]
-        own += self._later(*_DISTILL_LATER)
-        return signature("distill-1", self.teacher_signature(), self.shards_signature(), *own, *numbers)
+        own += [*self._later(*_DISTILL_LATER), self.student_steps, self.seed]
+        return signature("distill-1", self.teacher_signature(), self.shards_signature(), *own)
 
     def reference_signature(self) -> str:
         """Identifies the teacher's own evaluation."""
@@ -191,8 +190,7 @@ def load_recipe(path: Path, scale: Scale) -> Recipe:
     """
     module = load_module(path)
     found = getattr(module, "RECIPE", None)
-    if isinstance(found, Scales):
-        found = getattr(found, scale)
+    found = getattr(found, scale) if isinstance(found, Scales) else found
     if not isinstance(found, Recipe):
         other = f"; it has a SWEEP: `ladd sweep {path}`" if hasattr(module, "SWEEP") else f", it has {found!r}"
         raise RecipeError(f"recipe {path} must define RECIPE (a ladd_dist.recipe.Scales or Recipe){other}")

@@ -18,24 +18,30 @@ from ladd_dist.core.contract import TOLERANCE, ContractError, call, check_basics
 from ladd_dist.core.plugin import Plugin, create
 from ladd_dist.core.rng import Rows, RowSource, whole_batch
 from ladd_dist.core.types import TapSpec
+from ladd_dist.critics.contract import check_critic
 from ladd_dist.guards import ACTIONS, Finding, Guard
 from ladd_dist.heads.contract import check_head
 from ladd_dist.losses import Adversarial, Distance
 from ladd_dist.regularisers import Regulariser, Side
+from ladd_dist.rollouts.contract import check_rollout
 from ladd_dist.schedules import Schedule
 from ladd_dist.taps import TapLayout
+from ladd_dist.targets.contract import check_target
 
 __all__ = [
     "ContractError",
     "check_adversarial",
     "check_basics",
+    "check_critic",
     "check_distance",
     "check_guard",
     "check_head",
     "check_plugin",
     "check_regulariser",
+    "check_rollout",
     "check_schedule",
     "check_taps",
+    "check_target",
     "unet_catalog",
 ]
 
@@ -254,4 +260,7 @@ _CHECKS: dict[str, Callable[[Any], None]] = {
     "distance": check_distance,
     "regulariser": check_regulariser,
     "guard": check_guard,
+    "critic": check_critic,
+    "target": check_target,
+    "rollout": check_rollout,
 }

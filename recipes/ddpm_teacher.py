@@ -9,6 +9,8 @@ with new eps, which asks for no pairs and whose L2 optimum at high sigma is the 
 (`sigma_power`), and the heads decide. Stored noise comes back with a sampler that adds none, on the same teacher:
 
     --swap start=stored --swap shards.sampler=euler
+
+The cosine schedule: `--teacher.sigma.schedule cosine --shards.sampler.schedule cosine`.
 """
 
 from dataclasses import replace

@@ -18,7 +18,7 @@ RECIPE = (
     EXP7.replace(
         name="latent_digits",
         note="Distillation in the latents of a small autoencoder, figures in pixels.",
-        codec=AutoencoderKL(channels=4, widths=(16, 32)),
+        codec=AutoencoderKL(channels=4, widths=(8, 16), training=CodecTraining(steps=1_200, lr=4e-3)),
     )
     .at(
         "smoke",

@@ -21,6 +21,7 @@ import plugins
 from ladd_dist import (
     cancel,
     compare,
+    control,
     diagnose,
     doctor,
     evaluate,
@@ -178,6 +179,9 @@ def test_every_dependency_has_its_reason() -> None:
         ("sample", sample.Options, set()),
         ("evaluate", evaluate.Options, set()),
         ("export", export.Options, set()),
+        ("control train", control.Train, set()),
+        ("control apply", control.Apply, set()),
+        ("control transfer", control.Transfer, set()),
         ("compare", compare.Options, set()),
         ("jobs", jobs.Options, set()),
         ("cancel", cancel.Options, set()),

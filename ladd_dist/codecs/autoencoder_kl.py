@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,8 +28,8 @@ class AutoencoderKL(TrainedCodec):
     """Channels of each level of the encoder, from the finest; the image is halved between levels."""
     blocks: int = 1
     """Residual blocks a level."""
-    kl_weight: float = 1e-3
-    """Of the mean KL divergence of a latent number, beside the mean absolute error of a pixel."""
+    kl_weight: float = 1e-4
+    """Of the mean KL divergence of a latent number, beside the mean squared error of a pixel."""
     training: CodecTraining = CodecTraining()
 
     def __post_init__(self) -> None:
@@ -58,11 +59,12 @@ class AutoencoderKL(TrainedCodec):
                 "pip install 'ladd_dist[diffusers]'"
             ) from error
         levels = len(self.widths)
+        groups = math.gcd(*self.widths) // 8  # of few channels they would take away how bright and of what colour
         library: Any = diffusers.AutoencoderKL  # it has no types
         network = library(
             in_channels=image.channels, out_channels=image.channels, latent_channels=self.channels,
             down_block_types=("DownEncoderBlock2D",) * levels, up_block_types=("UpDecoderBlock2D",) * levels,
-            block_out_channels=self.widths, layers_per_block=self.blocks, norm_num_groups=8,
+            block_out_channels=self.widths, layers_per_block=self.blocks, norm_num_groups=groups,
             sample_size=image.size, mid_block_add_attention=False,
         )  # fmt: skip
         return KLAutoencoder(network, self.kl_weight).eval().requires_grad_(False)
@@ -91,7 +93,7 @@ class KLAutoencoder(TrainableAutoencoder):
     def forward(self, images: Tensor, eps: Tensor) -> dict[str, Tensor]:
         found = self.network.encode(images).latent_dist
         decoded = self.network.decode(found.mean + found.std * eps).sample
-        error = (decoded - images).abs().mean()
+        error = (decoded - images).square().mean()
         divergence = 0.5 * (found.mean.square() + found.var - 1 - found.logvar).mean()
         return {"loss": error + self.kl_weight * divergence, "error": error, "kl": divergence}
 

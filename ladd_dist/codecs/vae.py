@@ -63,16 +63,18 @@ class Vae(Codec):
     """Of the hub's repository: branch, tag or commit; empty: its newest."""
     subfolder: str = ""
     """The autoencoder's folder in `source`; empty: `vae`, `movq`, or `source` itself."""
+    config: str = ""
+    """Folder with the configuration files alone, laid out like `source`: enough to plan without the weights."""
 
     def identity(self) -> dict[str, Any]:
         if not self.source or not Path(self.source).expanduser().is_dir():
-            return {}
-        folder = self._folder()
+            return {"config": ""}
+        folder = self._folder(self.source)
         weights = sorted(folder.glob(f"{_WEIGHTS}*.safetensors"))
-        return {"source": digest([folder / "config.json", *weights]), "revision": "", "subfolder": ""}
+        return {"source": digest([folder / "config.json", *weights]), "revision": "", "subfolder": "", "config": ""}
 
     def latent(self, image: ImageSpec) -> ImageSpec:
-        folder = self._folder()
+        folder = self._folder(self.config or self.source)
         config = read_json(folder / "config.json")
         family = _FAMILIES[config["_class_name"]]
         missing = [name for name in (family.blocks, family.channels[-1]) if name not in config]
@@ -92,7 +94,7 @@ class Vae(Codec):
         import diffusers
         from safetensors import SafetensorError
 
-        folder = self._folder(weights=True)
+        folder = self._folder(self.source, weights=True)
         require_safetensors(folder, _WEIGHTS)
         name = read_json(folder / "config.json")["_class_name"]
         try:
@@ -103,11 +105,11 @@ class Vae(Codec):
             raise ValueError(f"{folder}: the autoencoder cannot be read: {error}") from error
         return _Pretrained(model, _FAMILIES[name]).eval().requires_grad_(False)
 
-    def _folder(self, *, weights: bool = False) -> Path:
+    def _folder(self, source: str, *, weights: bool = False) -> Path:
         names = (self.subfolder,) if self.subfolder else (*_FOLDERS, "")
         files = ("config.json", *((f"{_WEIGHTS}.safetensors", f"{_WEIGHTS}-*.safetensors") if weights else ()))
         patterns = [str(Path(name) / file) for name in names for file in files]
-        root = locate(self.source, field="codec.source", revision=self.revision, patterns=patterns)
+        root = locate(source, field="codec.source", revision=self.revision, patterns=patterns)
         for name in names:
             config = root / name / "config.json"
             if config.is_file() and read_json(config).get("_class_name") in _FAMILIES:

@@ -24,7 +24,7 @@ class PixelCritic(Denoiser):
         self.codec, self.body, self.image = codec, body.eval(), image
         self.cond_dim = image.num_classes + 1
         with torch.no_grad():
-            seen = body(torch.zeros(1, image.channels, image.size, image.size), body.names)
+            seen = body(torch.zeros(1, image.channels, image.size, image.size, device="cpu"), body.names)
         maps = {name: value for name, value in seen.items() if value.ndim == 4}
         self.taps = {
             name: TapSpec(value.shape[1], max(1, image.size // value.shape[2])) for name, value in maps.items()
@@ -75,11 +75,16 @@ class Pixels(Critic):
             raise ValueError(f"pixels.size must be 0 (as they are) or more, got {self.size}")
 
     def build(self, *, teacher: Denoiser, image: ImageSpec, codec: Callable[[], Autoencoder]) -> Denoiser:
-        body: Body
-        if self.source == "digit_color":
-            if image.channels != 3:
-                raise ValueError(f"critic 'pixels' with digit_color reads RGB images, these have {image.channels}")
-            body = DigitColor()
-        else:
-            body = {"torchvision": TorchVision, "timm": Timm}[self.source](self.model, self.weights, self.size)
+        with torch.device("cpu"):  # also where a recipe is looked at without data: the weights are read, or random
+            body = self.body(image)
         return PixelCritic(codec(), body, image).eval().requires_grad_(False)
+
+    def body(self, image: ImageSpec) -> Body:
+        """The feature network, for such images."""
+        if self.source == "torchvision":
+            return TorchVision(self.model, self.weights, self.size)
+        if self.source == "timm":
+            return Timm(self.model, self.weights, self.size)
+        if image.channels != 3:
+            raise ValueError(f"critic 'pixels' with digit_color reads RGB images, these have {image.channels} channels")
+        return DigitColor()

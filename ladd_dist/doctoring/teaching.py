@@ -14,8 +14,10 @@ from ladd_dist.core.plugin import Plugin
 from ladd_dist.doctoring.findings import Check, Fail, Skip, Warn
 from ladd_dist.doctoring.patient import Patient
 from ladd_dist.stages import denoiser
+from ladd_dist.stages.step import build_critic
 from ladd_dist.stages.teacher import guided_teacher
-from ladd_dist.testing import check_plugin
+from ladd_dist.taps import TapLayout
+from ladd_dist.testing import check_plugin, check_taps
 
 SLACK = 0.05
 """Of a sample's own size."""
@@ -58,7 +60,10 @@ def look_at_plugins(patient: Patient) -> str:
     found = dict(plugins_of(patient.recipe))
     for name, plugin in found.items():
         try:
-            check_plugin(plugin)
+            if isinstance(plugin, TapLayout):
+                check_taps(plugin, build_critic(patient.recipe, patient.teacher).taps)
+            else:
+                check_plugin(plugin)
         except ContractError as error:
             raise Fail(
                 f"{name}: {error}",

@@ -70,6 +70,11 @@ def _main(arguments: list[str]) -> int:
             f"least 1, got {options.steps} and {options.num_pairs}"
         )
     _, recipe = parse(arguments_for(options.recipe, options.scale, rest, swap=options.swap, plugins=options.plugins))
+    if recipe.shards.sampler.stochastic:
+        raise RecipeError(
+            f"levels are searched on samples that follow from their noise, and sampler {recipe.shards.sampler.name!r} "
+            "adds noise on the way; add --swap shards.sampler=euler"
+        )
     set_threads(options.threads)
     place = Place(Path("runs"), options.cache, pick_device(options.device))
     if not is_teacher_done(recipe, place):

@@ -62,7 +62,11 @@ class Lsgan(Adversarial):
 @register("wgan")
 @dataclass(frozen=True)
 class Wgan(Adversarial):
-    """Wasserstein game (arXiv 1701.07875): unbounded, so use it with the regulariser `gradient_penalty`."""
+    """Wasserstein game (arXiv 1701.07875): unbounded, so use it with the regulariser `gradient_penalty`.
+
+    That penalty holds the heads' slope near 1, far above what other games settle at, and the student feels it: choose a
+    smaller `adv_weight`, or `train.adv_norm_decay`, with which the weight means the same in every game.
+    """
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         """fake - real."""

@@ -22,7 +22,8 @@ def _input_gradients(heads: HeadsFn, features: dict[str, Tensor], cond_vec: Tens
     """Per tap, the gradient [B,c*h*w] (float32, with graph) of each sample's summed or mean logit."""
     inputs = {tap: value.detach().requires_grad_(True) for tap, value in features.items()}
     with torch.enable_grad():
-        logits = heads(inputs, cond_vec)
+        # Views: PyTorch's FLOP counter, under which a launch tries the step, cannot follow leaves in `autograd.grad`.
+        logits = heads({tap: value.view_as(value) for tap, value in inputs.items()}, cond_vec)
         per_head = [value.float().mean(dim=1) if mean else value.float().sum(dim=1) for value in logits.values()]
         total = torch.stack([value.sum() for value in per_head]).sum()
         gradients = torch.autograd.grad(total, list(inputs.values()), create_graph=True)

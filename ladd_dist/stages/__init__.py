@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -145,6 +145,11 @@ def save_weights(path: Path, network: nn.Module) -> None:
     save_tensors(path, {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()})
 
 
+def own_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those of a student's file that are its own, without the codec's."""
+    return {name: weights[name] for name in weights if not name.startswith(CODEC_PREFIX)}
+
+
 def reads_texts(recipe: Recipe, network: Denoiser) -> bool:
     """Whether the network reads the dataset's texts (else class ids).
 
@@ -195,8 +200,7 @@ def load_network(recipe: Recipe, path: Path, place: Place, *, stage: str) -> Den
         raise ValueError(f"{path} does not exist yet; run the stage that makes it first: --stages {stage}")
     network = recipe.network.build(image=recipe.latent())
     try:
-        weights = load_file(path)
-        network.load_state_dict({name: weights[name] for name in weights if not name.startswith(CODEC_PREFIX)})
+        network.load_state_dict(own_weights(load_file(path)))
     except Exception as error:
         raise ValueError(
             f"{path} does not fit the recipe's network ({error}); delete its folder, then --stages {stage}"

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 import glob
 import os
 import platform
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,14 +18,8 @@ import torch
 from ladd_dist import __version__
 from ladd_dist.core.rundir import RunDir, read_json, write_json
 from ladd_dist.core.serialize import RecipeError, to_data
-from ladd_dist.core.types import Batch, Denoiser
 from ladd_dist.engine.cost import count_flops, count_parameters
-from ladd_dist.engine.discriminator import Heads
-from ladd_dist.engine.measured import no_data
-from ladd_dist.parallel import Adam
 from ladd_dist.parallel.compute import Compute
-from ladd_dist.parallel.ranks import SINGLE
-from ladd_dist.parallel.single import Single
 from ladd_dist.recipe import Recipe
 from ladd_dist.stages import Place
 from ladd_dist.stages.autoencoder import is_autoencoder_done, train_autoencoder
@@ -34,8 +27,8 @@ from ladd_dist.stages.diagnosis.views import write_page
 from ladd_dist.stages.distill import distill, is_distilled
 from ladd_dist.stages.evaluate import evaluate, is_evaluated
 from ladd_dist.stages.shards import are_shards_done, make_shards
-from ladd_dist.stages.step import Frozen, build_critic, build_heads, build_step
-from ladd_dist.stages.teacher import is_teacher_done, planned_network, train_teacher
+from ladd_dist.stages.teacher import is_teacher_done, train_teacher
+from ladd_dist.stages.trial import Trial, trial
 
 
 @dataclass(frozen=True)
@@ -80,7 +73,7 @@ def describe_run(recipe: Recipe, place: Place, scale: str) -> dict[str, Any]:
         raise RecipeError(f"shards.source: nothing matches {source!r}")  # said now, not after the teacher's training
     stages = stage_states(recipe, place)
     names = {"recipe": recipe.name, "scale": scale, "signature": recipe.distill_signature()}
-    return {**names, **facts, "stages": stages}
+    return {**names, **facts, "shards": str(place.shards(recipe).resolve()), "stages": stages}
 
 
 def stage_states(recipe: Recipe, place: Place) -> list[dict[str, Any]]:
@@ -91,41 +84,28 @@ def stage_states(recipe: Recipe, place: Place) -> list[dict[str, Any]]:
 
 
 def _cost(recipe: Recipe) -> dict[str, Any]:
+    plain = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, compute=Compute()))
     # A pretrained network may be of any size, and its weights elsewhere: it is counted on tensors without data.
-    bare = recipe.network.pretrained
-    with torch.device("meta" if bare else "cpu"):
-        teacher, student = planned_network(recipe), planned_network(recipe)
-        critic = build_critic(recipe, teacher)
-        heads = build_heads(recipe, critic)
-    with no_data(*{teacher, critic}, student, heads) if bare else contextlib.nullcontext():
-        facts = _count(recipe, Frozen(critic, teacher), recipe.student.prepare(student), heads)
-    if recipe.codec.trained:
-        facts["params"]["codec"] = count_parameters(recipe.codec.build(image=recipe.dataset.spec()))
-    return facts
+    with trial(plain, with_data=not recipe.network.pretrained) as rehearsal:
+        return _count(recipe, rehearsal)
 
 
-def _count(recipe: Recipe, networks: Frozen, student: Denoiser, heads: Heads) -> dict[str, Any]:
-    critic, teacher = networks.critic, cast(Denoiser, networks.teacher)
-    taps = recipe.taps(critic.taps)
-    image, num = recipe.latent(), 2
-    x = torch.randn((num, image.channels, image.size, image.size), generator=torch.Generator().manual_seed(0))
-    cond = torch.zeros(num, dtype=torch.int64)
+def _count(recipe: Recipe, rehearsal: Trial) -> dict[str, Any]:
+    teacher, critic, student = rehearsal.teacher, rehearsal.frozen.critic, rehearsal.student
+    taps, num = recipe.taps(critic.taps), 2
+    batch = rehearsal.batch(num)
     ones = torch.ones(num)
-    levels = recipe.path_levels()
-    path = x[:, None].expand(-1, len(levels), -1, -1, -1) if levels else None
-    cpu = torch.device("cpu")
-    build = partial(Single().build, adam=Adam(0.0, (0.5, 0.99), 0.0, 0.0), compute=Compute(), ranks=SINGLE, device=cpu)
-    frozen = networks if recipe.target.needs_teacher else networks._replace(teacher=None)
-    step = build_step(recipe, build(student, role="student"), build(heads, role="heads"), frozen)
-    batch = Batch(x, cond, x, path, levels)
     with torch.no_grad():
-        forward = count_flops(lambda: student(x, ones, cond)) // num
-        to_tap = count_flops(lambda: critic(x, ones, cond, taps=taps, denoise=False)) // num
+        forward = count_flops(lambda: student(batch.x0, ones, batch.cond)) // num
+        to_tap = count_flops(lambda: critic(batch.x0, ones, batch.cond, taps=taps, denoise=False)) // num
     last = recipe.train.steps - 1  # the weights of a finished warm-up
-    whole = count_flops(lambda: step(batch, last)) * recipe.train.batch_size // num
-    counted = {"teacher": teacher, "student": student, "heads": heads}
+    whole = count_flops(lambda: rehearsal.step(batch, last)) * recipe.train.batch_size // num
+    networks = (("teacher", teacher), ("student", student.module), ("heads", rehearsal.heads.module))
+    params = {name: count_parameters(network) for name, network in networks}
+    if recipe.codec.trained:
+        params["codec"] = count_parameters(recipe.codec.build(image=recipe.dataset.spec()))
     return {
-        "params": {name: count_parameters(network) for name, network in counted.items()},
+        "params": params,
         "taps": list(taps),
         "flops": {"student_forward": forward, "teacher_to_last_tap": to_tap, "step": whole},
     }
@@ -166,7 +146,7 @@ def write_config(
     Args:
         facts: what `describe_run` gave.
     """
-    config: dict[str, Any] = {
+    config = {
         "format": 1,
         "version": __version__,
         "command": command,
@@ -176,7 +156,7 @@ def write_config(
         "plugins": list(plugins),
         "recipe": to_data(recipe),
         "environment": environment(device),
-        **{name: facts[name] for name in ("params", "taps", "flops", "shards") if name in facts},
+        **{name: facts[name] for name in ("params", "taps", "flops", "shards")},
     }
     before = read_json(run.config) if run.config.exists() else None
     if before is not None and run.eval.exists() and all(s["cached"] for s in facts["stages"] if s["name"] != "report"):

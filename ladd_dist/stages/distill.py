@@ -106,7 +106,7 @@ class Distillation:
         self.first_step = saved.step if saved else 0
         network = new_student(recipe, place)
         teacher = load_teacher(recipe, place)
-        critic = build_critic(recipe, teacher)
+        critic = build_critic(recipe, teacher, place)
         heads = build_heads(recipe, critic)
         if saved:  # before a strategy takes them: each makes its own form of the weights
             saved.fill_module("student", network)

@@ -1,6 +1,7 @@
 """The space in which a run's networks work, and the way from it to images: only what shows or measures asks for it.
 
-Training never decodes: the codec is loaded where images are needed (dumps, figures, views), and let go afterwards.
+Training never decodes (a critic that looks at pictures apart): the codec is loaded where images are needed (dumps,
+figures, views), and let go afterwards.
 """
 
 from __future__ import annotations
@@ -78,11 +79,6 @@ def codec_card(recipe: Recipe) -> dict[str, Any]:
 def packed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A codec's weights under the names that they have in a student's file."""
     return {CODEC_PREFIX + name: tensor for name, tensor in weights.items()}
-
-
-def without_codec(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What a student's file holds besides its codec."""
-    return {name: weights[name] for name in weights if not name.startswith(CODEC_PREFIX)}
 
 
 @torch.inference_mode()

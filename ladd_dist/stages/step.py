@@ -7,11 +7,13 @@ from typing import Any, NamedTuple, cast
 import torch
 
 from ladd_dist.core.rng import derive_seed
-from ladd_dist.core.types import Denoiser
+from ladd_dist.core.types import Autoencoder, Denoiser
 from ladd_dist.engine.discriminator import FrozenCritic, Heads
 from ladd_dist.engine.ladd_step import LaddStep, no_teacher
 from ladd_dist.parallel import Trainable
 from ladd_dist.recipe import Recipe
+from ladd_dist.stages import Place
+from ladd_dist.stages.space import load_codec
 from ladd_dist.stages.teacher import guided_teacher
 
 
@@ -28,14 +30,21 @@ class Frozen(NamedTuple):
         return [self.critic] + ([self.teacher] if self.teacher not in (None, self.critic) else [])
 
 
-def build_critic(recipe: Recipe, teacher: Denoiser) -> Denoiser:
+def build_critic(recipe: Recipe, teacher: Denoiser, place: Place | None = None) -> Denoiser:
     """The network below the heads; the teacher itself where the recipe says nothing else.
 
+    Args:
+        place: where the weights of a codec are that a stage trains; without it they are random, for costs and shapes.
+
     Raises:
-        ValueError: it cannot look at the teacher's samples, or its weights are not there.
+        ValueError: it cannot look at the teacher's samples, or its weights or the codec's are not there.
     """
     image = recipe.dataset.spec()
-    return recipe.critic.build(teacher=teacher, image=image, codec=lambda: recipe.codec.build(image=image))
+
+    def codec() -> Autoencoder:
+        return recipe.codec.build(image=image) if place is None else load_codec(recipe, place)
+
+    return recipe.critic.build(teacher=teacher, image=image, codec=codec)
 
 
 def freeze(recipe: Recipe, teacher: Denoiser, critic: Denoiser, **common: Any) -> Frozen:

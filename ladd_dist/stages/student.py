@@ -14,8 +14,8 @@ from ladd_dist.core.serialize import from_data, to_data
 from ladd_dist.core.types import Denoiser, ImageSpec
 from ladd_dist.networks import Network
 from ladd_dist.recipe import Recipe
-from ladd_dist.stages import Place, load_network
-from ladd_dist.stages.space import codec_card, packed, trained_weights, without_codec
+from ladd_dist.stages import Place, load_network, own_weights
+from ladd_dist.stages.space import codec_card, packed, trained_weights
 from ladd_dist.stages.teacher import load_teacher
 from ladd_dist.students import StudentForm
 from ladd_dist.students.full import Full
@@ -27,7 +27,7 @@ def new_student(recipe: Recipe, place: Place) -> Denoiser:
 
 
 def save_student(path: Path, network: Denoiser, recipe: Recipe, place: Place) -> None:
-    """Write the student with a card that says how to build and sample it, and the codec that was trained for it.
+    """Write the student, and a codec that was trained for it, with a card that says how to build and sample it.
 
     Args:
         network: in the recipe's form, as `new_student` gave it.
@@ -44,11 +44,12 @@ def save_student(path: Path, network: Denoiser, recipe: Recipe, place: Place) ->
         **codec_card(recipe),
     }
     if recipe.student.needs_teacher:
-        folder = place.teacher(recipe).resolve()
         card["student"] = to_data(recipe.student)
+    if recipe.student.needs_teacher and not recipe.network.pretrained:
+        folder = place.teacher(recipe).resolve()
         card["teacher"] = {"signature": recipe.teacher_signature(), "file": str(folder / "teacher.safetensors")}
-    weights = recipe.student.weights(network) | packed(trained_weights(recipe, place))
-    save_tensors(path, weights, {"ladd_dist": json.dumps(card)})
+    tensors = {**recipe.student.weights(network), **packed(trained_weights(recipe, place))}
+    save_tensors(path, tensors, {"ladd_dist": json.dumps(card)})
 
 
 def load_student(recipe: Recipe, place: Place, path: Path) -> Denoiser:
@@ -62,7 +63,7 @@ def load_student(recipe: Recipe, place: Place, path: Path) -> Denoiser:
     if not path.exists():
         raise ValueError(f"{path} does not exist yet; run the stage that makes it first: --stages distill")
     try:
-        network = recipe.student.restore(load_teacher(recipe, place), without_codec(load_file(path)))
+        network = recipe.student.restore(load_teacher(recipe, place), own_weights(load_file(path)))
     except Exception as error:
         raise ValueError(
             f"{path} does not fit the recipe's teacher ({error}); delete its folder, then --stages distill"
@@ -78,11 +79,11 @@ def from_card(card: dict[str, Any], weights: dict[str, torch.Tensor], path: Path
         KeyError, TypeError, RuntimeError: damaged.
     """
     image = from_data(ImageSpec, card["image"], "image")
-    plugin: Network = from_data(Network, card["network"], "network")
+    described: Network = from_data(Network, card["network"], "network")
     form: StudentForm = from_data(StudentForm, card["student"], "student") if "student" in card else Full()
-    if form.needs_teacher and plugin.pretrained:
-        return form.restore(plugin.load(image=image), weights)
-    network = plugin.build(image=image)
+    if form.needs_teacher and described.pretrained:
+        return form.restore(described.load(image=image), weights)
+    network = described.build(image=image)
     if form.needs_teacher:
         network.load_state_dict(_teacher_of(card, path))
     return form.restore(network, weights)

@@ -1,7 +1,7 @@
 """Stage `teacher`: EDM training (Karras et al. 2022, arXiv 2206.00364, section 5) with label dropout for guidance.
 
-With `sigma=Timesteps()` and `weighting="simple"` it is DDPM training. A pretrained network's own weights are
-looked at, and left where they are.
+With `sigma=Timesteps()` and `weighting="simple"` it is DDPM training. A pretrained network's own weights are looked at,
+and left where they are.
 """
 
 from __future__ import annotations

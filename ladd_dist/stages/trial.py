@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ladd_dist.core.types import Batch
+from ladd_dist.core.types import Batch, Denoiser
 from ladd_dist.engine.ladd_step import LaddStep
 from ladd_dist.engine.measured import Peak, count_calls, no_data, peak_bytes
 from ladd_dist.engine.memory import Load, Net, Unit, buffer_bytes, units_of, weights_of
@@ -31,6 +31,7 @@ class Trial:
 
     recipe: Recipe
     step: LaddStep
+    teacher: Denoiser
     frozen: Frozen
     student: Trainable
     heads: Trainable
@@ -120,7 +121,7 @@ def trial(recipe: Recipe, *, with_data: bool = False) -> Iterator[Trial]:
         trained_student = single.build(recipe.student.prepare(student), role="student", **common)
         trained_heads = single.build(heads, role="heads", **common)
         step = build_step(recipe, trained_student, trained_heads, frozen)
-        yield Trial(recipe, step, frozen, trained_student, trained_heads)
+        yield Trial(recipe, step, teacher, frozen, trained_student, trained_heads)
 
 
 @contextmanager

@@ -50,10 +50,12 @@ def add_adapter(network: N, *, rank: int, alpha: float, layers: list[str]) -> N:
     A is drawn from torch's global generator.
 
     Raises:
-        ValueError: the network has an adapter already.
+        ValueError: the network has an adapter already, or `peft` is not installed.
     """
-    from peft import LoraConfig, inject_adapter_in_model
-
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise ValueError(f"low-rank adapters need the package peft ({error}): pip install peft") from error
     if has_adapter(network):
         raise ValueError("the network has an adapter already: merge or remove it first")
     config = LoraConfig(

@@ -17,12 +17,16 @@ import ladd_dist.recipe
 import plugins
 from ladd_dist.core import plugin as registry
 from ladd_dist.core.plugin import Plugin, register, registered
-from ladd_dist.core.types import TapSpec
+from ladd_dist.core.types import Batch, Denoiser, TapSpec
+from ladd_dist.critics.pixels import Pixels
 from ladd_dist.heads import Head
 from ladd_dist.losses import Adversarial, Distance
 from ladd_dist.regularisers import Regulariser
+from ladd_dist.rollouts import Inputs, Rollout
 from ladd_dist.schedules import Schedule
 from ladd_dist.taps import TapLayout
+from ladd_dist.targets import Pull, Target
+from ladd_dist.targets.pulls import TeacherDenoised
 from ladd_dist.testing import ContractError, check_head, check_plugin, check_taps
 from plugins.heads import MaxPool, SmallConv, SpectralNorm
 from plugins.taps import Named
@@ -209,3 +213,57 @@ def _own_generator(num: int) -> Tensor:
 def test_a_broken_regulariser_is_caught(call: Callable[..., Tensor], message: str) -> None:
     with pytest.raises(ContractError, match=message):
         check_plugin(broken("regulariser", __call__=call))
+
+
+def test_a_target_that_draws_from_elsewhere_is_caught() -> None:
+    @register("careless")
+    @dataclass(frozen=True)
+    class Careless(Target):
+        """Draws from the global generator."""
+
+        def __call__(self, fake: Tensor, x: Tensor, sigma: Tensor, batch: Batch, **_: Any) -> Pull:
+            return Pull(fake + torch.randn_like(fake), sigma)
+
+    with pytest.raises(ContractError, match="must draw from the given source only"):
+        check_plugin(Careless())
+
+
+def test_a_target_that_asks_a_teacher_it_did_not_ask_for_is_caught() -> None:
+    @register("sly")
+    @dataclass(frozen=True)
+    class Sly(TeacherDenoised):
+        """Without saying so."""
+
+        needs_teacher = False
+
+    with pytest.raises(ContractError, match="set needs_teacher = True"):
+        check_plugin(Sly())
+
+
+def test_a_rollout_that_asks_as_often_as_its_rows_need_is_caught() -> None:
+    @register("thrifty")
+    @dataclass(frozen=True)
+    class Thrifty(Rollout):
+        """Stops where no row needs a further step: ranks would wait for each other for ever."""
+
+        def __call__(self, given: Inputs, own: Callable[[], Iterator[Tensor]], levels: Any, source: Any) -> Inputs:
+            for _, level in zip(own(), levels, strict=False):
+                if bool((given.sigma >= level).all()):
+                    break
+            return given
+
+    with pytest.raises(ContractError, match="must ask the student as often for any rows"):
+        check_plugin(Thrifty())
+
+
+def test_a_critic_whose_weights_could_be_trained_is_caught() -> None:
+    @register("loose_pixels")
+    @dataclass(frozen=True)
+    class Loose(Pixels):
+        """Forgets to freeze."""
+
+        def build(self, **given: Any) -> Denoiser:
+            return super().build(**given).requires_grad_(True)
+
+    with pytest.raises(ContractError, match="requires a gradient"):
+        check_plugin(Loose())

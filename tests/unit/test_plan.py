@@ -86,6 +86,21 @@ def test_one_rank_holds_the_same_under_every_strategy_but_for_deepspeeds_second_
         assert wire(name, load(), 1).total == 0
 
 
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_weights_that_do_not_train_have_no_gradients_moments_or_average(strategy: Strategy) -> None:
+    """A student of which a quarter trains: the rest is held as before, and no more."""
+    parts = [Weight(torch.Size([P // 4]), trains=trains) for trains in (False, True, False, False)]
+    partly, whole = held(strategy, 2, student=Net(tuple(Unit((part,)) for part in parts))), held(strategy, 2)
+    for name in ("optimizer", "master", "average"):
+        assert getattr(partly, name) == getattr(whole, name) // 4, name
+    assert partly.gradients <= whole.gradients // 2 and partly.parameters == whole.parameters
+    # How often a rank sends half of the gradients or of the updated weights; those that stay are 3 P bytes.
+    moves = {"single": 0, "ddp": 2, "zero1": 3, "zero2": 3, "fsdp": 1, "zero3": 1}[strategy]
+    everything = wire(strategy, load(), 2).student
+    part = wire(strategy, load(student=Net(tuple(Unit((part,)) for part in parts))), 2).student
+    assert everything - part == moves * 3 * P // 2
+
+
 def test_the_average_follows_the_weights() -> None:
     for name in STRATEGIES:
         assert held(name, 8).average == held(name, 8).parameters

@@ -27,6 +27,7 @@ from ladd_dist.recipe import SCALES, Recipe, Reported, Scale, Scales, load_recip
 from ladd_dist.regularisers.penalties import R1, GradientPenalty
 from ladd_dist.samplers.karras import Euler, Heun
 from ladd_dist.sigmas.laws import FixedSet, LogNormal, Phase
+from ladd_dist.stages.step import build_critic
 from ladd_dist.starts.couplings import Fresh, Stored
 from ladd_dist.starts.couplings import Path as PathCoupling
 from ladd_dist.trackers import Tracker
@@ -85,8 +86,8 @@ def test_every_recipe_loads_validates_and_survives_its_config(file: Path, scale:
     assert back == recipe
     assert signatures(back) == signatures(recipe)
     with torch.device("meta"):
-        network = recipe.network.build(image=recipe.dataset.spec())
-    assert recipe.taps(network.taps)
+        network = recipe.network.build(image=recipe.latent())
+        assert recipe.taps(build_critic(recipe, network).taps)
 
 
 @pytest.mark.parametrize("scale", SCALES)

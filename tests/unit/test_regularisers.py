@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,16 +15,22 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ladd_dist.core.noise import SIGMA_DATA
+from ladd_dist.core.plugin import registered
 from ladd_dist.core.rng import Rows, RowSource, whole_batch
 from ladd_dist.engine.discriminator import FrozenCritic
 from ladd_dist.engine.ladd_step import LaddStep, Part
 from ladd_dist.heads import Head
+from ladd_dist.recipe import load_recipe, swap, validate
 from ladd_dist.regularisers import Regulariser, Side
 from ladd_dist.regularisers.approximate import ApproximateR1, ApproximateR2
 from ladd_dist.regularisers.centring import Centring
 from ladd_dist.regularisers.penalties import R1, NoRegulariser
 from ladd_dist.regularisers.total import Sum
 from ladd_dist.rollouts.policies import EveryStep
+from ladd_dist.stages import Place
+from ladd_dist.stages.describe import describe_run
+
+REPO = Path(__file__).resolve().parents[2]
 
 
 class SmoothHead(Head):
@@ -145,6 +153,16 @@ def test_a_batch_that_is_seen_several_times_is_looked_at_in_each_copy() -> None:
     step.regulariser = ApproximateR1()
     assert float(step._penalty(part, fake, seen[0], seen[1], 0, 0).detach()) > 0
     assert asked == [0, 4] * len(LEVELS)
+
+
+@pytest.mark.parametrize("name", registered()["regulariser"])
+def test_a_launch_can_try_the_step_with_every_regulariser(name: str, tmp_path: Path) -> None:
+    """Under PyTorch's FLOP counter, which follows modules with hooks of its own."""
+    recipe = validate(swap(load_recipe(REPO / "recipes" / "exp7_stored_smooth_l1.py", "smoke"), f"regulariser={name}"))
+    place = Place(tmp_path, tmp_path, torch.device("cpu"))
+    plain = dataclasses.replace(recipe, regulariser=NoRegulariser())
+    more, less = (describe_run(each, place, "smoke")["flops"]["step"] for each in (recipe, plain))
+    assert more > less or name == "none"
 
 
 def test_centring_is_the_mean_square_of_the_sum_of_real_and_fake_logits() -> None:

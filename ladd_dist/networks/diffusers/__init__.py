@@ -44,7 +44,7 @@ class Diffusers(Network):
     def identity(self) -> dict[str, Any]:
         from ladd_dist.networks.diffusers.checkpoint import checkpoint_files
 
-        files = checkpoint_files(self.source, self.subfolder) or checkpoint_files(self.config, self.subfolder)
+        files = checkpoint_files(self.source or self.config, self.subfolder)
         if not files:  # of the hub
             return {"config": ""}
         return {"source": digest(files), "revision": "", "subfolder": "", "config": ""}

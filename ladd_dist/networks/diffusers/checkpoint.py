@@ -23,6 +23,7 @@ FAMILIES: Mapping[str, type[Family]] = {
     "FluxTransformer2DModel": Flux,
     "SanaTransformer2DModel": Sana,
 }
+_SPLIT = {"ada_norm_single": "PixArtTransformer2DModel"}
 _COMPONENTS = ("unet", "transformer")
 _SCHEDULER = "scheduler_config.json"
 _WEIGHTS = "diffusion_pytorch_model"
@@ -47,9 +48,10 @@ def open_checkpoint(source: str, *, subfolder: str, revision: str, weights: bool
     root = locate(source, field="network.source", revision=revision, patterns=["*.json"])
     folder = _model_folder(root, subfolder)
     config = read_json(folder / "config.json")
+    if isinstance(config, dict) and config.get("_class_name") == "Transformer2DModel":
+        # What PixArt's published checkpoints say; the library has split the class since, and reads them in this way.
+        config["_class_name"] = _SPLIT.get(str(config.get("norm_type")), "Transformer2DModel")
     name = config.get("_class_name") if isinstance(config, dict) else None
-    if name == "Transformer2DModel" and config.get("norm_type") == "ada_norm_single":  # PixArt before it had a class
-        name = config["_class_name"] = "PixArtTransformer2DModel"
     if name not in FAMILIES:
         raise ValueError(f"{folder}: the model is a {name}; supported are {', '.join(FAMILIES)}")
     scheduler = read_json(_scheduler_file(root, folder))

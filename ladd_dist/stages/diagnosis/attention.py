@@ -18,6 +18,7 @@ from ladd_dist.engine.checkpoint import Checkpoints
 from ladd_dist.engine.discriminator import FrozenCritic, Heads
 from ladd_dist.engine.shard_reader import ShardReader, to_device
 from ladd_dist.recipe import Recipe
+from ladd_dist.stages import Place
 from ladd_dist.stages.diagnosis.tiles import Line, write_tiles
 from ladd_dist.stages.step import build_critic, build_heads
 
@@ -89,12 +90,12 @@ def usual_taus(recipe: Recipe) -> list[float]:
 
 
 def attend(
-    recipe: Recipe, run: RunDir, teacher: Denoiser, student: Denoiser, reader: ShardReader
+    recipe: Recipe, place: Place, teacher: Denoiser, student: Denoiser, reader: ShardReader
 ) -> tuple[list[Map], Tensor]:
     """The maps of every head at each of the usual levels, and the samples [2n,C,H,W] they belong to."""
     device = next(teacher.parameters()).device
-    critic = build_critic(recipe, teacher).to(device)
-    heads = trained_heads(recipe, run, critic)
+    critic = build_critic(recipe, teacher, place).to(device)
+    heads = trained_heads(recipe, place.run(recipe), critic)
     frozen = FrozenCritic(critic, heads.taps)  # what it sees is noised below, to be shown
     images, cond = shown_pairs(recipe, reader, student, device)
     maps = [item for tau in usual_taus(recipe) for item in input_gradients(frozen, heads, images, cond, tau)]

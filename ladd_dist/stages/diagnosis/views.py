@@ -75,7 +75,7 @@ def _strips(recipe: Recipe, place: Place, run: RunDir, teacher: Denoiser, studen
 
 
 def _attention(recipe: Recipe, place: Place, run: RunDir, teacher: Denoiser, student: Denoiser) -> None:
-    maps, samples = attend(recipe, run, teacher, student, open_shards(recipe, place))
+    maps, samples = attend(recipe, place, teacher, student, open_shards(recipe, place))
     show = partial(decoded, recipe, place)
     images = show(samples)
     maps = enlarged(maps, images.shape[-1])

@@ -1,0 +1,268 @@
+"""`python -m ladd_dist.control train|apply|transfer`: concept sliders, learned on one network and used on another."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from ladd_dist.cli import plugin_modules, run_guarded
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ladd_dist.core.rundir import RunDir
+    from ladd_dist.recipe import Recipe
+    from ladd_dist.stages import Place
+
+PROG = "python -m ladd_dist.control"
+DESCRIPTION = "Concept sliders: learn a direction on teacher or student, use it on either, measure how it transfers."
+
+
+@dataclass(frozen=True)
+class Where:
+    """What all three need."""
+
+    run: tyro.conf.Positional[Path]
+    """A finished run's folder."""
+    cache: Path | None = None
+    """The folder with the run's teacher and shards; unless given, the one its command named."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 ..."""
+    plugins: tuple[str, ...] = ()
+    """Modules that register plug-ins, besides those of the run."""
+
+
+@dataclass(frozen=True)
+class Train(Where):
+    """Learn a low-rank direction of the weights along which an attribute of the samples grows."""
+
+    on: Literal["teacher", "student"] = "teacher"
+    """Whose weights."""
+    attribute: str = "hue"
+    """hue (towards red, away from it), stroke (wider, narrower), value (brighter, darker)."""
+    rank: int = 4
+    """Of the direction, in each layer."""
+    steps: int = 200
+    """Updates."""
+    batch_size: int = 64
+    """Stored samples an update; each is seen with more of the attribute and with less of it."""
+    lr: float = 2e-3
+    """Learning rate; it falls to 0 along a cosine."""
+    targets: tuple[str, ...] = ()
+    """Regular expressions: layers in whose names one is found take part; all unless given."""
+    seed: int = 0
+    """Of the adapter's random half, the noise and the order of the samples."""
+    out: Path = Path("control.safetensors")
+    """The file to write."""
+
+
+@dataclass(frozen=True)
+class Apply(Where):
+    """Make a picture: a row for each strength, a column for each noise."""
+
+    file: tyro.conf.Positional[Path] = Path("control.safetensors")
+    """What `train` wrote."""
+    to: Literal["teacher", "student"] = "student"
+    """Who samples."""
+    strength: tuple[float, ...] = (-1.0, 0.0, 1.0)
+    """How much of the direction is added: 0 the untouched network, 1 as trained, -1 the opposite."""
+    columns: int = 16
+    """Noises, with the classes in turn."""
+    out: Path = Path("control.png")
+    """The PNG file to write."""
+
+
+@dataclass(frozen=True)
+class Transfer(Where):
+    """Measure on teacher and student how far the attribute moves and how much of the rest stays."""
+
+    file: tyro.conf.Positional[Path] = Path("control.safetensors")
+    """What `train` wrote."""
+    strength: tuple[float, ...] = (-1.0, 0.0, 1.0)
+    """As in `apply`; 0 is always measured."""
+    num_samples: int = 200
+    """Held-out noises for each strength."""
+    out: Path = Path("transfer.json")
+    """The JSON file to write; the picture lies beside it."""
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print what is written in place of a table."""
+
+
+Options = (
+    Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Apply, tyro.conf.subcommand("apply")]
+    | Annotated[Transfer, tyro.conf.subcommand("transfer")]
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    arguments = sys.argv[1:] if argv is None else argv
+    return run_guarded(lambda: _main(tyro.cli(Options, args=arguments, prog=PROG, description=DESCRIPTION)))
+
+
+def _main(options: Train | Apply | Transfer) -> int:
+    if isinstance(options, Train):
+        return _train(options)
+    return _apply(options) if isinstance(options, Apply) else _transfer(options)
+
+
+def _open(options: Where) -> tuple[Recipe, Place, RunDir]:
+    """The run's recipe and place.
+
+    Raises:
+        ValueError: no run's folder.
+    """
+    from ladd_dist.core.plugin import load_modules
+    from ladd_dist.core.rundir import RunDir, read_json
+    from ladd_dist.launch import pick_device
+    from ladd_dist.promote import cache_of, recipe_of
+    from ladd_dist.stages import Place
+
+    run = RunDir(options.run)
+    if not run.config.is_file():
+        raise ValueError(f"{run.path} is no run's folder (it has no {run.config.name}): `launch` prints it last")
+    config = read_json(run.config)
+    load_modules(plugin_modules((*config["plugins"], *options.plugins)))
+    cache = options.cache or cache_of(config["command"])
+    return recipe_of(run, config), Place(run.path.parent, cache, pick_device(options.device)), run
+
+
+def _suffix(path: Path, wanted: str) -> Path:
+    """The path.
+
+    Raises:
+        RecipeError: its name does not end as it must.
+    """
+    from ladd_dist.core.serialize import RecipeError
+
+    if path.suffix != wanted:
+        raise RecipeError(f"--out {path}: the file's name must end in {wanted}")
+    return path
+
+
+def _train(options: Train) -> int:
+    from ladd_dist.core.serialize import RecipeError
+    from ladd_dist.stages.control import Training, save_control, train_control
+
+    out = _suffix(options.out, ".safetensors")
+    try:
+        settings = Training(
+            options.attribute, options.on, options.rank, options.steps, options.batch_size, options.lr,
+            options.targets, options.seed,
+        )  # fmt: skip
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
+    save_control(out, train_control(*_open(options), settings))
+    print(out)
+    return 0
+
+
+def _strengths(given: tuple[float, ...]) -> tuple[float, ...]:
+    """The strengths, each once.
+
+    Raises:
+        RecipeError: none, or one that is not finite.
+    """
+    import math
+
+    from ladd_dist.core.serialize import RecipeError
+
+    if not given or not all(map(math.isfinite, given)):
+        raise RecipeError(f"--strength takes finite numbers, like -1 0 1, got {given}")
+    return tuple(dict.fromkeys(float(strength) for strength in given))
+
+
+def _apply(options: Apply) -> int:
+    from ladd_dist.core.serialize import RecipeError
+    from ladd_dist.stages.control import load_control
+    from ladd_dist.stages.control_measure import slide
+    from ladd_dist.stages.grids import write_grid
+
+    out, strengths = _suffix(options.out, ".png"), _strengths(options.strength)
+    if options.columns < 1:
+        raise RecipeError(f"--columns must be at least 1, got {options.columns}")
+    control = load_control(options.file)
+    samples, _ = slide(*_open(options), control, options.to, strengths, options.columns)
+    rows = [(f"{control.card['attribute']} {_signed(strength)}", images) for strength, images in samples.items()]
+    write_grid(out, rows, options.columns)
+    print(out)
+    return 0
+
+
+def _signed(strength: float) -> str:
+    return f"{strength:+g}" if strength else "0"
+
+
+def _transfer(options: Transfer) -> int:
+    from rich.console import Console
+
+    from ladd_dist import __version__
+    from ladd_dist.core.rundir import write_json
+    from ladd_dist.core.serialize import RecipeError
+    from ladd_dist.stages.control import load_control, require_pixels
+    from ladd_dist.stages.control_measure import NETWORKS, effect, slide
+    from ladd_dist.stages.grids import write_grid
+
+    out = _suffix(options.out, ".json")
+    strengths = tuple(sorted({0.0, *_strengths(options.strength)}))
+    if len(strengths) < 2 or options.num_samples < 2:
+        raise RecipeError("--strength needs one besides 0, --num-samples at least 2")
+    control = load_control(options.file)
+    recipe, place, run = _open(options)
+    require_pixels(recipe)
+    name, rows, networks = control.card["attribute"], [], {}
+    for on in NETWORKS:
+        samples, cond = slide(recipe, place, run, control, on, strengths, options.num_samples)
+        networks[on] = effect(samples, cond, name)
+        rows += [(f"{on} {_signed(strength)}", images[:16]) for strength, images in samples.items()]
+    facts = {"run": recipe.distill_signature(), "num_samples": options.num_samples, "ladd_dist": __version__}
+    found = {"format": 1, **facts, "control": control.card, "networks": networks}
+    write_grid(out.with_suffix(".png"), rows)
+    write_json(out, found)
+    if options.json:
+        print(json.dumps(found))
+    else:
+        Console(width=160).print(table_of(found))
+        print(out)
+    return 0
+
+
+def table_of(found: dict[str, Any]) -> Table:
+    """A row for each network and strength; intervals of 95 % over samples."""
+    from rich.table import Table
+
+    card, networks = found["control"], found["networks"]
+    others = [key for key in next(iter(networks["teacher"]["strengths"].values())) if _is_other(key)]
+    columns = ["network", "strength", "moved", "goal", "accuracy", *others, "drift"]
+    table = Table(*columns, title=f"{card['attribute']}, learned on the {card['on']} (rank {card['rank']})")
+    for on, measured in networks.items():
+        for strength, row in measured["strengths"].items():
+            cells = [_cell(row, key) for key in columns[2:]]
+            table.add_row(on, strength, *cells)
+        table.add_row(on, "span", _cell(measured, "span"), end_section=True)
+    return table
+
+
+def _is_other(key: str) -> bool:
+    from ladd_dist.metrics.interval import is_bound
+
+    return key.startswith("other/") and not is_bound(key)
+
+
+def _cell(row: dict[str, float], name: str) -> str:
+    from ladd_dist.metrics.interval import HIGH, LOW
+
+    if name + LOW not in row:
+        return f"{row[name]:+.3f}"
+    sign = "" if name in ("accuracy", "drift") else "+"
+    return f"{row[name]:{sign}.3f} ±{(row[name + HIGH] - row[name + LOW]) / 2:.2g}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The forms of `ladd export` that diffusers reads: a pipeline's folder, and low-rank weights."""

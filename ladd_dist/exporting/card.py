@@ -1,0 +1,92 @@
+"""What an exported folder says of itself: `student.json` for programs, `README.md` for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ladd_dist.exporting.schedulers import Sampling
+
+CARD, README = "student.json", "README.md"
+NOTICEABLE = 0.99
+"""A start below it is worth a line of code: the pipeline's own noise would be that much too strong."""
+
+_RULES = {
+    "ode": "keeps the direction of its noise (Euler's method)",
+    "sde": "adds new noise in each step",
+}
+
+
+def facts(card: Mapping[str, Any], samplings: Mapping[str, Sampling]) -> dict[str, Any]:
+    """The student's card with what a pipeline must be told, by number of calls."""
+    return {
+        **card,
+        "scheduler": {steps: type(found.scheduler).__name__ for steps, found in samplings.items()},
+        "pipeline_arguments": {steps: found.arguments for steps, found in samplings.items()},
+        "initial_noise": {steps: found.start for steps, found in samplings.items()},
+    }
+
+
+def page(card: Mapping[str, Any], samplings: Mapping[str, Sampling], opening: str, call: str) -> str:
+    """README.md.
+
+    Args:
+        samplings: by number of calls, the student's own first.
+        opening: code that makes `pipe`.
+        call: further arguments of its call.
+    """
+    steps, sampling = next(iter(samplings.items()))
+    levels = "\n".join(f"| {count} | {_numbers(card['levels'][count])} |" for count in samplings)
+    return f"""# A {steps}-step student of {card["network"]["source"]}
+
+Distilled by ladd_dist, recipe `{card["recipe"]}`, signature `{card["signature"]}`, after {card["step"]} steps. It works
+without guidance and {_RULES[card["rule"]]}. `{CARD}` has the same facts for programs.
+
+| calls | noise levels sigma |
+|---|---|
+{levels}
+
+```python
+{_code(sampling, opening, call) if sampling.arguments is not None else _loop(card["levels"][steps], card["rule"])}```
+{_others(samplings)}"""
+
+
+def _code(sampling: Sampling, opening: str, call: str) -> str:
+    arguments = "".join(f", {name}={_value(value)}" for name, value in (sampling.arguments or {}).items())
+    scaled = sampling.start < NOTICEABLE
+    noise = f"noise = {sampling.start:.6g} * torch.randn(SHAPE)  # of the latents; it starts below the highest level\n"
+    return (
+        f"{opening}{noise if scaled else ''}"
+        f'image = pipe("a lighthouse in a storm"{call}{arguments}{", latents=noise" if scaled else ""}).images[0]\n'
+    )
+
+
+def _loop(levels: list[float], rule: str) -> str:
+    step = "torch.randn_like(x)" if rule == "sde" else "(x - x0) / sigma"
+    return f"""# This pipeline cannot be told these levels: sample in a loop, for a variance-preserving model.
+levels = [{_numbers(levels)}, 0.0]
+x = levels[0] * torch.randn(SHAPE)  # of the latents
+for sigma, lower in zip(levels, levels[1:]):
+    # x0: the model's prediction from x / (1 + sigma**2) ** 0.5 at the timestep of sigma, as a clean sample
+    x = x0 + lower * {step}
+"""
+
+
+def _others(samplings: Mapping[str, Sampling]) -> str:
+    rest = {steps: found for steps, found in list(samplings.items())[1:] if found.arguments}
+    if not rest:
+        return ""
+    lines = [
+        f"* {steps}: `{', '.join(f'{name}={_value(value)}' for name, value in (found.arguments or {}).items())}`"
+        for steps, found in rest.items()
+    ]
+    return "\nWith other numbers of calls it was measured too:\n\n" + "\n".join(lines) + "\n"
+
+
+def _numbers(values: list[float]) -> str:
+    return ", ".join(f"{value:.6g}" for value in values)
+
+
+def _value(value: Any) -> str:
+    return f"[{_numbers(value)}]" if isinstance(value, list) else json.dumps(value)

@@ -1,0 +1,74 @@
+"""`--to lora`: low-rank weights that `pipe.load_lora_weights` takes, in a folder with their scheduler."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ladd_dist.core.rundir import commit_folder, save_tensors, write_bytes, write_json
+from ladd_dist.core.types import Denoiser
+from ladd_dist.exporting.card import CARD, README, facts, page
+from ladd_dist.exporting.pipeline import Source, guidance_of, samplings_of, source_of
+from ladd_dist.networks.diffusers.denoiser import DiffusersDenoiser
+
+FILE = "pytorch_lora_weights.safetensors"
+_MODEL = "model."
+"""What stands before the names of the library's model inside ours."""
+
+
+def write_lora(
+    out: Path, student: Denoiser, card: Mapping[str, Any], adapter: Mapping[str, Tensor], own: int
+) -> None:  # fmt: skip
+    """Write the folder, whole or not at all.
+
+    Args:
+        adapter: weights by PEFT's names, as the student's file holds them.
+        own: the number of calls for which it was trained.
+
+    Raises:
+        ValueError: a student without an adapter, or one of a model into which the library cannot load any.
+    """
+    source = source_of(card, "lora")
+    form = card.get("student", {})
+    if form.get("plugin") != "lora":
+        raise ValueError("--to lora: all of this student's weights were trained, not an adapter; use --to diffusers")
+    assert isinstance(student, DiffusersDenoiser)
+    _require_loader(student, source)
+    weights = _named(adapter, source.part, float(form["alpha"]) / int(form["rank"]))
+    samplings = samplings_of(card, student, source, own)
+    scheduler = next(iter(samplings.values())).scheduler
+    name, kind = out.name, type(scheduler).__name__
+    opening = (
+        f"import torch\nfrom diffusers import DiffusionPipeline, {kind}\n\n"
+        f'pipe = DiffusionPipeline.from_pretrained("{source.network.source}", torch_dtype=torch.bfloat16).to("cuda")\n'
+        f'pipe.load_lora_weights("{name}")\n'
+        f'pipe.scheduler = {kind}.from_pretrained("{name}", subfolder="scheduler")\n'
+    )
+
+    def fill(folder: Path) -> None:
+        save_tensors(folder / FILE, weights, {"format": "pt"})
+        scheduler.save_pretrained(folder / "scheduler")
+        write_json(folder / CARD, facts(card, samplings))
+        write_bytes(folder / README, page(card, samplings, opening, guidance_of(source)).encode())
+
+    commit_folder(out, fill)
+
+
+def _require_loader(student: DiffusersDenoiser, source: Source) -> None:
+    loads = hasattr(source.pipeline() or object, "load_lora_weights")
+    if not (loads and hasattr(student.model, "load_lora_adapter")):
+        raise ValueError(
+            f"--to lora: diffusers cannot load adapters into {type(student.model).__name__}; --to diffusers writes the "
+            "whole model with the adapter in its weights"
+        )
+
+
+def _named(adapter: Mapping[str, Tensor], part: str, scale: float) -> dict[str, Tensor]:
+    """The library's names; the scale goes into B, because a file without one means 1."""
+    return {
+        f"{part}.{name.removeprefix(_MODEL)}": (tensor * scale if ".lora_B." in name else tensor).contiguous()
+        for name, tensor in adapter.items()
+    }

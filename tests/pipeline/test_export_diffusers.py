@@ -1,0 +1,152 @@
+"""A student of every family, exported for diffusers and sampled by the library's own pipeline."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tiny_texts import PIPELINES, write_pipeline
+
+from ladd_dist.codecs.vae import Vae
+from ladd_dist.core.conditions import Conditions
+from ladd_dist.core.rng import sample_noise
+from ladd_dist.core.rundir import RunDir, read_json
+from ladd_dist.core.types import Denoiser
+from ladd_dist.datasets.prompts import Prompts
+from ladd_dist.export import main as export
+from ladd_dist.levels.named import Good
+from ladd_dist.networks.diffusers import Diffusers
+from ladd_dist.recipe import Recipe, validate
+from ladd_dist.stages import Place, sample_few
+from ladd_dist.stages.describe import write_config
+from ladd_dist.stages.distill import save_student
+from ladd_dist.starts.couplings import Stored
+from recipes._base import SMOKE
+
+PROMPTS = ["a cat", "two birds; one cup"]
+FAMILIES = [*PIPELINES, "class_unet", "unet"]
+TOKENS = 12
+FIXED = ("sd", "sdxl", "kandinsky3", "class_unet", "unet")
+"""Families whose texts have one length, or which read none."""
+GRID = {"kandinsky3": (979, 479), "unet": (900, 400)}
+"""Timesteps of the student of pipelines that take no levels: those that DDIM can be made to visit."""
+
+
+def family_recipe(source: Path, family: str, **changes: Any) -> Recipe:
+    (source.parent / "prompts.txt").write_text("\n".join(PROMPTS))
+    dataset = Prompts(file=str(source.parent / "prompts.txt"), size=32 if family == "sana" else 16)
+    if family not in PIPELINES:
+        dataset = Prompts(size=16, num_classes=3 if family == "class_unet" else 1)
+    recipe = dataclasses.replace(
+        SMOKE,
+        dataset=dataset,
+        network=Diffusers(source=str(source), tokens=0 if family in FIXED else TOKENS),
+        codec=Vae(source=str(source)),
+        levels=levels_for(source, family),
+        start=Stored(),
+        student_steps=2,
+        evaluate=dataclasses.replace(SMOKE.evaluate, steps=(2, 1)),
+    )
+    return validate(dataclasses.replace(recipe, **changes))
+
+
+def levels_for(source: Path, family: str) -> Good:
+    two = (9.0, 1.1)
+    if family in GRID:
+        times = torch.tensor([float(time) for time in GRID[family]])
+        config = read_json(source / "scheduler" / "scheduler_config.json")
+        alpha_bar = diffusers.DDPMScheduler.from_config(config).alphas_cumprod.double()[times.long()]
+        two = tuple(((1 - alpha_bar) / alpha_bar).sqrt().tolist())
+    return Good(two=two, one=two[:1])
+
+
+def finished_run(tmp_path: Path, family: str, **changes: Any) -> tuple[RunDir, Recipe, Denoiser]:
+    """The folder of a run whose student differs from its teacher, as if it had been trained."""
+    recipe = family_recipe(write_pipeline(tmp_path / "checkpoint", family), family, **changes)
+    place = Place(tmp_path / "runs", tmp_path / "cache", torch.device("cpu"))
+    run = place.run(recipe)
+    run.create()
+    facts: dict[str, Any] = {"scale": "smoke", "params": {}, "taps": [], "flops": {}, "stages": [], "shards": ""}
+    write_config(recipe, run, facts, path=Path("r.py"), plugins=(), device=place.device, command="ladd launch r.py")
+    student = recipe.network.load(image=recipe.latent())
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for weight in student.parameters():
+            weight.add_(0.02 * torch.randn(weight.shape, generator=generator))
+    save_student(run.student, student, recipe, place)
+    return run, recipe, student.eval()
+
+
+def ours(recipe: Recipe, student: Denoiser, noise: Tensor, steps: int) -> Tensor:
+    """The student's sample of the first prompt, or class 0."""
+    if student.condition_shapes:
+        parts = list(recipe.network.encode(PROMPTS, image=recipe.dataset.spec(), device=torch.device("cpu")))
+        student.attach(Conditions({name: torch.cat([part[name] for part in parts]) for name in parts[0]}))
+    cond = torch.zeros(len(noise), dtype=torch.int64)
+    return sample_few(student, noise, cond, recipe.levels(steps), "ode", 0)
+
+
+def near(found: Tensor, expected: Tensor) -> bool:
+    return torch.allclose(found, expected, atol=2e-4 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("family", PIPELINES)
+def test_the_exported_pipeline_samples_as_the_student(family: str, tmp_path: Path) -> None:
+    run, recipe, student = finished_run(tmp_path, family)
+    out = tmp_path / "exported"
+    assert export([str(run.path), "--to", "diffusers", "--out", str(out)]) == 0
+    noise = sample_noise(0, range(1), (4, 8, 8))
+    expected = ours(recipe, student, noise, 2)
+    shutil.rmtree(tmp_path / "checkpoint")  # the folder stands alone
+    pipe = diffusers.DiffusionPipeline.from_pretrained(out)
+    assert type(pipe).__name__ == read_json(out / "model_index.json")["_class_name"]
+    texts = {"prompt": PROMPTS[0]}
+    if family == "kandinsky3":  # its pipeline cuts texts to the longest of a batch, and the model pools over all tokens
+        rows = student.conditions.take(torch.tensor([0]))  # type: ignore[union-attr]
+        texts = {"prompt_embeds": rows["prompt_embeds"], "attention_mask": rows["prompt_attention_mask"]}
+    found = from_pipeline(pipe, family, noise, read_json(out / "student.json"), 2, texts)
+    assert near(found, expected)
+
+
+def from_pipeline(
+    pipe: Any, family: str, noise: Tensor, card: dict[str, Any], steps: int, texts: dict[str, Any]
+) -> Tensor:
+    """What the pipeline makes of the same noise, told what the card says."""
+    size = 32 if family == "sana" else 16
+    told = {"guidance_scale": 3.5 if "flux" in family else 1.0, "height": size, "width": size, "output_type": "latent"}
+    told |= {"use_resolution_binning": False} if "pixart" in family or family == "sana" else {}
+    told |= {} if family in FIXED else {"max_sequence_length": TOKENS}
+    if family == "sd3":  # CLIP's tokens come before T5's
+        told["max_sequence_length"] -= pipe.tokenizer_max_length
+    latents = card["initial_noise"][str(steps)] * noise
+    if "flux" in family:
+        latents = pipe._pack_latents(latents, 1, 4, 8, 8)
+    pipe.set_progress_bar_config(disable=True)
+    found = pipe(latents=latents, **texts, **told, **card["pipeline_arguments"][str(steps)])[0]
+    return pipe._unpack_latents(found, 16, 16, 2) if "flux" in family else found
+
+
+def test_models_without_a_pipeline_are_sampled_by_their_scheduler(tmp_path: Path) -> None:
+    run, recipe, student = finished_run(tmp_path, "unet")
+    out = tmp_path / "exported"
+    assert export([str(run.path), "--to", "diffusers", "--out", str(out)]) == 0
+    model = diffusers.UNet2DModel.from_pretrained(out / "unet")
+    scheduler = diffusers.DDIMScheduler.from_pretrained(out / "scheduler")
+    noise = sample_noise(0, range(2), (4, 8, 8))
+    scheduler.set_timesteps(2)
+    assert scheduler.timesteps.tolist() == [900, 400]
+    x = read_json(out / "student.json")["initial_noise"]["2"] * noise
+    with torch.no_grad():
+        for time in scheduler.timesteps:
+            x = scheduler.step(model(x, time).sample, time, x).prev_sample
+    assert near(x, ours(recipe, student, noise, 2))
