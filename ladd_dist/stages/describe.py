@@ -73,7 +73,7 @@ def describe_run(recipe: Recipe, place: Place, scale: str) -> dict[str, Any]:
         raise RecipeError(f"shards.source: nothing matches {source!r}")  # said now, not after the teacher's training
     stages = stage_states(recipe, place)
     names = {"recipe": recipe.name, "scale": scale, "signature": recipe.distill_signature()}
-    return {**names, **facts, "shards": str(place.shards(recipe).resolve()), "stages": stages}
+    return {**names, **facts, "stages": stages}
 
 
 def stage_states(recipe: Recipe, place: Place) -> list[dict[str, Any]]:
@@ -146,7 +146,7 @@ def write_config(
     Args:
         facts: what `describe_run` gave.
     """
-    config = {
+    config: dict[str, Any] = {
         "format": 1,
         "version": __version__,
         "command": command,
@@ -156,7 +156,7 @@ def write_config(
         "plugins": list(plugins),
         "recipe": to_data(recipe),
         "environment": environment(device),
-        **{name: facts[name] for name in ("params", "taps", "flops", "shards")},
+        **{name: facts[name] for name in ("params", "taps", "flops", "shards") if name in facts},
     }
     before = read_json(run.config) if run.config.exists() else None
     if before is not None and run.eval.exists() and all(s["cached"] for s in facts["stages"] if s["name"] != "report"):

@@ -63,6 +63,11 @@ def _look_at(recipe: Recipe, place: Place, folder: Path) -> None:
     if place.ranks.is_first:
         network = recipe.network.load(image=recipe.latent())
         reads_texts(recipe, network)
+        if recipe.shards.guidance != 1.0 and not network.has_null:
+            raise ValueError(
+                f"shards.guidance {recipe.shards.guidance:g} needs a null condition, which this checkpoint does "
+                "not have: --shards.guidance 1"
+            )
         facts = {**network.facts(), "parameters": count_parameters(network)}
         mark_done(folder / "done.json", recipe.teacher_signature(), **facts)
 

@@ -201,6 +201,17 @@ def test_a_network_and_a_dataset_that_do_not_go_together_are_told(checkpoint: Pa
         recipe_in(tmp_path, checkpoint, network=CUNet())
 
 
+def test_guidance_needs_a_null_condition(tmp_path: Path) -> None:
+    tiny = write_pipeline(tmp_path / "classes", "class_unet")
+    known = Prompts(size=16, num_classes=4)  # all that its embedding has: none is left for "no class"
+    recipe = recipe_in(tmp_path, tiny, dataset=known)
+    with pytest.raises(ValueError, match=r"shards\.guidance 4 needs a null condition.*--shards\.guidance 1"):
+        train_teacher(recipe, place_in(tmp_path))
+    train_teacher(
+        dataclasses.replace(recipe, shards=dataclasses.replace(recipe.shards, guidance=1.0)), place_in(tmp_path)
+    )
+
+
 def test_a_checkpoint_without_text_encoders_is_told_before_anything_is_made(checkpoint: Path, tmp_path: Path) -> None:
     place = place_in(tmp_path)
     alone = shutil.copytree(checkpoint, tmp_path / "alone")
