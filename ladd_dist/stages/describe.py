@@ -47,9 +47,7 @@ def stage_table(recipe: Recipe) -> dict[str, Stage]:
         "teacher": Stage("training the diffusion teacher", train_teacher, is_teacher_done),
         "shards": Stage("the teacher makes its samples", make_shards, are_shards_done),
         "distill": Stage("training student and heads", distill, is_distilled),
-        "evaluate": Stage(
-            "sampling and measuring on held-out noise", lambda r, p: evaluate(r, p.alone()), is_evaluated
-        ),
+        "evaluate": Stage("sampling and measuring on held-out noise", evaluate, is_evaluated),
         # Never skipped: it takes seconds, and a page older than its figures would lie.
         "report": Stage("writing the page", write_page, lambda r, p: False),
     }
