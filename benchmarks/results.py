@@ -26,6 +26,9 @@ import tyro
 from benchmarks.variants import PAIRS, VARIANTS
 from ladd_dist.core.rundir import write_bytes
 
+BARE = ("--stages", "autoencoder,teacher,shards,distill,evaluate", "--swap", "guard=none",
+        "--train.evaluate-every", "0", "--train.dump-every", "1000000")  # fmt: skip
+"""No page, and nothing looked at on the way: it changes no number, and no signature."""
 STORE = Path(__file__).with_name("results.json")
 KEPT = ("fd", "fd_teacher", "colour_variance", "hue_entropy", "accuracy", "recall")
 """Figures of each entry of eval.json that are kept."""
@@ -98,7 +101,7 @@ def keep(name: str, seed: int, found: dict[str, Any]) -> None:
 def run(options: Options, name: str, seed: int) -> dict[str, Any]:
     """One run, as anybody would start it; returns what is kept of it."""
     settings = ["--scale", options.scale, "--seed", str(seed), "--out", str(options.out), "--cache", str(options.cache)]
-    command = [sys.executable, "-m", "ladd_dist.launch", *VARIANTS[name].arguments, *settings, "--json"]
+    command = [sys.executable, "-m", "ladd_dist.launch", *VARIANTS[name].arguments, *BARE, *settings, "--json"]
     threads = str(max(1, (os.cpu_count() or 1) // options.jobs))
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": threads})
     if done.returncode:
