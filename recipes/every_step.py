@@ -7,6 +7,7 @@ many rows, and costs little more. Everything else is `exp7_stored_smooth_l1`'s.
 
 from dataclasses import replace
 
+from ladd_dist.recipe import Ema
 from ladd_dist.rollouts.policies import EveryStep
 from recipes.exp7_stored_smooth_l1 import RECIPE as EXP7
 
@@ -17,6 +18,6 @@ RECIPE = (
         rollout=EveryStep(),
     )
     .at("smoke", train=replace(EXP7.smoke.train, batch_size=4))
-    .at("laptop", train=replace(EXP7.laptop.train, batch_size=16))
+    .at("laptop", train=replace(EXP7.laptop.train, batch_size=16, ema=Ema(half_life=1_100, ramp=0.0)))
     .at("paper", train=replace(EXP7.paper.train, batch_size=16))
 )

@@ -186,6 +186,24 @@ def test_adds_target_is_the_teachers_denoising_at_levels_and_noise_of_its_own() 
     assert len(noise.flatten().unique()) > num
 
 
+def test_with_its_inputs_noise_the_target_is_the_samplers_next_step() -> None:
+    """Levels are never above the input's; at that level the target is what the teacher makes of the input."""
+    torch.manual_seed(0)
+    num, level = 64, 3.0
+    x, cond = 3 * torch.randn(num, 1, 4, 4), torch.zeros(num, dtype=torch.int64)
+    sigma, source = torch.full((num,), level), RowSource(whole_batch(num), "target", 0)
+    batch, fake = Batch(x, cond, None, None, ()), gaussian(x, sigma, cond)
+
+    low = TeacherDenoised(mean=0.0, std=0.0, noise="input")(fake, x, sigma, batch, teacher=gaussian, source=source)
+    assert low.sigma.unique().tolist() == [1.0]
+    sampled = few_step_sample(gaussian, x / level, cond, (level, 1.0), "ode")
+    torch.testing.assert_close(low.x0, sampled)
+
+    high = TeacherDenoised(mean=9.0, std=0.5, noise="input")(fake, x, sigma, batch, teacher=gaussian, source=source)
+    assert high.sigma.unique().tolist() == [level]
+    torch.testing.assert_close(high.x0, gaussian(x, sigma, cond))
+
+
 def test_no_gradient_passes_through_the_teachers_view_of_the_fake() -> None:
     """So the student's gradient is 2 (fake - target) / D, as for any fixed target."""
     step = make_step(target=TeacherDenoised(), teacher=gaussian)
