@@ -39,7 +39,6 @@ RECIPE = (
     )
     .at(
         "laptop",
-        network=replace(LAPTOP.network, precondition="ddpm"),
         teacher=replace(LAPTOP.teacher, sigma=Timesteps(), weighting="simple"),
         shards=replace(LAPTOP.shards, sampler=Ancestral(steps=50)),
     )

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from ladd_dist.losses.adversarial import Hinge
 from ladd_dist.recipe import Reported
+from ladd_dist.regularisers.penalties import R1
 from ladd_dist.sigmas.laws import FixedSet, LogNormal, Phase
 from ladd_dist.starts.couplings import Fresh
 from plugins.heads.spectral_norm import SpectralNorm
@@ -36,7 +37,8 @@ RECIPE = (
     .at(
         "laptop",
         student_sigma=FixedSet((LOW_FIRST, Phase(75, HIGH_MOSTLY))),
-        train=replace(LAPTOP.train, lr_heads=2e-3, lr_final=0.05),
+        train=replace(LAPTOP.train, lr_student=3e-4, lr_heads=2e-3, head_updates=2),
+        regulariser=R1(gamma=0.1),
     )
     .at("paper", student_sigma=FixedSet((LOW_FIRST, Phase(500, HIGH_MOSTLY))))
 )

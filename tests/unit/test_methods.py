@@ -319,9 +319,17 @@ def test_timm_that_is_not_installed_is_named_with_a_way_out(monkeypatch: pytest.
 def test_the_recipes_say_what_they_are_called_for() -> None:
     """The coupling, target and rollout that a recipe's name promises, at every scale."""
     for scale in ("smoke", "laptop", "paper"):
-        add, every, on, ot, path, paper = (
+        add, every, on, ot, path, paper, unpaired = (
             validate(load_recipe(RECIPES / f"{name}.py", scale))  # type: ignore[arg-type]
-            for name in ("add_digits", "every_step", "on_policy", "ot_coupling", "path_coupling", "ladd_paper")
+            for name in (
+                "add_digits",
+                "every_step",
+                "on_policy",
+                "ot_coupling",
+                "path_coupling",
+                "ladd_paper",
+                "no_pairs",
+            )
         )
         assert isinstance(add.critic, Pixels)
         assert isinstance(add.target, TeacherDenoised)
@@ -329,6 +337,7 @@ def test_the_recipes_say_what_they_are_called_for() -> None:
         assert isinstance(on.rollout, OnPolicy)
         assert (ot.start, ot.target) == (Ot(), Input())
         assert path.start == Path()
+        assert (unpaired.start, unpaired.target.needs_teacher) == (Ot(), True)
         assert isinstance(paper.student_sigma, FixedSet)
         assert [phase.probabilities for phase in paper.student_sigma.phases] == [(0, 0, 0.5, 0.5), (0.7, 0.1, 0.1, 0.1)]
         assert (paper.target, paper.rollout, paper.distill_weight(0)) == (StoredSample(), OffPolicy(), 0.0)
