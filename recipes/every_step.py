@@ -2,7 +2,8 @@
 
 The student runs from its highest level to its lowest by its own rule, and both losses are taken at each of the four
 steps: four times the rows in each update. The batch is a quarter of the other recipes', so that a step trains on as
-many rows, and costs little more. Everything else is `exp7_stored_smooth_l1`'s.
+many rows, and costs little more. At laptop scale the half-life of the average, which is told in samples of the batch,
+is a quarter too. Everything else is `exp7_stored_smooth_l1`'s.
 """
 
 from dataclasses import replace

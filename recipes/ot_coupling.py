@@ -33,4 +33,4 @@ RECIPE = EXP7.replace(
     regulariser=R1(gamma=0.1),
     distance=Mse(sigma_scale=10.0, sigma_power=-1.0),
     distill_weight=Constant(value=3e-4),
-).at("laptop", train=replace(LAPTOP.train, lr_student=2e-4, lr_heads=2e-3, head_updates=2))
+).at("laptop", train=replace(LAPTOP.train, lr_student=2e-4, lr_heads=2e-3, lr_final=0.05, head_updates=2))
