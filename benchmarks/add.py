@@ -35,7 +35,15 @@ LADD = "exp7_stored_smooth_l1"
 class Args:
     """Cost of a training step of each method, as a multiple of LADD's."""
 
-    recipes: tuple[str, ...] = ("add_digits", "on_policy", "every_step", "ot_coupling", "path_coupling", "ladd_paper")
+    recipes: tuple[str, ...] = (
+        "add_digits",
+        "on_policy",
+        "every_step",
+        "ot_coupling",
+        "path_coupling",
+        "no_pairs",
+        "ladd_paper",
+    )
     pairs: int = 8
     """Timed pairs of steps, after one that is not timed."""
     threads: int = 0

@@ -2,11 +2,13 @@
 
 The student runs from its highest level to its lowest by its own rule, and both losses are taken at each of the four
 steps: four times the rows in each update. The batch is a quarter of the other recipes', so that a step trains on as
-many rows, and costs little more. Everything else is `exp7_stored_smooth_l1`'s.
+many rows, and costs little more. At laptop scale the half-life of the average, which is told in samples of the batch,
+is a quarter too. Everything else is `exp7_stored_smooth_l1`'s.
 """
 
 from dataclasses import replace
 
+from ladd_dist.recipe import Ema
 from ladd_dist.rollouts.policies import EveryStep
 from recipes.exp7_stored_smooth_l1 import RECIPE as EXP7
 
@@ -17,6 +19,6 @@ RECIPE = (
         rollout=EveryStep(),
     )
     .at("smoke", train=replace(EXP7.smoke.train, batch_size=4))
-    .at("laptop", train=replace(EXP7.laptop.train, batch_size=16))
+    .at("laptop", train=replace(EXP7.laptop.train, batch_size=16, ema=Ema(half_life=1_100, ramp=0.0)))
     .at("paper", train=replace(EXP7.paper.train, batch_size=16))
 )

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
+import torch
 from torch import Tensor
 
 from ladd_dist.core.noise import SIGMA_DATA
 from ladd_dist.core.plugin import register
 from ladd_dist.core.rng import RowSource
+from ladd_dist.core.serialize import ADDED
 from ladd_dist.core.types import Batch, DenoiseFn
 from ladd_dist.targets import Pull, Target
 
@@ -35,10 +38,16 @@ class TeacherDenoised(Target):
     weighs by t: ADD's "exponential" weight c(t) = alpha_t = 1 / sqrt(1 + (t/sigma_data)^2) is `sigma_power` 1/2 at
     `sigma_scale` .5, which every distance has. ADD draws t evenly from 1,000 steps of a variance-preserving schedule;
     the defaults are the log-normal law with the quartiles of the linear one (.5, 1.7, 8.4).
+
+    With new noise the pull forgets what the student was asked: repeated, it leads every sample of a class to the same
+    mode, and the heads alone hold them apart. `noise="input"` takes the noise that the student's input had left,
+    (x - fake) / sigma, at levels up to sigma: the teacher's next step of the deterministic sampler. The target is then
+    the sample of this input, and a student that is sampled by `ode` can be taught by it without pairs.
     """
 
     mean: float = 0.5
     std: float = 2.0
+    noise: Literal["new", "input"] = field(default="new", metadata=ADDED)
     needs_teacher = True
 
     def __post_init__(self) -> None:
@@ -49,7 +58,10 @@ class TeacherDenoised(Target):
         self, fake: Tensor, x: Tensor, sigma: Tensor, batch: Batch, *, teacher: DenoiseFn, source: RowSource
     ) -> Pull:
         level = (self.mean + self.std * source.normal()).exp()
-        eps = source.normal(*fake.shape[1:])
+        if self.noise == "new":
+            eps = source.normal(*fake.shape[1:])
+        else:
+            level, eps = torch.minimum(level, sigma), (x - fake) / sigma.view(-1, 1, 1, 1)
         return Pull(teacher(fake + level.view(-1, 1, 1, 1) * eps, level, batch.cond), level)
 
 

@@ -186,6 +186,24 @@ def test_adds_target_is_the_teachers_denoising_at_levels_and_noise_of_its_own() 
     assert len(noise.flatten().unique()) > num
 
 
+def test_with_its_inputs_noise_the_target_is_the_samplers_next_step() -> None:
+    """Levels are never above the input's; at that level the target is what the teacher makes of the input."""
+    torch.manual_seed(0)
+    num, level = 64, 3.0
+    x, cond = 3 * torch.randn(num, 1, 4, 4), torch.zeros(num, dtype=torch.int64)
+    sigma, source = torch.full((num,), level), RowSource(whole_batch(num), "target", 0)
+    batch, fake = Batch(x, cond, None, None, ()), gaussian(x, sigma, cond)
+
+    low = TeacherDenoised(mean=0.0, std=0.0, noise="input")(fake, x, sigma, batch, teacher=gaussian, source=source)
+    assert low.sigma.unique().tolist() == [1.0]
+    sampled = few_step_sample(gaussian, x / level, cond, (level, 1.0), "ode")
+    torch.testing.assert_close(low.x0, sampled)
+
+    high = TeacherDenoised(mean=9.0, std=0.5, noise="input")(fake, x, sigma, batch, teacher=gaussian, source=source)
+    assert high.sigma.unique().tolist() == [level]
+    torch.testing.assert_close(high.x0, gaussian(x, sigma, cond))
+
+
 def test_no_gradient_passes_through_the_teachers_view_of_the_fake() -> None:
     """So the student's gradient is 2 (fake - target) / D, as for any fixed target."""
     step = make_step(target=TeacherDenoised(), teacher=gaussian)
@@ -301,9 +319,17 @@ def test_timm_that_is_not_installed_is_named_with_a_way_out(monkeypatch: pytest.
 def test_the_recipes_say_what_they_are_called_for() -> None:
     """The coupling, target and rollout that a recipe's name promises, at every scale."""
     for scale in ("smoke", "laptop", "paper"):
-        add, every, on, ot, path, paper = (
+        add, every, on, ot, path, paper, unpaired = (
             validate(load_recipe(RECIPES / f"{name}.py", scale))  # type: ignore[arg-type]
-            for name in ("add_digits", "every_step", "on_policy", "ot_coupling", "path_coupling", "ladd_paper")
+            for name in (
+                "add_digits",
+                "every_step",
+                "on_policy",
+                "ot_coupling",
+                "path_coupling",
+                "ladd_paper",
+                "no_pairs",
+            )
         )
         assert isinstance(add.critic, Pixels)
         assert isinstance(add.target, TeacherDenoised)
@@ -311,6 +337,7 @@ def test_the_recipes_say_what_they_are_called_for() -> None:
         assert isinstance(on.rollout, OnPolicy)
         assert (ot.start, ot.target) == (Ot(), Input())
         assert path.start == Path()
+        assert (unpaired.start, unpaired.target.needs_teacher) == (Ot(), True)
         assert isinstance(paper.student_sigma, FixedSet)
         assert [phase.probabilities for phase in paper.student_sigma.phases] == [(0, 0, 0.5, 0.5), (0.7, 0.1, 0.1, 0.1)]
         assert (paper.target, paper.rollout, paper.distill_weight(0)) == (StoredSample(), OffPolicy(), 0.0)
