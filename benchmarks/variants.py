@@ -20,6 +20,9 @@ class Variant(NamedTuple):
 OWN = "made for a number of steps, or against the collapse"
 GAME = "other adversarial losses, the rest as exp7"
 KEEPING = "regularisers and normalisation of the adversarial gradient, the rest as exp7"
+METHODS = "other methods ([methods.md](methods.md))"
+TEACHERS = "other teachers and spaces, each measured against its own teacher"
+DDPM = "recipes/ddpm_teacher.py"
 PENALTY = ("--swap", "regulariser=gradient_penalty")
 REPORT = "the report's experiments and controls"
 VARIANTS: dict[str, Variant] = {
@@ -52,6 +55,19 @@ VARIANTS: dict[str, Variant] = {
     "normalised gradient, w .02": Variant(
         KEEPING, (EXP7, "--train.adv-norm-decay", "0.99", "--adv-weight.value", "0.02")
     ),
+    "ladd_paper": Variant(METHODS, ("recipes/ladd_paper.py",)),
+    "add_digits": Variant(METHODS, ("recipes/add_digits.py",)),
+    "every_step": Variant(METHODS, ("recipes/every_step.py",)),
+    "on_policy": Variant(METHODS, ("recipes/on_policy.py",)),
+    "path_coupling": Variant(METHODS, ("recipes/path_coupling.py",), shares_set=False),
+    "ot_coupling": Variant(METHODS, ("recipes/ot_coupling.py",)),
+    "no_pairs": Variant(METHODS, ("recipes/no_pairs.py",)),
+    "exp7, LoRA of rank 16": Variant(METHODS, (EXP7, "--swap", "student=lora", "--student.rank", "16")),
+    "ddpm_teacher, linear": Variant(TEACHERS, (DDPM,), shares_set=False),
+    "ddpm_teacher, cosine": Variant(
+        TEACHERS, (DDPM, "--teacher.sigma.schedule", "cosine", "--shards.sampler.schedule", "cosine"), shares_set=False
+    ),
+    "latent_digits": Variant(TEACHERS, ("recipes/latent_digits.py",), shares_set=False),
 }
 PAIRS = (
     ("exp7", "exp6"),
@@ -62,4 +78,10 @@ PAIRS = (
     ("one_step", "exp7"),
     ("two_steps", "exp7"),
     ("exp5_fading_distance", "exp5"),
+    ("add_digits", "exp7"),
+    ("every_step", "exp7"),
+    ("on_policy", "exp7"),
+    ("no_pairs", "exp7"),
+    ("normalised gradient, w .02", "exp7"),
+    ("relativistic", "exp7"),
 )
