@@ -1,9 +1,11 @@
 """All recipes at laptop scale, several seeds: the figures of docs/results.md, with intervals and paired differences.
 
-    python -m benchmarks.results                          # trains what is missing, then prints the tables
+    python -m benchmarks.results                          # trains what results.json lacks, then prints the tables
     python -m benchmarks.results --write docs/results.md  # and puts them between the markers of that page
+    python -m benchmarks.results --only exp7 --again      # trains these rows, whatever results.json has
 
-Every run is an ordinary `python -m ladd_dist.launch`; run folders that are done are not trained again.
+Every run is an ordinary `python -m ladd_dist.launch`; run folders that are done are not trained again. What a run
+gave is added to results.json as soon as it is there, with its signature and the commit of the code.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import math
 import os
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +23,18 @@ from typing import Any
 
 import tyro
 
-from benchmarks.variants import PAIRS, VARIANTS, Variant
+from benchmarks.variants import PAIRS, VARIANTS
+from ladd_dist.core.rundir import write_bytes
 
+BARE = ("--stages", "autoencoder,teacher,shards,distill,evaluate", "--swap", "guard=none",
+        "--train.evaluate-every", "0", "--train.dump-every", "1000000")  # fmt: skip
+"""No page, and nothing looked at on the way: it changes no number, and no signature."""
+STORE = Path(__file__).with_name("results.json")
+KEPT = ("fd", "fd_teacher", "colour_variance", "hue_entropy", "accuracy", "recall")
+"""Figures of each entry of eval.json that are kept."""
 Runs = list[dict[str, Any]]
-"""eval.json of each seed; `flops_a_step` beside its entries."""
+"""What is kept of each seed's run: `signature`, `commit`, `flops_a_step`, and the entries of its eval.json."""
+LOCK = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -38,6 +49,8 @@ class Options:
     """Runs at a time, each with one thread."""
     only: tuple[str, ...] = ()
     """Names of rows; all when empty."""
+    again: bool = False
+    """Run also what results.json has."""
     write: Path | None = None
     """A Markdown page: what stands between its markers `<!-- results -->` and `<!-- /results -->` is replaced."""
 
@@ -46,12 +59,17 @@ def main() -> int:
     """Run, compare, print."""
     options = tyro.cli(Options)
     names = [name for name in VARIANTS if not options.only or name in options.only]
-    first = [(names[0], options.seeds[0])]  # alone: it trains the teacher that the others share
-    rest = [(name, seed) for seed in options.seeds for name in names if (name, seed) not in first]
+    stored = read_store()
+    wanted = [
+        (name, seed) for seed in options.seeds for name in names if options.again or key(name, seed) not in stored
+    ]  # fmt: skip
     with ThreadPoolExecutor(options.jobs) as pool:
-        found = {key: run(options, *key) for key in first}
-        found |= dict(zip(rest, pool.map(lambda key: run(options, *key), rest), strict=True))
-    figures = {name: [found[name, seed] for seed in options.seeds] for name in names}
+        if wanted:
+            keep(*wanted[0], run(options, *wanted[0]))  # alone: it may train the teacher that the others share
+        for _ in pool.map(lambda pair: keep(*pair, run(options, *pair)), wanted[1:]):
+            pass
+    stored = read_store()
+    figures = {name: [stored[key(name, seed)] for seed in options.seeds] for name in names}
     text = report(figures, len(options.seeds))
     print(text)
     if options.write:
@@ -62,19 +80,28 @@ def main() -> int:
     return 0
 
 
+def key(name: str, seed: int) -> str:
+    """A run's place in results.json."""
+    return f"{name} / seed {seed}"
+
+
+def read_store() -> dict[str, Any]:
+    """All that was measured."""
+    return json.loads(STORE.read_text(encoding="utf-8")) if STORE.exists() else {}
+
+
+def keep(name: str, seed: int, found: dict[str, Any]) -> None:
+    """Add a run."""
+    with LOCK:
+        stored = read_store() | {key(name, seed): found}
+        ordered = {name: stored[name] for name in sorted(stored)}
+        write_bytes(STORE, (json.dumps(ordered, indent=1) + "\n").encode())
+
+
 def run(options: Options, name: str, seed: int) -> dict[str, Any]:
-    """One run, as anybody would start it; returns eval.json."""
-    command = [
-        sys.executable,
-        "-m",
-        "ladd_dist.launch",
-        *VARIANTS[name].arguments,
-        "--scale",
-        options.scale,
-        "--seed",
-        str(seed),
-    ]
-    command += ["--out", str(options.out), "--cache", str(options.cache), "--json"]
+    """One run, as anybody would start it; returns what is kept of it."""
+    settings = ["--scale", options.scale, "--seed", str(seed), "--out", str(options.out), "--cache", str(options.cache)]
+    command = [sys.executable, "-m", "ladd_dist.launch", *VARIANTS[name].arguments, *BARE, *settings, "--json"]
     threads = str(max(1, (os.cpu_count() or 1) // options.jobs))
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": threads})
     if done.returncode:
@@ -82,7 +109,12 @@ def run(options: Options, name: str, seed: int) -> dict[str, Any]:
     result: dict[str, Any] = json.loads(done.stdout)
     print(f"{name} seed {seed}: {result['run']}", file=sys.stderr, flush=True)
     config = json.loads((Path(result["run"]) / "config.json").read_text(encoding="utf-8"))
-    return {**result["eval"], "flops_a_step": config["flops"]["step"]}
+    entries = {
+        entry: {figure: round(value, 6) for figure, value in found.items() if figure in KEPT}
+        for entry, found in result["eval"].items()
+    }
+    facts = {"signature": config["signature"], "commit": config["environment"]["commit"]}
+    return {**facts, "flops_a_step": config["flops"]["step"], **entries}
 
 
 def interval(values: list[float]) -> tuple[float, float]:
@@ -117,7 +149,7 @@ def report(figures: dict[str, Runs], num_seeds: int) -> str:
         if VARIANTS[name].section != section:
             section = VARIANTS[name].section
             lines.append(f"| **{section}** | | | | | | | |")
-        lines.append(f"| {name} | {' | '.join(cells_of(VARIANTS[name], runs))} |")
+        lines.append(f"| {name} | {' | '.join(cells_of(runs))} |")
     for steps in (4, 2, 1):
         lines += ["", best(figures, steps)]
     lines += [
@@ -134,7 +166,7 @@ def report(figures: dict[str, Runs], num_seeds: int) -> str:
     return "\n".join(lines)
 
 
-def cells_of(variant: Variant, runs: Runs) -> list[str]:
+def cells_of(runs: Runs) -> list[str]:
     """A row, without its name; empty where a recipe was not measured in so many steps."""
     own = runs[0]["teacher@50"]["colour_variance"] if "teacher@50" in runs[0] else math.nan
     most = next(entry for entry in runs[0] if entry.startswith("student@"))

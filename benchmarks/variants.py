@@ -18,6 +18,9 @@ class Variant(NamedTuple):
 
 
 OWN = "made for a number of steps, or against the collapse"
+GAME = "other adversarial losses, the rest as exp7"
+KEEPING = "regularisers and normalisation of the adversarial gradient, the rest as exp7"
+PENALTY = ("--swap", "regulariser=gradient_penalty")
 REPORT = "the report's experiments and controls"
 VARIANTS: dict[str, Variant] = {
     "exp1": Variant(REPORT, ("recipes/exp1_smallconv.py",), shares_set=False),
@@ -34,6 +37,21 @@ VARIANTS: dict[str, Variant] = {
     "two_steps": Variant(OWN, ("recipes/two_steps.py",)),
     "one_step": Variant(OWN, ("recipes/one_step.py",)),
     "exp5_fading_distance": Variant(OWN, ("recipes/exp5_fading_distance.py",)),
+    "hinge, w .3": Variant(GAME, (EXP7, "--swap", "adversarial=hinge", "--adv-weight.value", "0.3")),
+    "lsgan, w .3": Variant(GAME, (EXP7, "--swap", "adversarial=lsgan", "--adv-weight.value", "0.3")),
+    "wgan + gradient_penalty, w .02": Variant(
+        GAME, (EXP7, "--swap", "adversarial=wgan", *PENALTY, "--adv-weight.value", "0.02")
+    ),
+    "relativistic": Variant(GAME, (EXP7, "--swap", "adversarial=relativistic")),
+    "bce, saturating": Variant(GAME, (EXP7, "--adversarial.saturating")),
+    "r1": Variant(KEEPING, (EXP7, "--swap", "regulariser=r1")),
+    "approximate_r1": Variant(KEEPING, (EXP7, "--swap", "regulariser=approximate_r1")),
+    "approximate_r1 + approximate_r2": Variant(KEEPING, (EXP7, "--swap", "regulariser=sum")),
+    "centring": Variant(KEEPING, (EXP7, "--swap", "regulariser=centring")),
+    "gradient_penalty, w .05": Variant(KEEPING, (EXP7, *PENALTY, "--adv-weight.value", "0.05")),
+    "normalised gradient, w .02": Variant(
+        KEEPING, (EXP7, "--train.adv-norm-decay", "0.99", "--adv-weight.value", "0.02")
+    ),
 }
 PAIRS = (
     ("exp7", "exp6"),

@@ -104,6 +104,9 @@ class Recipe:
     def teacher_levels(self) -> dict[str, tuple[float, ...]]:
         """The levels at which the teacher itself is measured in four steps; a recipe's own where it sets some."""
         own = {self.levels.name: self.levels(4)} if self.levels.name in ("good", "karras") else {}
+        if self.network.pretrained:  # it has a range of levels of its own, which 80 may be beyond
+            high, *_, low = self.shards.sampler.levels()
+            return {"karras": Karras(sigma_min=low, sigma_max=high)(4)} | own
         return {"good": Good()(4), "karras": Karras()(4)} | own
 
     def autoencoder_signature(self) -> str:

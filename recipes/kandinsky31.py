@@ -3,7 +3,8 @@
 The discriminator is the frozen down-sampling half of the U-Net with a head on each of its blocks; the adversarial loss
 is taken at every one of the student's steps, on its own run from noise; there is no distance. The levels are those of
 the published four-call model: the times 979, 729, 479 and 229 of a cosine schedule. Kandinsky's pipeline counts
-guidance from 0, so its default of 3 is 4 here. Weights, gradients and optimizer are spread over the ranks (FSDP).
+guidance from 0, so its default of 3 is 4 here. Gradients and optimizer are spread over the ranks (ZeRO-2): replicas of
+3.1 billion weights do not fit into 80 GB.
 """
 
 from dataclasses import replace
@@ -11,7 +12,7 @@ from dataclasses import replace
 from ladd_dist.codecs.vae import Vae
 from ladd_dist.levels.named import Good
 from ladd_dist.networks.diffusers import Diffusers
-from ladd_dist.parallel.fsdp import Fsdp
+from ladd_dist.parallel.zero import Zero2
 from ladd_dist.rollouts.policies import EveryStep
 from ladd_dist.samplers.karras import Euler
 from ladd_dist.sigmas.laws import FixedSet
@@ -37,5 +38,5 @@ RECIPE = replace(
     taps=Downs(),
     distill_weight=Constant(value=0.0),
     train=replace(CHECKPOINT.train, batch_size=16),
-    parallel=Fsdp(),
+    parallel=Zero2(),
 )

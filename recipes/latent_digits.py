@@ -8,7 +8,6 @@ from dataclasses import replace
 
 from ladd_dist.codecs import CodecTraining
 from ladd_dist.codecs.autoencoder_kl import AutoencoderKL
-from ladd_dist.datasets.digits import Digits
 from ladd_dist.datasets.mnist import Mnist
 from ladd_dist.networks.cunet import CUNet
 from recipes._base import LAPTOP
@@ -27,7 +26,8 @@ RECIPE = (
         ),
         network=CUNet(widths=(16, 16), blocks=1, patch=1, embed_dim=32),
     )
-    .at("laptop", network=replace(LAPTOP.network, patch=1), dataset=Digits(size=16))
+    # In latents guidance moves colours too: at 4, as on pixels, the hue entropy of teacher@50 is 0.73, not 0.99.
+    .at("laptop", network=replace(LAPTOP.network, patch=1), shards=replace(LAPTOP.shards, guidance=1.5))
     .at(
         "paper",
         dataset=Mnist(size=32),

@@ -135,3 +135,9 @@ def autoencoder(family: str) -> Any:
             encoder_qkv_multiscales=((), ()), decoder_qkv_multiscales=((), ()),
         ).eval()  # fmt: skip
     return tiny_vae()
+
+
+if __name__ == "__main__":
+    import sys
+
+    print(write_pipeline(Path(sys.argv[1]), sys.argv[2]))

@@ -108,9 +108,7 @@ def sample_starts(seed: int, indices: range, image: ImageSpec, device: torch.dev
 
 def sample_classes(seed: int, indices: range, num_classes: int) -> Tensor:
     """Class ids [len(indices)] int64; every run of `num_classes` indices holds each class once, in random order."""
-    ids = []
-    for index in indices:
-        block, place = divmod(index, num_classes)
-        order = torch.randperm(num_classes, generator=generator("classes", seed, block))
-        ids.append(int(order[place]))
+    blocks = {index // num_classes for index in indices}  # an order is drawn once: there may be thousands of texts
+    orders = {block: torch.randperm(num_classes, generator=generator("classes", seed, block)) for block in blocks}
+    ids = [int(orders[index // num_classes][index % num_classes]) for index in indices]
     return torch.tensor(ids, dtype=torch.int64)

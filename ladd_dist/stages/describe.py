@@ -47,9 +47,7 @@ def stage_table(recipe: Recipe) -> dict[str, Stage]:
         "teacher": Stage("training the diffusion teacher", train_teacher, is_teacher_done),
         "shards": Stage("the teacher makes its samples", make_shards, are_shards_done),
         "distill": Stage("training student and heads", distill, is_distilled),
-        "evaluate": Stage(
-            "sampling and measuring on held-out noise", lambda r, p: evaluate(r, p.alone()), is_evaluated
-        ),
+        "evaluate": Stage("sampling and measuring on held-out noise", evaluate, is_evaluated),
         # Never skipped: it takes seconds, and a page older than its figures would lie.
         "report": Stage("writing the page", write_page, lambda r, p: False),
     }
@@ -73,7 +71,7 @@ def describe_run(recipe: Recipe, place: Place, scale: str) -> dict[str, Any]:
         raise RecipeError(f"shards.source: nothing matches {source!r}")  # said now, not after the teacher's training
     stages = stage_states(recipe, place)
     names = {"recipe": recipe.name, "scale": scale, "signature": recipe.distill_signature()}
-    return {**names, **facts, "shards": str(place.shards(recipe).resolve()), "stages": stages}
+    return {**names, **facts, "stages": stages}
 
 
 def stage_states(recipe: Recipe, place: Place) -> list[dict[str, Any]]:
@@ -146,7 +144,7 @@ def write_config(
     Args:
         facts: what `describe_run` gave.
     """
-    config = {
+    config: dict[str, Any] = {
         "format": 1,
         "version": __version__,
         "command": command,
@@ -156,7 +154,7 @@ def write_config(
         "plugins": list(plugins),
         "recipe": to_data(recipe),
         "environment": environment(device),
-        **{name: facts[name] for name in ("params", "taps", "flops", "shards")},
+        **{name: facts[name] for name in ("params", "taps", "flops", "shards") if name in facts},
     }
     before = read_json(run.config) if run.config.exists() else None
     if before is not None and run.eval.exists() and all(s["cached"] for s in facts["stages"] if s["name"] != "report"):

@@ -80,7 +80,7 @@ def evaluate(recipe: Recipe, place: Place) -> Evaluation:
     with StopFlag().listen() as stop:
         measured, samples = assess(recipe, place, ways, stop)
     if place.ranks.is_first:
-        order = [f"teacher@{_steps(recipe)}", *ways, "teacher@4:good", "teacher@4:karras"]
+        order = [f"teacher@{_steps(recipe)}", *ways, *(f"teacher@4:{name}" for name in recipe.teacher_levels())]
         write_grid(run.samples / "final.png", [(name, samples[name][:NUM_SHOWN]) for name in order])
         write_json(run.eval_classes, {"left_out": measured.left_out, "entries": measured.classes})
         write_json(run.eval, measured.figures)

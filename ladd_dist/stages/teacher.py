@@ -63,8 +63,29 @@ def _look_at(recipe: Recipe, place: Place, folder: Path) -> None:
     if place.ranks.is_first:
         network = recipe.network.load(image=recipe.latent())
         reads_texts(recipe, network)
+        require_levels(recipe, network)
+        if recipe.shards.guidance != 1.0 and not network.has_null:
+            raise ValueError(
+                f"shards.guidance {recipe.shards.guidance:g} needs a null condition, which this checkpoint does "
+                "not have: --shards.guidance 1"
+            )
         facts = {**network.facts(), "parameters": count_parameters(network)}
         mark_done(folder / "done.json", recipe.teacher_signature(), **facts)
+
+
+def require_levels(recipe: Recipe, network: Denoiser) -> None:
+    """Refuse levels beyond the last one that a network knows: it would take them for that one, and say nothing.
+
+    Raises:
+        ValueError: names the field, and the highest level.
+    """
+    highest = {"shards.sampler": recipe.shards.sampler.levels()[0], "levels": recipe.student_levels()[0]}
+    for field, level in highest.items():
+        if level > 1.01 * network.sigma_max:
+            raise ValueError(
+                f"recipe.{field}: starts at level {level:g}, and the noise schedule of network {recipe.network.name!r} "
+                f"ends at {network.sigma_max:.4g}; choose levels up to that"
+            )
 
 
 def _train(recipe: Recipe, place: Place, folder: Path) -> None:
@@ -194,6 +215,7 @@ def fresh_network(recipe: Recipe) -> Denoiser:
 def planned_network(recipe: Recipe) -> Denoiser:
     """The same for whoever only measures it: where it reads texts, these are blank."""
     network = fresh_network(recipe)
+    require_levels(recipe, network)
     if reads_texts(recipe, network):
         network.attach(Conditions.blank(network.condition_shapes))
     return network

@@ -15,6 +15,7 @@ import torch
 from ladd_dist.codecs.vae import Vae
 from ladd_dist.core.plugin import create
 from ladd_dist.datasets.prompts import Prompts
+from ladd_dist.levels.named import Karras
 from ladd_dist.metrics.matched import Matched
 from ladd_dist.networks.diffusers import Diffusers
 from ladd_dist.parallel.ranks import join
@@ -45,7 +46,10 @@ def family_recipe(folder: Path, family: str, parallel: str) -> Recipe:
             network=Diffusers(source=source, tokens=12 if family == "pixart" else 0),
             codec=Vae(source=source),
             taps=Named(names=TAPS[family]),
-            shards=dataclasses.replace(SMOKE.shards, num_samples=16, samples_per_chunk=4, sampler=Euler(steps=4)),
+            shards=dataclasses.replace(
+                SMOKE.shards, num_samples=16, samples_per_chunk=4, sampler=Euler(steps=4, sigma_max=14.0)
+            ),
+            levels=Karras(sigma_max=14.0),
             train=dataclasses.replace(
                 SMOKE.train, steps=STEPS, batch_size=4, lr_student=1e-4, lr_heads=5e-5, dump_every=STEPS
             ),

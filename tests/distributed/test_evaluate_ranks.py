@@ -15,6 +15,9 @@ import pytest
 
 from ladd_dist.parallel.gather import share_of
 from ladd_dist.parallel.ranks import Ranks
+from ladd_dist.recipe import load_recipe
+from ladd_dist.stages.describe import stage_table
+from ladd_dist.stages.evaluate import evaluate
 
 REPO = Path(__file__).resolve().parents[2]
 WORKER = REPO / "tests" / "distributed" / "reading_worker.py"
@@ -84,3 +87,9 @@ def test_the_stage_gives_one_eval_json_on_one_and_on_two_ranks(tmp_path: Path) -
         for entry in found["eval.json"].values():
             entry.pop("s_per_image", None)  # depends on the clock
     assert together == alone
+
+
+def test_the_stage_is_given_the_ranks() -> None:
+    """With the ranks taken away each of them would sample and write everything, and the figures would be the same."""
+    recipe = load_recipe(RECIPE, "smoke")
+    assert stage_table(recipe)["evaluate"].run is evaluate

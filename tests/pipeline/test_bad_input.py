@@ -85,7 +85,10 @@ def folder(tmp_path: Path) -> Iterator[Path]:
         ("RECIPE --dataset.size 18", r"image size 18 is not divisible by 8"),
         ("RECIPE --train.steps 0", r"recipe\.train\.steps: must be at least 1, got 0"),
         ("RECIPE --train.batch-size 4000", r"recipe\.train\.batch_size: 4000 is more than the 128 samples"),
-        ("RECIPE --stages teacher,shard", r"--stages: unknown stage 'shard'; stages: teacher, shards, distill"),
+        (
+            "RECIPE --stages teacher,shard",
+            r"--stages: unknown stage 'shard'; stages: autoencoder, teacher, shards, distill",
+        ),
         ("RECIPE --threads -2", r"--threads: must be at least 1"),
         ("RECIPE --device gpu", r"--device gpu: not usable here"),
         ("RECIPE --shards.source /nowhere/*.tar", r"shards\.source: nothing matches '/nowhere/\*\.tar'"),

@@ -27,10 +27,12 @@ from ladd_dist.export import main as export
 from ladd_dist.levels.named import Good
 from ladd_dist.networks.diffusers import Diffusers
 from ladd_dist.recipe import Recipe, validate
+from ladd_dist.sample import load_student
 from ladd_dist.stages import Place, sample_few
 from ladd_dist.stages.describe import write_config
-from ladd_dist.stages.distill import save_student
+from ladd_dist.stages.student import save_student
 from ladd_dist.starts.couplings import Stored
+from ladd_dist.students.lora import Lora
 from recipes._base import SMOKE
 
 PROMPTS = ["a cat", "two birds; one cup"]
@@ -78,13 +80,13 @@ def finished_run(tmp_path: Path, family: str, **changes: Any) -> tuple[RunDir, R
     run.create()
     facts: dict[str, Any] = {"scale": "smoke", "params": {}, "taps": [], "flops": {}, "stages": [], "shards": ""}
     write_config(recipe, run, facts, path=Path("r.py"), plugins=(), device=place.device, command="ladd launch r.py")
-    student = recipe.network.load(image=recipe.latent())
+    student = recipe.student.prepare(recipe.network.load(image=recipe.latent()))
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
-        for weight in student.parameters():
+        for weight in (weight for weight in student.parameters() if weight.requires_grad):
             weight.add_(0.02 * torch.randn(weight.shape, generator=generator))
     save_student(run.student, student, recipe, place)
-    return run, recipe, student.eval()
+    return run, recipe, load_student(run.path, torch.device("cpu"))[0]
 
 
 def ours(recipe: Recipe, student: Denoiser, noise: Tensor, steps: int) -> Tensor:
@@ -114,14 +116,66 @@ def test_the_exported_pipeline_samples_as_the_student(family: str, tmp_path: Pat
     if family == "kandinsky3":  # its pipeline cuts texts to the longest of a batch, and the model pools over all tokens
         rows = student.conditions.take(torch.tensor([0]))  # type: ignore[union-attr]
         texts = {"prompt_embeds": rows["prompt_embeds"], "attention_mask": rows["prompt_attention_mask"]}
-    found = from_pipeline(pipe, family, noise, read_json(out / "student.json"), 2, texts)
-    assert near(found, expected)
+    assert near(from_pipeline(pipe, family, noise, out, texts), expected)
+    assert "DiffusionPipeline.from_pretrained" in (out / "README.md").read_text()
 
 
-def from_pipeline(
-    pipe: Any, family: str, noise: Tensor, card: dict[str, Any], steps: int, texts: dict[str, Any]
-) -> Tensor:
-    """What the pipeline makes of the same noise, told what the card says."""
+LOADABLE = [family for family in PIPELINES if family.startswith(("sd", "flux", "sana"))]
+
+
+@pytest.mark.parametrize("family", LOADABLE)
+def test_an_exported_adapter_makes_the_teachers_pipeline_the_student(family: str, tmp_path: Path) -> None:
+    run, recipe, student = finished_run(tmp_path, family, student=Lora(rank=3, alpha=6.0))
+    out = tmp_path / "exported"
+    assert export([str(run.path), "--to", "lora", "--out", str(out)]) == 0
+    noise = sample_noise(0, range(1), (4, 8, 8))
+    expected = ours(recipe, student, noise, 2)
+    pipe = diffusers.DiffusionPipeline.from_pretrained(tmp_path / "checkpoint")
+    pipe.scheduler = opened_scheduler(out)
+    texts = {"prompt": PROMPTS[0]}
+    assert not near(from_pipeline(pipe, family, noise, out, texts), expected)
+    pipe.load_lora_weights(out)
+    assert near(from_pipeline(pipe, family, noise, out, texts), expected)
+
+
+def test_a_student_with_an_adapter_is_also_exported_whole(tmp_path: Path) -> None:
+    run, recipe, student = finished_run(tmp_path, "sd", student=Lora(rank=3, alpha=6.0))
+    out = tmp_path / "exported"
+    assert export([str(run.path), "--to", "diffusers", "--out", str(out)]) == 0
+    pipe = diffusers.DiffusionPipeline.from_pretrained(out)
+    noise = sample_noise(0, range(1), (4, 8, 8))
+    expected = ours(recipe, student, noise, 2)
+    assert near(from_pipeline(pipe, "sd", noise, out, {"prompt": PROMPTS[0]}), expected)
+    card = read_json(out / "student.json")
+    assert card["merged"]["plugin"] == "lora" and "student" not in card
+
+
+@pytest.mark.parametrize(
+    ("family", "to", "changes", "message"),
+    [
+        ("pixart", "lora", {"student": Lora()}, "diffusers cannot load adapters into PixArtTransformer2DModel"),
+        ("kandinsky3", "lora", {"student": Lora()}, "--to diffusers writes the whole model"),
+        ("sd", "lora", {}, "all of this student's weights were trained, not an adapter; use --to diffusers"),
+    ],
+)
+def test_what_the_library_cannot_load_is_refused(
+    family: str, to: str, changes: dict[str, Any], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, _, _ = finished_run(tmp_path, family, **changes)
+    out = tmp_path / "exported"
+    assert export([str(run.path), "--to", to, "--out", str(out)]) == 1
+    assert message in capsys.readouterr().err
+    assert not out.exists()
+
+
+def opened_scheduler(out: Path) -> Any:
+    config = read_json(out / "scheduler" / "scheduler_config.json")
+    return getattr(diffusers, config["_class_name"]).from_pretrained(out / "scheduler")
+
+
+def from_pipeline(pipe: Any, family: str, noise: Tensor, out: Path, texts: dict[str, Any], steps: int = 2) -> Tensor:
+    """What the pipeline makes of the same noise, told what the card in `out` says."""
+    card = read_json(out / "student.json")
     size = 32 if family == "sana" else 16
     told = {"guidance_scale": 3.5 if "flux" in family else 1.0, "height": size, "width": size, "output_type": "latent"}
     told |= {"use_resolution_binning": False} if "pixart" in family or family == "sana" else {}
@@ -150,3 +204,9 @@ def test_models_without_a_pipeline_are_sampled_by_their_scheduler(tmp_path: Path
         for time in scheduler.timesteps:
             x = scheduler.step(model(x, time).sample, time, x).prev_sample
     assert near(x, ours(recipe, student, noise, 2))
+
+
+def test_a_network_of_ours_says_why_not(smoke: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for to in ("diffusers", "lora"):
+        assert export([str(smoke[0].run), "--to", to, "--out", str(tmp_path / "exported")]) == 1
+        assert "network is 'cunet', which diffusers does not have; --to safetensors" in capsys.readouterr().err

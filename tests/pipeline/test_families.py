@@ -15,6 +15,7 @@ from ladd_dist.codecs.vae import Vae
 from ladd_dist.core.rundir import read_json
 from ladd_dist.datasets.prompts import Prompts
 from ladd_dist.guards.collapse import NoGuard
+from ladd_dist.levels.named import Karras
 from ladd_dist.metrics.kid import Kid
 from ladd_dist.metrics.matched import Matched
 from ladd_dist.metrics.memorising import Memorising
@@ -40,6 +41,7 @@ TAPS = {
     "sana": ("block01",), "kandinsky3": ("down0", "down1", "down2"),
     "flux": ("double00", "single00"), "flux_guided": ("double00", "single00"),
 }  # fmt: skip
+LEVEL = 14.0  # which all of them know
 FIXED_LENGTH = ("sd", "sdxl", "kandinsky3", "class_unet", "unet")
 FAMILIES = [*PIPELINES, "class_unet", "unet"]
 
@@ -59,10 +61,11 @@ def family_recipe(source: Path, family: str, **changes: Any) -> Recipe:
         codec=Vae(source=str(source)),
         taps=Named(names=TAPS.get(family, ("down0", "middle"))),
         shards=dataclasses.replace(
-            SMOKE.shards, num_samples=16, batch_size=16, samples_per_chunk=4, sampler=Euler(steps=8)
+            SMOKE.shards, num_samples=16, batch_size=16, samples_per_chunk=4, sampler=Euler(steps=8, sigma_max=LEVEL)
         ),
         train=dataclasses.replace(SMOKE.train, batch_size=4, dump_every=20, evaluate_every=20, checkpoint_every=20),
         evaluate=dataclasses.replace(SMOKE.evaluate, num_samples=8, num_references=16, metrics=metrics, steps=(2,)),
+        levels=Karras(sigma_max=LEVEL),
         guard=NoGuard(),
         student_steps=2,
     )

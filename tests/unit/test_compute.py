@@ -134,7 +134,7 @@ def test_a_whole_step_with_everything_checkpointed_trains_the_same() -> None:
     plain, thrifty = (make_step(regulariser=R1(), head_updates=2) for _ in range(2))
     compute = Compute(checkpoint=("student", "heads", "teacher"))
     for role in compute.checkpoint:
-        prepare(thrifty.teacher.network if role == "teacher" else getattr(thrifty, role).module, compute, role, CPU)
+        prepare(thrifty.critic.network if role == "teacher" else getattr(thrifty, role).module, compute, role, CPU)
     for number in range(2):
         for step in (plain, thrifty):
             step(make_batch(seed=number), number)

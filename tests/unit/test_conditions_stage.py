@@ -20,6 +20,7 @@ from ladd_dist.core.rundir import read_json, write_json
 from ladd_dist.datasets.prompts import Prompts
 from ladd_dist.engine.shard_reader import ShardReader
 from ladd_dist.engine.shard_writer import INDEX, ShardError
+from ladd_dist.levels.named import Good, Karras
 from ladd_dist.networks.cunet import CUNet
 from ladd_dist.networks.diffusers import Diffusers
 from ladd_dist.recipe import Recipe, validate
@@ -45,7 +46,10 @@ def recipe_in(folder: Path, checkpoint: Path, **changes: object) -> Recipe:
         network=Diffusers(source=str(checkpoint)),
         codec=Vae(source=str(checkpoint)),
         taps=Named(names=("middle",)),
-        shards=dataclasses.replace(SMOKE.shards, num_samples=6, samples_per_chunk=2, sampler=Euler(steps=2)),
+        shards=dataclasses.replace(
+            SMOKE.shards, num_samples=6, samples_per_chunk=2, sampler=Euler(steps=2, sigma_max=14.0)
+        ),
+        levels=Karras(sigma_max=14.0),
         train=dataclasses.replace(SMOKE.train, batch_size=2),
     )
     return validate(dataclasses.replace(recipe, **changes))
@@ -201,6 +205,17 @@ def test_a_network_and_a_dataset_that_do_not_go_together_are_told(checkpoint: Pa
         recipe_in(tmp_path, checkpoint, network=CUNet())
 
 
+def test_guidance_needs_a_null_condition(tmp_path: Path) -> None:
+    tiny = write_pipeline(tmp_path / "classes", "class_unet")
+    known = Prompts(size=16, num_classes=4)  # all that its embedding has: none is left for "no class"
+    recipe = recipe_in(tmp_path, tiny, dataset=known)
+    with pytest.raises(ValueError, match=r"shards\.guidance 4 needs a null condition.*--shards\.guidance 1"):
+        train_teacher(recipe, place_in(tmp_path))
+    train_teacher(
+        dataclasses.replace(recipe, shards=dataclasses.replace(recipe.shards, guidance=1.0)), place_in(tmp_path)
+    )
+
+
 def test_a_checkpoint_without_text_encoders_is_told_before_anything_is_made(checkpoint: Path, tmp_path: Path) -> None:
     place = place_in(tmp_path)
     alone = shutil.copytree(checkpoint, tmp_path / "alone")
@@ -225,6 +240,14 @@ def test_a_checkpoint_without_text_encoders_is_told_before_anything_is_made(chec
 def test_latents_of_another_shape_than_the_models_are_told(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="works on 4 channels, the dataset has 3"):
         train_teacher(recipe_in(tmp_path, checkpoint, codec=Pixels()), place_in(tmp_path))
+
+
+def test_levels_beyond_the_noise_schedule_are_refused_before_anything_runs(checkpoint: Path, tmp_path: Path) -> None:
+    """The timestep would be the last one, whatever the level: noise of another strength than the model is told."""
+    recipe, place = recipe_in(tmp_path, checkpoint, levels=Good()), place_in(tmp_path)
+    for ask in (lambda: describe_run(recipe, place, "smoke"), lambda: train_teacher(recipe, place)):
+        with pytest.raises(ValueError, match=r"recipe\.levels: starts at level 80, .* ends at 14\.61"):
+            ask()
 
 
 def test_a_run_is_described_from_the_configuration_alone(checkpoint: Path, tmp_path: Path) -> None:

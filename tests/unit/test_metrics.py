@@ -239,7 +239,7 @@ def test_features_do_not_depend_on_the_company_of_an_image(real: Samples) -> Non
 
 
 def copy_weights(folder: Path) -> Path:
-    shipped = Path(features_module.__file__).parent
+    shipped = Path(features_module.__file__).parent.parent / "metrics"
     for name in (WEIGHTS_NAME, CARD_NAME):
         shutil.copy(shipped / name, folder / name)
     return folder / WEIGHTS_NAME
