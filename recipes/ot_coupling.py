@@ -8,7 +8,8 @@ sample and noise stands for its map, and it is sampled as it is trained, by keep
 The cost is paid at the first step alone: its weight falls to a sixtieth from level 80 to 3.9 (`sigma_power` below 0),
 because further down it would put the noise back into samples that are nearly made. With nothing else to hold them, the
 student must not outrun its heads: they learn ten times as fast, in two updates for one, with R1, and compare at the
-levels of experiments 2 to 6, where shapes differ and not strokes alone.
+levels of experiments 2 to 6, where shapes differ and not strokes alone. That is not enough: after 150 updates it is
+varied, after 300 most colours are gone (docs/methods.md). `no_pairs` does the same job and keeps them.
 """
 
 from dataclasses import replace
