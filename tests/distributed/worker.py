@@ -73,6 +73,8 @@ class Case:
     family: str = ""
     """A tiny model of diffusers in place of `CUNet`."""
     taps: tuple[str, ...] = TAPS
+    only: tuple[str, ...] = ()
+    """Strategies; all unless named."""
 
     @property
     def image(self) -> ImageSpec:
@@ -92,6 +94,14 @@ CASES = {
         compute=Compute(checkpoint=("student", "teacher")),
     ),
     "flux": Case(steps=2, shard_teacher=True, fused=True, family="flux", taps=("double00", "single00")),
+    **{
+        family: Case(steps=2, shard_teacher=True, family=family, taps=taps, only=("ddp", "fsdp"))
+        for family, taps in {
+            "unet": ("down0", "middle"), "class_unet": ("down0", "middle"), "sdxl": ("down0", "middle"),
+            "kandinsky3": ("down0", "down1", "down2"), "pixart": ("block00", "block01"), "sd3": ("block00", "block01"),
+            "sana": ("block00", "block01"),
+        }.items()
+    },
 }  # fmt: skip
 
 
@@ -118,7 +128,8 @@ def pretrained(family: str) -> Denoiser:
 
     with tempfile.TemporaryDirectory() as folder:
         made = Diffusers(source=str(write_model(Path(folder), family)), tokens=TOKENS).load(image=LATENTS)
-    made.attach(Conditions(tiny_table(made.condition_shapes)))
+    if made.condition_shapes:
+        made.attach(Conditions(tiny_table(made.condition_shapes)))
     return made
 
 
@@ -310,7 +321,11 @@ def run_case(name: str, strategies: list[str], ranks: Ranks, device: torch.devic
     assert expected is not None
     halfway: dict[str, State] = {}
     whole_run: dict[str, Training] = {}
-    for label in strategies if name == "plain" else [label for label in strategies if label != "zero3_some_whole"]:
+    if name != "plain":
+        strategies = [
+            label for label in strategies if label in (case.only or STRATEGIES) and label != "zero3_some_whole"
+        ]
+    for label in strategies:
         started = time.perf_counter()
         training = whole_run[label] = Training(STRATEGIES[label], case, ranks, device, None).run(case.steps // 2)
         if name == "plain":
