@@ -59,14 +59,18 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "few_steps_end_early": Mutation(
         "the few-step sampler returns its last noisy state",
-        _one("core/noise.py", "    return x0\n\n\ndef ode_step", "    return x\n\n\ndef ode_step"),
+        _one(
+            "core/noise.py",
+            "return denoise(x, torch.full((len(x),), levels[-1], device=x.device, dtype=x.dtype), cond)",
+            "return x",
+        ),
         check="last-level",
     ),
     "no_guidance": Mutation(
         "the teacher's references are made without guidance",
         _one(
             "stages/teacher.py",
-            "return guided(denoiser(teacher), recipe.shards.guidance, recipe.dataset.spec().num_classes)",
+            "return guided(denoiser(teacher), recipe.shards.guidance, recipe.latent().num_classes)",
             "return denoiser(teacher)",
         ),
         check="guidance",
@@ -151,13 +155,13 @@ MUTATIONS: dict[str, Mutation] = {
         (
             *_one("engine/discriminator.py", "network.eval().requires_grad_(False)", "network.eval()"),
             *_one("parallel/single.py", "module.eval().requires_grad_(False)", "module.eval()"),
-            *_one("stages/__init__.py", "network.to(device).eval().requires_grad_(False)", "network.to(device).eval()"),
+            *_one("stages/__init__.py", "place.device).eval().requires_grad_(False)", "place.device).eval()"),
         ),
         check="teacher-frozen",
     ),
     "teacher_detached": Mutation(
         "no gradient passes through the teacher",
-        _one("engine/discriminator.py", "self.network(noised, tau,", "self.network(noised.detach(), tau,"),
+        _one("engine/discriminator.py", "self.network(shown, tau,", "self.network(shown.detach(), tau,"),
         check="teacher-differentiable",
     ),
     "spectral_norm_moves": Mutation(
@@ -168,7 +172,7 @@ MUTATIONS: dict[str, Mutation] = {
     "accuracy_of_one_micro_batch": Mutation(
         "accuracy is that of one micro-batch",
         _one(
-            "engine/ladd_step.py",
+            "engine/figures.py",
             "self.sums[name] + value if name in self.sums else value\n            self.counts[name] = "
             "self.counts.get(name, 0) + 1",
             "value\n            self.counts[name] = 1",
@@ -177,7 +181,7 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "accuracy_of_one_rank": Mutation(
         "accuracy is that of one rank",
-        _one("parallel/ranks.py", "        return total\n", "        return values\n"),
+        _one("parallel/ranks.py", "control)\n        return total\n", "control)\n        return values\n"),
         test="tests/distributed/test_launch_ranks.py::test_two_ranks_meet_and_hear_the_same",
     ),
     "uncorrected_comparison": Mutation(
@@ -217,8 +221,8 @@ MUTATIONS: dict[str, Mutation] = {
         "one noise level for the whole batch",
         _one(
             "engine/ladd_step.py",
-            "drawn = law(rows.total, step, generator(purpose, self.seed, step, turn), levels=self.levels)",
-            "drawn = law(1, step, generator(purpose, self.seed, step, turn), levels=self.levels).expand(rows.total)",
+            "law(rows.total, step, source, levels=self.levels)",
+            "law(1, step, source, levels=self.levels).expand(rows.total)",
         ),
         check="levels-per-sample",
     ),
