@@ -84,4 +84,8 @@ PAIRS = (
     ("no_pairs", "exp7"),
     ("normalised gradient, w .02", "exp7"),
     ("relativistic", "exp7"),
+    ("lsgan, w .3", "exp7"),
+    ("hinge, w .3", "exp7"),
+    ("wgan + gradient_penalty, w .02", "exp7"),
+    ("gradient_penalty, w .05", "exp7"),
 )
