@@ -150,7 +150,7 @@ def measure(recipe: Recipe, ranks: Ranks) -> dict[str, int]:
     watch_gradients(student, seen, "student")
     watch_gradients(heads, seen, "heads")
     rows = rows_of("train.batch_size", recipe.train.batch_size, recipe.train.compute, ranks)
-    batch = Trial(recipe, step, Frozen(teacher, None), student, heads).batch(len(rows))
+    batch = Trial(recipe, step, teacher, Frozen(teacher, None), student, heads).batch(len(rows))
     for number in range(2):
         step(batch, recipe.train.steps - 2 + number, rows)
         average.update(number + 1)
