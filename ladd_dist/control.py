@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from ladd_dist.cli import plugin_modules, run_guarded
+from ladd_dist.cli import run_guarded
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -118,19 +118,16 @@ def _open(options: Where) -> tuple[Recipe, Place, RunDir]:
     Raises:
         ValueError: no run's folder.
     """
-    from ladd_dist.core.plugin import load_modules
-    from ladd_dist.core.rundir import RunDir, read_json
+    from ladd_dist.core.rundir import RunDir
     from ladd_dist.launch import pick_device
-    from ladd_dist.promote import cache_of, recipe_of
+    from ladd_dist.promote import open_run
     from ladd_dist.stages import Place
 
     run = RunDir(options.run)
     if not run.config.is_file():
         raise ValueError(f"{run.path} is no run's folder (it has no {run.config.name}): `launch` prints it last")
-    config = read_json(run.config)
-    load_modules(plugin_modules((*config["plugins"], *options.plugins)))
-    cache = options.cache or cache_of(config["command"])
-    return recipe_of(run, config), Place(run.path.parent, cache, pick_device(options.device)), run
+    recipe, cache = open_run(run, options.plugins, options.cache)
+    return recipe, Place(run.path.parent, cache, pick_device(options.device)), run
 
 
 def _suffix(path: Path, wanted: str) -> Path:

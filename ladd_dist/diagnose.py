@@ -121,10 +121,9 @@ def before_training(recipe: Recipe, place: Place, options: Options, arguments: l
 
 def of_run(options: Options) -> dict[str, Any]:
     """The views of a run that has a student, and its page written anew."""
-    from ladd_dist.core.plugin import load_modules
-    from ladd_dist.core.rundir import RunDir, read_json
+    from ladd_dist.core.rundir import RunDir
     from ladd_dist.launch import pick_device
-    from ladd_dist.promote import cache_of, recipe_of
+    from ladd_dist.promote import open_run
     from ladd_dist.stages import Place
     from ladd_dist.stages.diagnosis.views import make_views
     from ladd_dist.stages.report import write_report
@@ -132,10 +131,7 @@ def of_run(options: Options) -> dict[str, Any]:
     run = RunDir(options.source)
     if not run.config.is_file():
         raise ValueError(f"{run.path} is neither a recipe file (.py) nor a run's folder (it has no {run.config.name})")
-    config = read_json(run.config)
-    load_modules(plugin_modules((*config["plugins"], *options.plugins)))
-    recipe = recipe_of(run, config)
-    cache = options.cache or cache_of(config["command"])
+    recipe, cache = open_run(run, options.plugins, options.cache)
     place = Place(run.path.parent, cache, pick_device(options.device))
     diagnosis = _predict(recipe, place, options, run)
     for line in make_views(recipe, place, run, again=True):

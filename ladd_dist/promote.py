@@ -63,6 +63,20 @@ def _main(options: Options) -> int:
     return 0
 
 
+def open_run(run: RunDir, plugins: tuple[str, ...], cache: Path | None) -> tuple[Recipe, Path]:
+    """The recipe and the cache of a run's folder that has its config.json; the run's plug-ins and these are loaded.
+
+    Raises:
+        ValueError: its fields give another signature today.
+    """
+    from ladd_dist.core.plugin import load_modules
+    from ladd_dist.core.rundir import read_json
+
+    config = read_json(run.config)
+    load_modules(plugin_modules((*config["plugins"], *plugins)))
+    return recipe_of(run, config), cache or cache_of(config["command"])
+
+
 def recipe_of(run: RunDir, config: dict[str, Any]) -> Recipe:
     """The run's recipe, as this version understands it.
 

@@ -118,10 +118,9 @@ def _teacher(options: Options, source: Path, network: Denoiser, card: dict[str, 
     Raises:
         ValueError: it takes a step and nothing says which it is, or it is not where the run says.
     """
-    from ladd_dist.core.plugin import load_modules
-    from ladd_dist.core.rundir import RunDir, read_json
+    from ladd_dist.core.rundir import RunDir
     from ladd_dist.core.serialize import RecipeError
-    from ladd_dist.promote import cache_of, recipe_of
+    from ladd_dist.promote import open_run
     from ladd_dist.stages import Place
     from ladd_dist.stages.teacher import guided_teacher, load_teacher
 
@@ -137,12 +136,10 @@ def _teacher(options: Options, source: Path, network: Denoiser, card: dict[str, 
             f"{run.path} has no teacher for --teacher-steps: give a run's folder (with its {run.config.name}), or name "
             "one with the same teacher by --like RUN, and the folder with its teacher by --cache where that has moved"
         )
-    config = read_json(run.config)
-    load_modules(plugin_modules((*config["plugins"], *options.plugins)))
-    recipe = recipe_of(run, config)
+    recipe, cache = open_run(run, options.plugins, options.cache)
     require_same_space(source, network, card, run.path, recipe)
     device = next(network.parameters()).device
-    place = Place(run.path.parent, options.cache or cache_of(config["command"]), device)
+    place = Place(run.path.parent, cache, device)
     try:
         return guided_teacher(recipe, load_teacher(recipe, place))
     except ValueError as error:

@@ -29,16 +29,22 @@ def locate(source: str, *, field: str, revision: str = "", patterns: Sequence[st
         return root
     if root.exists() or source.startswith(("/", ".", "~")):
         raise ValueError(f"{field}: {source} is no folder")
-    from huggingface_hub import snapshot_download
-
     try:
-        return Path(snapshot_download(source, revision=revision or None, allow_patterns=list(patterns)))
+        return _snapshot(source, revision, tuple(patterns))
     except Exception as error:  # the hub's own, its HTTP client's, the operating system's
         reason = str(error).strip().split("\n")[0]
         raise ValueError(
             f"{field}: {source!r} is no folder here, and the hub does not give it ({reason}); download it where there "
             "is a network (`hf download`), and give the folder"
         ) from error
+
+
+@functools.cache
+def _snapshot(source: str, revision: str, patterns: tuple[str, ...]) -> Path:
+    """A repository's files here. Asked for once a process: a recipe's latent shape is, wherever samples are drawn."""
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(source, revision=revision or None, allow_patterns=list(patterns)))
 
 
 def require_safetensors(folder: Path, stem: str) -> None:

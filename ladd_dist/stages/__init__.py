@@ -205,4 +205,9 @@ def load_network(recipe: Recipe, path: Path, place: Place, *, stage: str) -> Den
         raise ValueError(
             f"{path} does not fit the recipe's network ({error}); delete its folder, then --stages {stage}"
         ) from error
+    return frozen(network, recipe, place)
+
+
+def frozen(network: Denoiser, recipe: Recipe, place: Place) -> Denoiser:
+    """The network on the device, in eval mode, without gradients, its conditions attached."""
     return attach(network.to(place.device).eval().requires_grad_(False), recipe, place)

@@ -28,6 +28,7 @@ from ladd_dist.engine.shard_reader import to_device
 from ladd_dist.recipe import Recipe
 from ladd_dist.stages import Place
 from ladd_dist.stages.shards import open_shards
+from ladd_dist.stages.space import is_pixels
 from ladd_dist.stages.student import load_student
 from ladd_dist.stages.teacher import load_teacher, teacher_loss
 from ladd_dist.students.adapter import (
@@ -79,7 +80,7 @@ def require_pixels(recipe: Recipe) -> None:
     Raises:
         ValueError: they work on something else.
     """
-    if recipe.codec.name != "pixels" or recipe.latent().channels != 3:
+    if not is_pixels(recipe) or recipe.latent().channels != 3:
         raise ValueError(
             f"attributes are edited in RGB pixels, and the networks of {recipe.name} see {recipe.latent().channels} "
             f"channels of codec {recipe.codec.name!r}"

@@ -28,8 +28,8 @@ from ladd_dist.parallel.gather import whole
 from ladd_dist.recipe import Recipe
 from ladd_dist.stages import (
     Place,
-    attach,
     denoiser,
+    frozen,
     is_done,
     load_network,
     make_together,
@@ -241,7 +241,7 @@ def averaged(
     buffers = {name.removeprefix("/buffer/"): part.tensor for name, part in buffers_of("", trainable.module).items()}
     found = network.load_state_dict(weights | buffers, strict=False)
     assert not found.unexpected_keys and still.issuperset(found.missing_keys), found
-    return attach(network.to(place.device).eval().requires_grad_(False), recipe, place)
+    return frozen(network, recipe, place)
 
 
 def load_teacher(recipe: Recipe, place: Place) -> Denoiser:
@@ -251,8 +251,7 @@ def load_teacher(recipe: Recipe, place: Place) -> Denoiser:
         ValueError: it is not there, or its weights do not fit.
     """
     if recipe.network.pretrained:
-        network = recipe.network.load(image=recipe.latent())
-        return attach(network.to(place.device).eval().requires_grad_(False), recipe, place)
+        return frozen(recipe.network.load(image=recipe.latent()), recipe, place)
     return load_network(recipe, place.teacher(recipe) / "teacher.safetensors", place, stage="teacher")
 
 
