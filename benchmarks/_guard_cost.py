@@ -11,9 +11,12 @@ from typing import Any
 
 import torch
 
+from ladd_dist.builders.shards import open_shards
+from ladd_dist.builders.step import Frozen, build_heads, build_step
+from ladd_dist.builders.teacher import load_teacher
+from ladd_dist.costs.flops import count_flops
 from ladd_dist.engine.checkpoint import Checkpoints
-from ladd_dist.engine.cost import count_flops
-from ladd_dist.engine.head_sums import HeadSums
+from ladd_dist.engine.head_statistics import HeadSums
 from ladd_dist.engine.ladd_step import LaddStep
 from ladd_dist.engine.loop import Figures
 from ladd_dist.engine.shard_reader import to_device
@@ -21,11 +24,10 @@ from ladd_dist.guards.judge import Memory
 from ladd_dist.parallel import Adam
 from ladd_dist.parallel.ranks import SINGLE
 from ladd_dist.recipe import Recipe, load_recipe
-from ladd_dist.stages import Place
-from ladd_dist.stages.guarding import Guarding
-from ladd_dist.stages.shards import make_shards, open_shards
-from ladd_dist.stages.step import Frozen, build_heads, build_step
-from ladd_dist.stages.teacher import load_teacher, train_teacher
+from ladd_dist.stages.guard_actions import Guarding
+from ladd_dist.stages.shards import make_shards
+from ladd_dist.stages.teacher import train_teacher
+from ladd_dist.workspace.workspace import Place
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -14,6 +14,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from ladd_dist.builders.step import Frozen, build_heads, build_step
+from ladd_dist.builders.teacher import fresh_network
 from ladd_dist.core.plugin import create
 from ladd_dist.core.rng import Rows
 from ladd_dist.core.types import Batch, Denoiser
@@ -22,9 +24,7 @@ from ladd_dist.engine.ladd_step import LaddStep
 from ladd_dist.parallel import Adam
 from ladd_dist.parallel.ranks import SINGLE, Ranks
 from ladd_dist.recipe import Recipe
-from ladd_dist.stages import rows_of
-from ladd_dist.stages.step import Frozen, build_heads, build_step
-from ladd_dist.stages.teacher import fresh_network
+from ladd_dist.workspace.workspace import rows_of
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -23,9 +23,9 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # recipes and plugins, wherever it is called from
 
-from ladd_dist.engine.cost import count_flops
+from ladd_dist.costs.flops import count_flops
 from ladd_dist.recipe import Recipe, load_recipe
-from ladd_dist.stages.trial import Trial, trial
+from ladd_dist.stages.dry_step import Trial, trial
 
 ROOT = Path(__file__).resolve().parent.parent
 LADD = "exp7_stored_smooth_l1"

@@ -101,7 +101,7 @@ def _pictures(run: Path, rng: np.random.Generator, *, collapsed: bool) -> None:
     import torch
     from safetensors.torch import save_file
 
-    from ladd_dist.stages.grids import write_grid
+    from ladd_dist.reports.grids import write_grid
 
     (run / "dumps").mkdir()
     teacher = torch.full((32, 3, 16, 16), -1.0)

@@ -19,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # from wherever
 
 from ladd_dist.core.conditions import Conditions
 from ladd_dist.core.types import Denoiser, ImageSpec
-from ladd_dist.engine.cost import count_flops, count_parameters
-from ladd_dist.engine.measured import no_data
+from ladd_dist.costs.flops import count_flops, count_parameters
+from ladd_dist.costs.memory_trace import no_data
 from ladd_dist.networks.diffusers import Diffusers
 
 SDXL = {

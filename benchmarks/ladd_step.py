@@ -31,18 +31,18 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # recipes and plugins, wherever it is called from
 
 from benchmarks._breakdown import CLASSES, breakdown
+from ladd_dist.builders.step import Frozen, build_heads, build_step
+from ladd_dist.builders.teacher import fresh_network
 from ladd_dist.core.types import Batch, Denoiser
+from ladd_dist.costs.flops import count_flops, count_parameters
 from ladd_dist.datasets.digits import Digits
-from ladd_dist.engine.cost import count_flops, count_parameters
 from ladd_dist.engine.discriminator import join
 from ladd_dist.engine.ladd_step import LaddStep
 from ladd_dist.networks.cunet import CUNet
 from ladd_dist.parallel import Adam
 from ladd_dist.parallel.ranks import SINGLE
 from ladd_dist.recipe import Recipe
-from ladd_dist.stages.describe import environment
-from ladd_dist.stages.step import Frozen, build_heads, build_step
-from ladd_dist.stages.teacher import fresh_network
+from ladd_dist.workspace.config import environment
 from recipes import exp2_smallconv_warmup, exp6_stored_noise
 
 MODES = ("fused", "alternate")

@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # recipes and p
 from ladd_dist.core.types import Batch, ImageSpec
 from ladd_dist.engine.shard_reader import ShardReader, to_device
 from ladd_dist.engine.shard_writer import Chunk, write_shards
-from ladd_dist.stages.describe import environment
+from ladd_dist.workspace.config import environment
 
 REPO = Path(__file__).resolve().parent.parent
 BATCH = 64
@@ -191,7 +191,7 @@ def probe(folder: str) -> None:
 
 def wait(args: Args) -> dict[str, Any]:
     """Milliseconds in which a step of exp6 waits for its batch, against the whole step; at laptop scale."""
-    from ladd_dist.stages.trial import trial
+    from ladd_dist.stages.dry_step import trial
     from recipes import exp6_stored_noise
 
     recipe = exp6_stored_noise.RECIPE.smoke if args.quick else exp6_stored_noise.RECIPE.laptop

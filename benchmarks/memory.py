@@ -28,18 +28,18 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # recipes and plugins, wherever it is called from
 
+from ladd_dist.builders.step import Frozen, build_heads, build_step
+from ladd_dist.builders.teacher import fresh_network
 from ladd_dist.core.plugin import create
 from ladd_dist.core.types import Denoiser
+from ladd_dist.costs.memory_model import STRATEGIES, Strategy, memory
 from ladd_dist.engine.ema import WeightAverage
-from ladd_dist.engine.memory import STRATEGIES, Strategy, memory
 from ladd_dist.networks.cunet import CUNet
 from ladd_dist.parallel import Adam, Parallel, Trainable
 from ladd_dist.parallel.ranks import Ranks, join
 from ladd_dist.recipe import Recipe
-from ladd_dist.stages import rows_of
-from ladd_dist.stages.step import Frozen, build_heads, build_step
-from ladd_dist.stages.teacher import fresh_network
-from ladd_dist.stages.trial import Trial, trial
+from ladd_dist.stages.dry_step import Trial, trial
+from ladd_dist.workspace.workspace import rows_of
 from plugins.heads.spectral_norm import SpectralNorm
 from recipes import exp4_specnorm
 

@@ -29,10 +29,10 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # recipes and plugins, wherever it is called from
 
 from ladd_dist.datasets.digits import Digits
+from ladd_dist.evaluation.measurement import Measurement, floor
 from ladd_dist.metrics import References, Samples
 from ladd_dist.metrics.extract import digit_color
-from ladd_dist.stages.describe import environment
-from ladd_dist.stages.measure import Measurement, floor
+from ladd_dist.workspace.config import environment
 from recipes._base import METRICS
 
 AIM_S = 60.0

@@ -23,7 +23,7 @@ COMMANDS = {
     "wandb-sweep": "register a sweep with W&B, whose agents then run it",
     "promote": "write recipe.lock: all that a finished run depended on, for launch --locked",
 }
-MODULES = {"levels": "ladd_dist.levels.__main__", "wandb-sweep": "ladd_dist.wandb_sweep"}
+MODULES = {"levels": "ladd_dist.search_levels", "wandb-sweep": "ladd_dist.wandb_sweep"}
 
 
 def main() -> None:

@@ -10,11 +10,11 @@ from typing import Any
 
 import tyro
 
-from ladd_dist.cli import run_guarded
+from ladd_dist.cli.errors import run_guarded
 from ladd_dist.cluster.local import end_local
+from ladd_dist.cluster.scheduler import Scheduler, Seen, profile_of, scancel
 from ladd_dist.core.serialize import RecipeError
-from ladd_dist.progress import Sweep, folder_of, read_sweep
-from ladd_dist.scheduler import Scheduler, Seen, profile_of, scancel
+from ladd_dist.workspace.progress import Sweep, folder_of, read_sweep
 
 PROG = "python -m ladd_dist.cancel"
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from ladd_dist.cli import plugin_modules, run_guarded
+from ladd_dist.cli.errors import run_guarded
+from ladd_dist.core.plugin import plugin_modules
 
 if TYPE_CHECKING:
     from ladd_dist.comparison.result import Comparison

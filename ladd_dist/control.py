@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from ladd_dist.cli import run_guarded
+from ladd_dist.cli.errors import run_guarded
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from ladd_dist.core.rundir import RunDir
     from ladd_dist.recipe import Recipe
-    from ladd_dist.stages import Place
+    from ladd_dist.workspace.workspace import Place
 
 PROG = "python -m ladd_dist.control"
 DESCRIPTION = "Concept sliders: learn a direction on teacher or student, use it on either, measure how it transfers."
@@ -119,9 +119,9 @@ def _open(options: Where) -> tuple[Recipe, Place, RunDir]:
         ValueError: no run's folder.
     """
     from ladd_dist.core.rundir import RunDir
-    from ladd_dist.launch import pick_device
-    from ladd_dist.promote import open_run
-    from ladd_dist.stages import Place
+    from ladd_dist.parallel.devices import pick_device
+    from ladd_dist.workspace.config import open_run
+    from ladd_dist.workspace.workspace import Place
 
     run = RunDir(options.run)
     if not run.config.is_file():
@@ -145,7 +145,7 @@ def _suffix(path: Path, wanted: str) -> Path:
 
 def _train(options: Train) -> int:
     from ladd_dist.core.serialize import RecipeError
-    from ladd_dist.stages.control import Training, save_control, train_control
+    from ladd_dist.sliders.slider import Training, save_control, train_control
 
     out = _suffix(options.out, ".safetensors")
     try:
@@ -177,9 +177,9 @@ def _strengths(given: tuple[float, ...]) -> tuple[float, ...]:
 
 def _apply(options: Apply) -> int:
     from ladd_dist.core.serialize import RecipeError
-    from ladd_dist.stages.control import load_control
-    from ladd_dist.stages.control_measure import slide
-    from ladd_dist.stages.grids import write_grid
+    from ladd_dist.reports.grids import write_grid
+    from ladd_dist.sliders.effect import slide
+    from ladd_dist.sliders.slider import load_control
 
     out, strengths = _suffix(options.out, ".png"), _strengths(options.strength)
     if options.columns < 1:
@@ -202,9 +202,9 @@ def _transfer(options: Transfer) -> int:
     from ladd_dist import __version__
     from ladd_dist.core.rundir import write_json
     from ladd_dist.core.serialize import RecipeError
-    from ladd_dist.stages.control import load_control, require_pixels
-    from ladd_dist.stages.control_measure import NETWORKS, effect, slide
-    from ladd_dist.stages.grids import write_grid
+    from ladd_dist.reports.grids import write_grid
+    from ladd_dist.sliders.effect import NETWORKS, effect, slide
+    from ladd_dist.sliders.slider import load_control, require_pixels
 
     out = _suffix(options.out, ".json")
     strengths = tuple(sorted({0.0, *_strengths(options.strength)}))

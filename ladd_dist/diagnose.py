@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from ladd_dist.cli import plugin_modules, run_guarded, tidy
+from ladd_dist.cli.errors import run_guarded
+from ladd_dist.cli.recipe_arguments import tidy
+from ladd_dist.core.plugin import plugin_modules
 
 if TYPE_CHECKING:
     from ladd_dist.core.rundir import RunDir
     from ladd_dist.recipe import Recipe
-    from ladd_dist.stages import Place
+    from ladd_dist.workspace.workspace import Place
 
 PROG = "python -m ladd_dist.diagnose"
 
@@ -62,8 +64,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _main(arguments: list[str]) -> int:
     from ladd_dist.core.serialize import RecipeError
-    from ladd_dist.launch import pick_device, set_threads
-    from ladd_dist.stages import Place
+    from ladd_dist.parallel.devices import pick_device, set_threads
+    from ladd_dist.workspace.workspace import Place
 
     options, rest = tyro.cli(Options, args=tidy(arguments), return_unknown_args=True, prog=PROG)
     if options.num_samples < 1:
@@ -84,11 +86,11 @@ def _main(arguments: list[str]) -> int:
 
 def _from_recipe(options: Options, rest: list[str]) -> tuple[Recipe, list[str]]:
     """The recipe with swaps and overrides, and the arguments with which `launch` runs it."""
-    from ladd_dist.launch import arguments_for, parse
+    from ladd_dist.cli.recipe_arguments import RecipeOptions, arguments_for, parse
 
     arguments = arguments_for(options.source, options.scale, rest, swap=options.swap, plugins=options.plugins)
     places = ["--out", str(options.out), "--cache", str(options.cache or Path("cache"))]
-    return parse(arguments)[1], [*arguments, *places]
+    return parse(RecipeOptions, arguments, prog=PROG)[1], [*arguments, *places]
 
 
 def before_training(recipe: Recipe, place: Place, options: Options, arguments: list[str]) -> dict[str, Any]:
@@ -97,9 +99,9 @@ def before_training(recipe: Recipe, place: Place, options: Options, arguments: l
     Raises:
         ValueError: there are no shards yet; the message has the command that makes them.
     """
+    from ladd_dist.cli.recipe_arguments import pick_scale
     from ladd_dist.core.rundir import exclusive
-    from ladd_dist.machine import pick_scale
-    from ladd_dist.stages.describe import describe_run
+    from ladd_dist.stages.dry_run import describe_run
     from ladd_dist.stages.run import prepare_run
     from ladd_dist.stages.shards import are_shards_done
 
@@ -122,11 +124,11 @@ def before_training(recipe: Recipe, place: Place, options: Options, arguments: l
 def of_run(options: Options) -> dict[str, Any]:
     """The views of a run that has a student, and its page written anew."""
     from ladd_dist.core.rundir import RunDir
-    from ladd_dist.launch import pick_device
-    from ladd_dist.promote import open_run
-    from ladd_dist.stages import Place
-    from ladd_dist.stages.diagnosis.views import make_views
-    from ladd_dist.stages.report import write_report
+    from ladd_dist.diagnosis.views import make_views
+    from ladd_dist.parallel.devices import pick_device
+    from ladd_dist.reports.page import write_report
+    from ladd_dist.workspace.config import open_run
+    from ladd_dist.workspace.workspace import Place
 
     run = RunDir(options.source)
     if not run.config.is_file():
@@ -144,7 +146,7 @@ def of_run(options: Options) -> dict[str, Any]:
 
 def _predict(recipe: Recipe, place: Place, options: Options, run: RunDir) -> dict[str, Any]:
     from ladd_dist.core.rundir import read_json, write_json
-    from ladd_dist.stages.diagnosis.prediction import predict, write_picture
+    from ladd_dist.diagnosis.l2_optimum import predict, write_picture
 
     prediction = predict(recipe, place, num_pairs=options.num_samples, search=options.search)
     write_picture(run.path / "diagnose.png", prediction)
@@ -160,7 +162,7 @@ def show(figures: dict[str, Any], evaluation: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from ladd_dist.stages.diagnosis.words import COLUMNS, MEANINGS, REMEMBERS, headline, level_rows, sample_rows
+    from ladd_dist.reports.diagnosis_text import COLUMNS, MEANINGS, REMEMBERS, headline, level_rows, sample_rows
 
     console = Console()
     console.print(f"[bold]{figures['recipe']}[/], start {figures['start']}: {headline(figures)}")

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from ladd_dist.cli import FAILURE, run_guarded, tidy
+from ladd_dist.cli.errors import FAILURE, run_guarded
+from ladd_dist.cli.recipe_arguments import pick_scale, tidy
 from ladd_dist.core.failure import world_size
-from ladd_dist.machine import pick_device, pick_scale, set_threads
 
 if TYPE_CHECKING:
-    from ladd_dist.doctoring.findings import Finding
+    from ladd_dist.preflight.check import Finding
     from ladd_dist.recipe import Recipe
-    from ladd_dist.stages import Place
+    from ladd_dist.workspace.workspace import Place
 
 PROG = "python -m ladd_dist.doctor"
 MARKS = {"pass": "[green]pass[/]", "warn": "[yellow]warn[/]", "fail": "[bold red]FAIL[/]", "skipped": "[dim]skipped[/]"}
@@ -65,8 +65,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(arguments: list[str]) -> int:
+    from ladd_dist.cli.recipe_arguments import RecipeOptions, arguments_for, parse
     from ladd_dist.core.serialize import RecipeError
-    from ladd_dist.launch import arguments_for, parse
 
     started = time.monotonic()
     arguments = tidy(arguments)
@@ -77,12 +77,17 @@ def _main(arguments: list[str]) -> int:
     if rest and not arguments[0].endswith(".py"):  # tyro takes what it does not know for the positional
         raise RecipeError(f"{rest[0]}: fields are those of a recipe; name its file first")
     if options.recipe:
+        from ladd_dist.recipe.swap import choose_parallel
+
         own = arguments_for(options.recipe, options.scale, rest, swap=options.swap, plugins=options.plugins)
-        _, recipe = parse([*own, *(("--parallel", options.parallel) if options.parallel else ())])
+        _, recipe = parse(
+            RecipeOptions, own, prog=PROG, adapt=lambda _, found: choose_parallel(found, options.parallel, (), 1)
+        )
+
+    from ladd_dist.parallel.devices import pick_device, set_threads
+    from ladd_dist.workspace.workspace import Place
+
     set_threads(options.threads)
-
-    from ladd_dist.stages import Place
-
     place = Place(options.out, options.cache, pick_device(options.device))
     findings = examine_all(recipe, place, options.only)
     facts: dict[str, Any] = {
@@ -105,9 +110,16 @@ def examine_all(recipe: Recipe | None, place: Place, only: Collection[str] = ())
         RecipeError: there is no check of that name.
     """
     from ladd_dist.core.serialize import RecipeError
-    from ladd_dist.doctoring import course, environment, game, noise, services, storage, teaching, updates
-    from ladd_dist.doctoring.findings import Check, examine, skip_all
-    from ladd_dist.doctoring.patient import Patient, patient
+    from ladd_dist.preflight import loss_checks as game
+    from ladd_dist.preflight import machine_checks as environment
+    from ladd_dist.preflight import noise_checks as noise
+    from ladd_dist.preflight import resume_checks as course
+    from ladd_dist.preflight import service_checks as services
+    from ladd_dist.preflight import storage_checks as storage
+    from ladd_dist.preflight import teacher_checks as teaching
+    from ladd_dist.preflight import update_checks as updates
+    from ladd_dist.preflight.check import Check, examine, skip_all
+    from ladd_dist.preflight.fixture import Patient, patient
 
     def build(subject: Patient) -> str:
         subject.build()

@@ -8,17 +8,16 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from ladd_dist.cli import plugin_modules, run_guarded
+from ladd_dist.cli.errors import run_guarded
+from ladd_dist.core.plugin import plugin_modules
+from ladd_dist.evaluation.student_evaluation import Student, measured, signature_of
 
 if TYPE_CHECKING:
-    from ladd_dist.core.types import Denoiser
     from ladd_dist.recipe import Recipe
-    from ladd_dist.stages import Place
-    from ladd_dist.stages.hybrid import Split
 
 PROG = "python -m ladd_dist.evaluate"
 
@@ -57,18 +56,6 @@ class Options:
     """Modules that register plug-ins, besides those of the run."""
 
 
-class Student(NamedTuple):
-    """What is measured, and against what."""
-
-    network: Denoiser
-    card: dict[str, Any]
-    recipe: Recipe
-    """Of the run whose data and teacher serve, with what the command line says of the evaluation."""
-    weights_sha256: str
-    splits: tuple[Split, ...]
-    """Of the student's steps between the teacher and the student."""
-
-
 def main(argv: list[str] | None = None) -> int:
     """The command; returns the exit code."""
     arguments = sys.argv[1:] if argv is None else argv
@@ -78,9 +65,9 @@ def main(argv: list[str] | None = None) -> int:
 def _main(options: Options) -> int:
     from ladd_dist.core.rundir import RunDir, read_json, write_json
     from ladd_dist.core.serialize import RecipeError
-    from ladd_dist.launch import pick_device
-    from ladd_dist.promote import cache_of
-    from ladd_dist.stages import Place
+    from ladd_dist.parallel.devices import pick_device
+    from ladd_dist.workspace.config import cache_of
+    from ladd_dist.workspace.workspace import Place
 
     is_file = options.source.is_file()
     if not options.source.exists():
@@ -122,12 +109,13 @@ def _main(options: Options) -> int:
 
 
 def _student(options: Options, run: Any, config: dict[str, Any], device: Any) -> Student:
+    from ladd_dist.builders.student_file import load_student, require_same_space
     from ladd_dist.core.noise import is_descending
     from ladd_dist.core.plugin import load_modules
+    from ladd_dist.core.rundir import weights_sha256
     from ladd_dist.core.serialize import RecipeError
-    from ladd_dist.promote import recipe_of
-    from ladd_dist.sample import load_student, require_same_space, weights_sha256
-    from ladd_dist.stages.hybrid import splits_of
+    from ladd_dist.evaluation.hybrid import splits_of
+    from ladd_dist.workspace.config import recipe_of
 
     load_modules(plugin_modules((*config["plugins"], *options.plugins)))
     recipe = recipe_of(run, config)
@@ -175,69 +163,11 @@ def with_settings(recipe: Recipe, options: Options) -> Recipe:
     return dataclasses.replace(changed, evaluate=dataclasses.replace(changed.evaluate, steps=steps))
 
 
-def signature_of(student: Student) -> str:
-    """Identifies the figures: the student's weights and levels, and all that they are measured against."""
-    from ladd_dist.core.serialize import signature
-    from ladd_dist.sample import levels_of
-
-    recipe, card = student.recipe, student.card
-    levels = {str(steps): list(levels_of(card, steps)) for steps in recipe.evaluate.steps}
-    against = [recipe.reference_signature(), recipe.shards_signature(), recipe.evaluate]
-    if student.splits:
-        against.append([list(split) for split in student.splits])
-    return signature("evaluation-1", student.weights_sha256, levels, str(card["rule"]), *against)
-
-
-def measured(student: Student, name: str, place: Place) -> dict[str, Any]:
-    """What the file says: settings, figures, figures by class, versions."""
-    from ladd_dist import __version__
-    from ladd_dist.core.serialize import to_data
-    from ladd_dist.engine.loop import StopFlag
-    from ladd_dist.sample import levels_of
-    from ladd_dist.stages import attach, sample_few
-    from ladd_dist.stages.describe import environment
-    from ladd_dist.stages.evaluate import SampleFn, assess
-    from ladd_dist.stages.hybrid import rows_of, ways_of
-    from ladd_dist.stages.teacher import guided_teacher, load_teacher
-
-    recipe, card, seed = student.recipe, student.card, student.recipe.evaluate.seed
-
-    network = attach(student.network, recipe, place)
-
-    def way(levels: tuple[float, ...]) -> SampleFn:
-        return lambda noise, cond: sample_few(network, noise, cond, levels, card["rule"], seed)
-
-    levels = {steps: levels_of(card, steps) for steps in recipe.evaluate.steps}
-    ways = {f"student@{steps}": way(values) for steps, values in levels.items()}
-    if student.splits:
-        teacher = guided_teacher(recipe, load_teacher(recipe, place))
-        ways |= ways_of(student.splits, teacher, network, levels, card["rule"], seed)
-    with StopFlag().listen() as stop:
-        found = assess(recipe, place, ways, stop).measured
-    return {
-        "format": 1,
-        "signature": name,
-        "student": {
-            "recipe": card["recipe"],
-            "signature": card["signature"],
-            "weights_sha256": student.weights_sha256,
-            "levels": {f"student@{steps}": list(values) for steps, values in levels.items()},
-            "rule": card["rule"],
-        },
-        "evaluate": to_data(recipe.evaluate),
-        "against": {"teacher": recipe.teacher_signature(), "shards": recipe.shards_signature()},
-        "versions": {"ladd_dist": __version__, **environment(place.device)},
-        "figures": found.figures,
-        "classes": {"left_out": found.left_out, "entries": found.classes},
-        "hybrid": rows_of(student.splits, recipe.shards.guidance),
-    }
-
-
 def show(found: Mapping[str, Any]) -> None:
     """The figures as a table: a row a figure, with half of its interval."""
     from rich.console import Console
 
-    from ladd_dist.stages.evaluation_table import hybrid_table, table_of
+    from ladd_dist.reports.evaluation_table import hybrid_table, table_of
 
     console = Console()
     if not console.is_terminal:  # a file has room, and who searches it wants each figure on one line

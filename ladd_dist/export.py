@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import tyro
 
-from ladd_dist.cli import plugin_modules, run_guarded
+from ladd_dist.cli.errors import run_guarded
+from ladd_dist.core.plugin import plugin_modules
+from ladd_dist.exporting.student import finished_student, merged, student_at, write_student
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from ladd_dist.core.rundir import RunDir
-    from ladd_dist.core.types import Denoiser
 
 PROG = "python -m ladd_dist.export"
 FORMATS = ("safetensors", "diffusers", "lora")
-
-
-class Exported(NamedTuple):
-    """A student to be written."""
-
-    network: Denoiser
-    card: dict[str, Any]
-    codec: Mapping[str, Tensor]
-    """Weights of its codec if that was trained."""
-    kept: Mapping[str, Tensor]
-    """What its own file holds: the network's weights, or the adapter's alone."""
 
 
 @dataclass(frozen=True)
@@ -115,127 +101,6 @@ def _target(options: Options, run: RunDir) -> Path:
     if out.resolve().parent == run.path.resolve():
         raise RecipeError(f"--out {out}: lies in the run's own folder; choose another")
     return out
-
-
-def finished_student(run: RunDir, config: dict[str, Any]) -> Exported:
-    """The student that a run ended with.
-
-    Raises:
-        ValueError: its file is damaged, or of another recipe.
-    """
-    student = _read(run.student, config, config["recipe"]["train"]["steps"])
-    if student.card["signature"] != config["signature"]:
-        raise ValueError(
-            f"{run.student} has signature {student.card['signature']}, its run has {config['signature']}; make it anew "
-            f"with: {config['command']} --from-scratch"
-        )
-    return student
-
-
-def _read(file: Path, config: dict[str, Any], step: int) -> Exported:
-    """A student from its file."""
-    import torch
-    from safetensors.torch import load_file
-
-    from ladd_dist.sample import codec_weights, load_student
-    from ladd_dist.stages import own_weights
-
-    network, card = load_student(file, torch.device("cpu"))
-    whole = {**card, "step": step, **facts(network, config)}
-    return Exported(network, whole, codec_weights(file), own_weights(load_file(file)))
-
-
-def merged(card: dict[str, Any]) -> dict[str, Any]:
-    """The card of a student whose adapter has been merged into its weights: it needs no teacher any more."""
-    if "student" not in card:
-        return card
-    rest = {key: value for key, value in card.items() if key not in ("student", "teacher")}
-    return {**rest, "merged": card["student"]}
-
-
-def student_at(run: RunDir, config: dict[str, Any], step: int | None) -> Exported:
-    """The same with the averaged weights of a checkpoint (None: the newest), and the card it would end with.
-
-    Raises:
-        ValueError: no such checkpoint, a damaged one, or one of another recipe.
-    """
-    import tempfile
-
-    import torch
-
-    from ladd_dist.core.rundir import read_json
-    from ladd_dist.core.serialize import from_data
-    from ladd_dist.engine.checkpoint import META, Checkpoints, Saved, buffers_of, replicated
-    from ladd_dist.promote import cache_of
-    from ladd_dist.recipe import Recipe
-    from ladd_dist.stages import Place
-    from ladd_dist.stages.student import new_student, save_student
-    from ladd_dist.stages.teacher import fresh_network
-
-    checkpoints = Checkpoints(run.checkpoints, identity=config["signature"], keep=1)
-    steps = checkpoints.steps()
-    if not steps:
-        raise ValueError(f"{run.path} is not finished and has no checkpoint yet; go on with: {config['command']}")
-    if step is not None and step not in steps:
-        there = ", ".join(map(str, steps))
-        raise ValueError(f"--step {step}: no checkpoint of it in {run.checkpoints}; there are {there}")
-    path = checkpoints.path(steps[-1] if step is None else step)
-    saved = Saved(path, read_json(path / META))
-    if saved.meta.get("identity") != config["signature"]:
-        raise ValueError(f"checkpoint {path} belongs to another recipe (signature {saved.meta.get('identity')})")
-    recipe = from_data(Recipe, config["recipe"], str(run.config))
-    place = Place(run.path.parent, cache_of(config["command"]), torch.device("cpu"))
-    network = new_student(recipe, place) if recipe.student.needs_teacher else fresh_network(recipe)
-    trained = {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
-    saved.fill({f"average/{name}": replicated(weight) for name, weight in trained.items()})
-    saved.fill(buffers_of("student", network))
-    with tempfile.TemporaryDirectory() as folder:  # the card is then the one that the finished run would get
-        file = Path(folder) / "student.safetensors"
-        save_student(file, network, recipe, place)
-        return _read(file, config, saved.step)
-
-
-def facts(network: Denoiser, config: dict[str, Any]) -> dict[str, Any]:
-    """What a card says beyond how to build and sample the student.
-
-    Raises:
-        ValueError: weights that are not finite.
-    """
-    from ladd_dist.sample import weights_sha256
-
-    weights = network.state_dict()
-    broken = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
-    if broken:
-        raise ValueError(f"the student's weight {broken[0]} holds NaN or infinity; nothing was written")
-    environment = config["environment"]
-    return {
-        "scale": config["scale"],
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "precision": ", ".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in weights.values()})),
-        "versions": {"ladd_dist": config["version"], "torch": environment["torch"], "commit": environment["commit"]},
-        "weights_sha256": weights_sha256(weights),
-    }
-
-
-def write_student(out: Path, network: Denoiser, card: dict[str, Any], codec: Mapping[str, Tensor]) -> None:
-    """Write the file and the JSON, each whole or not at all; the JSON comes last and names the file's sha256.
-
-    Raises:
-        OSError: no room or not writable.
-    """
-    import hashlib
-
-    import safetensors.torch
-
-    from ladd_dist.core.rundir import write_bytes, write_json
-    from ladd_dist.stages.space import packed
-
-    weights = {name: tensor.contiguous() for name, tensor in (network.state_dict() | packed(codec)).items()}
-    content = safetensors.torch.save(weights, {"ladd_dist": json.dumps(card)})
-    readable = out.with_suffix(".json")
-    readable.unlink(missing_ok=True)  # that of a file before: it never stands beside weights it does not describe
-    write_bytes(out, content)
-    write_json(readable, {"file": out.name, "file_sha256": hashlib.sha256(content).hexdigest(), **card})
 
 
 if __name__ == "__main__":

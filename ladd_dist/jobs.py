@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from ladd_dist.cli import run_guarded
+from ladd_dist.cli.errors import run_guarded
+from ladd_dist.cluster.scheduler import Scheduler
+from ladd_dist.cluster.status import look
 from ladd_dist.core.serialize import RecipeError
-from ladd_dist.progress import folder_of
-from ladd_dist.scheduler import Scheduler
-from ladd_dist.status import look
+from ladd_dist.workspace.progress import folder_of
 
 if TYPE_CHECKING:
     from rich.console import Console, Group

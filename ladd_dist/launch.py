@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import shlex
@@ -11,26 +10,19 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from ladd_dist.cli import leave, plugin_modules, run_guarded, say, tidy
+from ladd_dist.cli.errors import leave, run_guarded, say
+from ladd_dist.cli.recipe_arguments import RecipeOptions, parse, pick_scale
 from ladd_dist.core.failure import has_parent, rank_here, world_size
+from ladd_dist.core.plugin import plugin_modules
 from ladd_dist.core.slurm import ranks_of_step
-from ladd_dist.machine import (
-    check_shares,
-    choose_parallel,
-    count_processes,
-    local_device,
-    pick_device,
-    pick_scale,
-    set_threads,
-)
 
 if TYPE_CHECKING:
-    from ladd_dist.recipe import Recipe
-    from ladd_dist.stages import Place
+    from ladd_dist.recipe import Recipe, Scale
+    from ladd_dist.workspace.workspace import Place
 
 STAGES = ("autoencoder", "teacher", "shards", "distill", "evaluate", "report")
 PROG = "python -m ladd_dist.launch"
@@ -38,17 +30,9 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(RecipeOptions):
     """Turn a diffusion teacher into a few-step student. Run the same command again to go on where it stopped."""
 
-    recipe: tyro.conf.Positional[Path]
-    """A recipe file, like recipes/exp4_specnorm.py; with it, --help also lists every field of the recipe."""
-    scale: Literal["auto", "smoke", "laptop", "paper"] = "auto"
-    """smoke: seconds; laptop: minutes on two cores; paper: the report's; auto: paper on an accelerator, else laptop."""
-    swap: tuple[str, ...] = ()
-    """Replace plug-ins by name: FIELD=NAME ..., like head=max_pool adv_weight=cosine."""
-    plugins: tuple[str, ...] = ()
-    """Modules that register plug-ins, besides the package `plugins`."""
     out: Path = Path("runs")
     """Folder for runs."""
     cache: Path = Path("cache")
@@ -86,19 +70,23 @@ def main(argv: list[str] | None = None) -> int:
 
 def _main(arguments: list[str]) -> int:
     os.environ.update(ranks_of_step(os.environ))
-    options, recipe = parse(arguments)
+    options, recipe = parse(Options, arguments, prog=PROG, scale_of=_scale_of, adapt=_adapt)
     names = _stage_names(options.stages)
     if options.on is not None:
         return _send(arguments, options, recipe, names)
-    scale, device = pick_scale(options.scale), pick_device(options.device)
+
+    from ladd_dist.parallel.devices import count_processes, local_device, pick_device, set_threads
+
+    scale, device = _scale_of(options), pick_device(options.device)
     set_threads(options.threads)
     num = count_processes(options.nproc)
     num_here = int(os.environ.get("LOCAL_WORLD_SIZE", options.nproc if world_size() == 1 else world_size()))
     device = local_device(device, num_here, int(os.environ.get("LOCAL_RANK", "0")))
 
-    from ladd_dist.lock import obey
-    from ladd_dist.stages import Place
-    from ladd_dist.stages.describe import describe_run, show
+    from ladd_dist.stages.dry_run import describe_run, show
+    from ladd_dist.stages.run import check_shares
+    from ladd_dist.workspace.lock import obey
+    from ladd_dist.workspace.workspace import Place
 
     place = Place(options.out, options.cache, device)
     say_line = _speaker(options.json)
@@ -118,6 +106,22 @@ def _main(arguments: list[str]) -> int:
     return _run(arguments, options, recipe, place, names, facts, say_line)
 
 
+def _scale_of(options: Options) -> Scale:
+    if options.on is None:
+        return pick_scale(options.scale)
+    from ladd_dist.cluster import scale_for
+
+    return scale_for(options.scale, options.on)
+
+
+def _adapt(options: Options, recipe: Recipe) -> Recipe:
+    """The recipe with the parallel strategy that --parallel or the number of processes asks for."""
+    from ladd_dist.parallel.devices import count_processes
+    from ladd_dist.recipe.swap import choose_parallel
+
+    return choose_parallel(recipe, options.parallel, options.swap, count_processes(options.nproc))
+
+
 def _first_line(options: Options, recipe: Recipe, scale: str, place: Place, num: int) -> str:
     where, flags = str(place.device), "--scale smoke|laptop|paper and --device"
     if num > 1:
@@ -129,12 +133,13 @@ def _first_line(options: Options, recipe: Recipe, scale: str, place: Place, num:
 
 def _send(arguments: list[str], options: Options, recipe: Recipe, names: list[str]) -> int:
     """Submit this one run as a sweep does; whoever looks after sweeps looks after it too."""
-    from ladd_dist.cluster.plan import Work
+    from ladd_dist.cluster.submission import carry_out_or_show
+    from ladd_dist.cluster.sweep_plan import Work
     from ladd_dist.core.serialize import RecipeError
-    from ladd_dist.lock import obey
-    from ladd_dist.stages import Place
-    from ladd_dist.sweep import carry_out_or_show
-    from ladd_dist.sweeps import SweepRun
+    from ladd_dist.parallel.devices import pick_device
+    from ladd_dist.recipe.sweep import SweepRun
+    from ladd_dist.workspace.lock import obey
+    from ladd_dist.workspace.workspace import Place
 
     wrong = [f"--{name}" for name in ("nproc", "device", "threads") if getattr(options, name) != getattr(Options, name)]
     wrong += ["--from-scratch"] if options.from_scratch else []
@@ -142,7 +147,7 @@ def _send(arguments: list[str], options: Options, recipe: Recipe, names: list[st
         raise RecipeError(
             f"{wrong[0]} does not go with --on: the profile {options.on} says how many processes and where"
         )
-    scale = pick_scale(options.scale, options.on)
+    scale = _scale_of(options)
     obey(options.locked, recipe, Place(options.out, options.cache, pick_device("auto")), scale)
     work = Work(
         name=recipe.name, runs=(SweepRun(recipe, ()),), scale=scale, on=options.on,
@@ -194,48 +199,6 @@ def _run(
     return 0
 
 
-def arguments_for(
-    recipe: Path | str, scale: str, rest: list[str], *, swap: tuple[str, ...], plugins: tuple[str, ...]
-) -> list[str]:
-    """What `parse` needs to make the recipe of another command; overrides it does not know are refused there."""
-    lists = {"--plugins": plugins, "--swap": swap}
-    more = [part for flag, values in lists.items() if values for part in (flag, *values)]
-    return [str(recipe), "--scale", scale, *rest, *more]
-
-
-def parse(arguments: list[str]) -> tuple[Options, Recipe]:
-    """Options and the recipe with swaps and overrides applied, validated. Exits with 2 on a wrong command line."""
-    arguments = tidy(arguments)
-    helpless = [argument for argument in arguments if argument not in ("-h", "--help")]
-    if helpless != arguments and not any(argument.endswith(".py") for argument in helpless):
-        tyro.cli(Options, args=["--help"], prog=PROG)
-    # Twice: which fields there are to override is known only when the recipe is read and its plug-ins are swapped.
-    options, _ = tyro.cli(Options, args=helpless, return_unknown_args=True, prog=PROG)
-
-    from ladd_dist.core.plugin import load_modules
-    from ladd_dist.core.serialize import RecipeError, check
-    from ladd_dist.recipe import Recipe, load_recipe, swap, validate
-
-    load_modules(plugin_modules(options.plugins))
-    recipe = load_recipe(options.recipe, pick_scale(options.scale, options.on))
-    check(Recipe, recipe, f"{options.recipe}: RECIPE")
-    for assignment in options.swap:
-        recipe = swap(recipe, assignment)
-    recipe = choose_parallel(recipe, options.parallel, options.swap, count_processes(options.nproc))
-    bare = tyro.conf.arg(name="")
-    both = dataclasses.make_dataclass(
-        "Launch", [("options", Annotated[Options, bare]), ("fields", Annotated[Recipe, bare])]
-    )
-    both.__doc__ = Options.__doc__
-    parsed = tyro.cli(both, args=arguments, default=both(Options(options.recipe), recipe), prog=PROG)
-    try:
-        return options, validate(parsed.fields)
-    except RecipeError:
-        raise
-    except (TypeError, ValueError) as error:
-        raise RecipeError(str(error)) from error
-
-
 def _stage_names(text: str) -> list[str]:
     from ladd_dist.core.serialize import RecipeError
 
@@ -253,5 +216,3 @@ def _speaker(to_stderr: bool) -> Say:
 
 if __name__ == "__main__":
     sys.exit(main())
-
-__all__ = ["STAGES", "Options", "main", "parse", "pick_device", "set_threads"]

@@ -6,15 +6,15 @@ import dataclasses
 import json
 import sys
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from ladd_dist.cli import run_guarded, tidy
+from ladd_dist.cli.errors import run_guarded
+from ladd_dist.cli.recipe_arguments import RecipeOptions, parse
 
 if TYPE_CHECKING:
-    from ladd_dist.engine.memory import Load, Strategy
+    from ladd_dist.costs.memory_model import Load, Strategy
     from ladd_dist.recipe import Recipe
 
 PROG = "python -m ladd_dist.plan"
@@ -33,14 +33,12 @@ COLUMNS = {
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(RecipeOptions):
     """Which strategy fits: memory and traffic of every one, worked out from the recipe's step without a GPU.
 
     Fields of the recipe can be set as in `launch`.
     """
 
-    recipe: tyro.conf.Positional[Path]
-    """A recipe file, like recipes/exp4_specnorm.py."""
     gpus: int = 1
     """How many, over all nodes."""
     gpu_memory_gb: float = 80.0
@@ -49,12 +47,6 @@ class Options:
     """How many share a node."""
     batch_per_gpu: int = 0
     """Samples a GPU and step; 0 shares the recipe's train.batch_size evenly."""
-    scale: Literal["auto", "smoke", "laptop", "paper"] = "auto"
-    """As in `launch`."""
-    swap: tuple[str, ...] = ()
-    """As in `launch`."""
-    plugins: tuple[str, ...] = ()
-    """As in `launch`."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON object on stdout; everything else goes to stderr."""
 
@@ -67,12 +59,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def _main(arguments: list[str]) -> int:
     from ladd_dist.core.serialize import RecipeError
-    from ladd_dist.launch import arguments_for, parse
 
-    options, rest = tyro.cli(Options, args=tidy(arguments), return_unknown_args=True, prog=PROG)
+    options, recipe = parse(Options, arguments, prog=PROG)
     if min(options.gpus, options.gpus_per_node) < 1 or options.batch_per_gpu < 0 or not options.gpu_memory_gb > 0:
         raise RecipeError("--gpus and --gpus-per-node must be at least 1, --gpu-memory-gb above 0")
-    _, recipe = parse(arguments_for(options.recipe, options.scale, rest, swap=options.swap, plugins=options.plugins))
     facts = plan(recipe, options)
     print(json.dumps(facts)) if options.json else show(facts)
     return 0
@@ -85,10 +75,10 @@ def plan(recipe: Recipe, options: Options) -> dict[str, Any]:
         RecipeError: the batch cannot be shared evenly by so many GPUs, or the recipe's step cannot run.
     """
     from ladd_dist.core.serialize import RecipeError
-    from ladd_dist.engine.memory import room
+    from ladd_dist.costs.memory_model import room
     from ladd_dist.parallel.ranks import Ranks
-    from ladd_dist.stages import rows_of
-    from ladd_dist.stages.trial import trial
+    from ladd_dist.stages.dry_step import trial
+    from ladd_dist.workspace.workspace import rows_of
 
     gpus, train = options.gpus, recipe.train
     if options.batch_per_gpu:
@@ -129,7 +119,7 @@ def plan(recipe: Recipe, options: Options) -> dict[str, Any]:
 
 def _choices(gpus: int) -> list[tuple[Strategy, bool]]:
     """Every strategy, with a replica of the teacher on each rank and with a sharded one."""
-    from ladd_dist.engine.memory import STRATEGIES
+    from ladd_dist.costs.memory_model import STRATEGIES
 
     teachers = (False, True) if gpus > 1 else (False,)
     spread: list[tuple[Strategy, bool]] = [(name, how) for name in STRATEGIES[1:] for how in teachers]
@@ -139,7 +129,7 @@ def _choices(gpus: int) -> list[tuple[Strategy, bool]]:
 def _row(
     recipe: Recipe, strategy: Strategy, sharded: bool, load: Load, options: Options, per_sample: float
 ) -> dict[str, Any]:
-    from ladd_dist.engine.memory import between_nodes, memory, room, wire
+    from ladd_dist.costs.memory_model import between_nodes, memory, room, wire
 
     gpus = 1 if strategy == "single" else options.gpus
     held = memory(strategy, load, gpus, shard_teacher=sharded)

@@ -9,13 +9,13 @@ from typing import Annotated, Any
 
 import tyro
 
-from ladd_dist.cli import plugin_modules
 from ladd_dist.core.plugin import (
     Plugin,
     PluginError,
     broken_entry_points,
     load_entry_points,
     load_modules,
+    plugin_modules,
     registered,
 )
 from ladd_dist.core.serialize import describe
@@ -24,7 +24,7 @@ Tables = dict[str, dict[str, type[Plugin]]]
 
 
 @dataclass(frozen=True)
-class Args:
+class Options:
     """List the plug-ins that recipes and --swap can use, or check one against the contract of its kind."""
 
     check: Annotated[str, tyro.conf.arg(metavar="NAME")] = ""
@@ -40,7 +40,7 @@ class Args:
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 0 all is well, 1 a check failed, 2 an unknown name or a wrong command line."""
     try:
-        args = tyro.cli(Args, args=argv, prog="python -m ladd_dist.plugins")
+        args = tyro.cli(Options, args=argv, prog="python -m ladd_dist.plugins")
     except SystemExit as exit_:
         return exit_.code if isinstance(exit_.code, int) else 2
     try:
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _load(args: Args) -> Tables:
+def _load(args: Options) -> Tables:
     import ladd_dist.recipe  # noqa: F401  registers the core's plug-ins; late, so that --help does not pay for torch
 
     load_modules(plugin_modules(args.plugins))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from ladd_dist.cli import plugin_modules, run_guarded
+from ladd_dist.cli.errors import run_guarded
+from ladd_dist.core.plugin import plugin_modules
 
 if TYPE_CHECKING:
     from ladd_dist.core.rundir import RunDir
@@ -43,6 +43,7 @@ def main(argv: list[str] | None = None) -> int:
 def _main(options: Options) -> int:
     from ladd_dist.core.plugin import load_modules
     from ladd_dist.core.rundir import RunDir, read_json, write_json
+    from ladd_dist.workspace.config import cache_of, recipe_of
 
     run = RunDir(options.run)
     if not run.config.is_file():
@@ -63,57 +64,6 @@ def _main(options: Options) -> int:
     return 0
 
 
-def open_run(run: RunDir, plugins: tuple[str, ...], cache: Path | None) -> tuple[Recipe, Path]:
-    """The recipe and the cache of a run's folder that has its config.json; the run's plug-ins and these are loaded.
-
-    Raises:
-        ValueError: its fields give another signature today.
-    """
-    from ladd_dist.core.plugin import load_modules
-    from ladd_dist.core.rundir import read_json
-
-    config = read_json(run.config)
-    load_modules(plugin_modules((*config["plugins"], *plugins)))
-    return recipe_of(run, config), cache or cache_of(config["command"])
-
-
-def recipe_of(run: RunDir, config: dict[str, Any]) -> Recipe:
-    """The run's recipe, as this version understands it.
-
-    Raises:
-        ValueError: its fields give another signature today.
-    """
-    from ladd_dist.core.plugin import PluginError
-    from ladd_dist.core.serialize import from_data
-    from ladd_dist.recipe import Recipe, load_recipe
-
-    try:
-        recipe: Recipe = from_data(Recipe, config["recipe"], str(run.config))
-    except PluginError:  # a recipe's file may define plug-ins itself
-        path = Path(config["recipe_path"])
-        if not path.is_file():
-            raise
-        load_recipe(path, config["scale"])
-        recipe = from_data(Recipe, config["recipe"], str(run.config))
-    if recipe.distill_signature() != config["signature"]:
-        raise ValueError(
-            f"{run.path} has signature {config['signature']}, but with this version (the run's: {config['version']}) "
-            f"its recipe gives {recipe.distill_signature()}: use the version that made it"
-        )
-    return recipe
-
-
-def cache_of(command: str) -> Path:
-    """The cache folder that a launch command names, else the default one."""
-    words = shlex.split(command)
-    for word, following in zip(words, [*words[1:], ""], strict=True):
-        if word == "--cache":
-            return Path(following)
-        if word.startswith("--cache="):
-            return Path(word.removeprefix("--cache="))
-    return Path("cache")
-
-
 def describe(run: RunDir, config: dict[str, Any], recipe: Recipe, cache: Path) -> dict[str, Any]:
     """The lock's content.
 
@@ -122,11 +72,12 @@ def describe(run: RunDir, config: dict[str, Any], recipe: Recipe, cache: Path) -
     """
     import torch
 
-    from ladd_dist.core.rundir import read_json
+    from ladd_dist.builders.student_file import load_student
+    from ladd_dist.core.rundir import read_json, weights_sha256
     from ladd_dist.core.serialize import to_data
-    from ladd_dist.lock import FORMAT, data_identity, describe_plugins, signatures
-    from ladd_dist.sample import load_student, weights_sha256
-    from ladd_dist.stages import Place, is_done
+    from ladd_dist.recipe.plugin_sources import describe_plugins
+    from ladd_dist.workspace.lock import FORMAT, data_identity, signatures
+    from ladd_dist.workspace.workspace import Place, is_done
 
     place = Place(run.path.parent, cache, torch.device("cpu"))
     if not run.student.is_file() or not is_done(run.path / "distill.done.json", config["signature"]):
@@ -161,7 +112,7 @@ def describe(run: RunDir, config: dict[str, Any], recipe: Recipe, cache: Path) -
 def doubts(lock: dict[str, Any], cache: Path) -> list[str]:
     """What the lock cannot vouch for."""
     from ladd_dist import __version__
-    from ladd_dist.stages.describe import current_commit
+    from ladd_dist.workspace.config import current_commit
 
     found, now = [], current_commit()
     if lock["dirty"]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import sys
 from dataclasses import dataclass
 from functools import partial
@@ -12,19 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from ladd_dist.cli import plugin_modules, run_guarded
+from ladd_dist.cli.errors import run_guarded
+from ladd_dist.core.plugin import plugin_modules
 
 if TYPE_CHECKING:
-    import torch
-
-    from ladd_dist.core.types import Autoencoder, DenoiseFn, Denoiser
-    from ladd_dist.recipe import Recipe
+    from ladd_dist.core.types import DenoiseFn, Denoiser
 
 PROG = "python -m ladd_dist.sample"
 BATCH = 250
 """Latents that are decoded at once."""
-CARD = ("network", "image", "levels", "rule", "recipe", "signature")
-"""What a student's card must say: how to build it and how to sample it, and where it came from."""
 
 
 @dataclass(frozen=True)
@@ -70,13 +64,15 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(options: Options) -> int:
+    from ladd_dist.builders.codec import decode
+    from ladd_dist.builders.sampling import sample_class
+    from ladd_dist.builders.student_file import levels_of, load_codec, load_student
+    from ladd_dist.builders.texts import MOST_TEXTS, attach_texts, shortened
     from ladd_dist.core.noise import is_descending
     from ladd_dist.core.plugin import load_modules
     from ladd_dist.core.serialize import RecipeError
-    from ladd_dist.launch import pick_device
-    from ladd_dist.stages.conditions import MOST_TEXTS, attach_texts, shortened
-    from ladd_dist.stages.grids import write_grid, write_pictures
-    from ladd_dist.stages.space import decode
+    from ladd_dist.parallel.devices import pick_device
+    from ladd_dist.reports.grids import write_grid, write_pictures
 
     given = [source for source in (options.source, options.from_) if source is not None]
     if len(given) != 1:
@@ -118,11 +114,12 @@ def _teacher(options: Options, source: Path, network: Denoiser, card: dict[str, 
     Raises:
         ValueError: it takes a step and nothing says which it is, or it is not where the run says.
     """
+    from ladd_dist.builders.student_file import require_same_space
+    from ladd_dist.builders.teacher import guided_teacher, load_teacher
     from ladd_dist.core.rundir import RunDir
     from ladd_dist.core.serialize import RecipeError
-    from ladd_dist.promote import open_run
-    from ladd_dist.stages import Place
-    from ladd_dist.stages.teacher import guided_teacher, load_teacher
+    from ladd_dist.workspace.config import open_run
+    from ladd_dist.workspace.workspace import Place
 
     if not 0 <= options.teacher_steps <= steps:
         raise RecipeError(f"--teacher-steps can be 0 to {steps}, the number of steps, got {options.teacher_steps}")
@@ -144,153 +141,6 @@ def _teacher(options: Options, source: Path, network: Denoiser, card: dict[str, 
         return guided_teacher(recipe, load_teacher(recipe, place))
     except ValueError as error:
         raise ValueError(f"no teacher for --teacher-steps: {error}; or name the run's folder with --cache") from error
-
-
-def require_same_space(source: Path, network: Denoiser, card: dict[str, Any], run: Path, recipe: Recipe) -> None:
-    """Refuse a student and a run whose data have other shapes or classes, or are latents of another codec."""
-    from ladd_dist.stages.space import codec_card
-
-    if network.image != recipe.latent():
-        raise ValueError(
-            f"{source} makes {network.image}, the data of {run} are {recipe.latent()}: they do not go together"
-        )
-    if card.get("space") != codec_card(recipe).get("space"):
-        raise ValueError(f"{source} works in the latents of another codec than {run}")
-
-
-def levels_of(card: dict[str, Any], steps: int) -> tuple[float, ...]:
-    """The levels at which a student is sampled in so many steps: those on its card, else by the law on it.
-
-    Raises:
-        RecipeError: neither knows.
-    """
-    from ladd_dist.core.serialize import RecipeError, from_data
-    from ladd_dist.levels import Levels
-
-    if str(steps) in card["levels"]:
-        return tuple(card["levels"][str(steps)])
-    known = f"this student has levels for {', '.join(card['levels'])} steps"
-    if "law" not in card:  # written by an older version
-        raise RecipeError(f"--steps {steps}: {known}; give your own with --levels")
-    try:
-        law: Levels = from_data(Levels, card["law"], "law")
-        return law(steps)
-    except ValueError as error:
-        raise RecipeError(f"--steps {steps}: {known}, and its law says: {error}; or give your own --levels") from error
-
-
-def load_student(source: Path, device: torch.device) -> tuple[Denoiser, dict[str, Any]]:
-    """The student in a run's folder or file, frozen, in eval mode, and its card (network, levels, rule, signature).
-
-    Raises:
-        ValueError: no such file, no student of ours, a damaged one, or one that needs its teacher, which is not there;
-            nothing in the file can run code.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    from ladd_dist.stages import CODEC_PREFIX
-    from ladd_dist.stages.student import from_card
-
-    path = file_of(source)
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist; give a finished run's folder, or its student.safetensors")
-    try:
-        with safe_open(path, framework="pt") as file:
-            card: dict[str, Any] = json.loads((file.metadata() or {})["ladd_dist"])
-            names = [name for name in file.keys() if not name.startswith(CODEC_PREFIX)]  # noqa: SIM118  # no mapping
-            weights = {name: file.get_tensor(name) for name in names}
-        missing = [name for name in CARD if name not in card]
-        if missing or not card["levels"]:
-            raise KeyError(missing[0] if missing else "levels")
-        network = from_card(card, weights, path)
-    except (SafetensorError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path} is no student that ladd_dist wrote ({type(error).__name__}: {reason})") from error
-    if "weights_sha256" in card and card["weights_sha256"] != weights_sha256(weights):
-        raise ValueError(f"{path} is damaged: its weights do not have the sha256 on its card; copy or export it again")
-    return network.to(device).eval().requires_grad_(False), card
-
-
-def file_of(source: Path) -> Path:
-    """The student's file that is meant by a run's folder or a file."""
-    return source / "student.safetensors" if source.is_dir() else source
-
-
-def load_codec(source: Path, card: dict[str, Any], device: torch.device) -> Autoencoder:
-    """What makes pictures of the samples of the student in a run's folder or file, by its card: frozen, in eval mode.
-
-    Raises:
-        ValueError: its weights are not there, or do not fit.
-    """
-    from ladd_dist.codecs import Codec
-    from ladd_dist.codecs.pixels import Identity
-    from ladd_dist.core.serialize import from_data
-    from ladd_dist.core.types import ImageSpec
-    from ladd_dist.stages.space import fill
-
-    if "codec" not in card:
-        return Identity()
-    described: Codec = from_data(Codec, card["codec"], "codec")
-    codec = described.build(image=from_data(ImageSpec, card["pixels"], "pixels"))
-    if described.trained:
-        fill(codec, codec_weights(source), str(file_of(source)))
-    return codec.to(device).eval().requires_grad_(False)
-
-
-def codec_weights(source: Path) -> dict[str, torch.Tensor]:
-    """The weights of the codec that was trained with the student in a run's folder or file; there may be none."""
-    from safetensors import safe_open
-
-    from ladd_dist.stages import CODEC_PREFIX
-
-    with safe_open(file_of(source), framework="pt") as file:
-        names = [name for name in file.keys() if name.startswith(CODEC_PREFIX)]  # noqa: SIM118  # no mapping
-        return {name.removeprefix(CODEC_PREFIX): file.get_tensor(name) for name in names}
-
-
-def weights_sha256(weights: dict[str, torch.Tensor]) -> str:
-    """Hexadecimal sha256 of tensors: names, types, shapes and bytes, by name; the card around them changes nothing."""
-    import torch
-
-    digest = hashlib.sha256()
-    for name in sorted(weights):
-        tensor = weights[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def sample_class(
-    network: Denoiser,
-    levels: tuple[float, ...],
-    rule: Any,
-    number: int,
-    count: int,
-    seed: int,
-    *,
-    teacher: DenoiseFn | None = None,
-    teacher_steps: int = 0,
-) -> torch.Tensor:
-    """`count` samples [count,C,H,W] (pictures in [-1, 1], or latents) of class `number`, by the student's own rule.
-
-    Args:
-        teacher: takes the first `teacher_steps` of the steps, which are the student's own unless given.
-    """
-    import torch
-
-    from ladd_dist.core.noise import hybrid_sample
-    from ladd_dist.core.rng import derive_seed, generator, sample_noise
-    from ladd_dist.stages import denoiser
-
-    device = next(network.parameters()).device
-    image = network.image
-    own = derive_seed("sample", seed, number)
-    noise = sample_noise(own, range(count), (image.channels, image.size, image.size)).to(device)
-    cond = torch.full((count,), number, device=device)
-    with torch.inference_mode():
-        source, student = generator("sample-sde", own, device=device), denoiser(network)
-        few = hybrid_sample(teacher or student, student, noise, cond, levels, rule, source, teacher_steps=teacher_steps)
-        return few.cpu()
 
 
 if __name__ == "__main__":

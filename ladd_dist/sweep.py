@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from ladd_dist.cli import leave, plugin_modules, run_guarded
-from ladd_dist.machine import pick_scale
+from ladd_dist.cli.errors import leave, run_guarded
+from ladd_dist.cli.recipe_arguments import pick_scale
+from ladd_dist.core.plugin import plugin_modules
 
 if TYPE_CHECKING:
-    from ladd_dist.cluster.plan import Work
+    pass
 
 PROG = "python -m ladd_dist.sweep"
 
@@ -57,15 +56,17 @@ def main(argv: list[str] | None = None) -> int:
 def _main(arguments: list[str]) -> int:
     options = tyro.cli(Options, args=arguments, prog=PROG)
 
-    from ladd_dist.cluster.plan import Work
+    from ladd_dist.cluster import scale_for
+    from ladd_dist.cluster.submission import carry_out_or_show
+    from ladd_dist.cluster.sweep_plan import Work
     from ladd_dist.core.plugin import load_modules
     from ladd_dist.core.serialize import RecipeError
-    from ladd_dist.sweeps import expand, load_sweep
+    from ladd_dist.recipe.sweep import expand, load_sweep
 
     if options.on is None and not options.dry_run:
         raise RecipeError("--on PROFILE says where to run: slurm/single_gpu.py, or slurm/laptop.py for this machine")
     load_modules(plugin_modules(options.plugins))
-    scale = pick_scale(options.scale, options.on)
+    scale = scale_for(options.scale, options.on) if options.on else pick_scale(options.scale)
     sweep = load_sweep(options.recipe)
     runs, notes = expand(sweep, scale)
     for note in notes:
@@ -76,37 +77,6 @@ def _main(arguments: list[str]) -> int:
         only_failed=options.only_failed, resubmit=options.resubmit,
     )  # fmt: skip
     return carry_out_or_show(work, dry_run=options.dry_run, as_json=options.json)
-
-
-def carry_out_or_show(work: Work, *, dry_run: bool, as_json: bool) -> int:
-    """Plan, show and submit; returns the exit code. 1: a job that was waited for failed.
-
-    Raises:
-        RecipeError: a profile or run that cannot work. ValueError: the cluster refuses a job.
-    """
-    from ladd_dist.cluster import client_environment, load_cluster
-    from ladd_dist.cluster.plan import plan, show
-    from ladd_dist.cluster.send import carry_out, try_runs
-    from ladd_dist.cluster.submit import check_cluster
-
-    cluster = load_cluster(work.on) if work.on else None
-    if cluster is not None:
-        os.environ.update(client_environment(cluster))
-    if cluster is not None and work.on is not None and not dry_run:
-        check_cluster(cluster, work.on)
-    planned = plan(work, cluster)
-    facts = try_runs(planned)
-    if not as_json:
-        show(planned)
-    outcome: dict[str, Any] = {} if dry_run else carry_out(planned, facts)
-    failed: dict[str, str] = outcome.get("failed", {})
-    for of, why in failed.items():
-        print(f"{of} failed: {why.strip().splitlines()[-1]}", file=sys.stderr)
-    if as_json:
-        print(json.dumps({**planned.facts(), **outcome}))
-    elif not dry_run:
-        print(planned.folder)
-    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from ladd_dist.cli import leave, plugin_modules, run_guarded
-from ladd_dist.machine import local_device, pick_device, pick_scale
+from ladd_dist.cli.errors import leave, run_guarded
+from ladd_dist.cli.recipe_arguments import pick_scale
+from ladd_dist.core.plugin import plugin_modules
 
 if TYPE_CHECKING:
     from ladd_dist.recipe import Recipe
-    from ladd_dist.sweeps import Sweep, SweepRun
+    from ladd_dist.recipe.sweep import Sweep, SweepRun
 
 PROG = "python -m ladd_dist.wandb_sweep"
 POINT = "point"
@@ -58,7 +59,7 @@ def _main(arguments: list[str]) -> int:
     options = tyro.cli(Options, args=arguments, prog=PROG)
 
     from ladd_dist.core.plugin import load_modules
-    from ladd_dist.sweeps import expand, load_sweep
+    from ladd_dist.recipe.sweep import expand, load_sweep
 
     load_modules(plugin_modules(options.plugins))
     scale = pick_scale(options.scale)
@@ -110,7 +111,7 @@ def _parameters_of(run: SweepRun) -> dict[str, Any]:
 
 def full_name(sweep: Sweep, runs: list[SweepRun]) -> str:
     """NAME-SIGNATURE, as a cluster's jobs have it: the group of the runs in W&B."""
-    from ladd_dist.sweeps import sweep_signature
+    from ladd_dist.recipe.sweep import sweep_signature
 
     return f"{sweep.name}-{sweep_signature(runs)}"
 
@@ -167,10 +168,11 @@ def _run_trial(options: Options, sweep: Sweep, runs: list[SweepRun], scale: str)
     """All stages of one run, tracked as the agent's trial; a run that was done before is told W&B as it is."""
     from ladd_dist.core.rundir import read_json
     from ladd_dist.core.serialize import RecipeError
-    from ladd_dist.stages import Place
-    from ladd_dist.stages.describe import describe_run
+    from ladd_dist.parallel.devices import local_device, pick_device
+    from ladd_dist.stages.dry_run import describe_run
     from ladd_dist.stages.evaluate import is_evaluated, tell_tracker
     from ladd_dist.stages.run import STAGES, prepare_run, run_stages
+    from ladd_dist.workspace.workspace import Place
 
     try:
         trial = json.loads(options.trial)

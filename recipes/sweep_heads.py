@@ -3,7 +3,7 @@
 `python -m ladd_dist.sweep recipes/sweep_heads.py --on slurm/single_gpu.py`; all runs share one teacher and its samples.
 """
 
-from ladd_dist.sweeps import Axis, Sweep
+from ladd_dist.recipe import Axis, Sweep
 from plugins.heads.max_pool import MaxPool
 from plugins.heads.spectral_norm import SpectralNorm
 from plugins.schedules.constant import Constant

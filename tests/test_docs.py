@@ -34,9 +34,9 @@ from ladd_dist import (
     wandb_sweep,
 )
 from ladd_dist import plugins as cli
+from ladd_dist import search_levels as levels
 from ladd_dist.core import plugin as registry
 from ladd_dist.core.plugin import lookup, registered
-from ladd_dist.levels import __main__ as levels
 from ladd_dist.testing import check_head, check_plugin
 
 assert ladd_dist.recipe and plugins  # imported for their registration
@@ -172,7 +172,7 @@ def test_every_dependency_has_its_reason() -> None:
     ("command", "options", "more"),
     [
         ("launch", launch.Options, {"seed"}),
-        ("plugins", cli.Args, set()),
+        ("plugins", cli.Options, set()),
         ("levels", levels.Options, set()),
         ("plan", plan.Options, set()),
         ("diagnose", diagnose.Options, set()),

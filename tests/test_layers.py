@@ -1,13 +1,15 @@
-"""The architecture as a test: imports point down, heavy libraries wait until they are used, files stay short.
+"""The architecture as a test: imports point down, no circle, heavy libraries wait until they are used, files are short.
 
-launch and other commands > stages > recipe | engine (neither imports the other) > kinds (never each other) > core.
+`FLOORS` is the table. The commands stand above it: they are the files directly in `ladd_dist/`, and nobody imports one.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,25 +17,47 @@ import pytest
 
 REPO = Path(__file__).resolve().parent.parent
 PACKAGE = REPO / "ladd_dist"
-KINDS = {
+KINDS = (
     "heads", "taps", "losses", "regularisers", "schedules", "starts", "sigmas", "levels", "networks", "datasets",
-    "samplers", "metrics", "trackers", "parallel", "guards", "codecs", "students", "critics",
-    "targets", "rollouts",
+    "samplers", "metrics", "trackers", "parallel", "guards", "codecs", "students", "critics", "targets", "rollouts",
+)  # fmt: skip
+FLOORS: dict[str, int] = {
+    "core": 1, "costs": 1,
+    **dict.fromkeys(KINDS, 2),
+    "recipe": 3, "engine": 3, "reports": 3, "testing": 3,
+    "workspace": 4, "cli": 4,
+    "builders": 5, "comparison": 5,
+    "evaluation": 6, "diagnosis": 6, "sliders": 6, "exporting": 6,
+    "stages": 7,
+    "cluster": 8, "preflight": 8,
 }  # fmt: skip
-# Commands that live in the folder of what they are about; each file says so at its top.
-SCRIPTS = {"metrics/train_features.py", "levels/__main__.py"}
+"""A file imports from its own folder and from lower floors."""
+COMMANDS = 9
+"""The floor of the files directly in `ladd_dist/`."""
+NO_COMMANDS = {"__init__.py", "__main__.py"}
 HEAVY = {
     "webdataset", "sklearn", "torchvision", "matplotlib", "cleanfid", "wandb", "deepspeed", "submitit", "diffusers",
     "transformers", "peft", "accelerate", "huggingface_hub", "scipy", "PIL",
 }  # fmt: skip
 ABOVE_THE_PACKAGE = {"plugins", "recipes", "slurm", "tests", "benchmarks"}
-LONGEST = 300
+LONGEST_FILE, LONGEST_FUNCTION = 300, 50
 
 
 class Import(NamedTuple):
     name: str  # a.b.c, for `from a.b import c` too
     line: int
     at_top: bool  # runs when the module is imported
+
+
+class Arrow(NamedTuple):
+    """One file of the package that imports another."""
+
+    source: str
+    target: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"ladd_dist/{self.source}:{self.line} imports {self.target}"
 
 
 def imports(path: Path) -> list[Import]:
@@ -55,52 +79,112 @@ def imports(path: Path) -> list[Import]:
     return found
 
 
-def layer(relative: str) -> str:
-    """`core`, a kind, `engine`, `recipe`, `stages`, `cluster`, or `command` for what stands above them."""
-    top = relative.split("/")[0].removesuffix(".py")
-    if relative in SCRIPTS:
-        return "command"
-    if top in {"core", "engine", "stages", "cluster"} | KINDS:
-        return top
-    if top in {"machine", "sweeps"}:  # what stages and a cluster's jobs need too
-        return "stages" if top == "machine" else "recipe"
-    return "recipe" if top in {"checks", "recipe", "settings", "shipped"} else "command"
-
-
-def allowed(own: str) -> set[str]:
-    """The layers that a file of layer `own` may import."""
-    below_all = {"core"}
-    if own == "core":
-        return below_all
-    if own in KINDS:
-        return below_all | {own}
-    if own in {"engine", "recipe"}:
-        return below_all | KINDS | {own}
-    middle = below_all | KINDS | {"engine", "recipe"}
-    return middle | {"stages", "cluster"} if own in {"stages", "cluster"} else middle | {"stages", "cluster", "command"}
-
-
-def target(name: str) -> str | None:
-    """The layer of an imported name inside the package, None for anything else and for the bare package."""
+def file_of(package: Path, name: str) -> str | None:
+    """The file, relative to the package, that an imported name lies in; None for other packages and the bare one."""
     parts = name.split(".")
-    if parts[0] != "ladd_dist" or len(parts) == 1 or parts[1].startswith("__"):
+    if parts[0] != "ladd_dist":
         return None
     for length in (len(parts), len(parts) - 1):  # the last part may be an attribute
-        path = "/".join(parts[1:length])
-        if f"{path}.py" in SCRIPTS:
-            return "command"
-    return layer(parts[1])
+        base = package.joinpath(*parts[1:length])
+        if length > 1 and base.with_suffix(".py").is_file():
+            return str(base.with_suffix(".py").relative_to(package))
+        if length > 1 and (base / "__init__.py").is_file():
+            return str((base / "__init__.py").relative_to(package))
+    return None
 
 
+def arrows_of(package: Path) -> list[Arrow]:
+    """Every import between two files of the package, those in functions and under TYPE_CHECKING too."""
+    found = []
+    for path in sorted(package.rglob("*.py")):
+        own = str(path.relative_to(package))
+        pairs = [(file_of(package, name), line) for name, line, _ in imports(path)]
+        found += [Arrow(own, target, line) for target, line in pairs if target not in (None, own, "__init__.py")]
+    return found
+
+
+def room(file: str) -> str:
+    """The folder directly in the package; "" for the commands."""
+    return file.split("/")[0] if "/" in file else ""
+
+
+def upward(arrows: list[Arrow], floors: Mapping[str, int] = FLOORS) -> list[Arrow]:
+    """The imports that point up, or across to another room of the same floor. A room without a floor is refused."""
+    level = {**floors, "": COMMANDS}
+    return [
+        arrow
+        for arrow in arrows
+        if room(arrow.source) != room(arrow.target) and level[room(arrow.target)] >= level[room(arrow.source)]
+    ]
+
+
+def circle(arrows: list[Arrow]) -> list[str]:
+    """Files that import each other in a ring, in the order of the ring; empty if there is none."""
+    graph: dict[str, list[str]] = {}
+    for arrow in arrows:
+        graph.setdefault(arrow.source, []).append(arrow.target)
+    done: set[str] = set()
+
+    def walk(file: str, path: list[str]) -> list[str]:
+        if file in path:
+            return [*path[path.index(file) :], file]
+        if file in done:
+            return []
+        for other in graph.get(file, []):
+            if ring := walk(other, [*path, file]):
+                return ring
+        done.add(file)
+        return []
+
+    return next((ring for file in graph if (ring := walk(file, []))), [])
+
+
+def long_functions(path: Path) -> dict[str, int]:
+    """Functions of more than `LONGEST_FUNCTION` lines, from `def` to the last one."""
+    found = {}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = (node.end_lineno or 0) - node.lineno + 1
+            if length > LONGEST_FUNCTION:
+                found[node.name] = length
+    return found
+
+
+ARROWS = arrows_of(PACKAGE)
 FILES = [str(path.relative_to(PACKAGE)) for path in sorted(PACKAGE.rglob("*.py"))]
+LOOSE = [file for file in FILES if "/" not in file and file not in NO_COMMANDS]
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_imports_point_down(file: str) -> None:
-    own = layer(file)
-    for name, line, _ in imports(PACKAGE / file):
-        found = target(name)
-        assert found is None or found in allowed(own), f"ladd_dist/{file}:{line}: {own} may not import {name} ({found})"
+def test_imports_point_down() -> None:
+    assert [str(arrow) for arrow in upward(ARROWS)] == []
+
+
+def test_no_file_imports_itself_through_others() -> None:
+    assert circle(ARROWS) == []
+
+
+def test_nobody_imports_a_command() -> None:
+    assert [str(arrow) for arrow in ARROWS if room(arrow.target) == ""] == []
+
+
+@pytest.mark.parametrize("file", LOOSE)
+def test_the_top_of_the_package_holds_commands_alone(file: str) -> None:
+    tree = ast.parse((PACKAGE / file).read_text(encoding="utf-8"))
+    names = {node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+    names |= {
+        target.id
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    assert {"Options", "main"} <= names
+
+
+def test_every_folder_has_a_floor_and_every_floor_its_folder() -> None:
+    folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert folders == set(FLOORS)
+    assert max(FLOORS.values()) < COMMANDS <= 9
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -116,30 +200,59 @@ def test_heavy_libraries_are_imported_where_they_are_used(file: str) -> None:
         assert not heavy, f"ladd_dist/{file}:{line}: import {name} inside the function that needs it"
 
 
-def test_only_recipe_stages_and_commands_see_a_recipe() -> None:
-    for file in FILES:
-        seen = {name for name, _, _ in imports(PACKAGE / file) if target(name) == "recipe"}
-        assert not seen or layer(file) in {"recipe", "stages", "cluster", "command"}, (file, seen)
+def test_the_engine_and_the_reports_never_see_a_recipe() -> None:
+    """They stand on the recipe's floor, so `test_imports_point_down` holds it; this says it by name."""
+    assert [str(a) for a in ARROWS if room(a.source) in ("engine", "reports") and room(a.target) == "recipe"] == []
 
 
 @pytest.mark.parametrize("folder", ["ladd_dist", "plugins", "recipes", "slurm", "benchmarks"])
 def test_files_are_short(folder: str) -> None:
     lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in (REPO / folder).rglob("*.py")}
-    long = {str(path.relative_to(REPO)): length for path, length in lengths.items() if length > LONGEST}
+    long = {str(path.relative_to(REPO)): length for path, length in lengths.items() if length > LONGEST_FILE}
     assert long == {}
 
 
-def test_the_checks_above_see_what_they_should() -> None:
-    """A check that sees nothing passes for ever."""
-    assert {layer(file) for file in FILES} >= KINDS | {"core", "engine", "recipe", "stages", "command"}
-    assert target("ladd_dist.engine.ladd_step.LaddStep") == "engine"
-    assert target("ladd_dist.metrics.train_features.main") == "command"
-    assert target("ladd_dist.__version__") is None
-    assert "engine" not in allowed("recipe")
-    assert "recipe" not in allowed("engine")
-    assert "losses" not in allowed("heads")
+@pytest.mark.parametrize("folder", ["ladd_dist", "plugins", "recipes", "slurm"])
+def test_functions_are_short(folder: str) -> None:
+    long = {
+        str(path.relative_to(REPO)): found for path in (REPO / folder).rglob("*.py") if (found := long_functions(path))
+    }
+    assert long == {}
+
+
+def test_the_checks_above_see_what_they_should(tmp_path: Path) -> None:
+    """A check that sees nothing passes for ever: each one is shown a small package that breaks it."""
+    package = tmp_path / "ladd_dist"
+    files = {
+        "launch.py": "",
+        "core/noise.py": "def f():\n    from ladd_dist.stages.run import go\n",
+        "heads/conv.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from ladd_dist import launch\n",
+        "taps/all.py": "from ladd_dist.heads.conv import Conv\n",
+        "stages/run.py": "import ladd_dist.core.noise\n",
+        "stages/good.py": "from ladd_dist.core.noise import f\nfrom ladd_dist import __version__\n",
+    }
+    for name, text in files.items():
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text(text)
+    arrows = arrows_of(package)
+    assert {(arrow.source, arrow.target) for arrow in upward(arrows)} == {
+        ("core/noise.py", "stages/run.py"), ("heads/conv.py", "launch.py"), ("taps/all.py", "heads/conv.py"),
+    }  # fmt: skip
+    assert sorted(set(circle(arrows))) == ["core/noise.py", "stages/run.py"]
+    long = tmp_path / "long.py"
+    long.write_text("def f():\n" + "    x = 1\n" * LONGEST_FUNCTION)
+    assert long_functions(long) == {"f": LONGEST_FUNCTION + 1}
     inside = [name for name, _, at_top in imports(PACKAGE / "engine" / "shard_writer.py") if not at_top]
     assert "webdataset" in inside
+    assert len(ARROWS) > 500
+
+
+def test_the_picture_in_the_docs_has_every_room() -> None:
+    """Each folder stands on its floor in docs/architecture.md, as `| 3 | recipe/ engine/ ... |`."""
+    text = (REPO / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d) \| ([^|]+) \|", text, re.MULTILINE)
+    shown = {name: int(floor) for floor, names in rows for name in re.findall(r"`(\w+)/`", names)}
+    assert shown == FLOORS
 
 
 def run(code: str) -> str:
@@ -167,3 +280,8 @@ def test_importing_the_recipe_loads_no_heavy_library() -> None:
 
 def test_importing_the_package_itself_loads_not_even_torch() -> None:
     assert run("import sys, ladd_dist; print('torch' in sys.modules)") == "False"
+
+
+def test_no_command_needs_torch_to_print_its_help() -> None:
+    modules = ", ".join(f"ladd_dist.{file.removesuffix('.py')}" for file in LOOSE)
+    assert run(f"import sys, {modules}; print('torch' in sys.modules)") == "False"

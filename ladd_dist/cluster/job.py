@@ -13,11 +13,12 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from ladd_dist.core.signals import NUMBERS, RECEIVED, Stopped
 from ladd_dist.core.slurm import PORTS, ranks_of_step
-from ladd_dist.core.stop import NUMBERS, RECEIVED, Stopped
+from ladd_dist.workspace.config import read_recipe
 
 if TYPE_CHECKING:
-    from ladd_dist.recipe import Recipe
+    pass
 
 HELD_BACK = (signal.SIGTERM, signal.SIGUSR2)
 """Blocked until there is somebody to hear them: their default is to end the process, and it starts for seconds."""
@@ -78,9 +79,9 @@ class StageJob:
         sys.path.extend(path for path in self.paths if path not in sys.path)
 
         from ladd_dist.core.rundir import read_json
-        from ladd_dist.machine import local_device, pick_device
-        from ladd_dist.stages import Place
+        from ladd_dist.parallel.devices import local_device, pick_device
         from ladd_dist.stages.run import prepare_run, run_stages
+        from ladd_dist.workspace.workspace import Place
 
         config = read_json(Path(self.config))
         recipe = read_recipe(config)
@@ -99,25 +100,6 @@ class StageJob:
 
 
 LOCAL = (("LOCAL_WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
-
-
-def read_recipe(config: dict[str, Any]) -> Recipe:
-    """The recipe of a config.json, with the plug-ins that it names.
-
-    Raises:
-        PluginError: one cannot be found, not in the recipe's own file either.
-    """
-    from ladd_dist.core.plugin import PluginError, load_modules
-    from ladd_dist.core.serialize import from_data
-    from ladd_dist.recipe import Recipe, load_module
-
-    load_modules(config["plugins"])
-    try:
-        recipe: Recipe = from_data(Recipe, config["recipe"])
-    except PluginError:  # perhaps defined in the file itself
-        load_module(Path(config["recipe_path"]))
-        recipe = from_data(Recipe, config["recipe"])
-    return recipe
 
 
 def ranks_of_job() -> dict[str, str]:

@@ -16,7 +16,7 @@ from ladd_dist.comparison.result import Comparison, Row, direction
 from ladd_dist.comparison.statistics import Pooled
 from ladd_dist.comparison.variants import ABSENT, differing, show
 from ladd_dist.core.rundir import write_bytes
-from ladd_dist.stages.report_table import figure
+from ladd_dist.reports.table import figure
 
 MAX_CURVES = 60
 """Variants whose curves the page holds, best first."""

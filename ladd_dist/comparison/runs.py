@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from ladd_dist.core.rows import read_rows
+from ladd_dist.core.metrics_log import read_rows
 from ladd_dist.core.rundir import RunDir, read_json
-from ladd_dist.progress import folder_of
-from ladd_dist.stages.collapse import UNKNOWN, Onset, from_number, onset
+from ladd_dist.reports.collapse import UNKNOWN, Onset, from_number, onset
+from ladd_dist.workspace.progress import folder_of
 
 FORMAT = 1
 """Of config.json and sweep.json."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ladd_dist.comparison.result import Comparison, Row, direction
 from ladd_dist.comparison.statistics import Difference, Pooled
-from ladd_dist.stages.report_table import figure
+from ladd_dist.reports.table import figure
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -177,3 +177,8 @@ def summary(cls: type[Plugin]) -> str:
     """First line of the docstring (dataclasses invent one when it is missing: that one does not count)."""
     doc = cls.__dict__.get("__doc__") or ""
     return "" if doc.startswith(f"{cls.__name__}(") else inspect.cleandoc(doc).split("\n")[0]
+
+
+def plugin_modules(given: tuple[str, ...]) -> tuple[str, ...]:
+    """The modules to import for their plug-ins: the package `plugins` and those given by --plugins."""
+    return tuple(dict.fromkeys(("plugins", *given)))

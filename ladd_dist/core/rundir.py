@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import hashlib
 import json
 import os
 import platform
@@ -11,11 +12,12 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import safetensors.torch
 from filelock import FileLock, Timeout
-from torch import Tensor
+
+if TYPE_CHECKING:
+    import torch
 
 
 class RunDir:
@@ -103,15 +105,6 @@ def exclusive(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def make_once(folder: Path, is_done: Callable[[], bool], make: Callable[[], None]) -> None:
-    """Call `make`, which fills `folder`, unless it is done; of several processes one makes it and the others wait."""
-    if is_done():  # looked at without the lock too: a finished cache may be read-only
-        return
-    with exclusive(folder):
-        if not is_done():
-            make()
-
-
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file whole or not at all."""
     write_atomic(path, lambda temporary: temporary.write_bytes(content))
@@ -167,10 +160,24 @@ def _sync(path: Path) -> None:
         os.close(number)
 
 
-def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+def save_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
     """Save tensors as safetensors, atomically.
 
     Raises:
         OSError: no room or not writable (`safetensors.torch.save_file` raises an error without an errno).
     """
+    import safetensors.torch  # and torch with it: commands that only read JSON must start at once
+
     write_bytes(path, safetensors.torch.save(tensors, metadata))
+
+
+def weights_sha256(weights: dict[str, torch.Tensor]) -> str:
+    """Hexadecimal sha256 of tensors: names, types, shapes and bytes, by name; the card around them changes nothing."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        tensor = weights[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

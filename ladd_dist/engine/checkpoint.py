@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint import CheckpointException
 
 from ladd_dist.core.rundir import publish, read_json, write_json
-from ladd_dist.engine.pieces import Piece, read_pieces, write_pieces
+from ladd_dist.engine.dcp_planners import Piece, read_pieces, write_pieces
 from ladd_dist.parallel import QUANTITIES, Local, Trainable
 from ladd_dist.parallel.ranks import SINGLE, Ranks
 

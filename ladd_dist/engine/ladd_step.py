@@ -15,8 +15,8 @@ from ladd_dist.core.rng import Rows, RowSource, generator, whole_batch
 from ladd_dist.core.types import Batch, DenoiseFn
 from ladd_dist.engine.adv_norm import AdversarialNorm
 from ladd_dist.engine.discriminator import FrozenCritic, Seen, join, split
-from ladd_dist.engine.figures import Means, logit_metrics
-from ladd_dist.engine.head_sums import HeadSums
+from ladd_dist.engine.head_statistics import HeadSums
+from ladd_dist.engine.step_metrics import Means, logit_metrics
 from ladd_dist.losses import Adversarial, Distance
 from ladd_dist.parallel import Trainable
 from ladd_dist.regularisers import Regulariser, Side, of_samples

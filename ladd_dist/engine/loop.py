@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from ladd_dist.core.stop import NUMBERS, RECEIVED, Stopped
+from ladd_dist.core.signals import NUMBERS, RECEIVED, Stopped
 from ladd_dist.parallel.ranks import SINGLE, Ranks
 
 PLAIN_LINE_EVERY_S = 10.0
@@ -216,3 +216,8 @@ class Window:
             values |= zip(on_device, torch.stack(list(on_device.values())).tolist(), strict=True)
         means = self.ranks.mean(torch.tensor([values[name] for name in figures], dtype=torch.float64))
         return dict(zip(figures, means.tolist(), strict=True))
+
+
+def cosine_factor(step: int, steps: int, final: float) -> float:
+    """1 at step 0, `final` at the end, along a half cosine."""
+    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(step / steps, 1.0)))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ladd_dist.parallel import Adam, Local, Quantity
 from ladd_dist.parallel.compute import Compute
-from ladd_dist.parallel.once import Parametrizations
+from ladd_dist.parallel.power_iteration import Parametrizations
 
 
 class BaseTrainable:

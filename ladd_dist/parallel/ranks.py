@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ladd_dist.parallel.signs import ANSWER, LostRank, Signs, explain
+from ladd_dist.parallel.heartbeat import ANSWER, LostRank, Signs, explain
 
 T = TypeVar("T")
 

@@ -20,8 +20,8 @@ from torch.distributed.elastic.multiprocessing import LogsDest, LogsSpecs
 from torch.distributed.elastic.multiprocessing.api import SubprocessContext
 
 from ladd_dist.core.failure import CORES, ERROR_FILE, PARENT, Failure, has_parent, read_failure
-from ladd_dist.core.stop import NUMBERS, Stopped
-from ladd_dist.parallel.signs import Signs
+from ladd_dist.core.signals import NUMBERS, Stopped
+from ladd_dist.parallel.heartbeat import Signs
 
 POLL_S = 0.05
 FAILED_S = 5.0

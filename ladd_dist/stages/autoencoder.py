@@ -7,19 +7,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ladd_dist.builders.codec import FILE
+from ladd_dist.builders.networks import save_weights
 from ladd_dist.codecs import TrainableAutoencoder, TrainedCodec
 from ladd_dist.core.rng import RowSource, derive_seed, generator
 from ladd_dist.core.rundir import remove_stale
 from ladd_dist.engine.checkpoint import Checkpoints, state_of
-from ladd_dist.engine.loop import Figures, train
+from ladd_dist.engine.loop import Figures, cosine_factor, train
 from ladd_dist.parallel import Adam
 from ladd_dist.parallel.compute import Compute
 from ladd_dist.parallel.gather import whole
 from ladd_dist.recipe import Recipe
-from ladd_dist.stages import Place, is_done, make_together, mark_done, rows_of, save_weights
-from ladd_dist.stages.space import FILE
-from ladd_dist.stages.teacher import cosine_factor
 from ladd_dist.trackers.jsonl import Jsonl
+from ladd_dist.workspace.workspace import Place, is_done, make_together, mark_done, rows_of
 
 BATCH_FIELD = "codec.training.batch_size"
 NUM_CALIBRATED = 2_048

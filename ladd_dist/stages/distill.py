@@ -9,28 +9,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ladd_dist.builders.codec import decoded
+from ladd_dist.builders.sampling import sample_student
+from ladd_dist.builders.shards import open_shards
+from ladd_dist.builders.step import build_critic, build_heads, build_step, freeze
+from ladd_dist.builders.student import new_student, save_student
+from ladd_dist.builders.teacher import averaged, guided_teacher, load_teacher
 from ladd_dist.core.rng import sample_starts
 from ladd_dist.core.rundir import RunDir, save_tensors
 from ladd_dist.core.types import Denoiser
 from ladd_dist.engine.adv_norm import AdversarialNorm
 from ladd_dist.engine.checkpoint import Checkpoints, state_of
 from ladd_dist.engine.ema import WeightAverage
-from ladd_dist.engine.head_sums import HeadSums
-from ladd_dist.engine.loop import Figures, NotFiniteError, train
+from ladd_dist.engine.head_statistics import HeadSums
+from ladd_dist.engine.loop import Figures, NotFiniteError, cosine_factor, train
 from ladd_dist.engine.shard_reader import to_device
 from ladd_dist.parallel import Adam
 from ladd_dist.recipe import Recipe
-from ladd_dist.stages import Place, is_done, mark_done, rows_of, sample_few, tracked_config
-from ladd_dist.stages.grids import write_grid
-from ladd_dist.stages.guarding import Guarding, RollBack
-from ladd_dist.stages.shards import open_shards
-from ladd_dist.stages.space import decoded
-from ladd_dist.stages.step import build_critic, build_heads, build_step, freeze
-from ladd_dist.stages.student import new_student, save_student
-from ladd_dist.stages.teacher import averaged, cosine_factor, guided_teacher, load_teacher
-from ladd_dist.stages.watch import Watch
+from ladd_dist.reports.grids import write_grid
+from ladd_dist.stages.guard_actions import Guarding, RollBack
+from ladd_dist.stages.sample_monitor import Watch
 from ladd_dist.trackers import RunLog
 from ladd_dist.trackers.opening import run_log
+from ladd_dist.workspace.config import tracked_config
+from ladd_dist.workspace.workspace import Place, is_done, mark_done, rows_of
 
 NUM_SHOWN = 32
 """Samples in a dump and its grid."""
@@ -243,11 +245,6 @@ def shown_samples(recipe: Recipe, teacher: Denoiser, place: Place) -> dict[str, 
     noise, cond = sample_starts(recipe.evaluate.seed, range(NUM_SHOWN), recipe.latent(), device)
     samples, _ = recipe.shards.sampler(guided_teacher(recipe, teacher), noise, cond)
     return {"noise": noise, "cond": cond, "teacher": decoded(recipe, place, samples)}
-
-
-def sample_student(recipe: Recipe, network: Denoiser, noise: Tensor, cond: Tensor, num_steps: int) -> Tensor:
-    """Student's samples [B,C,H,W] from unit noise, by the rule that matches the recipe's coupling."""
-    return sample_few(network, noise, cond, recipe.levels(num_steps), recipe.start.rule, recipe.evaluate.seed)
 
 
 def _note(figures: dict[str, float]) -> str:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ladd_dist.recipe import Recipe
+
 import contextlib
 import dataclasses
 import time
@@ -13,9 +18,10 @@ from ladd_dist.core.rundir import exclusive
 from ladd_dist.parallel.ranks import join
 from ladd_dist.parallel.spawn import clear, take_all_threads
 from ladd_dist.recipe import Recipe
-from ladd_dist.stages import Place
-from ladd_dist.stages.describe import add_timing, stage_states, stage_table, write_config
 from ladd_dist.stages.evaluate import require_metrics
+from ladd_dist.stages.table import stage_states, stage_table
+from ladd_dist.workspace.config import add_timing, write_config
+from ladd_dist.workspace.workspace import Place
 
 STAGES = ("autoencoder", "teacher", "shards", "distill", "evaluate", "report")
 """The first one only for recipes with a codec that is trained."""
@@ -111,3 +117,23 @@ def _run_stage(name: str, recipe: Recipe, place: Place, say_line: Say, *, timed:
         if timed:
             add_timing(place.run(recipe), name, spent)
         say_line(f"[{name}] {spent:.1f} s")
+
+
+def check_shares(recipe: Recipe, stages: list[dict[str, Any]], names: list[str], num: int) -> None:
+    """Refuse batches that the processes of the stages to come cannot share evenly.
+
+    Raises:
+        RecipeError: names the field.
+    """
+    from ladd_dist.codecs import TrainedCodec
+    from ladd_dist.parallel.compute import Compute
+    from ladd_dist.parallel.ranks import Ranks
+    from ladd_dist.workspace.workspace import rows_of
+
+    cached = {stage["name"]: stage["cached"] for stage in stages}
+    for name, field in (("teacher", "teacher"), ("distill", "train")):
+        if name in names and not cached[name]:
+            settings = getattr(recipe, field)
+            rows_of(f"{field}.batch_size", settings.batch_size, settings.compute, Ranks(0, num))
+    if isinstance(recipe.codec, TrainedCodec) and "autoencoder" in names and not cached["autoencoder"]:
+        rows_of("codec.training.batch_size", recipe.codec.training.batch_size, Compute(), Ranks(0, num))

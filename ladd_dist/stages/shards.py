@@ -9,17 +9,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ladd_dist.builders.teacher import guided_teacher, load_teacher
 from ladd_dist.core.rng import sample_starts
-from ladd_dist.core.rundir import read_json
 from ladd_dist.core.serialize import to_data
 from ladd_dist.core.types import Denoiser
 from ladd_dist.engine.loop import Bar, StopFlag
 from ladd_dist.engine.shard_reader import ShardReader
 from ladd_dist.engine.shard_writer import INDEX, Chunk, ShardError, read_foreign, write_shards
 from ladd_dist.recipe import Recipe
-from ladd_dist.stages import Place, is_done, make_together, mark_done
-from ladd_dist.stages.conditions import encode_texts, require_made_by
-from ladd_dist.stages.teacher import guided_teacher, load_teacher
+from ladd_dist.stages.texts import encode_texts
+from ladd_dist.workspace.workspace import Place, is_done, make_together, mark_done
 
 
 def are_shards_done(recipe: Recipe, place: Place) -> bool:
@@ -82,25 +81,6 @@ def _make(recipe: Recipe, place: Place, folder: Path) -> None:
     if ranks.is_first:
         mark_done(folder / "done.json", recipe.shards_signature(), num_samples=num_samples)
     stop.check()  # a signal during the last batch
-
-
-def open_shards(recipe: Recipe, place: Place) -> ShardReader:
-    """The recipe's shards, each compared with its sha256 and every sample looked at.
-
-    Raises:
-        ShardError: not there or damaged; the message says what to do.
-    """
-    folder = place.shards(recipe)
-    if not (folder / INDEX).exists():
-        raise ShardError(f"no whole set of the teacher's samples in {folder}; make it first: --stages teacher,shards")
-    reader = ShardReader(folder)
-    place.ranks.agree(lambda: _verify(recipe, reader))  # one rank reads it all, for every one
-    return reader
-
-
-def _verify(recipe: Recipe, reader: ShardReader) -> None:
-    require_made_by(recipe, read_json(reader.folder / INDEX), reader.folder)
-    reader.verify(recipe.latent())
 
 
 class TeacherSamples:

@@ -6,40 +6,24 @@ and left where they are.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from ladd_dist.core.conditions import Conditions
-from ladd_dist.core.noise import edm_loss_weight, guided
-from ladd_dist.core.rng import derive_seed, generator
+from ladd_dist.builders.codec import load_codec
+from ladd_dist.builders.networks import reads_texts, save_weights
+from ladd_dist.builders.teacher import averaged, fresh_network, require_levels, teacher_loss
+from ladd_dist.core.rng import generator
 from ladd_dist.core.rundir import remove_stale
-from ladd_dist.core.types import DenoiseFn, Denoiser
-from ladd_dist.engine.checkpoint import Checkpoints, buffers_of, state_of
-from ladd_dist.engine.cost import count_parameters
+from ladd_dist.costs.flops import count_parameters
+from ladd_dist.engine.checkpoint import Checkpoints, state_of
 from ladd_dist.engine.ema import WeightAverage
-from ladd_dist.engine.loop import Figures, train
-from ladd_dist.parallel import Adam, Trainable
-from ladd_dist.parallel.gather import whole
+from ladd_dist.engine.loop import Figures, cosine_factor, train
+from ladd_dist.parallel import Adam
 from ladd_dist.recipe import Recipe
-from ladd_dist.stages import (
-    Place,
-    denoiser,
-    frozen,
-    is_done,
-    load_network,
-    make_together,
-    mark_done,
-    reads_texts,
-    rows_of,
-    save_weights,
-)
-from ladd_dist.stages.space import load_codec
 from ladd_dist.trackers.jsonl import Jsonl
+from ladd_dist.workspace.workspace import Place, is_done, make_together, mark_done, rows_of
 
 
 def is_teacher_done(recipe: Recipe, place: Place) -> bool:
@@ -71,21 +55,6 @@ def _look_at(recipe: Recipe, place: Place, folder: Path) -> None:
             )
         facts = {**network.facts(), "parameters": count_parameters(network)}
         mark_done(folder / "done.json", recipe.teacher_signature(), **facts)
-
-
-def require_levels(recipe: Recipe, network: Denoiser) -> None:
-    """Refuse levels beyond the last one that a network knows: it would take them for that one, and say nothing.
-
-    Raises:
-        ValueError: names the field, and the highest level.
-    """
-    highest = {"shards.sampler": recipe.shards.sampler.levels()[0], "levels": recipe.student_levels()[0]}
-    for field, level in highest.items():
-        if level > 1.01 * network.sigma_max:
-            raise ValueError(
-                f"recipe.{field}: starts at level {level:g}, and the noise schedule of network {recipe.network.name!r} "
-                f"ends at {network.sigma_max:.4g}; choose levels up to that"
-            )
 
 
 def _train(recipe: Recipe, place: Place, folder: Path) -> None:
@@ -177,84 +146,3 @@ class TeacherTraining:
         """Write a checkpoint."""
         parts = state_of("teacher", self.trainable) | self.average.parts()
         self.checkpoints.save(updates, parts, {"counters": {"teacher": self.trainable.counters()}})
-
-
-def teacher_loss(
-    network: Trainable | Denoiser,
-    x0: Tensor,
-    sigma: Tensor,
-    cond: Tensor,
-    eps: Tensor,
-    weighting: Literal["edm", "simple"] = "edm",
-) -> Tensor:
-    """E[w(sigma) (D(x0 + sigma n) - x0)^2], over batch and pixels; x0 and noise eps [B,C,H,W], sigma and cond [B].
-
-    `simple`: w = 1 / sigma^2, which is E(eps_hat - eps)^2 for eps_hat = (x - D) / sigma, the network's own answer with
-    precondition "ddpm" (L_simple; Ho et al. 2020, arXiv 2006.11239, eq. 14).
-    """
-    eps = eps.contiguous(memory_format=torch.channels_last)
-    denoised = network(x0 + sigma.view(-1, 1, 1, 1) * eps, sigma, cond).denoised
-    per_sample = (denoised - x0).square().mean(dim=(1, 2, 3))
-    weight = edm_loss_weight(sigma) if weighting == "edm" else 1 / sigma**2
-    loss: Tensor = (weight * per_sample).mean()
-    return loss
-
-
-def cosine_factor(step: int, steps: int, final: float) -> float:
-    """1 at step 0, `final` at the end, along a half cosine."""
-    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(step / steps, 1.0)))
-
-
-def fresh_network(recipe: Recipe) -> Denoiser:
-    """The recipe's network, initialised from the teacher's seed, whatever was drawn before."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed("init", recipe.teacher.seed))
-        return recipe.network.build(image=recipe.latent())
-
-
-def planned_network(recipe: Recipe) -> Denoiser:
-    """The same for whoever only measures it: where it reads texts, these are blank."""
-    network = fresh_network(recipe)
-    require_levels(recipe, network)
-    if reads_texts(recipe, network):
-        network.attach(Conditions.blank(network.condition_shapes))
-    return network
-
-
-def averaged(
-    recipe: Recipe,
-    average: WeightAverage,
-    trainable: Trainable,
-    place: Place,
-    make: Callable[[Recipe], Denoiser] = fresh_network,
-) -> Denoiser | None:
-    """The recipe's network with averaged weights, on rank 0 (None elsewhere); every rank calls this.
-
-    Args:
-        make: the network to fill; it has what does not train already.
-    """
-    weights = whole(average.weights, place.ranks)
-    if weights is None:
-        return None
-    network = make(recipe)
-    still = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
-    buffers = {name.removeprefix("/buffer/"): part.tensor for name, part in buffers_of("", trainable.module).items()}
-    found = network.load_state_dict(weights | buffers, strict=False)
-    assert not found.unexpected_keys and still.issuperset(found.missing_keys), found
-    return frozen(network, recipe, place)
-
-
-def load_teacher(recipe: Recipe, place: Place) -> Denoiser:
-    """The trained teacher, frozen, in eval mode, its conditions attached.
-
-    Raises:
-        ValueError: it is not there, or its weights do not fit.
-    """
-    if recipe.network.pretrained:
-        return frozen(recipe.network.load(image=recipe.latent()), recipe, place)
-    return load_network(recipe, place.teacher(recipe) / "teacher.safetensors", place, stage="teacher")
-
-
-def guided_teacher(recipe: Recipe, teacher: Denoiser) -> DenoiseFn:
-    """The teacher as it makes samples: with the recipe's guidance."""
-    return guided(denoiser(teacher), recipe.shards.guidance, recipe.latent().num_classes)

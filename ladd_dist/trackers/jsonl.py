@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ladd_dist.core.metrics_log import read_rows
 from ladd_dist.core.plugin import register
-from ladd_dist.core.rows import read_rows
 from ladd_dist.core.rundir import write_bytes
 from ladd_dist.trackers import RunLog, Tracker
 

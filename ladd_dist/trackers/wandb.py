@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from ladd_dist.core.metrics_log import read_rows
 from ladd_dist.core.plugin import register
-from ladd_dist.core.rows import read_rows
 from ladd_dist.core.rundir import read_json, write_json
 from ladd_dist.trackers import RunLog, Tracker
 from ladd_dist.trackers.opening import warn

@@ -11,7 +11,18 @@ import pytest
 
 from ladd_dist.core.serialize import RecipeError
 from ladd_dist.recipe import Recipe
-from ladd_dist.sweeps import Axis, Grid, Points, Random, Range, Sweep, SweepRun, expand, load_sweep, sweep_signature
+from ladd_dist.recipe.sweep import (
+    Axis,
+    Grid,
+    Points,
+    Random,
+    Range,
+    Sweep,
+    SweepRun,
+    expand,
+    load_sweep,
+    sweep_signature,
+)
 from plugins.heads.max_pool import MaxPool
 from plugins.heads.spectral_norm import SpectralNorm
 from recipes._base import BASE

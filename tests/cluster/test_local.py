@@ -13,8 +13,8 @@ import pytest
 from bench import ENVIRONMENT, REPO, Bench
 
 from ladd_dist.cluster import Cluster, load_cluster
-from ladd_dist.cluster.record import read_record
 from ladd_dist.core.serialize import RecipeError
+from ladd_dist.workspace.sweep_record import read_record
 
 ONE = "(), seeds=(0,)"
 

@@ -16,10 +16,10 @@ from bench import ENVIRONMENT, REPO, Bench
 
 from ladd_dist.cluster import Cluster
 from ladd_dist.cluster.local import controllers
-from ladd_dist.cluster.plan import Plan, Work, plan
-from ladd_dist.cluster.record import Record, read_record
-from ladd_dist.cluster.send import _cancel, _run_for
-from ladd_dist.sweeps import Sweep, expand
+from ladd_dist.cluster.submission import _cancel, _run_for
+from ladd_dist.cluster.sweep_plan import Plan, Work, plan
+from ladd_dist.recipe.sweep import Sweep, expand
+from ladd_dist.workspace.sweep_record import Record, read_record
 from recipes._base import BASE
 
 

@@ -25,10 +25,10 @@ from ladd_dist.parallel.compute import Compute
 from ladd_dist.parallel.ranks import join
 from ladd_dist.recipe import Recipe, load_recipe
 from ladd_dist.rollouts.policies import EveryStep, OnPolicy
-from ladd_dist.stages import Place
 from ladd_dist.stages.distill import distill
 from ladd_dist.starts.couplings import Fresh
 from ladd_dist.targets.pulls import TeacherDenoised
+from ladd_dist.workspace.workspace import Place
 from plugins.taps import Named
 
 STEPS, HALF = 50, 25

@@ -21,11 +21,11 @@ from ladd_dist.networks.diffusers import Diffusers
 from ladd_dist.parallel.ranks import join
 from ladd_dist.recipe import Recipe, validate
 from ladd_dist.samplers.karras import Euler
-from ladd_dist.stages import Place
 from ladd_dist.stages.distill import distill
 from ladd_dist.stages.evaluate import evaluate
 from ladd_dist.stages.shards import make_shards
 from ladd_dist.stages.teacher import train_teacher
+from ladd_dist.workspace.workspace import Place
 from plugins.taps.named import Named
 from recipes._base import SMOKE
 from tests.distributed.distill_worker import SmoothHead

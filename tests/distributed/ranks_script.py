@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from ladd_dist.cli import leave, run_guarded, say
+from ladd_dist.cli.errors import leave, run_guarded, say
 from ladd_dist.core.serialize import RecipeError
 from ladd_dist.engine.loop import StopFlag
 from ladd_dist.parallel.ranks import Ranks, join

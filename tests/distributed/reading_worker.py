@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from ladd_dist.core.types import ImageSpec  # noqa: F401  the package before the process group
+from ladd_dist.evaluation.feature_cache import in_shares, kept
+from ladd_dist.evaluation.measurement import Measurement
 from ladd_dist.metrics import Read, Reader, References, Samples, Work, here
 from ladd_dist.metrics.digit_color import DigitColor
 from ladd_dist.metrics.kid import Kid
 from ladd_dist.metrics.manifold import Manifold
 from ladd_dist.parallel.gather import joined_rows, share_of
 from ladd_dist.parallel.ranks import Ranks, join
-from ladd_dist.stages.measure import Measurement
-from ladd_dist.stages.reading import in_shares, kept
 
 METRICS = (DigitColor(), Kid(), Manifold())
 

@@ -16,8 +16,8 @@ import pytest
 from ladd_dist.parallel.gather import share_of
 from ladd_dist.parallel.ranks import Ranks
 from ladd_dist.recipe import load_recipe
-from ladd_dist.stages.describe import stage_table
 from ladd_dist.stages.evaluate import evaluate
+from ladd_dist.stages.table import stage_table
 
 REPO = Path(__file__).resolve().parents[2]
 WORKER = REPO / "tests" / "distributed" / "reading_worker.py"

@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ladd_dist.stages import Place
 from ladd_dist.stages.distill import distill
 from ladd_dist.stages.shards import make_shards
 from ladd_dist.stages.teacher import train_teacher
+from ladd_dist.workspace.workspace import Place
 from tests.distributed.distill_worker import recipe_of
 from tests.distributed.test_parity import STRATEGIES, TOLERANCE, start, trace
 

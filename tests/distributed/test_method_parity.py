@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from ladd_dist.stages import Place
 from ladd_dist.stages.shards import make_shards
 from ladd_dist.stages.teacher import train_teacher
+from ladd_dist.workspace.workspace import Place
 from tests.distributed.distill_worker import recipe_of
 from tests.distributed.test_parity import start, trace
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from ladd_dist.stages import Place
 from ladd_dist.stages.shards import make_shards
 from ladd_dist.stages.teacher import train_teacher
+from ladd_dist.workspace.workspace import Place
 from tests.distributed.distill_worker import HALF, STEPS, recipe_of
 
 ROOT = Path(__file__).parents[2]

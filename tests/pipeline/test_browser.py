@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ladd_dist.stages.report import write_report
+from ladd_dist.reports.page import write_report
 
 pytestmark = pytest.mark.browser
 

@@ -13,11 +13,11 @@ from safetensors.torch import load_file, save_file
 
 from ladd_dist.control import main
 from ladd_dist.core.rundir import RunDir
-from ladd_dist.engine.attributes import ATTRIBUTES
 from ladd_dist.networks.cunet import CUNet
-from ladd_dist.stages.control import attach, load_control
-from ladd_dist.stages.control_measure import effect
-from ladd_dist.stages.grids import grid_rows
+from ladd_dist.reports.grids import grid_rows
+from ladd_dist.sliders.attributes import ATTRIBUTES
+from ladd_dist.sliders.effect import effect
+from ladd_dist.sliders.slider import attach, load_control
 
 
 @pytest.fixture(scope="module")

@@ -12,14 +12,14 @@ import pytest
 import torch
 from processes import RECIPE, Done, Ladd, half_written, read_json, run_command, snapshot
 
+from ladd_dist.builders.step import build_heads
+from ladd_dist.builders.teacher import fresh_network
 from ladd_dist.diagnose import main
+from ladd_dist.diagnosis.attention import trained_heads
 from ladd_dist.engine.checkpoint import Checkpoints
 from ladd_dist.launch import main as launch
 from ladd_dist.recipe import load_recipe
-from ladd_dist.stages import Place
-from ladd_dist.stages.diagnosis.attention import trained_heads
-from ladd_dist.stages.step import build_heads
-from ladd_dist.stages.teacher import fresh_network
+from ladd_dist.workspace.workspace import Place
 
 VIEWS = ("strips.png", "strips.json", "attention.png", "attention.json")
 HEADINGS = ("When a sample is decided", "Which head, at which noise level", "What the heads look at")

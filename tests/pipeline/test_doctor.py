@@ -22,16 +22,16 @@ from ladd_dist.core import plugin as registry
 from ladd_dist.core.plugin import register
 from ladd_dist.core.types import Batch, NetOutput
 from ladd_dist.doctor import examine_all, main
-from ladd_dist.doctoring.findings import Finding
-from ladd_dist.doctoring.services import requeueing
 from ladd_dist.heads import Head
 from ladd_dist.losses import Adversarial, Distance
 from ladd_dist.networks.cunet import CUNet, UNet
+from ladd_dist.preflight.check import Finding
+from ladd_dist.preflight.service_checks import requeueing
 from ladd_dist.recipe import Recipe, load_recipe, swap
 from ladd_dist.samplers.karras import Euler
 from ladd_dist.sigmas import SigmaLaw
-from ladd_dist.stages import Place
 from ladd_dist.starts import Start
+from ladd_dist.workspace.workspace import Place
 
 EXP6 = REPO / "recipes" / "exp6_stored_noise.py"
 

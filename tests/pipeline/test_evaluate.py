@@ -16,17 +16,17 @@ import torch
 from processes import Done, Ladd, error_of, read_json, rows, run_command
 from safetensors.torch import load_file
 
+from ladd_dist.builders.teacher import guided_teacher, load_teacher
 from ladd_dist.core.noise import few_step_sample
 from ladd_dist.core.rng import generator, sample_starts
 from ladd_dist.core.rundir import RunDir
 from ladd_dist.evaluate import main
 from ladd_dist.metrics.clean_fid import CleanFid
 from ladd_dist.metrics.interval import is_bound
-from ladd_dist.promote import recipe_of
 from ladd_dist.recipe import load_recipe
-from ladd_dist.stages import Place
 from ladd_dist.stages.evaluate import require_metrics
-from ladd_dist.stages.teacher import guided_teacher, load_teacher
+from ladd_dist.workspace.config import recipe_of
+from ladd_dist.workspace.workspace import Place
 
 FIGURES = {
     "fd", "fd_teacher", "accuracy", "hue_entropy", "colour_variance", "saturation", "kid", "kid_teacher", "precision",

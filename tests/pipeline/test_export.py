@@ -15,8 +15,9 @@ from processes import Done, Ladd, error_of, half_written, read_json, run_command
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from ladd_dist.builders.student_file import load_student
+from ladd_dist.core.rundir import weights_sha256
 from ladd_dist.export import main
-from ladd_dist.sample import load_student, weights_sha256
 
 
 @pytest.fixture

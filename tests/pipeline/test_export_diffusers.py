@@ -17,6 +17,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tiny_texts import PIPELINES, write_pipeline
 
+from ladd_dist.builders.sampling import sample_few
+from ladd_dist.builders.student import save_student
+from ladd_dist.builders.student_file import load_student
 from ladd_dist.codecs.vae import Vae
 from ladd_dist.core.conditions import Conditions
 from ladd_dist.core.rng import sample_noise
@@ -27,12 +30,10 @@ from ladd_dist.export import main as export
 from ladd_dist.levels.named import Good
 from ladd_dist.networks.diffusers import Diffusers
 from ladd_dist.recipe import Recipe, validate
-from ladd_dist.sample import load_student
-from ladd_dist.stages import Place, sample_few
-from ladd_dist.stages.describe import write_config
-from ladd_dist.stages.student import save_student
 from ladd_dist.starts.couplings import Stored
 from ladd_dist.students.lora import Lora
+from ladd_dist.workspace.config import write_config
+from ladd_dist.workspace.workspace import Place
 from recipes._base import SMOKE
 
 PROMPTS = ["a cat", "two birds; one cup"]

@@ -11,6 +11,8 @@ import pytest
 import torch
 from tiny_texts import PIPELINES, write_pipeline
 
+from ladd_dist.builders.networks import TABLE
+from ladd_dist.builders.texts import shortened
 from ladd_dist.codecs.vae import Vae
 from ladd_dist.core.rundir import read_json
 from ladd_dist.datasets.prompts import Prompts
@@ -21,17 +23,16 @@ from ladd_dist.metrics.matched import Matched
 from ladd_dist.metrics.memorising import Memorising
 from ladd_dist.networks.diffusers import Diffusers
 from ladd_dist.recipe import Recipe, validate
+from ladd_dist.reports.grids import grid_rows
 from ladd_dist.sample import main as sample
 from ladd_dist.samplers.karras import Euler
-from ladd_dist.stages import TABLE, Place
-from ladd_dist.stages.conditions import shortened
-from ladd_dist.stages.describe import describe_run
 from ladd_dist.stages.distill import distill
+from ladd_dist.stages.dry_run import describe_run
 from ladd_dist.stages.evaluate import evaluate
-from ladd_dist.stages.grids import grid_rows
 from ladd_dist.stages.run import prepare_run
 from ladd_dist.stages.shards import make_shards
 from ladd_dist.stages.teacher import train_teacher
+from ladd_dist.workspace.workspace import Place
 from plugins.taps.named import Named
 from recipes._base import SMOKE
 

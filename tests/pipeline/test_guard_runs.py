@@ -13,7 +13,7 @@ import pytest
 from processes import Done, Ladd, read_json, rows, without_rates
 from wandb_server import Server
 
-from ladd_dist.stages.report import write_report
+from ladd_dist.reports.page import write_report
 
 Launch = Callable[..., Done]
 JUDGE = ("--guard.grace", 0)

@@ -12,18 +12,20 @@ import torch
 from processes import REPO, read_json, without_rates
 from safetensors.torch import load_file
 
+from ladd_dist.builders.codec import decode
+from ladd_dist.builders.sampling import sample_few
+from ladd_dist.builders.shards import open_shards
+from ladd_dist.builders.student_file import load_codec, load_student
 from ladd_dist.codecs.autoencoder_kl import KLAutoencoder
 from ladd_dist.core.serialize import from_data
 from ladd_dist.launch import main
 from ladd_dist.recipe import Recipe
-from ladd_dist.sample import load_codec, load_student
 from ladd_dist.sample import main as sample
-from ladd_dist.stages import Place, autoencoder, sample_few
+from ladd_dist.stages import autoencoder
 from ladd_dist.stages.autoencoder import AutoencoderTraining, train_autoencoder
 from ladd_dist.stages.distill import Distillation
-from ladd_dist.stages.shards import open_shards
-from ladd_dist.stages.space import decode
 from ladd_dist.stages.teacher import TeacherTraining
+from ladd_dist.workspace.workspace import Place
 
 pytestmark = pytest.mark.slow
 CPU = torch.device("cpu")

@@ -13,7 +13,7 @@ from processes import RECIPE, Done, Ladd, error_of
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from ladd_dist.sample import load_student
+from ladd_dist.builders.student_file import load_student
 
 CPU = torch.device("cpu")
 

@@ -17,12 +17,13 @@ from processes import RECIPE, REPO, Done, Ladd, half_written, read_json, snapsho
 from safetensors.torch import load_file, save_file
 
 from ladd_dist import __version__
-from ladd_dist import lock as locks
 from ladd_dist.core import plugin as registry
 from ladd_dist.core.plugin import load_modules
-from ladd_dist.promote import cache_of, main
+from ladd_dist.core.rundir import weights_sha256
+from ladd_dist.promote import main
 from ladd_dist.recipe import load_recipe
-from ladd_dist.sample import weights_sha256
+from ladd_dist.workspace import lock as locks
+from ladd_dist.workspace.config import cache_of
 
 Launch = Callable[..., Done]
 

@@ -11,14 +11,17 @@ import torch
 from processes import Done, Ladd, read_json
 from safetensors.torch import load_file, save_file
 
+from ladd_dist.builders.networks import denoiser
+from ladd_dist.builders.sampling import sample_class
+from ladd_dist.builders.student_file import levels_of, load_student
+from ladd_dist.builders.teacher import guided_teacher, load_teacher
 from ladd_dist.core.noise import few_step_sample
 from ladd_dist.core.rng import derive_seed, generator, sample_noise
 from ladd_dist.core.rundir import RunDir
 from ladd_dist.core.serialize import RecipeError
-from ladd_dist.promote import recipe_of
-from ladd_dist.sample import levels_of, load_student, main, sample_class
-from ladd_dist.stages import Place, denoiser
-from ladd_dist.stages.teacher import guided_teacher, load_teacher
+from ladd_dist.sample import main
+from ladd_dist.workspace.config import recipe_of
+from ladd_dist.workspace.workspace import Place
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from processes import Done, Ladd, read_json, rows, run_command
 from test_tracking import on_server
 from wandb_server import Server
 
-from ladd_dist.sweeps import expand, load_sweep
+from ladd_dist.recipe.sweep import expand, load_sweep
 from ladd_dist.wandb_sweep import find_run, main, parameters
 
 FILE = """

@@ -15,7 +15,7 @@ from ladd_dist.engine.adv_norm import AdversarialNorm
 from ladd_dist.engine.checkpoint import Checkpoints
 from ladd_dist.engine.ladd_step import LaddStep
 from ladd_dist.losses.adversarial import Bce
-from ladd_dist.settings import DistillStage
+from ladd_dist.recipe import DistillStage
 from plugins.heads import SmallConv
 from plugins.schedules import Constant
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from ladd_dist.datasets.color import hsv_to_rgb, paint
-from ladd_dist.engine.attributes import (
+from ladd_dist.metrics.color import hue, mean_colour, saturation
+from ladd_dist.sliders.attributes import (
     ATTRIBUTES,
     GAIN,
     PULL,
@@ -20,7 +21,6 @@ from ladd_dist.engine.attributes import (
     unturn_hue,
     widen,
 )
-from ladd_dist.metrics.color import hue, mean_colour, saturation
 
 SIDE = 16
 

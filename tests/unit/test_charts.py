@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from ladd_dist.stages.charts import curves
-from ladd_dist.stages.grids import NOT_A_NUMBER, grid_rows, write_grid
+from ladd_dist.reports.charts import curves
+from ladd_dist.reports.grids import NOT_A_NUMBER, grid_rows, write_grid
 
 
 def test_long_runs_are_thinned_to_means() -> None:

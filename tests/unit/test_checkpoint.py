@@ -22,7 +22,7 @@ from ladd_toys import Watched, assert_same, make_batch, make_step, weights
 from torch import Tensor, nn
 
 from ladd_dist.engine.checkpoint import META, Checkpoints, Saved, replicated, state_of
-from ladd_dist.engine.pieces import Piece, read_pieces, write_pieces
+from ladd_dist.engine.dcp_planners import Piece, read_pieces, write_pieces
 from ladd_dist.parallel import Local
 
 REPO = Path(__file__).resolve().parents[2]

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import torch
 
+from ladd_dist.builders.teacher import fresh_network
 from ladd_dist.recipe import SCALES, Recipe, load_recipe, validate
-from ladd_dist.stages.teacher import fresh_network
 
 REPO = Path(__file__).parents[2]
 PUBLISHED = {"sd15": 859.5e6, "pixart": 610e6, "sd3": 2.03e9, "kandinsky31": 3.05e9}

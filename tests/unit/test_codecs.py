@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from ladd_dist.builders.codec import decode, load_codec
 from ladd_dist.codecs import CodecTraining, TrainableAutoencoder
 from ladd_dist.codecs.autoencoder_kl import SIGMA_DATA, AutoencoderKL
 from ladd_dist.codecs.pixels import Pixels
 from ladd_dist.core.types import ImageSpec
-from ladd_dist.stages import Place
-from ladd_dist.stages.describe import stage_table
-from ladd_dist.stages.space import decode, load_codec
+from ladd_dist.stages.table import stage_table
+from ladd_dist.workspace.workspace import Place
 from recipes.exp7_stored_smooth_l1 import RECIPE as EXP7
 from recipes.latent_digits import RECIPE
 

@@ -24,10 +24,10 @@ from ladd_dist.comparison.result import Comparison
 from ladd_dist.comparison.result import compare as compare_variants
 from ladd_dist.comparison.runs import from_folder, from_tracked
 from ladd_dist.comparison.variants import group
-from ladd_dist.core.rows import read_rows
+from ladd_dist.core.metrics_log import read_rows
 from ladd_dist.core.serialize import to_data
 from ladd_dist.recipe import load_recipe
-from ladd_dist.stages.collapse import as_number, from_number, onset
+from ladd_dist.reports.collapse import as_number, from_number, onset
 from ladd_dist.trackers.wandb_read import RunData
 
 REPO = Path(__file__).parents[2]

@@ -13,6 +13,10 @@ import torch
 import webdataset
 from tiny_texts import write_pipeline
 
+from ladd_dist.builders.networks import TABLE
+from ladd_dist.builders.shards import open_shards
+from ladd_dist.builders.teacher import load_teacher
+from ladd_dist.builders.texts import TEXTS
 from ladd_dist.codecs.pixels import Pixels
 from ladd_dist.codecs.vae import Vae
 from ladd_dist.core.conditions import Conditions
@@ -25,12 +29,11 @@ from ladd_dist.networks.cunet import CUNet
 from ladd_dist.networks.diffusers import Diffusers
 from ladd_dist.recipe import Recipe, validate
 from ladd_dist.samplers.karras import Euler
-from ladd_dist.stages import TABLE, Place
-from ladd_dist.stages.conditions import TEXTS
-from ladd_dist.stages.describe import describe_run
 from ladd_dist.stages.distill import Distillation
-from ladd_dist.stages.shards import are_shards_done, make_shards, open_shards
-from ladd_dist.stages.teacher import is_teacher_done, load_teacher, train_teacher
+from ladd_dist.stages.dry_run import describe_run
+from ladd_dist.stages.shards import are_shards_done, make_shards
+from ladd_dist.stages.teacher import is_teacher_done, train_teacher
+from ladd_dist.workspace.workspace import Place
 from plugins.taps.named import Named
 from recipes._base import SMOKE
 

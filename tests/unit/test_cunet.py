@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ladd_dist.core.noise import precondition
 from ladd_dist.core.types import Denoiser, ImageSpec
-from ladd_dist.engine.cost import count_flops
+from ladd_dist.costs.flops import count_flops
 from ladd_dist.networks.cunet import CUNet
 
 IMAGE = ImageSpec(channels=3, size=16, num_classes=10)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ladd_dist.builders.teacher import teacher_loss
 from ladd_dist.core import ddpm
 from ladd_dist.core.ddpm import BetaSchedule, alpha_bar_of, alpha_bars, cosine_betas, linear_betas, posterior, sigma_of
 from ladd_dist.core.serialize import RecipeError
@@ -19,7 +20,6 @@ from ladd_dist.core.types import Denoiser, NetOutput
 from ladd_dist.recipe import load_recipe, swap, validate
 from ladd_dist.samplers.ancestral import Ancestral
 from ladd_dist.sigmas.timesteps import Timesteps
-from ladd_dist.stages.teacher import teacher_loss
 
 REPO = Path(__file__).resolve().parents[2]
 S, MEAN = 0.5, 0.3  # of the Gaussian data

@@ -18,22 +18,22 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ladd_dist.core.types import Batch, Denoiser, ImageSpec, NetOutput, TapSpec
+from ladd_dist.diagnosis.advice import advise, weight_at
+from ladd_dist.diagnosis.attention import describe_maps, input_gradients
+from ladd_dist.diagnosis.l2_optimum import look_at, predict, trained_levels
+from ladd_dist.diagnosis.posterior import PosteriorMean
+from ladd_dist.diagnosis.trajectories import Strip, decided, draw_strips, judge_strips, same_hue
 from ladd_dist.engine.discriminator import FrozenCritic, Heads
-from ladd_dist.engine.posterior import PosteriorMean
 from ladd_dist.engine.shard_writer import Chunk, write_shards
 from ladd_dist.heads import Head
 from ladd_dist.losses.distance import Mse
 from ladd_dist.recipe import Recipe, load_recipe
+from ladd_dist.reports.heatmap import colour, heat_maps
+from ladd_dist.reports.page import write_report
 from ladd_dist.sigmas.laws import FixedSet, LogNormal, Phase
-from ladd_dist.stages import Place
-from ladd_dist.stages.diagnosis.advice import advise, weight_at
-from ladd_dist.stages.diagnosis.attention import describe_maps, input_gradients
-from ladd_dist.stages.diagnosis.heatmap import colour, heat_maps
-from ladd_dist.stages.diagnosis.prediction import look_at, predict, trained_levels
-from ladd_dist.stages.diagnosis.strips import Strip, decided, draw_strips, judge_strips, same_hue
-from ladd_dist.stages.report import write_report
 from ladd_dist.starts import Start
 from ladd_dist.starts.couplings import Fresh, Stored
+from ladd_dist.workspace.workspace import Place
 
 REPO = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
@@ -350,7 +350,7 @@ def test_the_map_of_a_linear_head_is_the_length_of_its_weights() -> None:
 
 
 def test_the_page_has_the_prediction_and_the_heads_and_nothing_from_outside(tmp_path: Path, place: Place) -> None:
-    from ladd_dist.stages.diagnosis.prediction import write_picture
+    from ladd_dist.diagnosis.l2_optimum import write_picture
 
     recipe = recipe_with(Fresh())
     stored(recipe, place)

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from ladd_dist.core.conditions import Conditions
 from ladd_dist.core.noise import few_step_sample
 from ladd_dist.core.types import Denoiser
-from ladd_dist.engine.cost import count_flops
-from ladd_dist.engine.measured import no_data
+from ladd_dist.costs.flops import count_flops
+from ladd_dist.costs.memory_trace import no_data
 from ladd_dist.networks.diffusers import Diffusers
 from ladd_dist.parallel.compute import Compute, prepare, to_compute_dtype
 

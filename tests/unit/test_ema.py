@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ladd_dist.builders.teacher import averaged
 from ladd_dist.core.types import Denoiser, ImageSpec
 from ladd_dist.engine.ema import WeightAverage
 from ladd_dist.networks import Network
@@ -17,8 +18,7 @@ from ladd_dist.parallel import Adam, Local
 from ladd_dist.parallel.compute import Compute
 from ladd_dist.parallel.ranks import SINGLE
 from ladd_dist.parallel.single import Single
-from ladd_dist.stages import Place
-from ladd_dist.stages.teacher import averaged
+from ladd_dist.workspace.workspace import Place
 from recipes.exp4_specnorm import RECIPE
 
 SHAPES = {"weight": (3, 5), "bias": (2,)}

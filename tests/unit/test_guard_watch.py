@@ -11,8 +11,8 @@ import torch
 from ladd_toys import IMAGE, LEVELS, TAPS, make_batch, make_step, weights
 from torch import Tensor
 
-from ladd_dist.engine.guard import Watch
-from ladd_dist.engine.head_sums import HeadSums
+from ladd_dist.engine.guard_monitor import Watch
+from ladd_dist.engine.head_statistics import HeadSums
 from ladd_dist.engine.ladd_step import LaddStep
 from ladd_dist.guards.collapse import Collapse
 from ladd_dist.parallel.ranks import Ranks

@@ -10,7 +10,7 @@ from ladd_toys import TAPS, make_batch, make_step
 from torch import Tensor
 
 from ladd_dist.core.rng import whole_batch
-from ladd_dist.engine.head_sums import BINS, EDGES, HeadSums, figures, sides
+from ladd_dist.engine.head_statistics import BINS, EDGES, HeadSums, figures, sides
 from ladd_dist.engine.ladd_step import logit_metrics
 from ladd_dist.parallel.ranks import Ranks
 

@@ -18,10 +18,10 @@ from rich.console import Console
 
 from ladd_dist import cancel, jobs
 from ladd_dist.cluster.local import controllers
+from ladd_dist.cluster.scheduler import OTHER, Scheduler, parse_sacct, parse_squeue
+from ladd_dist.cluster.status import look as look_all
 from ladd_dist.core.rundir import exclusive
-from ladd_dist.progress import Logs, find_sweeps, is_held, last_error, last_row, tail
-from ladd_dist.scheduler import OTHER, Scheduler, parse_sacct, parse_squeue
-from ladd_dist.status import look as look_all
+from ladd_dist.workspace.progress import Logs, find_sweeps, is_held, last_error, last_row, tail
 
 REPO = Path(__file__).parents[2]
 ROW = {
@@ -471,7 +471,7 @@ def test_a_thousand_runs_are_read_in_two_seconds(tmp_path: Path) -> None:
         (folder / "logs" / f"9_{k}_0_log.err").write_text(TRACEBACK)
     started = time.process_time()
     (sweep,) = find_sweeps(folder)
-    from ladd_dist.status import describe
+    from ladd_dist.cluster.status import describe
 
     found = describe(sweep, Scheduler(sweep.logs))
     assert time.process_time() - started < 2.0

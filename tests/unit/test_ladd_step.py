@@ -15,7 +15,7 @@ from torch.nn import functional
 from ladd_dist.core.plugin import registered
 from ladd_dist.core.rng import whole_batch
 from ladd_dist.core.types import ImageSpec
-from ladd_dist.engine.cost import count_flops
+from ladd_dist.costs.flops import count_flops
 from ladd_dist.heads import Head
 from ladd_dist.losses.adversarial import Bce, Relativistic
 from ladd_dist.networks.cunet import CUNet

@@ -11,12 +11,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import ladd_dist.__main__ as ladd
+from ladd_dist.builders.teacher import fresh_network
 from ladd_dist.core.noise import few_step_sample, is_descending, karras_levels
-from ladd_dist.levels.__main__ import main
 from ladd_dist.levels.search import Found, Pairs, search_levels
 from ladd_dist.recipe import load_recipe
-from ladd_dist.stages import Place, mark_done
-from ladd_dist.stages.teacher import fresh_network
+from ladd_dist.search_levels import main
+from ladd_dist.workspace.workspace import Place, mark_done
 
 REPO = Path(__file__).parents[2]
 RECIPE = REPO / "recipes" / "exp4_specnorm.py"
@@ -150,9 +150,9 @@ def test_the_command_finds_levels_and_prints_the_flags_that_use_them(
     assert main(command(cache, "--json")) == 0
     assert capsys.readouterr().out == printed
 
-    from ladd_dist.launch import parse
+    from ladd_dist.cli.recipe_arguments import RecipeOptions, parse
 
-    _, recipe = parse([str(RECIPE), "--scale", "smoke", *result["flags"].split()])
+    _, recipe = parse(RecipeOptions, [str(RECIPE), "--scale", "smoke", *result["flags"].split()], prog="test")
     assert list(recipe.student_levels()) == result["levels"]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from ladd_dist.core.stop import NUMBERS, Stopped
+from ladd_dist.core.signals import NUMBERS, Stopped
 from ladd_dist.engine.loop import Bar, Figures, StopFlag, Window, train
 from ladd_dist.parallel.ranks import SINGLE, Ranks
 

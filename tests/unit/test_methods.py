@@ -13,12 +13,14 @@ from ladd_toys import IMAGE, LEVELS, Watched, assert_same, make_batch, make_step
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ladd_dist.builders.step import build_critic, build_heads
+from ladd_dist.builders.teacher import fresh_network
 from ladd_dist.core.noise import few_step_inputs, few_step_sample
 from ladd_dist.core.rng import RowSource, whole_batch
 from ladd_dist.core.serialize import RecipeError
 from ladd_dist.core.types import Autoencoder, Batch, Denoiser, ImageSpec
+from ladd_dist.costs.flops import count_flops
 from ladd_dist.critics.pixels import Pixels
-from ladd_dist.engine.cost import count_flops
 from ladd_dist.engine.discriminator import FrozenCritic, Heads
 from ladd_dist.engine.ladd_step import LaddStep
 from ladd_dist.losses.distance import sigma_weight
@@ -26,8 +28,6 @@ from ladd_dist.parallel.compute import Compute
 from ladd_dist.recipe import load_recipe, validate
 from ladd_dist.rollouts.policies import EveryStep, OffPolicy, OnPolicy
 from ladd_dist.sigmas.laws import FixedSet, LogNormal
-from ladd_dist.stages.step import build_critic, build_heads
-from ladd_dist.stages.teacher import fresh_network
 from ladd_dist.starts.couplings import Fresh, Ot, Path, Stored
 from ladd_dist.targets.pulls import Input, StoredSample, TeacherDenoised
 from plugins.heads import SmallConv

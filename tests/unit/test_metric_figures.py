@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ladd_dist.core import plugin as registry
+from ladd_dist.evaluation.measurement import Measurement
 from ladd_dist.metrics import Measure, Metric, References, Samples
 from ladd_dist.metrics.digit_color import DigitColor
 from ladd_dist.metrics.diversity import Diversity, pairwise_estimate
@@ -26,7 +27,6 @@ from ladd_dist.metrics.manifold import Manifold, manifold_estimates
 from ladd_dist.metrics.matched import Matched
 from ladd_dist.metrics.memorising import Memorising
 from ladd_dist.metrics.neighbours import blocks, nearest, radii
-from ladd_dist.stages.measure import Measurement
 
 needs_clean_fid = pytest.mark.skipif(
     importlib.util.find_spec("cleanfid") is None, reason="clean-fid is not installed (extra 'dev')"

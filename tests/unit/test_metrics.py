@@ -302,7 +302,7 @@ def test_a_class_the_network_does_not_know_is_refused(real: Samples) -> None:
 
 @pytest.mark.slow
 def test_training_writes_weights_that_load_and_is_deterministic(tmp_path: Path) -> None:
-    from ladd_dist.metrics.train_features import Options, main
+    from benchmarks.train_features import Options, main
 
     for name in ("one", "two"):
         main(Options(out=tmp_path / name, steps=3, batch_size=16))

@@ -17,8 +17,7 @@ from torch import nn
 
 from ladd_dist import plan
 from ladd_dist.core.types import Batch
-from ladd_dist.engine.measured import no_data, peak_bytes
-from ladd_dist.engine.memory import (
+from ladd_dist.costs.memory_model import (
     STRATEGIES,
     Load,
     Memory,
@@ -31,9 +30,10 @@ from ladd_dist.engine.memory import (
     room,
     wire,
 )
+from ladd_dist.costs.memory_trace import no_data, peak_bytes
 from ladd_dist.parallel.compute import Compute
 from ladd_dist.recipe import Recipe
-from ladd_dist.stages.trial import trial
+from ladd_dist.stages.dry_step import trial
 from recipes import exp4_specnorm, exp7_stored_smooth_l1
 
 REPO = Path(__file__).parents[2]

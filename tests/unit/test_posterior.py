@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ladd_dist.core.noise import few_step_sample
 from ladd_dist.core.types import Batch
-from ladd_dist.engine.posterior import PosteriorMean, coupling_at
+from ladd_dist.diagnosis.posterior import PosteriorMean, coupling_at
 from ladd_dist.starts import Start
 from ladd_dist.starts.couplings import Fresh, Path, Stored
 
@@ -139,7 +139,7 @@ def test_a_coupling_of_another_form_is_refused_with_its_name() -> None:
 
 
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ladd_dist.engine import posterior as module
+    from ladd_dist.diagnosis import posterior as module
 
     stored = pairs()
     x = torch.randn((40, *SHAPE), generator=torch.Generator().manual_seed(7))

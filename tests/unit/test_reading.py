@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from ladd_dist.evaluation import feature_cache as reading
+from ladd_dist.evaluation.feature_cache import content_name, kept
 from ladd_dist.parallel.ranks import SINGLE
-from ladd_dist.stages import reading
-from ladd_dist.stages.reading import content_name, kept
 
 
 class Counting:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from ladd_dist.builders.step import build_critic
 from ladd_dist.core.plugin import PluginError, registered
 from ladd_dist.core.serialize import RecipeError, from_data, to_data
 from ladd_dist.datasets.digits import Digits
@@ -27,7 +28,6 @@ from ladd_dist.recipe import SCALES, Recipe, Reported, Scale, Scales, load_recip
 from ladd_dist.regularisers.penalties import R1, GradientPenalty
 from ladd_dist.samplers.karras import Euler, Heun
 from ladd_dist.sigmas.laws import FixedSet, LogNormal, Phase
-from ladd_dist.stages.step import build_critic
 from ladd_dist.starts.couplings import Fresh, Stored
 from ladd_dist.starts.couplings import Path as PathCoupling
 from ladd_dist.trackers import Tracker
@@ -435,7 +435,7 @@ def test_the_folder_of_the_data_changes_no_signature(recipe: Recipe) -> None:
 
 def test_every_field_of_a_recipe_is_in_some_signature_or_marked_neutral(recipe: Recipe) -> None:
     """A field added later and forgotten in `distill_signature` would make two different runs share a folder."""
-    from ladd_dist.recipe import _DISTILL_FIELDS, _DISTILL_LATER
+    from ladd_dist.recipe.recipe import _DISTILL_FIELDS, _DISTILL_LATER
 
     elsewhere = {"codec", "dataset", "network", "teacher", "shards", "evaluate", "student_steps", "seed"}
     neutral = {field.name for field in dataclasses.fields(Recipe) if field.metadata.get("neutral")}

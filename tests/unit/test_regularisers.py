@@ -27,8 +27,8 @@ from ladd_dist.regularisers.centring import Centring
 from ladd_dist.regularisers.penalties import R1, NoRegulariser
 from ladd_dist.regularisers.total import Sum
 from ladd_dist.rollouts.policies import EveryStep
-from ladd_dist.stages import Place
-from ladd_dist.stages.describe import describe_run
+from ladd_dist.stages.dry_run import describe_run
+from ladd_dist.workspace.workspace import Place
 
 REPO = Path(__file__).resolve().parents[2]
 

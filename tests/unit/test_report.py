@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ladd_dist.stages.grids import write_grid
-from ladd_dist.stages.report import write_report
-from ladd_dist.stages.report_table import table
+from ladd_dist.reports.grids import write_grid
+from ladd_dist.reports.page import write_report
+from ladd_dist.reports.table import table
 
 TAPS = ["down0", "down1", "middle"]
 EVALUATION: dict[str, dict[str, Any]] = {

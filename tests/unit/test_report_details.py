@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ladd_dist.stages.report import write_report
-from ladd_dist.stages.report_details import DETAILS, by_class, details
-from ladd_dist.stages.report_table import bars, table
+from ladd_dist.reports.details import DETAILS, by_class, details
+from ladd_dist.reports.page import write_report
+from ladd_dist.reports.table import bars, table
 
 
 def entry(fd: float, **more: float) -> dict[str, float]:

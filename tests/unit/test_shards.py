@@ -20,7 +20,7 @@ import safetensors.torch
 import torch
 import webdataset
 
-from ladd_dist.core.stop import Stopped
+from ladd_dist.core.signals import Stopped
 from ladd_dist.core.types import ImageSpec
 from ladd_dist.engine.loop import StopFlag
 from ladd_dist.engine.shard_reader import ShardReader, to_device

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from ladd_dist.core import plugin as registry
-from ladd_dist.core.contract import check_basics
+from ladd_dist.core.metrics_log import read_rows
 from ladd_dist.core.plugin import create
-from ladd_dist.core.rows import read_rows
+from ladd_dist.testing import check_basics
 from ladd_dist.trackers import RunLog, Tracker
 from ladd_dist.trackers.jsonl import Jsonl
 from ladd_dist.trackers.opening import run_log, tracker_alone

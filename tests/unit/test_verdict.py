@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ladd_dist.stages.verdict import judge
+from ladd_dist.reports.verdict import judge
 
 TEACHER = {"fd": 11.7, "fd_teacher": 3.8, "hue_entropy": 2.5, "accuracy": 0.99, "colour_variance": 0.14}
 GOOD = {"fd": 26.0, "fd_teacher": 17.5, "hue_entropy": 2.4, "accuracy": 0.98, "colour_variance": 0.13}

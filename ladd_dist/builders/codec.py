@@ -1,0 +1,98 @@
+"""The space in which a run's networks work, and the way from it to images: only what shows or measures asks for it.
+
+Training never decodes (a critic that looks at pictures apart): the codec is loaded where images are needed (dumps,
+figures, views), and let go afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ladd_dist.builders.networks import CODEC_PREFIX
+from ladd_dist.core.serialize import signature, to_data
+from ladd_dist.core.types import Autoencoder
+from ladd_dist.recipe import Recipe
+from ladd_dist.workspace.workspace import Place
+
+FILE = "autoencoder.safetensors"
+
+
+def is_pixels(recipe: Recipe) -> bool:
+    """Whether the networks work on the images themselves."""
+    return recipe.codec.name == "pixels"
+
+
+def load_codec(recipe: Recipe, place: Place) -> Autoencoder:
+    """The recipe's autoencoder, frozen, in eval mode.
+
+    Raises:
+        ValueError: it is not there, or its weights do not fit.
+    """
+    codec = recipe.codec.build(image=recipe.dataset.spec())
+    if recipe.codec.trained:
+        fill(codec, trained_weights(recipe, place), str(place.autoencoder(recipe)))
+    return codec.to(place.device).eval().requires_grad_(False)
+
+
+def trained_weights(recipe: Recipe, place: Place) -> dict[str, Tensor]:
+    """The weights that the stage `autoencoder` made; none for a codec that no stage trains.
+
+    Raises:
+        ValueError: they are not there, or cannot be read.
+    """
+    if not recipe.codec.trained:
+        return {}
+    path = place.autoencoder(recipe) / FILE
+    if not path.exists():
+        raise ValueError(f"{path} does not exist yet; run the stage that makes it first: --stages autoencoder")
+    try:
+        weights: dict[str, Tensor] = load_file(path)
+    except Exception as error:
+        raise ValueError(f"{path} cannot be read ({error}); delete its folder, then --stages autoencoder") from error
+    return weights
+
+
+def fill(codec: Autoencoder, weights: Mapping[str, Tensor], where: str) -> None:
+    """Give an autoencoder its weights.
+
+    Raises:
+        ValueError: they do not fit.
+    """
+    try:
+        codec.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"{where}: the weights of the codec do not fit it ({' '.join(str(error).split())})") from error
+
+
+def codec_card(recipe: Recipe) -> dict[str, Any]:
+    """What a student's card says of the codec; nothing for a student that makes pictures itself."""
+    if is_pixels(recipe):
+        return {}
+    space = recipe.autoencoder_signature() if recipe.codec.trained else signature("space-1", recipe.codec)
+    return {"codec": to_data(recipe.codec), "pixels": to_data(recipe.dataset.spec()), "space": space}
+
+
+def packed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A codec's weights under the names that they have in a student's file."""
+    return {CODEC_PREFIX + name: tensor for name, tensor in weights.items()}
+
+
+@torch.inference_mode()
+def decode(codec: Autoencoder, latents: Tensor, batch_size: int) -> Tensor:
+    """Images [N,C,H,W] of latents [N,c,h,w], a batch at a time, on the latents' device."""
+    if next(codec.parameters(), None) is None:
+        return codec.decode(latents)
+    device = next(codec.parameters()).device
+    return torch.cat([codec.decode(part.to(device)).to(latents.device) for part in torch.split(latents, batch_size)])
+
+
+def decoded(recipe: Recipe, place: Place, latents: Tensor) -> Tensor:
+    """The same with the recipe's codec, loaded for this and let go; images of a recipe on pixels are themselves."""
+    if is_pixels(recipe):
+        return latents
+    return decode(load_codec(recipe, place), latents, recipe.evaluate.batch_size)

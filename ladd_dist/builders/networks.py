@@ -1,0 +1,107 @@
+"""A recipe's network with weights from disk, frozen, with its table of conditions where it reads texts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ladd_dist.core.conditions import Conditions
+from ladd_dist.core.rundir import save_tensors
+from ladd_dist.core.types import DenoiseFn, Denoiser
+from ladd_dist.recipe import Recipe
+from ladd_dist.workspace.workspace import Place
+
+TABLE = "conditions.safetensors"
+"""Of the shards' folder: the encoded texts of the dataset."""
+
+
+CODEC_PREFIX = "codec."
+"""In a student's file: of the weights of a codec that was trained with it."""
+
+
+def denoiser(network: Denoiser) -> DenoiseFn:
+    """A network as a plain function x, sigma, cond -> denoised."""
+
+    def denoise(x: torch.Tensor, sigma: torch.Tensor, cond: torch.Tensor) -> torch.Tensor:
+        denoised: torch.Tensor | None = network(x, sigma, cond).denoised
+        assert denoised is not None
+        return denoised
+
+    return denoise
+
+
+def save_weights(path: Path, network: nn.Module) -> None:
+    """Write a network's weights as safetensors."""
+    save_tensors(path, {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()})
+
+
+def own_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those of a student's file that are its own, without the codec's."""
+    return {name: weights[name] for name in weights if not name.startswith(CODEC_PREFIX)}
+
+
+def reads_texts(recipe: Recipe, network: Denoiser) -> bool:
+    """Whether the network reads the dataset's texts (else class ids).
+
+    Raises:
+        ValueError: it needs what the dataset does not have.
+    """
+    texts, name = recipe.dataset.texts(), recipe.network.name
+    if network.condition_shapes and not texts:
+        raise ValueError(
+            f"network {name!r} reads texts, dataset {recipe.dataset.name!r} has none: take --swap dataset=prompts with "
+            "--dataset.file, a text file with one prompt a line"
+        )
+    if texts and not network.condition_shapes:
+        raise ValueError(
+            f"network {name!r} takes class ids and reads no texts: leave dataset.file out (dataset 'prompts' with "
+            "num_classes), or take a checkpoint that was trained on texts"
+        )
+    return bool(texts)
+
+
+def attach(network: Denoiser, recipe: Recipe, place: Place) -> Denoiser:
+    """The network, with the shards' table of conditions where it reads texts.
+
+    Raises:
+        ValueError: there is no such table, or it is another dataset's.
+    """
+    if not reads_texts(recipe, network):
+        return network
+    path = place.shards(recipe) / TABLE
+    if not path.exists():
+        raise ValueError(f"{path} does not exist yet; the stage shards encodes the texts: --stages teacher,shards")
+    conditions, asked = Conditions.read(path), len(recipe.dataset.texts())
+    if conditions.num != asked:
+        raise ValueError(
+            f"{path} holds {conditions.num} texts, the recipe has {asked}; delete its folder, then --stages shards"
+        )
+    network.attach(conditions)
+    return network
+
+
+def load_network(recipe: Recipe, path: Path, place: Place, *, stage: str) -> Denoiser:
+    """The recipe's network with the weights that a stage wrote, frozen, in eval mode, its conditions attached.
+
+    Raises:
+        ValueError: they are not there, or do not fit.
+    """
+    if not path.exists():
+        raise ValueError(f"{path} does not exist yet; run the stage that makes it first: --stages {stage}")
+    network = recipe.network.build(image=recipe.latent())
+    try:
+        network.load_state_dict(own_weights(load_file(path)))
+    except Exception as error:
+        raise ValueError(
+            f"{path} does not fit the recipe's network ({error}); delete its folder, then --stages {stage}"
+        ) from error
+    return frozen(network, recipe, place)
+
+
+def frozen(network: Denoiser, recipe: Recipe, place: Place) -> Denoiser:
+    """The network on the device, in eval mode, without gradients, its conditions attached."""
+    return attach(network.to(place.device).eval().requires_grad_(False), recipe, place)

@@ -1,0 +1,29 @@
+"""The reader of a recipe's finished shards."""
+
+from __future__ import annotations
+
+from ladd_dist.builders.texts import require_made_by
+from ladd_dist.core.rundir import read_json
+from ladd_dist.engine.shard_reader import ShardReader
+from ladd_dist.engine.shard_writer import INDEX, ShardError
+from ladd_dist.recipe import Recipe
+from ladd_dist.workspace.workspace import Place
+
+
+def open_shards(recipe: Recipe, place: Place) -> ShardReader:
+    """The recipe's shards, each compared with its sha256 and every sample looked at.
+
+    Raises:
+        ShardError: not there or damaged; the message says what to do.
+    """
+    folder = place.shards(recipe)
+    if not (folder / INDEX).exists():
+        raise ShardError(f"no whole set of the teacher's samples in {folder}; make it first: --stages teacher,shards")
+    reader = ShardReader(folder)
+    place.ranks.agree(lambda: _verify(recipe, reader))  # one rank reads it all, for every one
+    return reader
+
+
+def _verify(recipe: Recipe, reader: ShardReader) -> None:
+    require_made_by(recipe, read_json(reader.folder / INDEX), reader.folder)
+    reader.verify(recipe.latent())

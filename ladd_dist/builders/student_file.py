@@ -1,0 +1,121 @@
+"""A student's file: its card (how to build and sample it), its weights, its codec."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ladd_dist.core.rundir import weights_sha256
+
+if TYPE_CHECKING:
+    import torch
+
+    from ladd_dist.core.types import Autoencoder, Denoiser
+    from ladd_dist.recipe import Recipe
+
+
+CARD = ("network", "image", "levels", "rule", "recipe", "signature")
+"""What a student's card must say: how to build it and how to sample it, and where it came from."""
+
+
+def require_same_space(source: Path, network: Denoiser, card: dict[str, Any], run: Path, recipe: Recipe) -> None:
+    """Refuse a student and a run whose data have other shapes or classes, or are latents of another codec."""
+    from ladd_dist.builders.codec import codec_card
+
+    if network.image != recipe.latent():
+        raise ValueError(
+            f"{source} makes {network.image}, the data of {run} are {recipe.latent()}: they do not go together"
+        )
+    if card.get("space") != codec_card(recipe).get("space"):
+        raise ValueError(f"{source} works in the latents of another codec than {run}")
+
+
+def levels_of(card: dict[str, Any], steps: int) -> tuple[float, ...]:
+    """The levels at which a student is sampled in so many steps: those on its card, else by the law on it.
+
+    Raises:
+        RecipeError: neither knows.
+    """
+    from ladd_dist.core.serialize import RecipeError, from_data
+    from ladd_dist.levels import Levels
+
+    if str(steps) in card["levels"]:
+        return tuple(card["levels"][str(steps)])
+    known = f"this student has levels for {', '.join(card['levels'])} steps"
+    if "law" not in card:  # written by an older version
+        raise RecipeError(f"--steps {steps}: {known}; give your own with --levels")
+    try:
+        law: Levels = from_data(Levels, card["law"], "law")
+        return law(steps)
+    except ValueError as error:
+        raise RecipeError(f"--steps {steps}: {known}, and its law says: {error}; or give your own --levels") from error
+
+
+def load_student(source: Path, device: torch.device) -> tuple[Denoiser, dict[str, Any]]:
+    """The student in a run's folder or file, frozen, in eval mode, and its card (network, levels, rule, signature).
+
+    Raises:
+        ValueError: no such file, no student of ours, a damaged one, or one that needs its teacher, which is not there;
+            nothing in the file can run code.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    from ladd_dist.builders.networks import CODEC_PREFIX
+    from ladd_dist.builders.student import from_card
+
+    path = file_of(source)
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist; give a finished run's folder, or its student.safetensors")
+    try:
+        with safe_open(path, framework="pt") as file:
+            card: dict[str, Any] = json.loads((file.metadata() or {})["ladd_dist"])
+            names = [name for name in file.keys() if not name.startswith(CODEC_PREFIX)]  # noqa: SIM118  # no mapping
+            weights = {name: file.get_tensor(name) for name in names}
+        missing = [name for name in CARD if name not in card]
+        if missing or not card["levels"]:
+            raise KeyError(missing[0] if missing else "levels")
+        network = from_card(card, weights, path)
+    except (SafetensorError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} is no student that ladd_dist wrote ({type(error).__name__}: {reason})") from error
+    if "weights_sha256" in card and card["weights_sha256"] != weights_sha256(weights):
+        raise ValueError(f"{path} is damaged: its weights do not have the sha256 on its card; copy or export it again")
+    return network.to(device).eval().requires_grad_(False), card
+
+
+def file_of(source: Path) -> Path:
+    """The student's file that is meant by a run's folder or a file."""
+    return source / "student.safetensors" if source.is_dir() else source
+
+
+def load_codec(source: Path, card: dict[str, Any], device: torch.device) -> Autoencoder:
+    """What makes pictures of the samples of the student in a run's folder or file, by its card: frozen, in eval mode.
+
+    Raises:
+        ValueError: its weights are not there, or do not fit.
+    """
+    from ladd_dist.builders.codec import fill
+    from ladd_dist.codecs import Codec
+    from ladd_dist.codecs.pixels import Identity
+    from ladd_dist.core.serialize import from_data
+    from ladd_dist.core.types import ImageSpec
+
+    if "codec" not in card:
+        return Identity()
+    described: Codec = from_data(Codec, card["codec"], "codec")
+    codec = described.build(image=from_data(ImageSpec, card["pixels"], "pixels"))
+    if described.trained:
+        fill(codec, codec_weights(source), str(file_of(source)))
+    return codec.to(device).eval().requires_grad_(False)
+
+
+def codec_weights(source: Path) -> dict[str, torch.Tensor]:
+    """The weights of the codec that was trained with the student in a run's folder or file; there may be none."""
+    from safetensors import safe_open
+
+    from ladd_dist.builders.networks import CODEC_PREFIX
+
+    with safe_open(file_of(source), framework="pt") as file:
+        names = [name for name in file.keys() if name.startswith(CODEC_PREFIX)]  # noqa: SIM118  # no mapping
+        return {name.removeprefix(CODEC_PREFIX): file.get_tensor(name) for name in names}

@@ -1,0 +1,1 @@
+"""Formulas and counts of memory, traffic and FLOPs."""

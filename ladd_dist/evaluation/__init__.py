@@ -1,0 +1,1 @@
+"""Measures finished students and their teachers on held-out noise."""

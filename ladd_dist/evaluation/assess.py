@@ -1,0 +1,208 @@
+"""Samples of student and teacher at the same held-out noise and classes, measured against real and teacher."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ladd_dist.builders.codec import decode, is_pixels, load_codec
+from ladd_dist.builders.shards import open_shards
+from ladd_dist.builders.teacher import guided_teacher, load_teacher
+from ladd_dist.core.noise import few_step_sample
+from ladd_dist.core.rng import generator, sample_classes, sample_starts
+from ladd_dist.core.rundir import commit_folder, read_json, save_tensors
+from ladd_dist.core.types import Autoencoder
+from ladd_dist.engine.loop import Bar, StopFlag
+from ladd_dist.evaluation.feature_cache import in_shares, kept
+from ladd_dist.evaluation.measurement import Figures, Measured, Measurement, floor, without_real
+from ladd_dist.metrics import References, Samples, Work
+from ladd_dist.parallel.gather import joined_rows, share_of
+from ladd_dist.recipe import Recipe
+from ladd_dist.workspace.workspace import Place, is_done, make_together, mark_done
+
+NUM_SHOWN = 16
+
+
+COSTS = ("s_per_image", "s_decode_per_image")
+
+
+RECONSTRUCTION = "reconstruction"
+
+
+Evaluation = dict[str, dict[str, float]]
+
+
+SampleFn = Callable[[Tensor, Tensor], Tensor]
+
+
+class Assessed(NamedTuple):
+    """A student's samples and figures, and its teacher's."""
+
+    measured: Measured
+    samples: dict[str, Tensor]
+
+
+def assess(recipe: Recipe, place: Place, ways: Mapping[str, SampleFn], stop: StopFlag) -> Assessed:
+    """Sample in each of the ways, from the recipe's held-out noise and classes, and measure that and the teacher.
+
+    Raises:
+        ValueError: samples that are not finite, or that a metric of the recipe cannot measure.
+    """
+    settings, spec, many = recipe.evaluate, recipe.dataset.spec(), f"teacher@{_steps(recipe)}"
+    share, keep = in_shares(place.ranks), kept(place.cache / "features", place.ranks)
+    cond = sample_classes(settings.seed, range(settings.num_samples), spec.num_classes).to(place.device)
+    codec = load_codec(recipe, place)
+    teacher, costs = teacher_samples(recipe, place, codec, stop)
+    theirs = {name: Samples(_finite(name, images).to(place.device), cond, keep) for name, images in teacher.items()}
+    against = references(recipe, place, codec, keep)._replace(matched=theirs[many])
+    measure = Measurement(settings.metrics, against)
+    sampled: dict[str, Tensor] = {}
+    for name, way in ways.items():
+        sampled[name], costs[name] = _timed(recipe, name, way, place, codec, stop)
+    own = {name: Samples(_finite(name, images).to(place.device), cond, share) for name, images in sampled.items()}
+    num_classes = 0 if recipe.dataset.texts() else spec.num_classes  # a text has too few samples for figures of its own
+    measured = measure(own | theirs, num_classes=num_classes, check=stop.check)
+    facts = {"num_samples": float(settings.num_samples), "seed": float(settings.seed)}
+    figures = {name: facts | costs[name] | found for name, found in measured.figures.items()}
+    lowest = floor(settings.metrics, theirs[many], against, check=stop.check)
+    figures[f"floor@{_steps(recipe)}"] = facts | lowest
+    if not is_pixels(recipe) and recipe.dataset.has_images:
+        figures[RECONSTRUCTION] = facts | reconstruction(recipe, place, codec, against, stop)
+    measured = measured._replace(figures=figures)
+    if not recipe.dataset.has_images:
+        measured = without_real(settings.metrics, measured)
+    return Assessed(measured, sampled | teacher)
+
+
+def _finite(name: str, images: Tensor) -> Tensor:
+    """The samples, unless no figure could describe them.
+
+    Raises:
+        ValueError: some are NaN or infinite.
+    """
+    bad = int((~images.flatten(1).isfinite().all(dim=1)).sum())
+    if bad:
+        raise ValueError(
+            f"{name}: {bad} of {len(images)} samples are NaN or infinite, so nothing was measured. The training "
+            "diverged: look at its losses in metrics.jsonl, lower the learning rate or the adversarial weight"
+        )
+    return images
+
+
+def _steps(recipe: Recipe) -> int:
+    return len(recipe.shards.sampler.levels())
+
+
+def teacher_samples(
+    recipe: Recipe, place: Place, codec: Autoencoder, stop: StopFlag
+) -> tuple[dict[str, Tensor], dict[str, Figures]]:
+    """The teacher's images at 50 and at 4 steps (both sets of levels) and what they cost; made once a teacher."""
+    folder = place.reference(recipe)
+    make_together(
+        place,
+        folder,
+        lambda: is_done(folder / "done.json", recipe.reference_signature()),
+        lambda: _make_teacher_samples(recipe, place, codec, stop, folder),
+    )
+    try:
+        samples = load_file(folder / "samples.safetensors")
+    except Exception as error:
+        raise ValueError(f"{folder}: samples.safetensors cannot be read ({error}); delete the folder") from error
+    told = read_json(folder / "done.json")
+    return samples, {name: {cost: told[cost][name] for cost in COSTS if cost in told} for name in samples}
+
+
+def _make_teacher_samples(recipe: Recipe, place: Place, codec: Autoencoder, stop: StopFlag, folder: Path) -> None:
+    denoise = guided_teacher(recipe, load_teacher(recipe, place))
+
+    def few(levels: tuple[float, ...]) -> SampleFn:
+        return lambda noise, cond: few_step_sample(denoise, noise, cond, levels, "ode")
+
+    ways: dict[str, SampleFn] = {
+        f"teacher@{_steps(recipe)}": lambda noise, cond: recipe.shards.sampler(denoise, noise, cond)[0]
+    }
+    ways |= {f"teacher@4:{name}": few(levels) for name, levels in recipe.teacher_levels().items()}
+    timed = {name: _timed(recipe, name, way, place, codec, stop) for name, way in ways.items()}
+
+    def fill(temporary: Path) -> None:
+        save_tensors(temporary / "samples.safetensors", {name: images for name, (images, _) in timed.items()})
+        paid = {name: costs for name, (_, costs) in timed.items()}
+        facts = {cost: {name: costs[cost] for name, costs in paid.items()} for cost in next(iter(paid.values()))}
+        mark_done(temporary / "done.json", recipe.reference_signature(), **facts)
+
+    if place.ranks.is_first:
+        commit_folder(folder, fill)
+
+
+@torch.inference_mode()
+def _timed(
+    recipe: Recipe, name: str, sample: SampleFn, place: Place, codec: Autoencoder, stop: StopFlag
+) -> tuple[Tensor, Figures]:
+    """Images [N,C,H,W] on the CPU and seconds an image (of one process; sampling alone, without drawing the noise).
+
+    What decoding latents takes besides is a cost of its own, `s_decode_per_image`; on pixels there is none.
+
+    Each rank samples whole batches, so that the samples are the same on any number of ranks.
+    """
+    settings, spec, image, ranks = recipe.evaluate, recipe.latent(), recipe.dataset.spec(), place.ranks
+    shares = share_of(settings.num_samples, settings.batch_size, ranks)
+    own, last = shares[ranks.rank]
+    parts, seconds, decoding = [torch.empty(0, image.channels, image.size, image.size)], 0.0, 0.0
+    with Bar(f"sampling {name}", settings.num_samples, quiet=not ranks.is_first) as bar:
+        for first in range(own, last, settings.batch_size):
+            stop.check()
+            indices = range(first, min(first + settings.batch_size, last))
+            noise, cond = sample_starts(settings.seed, indices, spec, place.device)
+            started = time.perf_counter()
+            latents = sample(noise, cond)
+            parts.append(latents.cpu())  # the copy waits for the device
+            seconds += (sampled := time.perf_counter()) - started
+            if not is_pixels(recipe):
+                parts[-1] = codec.decode(latents).cpu()
+                decoding += time.perf_counter() - sampled
+            bar.update(indices.stop - own)
+        images = joined_rows(torch.cat(parts), shares, ranks)
+        spent = ranks.mean(torch.tensor([seconds, decoding], dtype=torch.float64)) * ranks.size / settings.num_samples
+        bar.update(settings.num_samples)
+    return images.contiguous(), dict(zip(COSTS[: 1 if is_pixels(recipe) else 2], spent.tolist(), strict=False))
+
+
+def references(recipe: Recipe, place: Place, codec: Autoencoder, work: Work) -> References:
+    """Real images and the teacher's stored samples, up to `num_references` of each.
+
+    For a dataset without images the stored samples stand in for them; `without_real` drops what comes of that.
+    """
+    reader, device = open_shards(recipe, place), place.device
+    stored = reader.take(np.arange(min(recipe.evaluate.num_references, len(reader))))
+    made = decode(codec, stored.x0.to(device), recipe.evaluate.batch_size)
+    teacher = Samples(made, stored.cond.to(device), work)
+    if not recipe.dataset.has_images:
+        return References(teacher, teacher)
+    images = recipe.dataset.build(split="train")
+    count = min(recipe.evaluate.num_references, len(images))
+    real = images.batch(torch.randperm(len(images), generator=generator("references"))[:count])
+    return References(Samples(real[0].to(device), real[1].to(device), work), teacher)
+
+
+def reconstruction(
+    recipe: Recipe, place: Place, codec: Autoencoder, against: References, stop: StopFlag
+) -> dict[str, float]:
+    """What real images get that were encoded and decoded: nothing in this space can come nearer to the real ones.
+
+    `matched_error` compares each with the image it was made from.
+    """
+    images = recipe.dataset.build(split="train")
+    picked = torch.randperm(len(images), generator=generator("reconstruction"))[: recipe.evaluate.num_samples]
+    x0, cond = (tensor.to(place.device) for tensor in images.batch(picked))
+    with torch.inference_mode():
+        latents = torch.cat([codec.encode(part) for part in torch.split(x0, recipe.evaluate.batch_size)])
+    back = Samples(decode(codec, latents, recipe.evaluate.batch_size), cond)
+    measure = Measurement(recipe.evaluate.metrics, against._replace(matched=Samples(x0, cond)))
+    return measure({RECONSTRUCTION: back}, num_classes=0, check=stop.check).figures[RECONSTRUCTION]

@@ -1,0 +1,93 @@
+"""What the commands choose on the machine they run on: scale, device, threads, and how many processes there are."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+def pick_device(asked: str) -> torch.device:
+    """The device named, or for `auto` the accelerator where there is one.
+
+    Raises:
+        RecipeError: it cannot be used here.
+    """
+    import torch
+
+    from ladd_dist.core.serialize import RecipeError
+
+    if asked == "auto":
+        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return accelerator or torch.device("cpu")
+    try:
+        device = torch.device(asked)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise RecipeError(f"--device {asked}: not usable here ({str(error).splitlines()[0]}); try cpu") from error
+    return device
+
+
+def set_threads(count: int) -> None:
+    """Use `count` CPU threads; 0 leaves the choice to PyTorch.
+
+    Raises:
+        RecipeError: a negative number.
+    """
+    import torch
+
+    from ladd_dist.core.serialize import RecipeError
+
+    if count < 0:
+        raise RecipeError(f"--threads: must be at least 1, or 0 for PyTorch's own choice, got {count}")
+    if count > 0:
+        torch.set_num_threads(count)
+
+
+def count_processes(nproc: int) -> int:
+    """How many processes the training has: what the launcher says (torchrun, SLURM), or `nproc` without one.
+
+    Raises:
+        RecipeError: `nproc` is wrong, or is not what the launcher says.
+    """
+    from ladd_dist.core.failure import rank_here, world_size
+    from ladd_dist.core.serialize import RecipeError
+
+    if nproc < 1:
+        raise RecipeError(f"--nproc: must be at least 1, got {nproc}")
+    if "RANK" not in os.environ and world_size() == 1:
+        return nproc
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", world_size()))
+    if nproc not in (1, here):
+        raise RecipeError(
+            f"--nproc {nproc}: this is rank {rank_here()} of {world_size()}, of which a launcher started {here} here; "
+            "leave --nproc out, or start without torchrun and srun"
+        )
+    return world_size()
+
+
+def local_device(device: torch.device, num_here: int, local_rank: int) -> torch.device:
+    """The device of one of `num_here` processes on this machine.
+
+    Raises:
+        RecipeError: there are not enough, or one is named for all.
+    """
+    import torch
+
+    from ladd_dist.core.serialize import RecipeError
+
+    if num_here == 1 or device.type == "cpu":
+        return device
+    if device.index is not None:
+        raise RecipeError(f"--device {device} is one device, and there are {num_here} processes; use {device.type}")
+    count = torch.accelerator.device_count()
+    if count == 1 and os.environ.get("CUDA_VISIBLE_DEVICES", "").isdigit() and "SLURM_PROCID" in os.environ:
+        return torch.device(device.type, 0)  # srun --gpus-per-task shows each process its own device alone
+    if num_here > count:
+        raise RecipeError(
+            f"{num_here} processes on this machine, but {count} {device.type} device{'s' if count != 1 else ''}; use "
+            f"{count} processes, or --device cpu"
+        )
+    return torch.device(device.type, local_rank)

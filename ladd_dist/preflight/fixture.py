@@ -1,0 +1,216 @@
+"""The recipe under examination: its own objects at a small batch, in a place that is gone afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import io
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from ladd_dist.builders.codec import FILE, load_codec
+from ladd_dist.builders.networks import save_weights
+from ladd_dist.builders.teacher import fresh_network, load_teacher
+from ladd_dist.codecs import TrainedCodec
+from ladd_dist.core.types import Batch, Denoiser
+from ladd_dist.engine.shard_reader import ShardReader, to_device
+from ladd_dist.engine.shard_writer import INDEX
+from ladd_dist.parallel.compute import Compute
+from ladd_dist.parallel.single import Single
+from ladd_dist.preflight.check import Skip
+from ladd_dist.preflight.recorder import Watch, watched
+from ladd_dist.recipe import Ema, Recipe
+from ladd_dist.samplers import Sampler
+from ladd_dist.stages.autoencoder import is_autoencoder_done
+from ladd_dist.stages.distill import Distillation
+from ladd_dist.stages.shards import are_shards_done, make_shards
+from ladd_dist.stages.teacher import is_teacher_done
+from ladd_dist.trackers.jsonl import Jsonl
+from ladd_dist.workspace.workspace import Place, mark_done
+
+BATCH = 8
+OWN_SAMPLES = 16
+MOST_STEPS = 2
+"""Of the sampler that makes the samples to practise on: what is checked on them does not depend on their quality."""
+SHOWN = 64
+"""Real samples that are looked at."""
+WAKE = 0.02
+"""Zero-initialised layers would hide everything behind them."""
+
+P = TypeVar("P", bound=Sampler)
+NO_TEACHER = "no trained teacher in the cache yet"
+NO_SHARDS = "no samples of the teacher in the cache yet"
+RUN_FIRST = "launch the recipe with --stages teacher,shards, then call doctor again"
+
+
+class Watched(NamedTuple):
+    """Two steps of the training, with what went wrong in them."""
+
+    training: Distillation
+    watch: Watch
+    figures: list[dict[str, float]]
+    error: Exception | None
+    first: int
+    """Number of the first step."""
+
+
+class Patient:
+    """A recipe and what its checks share. Everything is made by the code that a run uses."""
+
+    def __init__(self, recipe: Recipe, place: Place, folder: Path) -> None:
+        self.recipe, self.place, self.folder = recipe, place, folder
+        train, shards = recipe.train, recipe.shards
+        half_life = BATCH if train.ema.half_life > 0 else 0  # the average then moves by half: seen in float32
+        self.small = dataclasses.replace(
+            recipe,
+            train=dataclasses.replace(
+                train, batch_size=BATCH, compute=Compute(), ema=Ema(half_life=half_life, ramp=0.0), keep_steps=()
+            ),
+            shards=dataclasses.replace(
+                shards, num_samples=OWN_SAMPLES, sampler=short(shards.sampler), source="", dtype="float32",
+                batch_size=OWN_SAMPLES, samples_per_chunk=OWN_SAMPLES // 2, chunks_per_shard=2,
+            ),
+            parallel=Single(),
+            tracker=Jsonl(),
+        )  # fmt: skip
+        self.own = Place(folder / "runs", folder / "cache", place.device)
+        self.is_trained = is_teacher_done(recipe, place)
+        self.has_shards = are_shards_done(recipe, place)
+        self._made = 0
+
+    @functools.cached_property
+    def teacher(self) -> Denoiser:
+        """The recipe's teacher where there is one, else a network that was never trained."""
+        if self.is_trained:
+            return load_teacher(self.recipe, self.place)
+        network = fresh_network(self.recipe)
+        source = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.add_(WAKE * torch.randn(parameter.shape, generator=source))
+        return network.to(self.place.device).eval().requires_grad_(False)
+
+    def build(self) -> None:
+        """Put a teacher and samples of it into the place of our own."""
+        if isinstance(codec := self.recipe.codec, TrainedCodec):  # its weights if it has some: the dumps ask for it
+            trained = is_autoencoder_done(self.recipe, self.place)
+            network = load_codec(self.recipe, self.place) if trained else codec.build(image=self.recipe.dataset.spec())
+            self.own.autoencoder(self.small).mkdir(parents=True)
+            save_weights(self.own.autoencoder(self.small) / FILE, network)
+        folder = self.own.teacher(self.small)
+        folder.mkdir(parents=True)
+        save_weights(folder / "teacher.safetensors", self.teacher)
+        mark_done(folder / "done.json", self.small.teacher_signature())
+        with contextlib.redirect_stderr(io.StringIO()):  # its progress
+            make_shards(self.small, self.own)
+
+    @functools.cached_property
+    def reader(self) -> ShardReader:
+        """The teacher's samples in the cache.
+
+        Raises:
+            Skip: there are none.
+        """
+        if not self.has_shards:
+            if (self.place.shards(self.recipe) / INDEX).exists():  # there, and not as the index says
+                ShardReader(self.place.shards(self.recipe))
+            raise Skip(NO_SHARDS, cure=RUN_FIRST)
+        return ShardReader(self.place.shards(self.recipe))
+
+    def require_trained(self) -> Denoiser:
+        """The trained teacher.
+
+        Raises:
+            Skip: there is none.
+        """
+        if not self.is_trained:
+            raise Skip(NO_TEACHER, cure=RUN_FIRST)
+        return self.teacher
+
+    @functools.cached_property
+    def batch(self) -> Batch:
+        """Some of the teacher's samples: from the cache where there are some, else those of our own."""
+        reader = self.reader if self.has_shards else ShardReader(self.own.shards(self.small))
+        num = min(SHOWN, len(reader))
+        return to_device(reader.take(np.linspace(0, len(reader) - 1, num).astype(np.int64)), self.place.device)
+
+    def training(self, *, compute: Compute | None = None, place: Place | None = None, **changes: Any) -> Distillation:
+        """A training from its start; `changes` of the recipe at a small batch."""
+        recipe = dataclasses.replace(self.small, **changes)
+        if compute is not None:
+            recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, compute=compute))
+        self._made += 1
+        place = dataclasses.replace(place or self.own, runs=self.own.runs / str(self._made))
+        place.run(recipe).create()
+        training = Distillation(recipe, place, place.run(recipe))
+        for module in training.heads.module.modules():
+            if isinstance(module, nn.modules.dropout._DropoutNd):
+                module.p = 0.0  # allowed in heads, and nothing could be compared with it
+        return training
+
+    @functools.cached_property
+    def untouched(self) -> Distillation:
+        """A training that nobody trains."""
+        return self.training()
+
+    @functools.cached_property
+    def step(self) -> int:
+        """A step at which the heads count, if there is one; early, so that learning rates are what they say."""
+        steps = self.recipe.train.steps
+        choices = sorted({0, min(1, steps - 1), steps // 4, steps // 2})
+        weights = [abs(self.recipe.adv_weight(step)) for step in choices]
+        return choices[weights.index(max(weights))]
+
+    @functools.cached_property
+    def watched(self) -> Watched:
+        """Two steps of the training under observation."""
+        training = self.training()
+        step, watch = watched(
+            training.ladd_step, lambda: {name: part.tensor for name, part in training.average.weights.items()}
+        )
+        training.ladd_step = step
+        figures: list[dict[str, float]] = []
+        try:
+            for number in (self.step, self.step + 1):
+                figures.append({name: float(value) for name, value in training.step(number).items()})
+        except Exception as error:
+            return Watched(training, watch, figures, error, self.step)
+        return Watched(training, watch, figures, None, self.step)
+
+    def require_steps(self) -> Watched:
+        """The two steps, both whole.
+
+        Raises:
+            Skip: they broke off; check `step` says why.
+        """
+        found = self.watched
+        if found.error is not None:
+            raise Skip("the training step fails", cure="see check `step`")
+        return found
+
+
+def short(sampler: P) -> P:
+    """The same sampler with few steps, if it has a number of them."""
+    steps = getattr(sampler, "steps", None)
+    if isinstance(steps, int) and steps > MOST_STEPS:
+        return dataclasses.replace(sampler, steps=MOST_STEPS)  # type: ignore[type-var]
+    return sampler
+
+
+@contextlib.contextmanager
+def patient(recipe: Recipe, place: Place) -> Iterator[Patient]:
+    """A recipe to examine; what was made for it is removed at the end."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False  # comparisons are of what is computed, not of how it is rounded
+    try:
+        with tempfile.TemporaryDirectory(prefix="ladd-doctor-") as folder:
+            yield Patient(recipe, place, Path(folder))
+    finally:
+        torch.backends.cudnn.allow_tf32 = before

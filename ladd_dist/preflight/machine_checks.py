@@ -1,0 +1,232 @@
+"""Checks of the machine: what PyTorch finds, how processes would talk to each other, memory, compiler."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from ladd_dist.preflight.check import Check, Fail, Skip, Warn
+from ladd_dist.recipe import Recipe
+from ladd_dist.workspace.workspace import Place
+
+GB = 1e9
+NEEDS_TORCH = (2, 14)
+MEETS_WITHIN_S = 20
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the checks of the environment look at; without a recipe some of them do not apply."""
+
+    recipe: Recipe | None
+    place: Place
+
+    def require_recipe(self) -> Recipe:
+        """The recipe.
+
+        Raises:
+            Skip: there is none.
+        """
+        if self.recipe is None:
+            raise Skip("no recipe was given", cure="ladd doctor RECIPE")
+        return self.recipe
+
+
+def look_at_python(machine: Machine) -> str:
+    """Versions."""
+    found = f"Python {platform.python_version()}, torch {torch.__version__}, {platform.machine()}"
+    version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
+    if version < NEEDS_TORCH:
+        raise Fail(
+            found,
+            cause=f"this version is written for torch {'.'.join(map(str, NEEDS_TORCH))} or newer",
+            cure="pip install -e . installs what pyproject.toml asks for",
+        )
+    return found
+
+
+def look_at_accelerator(machine: Machine) -> str:
+    """The device of the run, and whether it computes in the recipe's precision."""
+    device = machine.place.device
+    if device.type == "cpu":
+        built = torch.version.cuda or torch.version.hip
+        if built and shutil.which("nvidia-smi"):
+            raise Warn(
+                "the run would be on the CPU although nvidia-smi is here",
+                cause=f"torch was built for {built}, and finds no device: the driver is too old, or "
+                f"CUDA_VISIBLE_DEVICES hides them ({os.environ.get('CUDA_VISIBLE_DEVICES', 'not set')})",
+                cure="compare nvidia-smi's CUDA version with torch.version.cuda; unset CUDA_VISIBLE_DEVICES",
+            )
+        return f"none; the CPU has {len(_cores())} cores, PyTorch uses {torch.get_num_threads()} threads"
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    probe = torch.ones(8, device=device)
+    if float((probe @ probe).cpu()) != 8:
+        raise Fail(f"{name} computes 1 + ... + 1 wrongly", cause="driver or hardware", cure="use another device")
+    return f"{torch.accelerator.device_count()} x {name}"
+
+
+def _cores() -> list[int]:
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+
+
+def look_at_precision(machine: Machine) -> str:
+    """Whether the device has what `train.compute.precision` asks for."""
+    device, recipe = machine.place.device, machine.recipe
+    wanted = {recipe.train.compute.precision, recipe.teacher.compute.precision} if recipe else {"bf16"}
+    fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    if "bf16" in wanted and recipe is not None and not fast:
+        raise Warn(
+            f"bf16 is asked for, and {device.type} only emulates it or gains nothing",
+            cause="bf16 needs an Ampere GPU or newer, or a CPU with AMX to be faster than fp32",
+            cure="--train.compute.precision fp32 (or fp16 on an older GPU)",
+        )
+    if "fp16" in wanted and device.type == "cpu":
+        raise Warn(
+            "fp16 is asked for on the CPU",
+            cause="CPUs compute fp16 more slowly than fp32",
+            cure="--train.compute.precision fp32",
+        )
+    return f"{', '.join(sorted(wanted)) if recipe else 'bf16 ' + ('fast' if fast else 'slow')} on {device.type}"
+
+
+def look_at_processes(machine: Machine) -> str:
+    """A gloo group over a real connection to this machine itself."""
+    if dist.is_initialized():
+        raise Skip("a process group is there already")
+    _loopback()
+    name = socket.gethostname()
+    before = os.environ.get("GLOO_SOCKET_IFNAME")
+    if sys.platform == "linux":
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # as ranks on one machine have it
+    try:
+        store = dist.TCPStore("127.0.0.1", 0, 1, is_master=True, wait_for_workers=False)
+        dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+        total = torch.ones(3)
+        dist.all_reduce(total)
+        dist.destroy_process_group()
+    finally:
+        if before is None:
+            os.environ.pop("GLOO_SOCKET_IFNAME", None)
+    try:
+        socket.gethostbyname(name)
+    except OSError as error:
+        raise Warn(
+            f"gloo works on this machine; its own name {name!r} does not resolve",
+            cause=f"neither DNS nor /etc/hosts know it ({error})",
+            cure="nothing, on one machine; for several, export MASTER_ADDR with an address that the others reach",
+        ) from error
+    return f"gloo works; {name} resolves"
+
+
+def _loopback() -> None:
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            socket.create_connection(server.getsockname(), timeout=MEETS_WITHIN_S).close()
+    except OSError as error:
+        raise Fail(
+            f"no connection to 127.0.0.1 ({error})",
+            cause="the loopback interface is down, or a firewall or sandbox forbids it",
+            cure="`ip link set lo up`, or allow local connections; one process (--nproc 1) works without",
+        ) from error
+
+
+def look_at_nccl(machine: Machine) -> str:
+    """NCCL, where there are GPUs."""
+    if machine.place.device.type != "cuda":
+        raise Skip(f"no GPU in this run ({machine.place.device.type}); gloo connects processes")
+    if not dist.is_nccl_available():
+        raise Fail(
+            "torch was built without NCCL",
+            cause="a build for Windows, macOS or CPUs",
+            cure="install PyTorch's CUDA wheel; --nproc 1 works without",
+        )
+    return f"NCCL {'.'.join(map(str, torch.cuda.nccl.version()))}"  # type: ignore[no-untyped-call]
+
+
+def look_at_deepspeed(machine: Machine) -> str:
+    """Whether it is installed; importing it takes seconds, and check `strategy` does that where a recipe uses it."""
+    needed = machine.recipe is not None and machine.recipe.parallel.name.startswith("zero")
+    try:
+        version = importlib.metadata.version("deepspeed")
+    except importlib.metadata.PackageNotFoundError as error:
+        outcome = Fail if needed else Warn
+        raise outcome(
+            "DeepSpeed is not installed",
+            cause="parallel zero1, zero2 and zero3 need it" + (": this recipe asks for one" if needed else ""),
+            cure="pip install deepspeed, or --parallel fsdp",
+        ) from error
+    return f"{version} installed" + ("" if needed else "; imported only where --parallel zero1 to zero3 asks for it")
+
+
+def look_at_compiler(machine: Machine) -> str:
+    """A C++ compiler, which `torch.compile` calls."""
+    asked = machine.recipe is not None and bool(
+        machine.recipe.train.compute.compile or machine.recipe.teacher.compute.compile
+    )
+    name = os.environ.get("CXX", "")
+    found = shutil.which(name) if name else next(filter(None, map(shutil.which, ("g++", "clang++", "c++"))), None)
+    if found:
+        return found
+    outcome = Fail if asked else Warn
+    raise outcome(
+        f"no C++ compiler ({'CXX=' + name if name else 'g++, clang++, c++'})",
+        cause="torch.compile writes C++ and compiles it" + ("; the recipe asks for it" if asked else ""),
+        cure="install g++ (Debian: apt install g++), or leave train.compute.compile empty",
+    )
+
+
+def look_at_memory(machine: Machine) -> str:
+    """What a training step keeps, against what is free."""
+    from ladd_dist.costs.memory_model import memory, room
+    from ladd_dist.stages.dry_step import trial
+
+    recipe = machine.require_recipe()
+    few = 4 * recipe.train.compute.accumulate
+    with trial(recipe) as step:  # it grows in proportion to the batch, of which two small ones are enough
+        small, twice = (memory("single", step.load(size), 1).total for size in (few, 2 * few))
+    needed = small + (twice - small) / few * (recipe.train.batch_size - few)
+    device = machine.place.device
+    on_gpu = device.type == "cuda"
+    free = room(torch.cuda.get_device_properties(device).total_memory) if on_gpu else available_bytes()
+    if needed > free:
+        raise Fail(
+            f"a step needs about {needed / GB:.1f} GB, {free / GB:.1f} GB are there",
+            cause=f"a batch of {recipe.train.batch_size} on one {device.type}",
+            cure="a smaller --train.batch-size, or --train.mode alternate --train.compute.accumulate 2; `ladd plan "
+            "RECIPE --gpus N` says what several GPUs need",
+        )
+    return f"a step needs about {needed / GB:.2f} GB, {free / GB:.1f} GB are there"
+
+
+def available_bytes() -> int:
+    """Memory that a process can still have: of the machine, and of its control group."""
+    pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    info = Path("/proc/meminfo")
+    if info.exists():
+        rows = dict(line.split(":", 1) for line in info.read_text(encoding="ascii").splitlines() if ":" in line)
+        pages = int(rows["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in rows else pages
+    limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
+    if limit.exists() and used.exists() and (text := limit.read_text(encoding="ascii").strip()).isdigit():
+        pages = min(pages, int(text) - int(used.read_text(encoding="ascii")))
+    return pages
+
+
+CHECKS: list[Check[Machine]] = [
+    Check("python", "Python and PyTorch are the ones this was written for", look_at_python),
+    Check("accelerator", "The device computes", look_at_accelerator),
+    Check("precision", "The device has the recipe's precision", look_at_precision),
+    Check("processes", "Processes of this machine can talk to each other (gloo)", look_at_processes),
+    Check("nccl", "GPUs can talk to each other (NCCL)", look_at_nccl),
+    Check("deepspeed", "DeepSpeed is there for --parallel zero1 to zero3", look_at_deepspeed),
+    Check("compiler", "torch.compile finds a C++ compiler", look_at_compiler),
+    Check("memory", "A training step fits into memory", look_at_memory),
+]

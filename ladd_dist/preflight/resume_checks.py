@@ -1,0 +1,139 @@
+"""Checks of what lasts from step to step: the average, checkpoints; and the strategy that spreads a step."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+
+from ladd_dist.parallel.ranks import join
+from ladd_dist.preflight.check import Check, Fail, Skip, Warn
+from ladd_dist.preflight.fixture import Patient
+from ladd_dist.preflight.update_checks import NETWORKS, SUMS, flat
+from ladd_dist.stages.distill import Distillation
+
+STALE = 0.2
+"""Of what the average began with, at the end of training."""
+MEETS_WITHIN_S = 60.0
+
+
+def look_at_average(patient: Patient) -> str:
+    """The averaged weights follow the student's after each of its updates, and are what is evaluated."""
+    found = patient.require_steps()
+    watch, training = found.watch, found.training
+    students = [turn for turn in watch.turns if turn.role == "student"]
+    beta = 0.5 if patient.recipe.train.ema.half_life > 0 else 0.0
+    expected = watch.turns[0].before["average"]
+    for turn in watch.turns:
+        if turn.role == "heads" and turn.moved("average"):
+            raise Fail(
+                "the average moves on the heads' turn",
+                cause="it is updated once for each update of either network: its half-life is not what the recipe says",
+                cure="WeightAverage.update once a step, after the student's update",
+            )
+    for turn in students:
+        weights = turn.after["student"]
+        expected = {name: beta * value + (1 - beta) * weights[name] for name, value in expected.items()}
+    live = {name: part.tensor for name, part in training.average.weights.items()}
+    step = float((flat(students[-1].after["student"]) - flat(students[0].before["student"])).norm())
+    if float((flat(live) - flat(expected)).norm()) > SUMS * step:
+        raise Fail(
+            "after two steps the average is not beta w + (1 - beta) w_new, twice",
+            cause="it is updated more than once a step, at another place than after the student's update, or never",
+            cure="WeightAverage.update once a step, after the student's update",
+        )
+    shown = training.averaged()
+    assert shown is not None
+    own = dict(shown.named_parameters())
+    if float((flat(live) - flat({name: own[name] for name in live})).norm()) > SUMS * step:
+        raise Fail(
+            "what is evaluated and saved is not the average",
+            cause="the live weights are taken in place of the average",
+            cure="stages.teacher.averaged takes average.weights",
+        )
+    return "moves once a step, after the student's update; it is what is evaluated"
+
+
+def look_at_span(patient: Patient) -> str:
+    """Whether the average forgets the weights that it began with."""
+    ema, updates = patient.recipe.train.ema, patient.recipe.train.steps * patient.recipe.train.batch_size
+    left = 0.5 ** (updates / ema.half_life) if ema.half_life > 0 and ema.ramp == 0 else 0.0
+    if left > STALE:
+        raise Warn(
+            f"at the end of training the average is still {left:.0%} what it began with",
+            cause=f"a half-life of {ema.half_life} samples in a training of {updates}",
+            cure=f"--train.ema.half-life {max(1, updates // 5)}",
+        )
+    return f"{left:.0%} of it is what it began with, at the end of training"
+
+
+def look_at_resume(patient: Patient) -> str:
+    """A checkpoint brings back weights, moments, counters and average, and the next step has the same bits."""
+    training = patient.training()
+    first = patient.step
+    training.step(first)
+    with training.checkpoints.complete():
+        training.save(first + 1)
+    again = Distillation(training.recipe, training.place, training.run)
+    if again.first_step != first + 1:
+        raise Fail(
+            f"the checkpoint of step {first + 1} is not found",
+            cause="a checkpoint of another recipe, or none was written",
+            cure="see check `disk`",
+        )
+    cure = "all state in parameters and buffers; Saved.fill_optimizer for both networks"
+    for role in NETWORKS:
+        one, other = getattr(training, role), getattr(again, role)
+        for quantity in ("weight", "exp_avg", "exp_avg_sq"):
+            if not torch.equal(flat(one.local(quantity)), flat(other.local(quantity))):
+                raise Fail(
+                    f"resumed, the {role} has other values in {quantity}", cause="reset without a word", cure=cure
+                )
+        if one.counters() != other.counters():
+            raise Fail(f"resumed, the {role} has other counters", cause="Adam would begin anew", cure=cure)
+    if not torch.equal(flat(training.average.weights), flat(again.average.weights)):
+        raise Fail("resumed, the average is another", cause="it begins again from the live weights", cure=cure)
+    for way in (training, again):
+        way.step(first + 1)
+    # Kernels of accelerators may add in another order each time.
+    slack = 0.0 if patient.place.device.type == "cpu" else SUMS * patient.small.train.lr_student
+    for role in NETWORKS:
+        one, other = (flat(getattr(way, role).local("weight")) for way in (training, again))
+        if float((one - other).abs().max()) > slack:
+            raise Fail(
+                f"the step after resuming gives the {role} other weights",
+                cause="state that no checkpoint holds (a plain attribute of a head), or random numbers that do not "
+                "follow from seed and step",
+                cure=cure,
+            )
+    return "weights, moments, counters and average come back; the next step has the same bits"
+
+
+def look_at_strategy(patient: Patient) -> str:
+    """The recipe's strategy, in a group of one process, against one process without a strategy."""
+    recipe = patient.recipe
+    if recipe.parallel.name == "single":
+        raise Skip("one process: nothing to spread (--parallel ddp, fsdp, zero1 ...)")
+    patient.require_steps()
+    backend = "nccl" if patient.place.device.type == "cuda" else "gloo"
+    expected = patient.watched.figures[0]
+    with join(backend, MEETS_WITHIN_S, device=patient.place.device, needs_group=True) as ranks:
+        place = dataclasses.replace(patient.own, ranks=ranks)
+        training = patient.training(parallel=recipe.parallel, place=place)
+        figures = {name: float(value) for name, value in training.step(patient.step).items()}
+    for name, value in expected.items():
+        if abs(value - figures[name]) > SUMS * max(1e-3, abs(value)):
+            raise Fail(
+                f"{name} is {figures[name]:.5g} under {recipe.parallel.name!r}, {value:.5g} in one process",
+                cause="the strategy computes another step",
+                cure="--parallel ddp; a strategy of your own must keep the contract of Trainable",
+            )
+    return f"{recipe.parallel.name!r} gives the figures of one process"
+
+
+CHECKS: list[Check[Patient]] = [
+    Check("average", "The average moves on student updates alone, and is what is evaluated", look_at_average),
+    Check("average-span", "The average forgets what it began with", look_at_span),
+    Check("resume", "A resumed training goes on with the same bits", look_at_resume),
+    Check("strategy", "The recipe's strategy computes the same step", look_at_strategy),
+]

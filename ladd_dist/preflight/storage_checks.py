@@ -1,0 +1,173 @@
+"""Checks of the places that runs write to, and of clocks."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+
+from ladd_dist.builders.step import build_critic, build_heads
+from ladd_dist.builders.teacher import fresh_network
+from ladd_dist.core.rundir import write_bytes
+from ladd_dist.costs.flops import count_parameters
+from ladd_dist.preflight.check import Check, Fail, Warn
+from ladd_dist.preflight.machine_checks import GB, Machine
+from ladd_dist.recipe import Recipe
+from ladd_dist.stages.distill import NUM_SHOWN, is_distilled
+from ladd_dist.stages.shards import are_shards_done
+from ladd_dist.stages.teacher import is_teacher_done
+from ladd_dist.workspace.workspace import Place
+
+WORD = 4
+SPARE = 1.2
+"""Room for reports, logs and pictures."""
+SKEW_S = 2.0
+
+
+def existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that is there."""
+    folder = folder.absolute()
+    while not folder.is_dir():
+        folder = folder.parent
+    return folder
+
+
+@contextlib.contextmanager
+def scratch(folder: Path) -> Iterator[Path]:
+    """A folder for a moment, where `folder` is or would be.
+
+    Raises:
+        Fail: nothing can be written there.
+    """
+    place = existing(folder)
+    try:
+        made = tempfile.mkdtemp(prefix=".ladd-doctor-", dir=place)
+    except OSError as error:
+        raise Fail(
+            f"{place} cannot be written to ({error.strerror})",
+            cause="it belongs to somebody else, is mounted read-only, or is full",
+            cure="choose writable folders with --out and --cache",
+        ) from error
+    try:
+        yield Path(made)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def bytes_needed(recipe: Recipe, place: Place) -> tuple[int, int]:
+    """About what a run still writes into --cache and into --out."""
+    with torch.device("meta"):
+        network = fresh_network(recipe)
+        heads = build_heads(recipe, build_critic(recipe, network))
+    image, shards, train = recipe.latent(), recipe.shards, recipe.train
+    pixels = image.channels * image.size**2
+    teacher, judges = WORD * count_parameters(network), WORD * count_parameters(heads)
+    cache = 0
+    if not is_teacher_done(recipe, place):
+        cache += 2 * 4 * teacher  # weights, both moments and the average, twice while a checkpoint replaces another
+    if not are_shards_done(recipe, place):
+        word = 2 if shards.dtype == "float16" else 4
+        cache += shards.num_samples * pixels * word * (2 + len(recipe.path_levels()))
+    out = 0
+    if not is_distilled(recipe, place):
+        kept = train.keep_checkpoints + 1 + len(train.keep_steps)
+        out += kept * (4 * teacher + 3 * judges) + teacher
+        out += (train.steps // train.dump_every + 1) * NUM_SHOWN * pixels * WORD * 3
+    return round(SPARE * cache), round(SPARE * out)
+
+
+def look_at_disk(machine: Machine) -> str:
+    """Whether both folders can be written to, and have the room that the recipe needs."""
+    place = machine.place
+    needed = bytes_needed(machine.recipe, place) if machine.recipe else (0, 0)
+    wanted: dict[int, int] = {}
+    said = []
+    for name, folder, size in (("--cache", place.cache, needed[0]), ("--out", place.runs, needed[1])):
+        with scratch(folder) as own:
+            target = own / "file"
+            for content in (b"first", b"second"):  # written beside and renamed over the old one
+                write_bytes(target, content)
+                if target.read_bytes() != content:
+                    raise Fail(
+                        f"{existing(folder)}: a file that was renamed over another has the old content",
+                        cause="a file system without atomic rename (some FUSE and object-store mounts)",
+                        cure="put --out and --cache on a POSIX file system (local disk, NFS, Lustre)",
+                    )
+            device = own.stat().st_dev
+        wanted[device] = wanted.get(device, 0) + size  # both may be on one disk
+        free = shutil.disk_usage(existing(folder)).free
+        if wanted[device] > free:
+            raise Fail(
+                f"{name} {folder}: about {wanted[device] / GB:.1f} GB are needed, {free / GB:.1f} GB are free",
+                cause="shards, checkpoints and dumps of this recipe",
+                cure="free some space, choose another place with --out and --cache, fewer --shards.num-samples or "
+                "--train.keep-checkpoints",
+            )
+        said.append(f"{name} {size / GB:.2f} of {free / GB:.0f} GB free")
+    return "; ".join(said)
+
+
+def look_at_locks(machine: Machine) -> str:
+    """Whether a lock in the cache keeps a second process out: runs that share a teacher rely on it."""
+    with scratch(machine.place.cache) as own:
+        first, second = (FileLock(own / "lock") for _ in range(2))
+        try:
+            first.acquire(timeout=0)
+        except (OSError, NotImplementedError, Timeout) as error:
+            raise _no_locks(machine, f"cannot be locked ({error})") from error
+        try:
+            second.acquire(timeout=0)
+        except Timeout:
+            return f"a second holder is kept out in {existing(machine.place.cache)}"
+        finally:
+            first.release()
+        second.release()
+    raise _no_locks(machine, "can be locked twice")
+
+
+def _no_locks(machine: Machine, how: str) -> Fail:
+    return Fail(
+        f"a file in {existing(machine.place.cache)} {how}",
+        cause="a network file system without locks (NFS mounted with nolock, Lustre without flock)",
+        cure="mount it with locks, put --cache elsewhere, or do not start runs that share a teacher together",
+    )
+
+
+def look_at_clocks(machine: Machine) -> str:
+    """This machine's clock against the one that stamps the cache's files, which other machines see too."""
+    ticks = [time.monotonic() for _ in range(100)]
+    if sorted(ticks) != ticks:
+        raise Fail("time.monotonic() goes back", cause="a broken virtual clock", cure="report it to the host's admin")
+    with scratch(machine.place.cache) as own:
+        target = own / "stamp"
+        before = time.time()
+        target.write_bytes(b"now")
+        after, stamp = time.time(), target.stat().st_mtime
+    ahead = max(before - stamp, stamp - after, 0.0)
+    built = Path(torch.__file__).stat().st_mtime
+    if after < built - 86_400:
+        raise Warn(
+            f"it is {time.strftime('%Y-%m-%d', time.gmtime(after))} here, before PyTorch was installed",
+            cause="the clock was never set",
+            cure="set it (chrony, ntpd); W&B and TLS refuse clients whose clock is wrong",
+        )
+    if ahead > SKEW_S:
+        raise Warn(
+            f"the file system's clock and this machine's are {ahead:.0f} s apart",
+            cause="the file server or this machine is not synchronised",
+            cure="chrony or ntpd on both; until then times in logs and `ladd jobs` mislead, results do not",
+        )
+    return f"within {max(ahead, 0.001):.3f} s of the file system's"
+
+
+CHECKS: list[Check[Machine]] = [
+    Check("disk", "Both folders can be written to, with room for the run", look_at_disk),
+    Check("locks", "Locks work in the cache", look_at_locks),
+    Check("clocks", "Clocks agree", look_at_clocks),
+]

@@ -1,0 +1,98 @@
+"""What the fields of a recipe demand of each other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from ladd_dist.core.serialize import RecipeError
+
+if TYPE_CHECKING:
+    from ladd_dist.recipe.recipe import Recipe
+
+_AT_LEAST_ONE = {
+    "teacher": "steps batch_size checkpoint_every log_every",
+    "shards": "num_samples batch_size samples_per_chunk chunks_per_shard",
+    "train": "steps batch_size head_updates log_every dump_every checkpoint_every keep_checkpoints",
+    "evaluate": "num_samples num_references batch_size",
+}
+
+
+def require_consistent(recipe: Recipe) -> None:
+    """Refuse what cannot work, before any stage runs.
+
+    Raises:
+        RecipeError: names the field and what would have worked.
+    """
+    for stage, names in _AT_LEAST_ONE.items():
+        for name in names.split():
+            value = getattr(getattr(recipe, stage), name)
+            if value < 1:
+                raise RecipeError(f"recipe.{stage}.{name}: must be at least 1, got {value}")
+    if recipe.train.batch_size > recipe.shards.num_samples:
+        raise RecipeError(
+            f"recipe.train.batch_size: {recipe.train.batch_size} is more than the {recipe.shards.num_samples} samples "
+            "of the shards; lower it or raise shards.num_samples"
+        )
+    _check_compute(recipe)
+    if not (recipe.dataset.has_images or recipe.network.pretrained):
+        raise RecipeError(
+            f"recipe.dataset: {recipe.dataset.name!r} has no images to train network {recipe.network.name!r} on; take "
+            "a pretrained network (--swap network=diffusers), or a dataset of images"
+        )
+    try:
+        recipe.student_levels()
+        for steps in recipe.evaluate.steps:
+            recipe.levels(steps)
+    except ValueError as error:
+        raise RecipeError(f"recipe.levels: {error}") from error
+    _check_sigma_laws(recipe)
+    if recipe.start.needs_pairs and recipe.shards.sampler.stochastic and not recipe.shards.source:
+        raise RecipeError(
+            f"recipe.start: {recipe.start.name!r} needs a sampler that adds no noise (euler), or use start=fresh"
+        )
+
+
+def _check_compute(recipe: Recipe) -> None:
+    """Refuse what does not go together, with what would."""
+    for stage in ("teacher", "train"):
+        compute, batch_size = getattr(recipe, stage).compute, getattr(recipe, stage).batch_size
+        where = f"recipe.{stage}.compute"
+        if compute.accumulate < 1 or batch_size % compute.accumulate:
+            raise RecipeError(
+                f"{where}.accumulate: a batch of {batch_size} has no {compute.accumulate} micro-batches of equal size"
+            )
+    compute, has_penalty = recipe.train.compute, recipe.regulariser.differentiates()
+    if compute.accumulate > 1 and recipe.train.mode == "fused":
+        raise RecipeError(
+            "recipe.train.mode: 'fused' keeps the student's graph from the heads' update to its own, and with "
+            "accumulation that would be the graphs of all micro-batches; use --train.mode alternate"
+        )
+    if "heads" in compute.compile and has_penalty:
+        raise RecipeError(
+            f"recipe.train.compute.compile: regulariser {recipe.regulariser.name!r} differentiates the heads "
+            "twice, which torch.compile cannot; leave 'heads' out"
+        )
+    if compute.precision == "fp16" and has_penalty:
+        raise RecipeError(
+            f"recipe.train.compute.precision: the gradients in regulariser {recipe.regulariser.name!r} would vanish in "
+            "fp16, where only the loss is scaled; use bf16"
+        )
+
+
+def _check_sigma_laws(recipe: Recipe) -> None:
+    """Draw from each law of noise levels: a law that does not fit would stop a stage that took hours to reach."""
+    levels = recipe.student_levels()
+    laws = {"teacher.sigma": (recipe.teacher.sigma, ()), "student_sigma": (recipe.student_sigma, levels)}
+    for where, (law, known) in {**laws, "renoise_sigma": (recipe.renoise_sigma, levels)}.items():
+        try:
+            drawn = law(64, 0, torch.Generator().manual_seed(0), levels=known)
+        except ValueError as error:
+            raise RecipeError(f"recipe.{where}: {error}") from error
+        bound = recipe.start.needs_path or recipe.rollout.needs_levels
+        if where == "student_sigma" and bound and not torch.isin(drawn, torch.tensor(levels)).all():
+            raise RecipeError(
+                f"recipe.student_sigma: start {recipe.start.name!r} with rollout {recipe.rollout.name!r} has inputs at "
+                f"the levels {levels} alone, and this law draws others; use student_sigma=fixed_set"
+            )

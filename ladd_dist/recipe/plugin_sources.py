@@ -1,0 +1,114 @@
+"""The plug-ins of a recipe, and the sources that their results depend on."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import hashlib
+import importlib.metadata
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ladd_dist import __version__
+from ladd_dist.core.plugin import Plugin, origin
+
+if TYPE_CHECKING:
+    from ladd_dist.recipe.recipe import Recipe
+
+
+INSTALLED = {"site-packages", "dist-packages"}
+
+
+class Used(NamedTuple):
+    """A plug-in in a recipe: at which field, and whether it changes results."""
+
+    field: str
+    plugin: Plugin
+    neutral: bool
+
+
+def plugins_in(node: Any, where: str = "", neutral: bool = False) -> Iterator[Used]:
+    """Every plug-in of a tree, outermost first."""
+    if isinstance(node, Plugin):
+        yield Used(where, node, neutral or node.neutral)
+    if dataclasses.is_dataclass(node) and not isinstance(node, type):
+        for field in dataclasses.fields(node):
+            inner = f"{where}.{field.name}" if where else field.name
+            without_effect = neutral or bool(field.metadata.get("neutral"))
+            yield from plugins_in(getattr(node, field.name), inner, without_effect)
+    elif isinstance(node, tuple):
+        for index, item in enumerate(node):
+            yield from plugins_in(item, f"{where}[{index}]", neutral)
+
+
+def describe_plugins(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """Field -> class, package, its version and the sha256 of the sources, for each plug-in of a recipe."""
+    found = {}
+    for field, plugin, neutral in plugins_in(recipe):
+        cls = type(plugin)
+        package, version = _package(cls)
+        found[field] = {
+            "kind": cls.kind,
+            "name": cls.name,
+            "module": cls.__module__,
+            "class": cls.__qualname__,
+            "package": package,
+            "version": version,
+            "neutral": neutral,
+            "sources": sources(cls),
+        }
+    return found
+
+
+def _package(cls: type[Plugin]) -> tuple[str | None, str | None]:
+    where = origin(cls)
+    if where == "core":
+        return "ladd_dist", __version__
+    if where.startswith("package "):
+        name = where.removeprefix("package ")
+        return name, importlib.metadata.version(name)
+    return None, None
+
+
+def sources(cls: type[Plugin]) -> dict[str, str]:
+    """Module -> sha256 of its file: of the class and its bases, and of the user's own modules that they import.
+
+    Whole files, as bytes: what a class computes is also in the functions beside it. Modules of this package that they
+    import are left out, its version stands for them; so are installed packages and the standard library.
+    """
+    waiting = [base.__module__ for base in cls.__mro__ if issubclass(base, Plugin) and base is not Plugin]
+    files: dict[str, str] = {}
+    while waiting:
+        name = waiting.pop()
+        module = sys.modules.get(name)
+        path = _file(module)
+        if module is None or path is None or name in files:
+            continue
+        content = path.read_bytes()
+        files[name] = hashlib.sha256(content.replace(b"\r\n", b"\n")).hexdigest()
+        if not name.startswith("ladd_dist."):
+            waiting += [other for other in _imported(content) if _is_users_own(other)]
+    return dict(sorted(files.items()))
+
+
+def _file(module: ModuleType | None) -> Path | None:
+    path = getattr(module, "__file__", None)
+    return Path(path) if path and path.endswith(".py") else None
+
+
+def _imported(content: bytes) -> Iterator[str]:
+    for node in ast.walk(ast.parse(content)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield from (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
+
+
+def _is_users_own(name: str) -> bool:
+    top, path = name.partition(".")[0], _file(sys.modules.get(name))
+    if path is None or top == "ladd_dist" or top in sys.stdlib_module_names:
+        return False
+    return not INSTALLED & set(path.parts)

@@ -1,0 +1,150 @@
+"""`Recipe`: everything one run does, as one frozen tree of dataclasses. The only module that knows every kind."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import ladd_dist.recipe.builtin  # noqa: F401  # registers what the names in config.json stand for
+from ladd_dist.codecs import Codec
+from ladd_dist.codecs.pixels import Pixels
+from ladd_dist.core.serialize import has_effect, signature, to_data
+from ladd_dist.core.types import ImageSpec
+from ladd_dist.critics import Critic
+from ladd_dist.critics.teacher import Teacher
+from ladd_dist.datasets import Dataset
+from ladd_dist.guards import Guard
+from ladd_dist.guards.collapse import NoGuard
+from ladd_dist.heads import Head
+from ladd_dist.levels import Levels
+from ladd_dist.levels.named import Good, Karras
+from ladd_dist.losses import Adversarial, Distance
+from ladd_dist.networks import Network
+from ladd_dist.parallel import Parallel
+from ladd_dist.parallel.single import Single
+from ladd_dist.recipe.settings import (
+    DistillStage,
+    EvaluateStage,
+    Reported,
+    ShardStage,
+    TeacherStage,
+    added,
+    neutral,
+)
+from ladd_dist.regularisers import Regulariser
+from ladd_dist.rollouts import Rollout
+from ladd_dist.rollouts.policies import OffPolicy
+from ladd_dist.schedules import Schedule
+from ladd_dist.sigmas import SigmaLaw
+from ladd_dist.starts import Start
+from ladd_dist.students import StudentForm
+from ladd_dist.students.full import Full
+from ladd_dist.taps import TapLayout
+from ladd_dist.targets import Target
+from ladd_dist.targets.pulls import StoredSample
+from ladd_dist.trackers import Tracker
+from ladd_dist.trackers.jsonl import Jsonl
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One run. Derive variants with `dataclasses.replace`; `ladd launch FILE --help` lists every field."""
+
+    dataset: Dataset
+    network: Network
+    teacher: TeacherStage
+    shards: ShardStage
+    levels: Levels
+    start: Start
+    student_sigma: SigmaLaw
+    renoise_sigma: SigmaLaw
+    taps: TapLayout
+    head: Head
+    adversarial: Adversarial
+    distance: Distance
+    regulariser: Regulariser
+    adv_weight: Schedule
+    distill_weight: Schedule
+    train: DistillStage
+    evaluate: EvaluateStage
+    guard: Guard = NoGuard()
+    codec: Codec = added(Pixels())
+    student: StudentForm = added(Full())
+    critic: Critic = added(Teacher())
+    target: Target = added(StoredSample())
+    rollout: Rollout = added(OffPolicy())
+    parallel: Parallel = neutral(Single())
+    tracker: Tracker = neutral(Jsonl())
+    student_steps: int = 4
+    seed: int = 0
+    """Of the distillation; teacher, shards and evaluation have their own, so that runs of several seeds share them."""
+    name: str = neutral("unnamed")
+    note: str = neutral("")
+    reported: Reported = neutral(Reported())
+
+    def latent(self) -> ImageSpec:
+        """What the networks see: the dataset's images, or the codec's latents of them."""
+        return self.codec.latent(self.dataset.spec())
+
+    def student_levels(self) -> tuple[float, ...]:
+        """The levels at which the student is trained and sampled with `student_steps` calls, descending."""
+        return self.levels(self.student_steps)
+
+    def path_levels(self) -> tuple[float, ...]:
+        """Levels at which the shards must hold the teacher's states."""
+        return self.student_levels() if self.start.needs_path else ()
+
+    def teacher_levels(self) -> dict[str, tuple[float, ...]]:
+        """The levels at which the teacher itself is measured in four steps; a recipe's own where it sets some."""
+        own = {self.levels.name: self.levels(4)} if self.levels.name in ("good", "karras") else {}
+        if self.network.pretrained:  # it has a range of levels of its own, which 80 may be beyond
+            high, *_, low = self.shards.sampler.levels()
+            return {"karras": Karras(sigma_min=low, sigma_max=high)(4)} | own
+        return {"good": Good()(4), "karras": Karras()(4)} | own
+
+    def autoencoder_signature(self) -> str:
+        """Identifies a codec that a stage trains."""
+        return signature("autoencoder-1", self.dataset, self.codec)
+
+    def teacher_signature(self) -> str:
+        """Identifies the teacher."""
+        trained = () if self.network.pretrained else (self.teacher,)
+        return signature("teacher-1", self.dataset, self.network, *trained, *self._later("codec"))
+
+    def shards_signature(self) -> str:
+        """Identifies the set of the teacher's samples."""
+        if self.shards.source:
+            encoded = (self.dataset, self.network) if self.dataset.texts() else ()  # the texts' table is our own
+            return signature("shards-1", self.shards, self.latent(), *self._later("codec"), *encoded)
+        return signature("shards-1", self.teacher_signature(), self.shards, list(self.path_levels()))
+
+    def distill_signature(self) -> str:
+        """Identifies the run: all that the trained student depends on."""
+        own = [part for name in _DISTILL_FIELDS if has_effect(part := getattr(self, name))]
+        own += [*self._later(*_DISTILL_LATER), self.student_steps, self.seed]
+        return signature("distill-1", self.teacher_signature(), self.shards_signature(), *own)
+
+    def reference_signature(self) -> str:
+        """Identifies the teacher's own evaluation."""
+        held_out = [self.evaluate.num_samples, self.evaluate.seed, self.shards.guidance, self.teacher_levels()]
+        return signature("reference-1", self.teacher_signature(), self.shards.sampler, *held_out)
+
+    def evaluate_signature(self) -> str:
+        """Identifies the figures of a run."""
+        return signature("evaluate-1", self.distill_signature(), self.reference_signature(), self.evaluate)
+
+    def _later(self, *names: str) -> list[Any]:
+        """Fields that came after runs had been made: named, and left out at their default."""
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        changed = [name for name in names if getattr(self, name) != defaults[name]]
+        return [{name: to_data(getattr(self, name), neutral=False)} for name in changed]
+
+
+_DISTILL_FIELDS = (
+    "levels", "start", "student_sigma", "renoise_sigma", "taps", "head", "adversarial", "distance", "regulariser",
+    "adv_weight", "distill_weight", "train", "guard",
+)  # fmt: skip
+
+_DISTILL_LATER = ("student", "critic", "target", "rollout")
+"""The same, for fields that came after runs had been made."""

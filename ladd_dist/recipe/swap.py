@@ -1,0 +1,55 @@
+"""Plug-ins of a recipe replaced by name, as `--swap` and `--parallel` do."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from typing import Any
+
+from ladd_dist.core.plugin import Plugin, create
+from ladd_dist.core.serialize import RecipeError
+from ladd_dist.recipe.recipe import Recipe
+
+
+def choose_parallel(recipe: Recipe, asked: str, swaps: tuple[str, ...], num: int) -> Recipe:
+    """The recipe with the strategy asked for; `ddp` in place of `single` where there are several processes.
+
+    Raises:
+        RecipeError: `single` was asked for, and there are several. PluginError: no such strategy.
+    """
+    from ladd_dist.core.serialize import RecipeError
+
+    if asked:
+        recipe = swap(recipe, f"parallel={asked}")
+    elif num > 1 and recipe.parallel.name == "single" and not any(s.startswith("parallel=") for s in swaps):
+        recipe = swap(recipe, "parallel=ddp")
+    if num > 1 and recipe.parallel.name == "single":
+        raise RecipeError(
+            f"--parallel single is for one process, there are {num}; use ddp, fsdp, zero1, zero2 or zero3"
+        )
+    return recipe
+
+
+def swap(recipe: Recipe, assignment: str) -> Recipe:
+    """Replace one plug-in field by name: `head=max_pool`, `adv_weight=cosine`, `teacher.sigma=log_normal`.
+
+    Raises:
+        RecipeError: no such field, or it holds no plug-in. PluginError: unknown name (lists the valid ones).
+    """
+    path, equals, name = assignment.partition("=")
+    if not equals or not path or not name:
+        raise RecipeError(f"--swap takes FIELD=NAME, like head=max_pool, got {assignment!r}")
+    return typing.cast(Recipe, _swap(recipe, path.split("."), name, path))
+
+
+def _swap(node: Any, path: list[str], name: str, where: str) -> Any:
+    hints = typing.get_type_hints(type(node))
+    if path[0] not in hints:
+        choices = [key for key, hint in hints.items() if isinstance(hint, type) and issubclass(hint, Plugin)]
+        raise RecipeError(f"--swap {where}={name}: no field {path[0]!r}; plug-in fields: {', '.join(choices)}")
+    if len(path) > 1:
+        return dataclasses.replace(node, **{path[0]: _swap(getattr(node, path[0]), path[1:], name, where)})
+    hint = hints[path[0]]
+    if not (isinstance(hint, type) and issubclass(hint, Plugin)):
+        raise RecipeError(f"--swap {where}={name}: field {where!r} holds no plug-in; set it with --{where} VALUE")
+    return dataclasses.replace(node, **{path[0]: create(hint.kind, name)})

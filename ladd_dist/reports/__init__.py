@@ -1,0 +1,1 @@
+"""Pages, tables, charts and picture grids made of a run's files alone."""

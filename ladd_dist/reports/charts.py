@@ -1,0 +1,183 @@
+"""Curves of a run as inline SVG. Knows nothing of recipes or stages."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from ladd_dist.reports.verdict import HEALTHY_ACCURACY_BAND, HEALTHY_GAP_BAND, Metrics, number
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MAX_POINTS = 240  # of a curve; more cannot be told apart at the width of a chart
+NUM_COLOURS = 8
+# matplotlib knows colours, not CSS variables: these stand-ins are replaced in the finished SVG, so that the page's
+# light and dark themes reach into the charts.
+STAND_INS = {
+    "#010101": "var(--muted)",
+    "#020202": "var(--line)",
+    "#030303": "var(--band)",
+    **{f"#0400{index:02d}": f"var(--s{index})" for index in range(NUM_COLOURS)},
+}
+
+
+class Series(NamedTuple):
+    """One curve: its label, steps and values."""
+
+    label: str
+    steps: list[float]
+    values: list[float]
+
+
+class Chart(NamedTuple):
+    """A finished chart: `svg` is markup of ours, everything else is text."""
+
+    title: str
+    note: str
+    svg: str
+    summary: str  # what the curves show, for those who do not see them
+    legend: list[tuple[str, int, bool]]  # label, colour, dashed
+    points_averaged: int
+
+
+class _Spec(NamedTuple):
+    title: str
+    note: str
+    keys: str  # pattern of the keys of metrics.jsonl that share the chart; its group is the label
+    log: bool = False
+    band: tuple[float, float] | None = None
+    from_zero: bool = False
+
+
+_SPECS = (
+    _Spec("Distance to the teacher's samples", "Distillation loss; lower is better.", r"loss/(distill)", log=True),
+    _Spec("The game of student and heads", "Adversarial losses; neither should run away.", r"loss/(?!distill$)(.+)"),
+    _Spec(
+        "How often the heads are right",
+        "Right on the teacher's samples (real), on the student's (fake), on all. 0.5 is guessing; shaded is healthy.",
+        r"accuracy(?:/(real|fake))?",
+        band=HEALTHY_ACCURACY_BAND,
+    ),
+    _Spec("The same, head by head", "One head a tap.", r"accuracy/real/(.+)", band=HEALTHY_ACCURACY_BAND),
+    _Spec("Logit gap", "How far apart the heads score the two sides.", r"logit_gap(?:/(.+))?", band=HEALTHY_GAP_BAND),
+    _Spec("Gradient norms", "Spikes mean instability.", r"grad_norm/([^/]+)", log=True),
+    _Spec(
+        "The student's variety",
+        "Shares of the teacher's at the same noises, in one step and in its own number: what the guard looks at.",
+        r"guard/student@(\d+/(?:colour_variance|class_distance))",
+        from_zero=True,
+    ),
+    _Spec("Weights in force", "What each loss counts for in the student's update.", r"weight/(.+)"),
+    _Spec(
+        "The fixed 32 samples", "While it learned; share: of the teacher's.", r"watch/(accuracy|hue_entropy|.+_share)"
+    ),
+    _Spec("Error at the same noise", "The same 32 against the teacher's own.", r"watch/(matched_error)", log=True),
+    _Spec("Speed", "Training samples a second.", r"rate/(samples)_per_s", from_zero=True),
+)
+
+
+def curves(metrics: Metrics) -> list[Chart]:
+    """The charts of a training run; one whose figures were not logged is left out."""
+    keys = list(dict.fromkeys(key for row in metrics for key in row))
+    charts = []
+    for index, spec in enumerate(_SPECS):
+        series = []
+        for key in keys:
+            match = re.fullmatch(spec.keys, key)
+            if match:
+                # The head's accuracy is that on both sides, logged as two figures.
+                sides = (key, key.replace("/real/", "/fake/")) if key.startswith("accuracy/real/") else (key,)
+                series.append(_series(metrics, match[1] or "all", *sides))
+        series = [item for item in series if item.steps]
+        if series:
+            charts.append(_chart(spec, series, prefix=f"c{index}"))
+    return charts
+
+
+def _series(metrics: Metrics, label: str, *keys: str) -> Series:
+    """The mean of `keys` at each step which logged them all."""
+    points = []
+    for row in metrics:
+        step, values = number(row, "step"), [value for key in keys if (value := number(row, key)) is not None]
+        if step is not None and len(values) == len(keys):
+            points.append((step, sum(values) / len(values)))
+    return Series(label, [step for step, _ in points], [value for _, value in points])
+
+
+def _thin(series: Series, width: int) -> Series:
+    """Means of `width` neighbouring points."""
+    starts = range(0, len(series.steps), width)
+    return Series(
+        series.label,
+        [float(np.mean(series.steps[start : start + width])) for start in starts],
+        [float(np.mean(series.values[start : start + width])) for start in starts],
+    )
+
+
+def _chart(spec: _Spec, series: list[Series], *, prefix: str) -> Chart:
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    width = math.ceil(max(len(item.steps) for item in series) / MAX_POINTS)
+    style: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": prefix, "font.size": 11, "axes.linewidth": 0.8}
+    with rc_context(style):
+        figure = Figure(figsize=(4.6, 2.7))
+        axes = figure.add_axes((0.125, 0.125, 0.845, 0.835))
+        legend = []
+        for index, item in enumerate(series):
+            colour, dashed = index % NUM_COLOURS, index >= NUM_COLOURS
+            thin = _thin(item, width)
+            shape = ("--" if dashed else "-") + ("o" if len(thin.steps) == 1 else "")
+            axes.plot(thin.steps, thin.values, shape, color=f"#0400{colour:02d}", linewidth=1.6)
+            legend.append((item.label, colour, dashed))
+        _decorate(axes, spec, [value for item in series for value in item.values])
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    ends = [f"{s.label} from {s.values[0]:.3g} at step {s.steps[0]:g} to {s.values[-1]:.3g}" for s in series]
+    summary = f"{spec.title}: {'; '.join(ends)} at step {series[0].steps[-1]:g}."
+    return Chart(spec.title, spec.note, _inline(buffer.getvalue(), prefix), summary, legend, width)
+
+
+def _decorate(axes: Axes, spec: _Spec, values: list[float]) -> None:
+    """Axes of a calm chart: horizontal lines only, the healthy band, ticks in plain figures."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color("#020202")
+    axes.grid(axis="y", color="#020202", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors="#010101", length=0, labelsize=11)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    if spec.band:
+        axes.axhspan(*spec.band, color="#030303", linewidth=0)
+        low, high = min(*values, spec.band[0]), max(*values, spec.band[1])
+        margin = 0.06 * (high - low)
+        axes.set_ylim(low - margin, high + margin)
+    if spec.log and min(values) > 0:
+        axes.set_yscale("log")
+        decades = math.log10(max(values) / min(values))
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if decades > 2 else (1.0, 2.0, 5.0)))
+        axes.yaxis.set_minor_locator(NullLocator())
+    else:
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+        if spec.from_zero:
+            axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def _inline(svg: str, prefix: str) -> str:
+    """Make matplotlib's file a part of a page: no headers and addresses, own ids, the page's colours and font."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r' (?:xmlns(?::\w+)?="[^"]*"|version="[^"]*"|(?:width|height)="[\d.]+pt")', "", svg)
+    svg = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', svg)
+    svg = re.sub(r'(url\(|href=")#', rf"\1#{prefix}-", svg).replace("xlink:href", "href")
+    svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", svg)
+    for stand_in, variable in STAND_INS.items():
+        svg = svg.replace(stand_in, variable)
+    return svg.replace("<svg", '<svg aria-hidden="true" focusable="false"', 1)

@@ -1,0 +1,73 @@
+"""From which step on a run's student had lost its colours: read from the samples it dumped while it trained."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from ladd_dist.reports.verdict import VARIANCE_COLLAPSED
+
+
+class Onset(NamedTuple):
+    """`step`: the first dump of those at the end that all lie below the threshold; None where there are none.
+
+    Without a dump that can be read nothing is `known`.
+    """
+
+    known: bool
+    step: int | None
+
+
+DUMP = re.compile(r"step-(\d+)\.safetensors")
+UNKNOWN = Onset(False, None)
+NONE = -1.0
+
+
+def as_number(found: Onset) -> float | None:
+    """For trackers, which keep numbers: the step, -1 for a run that did not collapse, None where nothing is known."""
+    return None if not found.known else NONE if found.step is None else float(found.step)
+
+
+def from_number(value: float | None) -> Onset:
+    """The inverse of `as_number`."""
+    return UNKNOWN if value is None else Onset(True, None if value == NONE else int(value))
+
+
+def onset(run: Path) -> Onset:
+    """The dumps are read from the last one back, until one is healthy: for most runs that is a single file."""
+    dumps = run / "dumps"
+    names = os.listdir(dumps) if dumps.is_dir() else []  # noqa: PTH208  # names alone: a path each would take longer
+    found = sorted((int(match[1]), dumps / name) for name in names if (match := DUMP.fullmatch(name)))
+    first: int | None = None
+    known = False
+    for step, path in reversed(found):
+        share = variance_share(path)
+        if share is None:
+            continue  # a dump that cannot be read says nothing; its neighbours may
+        known = True
+        if share >= VARIANCE_COLLAPSED:
+            break
+        first = step
+    return Onset(known, first)
+
+
+def variance_share(dump: Path) -> float | None:
+    """Colour variance of the student's samples as a share of the teacher's at the same noise; the verdict's measure.
+
+    None for a damaged dump, for pictures without colour, and for a teacher whose samples have one colour.
+    """
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    from ladd_dist.metrics.color import mean_colour
+
+    try:
+        with safe_open(dump, framework="pt") as file:
+            images = [file.get_tensor(name) for name in ("student", "teacher")]
+        colours = torch.split(mean_colour(torch.cat(images)).double(), [len(part) for part in images])
+        student, teacher = (float(part.var(dim=0, correction=0).mean()) for part in colours)
+    except (SafetensorError, OSError, ValueError, RuntimeError):
+        return None
+    return student / teacher if teacher > 0 else None

@@ -1,0 +1,107 @@
+"""Every figure of a run with its interval and its floor, and the student class by class, for the page. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from ladd_dist.metrics.interval import HIGH, LOW, is_bound
+from ladd_dist.reports.table import HIDDEN, entry_title, figure, is_floor
+from ladd_dist.reports.verdict import Figures, best_teacher, by_steps, few_step_teacher, few_student, number
+
+TEACHER, REAL = "the teacher's stored samples", "real pictures"
+MEANINGS = {
+    "fd": ("Fréchet distance", f"To {REAL}; lower is better."),
+    "fd_teacher": ("Fréchet distance to teacher", f"To {TEACHER}; lower is better."),
+    "kid": ("Kernel distance", f"KID's formula, to {REAL}. Without bias: 0 on average for one distribution."),
+    "kid_teacher": ("Kernel distance to teacher", f"The same, to {TEACHER}."),
+    "fid": ("FID", "clean-fid's, with Inception features."),
+    "inception_kid": ("KID", "clean-fid's, with Inception features."),
+    "clip_fd": ("Fréchet distance, CLIP", "clean-fid's CLIP variant."),
+    "accuracy": ("Class accuracy", "Share that a classifier reads as the class asked for; higher is better."),
+    "hue_entropy": ("Hue entropy", "How many different hues appear; 0 is one."),
+    "colour_variance": ("Colour variance", "How strongly colours differ between pictures."),
+    "saturation": ("Saturation", "0 is grey."),
+    "precision": ("Precision", f"Share of pictures that lie among {TEACHER}; higher is better."),
+    "recall": ("Recall", f"Share of {TEACHER} that lie among these pictures; higher is better."),
+    "density": ("Density", "How closely the pictures lie where the teacher's do; about 1 is right."),
+    "coverage": ("Coverage", f"Share of {TEACHER} with one of these pictures near; higher is better."),
+    "pairwise_distance": ("Distance within a class", "Between two pictures of one class, on average: variety."),
+    "pairwise_share": ("The same, of the teacher's", "1: as varied as the teacher; 0: one picture a class."),
+    "nearest_train_distance": ("Distance to nearest real picture", "Of the training set; 0 would be a copy."),
+    "nearest_train_share": (
+        "The same, of the usual",
+        "Of the distance that training pictures keep; far below 1: copies.",
+    ),
+    "nearest_teacher_distance": ("Distance to nearest teacher's sample", "Of those the student was trained on."),
+    "nearest_teacher_share": ("The same, of the usual", "Of the distance that these keep; far below 1: copies."),
+    "matched_error": (
+        "Error at the same noise",
+        "Mean squared difference to the teacher's own picture; lower is better.",
+    ),
+}
+DETAILS = frozenset(MEANINGS) - {"fd", "fd_teacher", "accuracy", "hue_entropy", "colour_variance", "saturation", "fid"}
+"""Figures that stand in this table alone; the page's first table has the others too."""
+BY_CLASS = ("accuracy", "fd_teacher", "colour_variance", "recall", "pairwise_share", "matched_error")
+
+
+class Detail(NamedTuple):
+    """A figure and its interval, as text."""
+
+    text: str
+    interval: str
+
+
+class DetailRow(NamedTuple):
+    """One figure over the entries."""
+
+    key: str
+    title: str
+    meaning: str
+    cells: list[Detail]
+
+
+class Details(NamedTuple):
+    """A table: headings, and a row a figure, or a class."""
+
+    headings: list[str]
+    rows: list[DetailRow]
+
+
+def details(evaluation: Figures, config: Mapping[str, Any]) -> Details | None:
+    """Students, the teacher in as few steps and in many, and the floor; None where no figure has an interval."""
+    students = [key for _, key in by_steps(evaluation, "student")]
+    floors = [key for key in evaluation if is_floor(key)]
+    if not students or not any(is_bound(key) for entry in evaluation.values() for key in entry):
+        return None
+    teachers = [few_step_teacher(evaluation, few_student(evaluation, config)), best_teacher(evaluation)]
+    entries = [*students, *dict.fromkeys(key for key in teachers if key), *floors]
+    keys = dict.fromkeys(key for entry in entries for key in evaluation[entry] if not is_bound(key))
+    rows = []
+    for key in (key for key in keys if key not in HIDDEN):
+        title, meaning = MEANINGS.get(key, (key.replace("_", " "), ""))
+        rows.append(DetailRow(key, title, meaning, [_detail(evaluation[entry], key) for entry in entries]))
+    return Details([entry_title(key) for key in entries], rows)
+
+
+def by_class(classes: Mapping[str, Any], evaluation: Figures, config: Mapping[str, Any]) -> Details | None:
+    """The few-step student class by class, from eval_classes.json; None without one."""
+    entries = classes.get("entries")
+    if not by_steps(evaluation, "student") or not isinstance(entries, Mapping):
+        return None
+    own = entries.get(few_student(evaluation, config))
+    if not isinstance(own, Mapping) or not own:
+        return None
+    keys = [key for key in BY_CLASS if any(key in figures for figures in own.values())]
+    rows = [
+        DetailRow(label, f"Class {label}", "", [_detail(figures, key) for key in keys])
+        for label, figures in own.items()
+    ]
+    return Details([MEANINGS[key][0] for key in keys], rows)
+
+
+def _detail(figures: Mapping[str, Any], key: str) -> Detail:
+    value, low, high = (number(figures, name) for name in (key, key + LOW, key + HIGH))
+    if value is None:
+        return Detail("–", "")
+    return Detail(figure(value), f"{figure(low)} to {figure(high)}" if low is not None and high is not None else "")

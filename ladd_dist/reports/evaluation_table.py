@@ -1,0 +1,49 @@
+"""The figures that `ladd evaluate` found, as tables for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Column, Table
+
+from ladd_dist.metrics.interval import HIGH, LOW, is_bound
+from ladd_dist.reports.table import figure
+from ladd_dist.reports.verdict import best_teacher
+
+HYBRID = ("s_per_image", "fd", "fd_teacher", "recall", "pairwise_distance", "accuracy")
+"""Figures in the table of hybrids, as far as they were measured."""
+
+
+def table_of(figures: Mapping[str, Mapping[str, float]]) -> Table:
+    """Students, the teacher at the most steps, and the floor; the file has the rest."""
+    entries = [key for key in figures if key.startswith("student@")]
+    teacher = best_teacher(figures)
+    entries += [teacher] if teacher else []
+    entries += [key for key in figures if key.startswith(("floor@", "reconstruction"))]
+    names = dict.fromkeys(key for entry in entries for key in figures[entry] if not is_bound(key))
+    table = Table(Column("figure", no_wrap=True), *entries)
+    for name in names:
+        table.add_row(name, *(_cell(figures[entry], name) for entry in entries))
+    return table
+
+
+def hybrid_table(rows: Sequence[Mapping[str, Any]], figures: Mapping[str, Mapping[str, float]]) -> Table:
+    """A row for each split of the steps: what it costs, quality and variety; the file has the rest."""
+    names = [name for name in HYBRID if any(name in figures[row["entry"]] for row in rows)]
+    facts = ("steps", "teacher_steps", "forwards")
+    table = Table(Column("hybrid", no_wrap=True), *facts, *names)
+    for row in rows:
+        cells = (_cell(figures[row["entry"]], name) for name in names)
+        table.add_row(row["entry"], *(str(row[fact]) for fact in facts), *cells)
+    return table
+
+
+def _cell(figures: Mapping[str, float], name: str) -> str:
+    if name not in figures:
+        return "–"
+    if name in ("num_samples", "seed"):
+        return f"{figures[name]:.0f}"
+    if name + LOW not in figures:
+        return figure(figures[name])
+    return f"{figure(figures[name])} ±{(figures[name + HIGH] - figures[name + LOW]) / 2:.2g}"

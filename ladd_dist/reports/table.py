@@ -1,0 +1,263 @@
+"""The figures of a run as rows and columns, for the page and for Markdown alike. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
+
+from ladd_dist.metrics.interval import is_bound
+from ladd_dist.reports.verdict import Figures, best_teacher, by_steps, few_step_teacher, few_student, number
+
+
+class Column(NamedTuple):
+    """A figure of the table: `better` is "lower", "higher" or empty; `share` adds the share of the best teacher's."""
+
+    key: str
+    title: str
+    meaning: str
+    better: str = ""
+    share: bool = False
+
+
+class Cell(NamedTuple):
+    """One figure: the exact value, how it is shown, and a remark."""
+
+    value: float | None
+    text: str
+    remark: str = ""
+
+
+class Row(NamedTuple):
+    """One line of the table."""
+
+    key: str
+    title: str
+    who: str
+    cells: list[Cell]
+
+
+COLUMNS = (
+    Column(
+        "calls", "Network calls", "Runs of the network for one picture; with guidance each step of the teacher is two."
+    ),
+    Column("fd", "Distance to real", "Fréchet distance between these pictures and real ones (fd).", "lower"),
+    Column(
+        "fd_teacher",
+        "Distance to teacher",
+        "Fréchet distance to the teacher's stored many-step samples (fd_teacher). The teacher's own figure, on noise "
+        "it has not been asked about before, is the floor: chance alone keeps it from being zero.",
+        "lower",
+    ),
+    Column("hue_entropy", "Hue entropy", "How many different hues appear; near zero: one colour only.", "higher", True),
+    Column(
+        "colour_variance",
+        "Colour variance",
+        "How strongly colours differ between pictures; small: every picture is the same average.",
+        "higher",
+        True,
+    ),
+    Column("accuracy", "Class accuracy", "Share of pictures that a classifier reads as the digit asked for.", "higher"),
+    Column("ms", "ms per picture", "Time for one picture on the machine named below.", "lower"),
+    Column("ms_decoding", "ms of it decoding", "Time for the way from a latent to a picture.", "lower"),
+    Column("speed_up", "Speed-up", "Times faster than the teacher with the most steps.", "higher"),
+    Column("saturation", "Saturation", "How strong the colours are; 0 is grey. Best near the teacher's.", "", True),
+)
+HIDDEN = {"s_per_image", "s_decode_per_image", "num_samples", "seed"}  # shown in other columns or in the caption
+
+
+def table(
+    evaluation: Figures, config: Mapping[str, Any], left_out: Collection[str] = ()
+) -> tuple[list[Column], list[Row]]:
+    """The columns that have figures, figures unknown here included, and one row an entry of eval.json.
+
+    Args:
+        left_out: figures that are shown elsewhere; so are intervals and floors.
+    """
+    teacher = best_teacher(evaluation)
+    extended = {key: {**figures, **_costs(evaluation, key, teacher, config)} for key, figures in evaluation.items()}
+    known = {column.key for column in COLUMNS} | HIDDEN | set(left_out)
+    others = dict.fromkeys(
+        key for figures in extended.values() for key in figures if key not in known and not is_bound(key)
+    )
+    columns = [*COLUMNS, *(Column(key, key.replace("_", " "), "") for key in others)]
+    columns = [c for c in columns if any(number(figures, c.key) is not None for figures in extended.values())]
+    order = [key for who in ("teacher", "student") for _, key in by_steps(evaluation, who)]
+    order += [key for key in evaluation if key not in order and not is_floor(key)]
+    rows = []
+    for key in order:
+        cells = [_cell(extended, key, teacher, column) for column in columns]
+        rows.append(Row(key, entry_title(key), key.partition("@")[0], cells))
+    return columns, rows
+
+
+def _cell(extended: Figures, key: str, teacher: str | None, column: Column) -> Cell:
+    value = number(extended[key], column.key)
+    if value is None:
+        return Cell(None, "–", "not measured")
+    text, remark = figure(value), ""
+    if column.key == "calls":
+        text = f"{value:g}"
+    elif column.key == "speed_up":
+        text = f"{figure(value)}×"
+    elif column.key == "fd_teacher" and key == teacher:
+        remark = "floor"
+    elif column.share and teacher is not None and key != teacher:
+        reference = number(extended[teacher], column.key)
+        remark = f"{value / reference:.2f} of teacher's" if reference else ""
+    return Cell(value, text, remark)
+
+
+def _costs(evaluation: Figures, key: str, teacher: str | None, config: Mapping[str, Any]) -> dict[str, float]:
+    """Network calls, milliseconds and speed-up of one entry."""
+    costs: dict[str, float] = {}
+    who, _, rest = key.partition("@")
+    steps, _, levels = rest.partition(":")
+    if steps.isdigit() and "calls" not in evaluation[key]:
+        costs["calls"] = int(steps)
+        if who == "teacher":
+            recipe = config.get("recipe") or {}
+            shards = recipe.get("shards") or {}
+            second_order = not levels and (shards.get("sampler") or {}).get("plugin") == "heun"
+            # Guidance asks the network twice, with and without the class; a weight of 1 switches it off.
+            costs["calls"] = (2 * int(steps) - 1 if second_order else int(steps)) * (1 + (shards.get("guidance") != 1))
+    seconds = _seconds(evaluation[key])
+    if seconds is not None:
+        costs["ms"] = 1000 * seconds
+    if (decoding := number(evaluation[key], "s_decode_per_image")) is not None:
+        costs["ms_decoding"] = 1000 * decoding
+    slow = _seconds(evaluation[teacher]) if teacher is not None else None
+    if seconds and slow:
+        costs["speed_up"] = slow / seconds
+    return costs
+
+
+def _seconds(figures: Mapping[str, Any]) -> float | None:
+    """For one picture: sampling, and decoding where samples are latents."""
+    sampling = number(figures, "s_per_image")
+    return None if sampling is None else sampling + (number(figures, "s_decode_per_image") or 0.0)
+
+
+def is_floor(entry: str) -> bool:
+    """Whether an entry of eval.json is what sampling alone leaves, and no way to make pictures."""
+    return entry.partition("@")[0] == "floor"
+
+
+def figure(value: float) -> str:
+    """Three significant digits without an exponent where that stays readable."""
+    if value != 0 and not 1e-4 <= abs(value) < 1e6:
+        return f"{value:.2e}"
+    digits = 2 - math.floor(math.log10(abs(value))) if value else 0
+    return f"{value:,.{max(0, digits)}f}"
+
+
+def entry_title(key: str) -> str:
+    """An entry of eval.json in words."""
+    who, _, rest = key.partition("@")
+    steps, _, levels = rest.partition(":")
+    if not steps.isdigit():
+        return "Real images, encoded and decoded" if key == "reconstruction" else key
+    words = f"{who.capitalize()}, {steps} step{'' if steps == '1' else 's'}"
+    return f"{words}, {levels} levels" if levels else words
+
+
+def title(evaluation: Figures) -> str:
+    """What happened, in plain words."""
+    teachers, students = by_steps(evaluation, "teacher"), by_steps(evaluation, "student")
+    if not teachers or not students:
+        return "A diffusion teacher turned into a few-step student"
+    return f"A {teachers[0][0]}-step diffusion teacher turned into a {students[0][0]}-step student"
+
+
+def num_samples(evaluation: Figures) -> str:
+    """How many pictures each figure was measured on; empty if unknown."""
+    counts = sorted({int(n) for figures in evaluation.values() if (n := number(figures, "num_samples")) is not None})
+    return " to ".join(f"{count:,}" for count in (counts if len(counts) < 2 else (counts[0], counts[-1])))
+
+
+class Tile(NamedTuple):
+    """One of the large figures at the top."""
+
+    text: str
+    title: str
+    note: str
+
+
+class Bar(NamedTuple):
+    """One bar of the distance chart; `width` in percent."""
+
+    row: Row
+    text: str
+    width: float
+
+
+def tiles(evaluation: Figures, config: Mapping[str, Any], columns: list[Column], rows: list[Row]) -> list[Tile]:
+    """What the student gained and what it kept, from the table."""
+    teacher = best_teacher(evaluation)
+    figures = {
+        row.key: {column.key: cell.value for column, cell in zip(columns, row.cells, strict=True)} for row in rows
+    }
+    if teacher is None or not any(key.startswith("student@") for key in evaluation):
+        return []
+    few = few_student(evaluation, config)
+    mine, theirs, rival = figures[few], figures[teacher], few_step_teacher(evaluation, few)
+    tiles = []
+    if (calls := mine.get("calls")) and (slow_calls := theirs.get("calls")):
+        note = f"{calls:g} instead of {slow_calls:g} for one picture"
+        tiles.append(Tile(f"{figure_short(slow_calls / calls)}×", "fewer network calls", note))
+    if speed_up := mine.get("speed_up"):
+        tiles.append(Tile(f"{figure_short(speed_up)}×", "faster", f"{figure(mine.get('ms') or 0)} ms for one picture"))
+    if (distance := mine.get("fd_teacher")) is not None:
+        parts = [f"floor {figure(floor)}" if (floor := theirs.get("fd_teacher")) is not None else ""]
+        if rival and (other := figures[rival].get("fd_teacher")) is not None:
+            parts.append(f"teacher in as few steps {figure(other)}")
+        tiles.append(Tile(figure(distance), "distance to the teacher", "; ".join(part for part in parts if part)))
+    if (entropy := mine.get("hue_entropy")) is not None and (reference := theirs.get("hue_entropy")):
+        tiles.append(Tile(f"{entropy / reference:.0%}", "of the teacher's hue variety", "entropy of hue"))
+    if (accuracy := mine.get("accuracy")) is not None:
+        note = f"teacher {other:.1%}" if (other := theirs.get("accuracy")) is not None else ""
+        tiles.append(Tile(f"{accuracy:.1%}", "show the digit asked for", note))
+    return tiles
+
+
+def figure_short(value: float) -> str:
+    """A factor as one says it: 25, 3.1."""
+    return f"{value:.0f}" if value >= 9.95 else f"{value:.1f}"
+
+
+def bars(evaluation: Figures, rows: list[Row]) -> list[Bar]:
+    """Distance to the teacher's samples of every entry, on a logarithmic axis that starts at half the smallest."""
+    values = {row.key: value for row in rows if (value := number(evaluation[row.key], "fd_teacher")) and value > 0}
+    if len(values) < 2:
+        return []
+    low, high = 0.5 * min(values.values()), max(values.values())
+    scaled = {key: 100 * math.log(value / low) / math.log(high / low) for key, value in values.items()}
+    return [Bar(row, figure(values[row.key]), round(scaled[row.key], 1)) for row in rows if row.key in values]
+
+
+class Compared(NamedTuple):
+    """A figure of the published report beside ours, each with its multiple of the many-step teacher's."""
+
+    title: str
+    theirs: str
+    theirs_multiple: str
+    ours: str
+    ours_multiple: str
+
+
+def reported(evaluation: Figures, config: Mapping[str, Any]) -> list[Compared]:
+    """Only the multiples can be compared: another data set, other features."""
+    published = (config.get("recipe") or {}).get("reported") or {}
+    pairs = [("teacher_50", "teacher@50"), ("teacher_4", "teacher@4:karras"), ("student_4", "student@4")]
+    best_theirs, best = number(published, "teacher_50"), number(evaluation.get("teacher@50", {}), "fd")
+    result = []
+    for field, key in pairs:
+        theirs, ours = number(published, field), number(evaluation.get(key, {}), "fd")
+        if theirs is not None or (ours is not None and published):
+            multiples = [
+                f"{figure_short(a / b)}×" if a and b else "–" for a, b in ((theirs, best_theirs), (ours, best))
+            ]
+            quoted = "–" if theirs is None else f"{theirs:g}"
+            measured = "–" if ours is None else figure(ours)
+            result.append(Compared(entry_title(key), quoted, multiples[0], measured, multiples[1]))
+    return result if any(item.theirs != "–" for item in result) else []

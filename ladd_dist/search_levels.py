@@ -1,0 +1,201 @@
+"""`python -m ladd_dist.levels RECIPE`: search the few-step levels of a trained teacher."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from ladd_dist.cli.errors import run_guarded
+from ladd_dist.cli.recipe_arguments import RecipeOptions, parse
+
+if TYPE_CHECKING:
+    from ladd_dist.levels.search import Found, Pairs
+    from ladd_dist.recipe import Recipe
+
+FIELDS = {1: "one", 2: "two", 4: "four"}
+"""Number of steps -> field of the named choice `good`."""
+
+
+@dataclass(frozen=True)
+class Options(RecipeOptions):
+    """Find the levels whose few-step samples come nearest to the teacher's many-step samples at the same noise.
+
+    Fields of the recipe can be set as in `launch`; the teacher must be trained (in the cache).
+    """
+
+    steps: int = 4
+    """Calls of the network."""
+    num_pairs: int = 300
+    """Held-out pairs of noise and the teacher's sample on which levels are compared."""
+    cache: Path = Path("cache")
+    """Folder with the trained teacher."""
+    device: str = "auto"
+    """As in `launch`."""
+    threads: int = 0
+    """As in `launch`."""
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print one JSON object on stdout; everything else goes to stderr."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    arguments = sys.argv[1:] if argv is None else argv
+    return run_guarded(lambda: _main(arguments))
+
+
+def _main(arguments: list[str]) -> int:
+    from ladd_dist.parallel.devices import pick_device, set_threads
+
+    options, recipe = parse(Options, arguments, prog="python -m ladd_dist.levels")
+
+    from ladd_dist.core.serialize import RecipeError
+    from ladd_dist.stages.teacher import is_teacher_done
+    from ladd_dist.workspace.workspace import Place
+
+    if options.steps < 2 or options.num_pairs < 1:
+        raise RecipeError(
+            f"--steps must be at least 2 (one step starts at sigma_max, nothing is to be found) and --num-pairs at "
+            f"least 1, got {options.steps} and {options.num_pairs}"
+        )
+    if recipe.shards.sampler.stochastic:
+        raise RecipeError(
+            f"levels are searched on samples that follow from their noise, and sampler {recipe.shards.sampler.name!r} "
+            "adds noise on the way; add --swap shards.sampler=euler"
+        )
+    set_threads(options.threads)
+    place = Place(Path("runs"), options.cache, pick_device(options.device))
+    if not is_teacher_done(recipe, place):
+        raise ValueError(
+            f"no trained teacher at {place.teacher(recipe)}; train it first: "
+            f"python -m ladd_dist.launch {options.recipe} --scale {options.scale} --stages teacher, with the same "
+            "--cache and overrides"
+        )
+    result = search(recipe, place, options.steps, options.num_pairs)
+    if options.json:
+        print(json.dumps(result))
+    else:
+        _show(result)
+    return 0
+
+
+def search(recipe: Recipe, place: Any, steps: int, num_pairs: int) -> dict[str, Any]:
+    """Search levels for a trained teacher; returns what `--json` prints."""
+    from ladd_dist.core.noise import karras_levels
+    from ladd_dist.engine.loop import Bar
+    from ladd_dist.levels.named import Karras
+    from ladd_dist.levels.search import ROUNDS, search_levels
+
+    top, bottom = recipe.shards.sampler.levels()[0], recipe.shards.sampler.levels()[-1]
+    pairs = make_pairs(recipe, place, num_pairs)
+    karras = Karras(sigma_min=bottom, sigma_max=top)(steps)
+    starts = [karras, karras_levels(steps + 1, sigma_min=bottom, sigma_max=top, rho=7.0)[:-1]]
+    good = _good(recipe, steps)
+    if good is not None:
+        starts.append((top, *good[1:]))
+    with Bar("levels", ROUNDS) as bar:
+
+        def progress(done: int, found: Found) -> None:
+            bar.update(done, f"error {found.error:.5f}")
+
+        found = search_levels(pairs, [levels for levels in starts if levels[1] < top], progress=progress)
+    return _result(recipe, found, pairs, num_pairs, karras, good)
+
+
+def make_pairs(recipe: Recipe, place: Any, num_pairs: int) -> Pairs:
+    """Held-out noise and classes and the teacher's many-step samples of them.
+
+    Their seed is neither the shards' nor the evaluation's: levels tuned on the noise they are judged on would flatter.
+    """
+    import torch
+
+    from ladd_dist.builders.teacher import guided_teacher, load_teacher
+    from ladd_dist.core.rng import derive_seed, sample_starts
+    from ladd_dist.engine.loop import Bar
+    from ladd_dist.levels.search import Pairs
+
+    size = recipe.evaluate.batch_size
+    seed = derive_seed("levels-search", recipe.evaluate.seed)
+    noise, cond = sample_starts(seed, range(num_pairs), recipe.latent(), place.device)
+    denoise = guided_teacher(recipe, load_teacher(recipe, place))
+    parts = []
+    with torch.inference_mode(), Bar(f"teacher@{len(recipe.shards.sampler.levels())}", num_pairs) as bar:
+        for x, classes in zip(torch.split(noise, size), torch.split(cond, size), strict=True):
+            parts.append(recipe.shards.sampler(denoise, x, classes)[0])
+            bar.update(sum(map(len, parts)))
+    return Pairs(denoise, noise, cond, torch.cat(parts), batch_size=size)
+
+
+def _good(recipe: Recipe, steps: int) -> tuple[float, ...] | None:
+    """The recipe's own `good` levels, else the default ones; None for a number of steps they do not know."""
+    from ladd_dist.levels.named import Good
+
+    try:
+        return (recipe.levels if isinstance(recipe.levels, Good) else Good())(steps)
+    except ValueError:
+        return None
+
+
+def _result(
+    recipe: Recipe,
+    found: Found,
+    pairs: Pairs,
+    num_pairs: int,
+    karras: tuple[float, ...],
+    good: tuple[float, ...] | None,
+) -> dict[str, Any]:
+    from ladd_dist.levels.named import Good
+
+    levels = tuple(float(f"{level:.4g}") for level in found.levels)  # what the flag says is what was measured
+    rows = {"karras": karras} | ({"good": good} if good is not None else {}) | {"found": levels}
+    errors = {name: pairs(row) for name, row in rows.items()}
+    if errors["found"] > min(errors.values()):  # rounding, or nothing better was found
+        name = min(errors, key=lambda key: errors[key])
+        levels, errors["found"] = rows[name], errors[name]
+    swap = "" if isinstance(recipe.levels, Good) else "--swap levels=good "
+    field = FIELDS.get(len(levels))
+    return {
+        "recipe": recipe.name,
+        "teacher": recipe.teacher_signature(),
+        "steps": len(levels),
+        "num_pairs": num_pairs,
+        "levels": list(levels),
+        "error": errors["found"],
+        "karras_levels": list(karras),
+        "karras_error": errors["karras"],
+        "good_levels": list(good) if good is not None else None,
+        "good_error": errors.get("good"),
+        "tried": found.tried,
+        "flags": f"{swap}--levels.{field} {' '.join(f'{level:g}' for level in levels)}" if field else None,
+    }
+
+
+def _show(result: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{result['steps']} steps, teacher {result['teacher']}, {result['num_pairs']} held-out pairs")
+    for heading in ("levels", "noise levels", "mean square error"):
+        table.add_column(heading, justify="right" if heading.startswith("mean") else "left")
+    for name, prefix in (("karras", "karras_"), ("good, as the recipe has them", "good_"), ("found", "")):
+        if result[f"{prefix}levels"] is not None:
+            levels = ", ".join(f"{level:.4g}" for level in result[f"{prefix}levels"])
+            table.add_row(name, levels, f"{result[f'{prefix}error']:.6f}")
+    console = Console()
+    console.print(table)
+    if result["flags"] is None:
+        console.print(
+            f"The choice `good` has no field for {result['steps']} levels: register a plug-in of kind levels."
+        )
+        return
+    print(f"To use them: {result['flags']}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
+
+__all__ = ["Options", "main", "search"]

@@ -1,0 +1,111 @@
+"""What a concept slider does to samples: how far its attribute moves, and how much of the rest stays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+
+from ladd_dist.builders.sampling import sample_student
+from ladd_dist.builders.teacher import guided_teacher
+from ladd_dist.core.rng import sample_starts
+from ladd_dist.core.rundir import RunDir
+from ladd_dist.core.types import Denoiser
+from ladd_dist.engine.loop import Bar, StopFlag
+from ladd_dist.metrics import Samples
+from ladd_dist.metrics.extract import digit_color
+from ladd_dist.metrics.interval import Estimate, with_intervals
+from ladd_dist.recipe import Recipe
+from ladd_dist.sliders.attributes import ATTRIBUTES
+from ladd_dist.sliders.slider import Control, On, attach, network_of
+from ladd_dist.students.adapter import merge_adapter, set_strength
+from ladd_dist.workspace.workspace import Place
+
+NETWORKS: tuple[On, ...] = get_args(On)
+
+
+def slide(
+    recipe: Recipe, place: Place, run: RunDir, control: Control, on: On, strengths: tuple[float, ...], num: int
+) -> tuple[dict[float, Tensor], Tensor]:
+    """Samples [num,C,H,W] at each strength, from the same held-out noise and classes, and the classes [num].
+
+    The teacher samples as for the shards, the student in as many steps as it was trained for.
+
+    Raises:
+        ValueError: a network that is not there or of another shape, or samples that are not finite.
+    """
+    size, found = recipe.evaluate.batch_size, {}
+    with StopFlag().listen() as stop, Bar(f"sampling {on}", num * len(strengths)) as bar:
+        for place_of, strength in enumerate(strengths):
+            network = attach(network_of(recipe, place, run, on), control, recipe)
+            set_strength(network, strength)
+            sample = _sampler(recipe, merge_adapter(network), on)  # merged it is as fast as without
+            parts = []
+            for first in range(0, num, size):
+                stop.check()
+                indices = range(first, min(first + size, num))
+                parts.append(sample(*sample_starts(recipe.evaluate.seed, indices, recipe.latent(), place.device)))
+                bar.update(place_of * num + indices.stop)
+            found[strength] = torch.cat(parts)
+            if not found[strength].isfinite().all():
+                raise ValueError(f"the {on}'s samples at strength {strength:g} hold NaN or infinity; use a smaller one")
+    cond = sample_starts(recipe.evaluate.seed, range(num), recipe.latent(), place.device)[1]
+    return found, cond
+
+
+def _sampler(recipe: Recipe, network: Denoiser, on: On) -> Callable[[Tensor, Tensor], Tensor]:
+    denoise = guided_teacher(recipe, network)
+
+    @torch.inference_mode()
+    def sample(noise: Tensor, cond: Tensor) -> Tensor:
+        if on == "student":
+            return sample_student(recipe, network, noise, cond, recipe.student_steps)
+        return recipe.shards.sampler(denoise, noise, cond)[0]
+
+    return sample
+
+
+def effect(samples: Mapping[float, Tensor], cond: Tensor, name: str) -> dict[str, Any]:
+    """What each strength did to the samples of strength 0, with intervals over samples; by strength.
+
+    `moved`: mean change of the attribute; `goal`: what the edit itself would have changed; `accuracy`: share of samples
+    in which the shipped classifier sees the class asked for; `other/NAME`: mean change of the other attributes;
+    `drift`: distance, in the shipped digit-and-colour features, to the edit of the untouched sample, where 1 is the
+    mean distance of two untouched samples of one class. And `span`: change of the attribute from the lowest strength
+    to the highest.
+    """
+    base, chosen = samples[0.0], ATTRIBUTES[name]
+    before = {key: item.measure(base) for key, item in ATTRIBUTES.items()}
+    apart = _apart(_features(base, cond), cond)
+    found: dict[str, Any] = {}
+    for strength, images in samples.items():
+        wanted = chosen.edit(base, strength)
+        changes = {key: item.measure(images) - before[key] for key, item in ATTRIBUTES.items()}
+        right = (digit_color(Samples(images, cond))["digit"] == cond).double()
+        away = (_features(images, cond) - _features(wanted, cond)).norm(dim=1) / apart
+        parts = {"moved": changes[name], "accuracy": right, "drift": away}
+        parts |= {f"other/{key}": change for key, change in changes.items() if key != name}
+        goal = chosen.measure(wanted) - before[name]
+        found[f"{strength:g}"] = {**_means(parts), "goal": float(goal.double().mean())}
+    low, high = min(samples), max(samples)
+    spans = {"span": chosen.measure(samples[high]) - chosen.measure(samples[low])}
+    return {"strengths": found, **_means(spans)}
+
+
+def _means(parts: Mapping[str, Tensor]) -> dict[str, float]:
+    return with_intervals({name: Estimate(float(rows.double().mean()), rows) for name, rows in parts.items()})
+
+
+def _features(images: Tensor, cond: Tensor) -> Tensor:
+    return digit_color(Samples(images, cond))["features"]
+
+
+def _apart(features: Tensor, cond: Tensor) -> float:
+    """Mean distance of a sample to the next one of its class (of all samples, where no class has two)."""
+    pairs = [
+        features[rows] - features[rows].roll(1, 0) for rows in (cond == number for number in range(int(cond.max()) + 1))
+    ]
+    distances = torch.cat([pair for pair in pairs if len(pair) > 1] or [features - features.roll(1, 0)])
+    return max(float(distances.norm(dim=1).mean()), 1e-6)

@@ -1,0 +1,222 @@
+"""Concept sliders: one low-rank direction of the weights for one attribute, for teacher and student alike.
+
+After Gandikota et al. 2023 (arXiv 2311.12092, section 4.2, sliders from pairs of images): the network that runs with
+the adapter at strength +1 learns, by the loss that it was trained with itself, samples that have more of the attribute,
+and with the same adapter at strength -1 the same samples with less of it. What both ask for (to fit these samples
+better) wants one sign of the adapter at +1 and the other at -1, and so has no part in it to first order.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ladd_dist.builders.codec import is_pixels
+from ladd_dist.builders.shards import open_shards
+from ladd_dist.builders.student import load_student
+from ladd_dist.builders.teacher import load_teacher, teacher_loss
+from ladd_dist.core.rng import derive_seed, generator
+from ladd_dist.core.rundir import RunDir, save_tensors
+from ladd_dist.core.serialize import to_data
+from ladd_dist.core.types import Batch, Denoiser
+from ladd_dist.engine.loop import Bar, StopFlag
+from ladd_dist.engine.shard_reader import to_device
+from ladd_dist.recipe import Recipe
+from ladd_dist.sliders.attributes import ATTRIBUTES, attribute
+from ladd_dist.students.adapter import (
+    adaptable,
+    adapter_state,
+    add_adapter,
+    layers_of,
+    set_adapter,
+    set_strength,
+    targeted,
+)
+from ladd_dist.workspace.workspace import Place
+
+On = Literal["teacher", "student"]
+CARD = ("attribute", "rank", "alpha", "on", "network", "image", "signature")
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a direction is learned."""
+
+    attribute: str
+    on: On
+    rank: int = 4
+    steps: int = 200
+    batch_size: int = 64
+    lr: float = 2e-3
+    targets: tuple[str, ...] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        attribute(self.attribute)
+        if min(self.rank, self.steps, self.batch_size) < 1 or self.lr <= 0:
+            raise ValueError(
+                "rank, steps and batch size must be at least 1 and the learning rate above 0, got "
+                f"{self.rank}, {self.steps}, {self.batch_size} and {self.lr}"
+            )
+
+
+class Control(NamedTuple):
+    """A direction: an adapter's state, and what it is."""
+
+    state: dict[str, Tensor]
+    card: dict[str, Any]
+
+
+def require_pixels(recipe: Recipe) -> None:
+    """Attributes are of RGB images, which the networks must work on.
+
+    Raises:
+        ValueError: they work on something else.
+    """
+    if not is_pixels(recipe) or recipe.latent().channels != 3:
+        raise ValueError(
+            f"attributes are edited in RGB pixels, and the networks of {recipe.name} see {recipe.latent().channels} "
+            f"channels of codec {recipe.codec.name!r}"
+        )
+
+
+def network_of(recipe: Recipe, place: Place, run: RunDir, on: On) -> Denoiser:
+    """The run's teacher or trained student, frozen, in eval mode.
+
+    Raises:
+        ValueError: it is not there.
+    """
+    return load_teacher(recipe, place) if on == "teacher" else load_student(recipe, place, run.student)
+
+
+def train_control(recipe: Recipe, place: Place, run: RunDir, settings: Training) -> Control:
+    """Learn a direction from the run's stored samples; what is drawn depends on the seed and the step alone.
+
+    Raises:
+        ValueError: no network or no samples, or a loss that is not finite.
+    """
+    require_pixels(recipe)
+    network = network_of(recipe, place, run, settings.on)
+    edit, reader = attribute(settings.attribute).edit, open_shards(recipe, place)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed("control", settings.seed))
+        layers = targeted(network, settings.targets)
+        add_adapter(network, rank=settings.rank, alpha=float(settings.rank), layers=layers)
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=settings.lr, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
+    loss_of = _teacher_loss if settings.on == "teacher" else _student_loss
+    total = torch.zeros((), device=place.device)
+    with StopFlag().listen() as stop, Bar(f"{settings.attribute} on {settings.on}", settings.steps) as bar:
+        for step in range(settings.steps):
+            stop.check()
+            batch = to_device(reader.batch(step, min(settings.batch_size, len(reader)), settings.seed), place.device)
+            for strength in (1.0, -1.0):
+                set_strength(network, strength)
+                loss = loss_of(recipe, network, _edited(batch, edit, strength), settings.seed, step)
+                loss.backward()  # type: ignore[no-untyped-call]
+                total += loss.detach()
+            torch.nn.utils.clip_grad_norm_(trained, 1.0)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad(set_to_none=True)
+            bar.update(step + 1)
+    if not total.isfinite():
+        raise ValueError(f"the loss became NaN or infinite; lower --lr (it was {settings.lr})")
+    return Control(adapter_state(network), _card(recipe, settings))
+
+
+def _edited(batch: Batch, edit: Callable[[Tensor, float], Tensor], strength: float) -> Batch:
+    """The batch as it would be if its samples had more or less of the attribute; its noise stays."""
+    x0 = edit(batch.x0, strength)
+    path = None if batch.path is None else batch.path + (x0 - batch.x0)[:, None]
+    return batch._replace(x0=x0, path=path)
+
+
+def _teacher_loss(recipe: Recipe, network: Denoiser, batch: Batch, seed: int, step: int) -> Tensor:
+    """Denoising, at the levels and with the share of missing classes of the teacher's training."""
+    num, device = len(batch.x0), batch.x0.device
+    source = generator("control-levels", seed, step)
+    sigma = recipe.teacher.sigma(num, step, source, levels=()).to(device)
+    dropped = (torch.rand(num, generator=source) < recipe.teacher.label_dropout).to(device)
+    cond = torch.where(dropped, recipe.latent().num_classes, batch.cond)
+    return teacher_loss(network, batch.x0, sigma, cond, _noise(batch, seed, step), recipe.teacher.weighting)
+
+
+def _student_loss(recipe: Recipe, network: Denoiser, batch: Batch, seed: int, step: int) -> Tensor:
+    """The recipe's distance, at its levels and with its coupling of noise."""
+    source = generator("control-levels", seed, step)
+    sigma = recipe.student_sigma(len(batch.x0), step, source, levels=recipe.student_levels()).to(batch.x0.device)
+    fake = network(recipe.start(batch, sigma, _noise(batch, seed, step)), sigma, batch.cond).denoised
+    return recipe.distance(fake, batch.x0, sigma)
+
+
+def _noise(batch: Batch, seed: int, step: int) -> Tensor:
+    source = generator("control-noise", seed, step, device=batch.x0.device)
+    return torch.randn(batch.x0.shape, generator=source, device=batch.x0.device)
+
+
+def _card(recipe: Recipe, settings: Training) -> dict[str, Any]:
+    signature = recipe.teacher_signature() if settings.on == "teacher" else recipe.distill_signature()
+    return {
+        "kind": "control",
+        **to_data(settings),
+        "alpha": float(settings.rank),
+        "network": to_data(recipe.network),
+        "image": to_data(recipe.latent()),
+        "recipe": recipe.name,
+        "signature": signature,
+    }
+
+
+def save_control(path: Path, control: Control) -> None:
+    """Write the direction as safetensors with its card."""
+    save_tensors(path, control.state, {"ladd_dist": json.dumps(control.card)})
+
+
+def load_control(path: Path) -> Control:
+    """The direction in a file.
+
+    Raises:
+        ValueError: no such file, or no direction.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist; `ladd control train` writes such a file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            card = json.loads((file.metadata() or {})["ladd_dist"])
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+        missing = [name for name in CARD if name not in card]
+        if card.get("kind") != "control" or missing or not state or card["attribute"] not in ATTRIBUTES:
+            raise KeyError(missing[0] if missing else "kind")
+    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"{path} is no direction that `ladd control train` wrote ({type(error).__name__}: {reason})"
+        ) from error
+    return Control(state, card)
+
+
+def attach(network: Denoiser, control: Control, recipe: Recipe) -> Denoiser:
+    """Give a frozen network the direction, at strength 1, in place.
+
+    Raises:
+        ValueError: it was learned on a network of another shape.
+    """
+    if control.card["network"] != to_data(recipe.network) or control.card["image"] != to_data(recipe.latent()):
+        raise ValueError(
+            f"the direction was learned on the {control.card['on']} of {control.card.get('recipe')}, whose network is "
+            f"{control.card['network']} for {control.card['image']}; this run's is {to_data(recipe.network)} for "
+            f"{to_data(recipe.latent())}: only networks of one shape can share a direction"
+        )
+    layers = [name for name in layers_of(control.state) if name in adaptable(network)]
+    add_adapter(network, rank=int(control.card["rank"]), alpha=float(control.card["alpha"]), layers=layers)
+    set_adapter(network, control.state)
+    return network.requires_grad_(False).eval()

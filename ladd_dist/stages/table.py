@@ -1,0 +1,45 @@
+"""The stages of a run, in order, and which of them are done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ladd_dist.diagnosis.views import write_page
+from ladd_dist.recipe import Recipe
+from ladd_dist.stages.autoencoder import is_autoencoder_done, train_autoencoder
+from ladd_dist.stages.distill import distill, is_distilled
+from ladd_dist.stages.evaluate import evaluate, is_evaluated
+from ladd_dist.stages.shards import are_shards_done, make_shards
+from ladd_dist.stages.teacher import is_teacher_done, train_teacher
+from ladd_dist.workspace.workspace import Place
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage as `launch` runs it."""
+
+    doc: str
+    run: Callable[[Recipe, Place], Any]
+    is_done: Callable[[Recipe, Place], bool]
+
+
+def stage_table(recipe: Recipe) -> dict[str, Stage]:
+    """Every stage of the recipe, in order."""
+    codec = {"autoencoder": Stage("training the codec", train_autoencoder, is_autoencoder_done)}
+    return (codec if recipe.codec.trained else {}) | {
+        "teacher": Stage("training the diffusion teacher", train_teacher, is_teacher_done),
+        "shards": Stage("the teacher makes its samples", make_shards, are_shards_done),
+        "distill": Stage("training student and heads", distill, is_distilled),
+        "evaluate": Stage("sampling and measuring on held-out noise", evaluate, is_evaluated),
+        # Never skipped: it takes seconds, and a page older than its figures would lie.
+        "report": Stage("writing the page", write_page, lambda r, p: False),
+    }
+
+
+def stage_states(recipe: Recipe, place: Place) -> list[dict[str, Any]]:
+    """`{"name", "cached"}` of each stage."""
+    cached = {name: stage.is_done(recipe, place) for name, stage in stage_table(recipe).items()}
+    cached["report"] = place.run(recipe).report.exists()
+    return [{"name": name, "cached": done} for name, done in cached.items()]

@@ -1,0 +1,76 @@
+"""The dataset's texts as a table of conditions beside the shards, encoded once by the checkpoint's own text encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ladd_dist.builders.networks import TABLE
+from ladd_dist.builders.texts import TEXTS, texts_digest
+from ladd_dist.core.conditions import write_conditions
+from ladd_dist.core.rundir import read_json, write_json
+from ladd_dist.engine.loop import Bar, StopFlag
+from ladd_dist.engine.shard_writer import file_sha256
+from ladd_dist.recipe import Recipe
+from ladd_dist.workspace.workspace import Place
+
+
+def encode_texts(recipe: Recipe, place: Place, folder: Path, stop: StopFlag) -> dict[str, Any]:
+    """Write the table, unless it is there; returns its entry of the shards' index, on every rank.
+
+    Nothing of a text encoder is left in memory afterwards. Rank 0 encodes, the others wait.
+
+    Raises:
+        ValueError: the checkpoint has no text encoder that can be read, or it gives what is not finite.
+    """
+    return place.ranks.agree(lambda: _found(recipe, folder) or _write(recipe, place, folder, stop))
+
+
+def _found(recipe: Recipe, folder: Path) -> dict[str, Any]:
+    if not (folder / TEXTS).exists() or not (folder / TABLE).exists():
+        return {}
+    entry: dict[str, Any] = read_json(folder / TEXTS)["table"]
+    whole = entry["texts"] == texts_digest(recipe.dataset.texts()) and entry["bytes"] == (folder / TABLE).stat().st_size
+    return entry if whole else {}
+
+
+def _write(recipe: Recipe, place: Place, folder: Path, stop: StopFlag) -> dict[str, Any]:
+    texts, dtype = recipe.dataset.texts(), getattr(torch, recipe.shards.dtype)
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def chunks(bar: Bar) -> Iterator[dict[str, Tensor]]:
+        done = 0
+        for rows in recipe.network.encode(texts, image=recipe.dataset.spec(), device=place.device):
+            stop.check()
+            stored = {name: row.to(dtype) if row.is_floating_point() else row for name, row in rows.items()}
+            _require_finite(stored, texts, done)
+            yield stored
+            done += len(next(iter(rows.values())))
+            bar.update(min(done, len(texts)))
+
+    with Bar("texts", len(texts)) as bar:
+        write_conditions(folder / TABLE, len(texts) + 1, chunks(bar))
+    entry = {
+        "name": TABLE,
+        "bytes": (folder / TABLE).stat().st_size,
+        "sha256": file_sha256(folder / TABLE),
+        "texts": texts_digest(texts),
+    }
+    write_json(folder / TEXTS, {"table": entry, "texts": list(texts)})
+    return entry
+
+
+def _require_finite(rows: dict[str, Tensor], texts: tuple[str, ...], first: int) -> None:
+    for name, tensor in rows.items():
+        broken = (~tensor.flatten(1).isfinite().all(dim=1)).nonzero()
+        if len(broken):
+            number = first + int(broken[0])
+            text = repr(texts[number][:60]) if number < len(texts) else "the null condition"
+            raise ValueError(
+                f"{name} of {text} is not finite as {str(tensor.dtype).removeprefix('torch.')}; with float16, take "
+                "--shards.dtype float32"
+            )
