@@ -13,6 +13,7 @@ import tyro
 from ladd_dist.cli.errors import run_guarded
 from ladd_dist.cluster.local import end_local
 from ladd_dist.cluster.scheduler import Scheduler, Seen, profile_of, scancel
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.serialize import RecipeError
 from ladd_dist.workspace.progress import Sweep, folder_of, read_sweep
 
@@ -46,7 +47,7 @@ def _main(options: Options) -> int:
     scheduler = Scheduler(sweep.logs, options.on or profile_of(sweep.on, sweep.out))
     seen = scheduler.ask(jobs)
     if scheduler.problem:
-        raise ValueError(f"nothing was cancelled, {scheduler.problem}; cancel on a machine of the cluster")
+        raise UserError(f"nothing was cancelled, {scheduler.problem}; cancel on a machine of the cluster")
     alive = {str(job["id"]): job for job in jobs if _is_alive(seen.get(str(job["id"])))}
     if not alive:
         print(f"nothing to cancel: none of {len(jobs)} jobs is queued or running")

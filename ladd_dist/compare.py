@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import tyro
 
 from ladd_dist.cli.errors import run_guarded
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import plugin_modules
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def compare_sources(options: Options) -> Comparison:
     """Read, group, check, compare.
 
     Raises:
-        RecipeError: nothing to compare. ValueError: runs that cannot be read, or must not be compared.
+        RecipeError: nothing to compare. UserError: runs that cannot be read, or must not be compared.
     """
     from ladd_dist.comparison.result import compare
     from ladd_dist.comparison.runs import collect
@@ -109,14 +110,14 @@ def compare_sources(options: Options) -> Comparison:
     notes = _readable(found, options.skip_broken)
     variants, twice = group(found.runs)
     if twice and not options.skip_broken:
-        raise ValueError(
+        raise UserError(
             f"{_some(twice)}. Counted twice a run would pass for two seeds: name one of them, or --skip-broken"
         )
     notes += [f"left out: {text}" for text in twice]
     wrong = mismatches(variants, options.metric)
     fatal = [item.text for item in wrong if item.fatal]
     if fatal and not options.mixed:
-        raise ValueError(f"{'. '.join(fatal)}. Compare runs that share these, or say --mixed")
+        raise UserError(f"{'. '.join(fatal)}. Compare runs that share these, or say --mixed")
     notes += [item.text for item in wrong]
     unfinished = [run.source for run in found.runs if not run.is_finished]
     if unfinished:
@@ -136,10 +137,10 @@ def compare_sources(options: Options) -> Comparison:
 
 def _readable(found: Found, skip_broken: bool) -> list[str]:
     if found.broken and not skip_broken:
-        raise ValueError(f"{_some(found.broken)}. Leave them out with --skip-broken")
+        raise UserError(f"{_some(found.broken)}. Leave them out with --skip-broken")
     if not found.runs:
         why = f": {_some(found.broken or found.absent)}" if found.broken or found.absent else ""
-        raise ValueError(f"there are no runs to compare{why}")
+        raise UserError(f"there are no runs to compare{why}")
     notes = [f"left out: {text}" for text in found.broken]
     if found.absent:
         notes.append(f"{len(found.absent)} runs of the sweep have not started: {_some(found.absent)}")

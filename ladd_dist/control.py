@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from ladd_dist.cli.errors import run_guarded
+from ladd_dist.core.errors import UserError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -116,7 +117,7 @@ def _open(options: Where) -> tuple[Recipe, Place, RunDir]:
     """The run's recipe and place.
 
     Raises:
-        ValueError: no run's folder.
+        UserError: no run's folder.
     """
     from ladd_dist.core.rundir import RunDir
     from ladd_dist.parallel.devices import pick_device
@@ -125,7 +126,7 @@ def _open(options: Where) -> tuple[Recipe, Place, RunDir]:
 
     run = RunDir(options.run)
     if not run.config.is_file():
-        raise ValueError(f"{run.path} is no run's folder (it has no {run.config.name}): `launch` prints it last")
+        raise UserError(f"{run.path} is no run's folder (it has no {run.config.name}): `launch` prints it last")
     recipe, cache = open_run(run, options.plugins, options.cache)
     return recipe, Place(run.path.parent, cache, pick_device(options.device)), run
 

@@ -13,6 +13,7 @@ import tyro
 
 from ladd_dist.cli.errors import run_guarded
 from ladd_dist.cli.recipe_arguments import tidy
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import plugin_modules
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def before_training(recipe: Recipe, place: Place, options: Options, arguments: l
     """Work out and write RUN/diagnose.json and diagnose.png; the run's folder is made as `launch` makes it.
 
     Raises:
-        ValueError: there are no shards yet; the message has the command that makes them.
+        UserError: there are no shards yet; the message has the command that makes them.
     """
     from ladd_dist.cli.recipe_arguments import pick_scale
     from ladd_dist.core.rundir import exclusive
@@ -107,7 +108,7 @@ def before_training(recipe: Recipe, place: Place, options: Options, arguments: l
 
     launch = shlex.join(["python", "-m", "ladd_dist.launch", *arguments])
     if not are_shards_done(recipe, place):
-        raise ValueError(
+        raise UserError(
             f"no shards at {place.shards(recipe)}, which this is worked out from; make them first (training the "
             f"teacher, if need be): {launch} --stages teacher,shards"
         )
@@ -132,7 +133,7 @@ def of_run(options: Options) -> dict[str, Any]:
 
     run = RunDir(options.source)
     if not run.config.is_file():
-        raise ValueError(f"{run.path} is neither a recipe file (.py) nor a run's folder (it has no {run.config.name})")
+        raise UserError(f"{run.path} is neither a recipe file (.py) nor a run's folder (it has no {run.config.name})")
     recipe, cache = open_run(run, options.plugins, options.cache)
     place = Place(run.path.parent, cache, pick_device(options.device))
     diagnosis = _predict(recipe, place, options, run)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from ladd_dist.cli.errors import run_guarded
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import plugin_modules
 from ladd_dist.evaluation.student_evaluation import Student, measured, signature_of
 
@@ -71,7 +72,7 @@ def _main(options: Options) -> int:
 
     is_file = options.source.is_file()
     if not options.source.exists():
-        raise ValueError(f"{options.source} does not exist; give a finished run's folder, or a student's file")
+        raise UserError(f"{options.source} does not exist; give a finished run's folder, or a student's file")
     if is_file and options.like is None:
         raise RecipeError(
             f"{options.source} is a student's file, which does not say what it is measured against: name a run of the "
@@ -81,12 +82,12 @@ def _main(options: Options) -> int:
         raise RecipeError("--like goes with a student's file; a run is measured against its own teacher")
     run = RunDir(options.like or options.source)
     if not run.config.is_file():
-        raise ValueError(f"{run.path} is no run's folder (it has no {run.config.name}): `launch` prints it last")
+        raise UserError(f"{run.path} is no run's folder (it has no {run.config.name}): `launch` prints it last")
     config = read_json(run.config)
     device = pick_device(options.device)
     cache = options.cache or cache_of(config["command"])
     if not cache.is_dir():
-        raise ValueError(f"the cache folder {cache} does not exist: name the one of the run with --cache")
+        raise UserError(f"the cache folder {cache} does not exist: name the one of the run with --cache")
     student = _student(options, run, config, device)
     name = signature_of(student)
     out = options.out or (

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import tyro
 
 from ladd_dist.cli.errors import run_guarded
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import plugin_modules
 from ladd_dist.exporting.student import finished_student, merged, student_at, write_student
 
@@ -58,9 +59,7 @@ def _main(options: Options) -> int:
     run = RunDir(options.run)
     out = _target(options, run)
     if not run.config.is_file():
-        raise ValueError(
-            f"{run.path} is no run's folder (it has no {run.config.name}); it is what `launch` prints last"
-        )
+        raise UserError(f"{run.path} is no run's folder (it has no {run.config.name}); it is what `launch` prints last")
     config = read_json(run.config)
     load_modules(plugin_modules((*config["plugins"], *options.plugins)))
     last = config["recipe"]["train"]["steps"]
@@ -83,7 +82,7 @@ def _target(options: Options, run: RunDir) -> Path:
     """What is to be written.
 
     Raises:
-        ValueError: it cannot be written there.
+        UserError: it cannot be written there.
     """
     from ladd_dist.core.serialize import RecipeError
     from ladd_dist.exporting.pipeline import require_free

@@ -74,6 +74,7 @@ def plan(recipe: Recipe, options: Options) -> dict[str, Any]:
     Raises:
         RecipeError: the batch cannot be shared evenly by so many GPUs, or the recipe's step cannot run.
     """
+    from ladd_dist.core.errors import UserError
     from ladd_dist.core.serialize import RecipeError
     from ladd_dist.costs.memory_model import room
     from ladd_dist.parallel.ranks import Ranks
@@ -88,8 +89,8 @@ def plan(recipe: Recipe, options: Options) -> dict[str, Any]:
     try:
         with trial(recipe) as step:
             load, alone = step.load(share), step.load(whole if gpus > 1 else 2 * whole)
-    except (KeyError, ValueError) as error:
-        raise RecipeError(str(error.args[0]) if error.args else repr(error)) from error
+    except UserError as error:
+        raise RecipeError(str(error)) from error
     more = len(range(share, whole)) or whole
     per_sample = (_grows(alone) - _grows(load)) / more
     rows = [

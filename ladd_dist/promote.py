@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from ladd_dist.cli.errors import run_guarded
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import plugin_modules
 
 if TYPE_CHECKING:
@@ -47,12 +48,10 @@ def _main(options: Options) -> int:
 
     run = RunDir(options.run)
     if not run.config.is_file():
-        raise ValueError(
-            f"{run.path} is no run's folder (it has no {run.config.name}); it is what `launch` prints last"
-        )
+        raise UserError(f"{run.path} is no run's folder (it has no {run.config.name}); it is what `launch` prints last")
     config = read_json(run.config)
     if config.get("format") != 1:
-        raise ValueError(f"{run.config} has format {config.get('format')!r}, this version reads 1")
+        raise UserError(f"{run.config} has format {config.get('format')!r}, this version reads 1")
     load_modules(plugin_modules((*config["plugins"], *options.plugins)))
     recipe = recipe_of(run, config)
     cache = options.cache or cache_of(config["command"])
@@ -68,7 +67,7 @@ def describe(run: RunDir, config: dict[str, Any], recipe: Recipe, cache: Path) -
     """The lock's content.
 
     Raises:
-        ValueError: the run is not finished, or its student is damaged.
+        UserError: the run is not finished, or its student is damaged.
     """
     import torch
 
@@ -81,10 +80,10 @@ def describe(run: RunDir, config: dict[str, Any], recipe: Recipe, cache: Path) -
 
     place = Place(run.path.parent, cache, torch.device("cpu"))
     if not run.student.is_file() or not is_done(run.path / "distill.done.json", config["signature"]):
-        raise ValueError(f"{run.path} is not finished; go on with: {config['command']}")
+        raise UserError(f"{run.path} is not finished; go on with: {config['command']}")
     network, card = load_student(run.path, torch.device("cpu"))
     if card["signature"] != config["signature"]:
-        raise ValueError(f"{run.student} has signature {card['signature']}, its run has {config['signature']}")
+        raise UserError(f"{run.student} has signature {card['signature']}, its run has {config['signature']}")
     commit = config["environment"].get("commit", "unknown")
     return {
         "format": FORMAT,

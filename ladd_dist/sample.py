@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from ladd_dist.cli.errors import run_guarded
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import plugin_modules
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def _teacher(options: Options, source: Path, network: Denoiser, card: dict[str, 
     """The teacher of the run with its guidance; None where it takes no step.
 
     Raises:
-        ValueError: it takes a step and nothing says which it is, or it is not where the run says.
+        UserError: it takes a step and nothing says which it is, or it is not where the run says.
     """
     from ladd_dist.builders.student_file import require_same_space
     from ladd_dist.builders.teacher import guided_teacher, load_teacher
@@ -140,7 +141,7 @@ def _teacher(options: Options, source: Path, network: Denoiser, card: dict[str, 
     try:
         return guided_teacher(recipe, load_teacher(recipe, place))
     except ValueError as error:
-        raise ValueError(f"no teacher for --teacher-steps: {error}; or name the run's folder with --cache") from error
+        raise UserError(f"no teacher for --teacher-steps: {error}; or name the run's folder with --cache") from error
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import tyro
 
 from ladd_dist.cli.errors import run_guarded
 from ladd_dist.cli.recipe_arguments import RecipeOptions, parse
+from ladd_dist.core.errors import UserError
 
 if TYPE_CHECKING:
     from ladd_dist.levels.search import Found, Pairs
@@ -70,7 +71,7 @@ def _main(arguments: list[str]) -> int:
     set_threads(options.threads)
     place = Place(Path("runs"), options.cache, pick_device(options.device))
     if not is_teacher_done(recipe, place):
-        raise ValueError(
+        raise UserError(
             f"no trained teacher at {place.teacher(recipe)}; train it first: "
             f"python -m ladd_dist.launch {options.recipe} --scale {options.scale} --stages teacher, with the same "
             "--cache and overrides"

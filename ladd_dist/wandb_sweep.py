@@ -14,6 +14,7 @@ import tyro
 
 from ladd_dist.cli.errors import leave, run_guarded
 from ladd_dist.cli.recipe_arguments import pick_scale
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import plugin_modules
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def _register(options: Options, runs: list[SweepRun], wanted: dict[str, Any]) ->
     tracker = _tracker(options, runs[0].recipe)
     mode, reason = tracker.choose_mode()
     if mode != "online":
-        raise ValueError(f"a W&B sweep needs its server, and W&B is {mode}{f': {reason}' if reason else ''}")
+        raise UserError(f"a W&B sweep needs its server, and W&B is {mode}{f': {reason}' if reason else ''}")
     project = tracker.project or os.environ.get("WANDB_PROJECT") or PROJECT
     entity = tracker.entity or os.environ.get("WANDB_ENTITY") or ""
     os.environ["WANDB_BASE_URL"] = tracker.url()
@@ -151,7 +152,7 @@ def _register(options: Options, runs: list[SweepRun], wanted: dict[str, Any]) ->
             entity = entity or str(wandb.Api(timeout=int(tracker.timeout_s)).default_entity)
             name = wandb.sweep(wanted, entity=entity, project=project)
     except Exception as error:
-        raise ValueError(f"W&B did not take the sweep: {type(error).__name__}: {error}") from error
+        raise UserError(f"W&B did not take the sweep: {type(error).__name__}: {error}") from error
     return f"wandb agent {entity}/{project}/{name}"
 
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ladd_dist.builders.networks import CODEC_PREFIX
+from ladd_dist.core.errors import UserError, reading
 from ladd_dist.core.serialize import signature, to_data
 from ladd_dist.core.types import Autoencoder
 from ladd_dist.recipe import Recipe
@@ -31,7 +32,7 @@ def load_codec(recipe: Recipe, place: Place) -> Autoencoder:
     """The recipe's autoencoder, frozen, in eval mode.
 
     Raises:
-        ValueError: it is not there, or its weights do not fit.
+        UserError: it is not there, or its weights do not fit.
     """
     codec = recipe.codec.build(image=recipe.dataset.spec())
     if recipe.codec.trained:
@@ -43,17 +44,15 @@ def trained_weights(recipe: Recipe, place: Place) -> dict[str, Tensor]:
     """The weights that the stage `autoencoder` made; none for a codec that no stage trains.
 
     Raises:
-        ValueError: they are not there, or cannot be read.
+        UserError: they are not there, or cannot be read.
     """
     if not recipe.codec.trained:
         return {}
     path = place.autoencoder(recipe) / FILE
     if not path.exists():
-        raise ValueError(f"{path} does not exist yet; run the stage that makes it first: --stages autoencoder")
-    try:
+        raise UserError(f"{path} does not exist yet; run the stage that makes it first: --stages autoencoder")
+    with reading(path, "cannot be read", "delete its folder, then --stages autoencoder"):
         weights: dict[str, Tensor] = load_file(path)
-    except Exception as error:
-        raise ValueError(f"{path} cannot be read ({error}); delete its folder, then --stages autoencoder") from error
     return weights
 
 
@@ -61,12 +60,12 @@ def fill(codec: Autoencoder, weights: Mapping[str, Tensor], where: str) -> None:
     """Give an autoencoder its weights.
 
     Raises:
-        ValueError: they do not fit.
+        UserError: they do not fit.
     """
     try:
         codec.load_state_dict(weights)
     except RuntimeError as error:
-        raise ValueError(f"{where}: the weights of the codec do not fit it ({' '.join(str(error).split())})") from error
+        raise UserError(f"{where}: the weights of the codec do not fit it ({' '.join(str(error).split())})") from error
 
 
 def codec_card(recipe: Recipe) -> dict[str, Any]:

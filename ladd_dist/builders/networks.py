@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ladd_dist.core.conditions import Conditions
+from ladd_dist.core.errors import UserError, reading
 from ladd_dist.core.rundir import save_tensors
 from ladd_dist.core.types import DenoiseFn, Denoiser
 from ladd_dist.recipe import Recipe
@@ -48,16 +49,16 @@ def reads_texts(recipe: Recipe, network: Denoiser) -> bool:
     """Whether the network reads the dataset's texts (else class ids).
 
     Raises:
-        ValueError: it needs what the dataset does not have.
+        UserError: it needs what the dataset does not have.
     """
     texts, name = recipe.dataset.texts(), recipe.network.name
     if network.condition_shapes and not texts:
-        raise ValueError(
+        raise UserError(
             f"network {name!r} reads texts, dataset {recipe.dataset.name!r} has none: take --swap dataset=prompts with "
             "--dataset.file, a text file with one prompt a line"
         )
     if texts and not network.condition_shapes:
-        raise ValueError(
+        raise UserError(
             f"network {name!r} takes class ids and reads no texts: leave dataset.file out (dataset 'prompts' with "
             "num_classes), or take a checkpoint that was trained on texts"
         )
@@ -68,16 +69,16 @@ def attach(network: Denoiser, recipe: Recipe, place: Place) -> Denoiser:
     """The network, with the shards' table of conditions where it reads texts.
 
     Raises:
-        ValueError: there is no such table, or it is another dataset's.
+        UserError: there is no such table, or it is another dataset's.
     """
     if not reads_texts(recipe, network):
         return network
     path = place.shards(recipe) / TABLE
     if not path.exists():
-        raise ValueError(f"{path} does not exist yet; the stage shards encodes the texts: --stages teacher,shards")
+        raise UserError(f"{path} does not exist yet; the stage shards encodes the texts: --stages teacher,shards")
     conditions, asked = Conditions.read(path), len(recipe.dataset.texts())
     if conditions.num != asked:
-        raise ValueError(
+        raise UserError(
             f"{path} holds {conditions.num} texts, the recipe has {asked}; delete its folder, then --stages shards"
         )
     network.attach(conditions)
@@ -88,17 +89,13 @@ def load_network(recipe: Recipe, path: Path, place: Place, *, stage: str) -> Den
     """The recipe's network with the weights that a stage wrote, frozen, in eval mode, its conditions attached.
 
     Raises:
-        ValueError: they are not there, or do not fit.
+        UserError: they are not there, or do not fit.
     """
     if not path.exists():
-        raise ValueError(f"{path} does not exist yet; run the stage that makes it first: --stages {stage}")
+        raise UserError(f"{path} does not exist yet; run the stage that makes it first: --stages {stage}")
     network = recipe.network.build(image=recipe.latent())
-    try:
+    with reading(path, "does not fit the recipe's network", f"delete its folder, then --stages {stage}"):
         network.load_state_dict(own_weights(load_file(path)))
-    except Exception as error:
-        raise ValueError(
-            f"{path} does not fit the recipe's network ({error}); delete its folder, then --stages {stage}"
-        ) from error
     return frozen(network, recipe, place)
 
 

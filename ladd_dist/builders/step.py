@@ -8,6 +8,7 @@ import torch
 
 from ladd_dist.builders.codec import load_codec
 from ladd_dist.builders.teacher import guided_teacher
+from ladd_dist.core.errors import UnknownTapError
 from ladd_dist.core.rng import derive_seed
 from ladd_dist.core.types import Autoencoder, Denoiser
 from ladd_dist.engine.discriminator import FrozenCritic, Heads
@@ -59,11 +60,23 @@ def build_heads(recipe: Recipe, network: Denoiser) -> Heads:
     """The recipe's heads on its taps of the critic's `network`, initialised from the run's seed.
 
     Raises:
-        KeyError: a tap that the network lacks.
+        UnknownTapError: a tap that the network lacks.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed("heads", recipe.seed))
-        return Heads(recipe.head, network, recipe.taps(network.taps))
+        return Heads(recipe.head, network, taps_of(recipe, network))
+
+
+def taps_of(recipe: Recipe, network: Denoiser) -> tuple[str, ...]:
+    """Names of the network's feature maps that the recipe's layout picks.
+
+    Raises:
+        UnknownTapError: a tap that the network lacks.
+    """
+    try:
+        return recipe.taps(network.taps)
+    except KeyError as error:
+        raise UnknownTapError(str(error.args[0])) from error
 
 
 def build_step(recipe: Recipe, student: Trainable, heads: Trainable, frozen: Frozen) -> LaddStep:
@@ -71,7 +84,7 @@ def build_step(recipe: Recipe, student: Trainable, heads: Trainable, frozen: Fro
     return LaddStep(
         student=student,
         heads=heads,
-        critic=FrozenCritic(frozen.critic, recipe.taps(frozen.critic.taps), recipe.critic.renoises),
+        critic=FrozenCritic(frozen.critic, taps_of(recipe, frozen.critic), recipe.critic.renoises),
         start=recipe.start,
         rollout=recipe.rollout,
         student_sigma=recipe.student_sigma,

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from ladd_dist.builders.codec import codec_card, packed, trained_weights
 from ladd_dist.builders.networks import load_network, own_weights
 from ladd_dist.builders.teacher import load_teacher
+from ladd_dist.core.errors import UserError, reading
 from ladd_dist.core.rundir import save_tensors
 from ladd_dist.core.serialize import from_data, to_data
 from ladd_dist.core.types import Denoiser, ImageSpec
@@ -57,18 +58,15 @@ def load_student(recipe: Recipe, place: Place, path: Path) -> Denoiser:
     """The recipe's trained student from its file: a plain network, frozen, in eval mode.
 
     Raises:
-        ValueError: it is not there, or does not fit.
+        UserError: it is not there, or does not fit.
     """
     if not recipe.student.needs_teacher:
         return load_network(recipe, path, place, stage="distill")
     if not path.exists():
-        raise ValueError(f"{path} does not exist yet; run the stage that makes it first: --stages distill")
-    try:
-        network = recipe.student.restore(load_teacher(recipe, place), own_weights(load_file(path)))
-    except Exception as error:
-        raise ValueError(
-            f"{path} does not fit the recipe's teacher ({error}); delete its folder, then --stages distill"
-        ) from error
+        raise UserError(f"{path} does not exist yet; run the stage that makes it first: --stages distill")
+    teacher = load_teacher(recipe, place)
+    with reading(path, "does not fit the recipe's teacher", "delete its folder, then --stages distill"):
+        network = recipe.student.restore(teacher, own_weights(load_file(path)))
     return network.eval().requires_grad_(False)
 
 
@@ -76,7 +74,7 @@ def from_card(card: dict[str, Any], weights: dict[str, torch.Tensor], path: Path
     """The student that a card and what its file holds describe.
 
     Raises:
-        ValueError: a form that needs the teacher, and that is not where the card says.
+        UserError: a form that needs the teacher, and that is not where the card says.
         KeyError, TypeError, RuntimeError: damaged.
     """
     image = from_data(ImageSpec, card["image"], "image")
@@ -96,7 +94,7 @@ def _teacher_of(card: dict[str, Any], path: Path) -> dict[str, torch.Tensor]:
     places = [Path(card["teacher"]["file"]), Path("cache") / f"teacher-{signature}" / "teacher.safetensors"]
     found = next((place for place in places if place.is_file()), None)
     if found is None:
-        raise ValueError(
+        raise UserError(
             f"{path} holds the {card['student']['plugin']} weights of a student alone and needs its teacher "
             f"(signature {signature}), which is neither {places[0]} nor {places[1]}: copy it to the latter, or write a "
             "file that needs nothing else where the teacher is: python -m ladd_dist.export RUN"

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.rundir import weights_sha256
 
 if TYPE_CHECKING:
@@ -24,11 +25,11 @@ def require_same_space(source: Path, network: Denoiser, card: dict[str, Any], ru
     from ladd_dist.builders.codec import codec_card
 
     if network.image != recipe.latent():
-        raise ValueError(
+        raise UserError(
             f"{source} makes {network.image}, the data of {run} are {recipe.latent()}: they do not go together"
         )
     if card.get("space") != codec_card(recipe).get("space"):
-        raise ValueError(f"{source} works in the latents of another codec than {run}")
+        raise UserError(f"{source} works in the latents of another codec than {run}")
 
 
 def levels_of(card: dict[str, Any], steps: int) -> tuple[float, ...]:
@@ -56,7 +57,7 @@ def load_student(source: Path, device: torch.device) -> tuple[Denoiser, dict[str
     """The student in a run's folder or file, frozen, in eval mode, and its card (network, levels, rule, signature).
 
     Raises:
-        ValueError: no such file, no student of ours, a damaged one, or one that needs its teacher, which is not there;
+        UserError: no such file, no student of ours, a damaged one, or one that needs its teacher, which is not there;
             nothing in the file can run code.
     """
     from safetensors import SafetensorError, safe_open
@@ -66,7 +67,7 @@ def load_student(source: Path, device: torch.device) -> tuple[Denoiser, dict[str
 
     path = file_of(source)
     if not path.is_file():
-        raise ValueError(f"{path} does not exist; give a finished run's folder, or its student.safetensors")
+        raise UserError(f"{path} does not exist; give a finished run's folder, or its student.safetensors")
     try:
         with safe_open(path, framework="pt") as file:
             card: dict[str, Any] = json.loads((file.metadata() or {})["ladd_dist"])
@@ -78,9 +79,9 @@ def load_student(source: Path, device: torch.device) -> tuple[Denoiser, dict[str
         network = from_card(card, weights, path)
     except (SafetensorError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"{path} is no student that ladd_dist wrote ({type(error).__name__}: {reason})") from error
+        raise UserError(f"{path} is no student that ladd_dist wrote ({type(error).__name__}: {reason})") from error
     if "weights_sha256" in card and card["weights_sha256"] != weights_sha256(weights):
-        raise ValueError(f"{path} is damaged: its weights do not have the sha256 on its card; copy or export it again")
+        raise UserError(f"{path} is damaged: its weights do not have the sha256 on its card; copy or export it again")
     return network.to(device).eval().requires_grad_(False), card
 
 
@@ -93,7 +94,7 @@ def load_codec(source: Path, card: dict[str, Any], device: torch.device) -> Auto
     """What makes pictures of the samples of the student in a run's folder or file, by its card: frozen, in eval mode.
 
     Raises:
-        ValueError: its weights are not there, or do not fit.
+        UserError: its weights are not there, or do not fit.
     """
     from ladd_dist.builders.codec import fill
     from ladd_dist.codecs import Codec

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ladd_dist.builders.networks import denoiser, frozen, load_network, reads_texts
 from ladd_dist.core.conditions import Conditions
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.noise import edm_loss_weight, guided
 from ladd_dist.core.rng import derive_seed
 from ladd_dist.core.types import DenoiseFn, Denoiser
@@ -25,12 +26,12 @@ def require_levels(recipe: Recipe, network: Denoiser) -> None:
     """Refuse levels beyond the last one that a network knows: it would take them for that one, and say nothing.
 
     Raises:
-        ValueError: names the field, and the highest level.
+        UserError: names the field, and the highest level.
     """
     highest = {"shards.sampler": recipe.shards.sampler.levels()[0], "levels": recipe.student_levels()[0]}
     for field, level in highest.items():
         if level > 1.01 * network.sigma_max:
-            raise ValueError(
+            raise UserError(
                 f"recipe.{field}: starts at level {level:g}, and the noise schedule of network {recipe.network.name!r} "
                 f"ends at {network.sigma_max:.4g}; choose levels up to that"
             )
@@ -100,7 +101,7 @@ def load_teacher(recipe: Recipe, place: Place) -> Denoiser:
     """The trained teacher, frozen, in eval mode, its conditions attached.
 
     Raises:
-        ValueError: it is not there, or its weights do not fit.
+        UserError: it is not there, or its weights do not fit.
     """
     if recipe.network.pretrained:
         return frozen(recipe.network.load(image=recipe.latent()), recipe, place)

@@ -9,6 +9,7 @@ from typing import Any
 
 from ladd_dist.builders.networks import TABLE
 from ladd_dist.core.conditions import Conditions
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.rundir import RunDir, read_json
 from ladd_dist.core.types import Denoiser
 from ladd_dist.engine.shard_writer import ShardError
@@ -56,7 +57,7 @@ def attach_texts(network: Denoiser, source: Path, folder: Path | None) -> list[s
     """Give a student that reads texts the table of its shards; returns the texts (none for one that takes classes).
 
     Raises:
-        ValueError: the table is not known, not there, or another one's.
+        UserError: the table is not known, not there, or another one's.
     """
     if not network.condition_shapes:
         return []
@@ -64,14 +65,12 @@ def attach_texts(network: Denoiser, source: Path, folder: Path | None) -> list[s
     if folder is None and config.is_file():
         folder = Path(read_json(config)["shards"])
     if folder is None:
-        raise ValueError(f"{source} reads texts: name the folder of its shards (shards-...) with --conditions")
+        raise UserError(f"{source} reads texts: name the folder of its shards (shards-...) with --conditions")
     if not (folder / TABLE).is_file():
-        raise ValueError(f"{folder / TABLE} is missing: name the folder of the run's shards with --conditions")
+        raise UserError(f"{folder / TABLE} is missing: name the folder of the run's shards with --conditions")
     conditions = Conditions.read(folder / TABLE)
     if conditions.num != network.image.num_classes:
-        raise ValueError(
-            f"{folder / TABLE} holds {conditions.num} texts, the student knows {network.image.num_classes}"
-        )
+        raise UserError(f"{folder / TABLE} holds {conditions.num} texts, the student knows {network.image.num_classes}")
     network.attach(conditions)
     return [str(text) for text in read_json(folder / TEXTS)["texts"]]
 

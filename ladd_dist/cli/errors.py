@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from rich.console import Console
 
-from ladd_dist.core.failure import Kind, has_parent, rank_here, world_size, write_failure
+from ladd_dist.core.errors import UserError
+from ladd_dist.core.failure import LOG_NOTE, Kind, has_parent, rank_here, world_size, write_failure
 from ladd_dist.core.signals import NUMBERS, SAVED, Stopped
 
 USAGE, FAILURE, INTERRUPTED = 2, 1, 130
@@ -26,21 +27,21 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_ACCESS = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
 
 
-class Verdict(NamedTuple):
-    """What an exception means to the user."""
+class ExitReport(NamedTuple):
+    """How a command ends because of an exception."""
 
     code: int
     message: str | None
-    """None: unexpected, the traceback has to tell."""
+    """One line for the user; None where the traceback has to tell."""
     kind: Kind = "failure"
 
 
 def run_guarded(command: Callable[[], int]) -> int:
-    """Run a command; user errors become one message on stderr and an exit code.
+    """Run a command; a `UserError` becomes one message on stderr and an exit code.
 
     2: wrong command line or recipe; 1: a failure; 130 (SIGINT), 75 (SIGTERM, SIGUSR2): stopped after a clean save.
-    Anything unexpected keeps its traceback, because then the fault is ours. With LADD_TRACEBACK=1 in the environment
-    every error shows one.
+    Every other exception keeps its traceback, and a closing line says that the program is at fault and where the log
+    is. With LADD_TRACEBACK=1 in the environment every error shows its traceback.
     """
     try:
         with _signals_stop():
@@ -52,12 +53,12 @@ def run_guarded(command: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILURE
     except BaseException as error:
-        verdict = _judge(error)
+        report = exit_report(error)
         if world_size() > 1:
-            return _end_rank(error, verdict)
-        if verdict.message is None:
-            raise
-        return say(verdict.message, verdict.code)
+            return _end_rank(error, report)
+        if report.message is None:
+            traceback.print_exception(error)
+        return say(report.message or fault(error), report.code)
 
 
 def leave(code: int, *, ending: bool) -> int:
@@ -108,42 +109,53 @@ def _signals_stop() -> Iterator[None]:
             signal.signal(number, before[number])
 
 
-def _judge(error: BaseException) -> Verdict:
+def exit_report(error: BaseException) -> ExitReport:
+    """Exit code and message of an exception; it takes no exception for the user's but a `UserError`, by its type."""
     from ladd_dist.core.plugin import PluginError
     from ladd_dist.core.serialize import RecipeError
 
     if isinstance(error, RecipeError | PluginError):
-        return Verdict(USAGE, str(error))
+        return ExitReport(USAGE, str(error))
+    if isinstance(error, UserError):
+        return ExitReport(FAILURE, str(error))
     if isinstance(error, KeyboardInterrupt):
         if isinstance(error, Stopped):
-            return Verdict(error.code, error.text, "stop")
-        return Verdict(INTERRUPTED, f"interrupted; {SAVED}", "stop")
+            return ExitReport(error.code, error.text, "stop")
+        return ExitReport(INTERRUPTED, f"interrupted; {SAVED}", "stop")
     if isinstance(error, OSError):
-        return Verdict(FAILURE, _explain(error))
-    if isinstance(error, ValueError | KeyError):
-        text = str(error.args[0]) if error.args else ""
-        return Verdict(FAILURE, text if " " in text else None)  # no sentence, so not ours: a lookup that failed
+        return ExitReport(FAILURE, _explain(error))
     if world_size() > 1:
         from ladd_dist.parallel.heartbeat import LostRank
 
         if isinstance(error, LostRank):
-            return Verdict(FAILURE, str(error), "missing" if error.waited else "victim")
-    return Verdict(FAILURE, None)
+            return ExitReport(FAILURE, str(error), "missing" if error.waited else "victim")
+    return ExitReport(FAILURE, None)
 
 
-def _end_rank(error: BaseException, verdict: Verdict) -> int:
+def fault(error: BaseException) -> str:
+    """The closing line below the traceback of an exception that nobody expected."""
+    logs = [note.removeprefix(LOG_NOTE) for note in getattr(error, "__notes__", ()) if note.startswith(LOG_NOTE)]
+    where = f"the traceback above is in {logs[0]} too" if logs else "the traceback above is all that is known"
+    return (
+        f"{type(error).__name__}: this is a fault of the program (or of a plug-in that stands in the traceback), not "
+        f"of your command; {where}: please report it with that"
+    )
+
+
+def _end_rank(error: BaseException, report: ExitReport) -> int:
     """Tell the launch that started this rank, which then tells the user; where there is none, this rank does."""
-    write_failure(error, verdict.message, verdict.code, verdict.kind)
+    write_failure(error, report.message, report.code, report.kind)
     rank = rank_here()
-    if (rank == 0 and has_parent()) or (rank > 0 and verdict.kind == "stop"):
-        return verdict.code
-    if verdict.message is None:
+    if (rank == 0 and has_parent()) or (rank > 0 and report.kind == "stop"):
+        return report.code
+    if report.message is None:
         traceback.print_exception(error)
-    text = verdict.message or f"{type(error).__name__}: {error}"
-    return say(text if rank == 0 and verdict.kind == "stop" else f"rank {rank}: {text}", verdict.code)
+    text = report.message or fault(error)
+    return say(text if rank == 0 and report.kind == "stop" else f"rank {rank}: {text}", report.code)
 
 
-def _explain(error: OSError) -> str:
+def _explain(error: OSError) -> str | None:
+    """What to do about a full or unwritable disk; None for every other error of the operating system."""
     where = f" {error.filename}" if error.filename else ""
     if error.errno in NO_ROOM:
         return (
@@ -152,4 +164,4 @@ def _explain(error: OSError) -> str:
         )
     if error.errno in NO_ACCESS:
         return f"no access to{where or ' a file'} ({error.strerror}); choose writable folders with --out and --cache"
-    return f"{error}"
+    return None

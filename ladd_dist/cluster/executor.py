@@ -15,6 +15,7 @@ from typing import Any
 
 from ladd_dist.cluster import Cluster
 from ladd_dist.cluster.job import START, StageJob
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.serialize import RecipeError
 
 MOST_TIMEOUTS = 100_000
@@ -39,7 +40,7 @@ def check_cluster(cluster: Cluster, profile: Path) -> None:
     """Refuse a profile that cannot be used from here, before anything is written.
 
     Raises:
-        RecipeError: no sbatch, or no such partition. ValueError: SLURM does not answer.
+        RecipeError: no sbatch, or no such partition. UserError: SLURM does not answer.
     """
     if cluster.executor != "slurm":
         return
@@ -51,7 +52,7 @@ def check_cluster(cluster: Cluster, profile: Path) -> None:
     found = subprocess.run(["sinfo", "--noheader", "--format=%R"], capture_output=True, text=True, timeout=120)
     if found.returncode != 0:
         said = found.stderr.strip().splitlines()
-        raise ValueError(
+        raise UserError(
             f"--on {profile}: SLURM does not answer ({said[-1] if said else 'sinfo failed'}); for the development "
             "cluster: slurm/dev_cluster.sh up, and --on slurm/local.py"
         )
@@ -69,7 +70,7 @@ def submit(cluster: Cluster, units: Sequence[Unit], logs: Path, *, name: str, af
         after: ids of jobs that must have succeeded before these start (SLURM alone knows such a thing).
 
     Raises:
-        ValueError: the cluster refuses them.
+        UserError: the cluster refuses them.
     """
     import submitit
 
@@ -84,7 +85,7 @@ def submit(cluster: Cluster, units: Sequence[Unit], logs: Path, *, name: str, af
             return jobs
         except (submitit.core.utils.FailedJobError, subprocess.CalledProcessError) as error:
             lines = [line for line in str(error).splitlines() if "error:" in line] or str(error).splitlines()
-            raise ValueError(f"the cluster refuses the job: {' '.join(lines)}") from error
+            raise UserError(f"the cluster refuses the job: {' '.join(lines)}") from error
 
 
 def _executor(cluster: Cluster, logs: Path, name: str, after: Sequence[str]) -> Any:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ladd_dist.cluster.local import controllers
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.serialize import RecipeError
 from ladd_dist.workspace.sweep_record import JobEntry
 
@@ -189,14 +190,14 @@ def scancel(ids: Sequence[str], environment: Mapping[str, str]) -> None:
     """End SLURM jobs, queued or running.
 
     Raises:
-        ValueError: there is no scancel, or it refused.
+        UserError: there is no scancel, or it refused.
     """
     if not shutil.which("scancel", path=environment.get("PATH")):
-        raise ValueError("scancel is not on the path here; cancel on a machine of the cluster")
+        raise UserError("scancel is not on the path here; cancel on a machine of the cluster")
     for few in (ids[first : first + MOST_IDS] for first in range(0, len(ids), MOST_IDS)):
         _, error = _output(["scancel", *few], environment)
         if error:
-            raise ValueError(f"scancel refused: {error}")
+            raise UserError(f"scancel refused: {error}")
 
 
 ENDED = ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT")
@@ -206,7 +207,7 @@ def active_ids(jobs: Iterable[JobEntry]) -> set[str]:
     """The ids of those that wait or run.
 
     Raises:
-        ValueError: SLURM does not answer; to guess would submit runs twice.
+        UserError: SLURM does not answer; to guess would submit runs twice.
     """
     jobs = list(jobs)
     active = {job.id for job in jobs if job.cluster == "local" and _is_controller(job.id)}
@@ -216,13 +217,13 @@ def active_ids(jobs: Iterable[JobEntry]) -> set[str]:
 
 def _queued() -> set[str]:
     if shutil.which("squeue") is None:
-        raise ValueError(
+        raise UserError(
             "no `squeue` on the path: jobs of this sweep may be waiting or running; ask where they were sent from"
         )
     command = ["squeue", "--noheader", "--array", "--format=%i|%T"]
     found = subprocess.run(command, capture_output=True, text=True, timeout=120)
     if found.returncode != 0:
-        raise ValueError(f"SLURM does not answer, and jobs of this sweep may be running: {found.stderr.strip()}")
+        raise UserError(f"SLURM does not answer, and jobs of this sweep may be running: {found.stderr.strip()}")
     pairs = (line.strip().split("|") for line in found.stdout.splitlines() if "|" in line)
     return {id for id, state in pairs if state not in ENDED}
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import Plugin
 from ladd_dist.core.serialize import NEUTRAL
 from ladd_dist.core.types import Autoencoder, ImageSpec
@@ -23,7 +24,7 @@ class Codec(Plugin):
         """What the networks see for images of this specification: latent channels and size, the same classes.
 
         Raises:
-            ValueError: a size or number of channels that this codec cannot take.
+            UserError: a size or number of channels that this codec cannot take.
         """
         raise NotImplementedError
 
@@ -31,7 +32,7 @@ class Codec(Plugin):
         """The autoencoder for such images, in eval mode, its weights frozen.
 
         Raises:
-            ValueError: the weights cannot be found or do not fit; the message says what to do.
+            UserError: the weights cannot be found or do not fit; the message says what to do.
         """
         raise NotImplementedError
 
@@ -51,9 +52,9 @@ class CodecTraining:
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "checkpoint_every", "log_every"):
             if getattr(self, name) < 1:
-                raise ValueError(f"training.{name}: must be at least 1, got {getattr(self, name)}")
+                raise UserError(f"training.{name}: must be at least 1, got {getattr(self, name)}")
         if not self.lr > 0:
-            raise ValueError(f"training.lr: must be above 0, got {self.lr}")
+            raise UserError(f"training.lr: must be above 0, got {self.lr}")
 
 
 class TrainableAutoencoder(Autoencoder):
@@ -72,7 +73,7 @@ class TrainableAutoencoder(Autoencoder):
         """Measure, on images [B,C,H,W], what `encode` must add and multiply for latents of mean 0 and deviation 0.5.
 
         Raises:
-            ValueError: latents that are all alike.
+            UserError: latents that are all alike.
         """
         raise NotImplementedError
 

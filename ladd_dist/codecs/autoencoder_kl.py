@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ladd_dist.codecs import CodecTraining, TrainableAutoencoder, TrainedCodec
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
 from ladd_dist.core.types import ImageSpec
 
@@ -34,16 +35,16 @@ class AutoencoderKL(TrainedCodec):
 
     def __post_init__(self) -> None:
         if not self.widths or any(width < 8 or width % 8 for width in self.widths):
-            raise ValueError(f"autoencoder_kl.widths must be multiples of 8, one a level, got {self.widths}")
+            raise UserError(f"autoencoder_kl.widths must be multiples of 8, one a level, got {self.widths}")
         if self.channels < 1 or self.blocks < 1:
-            raise ValueError("autoencoder_kl needs channels >= 1 and blocks >= 1")
+            raise UserError("autoencoder_kl needs channels >= 1 and blocks >= 1")
         if not self.kl_weight >= 0:
-            raise ValueError(f"autoencoder_kl.kl_weight must be 0 or more, got {self.kl_weight}")
+            raise UserError(f"autoencoder_kl.kl_weight must be 0 or more, got {self.kl_weight}")
 
     def latent(self, image: ImageSpec) -> ImageSpec:
         factor = 2 ** (len(self.widths) - 1)
         if image.size % factor:
-            raise ValueError(
+            raise UserError(
                 f"image size {image.size} is not divisible by {factor} = 2^(levels - 1) of a codec with "
                 f"{len(self.widths)} levels; change dataset.size or codec.widths"
             )
@@ -54,7 +55,7 @@ class AutoencoderKL(TrainedCodec):
         try:
             import diffusers
         except ImportError as error:
-            raise ValueError(
+            raise UserError(
                 f"codec 'autoencoder_kl' needs the package diffusers ({error}); install it with: "
                 "pip install 'ladd_dist[diffusers]'"
             ) from error
@@ -103,5 +104,5 @@ class KLAutoencoder(TrainableAutoencoder):
         self.shift.copy_(means.mean(dim=(0, 2, 3), keepdim=True))
         spread = float((means - self.shift).std())
         if not spread > 0:
-            raise ValueError("the codec's latents are all alike: lower --codec.kl-weight, or train it longer")
+            raise UserError("the codec's latents are all alike: lower --codec.kl-weight, or train it longer")
         self.scale.fill_(SIGMA_DATA / spread)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ladd_dist.codecs import Codec
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
 from ladd_dist.core.pretrained import digest, locate, require_safetensors
 from ladd_dist.core.rundir import read_json
@@ -79,14 +80,14 @@ class Vae(Codec):
         family = _FAMILIES[config["_class_name"]]
         missing = [name for name in (family.blocks, family.channels[-1]) if name not in config]
         if missing:
-            raise ValueError(f"{folder / 'config.json'} does not say {missing[0]}; is it whole?")
+            raise UserError(f"{folder / 'config.json'} does not say {missing[0]}; is it whole?")
         if (encoded := config.get("in_channels", 3)) != image.channels:
-            raise ValueError(
+            raise UserError(
                 f"codec.source: {folder} encodes pictures of {encoded} channels, the dataset has {image.channels}"
             )
         factor = 2 ** (len(config[family.blocks]) - 1)
         if image.size % factor:
-            raise ValueError(f"codec.source: {folder} needs a size divisible by {factor}, the dataset has {image.size}")
+            raise UserError(f"codec.source: {folder} needs a size divisible by {factor}, the dataset has {image.size}")
         channels = next(config[name] for name in family.channels if config.get(name))
         return ImageSpec(int(channels), image.size // factor, image.num_classes)
 
@@ -102,7 +103,7 @@ class Vae(Codec):
                 folder, use_safetensors=True, local_files_only=True, torch_dtype=torch.float32
             )
         except (OSError, ValueError, RuntimeError, TypeError, SafetensorError) as error:
-            raise ValueError(f"{folder}: the autoencoder cannot be read: {error}") from error
+            raise UserError(f"{folder}: the autoencoder cannot be read: {error}") from error
         return _Pretrained(model, _FAMILIES[name]).eval().requires_grad_(False)
 
     def _folder(self, source: str, *, weights: bool = False) -> Path:
@@ -114,7 +115,7 @@ class Vae(Codec):
             config = root / name / "config.json"
             if config.is_file() and read_json(config).get("_class_name") in _FAMILIES:
                 return config.parent
-        raise ValueError(
+        raise UserError(
             f"codec.source: {root} holds no autoencoder ({' or '.join(str(Path(n) / 'config.json') for n in names)} of "
             f"{', '.join(_FAMILIES)})"
         )

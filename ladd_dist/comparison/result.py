@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 
 from ladd_dist.comparison.statistics import ALPHA, Called, Difference, Pooled, difference, difference_to, holm, pool
 from ladd_dist.comparison.variants import Variant
+from ladd_dist.core.errors import UserError
 from ladd_dist.metrics.interval import is_bound
 
 Better = Literal["lower", "higher"]
@@ -83,7 +84,7 @@ def compare(
     """Pool seeds, hold every variant against the best, and say who wins.
 
     Raises:
-        ValueError: no finished run has this figure; the message lists those there are.
+        UserError: no finished run has this figure; the message lists those there are.
     """
     _check(variants, metric, sampler)
     better = better or direction(metric)
@@ -121,12 +122,12 @@ def _check(variants: Sequence[Variant], metric: str, sampler: str) -> None:
         return
     entries = [entry for variant in variants for run in variant.runs for entry in run.figures.items()]
     if not entries:
-        raise ValueError("none of these runs is finished: no eval.json has figures yet")
+        raise UserError("none of these runs is finished: no eval.json has figures yet")
     samplers = sorted({name for name, _ in entries})
     metrics = sorted({key for name, figures in entries if name == sampler for key in figures} - HIDDEN)
     metrics = [key for key in metrics if not is_bound(key)]
     hint = f"metrics of {sampler}: {', '.join(metrics)}" if metrics else f"samplers: {', '.join(samplers)}"
-    raise ValueError(f"no finished run has the figure {metric!r} of {sampler!r}; {hint}")
+    raise UserError(f"no finished run has the figure {metric!r} of {sampler!r}; {hint}")
 
 
 def pooled(variant: Variant) -> dict[str, dict[str, Pooled]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.metrics_log import read_rows
 from ladd_dist.core.rundir import RunDir, read_json
 from ladd_dist.reports.collapse import UNKNOWN, Onset, from_number, onset
@@ -171,7 +172,7 @@ def collect(sources: Iterable[str]) -> Found:
     """Read everything that the sources name: run folders, folders of them, sweeps, W&B projects.
 
     Raises:
-        ValueError: a source that is none of these.
+        UserError: a source that is none of these.
     """
     found = Found([], [], [])
     seen: set[tuple[int, int]] = set()
@@ -199,7 +200,7 @@ def _folders(path: Path, found: Found) -> list[tuple[Path, dict[str, str]]]:
         return [(path, {})]
     if not path.is_dir():
         what = "is no folder" if path.exists() else "does not exist"
-        raise ValueError(
+        raise UserError(
             f"{path} {what}; give run folders, a sweep's folder or name, wandb:ENTITY/PROJECT[/GROUP] or "
             "wandb-offline:FOLDER"
         )
@@ -213,7 +214,7 @@ def _of_sweep(path: Path, found: Found) -> list[tuple[Path, dict[str, str]]]:
     sweep = _object(path / "sweep.json")
     runs = sweep.get("runs")
     if sweep.get("format") != FORMAT or not isinstance(runs, list):
-        raise ValueError(f"{path / 'sweep.json'} is of format {sweep.get('format')!r}; this version reads {FORMAT}")
+        raise UserError(f"{path / 'sweep.json'} is of format {sweep.get('format')!r}; this version reads {FORMAT}")
     folders = []
     for entry in runs:
         folder = path.resolve().parent.parent / str(entry["run"])  # OUT/sweeps/NAME-SIGNATURE: runs lie in OUT

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.rundir import write_atomic
 
 ON_DEVICE_BYTES = 2**30
@@ -34,11 +35,11 @@ class Conditions:
         """A table of tensors [N+1, ...] on the CPU.
 
         Raises:
-            ValueError: no tensor, or different numbers of rows.
+            UserError: no tensor, or different numbers of rows.
         """
         lengths = {name: len(tensor) if tensor.ndim else 0 for name, tensor in tensors.items()}
         if len(set(lengths.values())) != 1 or not min(lengths.values()):
-            raise ValueError(f"a table of conditions needs tensors with one row a condition, got rows {lengths}")
+            raise UserError(f"a table of conditions needs tensors with one row a condition, got rows {lengths}")
         self._tensors = dict(tensors)
         self.num = min(lengths.values()) - 1
         """N: ids are 0 to N - 1, and N is the null condition."""
@@ -59,7 +60,7 @@ class Conditions:
         """The table of a file, memory-mapped.
 
         Raises:
-            ValueError: missing or damaged; the message names the file.
+            UserError: missing or damaged; the message names the file.
         """
         import safetensors
 
@@ -67,7 +68,7 @@ class Conditions:
             with safetensors.safe_open(path, framework="pt", device="cpu") as file:
                 return cls({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
         except (OSError, safetensors.SafetensorError) as error:
-            raise ValueError(f"{path} is no readable table of conditions ({error}); make the shards again") from error
+            raise UserError(f"{path} is no readable table of conditions ({error}); make the shards again") from error
 
     def take(self, ids: Tensor) -> dict[str, Tensor]:
         """Rows [B, ...] by name for ids [B] int64, on the ids' device; the same tensor object again is not looked up.
@@ -112,7 +113,7 @@ def write_conditions(path: Path, num_rows: int, chunks: Iterable[Mapping[str, Te
         chunks: rows [n, ...] by name, in order, `num_rows` of them in all; all chunks alike in names, shapes, dtypes.
 
     Raises:
-        ValueError: too few or too many rows, or chunks that differ.
+        UserError: too few or too many rows, or chunks that differ.
     """
     write_atomic(path, lambda temporary: _fill(temporary, num_rows, chunks))
 
@@ -128,15 +129,15 @@ def _fill(path: Path, num_rows: int, chunks: Iterable[Mapping[str, Tensor]]) -> 
                 file.write(header)
             num = len(next(iter(chunk.values()), ()))
             if own != layout or any(len(tensor) != num for tensor in chunk.values()):
-                raise ValueError(f"rows of conditions differ: {layout}, then {own} ({num} rows)")
+                raise UserError(f"rows of conditions differ: {layout}, then {own} ({num} rows)")
             if done + num > num_rows:
-                raise ValueError(f"more conditions than the {num_rows} announced")
+                raise UserError(f"more conditions than the {num_rows} announced")
             for name, tensor in chunk.items():
                 file.seek(places[name] + done * _row_bytes(*layout[name]))
                 file.write(_bytes(tensor))
             done += num
     if done != num_rows:
-        raise ValueError(f"{done} conditions of the {num_rows} announced")
+        raise UserError(f"{done} conditions of the {num_rows} announced")
 
 
 def _header(layout: Mapping[str, Any], num_rows: int) -> tuple[bytes, dict[str, int]]:

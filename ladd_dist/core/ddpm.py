@@ -15,6 +15,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from ladd_dist.core.errors import UserError
+
 BetaSchedule = Literal["linear", "cosine"]
 
 
@@ -24,10 +26,10 @@ def linear_betas(timesteps: int, *, first: float = 1e-4, last: float = 0.02) -> 
     For another T both ends are multiplied by 1,000 / T, so that alpha-bar_T stays about the same (4e-5).
 
     Raises:
-        ValueError: fewer than 25 timesteps: the last beta would be above .8.
+        UserError: fewer than 25 timesteps: the last beta would be above .8.
     """
     if timesteps < 25:
-        raise ValueError(f"the linear schedule needs at least 25 timesteps, got {timesteps}")
+        raise UserError(f"the linear schedule needs at least 25 timesteps, got {timesteps}")
     scale = 1_000 / timesteps
     return torch.linspace(scale * first, scale * last, timesteps, dtype=torch.float64)
 
@@ -38,10 +40,10 @@ def cosine_betas(timesteps: int, *, offset: float = 0.008, most: float = 0.999) 
     (Nichol and Dhariwal 2021, arXiv 2102.09672, eq. 17.)
 
     Raises:
-        ValueError: no timestep.
+        UserError: no timestep.
     """
     if timesteps < 1:
-        raise ValueError(f"a schedule needs at least 1 timestep, got {timesteps}")
+        raise UserError(f"a schedule needs at least 1 timestep, got {timesteps}")
     share = torch.arange(timesteps + 1, dtype=torch.float64) / timesteps
     kept = torch.cos(math.pi / 2 * (share + offset) / (1 + offset)).square()
     return (1 - kept[1:] / kept[:-1]).clamp(max=most)
@@ -51,7 +53,7 @@ def alpha_bars(schedule: BetaSchedule, timesteps: int) -> Tensor:
     """alpha-bar_t [T] of a named schedule, descending.
 
     Raises:
-        ValueError: too few timesteps for it.
+        UserError: too few timesteps for it.
     """
     betas = linear_betas(timesteps) if schedule == "linear" else cosine_betas(timesteps)
     return torch.cumprod(1 - betas, dim=0)
@@ -61,11 +63,11 @@ def respaced(alpha_bar: Tensor, steps: int) -> Tensor:
     """The alpha-bars [steps] of evenly spaced timesteps, the last one among them (arXiv 2102.09672, section 4).
 
     Raises:
-        ValueError: not 1 .. T steps.
+        UserError: not 1 .. T steps.
     """
     total = len(alpha_bar)
     if not 1 <= steps <= total:
-        raise ValueError(f"steps must be 1 to {total}, the number of timesteps, got {steps}")
+        raise UserError(f"steps must be 1 to {total}, the number of timesteps, got {steps}")
     if steps == 1:
         return alpha_bar[-1:]
     return alpha_bar[torch.linspace(0, total - 1, steps, dtype=torch.float64).round().long()]
@@ -103,10 +105,10 @@ def posterior(alpha_bar_t: float, alpha_bar_s: float) -> Posterior:
     (1 - alpha-bar_t).
 
     Raises:
-        ValueError: not 0 < alpha-bar_t < alpha-bar_s <= 1.
+        UserError: not 0 < alpha-bar_t < alpha-bar_s <= 1.
     """
     if not 0 < alpha_bar_t < alpha_bar_s <= 1:
-        raise ValueError(f"need 0 < alpha-bar_t < alpha-bar_s <= 1, got {alpha_bar_t} and {alpha_bar_s}")
+        raise UserError(f"need 0 < alpha-bar_t < alpha-bar_s <= 1, got {alpha_bar_t} and {alpha_bar_s}")
     alpha = alpha_bar_t / alpha_bar_s
     noise_t, noise_s = 1 - alpha_bar_t, 1 - alpha_bar_s
     return Posterior(

@@ -7,9 +7,12 @@ import json
 import os
 import time
 import traceback
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
+
+from ladd_dist.core.errors import UserError
 
 Kind = Literal["failure", "missing", "stop", "victim"]
 """failure: an error of this process; missing: another did not come; stop: a signal; victim: another one ended."""
@@ -18,6 +21,9 @@ ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
 """The variable that launchers of PyTorch's kind name the file in."""
 CORES = "LADD_CORES"
 """The variable with the number of cores that a launch has divided among its ranks, unless the user did."""
+
+LOG_NOTE = "log: "
+"""How the note begins that tells the command where the traceback of an exception was written."""
 
 PARENT = "LADD_PARENT"
 """The process id of the launch that started this rank."""
@@ -64,6 +70,22 @@ def write_failure(error: BaseException, message: str | None, code: int, kind: Ki
     shown = {"message": message or f"{type(error).__name__}: {error}", "extraInfo": extra, "errorCode": code}
     with contextlib.suppress(OSError):  # no room, perhaps the very reason of the failure
         Path(path).write_text(json.dumps({"message": shown, "ladd": asdict(failure)}), encoding="utf-8")
+
+
+@contextlib.contextmanager
+def tracebacks_kept(folder: Path) -> Iterator[None]:
+    """Write the traceback of an unexpected exception to `FOLDER/fault-TIME.txt`, and note the file on the exception."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        path = folder / f"fault-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}.txt"
+        with contextlib.suppress(OSError):  # no room, perhaps the very reason of the failure
+            folder.mkdir(parents=True, exist_ok=True)
+            path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+            error.add_note(f"{LOG_NOTE}{path}")
+        raise
 
 
 def read_failure(path: Path) -> Failure | None:

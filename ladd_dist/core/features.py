@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ladd_dist.core.errors import UserError, reading
+
 FEATURE_DIM = 64
 NUM_DIGITS = 10
 NUM_HUES = 12
@@ -65,10 +67,10 @@ class DigitColorNet(nn.Module):
         """Read images [N,3,S,S] in [-1,1] of any size S.
 
         Raises:
-            ValueError: images that are not [N,3,S,S].
+            UserError: images that are not [N,3,S,S].
         """
         if images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(f"the digit-and-colour network reads RGB images [N,3,S,S], got {list(images.shape)}")
+            raise UserError(f"the digit-and-colour network reads RGB images [N,3,S,S], got {list(images.shape)}")
         features = self.body(shrink(images).contiguous(memory_format=torch.channels_last))
         return Reading(features, self.digit(features), self.hue(features))
 
@@ -86,7 +88,7 @@ def load_features(folder: Path | None = None) -> DigitColorNet:
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: a file is damaged, or the weights are not those of the card.
+        UserError: a file is damaged, or the weights are not those of the card.
     """
     from safetensors.torch import load
 
@@ -95,15 +97,13 @@ def load_features(folder: Path | None = None) -> DigitColorNet:
     data = _read(path)
     digest = hashlib.sha256(data).hexdigest()
     if digest != card["sha256"]:
-        raise ValueError(
+        raise UserError(
             f"{path} is damaged or another file than its card {CARD_NAME} describes: sha256 {digest[:12]}..., the card "
             f"says {str(card['sha256'])[:12]}...; {_REMEDY}"
         )
     net = DigitColorNet()
-    try:
+    with reading(path, "does not fit this version's network", _REMEDY):
         net.load_state_dict(load(data))
-    except Exception as error:
-        raise ValueError(f"{path} does not fit this version's network ({error}); {_REMEDY}") from error
     return net.to(memory_format=torch.channels_last).requires_grad_(False).eval()
 
 
@@ -117,9 +117,9 @@ def read_card(folder: Path | None = None) -> dict[str, Any]:
     try:
         card = json.loads(_read(path))
     except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}); {_REMEDY}") from error
+        raise UserError(f"{path} is damaged ({error}); {_REMEDY}") from error
     if not isinstance(card, dict) or not isinstance(card.get("sha256"), str):
-        raise ValueError(f"{path} is no card: it must be a JSON object with the key 'sha256'; {_REMEDY}")
+        raise UserError(f"{path} is no card: it must be a JSON object with the key 'sha256'; {_REMEDY}")
     return card
 
 

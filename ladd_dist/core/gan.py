@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ladd_dist.core.errors import UserError
+
 
 def _precise(logits: Tensor) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
@@ -23,30 +25,30 @@ def check_logits(tap: str, logits: Tensor, batch: int, *, head: str = "") -> Non
     """Check the shape of what a head returned on a tap; looks at no value, so it costs nothing on an accelerator.
 
     Raises:
-        ValueError: anything but a floating-point tensor [B,K] with B = `batch` and K >= 1.
+        UserError: anything but a floating-point tensor [B,K] with B = `batch` and K >= 1.
     """
     who = f"head {head!r} on tap {tap!r}" if head else f"the head on tap {tap!r}"
     expected = f"expected logits [B, K] with B = {batch} and K >= 1"
     if not isinstance(logits, Tensor):
-        raise ValueError(f"{who} returned a {type(logits).__name__}, {expected}")
+        raise UserError(f"{who} returned a {type(logits).__name__}, {expected}")
     if logits.ndim != 2 or logits.shape[0] != batch or logits.shape[1] < 1:
-        raise ValueError(f"{who} returned shape {tuple(logits.shape)}, {expected}")
+        raise UserError(f"{who} returned shape {tuple(logits.shape)}, {expected}")
     if not logits.is_floating_point():
-        raise ValueError(f"{who} returned {logits.dtype}, {expected} in floating point")
+        raise UserError(f"{who} returned {logits.dtype}, {expected} in floating point")
 
 
 def over_heads(loss: Callable[..., Tensor], *logits: Mapping[str, Tensor]) -> Tensor:
     """Mean over heads of `loss(*logits of that head)`; each mapping goes from tap name to logits [B,K].
 
     Raises:
-        ValueError: no head at all, or mappings with different taps.
+        UserError: no head at all, or mappings with different taps.
     """
     taps = list(logits[0]) if logits else []
     if not taps:
-        raise ValueError("over_heads needs the logits of at least one head")
+        raise UserError("over_heads needs the logits of at least one head")
     for other in logits[1:]:
         if set(other) != set(taps):
-            raise ValueError(f"logits of different heads cannot be compared: {sorted(taps)} and {sorted(other)}")
+            raise UserError(f"logits of different heads cannot be compared: {sorted(taps)} and {sorted(other)}")
     return torch.stack([loss(*(mapping[tap] for mapping in logits)) for tap in taps]).mean()
 
 

@@ -15,11 +15,13 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, TypeVar
 
+from ladd_dist.core.errors import UserError
+
 ENTRY_POINT_GROUP = "ladd_dist.plugins"
 RESERVED_FIELDS = frozenset({"name", "kind", "plugin", "neutral", "identity"})
 
 
-class PluginError(ValueError):
+class PluginError(UserError):
     """A plug-in cannot be registered, found or loaded; the message says what would have worked."""
 
 

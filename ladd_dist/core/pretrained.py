@@ -9,6 +9,8 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from ladd_dist.core.errors import UserError
+
 _SAMPLED_BYTES = 1024
 _PICKLES = ("bin", "pt", "pth", "ckpt", "pkl")
 
@@ -20,20 +22,20 @@ def locate(source: str, *, field: str, revision: str = "", patterns: Sequence[st
         field: the recipe's field that names the source, for messages.
 
     Raises:
-        ValueError: there is no such folder, and the hub does not give such a repository.
+        UserError: there is no such folder, and the hub does not give such a repository.
     """
     if not source:
-        raise ValueError(f"{field} is empty; name a folder, or a repository of the hub, with a checkpoint of diffusers")
+        raise UserError(f"{field} is empty; name a folder, or a repository of the hub, with a checkpoint of diffusers")
     root = Path(source).expanduser()
     if root.is_dir():
         return root
     if root.exists() or source.startswith(("/", ".", "~")):
-        raise ValueError(f"{field}: {source} is no folder")
+        raise UserError(f"{field}: {source} is no folder")
     try:
         return _snapshot(source, revision, tuple(patterns))
     except Exception as error:  # the hub's own, its HTTP client's, the operating system's
         reason = str(error).strip().split("\n")[0]
-        raise ValueError(
+        raise UserError(
             f"{field}: {source!r} is no folder here, and the hub does not give it ({reason}); download it where there "
             "is a network (`hf download`), and give the folder"
         ) from error
@@ -51,17 +53,17 @@ def require_safetensors(folder: Path, stem: str) -> None:
     """Refuse a model's folder whose weights could run code when they are read.
 
     Raises:
-        ValueError: there is no `stem`.safetensors (or a part of one); the message says what there is instead.
+        UserError: there is no `stem`.safetensors (or a part of one); the message says what there is instead.
     """
     if any(folder.glob(f"{stem}*.safetensors")):
         return
     pickles = [path.name for suffix in _PICKLES for path in sorted(folder.glob(f"*.{suffix}"))]
     if pickles:
-        raise ValueError(
+        raise UserError(
             f"{folder} has its weights only as a pickle ({pickles[0]}), which could run code when it is read; convert "
             "it where you trust it: Model.from_pretrained(folder).save_pretrained(folder) writes safetensors"
         )
-    raise ValueError(f"{folder} has no weights ({stem}.safetensors)")
+    raise UserError(f"{folder} has no weights ({stem}.safetensors)")
 
 
 def digest(files: Iterable[Path]) -> str:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
+from ladd_dist.core.errors import UserError
+
 if TYPE_CHECKING:
     import torch
 
@@ -119,14 +121,14 @@ def read_json(path: Path) -> Any:
     """Read JSON.
 
     Raises:
-        ValueError: missing or damaged; the message names the file.
+        UserError: missing or damaged; the message names the file.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ValueError(f"{path} is missing") from error
+        raise UserError(f"{path} is missing") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); delete it and run the same command again") from error
+        raise UserError(f"{path} is not valid JSON ({error}); delete it and run the same command again") from error
 
 
 def commit_folder(folder: Path, fill: Callable[[Path], None]) -> None:

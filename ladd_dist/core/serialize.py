@@ -9,6 +9,7 @@ import types
 import typing
 from typing import Any, TypeVar, Union, get_args, get_origin
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import Plugin, lookup, origin, summary
 
 T = TypeVar("T")
@@ -21,7 +22,7 @@ ADDED = {"added": True}
 """Field metadata: it came after runs had been made; at its default, signatures leave it out, so theirs still hold."""
 
 
-class RecipeError(ValueError):
+class RecipeError(UserError):
     """A recipe or a part of one is wrong; the message gives the field's path and what would have worked."""
 
 

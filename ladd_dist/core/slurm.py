@@ -6,6 +6,8 @@ import re
 import subprocess
 from collections.abc import Callable, Mapping
 
+from ladd_dist.core.errors import UserError
+
 PORTS = range(12_000, 32_000)
 """Below those that the kernel gives to outgoing connections."""
 
@@ -18,7 +20,7 @@ def show_hostnames(nodes: str) -> str:
         found = subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, timeout=60)
         return found.stdout.split()[0]
     except (OSError, subprocess.TimeoutExpired, IndexError) as error:
-        raise ValueError(
+        raise UserError(
             f"`scontrol show hostnames {nodes}` does not tell where rank 0 is; export MASTER_ADDR with its host"
         ) from error
 
@@ -27,7 +29,7 @@ def ranks_of_step(env: Mapping[str, str], first_host: Callable[[str], str] = sho
     """What a launcher like torchrun would have set; nothing where there is one, or where this is no step of several.
 
     Raises:
-        ValueError: the host of rank 0 cannot be found.
+        UserError: the host of rank 0 cannot be found.
     """
     if "RANK" in env or "SLURM_PROCID" not in env or int(env.get("SLURM_STEP_NUM_TASKS", "1")) < 2:
         return {}

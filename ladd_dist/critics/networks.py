@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.features import load_features, shrink
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -84,7 +85,7 @@ class TorchVision(Pretrained):
 
         super().__init__(size)
         if model not in models.list_models(module=models):
-            raise ValueError(
+            raise UserError(
                 f"torchvision has no classifier {model!r}; it has {', '.join(models.list_models(module=models))}"
             )
         self.network = models.get_model(model, weights=None).eval()
@@ -115,7 +116,7 @@ class Timm(Pretrained):
         try:
             import timm  # type: ignore[import-not-found,unused-ignore]
         except ImportError as error:
-            raise ValueError(
+            raise UserError(
                 "critic 'pixels' with source 'timm' needs the package timm, which is not installed: pip install timm; "
                 "or use --critic.source torchvision"
             ) from error
@@ -137,7 +138,7 @@ def _read(path: str) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     if not path.endswith(".safetensors") or not Path(path).exists():
-        raise ValueError(
+        raise UserError(
             f"critic.weights: expected a .safetensors file that is there, 'random' or nothing, got {path!r}"
         )
     return load_file(path)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ladd_dist.core.errors import UnknownTapError, UserError
 from ladd_dist.core.plugin import register
 from ladd_dist.core.types import Autoencoder, Denoiser, ImageSpec, NetOutput, TapSpec
 from ladd_dist.critics import Critic
@@ -40,7 +41,7 @@ class PixelCritic(Denoiser):
         """
         for tap in taps:
             if tap not in self.taps:
-                raise KeyError(f"unknown tap {tap!r}; the critic has: {', '.join(self.taps)}")
+                raise UnknownTapError(f"unknown tap {tap!r}; the critic has: {', '.join(self.taps)}")
         cond_vec = functional.one_hot(cond, self.cond_dim).float()
         return NetOutput(None, self.body(self.codec.decode(x), taps) if taps else {}, cond_vec)
 
@@ -65,14 +66,14 @@ class Pixels(Critic):
 
     def __post_init__(self) -> None:
         if (self.source == "digit_color") != (self.model == ""):
-            raise ValueError(
+            raise UserError(
                 f"pixels: a model is named by source and model together, got {self.source!r} and {self.model!r}; "
                 "like --critic.source torchvision --critic.model resnet18"
             )
         if self.source == "digit_color" and (self.weights or self.size):
-            raise ValueError("pixels: the shipped digit_color has weights and a size of its own; leave both out")
+            raise UserError("pixels: the shipped digit_color has weights and a size of its own; leave both out")
         if self.size < 0:
-            raise ValueError(f"pixels.size must be 0 (as they are) or more, got {self.size}")
+            raise UserError(f"pixels.size must be 0 (as they are) or more, got {self.size}")
 
     def build(self, *, teacher: Denoiser, image: ImageSpec, codec: Callable[[], Autoencoder]) -> Denoiser:
         with torch.device("cpu"):  # also where a recipe is looked at without data: the weights are read, or random
@@ -86,5 +87,5 @@ class Pixels(Critic):
         if self.source == "timm":
             return Timm(self.model, self.weights, self.size)
         if image.channels != 3:
-            raise ValueError(f"critic 'pixels' with digit_color reads RGB images, these have {image.channels} channels")
+            raise UserError(f"critic 'pixels' with digit_color reads RGB images, these have {image.channels} channels")
         return DigitColor()

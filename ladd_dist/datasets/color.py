@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.types import ImageSpec
 from ladd_dist.datasets import Split
 
@@ -59,16 +60,16 @@ class ColorDigits:
         repeat: how often each digit appears, 1 or more.
 
     Raises:
-        ValueError: wrong shapes or types.
+        UserError: wrong shapes or types.
     """
 
     def __init__(self, grey: Tensor, labels: Tensor, *, seed: int, split: Split = "train", repeat: int = 1) -> None:
         if grey.dtype != torch.uint8 or grey.ndim != 4 or grey.shape[1] != 1 or grey.shape[2] != grey.shape[3]:
-            raise ValueError(f"grey digits must be uint8 [N,1,S,S], got {grey.dtype} {list(grey.shape)}")
+            raise UserError(f"grey digits must be uint8 [N,1,S,S], got {grey.dtype} {list(grey.shape)}")
         if labels.dtype != torch.int64 or labels.shape != grey.shape[:1]:
-            raise ValueError(f"labels must be int64 [{len(grey)}], got {labels.dtype} {list(labels.shape)}")
+            raise UserError(f"labels must be int64 [{len(grey)}], got {labels.dtype} {list(labels.shape)}")
         if repeat < 1 or seed < 0:
-            raise ValueError(f"repeat must be 1 or more and seed 0 or more, got repeat={repeat}, seed={seed}")
+            raise UserError(f"repeat must be 1 or more and seed 0 or more, got repeat={repeat}, seed={seed}")
         self.image = ImageSpec(channels=3, size=int(grey.shape[2]), num_classes=NUM_CLASSES)
         self.grey = grey
         self.labels = labels

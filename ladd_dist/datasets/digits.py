@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
 from ladd_dist.core.types import ImageSpec
 from ladd_dist.datasets import Dataset, Split
@@ -44,9 +45,9 @@ class Digits(Dataset):
 
     def __post_init__(self) -> None:
         if self.size < 8:
-            raise ValueError(f"size must be 8 or more, the digits are 8x8, got {self.size}")
+            raise UserError(f"size must be 8 or more, the digits are 8x8, got {self.size}")
         if self.seed < 0 or self.repeat < 1:
-            raise ValueError(f"seed must be 0 or more and repeat 1 or more, got {self.seed} and {self.repeat}")
+            raise UserError(f"seed must be 0 or more and repeat 1 or more, got {self.seed} and {self.repeat}")
 
     def spec(self) -> ImageSpec:
         return ImageSpec(channels=3, size=self.size, num_classes=NUM_CLASSES)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
 from ladd_dist.core.serialize import NEUTRAL
 from ladd_dist.core.types import ImageSpec
@@ -58,9 +59,9 @@ class Mnist(Dataset):
 
     def __post_init__(self) -> None:
         if self.size < 8:
-            raise ValueError(f"size must be 8 or more, got {self.size}")
+            raise UserError(f"size must be 8 or more, got {self.size}")
         if self.seed < 0:
-            raise ValueError(f"seed must be 0 or more, got {self.seed}")
+            raise UserError(f"seed must be 0 or more, got {self.seed}")
 
     def spec(self) -> ImageSpec:
         return ImageSpec(channels=3, size=self.size, num_classes=NUM_CLASSES)
@@ -70,7 +71,7 @@ class Mnist(Dataset):
 
         Raises:
             FileNotFoundError: the files are not there and cannot be fetched.
-            ValueError: a file is damaged.
+            UserError: a file is damaged.
         """
         grey, labels = self._read(split)
         return ColorDigits(resize(grey, self.size), labels, seed=self.seed, split=split)
@@ -90,7 +91,7 @@ class Mnist(Dataset):
         try:
             files = MNIST(root=str(folder.parent.parent), train=split == "train", download=False)
         except Exception as error:  # torchvision's reader has many ways to fail on damaged bytes
-            raise ValueError(
+            raise UserError(
                 f"the MNIST files in {folder} are damaged ({type(error).__name__}: {error}): delete the folder to "
                 f"download them again, or put good ones there; {_WITHOUT}"
             ) from error
@@ -100,7 +101,7 @@ class Mnist(Dataset):
         for name, size in FILES.items():
             path = self._folder() / name
             if path.is_file() and path.stat().st_size != size:
-                raise ValueError(
+                raise UserError(
                     f"the MNIST file {path} is damaged: {path.stat().st_size:,} bytes, not {size:,}. Delete it to "
                     f"download it again, or put a good one there; {_WITHOUT}"
                 )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
 from ladd_dist.core.pretrained import digest
 from ladd_dist.core.types import ImageSpec
@@ -34,9 +35,9 @@ class Prompts(Dataset):
 
     def __post_init__(self) -> None:
         if self.size < 1 or self.channels < 1 or self.num_classes < 1:
-            raise ValueError("prompts: size, channels and num_classes must be at least 1")
+            raise UserError("prompts: size, channels and num_classes must be at least 1")
         if self.file and self.num_classes != 1:
-            raise ValueError("prompts: with a file, each of its lines is a class; leave num_classes out")
+            raise UserError("prompts: with a file, each of its lines is a class; leave num_classes out")
 
     def identity(self) -> dict[str, Any]:
         path = Path(self.file).expanduser()
@@ -49,20 +50,20 @@ class Prompts(Dataset):
         return ImageSpec(self.channels, self.size, len(self.texts()) or self.num_classes)
 
     def build(self, *, split: Split) -> ImageSet:
-        raise ValueError("dataset 'prompts' has no images, only what to ask for: it needs a teacher that is trained")
+        raise UserError("dataset 'prompts' has no images, only what to ask for: it needs a teacher that is trained")
 
 
 def read_prompts(path: Path) -> tuple[str, ...]:
     """The prompts of a file, without the white space around them; they may repeat.
 
     Raises:
-        ValueError: no such file, no prompt in it, not UTF-8, or a line that is too long; the message names the line.
+        UserError: no such file, no prompt in it, not UTF-8, or a line that is too long; the message names the line.
     """
     try:
         status = path.stat()
         return _read(path, status.st_size, status.st_mtime_ns)
     except OSError as error:
-        raise ValueError(
+        raise UserError(
             f"prompts.file: {path} cannot be read ({error.strerror or error}); it is a text file with one prompt a line"
         ) from error
 
@@ -76,18 +77,16 @@ def _read(path: Path, size: int, changed_ns: int) -> tuple[str, ...]:
         try:
             prompt = line.decode().strip()
         except UnicodeDecodeError as error:
-            raise ValueError(
-                f"prompts.file: {path}, line {number} is not UTF-8 ({error.reason}); convert it"
-            ) from error
+            raise UserError(f"prompts.file: {path}, line {number} is not UTF-8 ({error.reason}); convert it") from error
         if len(prompt) > LONGEST:
-            raise ValueError(
+            raise UserError(
                 f"prompts.file: {path}, line {number} has {len(prompt):,} characters, a prompt at most {LONGEST:,}; "
                 "is it a text file with one prompt a line?"
             )
         if "\0" in prompt:
-            raise ValueError(f"prompts.file: {path}, line {number} holds a NUL; it is no text file")
+            raise UserError(f"prompts.file: {path}, line {number} holds a NUL; it is no text file")
         if prompt:
             prompts.append(prompt)
     if not prompts:
-        raise ValueError(f"prompts.file: {path} holds no prompt ({len(lines)} lines, all blank); write one a line")
+        raise UserError(f"prompts.file: {path} holds no prompt ({len(lines)} lines, all blank); write one a line")
     return tuple(prompts)

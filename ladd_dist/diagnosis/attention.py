@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ladd_dist.builders.step import build_critic, build_heads
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.rng import generator
 from ladd_dist.core.rundir import RunDir
 from ladd_dist.core.types import Batch, Denoiser
@@ -42,11 +43,11 @@ def trained_heads(recipe: Recipe, run: RunDir, critic: Denoiser) -> Heads:
     """The heads of the run's newest checkpoint, in eval mode.
 
     Raises:
-        ValueError: no checkpoint, or one of another recipe.
+        UserError: no checkpoint, or one of another recipe.
     """
     saved = Checkpoints(run.checkpoints, identity=recipe.distill_signature(), keep=1).latest()
     if saved is None:
-        raise ValueError(f"no checkpoint in {run.checkpoints}, which would have the heads")
+        raise UserError(f"no checkpoint in {run.checkpoints}, which would have the heads")
     heads = build_heads(recipe, critic)
     saved.fill_module("heads", heads)
     return heads.to(next(critic.parameters()).device).eval().requires_grad_(False)

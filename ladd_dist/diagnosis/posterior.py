@@ -20,6 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.rng import generator
 from ladd_dist.core.types import Batch
 from ladd_dist.starts import Start
@@ -47,7 +48,7 @@ def coupling_at(start: Start, batch: Batch, sigma: float) -> Coupling:
     """How a coupling makes inputs at a level, found by asking it.
 
     Raises:
-        ValueError: the batch lacks what the coupling needs, or its noise is not added with one factor for all samples.
+        UserError: the batch lacks what the coupling needs, or its noise is not added with one factor for all samples.
     """
     batch = _double(batch)
     level = torch.full((len(batch.x0),), sigma, dtype=torch.float64, device=batch.x0.device)
@@ -58,7 +59,7 @@ def coupling_at(start: Start, batch: Batch, sigma: float) -> Coupling:
     spread = float((moved * probe).sum() / probe.square().sum())
     scale = max(abs(spread), sigma)
     if float((moved - spread * probe).abs().max()) > _TOLERANCE * scale * float(probe.abs().max()):
-        raise ValueError(
+        raise UserError(
             f"start {start.name!r} does not add its noise with one factor for all samples, so the posterior of its "
             "pairs has no closed form; `ladd diagnose` knows couplings of the form centre + spread * noise"
         )
@@ -91,15 +92,15 @@ class PosteriorMean:
         """The posterior at inputs x [B,C,H,W] of one level (sigma [B], all alike) and classes cond [B].
 
         Raises:
-            ValueError: several levels at once, a class of which no sample is stored, or an unknown kind of coupling.
+            UserError: several levels at once, a class of which no sample is stored, or an unknown kind of coupling.
         """
         level = float(sigma[0])
         if not bool((sigma == sigma[0]).all()):
-            raise ValueError("the posterior mean takes one noise level a call, got several")
+            raise UserError("the posterior mean takes one noise level a call, got several")
         mean, averaged = torch.empty_like(x, dtype=torch.float32), torch.empty(len(x), device=x.device)
         for number in _classes(cond):
             if number not in self.rows:
-                raise ValueError(f"no stored sample of class {number}: use more samples (--num-samples)")
+                raise UserError(f"no stored sample of class {number}: use more samples (--num-samples)")
             own = _take(self.pairs, self.rows[number])
             centre, spread = coupling_at(self.start, own, level)
             for asked in torch.split((cond == number).nonzero().flatten(), _QUERIES):

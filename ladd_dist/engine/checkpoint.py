@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.checkpoint import CheckpointException
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.rundir import publish, read_json, write_json
 from ladd_dist.engine.dcp_planners import Piece, read_pieces, write_pieces
 from ladd_dist.parallel import QUANTITIES, Local, Trainable
@@ -34,7 +35,7 @@ class Saved:
         """Overwrite this rank's parts of tensors with what the checkpoint holds.
 
         Raises:
-            ValueError: damaged, or of other networks.
+            UserError: damaged, or of other networks.
         """
         pieces = {
             name: Piece(torch.empty(part.stop - part.start, dtype=part.tensor.dtype), part.start, part.shape.numel())
@@ -45,7 +46,7 @@ class Saved:
             read_pieces(self.path, pieces)
         except (Exception, CheckpointException) as error:
             cause = _cause(error)
-            raise ValueError(
+            raise UserError(
                 f"checkpoint {self.path} cannot be read ({type(cause).__name__}: {cause}); delete it: the run goes on "
                 "from the checkpoint before it"
             ) from error
@@ -177,7 +178,7 @@ class Checkpoints:
         """The newest checkpoint, or None when there is none; the same one on every rank.
 
         Raises:
-            ValueError: damaged, or of another recipe.
+            UserError: damaged, or of another recipe.
         """
         steps = self.ranks.agree(self.steps)
         if not steps:
@@ -185,11 +186,11 @@ class Checkpoints:
         path = self.path(steps[-1])
         meta = read_json(path / META)
         if not isinstance(meta, dict) or type(meta.get("step")) is not int:
-            raise ValueError(
+            raise UserError(
                 f"{path / META} holds no facts of a checkpoint; delete it: the run goes on from the one before it"
             )
         if meta.get("identity") != self.identity:
-            raise ValueError(
+            raise UserError(
                 f"checkpoint {path} belongs to another recipe (signature {meta.get('identity')}, this one is "
                 f"{self.identity}); move it away, or give --from-scratch to start over"
             )

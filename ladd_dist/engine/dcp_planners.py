@@ -25,6 +25,8 @@ from torch.distributed.checkpoint.metadata import (
 from torch.distributed.checkpoint.planner import LoadPlan, ReadItem, TensorWriteData, WriteItem, WriteItemType
 from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
 
+from ladd_dist.core.errors import UserError
+
 # It says so at every call without a process group, which is what `no_dist` asks for.
 warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
 
@@ -76,13 +78,13 @@ class _Load(DefaultLoadPlanner):
         for name, piece in self.state_dict.items():
             stored = self.metadata.state_dict_metadata.get(name)
             if not isinstance(stored, TensorStorageMetadata):
-                raise ValueError(f"it holds no {name}")
+                raise UserError(f"it holds no {name}")
             if stored.size != torch.Size([piece.total]):
-                raise ValueError(f"{name} has {stored.size[0]} elements there, {piece.total} are needed")
+                raise UserError(f"{name} has {stored.size[0]} elements there, {piece.total} are needed")
             wanted = ChunkStorageMetadata(offsets=torch.Size([piece.start]), sizes=piece.flat.size())
             found = create_read_items_for_chunk_list(name, stored, [wanted])
             if sum(item.lengths[0] for item in found) != len(piece.flat):
-                raise ValueError(f"{name} is not whole there: the file of another rank is missing")
+                raise UserError(f"{name} is not whole there: the file of another rank is missing")
             items += found
         return LoadPlan(items)
 
@@ -109,7 +111,7 @@ def read_pieces(folder: Path, pieces: Mapping[str, Piece]) -> None:
     """Fill the pieces from whatever ranges were written; every rank reads what it asks for, by itself.
 
     Raises:
-        ValueError: a tensor is not there, or has another size.
+        UserError: a tensor is not there, or has another size.
     """
     from torch.distributed.checkpoint import HuggingFaceStorageReader, load
 

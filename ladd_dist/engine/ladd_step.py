@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.gan import over_heads
 from ladd_dist.core.noise import few_step_inputs
 from ladd_dist.core.rng import Rows, RowSource, generator, whole_batch
@@ -49,9 +50,9 @@ def no_teacher(x: Tensor, sigma: Tensor, cond: Tensor) -> Tensor:
     """Of a run whose target asks none.
 
     Raises:
-        ValueError: it was asked.
+        UserError: it was asked.
     """
-    raise ValueError("the target asks the teacher, which this run does not hold: set needs_teacher = True in its class")
+    raise UserError("the target asks the teacher, which this run does not hold: set needs_teacher = True in its class")
 
 
 @dataclass

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.signals import NUMBERS, RECEIVED, Stopped
 from ladd_dist.parallel.ranks import SINGLE, Ranks
 
@@ -153,7 +154,7 @@ def train(
                 stop.check()
 
 
-class NotFiniteError(ValueError):
+class NotFiniteError(UserError):
     """A training broke at `step`."""
 
     def __init__(self, message: str, step: int) -> None:

@@ -19,6 +19,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.rundir import read_json, remove_stale, write_atomic, write_json
 from ladd_dist.core.types import ImageSpec
 
@@ -35,7 +36,7 @@ class Chunk(NamedTuple):
     path: Tensor | None  # [n,L,C,H,W]
 
 
-class ShardError(ValueError):
+class ShardError(UserError):
     """A shard or its content is wrong; the message names file and cure."""
 
 
@@ -226,6 +227,8 @@ def _require_end(path: Path) -> None:
 def _decode_foreign(sample: dict[str, Any], where: str) -> Chunk:
     import io
 
+    from safetensors import SafetensorError
+
     arrays: dict[str, Tensor] = {}
     try:
         for key, value in sample.items():
@@ -236,7 +239,7 @@ def _decode_foreign(sample: dict[str, Any], where: str) -> Chunk:
                 arrays[name] = torch.from_numpy(np.load(io.BytesIO(value), allow_pickle=False))
             elif key == "cls":
                 arrays["cond"] = torch.tensor(int(value))
-    except Exception as error:
+    except (SafetensorError, ValueError, EOFError, TypeError) as error:
         raise ShardError(f"{where}: {key} cannot be read ({error})") from error
     if "x0" not in arrays or "cond" not in arrays:
         raise ShardError(f"{where}: needs x0 (.npy or .safetensors) and a class (.cls), it has {sorted(sample)}")

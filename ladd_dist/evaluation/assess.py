@@ -15,6 +15,7 @@ from torch import Tensor
 from ladd_dist.builders.codec import decode, is_pixels, load_codec
 from ladd_dist.builders.shards import open_shards
 from ladd_dist.builders.teacher import guided_teacher, load_teacher
+from ladd_dist.core.errors import UserError, reading
 from ladd_dist.core.noise import few_step_sample
 from ladd_dist.core.rng import generator, sample_classes, sample_starts
 from ladd_dist.core.rundir import commit_folder, read_json, save_tensors
@@ -53,7 +54,7 @@ def assess(recipe: Recipe, place: Place, ways: Mapping[str, SampleFn], stop: Sto
     """Sample in each of the ways, from the recipe's held-out noise and classes, and measure that and the teacher.
 
     Raises:
-        ValueError: samples that are not finite, or that a metric of the recipe cannot measure.
+        UserError: samples that are not finite, or that a metric of the recipe cannot measure.
     """
     settings, spec, many = recipe.evaluate, recipe.dataset.spec(), f"teacher@{_steps(recipe)}"
     share, keep = in_shares(place.ranks), kept(place.cache / "features", place.ranks)
@@ -85,11 +86,11 @@ def _finite(name: str, images: Tensor) -> Tensor:
     """The samples, unless no figure could describe them.
 
     Raises:
-        ValueError: some are NaN or infinite.
+        UserError: some are NaN or infinite.
     """
     bad = int((~images.flatten(1).isfinite().all(dim=1)).sum())
     if bad:
-        raise ValueError(
+        raise UserError(
             f"{name}: {bad} of {len(images)} samples are NaN or infinite, so nothing was measured. The training "
             "diverged: look at its losses in metrics.jsonl, lower the learning rate or the adversarial weight"
         )
@@ -111,10 +112,9 @@ def teacher_samples(
         lambda: is_done(folder / "done.json", recipe.reference_signature()),
         lambda: _make_teacher_samples(recipe, place, codec, stop, folder),
     )
-    try:
-        samples = load_file(folder / "samples.safetensors")
-    except Exception as error:
-        raise ValueError(f"{folder}: samples.safetensors cannot be read ({error}); delete the folder") from error
+    path = folder / "samples.safetensors"
+    with reading(path, "cannot be read", "delete its folder and run the same command again"):
+        samples = load_file(path)
     told = read_json(folder / "done.json")
     return samples, {name: {cost: told[cost][name] for cost in COSTS if cost in told} for name in samples}
 

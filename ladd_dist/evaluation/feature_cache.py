@@ -9,6 +9,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ladd_dist.core.errors import reading
 from ladd_dist.core.rundir import save_tensors
 from ladd_dist.metrics import Read, Reader, Work
 from ladd_dist.parallel.gather import joined_rows, share_of
@@ -62,10 +63,8 @@ def content_name(what: str, images: Tensor) -> str:
 
 
 def _load(path: Path) -> Read:
-    try:
+    with reading(path, "cannot be read", "delete it and run the same command again"):
         found: Read = load_file(path)
-    except Exception as error:
-        raise ValueError(f"{path} cannot be read ({error}); delete it and run the same command again") from error
     return found
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.rundir import commit_folder, save_tensors, write_bytes, write_json
 from ladd_dist.core.types import Denoiser
 from ladd_dist.exporting.card import CARD, README, facts, page
@@ -29,12 +30,12 @@ def write_lora(
         own: the number of calls for which it was trained.
 
     Raises:
-        ValueError: a student without an adapter, or one of a model into which the library cannot load any.
+        UserError: a student without an adapter, or one of a model into which the library cannot load any.
     """
     source = source_of(card, "lora")
     form = card.get("student", {})
     if form.get("plugin") != "lora":
-        raise ValueError("--to lora: all of this student's weights were trained, not an adapter; use --to diffusers")
+        raise UserError("--to lora: all of this student's weights were trained, not an adapter; use --to diffusers")
     assert isinstance(student, DiffusersDenoiser)
     _require_loader(student, source)
     weights = _named(adapter, source.part, float(form["alpha"]) / int(form["rank"]))
@@ -60,7 +61,7 @@ def write_lora(
 def _require_loader(student: DiffusersDenoiser, source: Source) -> None:
     loads = hasattr(source.pipeline() or object, "load_lora_weights")
     if not (loads and hasattr(student.model, "load_lora_adapter")):
-        raise ValueError(
+        raise UserError(
             f"--to lora: diffusers cannot load adapters into {type(student.model).__name__}; --to diffusers writes the "
             "whole model with the adapter in its weights"
         )

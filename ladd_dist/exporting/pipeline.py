@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.pretrained import locate
 from ladd_dist.core.rundir import commit_folder, read_json, write_bytes, write_json
 from ladd_dist.core.types import Denoiser
@@ -58,14 +59,14 @@ def source_of(card: Mapping[str, Any], to: str) -> Source:
     """Where a student's teacher came from.
 
     Raises:
-        ValueError: not from diffusers, or it cannot be found any more.
+        UserError: not from diffusers, or it cannot be found any more.
     """
     from ladd_dist.core.serialize import from_data
     from ladd_dist.networks import Network
 
     network: Network = from_data(Network, card["network"], "network")
     if not isinstance(network, Diffusers):
-        raise ValueError(
+        raise UserError(
             f"--to {to}: this run's network is {network.name!r}, which diffusers does not have; --to safetensors "
             "writes one file for `ladd sample --from`"
         )
@@ -87,12 +88,12 @@ def require_free(out: Path, run: Path) -> None:
     """Refuse a folder that holds anything but an older export.
 
     Raises:
-        ValueError: it does, or lies in the run's folder.
+        UserError: it does, or lies in the run's folder.
     """
     if out.resolve() == run.resolve() or run.resolve() in out.resolve().parents:
-        raise ValueError(f"--out {out}: lies in the run's own folder; choose another")
+        raise UserError(f"--out {out}: lies in the run's own folder; choose another")
     if out.exists() and not (out / CARD).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"--out {out}: is there already, and is no export of a student; choose another")
+        raise UserError(f"--out {out}: is there already, and is no export of a student; choose another")
 
 
 def write_pipeline(out: Path, student: Denoiser, card: Mapping[str, Any], own: int) -> None:
@@ -103,7 +104,7 @@ def write_pipeline(out: Path, student: Denoiser, card: Mapping[str, Any], own: i
         own: the number of calls for which it was trained.
 
     Raises:
-        ValueError: a student of another library, or the source's other parts are not there.
+        UserError: a student of another library, or the source's other parts are not there.
     """
     source = source_of(card, "diffusers")
     assert isinstance(student, DiffusersDenoiser)
@@ -153,7 +154,7 @@ def _copy_parts(folder: Path, source: Source, *, leave_out: set[str]) -> dict[st
         files = [path for pattern in _KEPT for path in sorted((root / name).glob(pattern))]
         if not _is_whole(source.parts[name], files):
             if name not in _OPTIONAL:
-                raise ValueError(f"{root / name} has no safetensors to copy; the pipeline would not open without them")
+                raise UserError(f"{root / name} has no safetensors to copy; the pipeline would not open without them")
             changed[name] = [None, None]
             continue
         (folder / name).mkdir()

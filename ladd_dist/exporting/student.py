@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ladd_dist.core.errors import UserError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -29,11 +31,11 @@ def finished_student(run: RunDir, config: dict[str, Any]) -> Exported:
     """The student that a run ended with.
 
     Raises:
-        ValueError: its file is damaged, or of another recipe.
+        UserError: its file is damaged, or of another recipe.
     """
     student = _read(run.student, config, config["recipe"]["train"]["steps"])
     if student.card["signature"] != config["signature"]:
-        raise ValueError(
+        raise UserError(
             f"{run.student} has signature {student.card['signature']}, its run has {config['signature']}; make it anew "
             f"with: {config['command']} --from-scratch"
         )
@@ -65,7 +67,7 @@ def student_at(run: RunDir, config: dict[str, Any], step: int | None) -> Exporte
     """The same with the averaged weights of a checkpoint (None: the newest), and the card it would end with.
 
     Raises:
-        ValueError: no such checkpoint, a damaged one, or one of another recipe.
+        UserError: no such checkpoint, a damaged one, or one of another recipe.
     """
     import tempfile
 
@@ -83,14 +85,14 @@ def student_at(run: RunDir, config: dict[str, Any], step: int | None) -> Exporte
     checkpoints = Checkpoints(run.checkpoints, identity=config["signature"], keep=1)
     steps = checkpoints.steps()
     if not steps:
-        raise ValueError(f"{run.path} is not finished and has no checkpoint yet; go on with: {config['command']}")
+        raise UserError(f"{run.path} is not finished and has no checkpoint yet; go on with: {config['command']}")
     if step is not None and step not in steps:
         there = ", ".join(map(str, steps))
-        raise ValueError(f"--step {step}: no checkpoint of it in {run.checkpoints}; there are {there}")
+        raise UserError(f"--step {step}: no checkpoint of it in {run.checkpoints}; there are {there}")
     path = checkpoints.path(steps[-1] if step is None else step)
     saved = Saved(path, read_json(path / META))
     if saved.meta.get("identity") != config["signature"]:
-        raise ValueError(f"checkpoint {path} belongs to another recipe (signature {saved.meta.get('identity')})")
+        raise UserError(f"checkpoint {path} belongs to another recipe (signature {saved.meta.get('identity')})")
     recipe = from_data(Recipe, config["recipe"], str(run.config))
     place = Place(run.path.parent, cache_of(config["command"]), torch.device("cpu"))
     network = new_student(recipe, place) if recipe.student.needs_teacher else fresh_network(recipe)
@@ -107,14 +109,14 @@ def facts(network: Denoiser, config: dict[str, Any]) -> dict[str, Any]:
     """What a card says beyond how to build and sample the student.
 
     Raises:
-        ValueError: weights that are not finite.
+        UserError: weights that are not finite.
     """
     from ladd_dist.core.rundir import weights_sha256
 
     weights = network.state_dict()
     broken = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
     if broken:
-        raise ValueError(f"the student's weight {broken[0]} holds NaN or infinity; nothing was written")
+        raise UserError(f"the student's weight {broken[0]} holds NaN or infinity; nothing was written")
     environment = config["environment"]
     return {
         "scale": config["scale"],

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
 from ladd_dist.guards import ACTIONS, Action, Finding, Guard
 
@@ -82,17 +83,17 @@ class Collapse(Guard):
 
     def __post_init__(self) -> None:
         if self.action not in ACTIONS:
-            raise ValueError(f"action: one of {', '.join(ACTIONS)}, got {self.action!r}")
+            raise UserError(f"action: one of {', '.join(ACTIONS)}, got {self.action!r}")
         for name in ("every", "full_every", "samples", "patience"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name}: must be at least 1, got {getattr(self, name)}")
+                raise UserError(f"{name}: must be at least 1, got {getattr(self, name)}")
         for name in ("grace", "one_step", "few_steps", "heads_won_accuracy", "one_head_share"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}: a share between 0 and 1, got {getattr(self, name)}")
+                raise UserError(f"{name}: a share between 0 and 1, got {getattr(self, name)}")
         if self.samples < 2:
-            raise ValueError(f"samples: variety takes at least 2, got {self.samples}")
+            raise UserError(f"samples: variety takes at least 2, got {self.samples}")
         if self.max_rollbacks < 0:
-            raise ValueError(f"max_rollbacks: must not be negative, got {self.max_rollbacks}")
+            raise UserError(f"max_rollbacks: must not be negative, got {self.max_rollbacks}")
 
     def is_due(self, step: int, num_steps: int) -> bool:
         return step % self.every == 0 or step == num_steps

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.noise import is_descending, karras_levels
 from ladd_dist.core.plugin import register
 from ladd_dist.levels import Levels
@@ -37,10 +38,10 @@ class Good(Levels):
     def __post_init__(self) -> None:
         for count, levels in ((4, self.four), (2, self.two), (1, self.one)):
             if len(levels) != count or not is_descending(levels):
-                raise ValueError(f"good levels for {count} steps must be {count} descending numbers, got {levels}")
+                raise UserError(f"good levels for {count} steps must be {count} descending numbers, got {levels}")
 
     def __call__(self, num_steps: int) -> tuple[float, ...]:
         table = {1: self.one, 2: self.two, 4: self.four}
         if num_steps not in table:
-            raise ValueError(f"the 'good' levels are known for 1, 2 and 4 steps, not {num_steps}; use levels=karras")
+            raise UserError(f"the 'good' levels are known for 1, 2 and 4 steps, not {num_steps}; use levels=karras")
         return table[num_steps]

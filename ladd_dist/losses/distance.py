@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
 from ladd_dist.losses import Distance
 
@@ -26,27 +27,25 @@ def sigma_weight(sigma: Tensor, scale: float, power: float) -> Tensor:
 
 def _weighted_mean(per_sample: Tensor, sigma: Tensor, scale: float, power: float) -> Tensor:
     if sigma.shape != per_sample.shape:
-        raise ValueError(
-            f"sigma has shape {tuple(sigma.shape)}, expected one level a sample: {tuple(per_sample.shape)}"
-        )
+        raise UserError(f"sigma has shape {tuple(sigma.shape)}, expected one level a sample: {tuple(per_sample.shape)}")
     return (sigma_weight(sigma, scale, power) * per_sample).mean()
 
 
 def _require_same_shape(sample: Tensor, target: Tensor) -> None:
     if sample.shape != target.shape:
-        raise ValueError(f"sample {tuple(sample.shape)} and target {tuple(target.shape)} must have the same shape")
+        raise UserError(f"sample {tuple(sample.shape)} and target {tuple(target.shape)} must have the same shape")
 
 
 def _require_positive(name: str, **values: float) -> None:
     for field, value in values.items():
         if not (math.isfinite(value) and value > 0):
-            raise ValueError(f"{name}: {field} must be a finite number > 0, got {value}")
+            raise UserError(f"{name}: {field} must be a finite number > 0, got {value}")
 
 
 def _require_weighting(name: str, sigma_scale: float, sigma_power: float) -> None:
     _require_positive(name, sigma_scale=sigma_scale)
     if not math.isfinite(sigma_power):
-        raise ValueError(f"{name}: sigma_power must be a finite number (0 = no weighting), got {sigma_power}")
+        raise UserError(f"{name}: sigma_power must be a finite number (0 = no weighting), got {sigma_power}")
 
 
 @register("mse")
@@ -64,7 +63,7 @@ class Mse(Distance):
         """Mean over B of w(sigma) times the mean over C,H,W of (sample - target)^2.
 
         Raises:
-            ValueError: shapes of sample and target differ, or sigma is not [B].
+            UserError: shapes of sample and target differ, or sigma is not [B].
         """
         _require_same_shape(sample, target)
         per_sample = (sample.float() - target.float()).square().flatten(1).mean(dim=1)
@@ -92,7 +91,7 @@ class PseudoHuber(Distance):
         """Mean over B of w(sigma) (sqrt(||sample - target||^2 + c^2) - c).
 
         Raises:
-            ValueError: shapes of sample and target differ, or sigma is not [B].
+            UserError: shapes of sample and target differ, or sigma is not [B].
         """
         _require_same_shape(sample, target)
         difference = (sample.float() - target.float()).flatten(1)
@@ -118,7 +117,7 @@ class SmoothL1(Distance):
         """Mean over B of w(sigma) times the mean over C,H,W of the smooth absolute difference.
 
         Raises:
-            ValueError: shapes of sample and target differ, or sigma is not [B].
+            UserError: shapes of sample and target differ, or sigma is not [B].
         """
         _require_same_shape(sample, target)
         pixels = functional.smooth_l1_loss(sample.float(), target.float(), beta=self.beta, reduction="none")

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
 from ladd_dist.metrics import Measure, Metric, Read, Reader, References, Samples
 from ladd_dist.metrics.frechet import frechet_estimate, frechet_reference
@@ -51,7 +52,7 @@ def to_bytes(images: Tensor) -> NDArray[Any]:
     import numpy as np
 
     if images.ndim != 4 or images.shape[1] not in (1, 3):
-        raise ValueError(f"clean-fid reads images [N,C,H,W] with C = 1 or 3, got {list(images.shape)}")
+        raise UserError(f"clean-fid reads images [N,C,H,W] with C = 1 or 3, got {list(images.shape)}")
     array = (images.detach().float().cpu().clamp(-1.0, 1.0) * 127.5 + 128.0).clamp(0.0, 255.0).to(torch.uint8)
     return np.ascontiguousarray(array.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy())
 
@@ -78,7 +79,7 @@ def inception_reader(folder: str, sha256: str, device: torch.device) -> Reader:
     """clean-fid's Inception in mode "clean": features [N,2048].
 
     Raises:
-        ValueError: clean-fid or the weights are missing, or the file is another one.
+        UserError: clean-fid or the weights are missing, or the file is another one.
     """
     _require("cleanfid", "clean_fid", "pip install clean-fid 'scipy<1.18'")
     path = _weights(Path(folder or tempfile.gettempdir()) / INCEPTION_FILE, sha256, INCEPTION_URL, "clean_fid")
@@ -94,7 +95,7 @@ def clip_reader(folder: str, sha256: str, device: torch.device) -> Reader:
     """clean-fid's CLIP ViT-B/32: features [N,512].
 
     Raises:
-        ValueError: as `inception_reader`, or the package `clip` is missing.
+        UserError: as `inception_reader`, or the package `clip` is missing.
     """
     _require("cleanfid", "clean_clip", "pip install clean-fid 'scipy<1.18'")
     _require("clip", "clean_clip", "pip install git+https://github.com/openai/CLIP.git")
@@ -106,19 +107,19 @@ def clip_reader(folder: str, sha256: str, device: torch.device) -> Reader:
 
 def _require(module: str, metric: str, remedy: str) -> None:
     if importlib.util.find_spec(module) is None:
-        raise ValueError(f"the metric {metric!r} needs the package {module!r} ({remedy}); {WITHOUT}")
+        raise UserError(f"the metric {metric!r} needs the package {module!r} ({remedy}); {WITHOUT}")
 
 
 def _weights(path: Path, sha256: str, url: str, metric: str) -> Path:
     if not path.is_file():
-        raise ValueError(
+        raise UserError(
             f"the metric {metric!r} needs the file {path}, which is not there: put it there from {url} (sha256 "
             f"{sha256}), or set the metric's 'folder' to where it is; {WITHOUT}"
         )
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != sha256:
-        raise ValueError(
+        raise UserError(
             f"{path} is damaged or another file: its sha256 is {found}, expected {sha256}; get it again from {url}"
         )
     return path
@@ -144,7 +145,7 @@ class _FidAndKid(Metric):
 
     def __post_init__(self) -> None:
         if self.subsets < 1 or self.subset_size < 2 or self.seed < 0:
-            raise ValueError(
+            raise UserError(
                 "subsets must be 1 or more, subset_size 2 or more and seed 0 or more, got "
                 f"{self.subsets}, {self.subset_size} and {self.seed}"
             )

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
 from ladd_dist.metrics import Measure, Metric, References, Samples
 from ladd_dist.metrics.interval import Estimate, with_intervals
@@ -28,7 +29,7 @@ def mean_colour(images: Tensor) -> Tensor:
     outside [-1,1] are clipped first, as a display does. An image without ink (no pixel brighter than 0.1) gives black.
 
     Raises:
-        ValueError: images that are not [N,3,H,W], or hold NaN.
+        UserError: images that are not [N,3,H,W], or hold NaN.
     """
     _check_rgb(images)
     rows = []
@@ -40,7 +41,7 @@ def mean_colour(images: Tensor) -> Tensor:
     colours = torch.cat(rows)
     bad = int(colours.isnan().any(dim=1).sum())
     if bad:
-        raise ValueError(f"{bad} of {len(images)} images hold NaN: look at the samples")
+        raise UserError(f"{bad} of {len(images)} images hold NaN: look at the samples")
     return colours
 
 
@@ -78,7 +79,7 @@ def hue_entropy(rgb: Tensor, *, bins: int = 12, min_saturation: float = MIN_SATU
 def hue_estimate(rgb: Tensor, *, bins: int, min_saturation: float) -> Estimate:
     """The same, and what each colour adds: -log(share of its bin) / log(bins), 0 without a colour; their mean is it."""
     if len(rgb) == 0:
-        raise ValueError("the entropy of hues needs at least one sample")
+        raise UserError("the entropy of hues needs at least one sample")
     has_colour = (saturation(rgb) >= min_saturation).cpu()
     coloured = rgb[has_colour.to(rgb.device)]
     parts = torch.zeros(len(rgb), dtype=torch.float64)
@@ -110,7 +111,7 @@ class Color(Metric):
 
     def __post_init__(self) -> None:
         if self.bins < 2 or not 0.0 <= self.min_saturation <= 1.0:
-            raise ValueError(
+            raise UserError(
                 f"bins must be 2 or more and min_saturation in [0,1], got {self.bins} and {self.min_saturation}"
             )
 
@@ -135,6 +136,6 @@ class Color(Metric):
 
 def _check_rgb(images: Tensor) -> None:
     if images.ndim != 4 or images.shape[1] != 3 or len(images) == 0:
-        raise ValueError(
+        raise UserError(
             f"the metric 'color' needs RGB images [N,3,H,W], got {list(images.shape)}: leave it out of the recipe"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.features import NUM_DIGITS
 from ladd_dist.core.plugin import register
 from ladd_dist.metrics import Measure, Metric, References, Samples
@@ -35,7 +36,7 @@ class DigitColor(Metric):
         def measure(samples: Samples) -> dict[str, float]:
             seen = digit_color(samples)
             if int(samples.cond.min()) < 0 or int(samples.cond.max()) >= NUM_DIGITS:
-                raise ValueError(
+                raise UserError(
                     f"the metric 'digit_color' knows classes 0 to {NUM_DIGITS - 1}, the samples were asked for "
                     f"{int(samples.cond.min())} to {int(samples.cond.max())}"
                 )

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
 from ladd_dist.metrics import Measure, Metric, Part, References, Samples
 from ladd_dist.metrics.extract import Features, extract
@@ -19,7 +20,7 @@ def pairwise_estimate(features: Tensor, cond: Tensor) -> Estimate:
     """Mean distance of two different samples of one class, [N,D] and [N]; mean over the classes that have two.
 
     Raises:
-        ValueError: no class has two samples.
+        UserError: no class has two samples.
     """
     means: list[float] = []
     parts = torch.zeros(len(features), dtype=torch.float64)
@@ -32,7 +33,7 @@ def pairwise_estimate(features: Tensor, cond: Tensor) -> Estimate:
         means.append(float(sums.mean()))
         parts[members] = 2.0 * (sums - sums.mean()) / len(members)
     if not means:
-        raise ValueError("the distance within a class needs a class with two samples")
+        raise UserError("the distance within a class needs a class with two samples")
     return Estimate(sum(means) / len(means), parts * len(features) / len(means))
 
 

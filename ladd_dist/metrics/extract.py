@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.features import DigitColorNet, load_features, read_card
 from ladd_dist.metrics import Read, Samples
 
@@ -20,7 +21,7 @@ def extract(samples: Samples, features: Features) -> Tensor:
     """Features [N,D] of samples: 64 of the shipped digit-and-colour network, or the pixels themselves.
 
     Raises:
-        ValueError: images that the network cannot read.
+        UserError: images that the network cannot read.
     """
     if features == "pixels":
         return samples.images.flatten(1)
@@ -49,10 +50,10 @@ def read_images(net: DigitColorNet, images: Tensor) -> tuple[Tensor, Tensor]:
     """Features [N,64] and digit classes [N] int64 of images [N,3,S,S] in [-1,1], in passes of 512, where they lie.
 
     Raises:
-        ValueError: images that are not [N,3,S,S].
+        UserError: images that are not [N,3,S,S].
     """
     if images.ndim != 4 or images.shape[1] != 3:
-        raise ValueError(
+        raise UserError(
             f"the digit-and-colour network needs RGB images [N,3,S,S], got {list(images.shape)}: leave its metrics out "
             "of the recipe, or set their features to 'pixels'"
         )

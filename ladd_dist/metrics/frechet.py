@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.metrics.interval import Estimate
 
 # Largest negative eigenvalue, relative to the largest one, that rounding explains.
@@ -26,15 +27,15 @@ def moments(features: Tensor) -> Moments:
     """Mean and unbiased covariance of features [N,D], in float64.
 
     Raises:
-        ValueError: fewer than two rows, or values that are not finite.
+        UserError: fewer than two rows, or values that are not finite.
     """
     if features.ndim != 2 or len(features) < 2:
-        raise ValueError(f"a covariance needs features [N,D] of at least 2 samples, got shape {list(features.shape)}")
+        raise UserError(f"a covariance needs features [N,D] of at least 2 samples, got shape {list(features.shape)}")
     # On the CPU, because not every accelerator has float64.
     rows = features.detach().cpu().double()
     bad = int((~rows.isfinite().all(dim=1)).sum())
     if bad:
-        raise ValueError(f"the features of {bad} of {len(rows)} samples are NaN or infinite: look at the samples")
+        raise UserError(f"the features of {bad} of {len(rows)} samples are NaN or infinite: look at the samples")
     mean = rows.mean(dim=0)
     centred = rows - mean
     return Moments(mean, centred.T @ centred / (len(rows) - 1))
@@ -49,13 +50,13 @@ def frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -
     than features), where the square root of the product cov1 cov2 turns complex.
 
     Raises:
-        ValueError: shapes that do not agree, or a matrix that is no covariance (clearly negative eigenvalues).
+        UserError: shapes that do not agree, or a matrix that is no covariance (clearly negative eigenvalues).
     """
     mean1, cov1, mean2, cov2 = (part.detach().cpu().double() for part in (mean1, cov1, mean2, cov2))
     dim = len(mean1)
     if mean2.shape != (dim,) or cov1.shape != (dim, dim) or cov2.shape != (dim, dim):
         shapes = ", ".join(str(list(part.shape)) for part in (mean1, cov1, mean2, cov2))
-        raise ValueError(f"means [D] and covariances [D,D] of one D are needed, got {shapes}")
+        raise UserError(f"means [D] and covariances [D,D] of one D are needed, got {shapes}")
     _eigenvalues(cov2, "cov2")
     values, vectors = torch.linalg.eigh(cov1)
     _check_positive(values, "cov1")
@@ -78,7 +79,7 @@ def frechet_reference(features: Tensor) -> FrechetReference:
     """Prepare one side from features [N,D].
 
     Raises:
-        ValueError: as `moments`.
+        UserError: as `moments`.
     """
     own = moments(features)
     return FrechetReference(own, _root(own.cov))
@@ -96,11 +97,11 @@ def frechet_estimate(features: Tensor, reference: FrechetReference) -> Estimate:
     of A, as in a pseudo-inverse.
 
     Raises:
-        ValueError: as `moments`, or features of another length than the reference's.
+        UserError: as `moments`, or features of another length than the reference's.
     """
     own, (theirs, root) = moments(features), reference
     if len(own.mean) != len(theirs.mean):
-        raise ValueError(f"features of one length are needed, got {len(own.mean)} and {len(theirs.mean)}")
+        raise UserError(f"features of one length are needed, got {len(own.mean)} and {len(theirs.mean)}")
     inner = root @ own.cov @ root
     values, vectors = torch.linalg.eigh((inner + inner.T) / 2.0)
     shift = own.mean - theirs.mean
@@ -131,4 +132,4 @@ def _eigenvalues(matrix: Tensor, name: str) -> Tensor:
 
 def _check_positive(values: Tensor, name: str) -> None:
     if float(values.min()) < -_ROUNDING * max(float(values.abs().max()), 1e-300):
-        raise ValueError(f"{name} is no covariance: its smallest eigenvalue is {float(values.min()):.3g}")
+        raise UserError(f"{name} is no covariance: its smallest eigenvalue is {float(values.min()):.3g}")

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.metrics.interval import Estimate
 
 _ELEMENTS = 1_000_000
@@ -29,7 +30,7 @@ def kernel_reference(features: Tensor) -> KernelReference:
     """Prepare one side.
 
     Raises:
-        ValueError: fewer than two rows, or values that are not finite.
+        UserError: fewer than two rows, or values that are not finite.
     """
     rows = _checked(features)
     within = sums(rows, rows).sum() - diagonal(rows).sum()
@@ -44,7 +45,7 @@ def kernel_estimate(features: Tensor, reference: KernelReference) -> Estimate:
     """
     rows = _checked(features)
     if rows.shape[1] != reference.features.shape[1]:
-        raise ValueError(f"features of one length are needed, got {rows.shape[1]} and {reference.features.shape[1]}")
+        raise UserError(f"features of one length are needed, got {rows.shape[1]} and {reference.features.shape[1]}")
     own = (sums(rows, rows) - diagonal(rows)) / (len(rows) - 1)
     across = sums(rows, reference.features) / len(reference.features)
     value = float(own.mean()) + reference.within - 2.0 * float(across.mean())
@@ -87,9 +88,9 @@ def diagonal(x: Tensor) -> Tensor:
 
 def _checked(features: Tensor) -> Tensor:
     if features.ndim != 2 or len(features) < 2:
-        raise ValueError(f"a kernel distance needs features [N,D] of 2 samples or more, got {list(features.shape)}")
+        raise UserError(f"a kernel distance needs features [N,D] of 2 samples or more, got {list(features.shape)}")
     rows = features.detach().cpu().double()
     bad = int((~rows.isfinite().all(dim=1)).sum())
     if bad:
-        raise ValueError(f"the features of {bad} of {len(rows)} samples are NaN or infinite: look at the samples")
+        raise UserError(f"the features of {bad} of {len(rows)} samples are NaN or infinite: look at the samples")
     return rows

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
 from ladd_dist.metrics import Measure, Metric, References, Samples
 from ladd_dist.metrics.extract import Features, extract
@@ -27,11 +28,11 @@ def manifold_estimates(samples: Tensor, reference: Tensor, k: int, reference_rad
     reference row's.
 
     Raises:
-        ValueError: no more than k samples, or values that are not finite.
+        UserError: no more than k samples, or values that are not finite.
     """
     for part in (samples, reference):
         if not bool(part.isfinite().all()):
-            raise ValueError("features are NaN or infinite: look at the samples")
+            raise UserError("features are NaN or infinite: look at the samples")
     own_radii = radii(samples, k).to(samples.device)
     reference_radii = reference_radii.to(samples.device)
     inside = torch.zeros(len(samples), device=samples.device)  # balls of the reference that a sample lies in
@@ -62,7 +63,7 @@ class Manifold(Metric):
 
     def __post_init__(self) -> None:
         if self.neighbours < 1:
-            raise ValueError(f"neighbours must be 1 or more, got {self.neighbours}")
+            raise UserError(f"neighbours must be 1 or more, got {self.neighbours}")
 
     def of_real(self) -> tuple[str, ...]:
         return ("precision", "recall", "density", "coverage") if self.against == "real" else ()

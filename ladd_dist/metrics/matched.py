@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
 from ladd_dist.metrics import Measure, Metric, References, Samples
 from ladd_dist.metrics.interval import Estimate, with_intervals
@@ -27,13 +28,13 @@ class Matched(Metric):
     def build(self, *, references: References) -> Measure:
         matched = references.matched
         if matched is None:
-            raise ValueError(
+            raise UserError(
                 "the metric 'matched' needs the teacher's samples at the same noise, and there are none: leave it out"
             )
 
         def measure(samples: Samples) -> dict[str, float]:
             if len(samples) != len(matched) or bool((samples.cond.cpu() != matched.cond.cpu()).any()):
-                raise ValueError(
+                raise UserError(
                     f"the metric 'matched' compares row by row: {len(samples)} samples and {len(matched)} of the "
                     "teacher's must have the same classes in the same order"
                 )

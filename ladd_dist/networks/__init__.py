@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import Plugin
 from ladd_dist.core.types import Denoiser, ImageSpec
 
@@ -23,7 +24,7 @@ class Network(Plugin):
         """A randomly initialised denoiser (from torch's global generator).
 
         Raises:
-            ValueError: a size or number of channels that this network cannot take.
+            UserError: a size or number of channels that this network cannot take.
         """
         raise NotImplementedError
 
@@ -31,9 +32,9 @@ class Network(Plugin):
         """The denoiser with the weights of its checkpoint.
 
         Raises:
-            ValueError: no checkpoint, one that cannot be read, or images that it does not take.
+            UserError: no checkpoint, one that cannot be read, or images that it does not take.
         """
-        raise ValueError(f"network {self.name!r} has no checkpoint of its own; train it in the stage teacher")
+        raise UserError(f"network {self.name!r} has no checkpoint of its own; train it in the stage teacher")
 
     def encode(self, texts: Sequence[str], *, image: ImageSpec, device: torch.device) -> Iterator[Mapping[str, Tensor]]:
         """Rows [n,...] by name of the table of conditions, on the CPU: one a text, in order, then the null condition.
@@ -42,6 +43,6 @@ class Network(Plugin):
             image: the pictures that the texts describe, in pixels.
 
         Raises:
-            ValueError: this network reads no texts, or its checkpoint has no text encoder that can be read.
+            UserError: this network reads no texts, or its checkpoint has no text encoder that can be read.
         """
-        raise ValueError(f"network {self.name!r} reads no texts")
+        raise UserError(f"network {self.name!r} reads no texts")

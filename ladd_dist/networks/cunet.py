@@ -12,6 +12,7 @@ import torch.nn.functional as functional
 from einops import rearrange
 from torch import Tensor, nn
 
+from ladd_dist.core.errors import UnknownTapError, UserError
 from ladd_dist.core.noise import Precondition, precondition
 from ladd_dist.core.plugin import register
 from ladd_dist.core.types import Denoiser, ImageSpec, NetOutput, TapSpec
@@ -36,18 +37,18 @@ class CUNet(Network):
 
     def __post_init__(self) -> None:
         if not self.widths or any(width < 8 or width % 8 for width in self.widths):
-            raise ValueError(f"cunet.widths must be multiples of 8, one a level, got {self.widths}")
+            raise UserError(f"cunet.widths must be multiples of 8, one a level, got {self.widths}")
         if self.blocks < 1 or self.patch < 1 or self.embed_dim < 8 or self.embed_dim % 2:
-            raise ValueError("cunet needs blocks >= 1, patch >= 1 and an even embed_dim >= 8")
+            raise UserError("cunet needs blocks >= 1, patch >= 1 and an even embed_dim >= 8")
         if self.attention_heads < 1 or not 0 < self.sigma_data < math.inf:
-            raise ValueError("cunet needs attention_heads >= 1 and a finite sigma_data > 0")
+            raise UserError("cunet needs attention_heads >= 1 and a finite sigma_data > 0")
         if self.widths[-1] % self.attention_heads:
-            raise ValueError(f"cunet.widths[-1] = {self.widths[-1]} is not divisible by {self.attention_heads} heads")
+            raise UserError(f"cunet.widths[-1] = {self.widths[-1]} is not divisible by {self.attention_heads} heads")
 
     def build(self, *, image: ImageSpec) -> Denoiser:
         factor = self.patch * 2 ** (len(self.widths) - 1)
         if image.size % factor:
-            raise ValueError(
+            raise UserError(
                 f"image size {image.size} is not divisible by {factor} = patch {self.patch} x 2^(levels - 1) with "
                 f"{len(self.widths)} levels; change dataset.size, network.patch or network.widths"
             )
@@ -107,7 +108,7 @@ class UNet(Denoiser):
     ) -> NetOutput:
         unknown = [tap for tap in taps if tap not in self.taps]
         if unknown:
-            raise KeyError(f"unknown tap {unknown[0]!r}; this network has {', '.join(self.taps)}")
+            raise UnknownTapError(f"unknown tap {unknown[0]!r}; this network has {', '.join(self.taps)}")
         scale = precondition(sigma.float(), self.kind, self.sigma_data)
         cond_vec = self.embed(scale.noise, cond)
         wanted = set(taps)

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
 from ladd_dist.parallel import Adam, Trainable
 from ladd_dist.parallel.base import ModuleTrainable
@@ -53,11 +54,11 @@ def require_no_batch_norm(module: nn.Module) -> None:
     """Refuse statistics that would differ from rank to rank.
 
     Raises:
-        ValueError: names the layer.
+        UserError: names the layer.
     """
     for name, layer in module.named_modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
-            raise ValueError(
+            raise UserError(
                 f"{name} is a {type(layer).__name__}: its statistics would be those of one rank's part of the batch; "
                 "use GroupNorm, or train in one process (--parallel single)"
             )

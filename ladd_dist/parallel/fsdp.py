@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
 from ladd_dist.parallel import Adam, Local, Quantity, Trainable
 from ladd_dist.parallel.base import ModuleTrainable
@@ -28,7 +29,7 @@ class Fsdp(Spread):
         self, module: nn.Module, *, role: Role, adam: Adam, compute: Compute, ranks: Ranks, device: torch.device
     ) -> Trainable:
         if compute.precision == "fp16":
-            raise ValueError(
+            raise UserError(
                 "parallel 'fsdp' does not do precision fp16: an overflow in one rank's part of the gradients would "
                 "have to be told to all; use --train.compute.precision bf16, or --parallel ddp"
             )

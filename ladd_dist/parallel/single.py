@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
 from ladd_dist.parallel import Adam, Parallel, Trainable
 from ladd_dist.parallel.base import ModuleTrainable
@@ -23,7 +24,7 @@ class Single(Parallel):
         self, module: nn.Module, *, role: Role, adam: Adam, compute: Compute, ranks: Ranks, device: torch.device
     ) -> Trainable:
         if ranks.size > 1:
-            raise ValueError(f"parallel 'single' is for one process, there are {ranks.size}; use --parallel ddp")
+            raise UserError(f"parallel 'single' is for one process, there are {ranks.size}; use --parallel ddp")
         prepare(module, compute, role, device)
         return ModuleTrainable(module, module, adam=adam, compute=compute, device=device)
 

@@ -245,7 +245,8 @@ def _said(failure: Failure, logs: Path) -> str:
     lines = failure.trace.rstrip().splitlines()
     if len(lines) > TRACE_LINES:
         lines = ["  ...", *lines[-TRACE_LINES:]]
-    return "\n".join([f"rank {failure.rank} failed{log}", *lines])
+    end = f"this is a fault of the program (or of a plug-in in the traceback), not of your command; logs: {logs}"
+    return "\n".join([f"rank {failure.rank} failed{log}", *lines, end])
 
 
 def _silent(end: Ended, signs: Signs, logs: Path) -> str:

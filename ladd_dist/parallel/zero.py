@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
 from ladd_dist.parallel import Adam, Local, Quantity, Trainable
 from ladd_dist.parallel.base import BaseTrainable
@@ -50,12 +51,12 @@ class Zero(Spread):
     def check(self, role: Role, stage: int, compute: Compute) -> None:
         """Raises ValueError for what DeepSpeed is not used for here."""
         if compute.precision == "fp16":
-            raise ValueError(
+            raise UserError(
                 f"parallel {self.name!r} does not do precision fp16: DeepSpeed would keep the weights in fp16 and "
                 "scale the loss in its own way; use --train.compute.precision bf16, or --parallel ddp"
             )
         if stage == 3 and role in compute.compile:
-            raise ValueError(
+            raise UserError(
                 f"parallel {self.name!r} cannot compile the {role}: its weights come and go between the layers of a "
                 "compiled block; use --parallel zero2 or fsdp, or do not compile it"
             )

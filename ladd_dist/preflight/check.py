@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
+from ladd_dist.core.errors import UserError
+
 State = Literal["pass", "warn", "fail", "skipped"]
 Group = Literal["environment", "method"]
 S = TypeVar("S")
@@ -86,8 +88,7 @@ def skip_all(group: Group, checks: Iterable[Check[S]], why: str, cure: str) -> l
 
 
 def _said(error: Exception) -> str:
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    return f"{type(error).__name__}: {text}".strip()
+    return f"{type(error).__name__}: {error}".strip()
 
 
 def _where(error: Exception) -> str:
@@ -96,6 +97,6 @@ def _where(error: Exception) -> str:
 
 
 def _help(error: Exception) -> str:
-    if isinstance(error, ValueError) and " " in str(error):
+    if isinstance(error, UserError):
         return "the message above says what would have worked"
     return "if a plug-in of yours is in that file, `ladd plugins --check NAME` narrows it down; else please report it"

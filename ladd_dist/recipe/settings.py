@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.serialize import ADDED, NEUTRAL
 from ladd_dist.metrics import Metric
 from ladd_dist.parallel.compute import Compute
@@ -107,9 +108,9 @@ class DistillStage:
 
     def __post_init__(self) -> None:
         if self.evaluate_every < 0:
-            raise ValueError(f"evaluate_every must be 0 (never) or more, got {self.evaluate_every}")
+            raise UserError(f"evaluate_every must be 0 (never) or more, got {self.evaluate_every}")
         if not 0 <= self.adv_norm_decay < 1:
-            raise ValueError(f"adv_norm_decay must be in [0, 1) (0: not normalised), got {self.adv_norm_decay}")
+            raise UserError(f"adv_norm_decay must be in [0, 1) (0: not normalised), got {self.adv_norm_decay}")
 
 
 @dataclass(frozen=True)

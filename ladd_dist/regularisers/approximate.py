@@ -17,6 +17,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
 from ladd_dist.core.rng import RowSource
 from ladd_dist.regularisers import HeadsFn, NearbyFn, Regulariser, Side, of_samples
@@ -35,9 +36,9 @@ class _Approximate(Regulariser):
     def __post_init__(self) -> None:
         require_weight(self.name, "weight", self.weight)
         if not 0 < self.eps < math.inf:
-            raise ValueError(f"{self.name}: eps must be a finite number > 0, got {self.eps}")
+            raise UserError(f"{self.name}: eps must be a finite number > 0, got {self.eps}")
         if self.every < 1:
-            raise ValueError(f"{self.name}: every must be at least 1, got {self.every}")
+            raise UserError(f"{self.name}: every must be at least 1, got {self.every}")
 
     def __call__(
         self,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
 from ladd_dist.core.rng import RowSource
 from ladd_dist.regularisers import HeadsFn, NearbyFn, Regulariser
@@ -32,7 +33,7 @@ def _input_gradients(heads: HeadsFn, features: dict[str, Tensor], cond_vec: Tens
 
 def require_weight(name: str, field: str, value: float) -> None:
     if not (math.isfinite(value) and value >= 0):
-        raise ValueError(f"{name}: {field} must be a finite number >= 0, got {value}")
+        raise UserError(f"{name}: {field} must be a finite number >= 0, got {value}")
 
 
 @register("none")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.rundir import write_bytes
 
 if TYPE_CHECKING:
@@ -40,14 +41,14 @@ def write_grid(
         scale: whole upscaling factor; None takes the one which makes a picture about 48 pixels wide.
 
     Raises:
-        ValueError: no rows, another number of channels, or rows of different picture sizes.
+        UserError: no rows, another number of channels, or rows of different picture sizes.
     """
     pictures = [(label, to_bytes(images)) for label, images in rows]
     if not pictures or columns < 1:
-        raise ValueError(f"a grid needs at least one row and one column; got {len(pictures)} rows, {columns} columns")
+        raise UserError(f"a grid needs at least one row and one column; got {len(pictures)} rows, {columns} columns")
     sizes = {images.shape[1:3] for _, images in pictures}
     if len(sizes) > 1:
-        raise ValueError(f"all rows of a grid must have pictures of one size; got {sorted(sizes)}")
+        raise UserError(f"all rows of a grid must have pictures of one size; got {sorted(sizes)}")
     height, width = sizes.pop()
     scale = scale or max(1, round(TILE_PIXELS / max(height, width)))
     canvas = _draw(pictures, columns=min(columns, max(len(images) for _, images in pictures)), scale=scale)
@@ -66,7 +67,7 @@ def to_bytes(images: NDArray[Any] | Tensor) -> NDArray[np.uint8]:
     """[N,C,H,W] in [-1, 1], array or tensor on any device -> [N,H,W,3] bytes."""
     array = np.asarray(images if isinstance(images, np.ndarray) else images.detach().float().cpu().numpy(), np.float32)
     if array.ndim != 4 or array.shape[1] not in (1, 3) or array.shape[0] == 0:
-        raise ValueError(f"a grid draws pictures [N,C,H,W] with N > 0 and C = 1 or 3; got shape {tuple(array.shape)}")
+        raise UserError(f"a grid draws pictures [N,C,H,W] with N > 0 and C = 1 or 3; got shape {tuple(array.shape)}")
     pixels = np.repeat(array, 3, axis=1) if array.shape[1] == 1 else array
     pixels = pixels.transpose(0, 2, 3, 1)
     broken = np.isnan(pixels).any(axis=-1)
@@ -117,7 +118,7 @@ def grid_rows(path: Path) -> tuple[str, ...]:
     """The labels of the rows of a grid which `write_grid` made; none for another picture.
 
     Raises:
-        ValueError: not a picture.
+        UserError: not a picture.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -126,7 +127,7 @@ def grid_rows(path: Path) -> tuple[str, ...]:
             image.load()
             return tuple(str(row) for row in json.loads(image.info.get(ROWS_KEY, "[]")))
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise ValueError(
+        raise UserError(
             f"{path} is not a whole PNG picture ({error}); delete it and run the same command again"
         ) from error
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.metrics_log import read_rows
 from ladd_dist.core.rundir import RunDir, read_json, write_bytes
 from ladd_dist.reports import charts
@@ -33,7 +34,7 @@ def write_report(run: Path) -> Path:
         run: the run folder, with config.json and eval.json; metrics.jsonl, samples/ and timings.json may be missing.
 
     Raises:
-        ValueError: a needed file is missing or damaged; the message names it and the stage that makes it.
+        UserError: a needed file is missing or damaged; the message names it and the stage that makes it.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
@@ -88,9 +89,9 @@ def _read_object(path: Path, remedy: str) -> dict[str, Any]:
     try:
         data = read_json(path)
     except ValueError as error:
-        raise ValueError(f"{error}; {remedy}") from error
+        raise UserError(f"{error}; {remedy}") from error
     if not isinstance(data, dict):
-        raise ValueError(f"{path} holds a {type(data).__name__}, not an object; {remedy}")
+        raise UserError(f"{path} holds a {type(data).__name__}, not an object; {remedy}")
     return data
 
 
@@ -98,7 +99,7 @@ def _read_evaluation(path: Path) -> dict[str, dict[str, Any]]:
     remedy = "make it again with `--stages evaluate`"
     data = _read_object(path, remedy)
     if not data or not all(isinstance(figures, dict) for figures in data.values()):
-        raise ValueError(f"{path} has no figures of the form {{'student@4': {{'fd': ...}}, ...}}; {remedy}")
+        raise UserError(f"{path} has no figures of the form {{'student@4': {{'fd': ...}}, ...}}; {remedy}")
     return data
 
 

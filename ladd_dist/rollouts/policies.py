@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
 from ladd_dist.core.rng import RowSource
 from ladd_dist.rollouts import Inputs, Rollout
@@ -38,7 +39,7 @@ class OnPolicy(Rollout):
 
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 1:
-            raise ValueError(f"on_policy.share must lie between 0 (off policy) and 1, got {self.share}")
+            raise UserError(f"on_policy.share must lie between 0 (off policy) and 1, got {self.share}")
 
     def __call__(
         self, given: Inputs, own: Callable[[], Iterator[Tensor]], levels: tuple[float, ...], source: RowSource

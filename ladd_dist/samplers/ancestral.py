@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ladd_dist.core import ddpm
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
 from ladd_dist.core.rng import generator
 from ladd_dist.core.types import DenoiseFn
@@ -35,9 +36,9 @@ class Ancestral(Sampler):
         try:
             self.alpha_bars()
         except ValueError as error:
-            raise ValueError(f"ancestral: {error}") from error
+            raise UserError(f"ancestral: {error}") from error
         if not self.clip >= 0:
-            raise ValueError(f"ancestral: clip must be >= 0 (0: no clipping), got {self.clip}")
+            raise UserError(f"ancestral: clip must be >= 0 (0: no clipping), got {self.clip}")
 
     def alpha_bars(self) -> Tensor:
         """alpha-bar [steps] of the steps, ascending in t."""
@@ -58,7 +59,7 @@ class Ancestral(Sampler):
         """
         levels = self.levels()
         if any(not 0 < level <= levels[0] for level in record):
-            raise ValueError(f"states can be recorded at levels in (0, {levels[0]}], asked for {record}")
+            raise UserError(f"states can be recorded at levels in (0, {levels[0]}], asked for {record}")
         kept = self.alpha_bars().flip(0).tolist()
         fresh = _FreshNoise(noise)
         states: dict[float, Tensor] = {}

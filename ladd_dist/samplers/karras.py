@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.noise import karras_levels, ode_step
 from ladd_dist.core.plugin import register
 from ladd_dist.core.types import DenoiseFn
@@ -66,7 +67,7 @@ def _solve(
 ) -> tuple[Tensor, Tensor]:
     """Integrate from levels[0] to 0. A recorded level inside a step lies on that step's straight line."""
     if any(not 0 < level <= levels[0] for level in record):
-        raise ValueError(f"states can be recorded at levels in (0, {levels[0]}], asked for {record}")
+        raise UserError(f"states can be recorded at levels in (0, {levels[0]}], asked for {record}")
     x = noise * levels[0]
     states: dict[float, Tensor] = {}
     for sigma, sigma_next in zip(levels, (*levels[1:], 0.0), strict=True):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.noise import log_normal
 from ladd_dist.core.plugin import register
 from ladd_dist.sigmas import SigmaLaw
@@ -32,22 +33,22 @@ class FixedSet(SigmaLaw):
     def __post_init__(self) -> None:
         starts = [phase.start_step for phase in self.phases]
         if starts and (starts[0] != 0 or starts != sorted(set(starts))):
-            raise ValueError(f"fixed_set.phases must start at step 0 and ascend, got start steps {starts}")
+            raise UserError(f"fixed_set.phases must start at step 0 and ascend, got start steps {starts}")
         for phase in self.phases:
             if min(phase.probabilities, default=-1) < 0 or not abs(sum(phase.probabilities) - 1) <= 1e-6:  # not: NaN
-                raise ValueError(f"fixed_set.phases: probabilities must be >= 0 and sum to 1, got {phase}")
+                raise UserError(f"fixed_set.phases: probabilities must be >= 0 and sum to 1, got {phase}")
         if len({len(phase.probabilities) for phase in self.phases}) > 1:
-            raise ValueError(f"fixed_set.phases: each phase needs one probability a level, got {self.phases}")
+            raise UserError(f"fixed_set.phases: each phase needs one probability a level, got {self.phases}")
 
     def __call__(self, num: int, step: int, generator: torch.Generator, *, levels: tuple[float, ...]) -> Tensor:
         if not levels:
-            raise ValueError("fixed_set needs the student's levels, and there are none here; use log_normal")
+            raise UserError("fixed_set needs the student's levels, and there are none here; use log_normal")
         probabilities = (1 / len(levels),) * len(levels)
         for phase in self.phases:
             if step >= phase.start_step:
                 probabilities = phase.probabilities
         if len(probabilities) != len(levels):
-            raise ValueError(
+            raise UserError(
                 f"fixed_set has {len(probabilities)} probabilities for the student's {len(levels)} levels {levels}"
             )
         weights = torch.tensor(probabilities, device=generator.device)
@@ -65,7 +66,7 @@ class LogNormal(SigmaLaw):
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.mean) and 0 <= self.std < math.inf):
-            raise ValueError(f"log_normal needs a finite mean and std >= 0, got {self.mean} and {self.std}")
+            raise UserError(f"log_normal needs a finite mean and std >= 0, got {self.mean} and {self.std}")
 
     def __call__(self, num: int, step: int, generator: torch.Generator, *, levels: tuple[float, ...]) -> Tensor:
         return log_normal(num, self.mean, self.std, generator)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ladd_dist.core import ddpm
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
 from ladd_dist.sigmas import SigmaLaw
 
@@ -28,7 +29,7 @@ class Timesteps(SigmaLaw):
         try:
             ddpm.alpha_bars(self.schedule, self.timesteps)
         except ValueError as error:
-            raise ValueError(f"timesteps: {error}") from error
+            raise UserError(f"timesteps: {error}") from error
 
     def __call__(self, num: int, step: int, generator: torch.Generator, *, levels: tuple[float, ...]) -> Tensor:
         sigmas = ddpm.sigma_of(ddpm.alpha_bars(self.schedule, self.timesteps)).float().to(generator.device)

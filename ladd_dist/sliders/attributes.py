@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.metrics.color import hue, mean_colour
 
 PULL = 0.5
@@ -126,8 +127,8 @@ def attribute(name: str) -> Attribute:
     """By name.
 
     Raises:
-        ValueError: unknown; the message lists the known ones.
+        UserError: unknown; the message lists the known ones.
     """
     if name not in ATTRIBUTES:
-        raise ValueError(f"unknown attribute {name!r}; there are {', '.join(ATTRIBUTES)}")
+        raise UserError(f"unknown attribute {name!r}; there are {', '.join(ATTRIBUTES)}")
     return ATTRIBUTES[name]

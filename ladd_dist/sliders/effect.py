@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ladd_dist.builders.sampling import sample_student
 from ladd_dist.builders.teacher import guided_teacher
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.rng import sample_starts
 from ladd_dist.core.rundir import RunDir
 from ladd_dist.core.types import Denoiser
@@ -34,7 +35,7 @@ def slide(
     The teacher samples as for the shards, the student in as many steps as it was trained for.
 
     Raises:
-        ValueError: a network that is not there or of another shape, or samples that are not finite.
+        UserError: a network that is not there or of another shape, or samples that are not finite.
     """
     size, found = recipe.evaluate.batch_size, {}
     with StopFlag().listen() as stop, Bar(f"sampling {on}", num * len(strengths)) as bar:
@@ -50,7 +51,7 @@ def slide(
                 bar.update(place_of * num + indices.stop)
             found[strength] = torch.cat(parts)
             if not found[strength].isfinite().all():
-                raise ValueError(f"the {on}'s samples at strength {strength:g} hold NaN or infinity; use a smaller one")
+                raise UserError(f"the {on}'s samples at strength {strength:g} hold NaN or infinity; use a smaller one")
     cond = sample_starts(recipe.evaluate.seed, range(num), recipe.latent(), place.device)[1]
     return found, cond
 

@@ -22,6 +22,7 @@ from ladd_dist.builders.codec import is_pixels
 from ladd_dist.builders.shards import open_shards
 from ladd_dist.builders.student import load_student
 from ladd_dist.builders.teacher import load_teacher, teacher_loss
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.rng import derive_seed, generator
 from ladd_dist.core.rundir import RunDir, save_tensors
 from ladd_dist.core.serialize import to_data
@@ -61,7 +62,7 @@ class Training:
     def __post_init__(self) -> None:
         attribute(self.attribute)
         if min(self.rank, self.steps, self.batch_size) < 1 or self.lr <= 0:
-            raise ValueError(
+            raise UserError(
                 "rank, steps and batch size must be at least 1 and the learning rate above 0, got "
                 f"{self.rank}, {self.steps}, {self.batch_size} and {self.lr}"
             )
@@ -78,10 +79,10 @@ def require_pixels(recipe: Recipe) -> None:
     """Attributes are of RGB images, which the networks must work on.
 
     Raises:
-        ValueError: they work on something else.
+        UserError: they work on something else.
     """
     if not is_pixels(recipe) or recipe.latent().channels != 3:
-        raise ValueError(
+        raise UserError(
             f"attributes are edited in RGB pixels, and the networks of {recipe.name} see {recipe.latent().channels} "
             f"channels of codec {recipe.codec.name!r}"
         )
@@ -91,7 +92,7 @@ def network_of(recipe: Recipe, place: Place, run: RunDir, on: On) -> Denoiser:
     """The run's teacher or trained student, frozen, in eval mode.
 
     Raises:
-        ValueError: it is not there.
+        UserError: it is not there.
     """
     return load_teacher(recipe, place) if on == "teacher" else load_student(recipe, place, run.student)
 
@@ -100,7 +101,7 @@ def train_control(recipe: Recipe, place: Place, run: RunDir, settings: Training)
     """Learn a direction from the run's stored samples; what is drawn depends on the seed and the step alone.
 
     Raises:
-        ValueError: no network or no samples, or a loss that is not finite.
+        UserError: no network or no samples, or a loss that is not finite.
     """
     require_pixels(recipe)
     network = network_of(recipe, place, run, settings.on)
@@ -129,7 +130,7 @@ def train_control(recipe: Recipe, place: Place, run: RunDir, settings: Training)
             optimizer.zero_grad(set_to_none=True)
             bar.update(step + 1)
     if not total.isfinite():
-        raise ValueError(f"the loss became NaN or infinite; lower --lr (it was {settings.lr})")
+        raise UserError(f"the loss became NaN or infinite; lower --lr (it was {settings.lr})")
     return Control(adapter_state(network), _card(recipe, settings))
 
 
@@ -185,10 +186,10 @@ def load_control(path: Path) -> Control:
     """The direction in a file.
 
     Raises:
-        ValueError: no such file, or no direction.
+        UserError: no such file, or no direction.
     """
     if not path.is_file():
-        raise ValueError(f"{path} does not exist; `ladd control train` writes such a file")
+        raise UserError(f"{path} does not exist; `ladd control train` writes such a file")
     try:
         with safe_open(path, framework="pt") as file:
             card = json.loads((file.metadata() or {})["ladd_dist"])
@@ -198,7 +199,7 @@ def load_control(path: Path) -> Control:
             raise KeyError(missing[0] if missing else "kind")
     except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
         reason = " ".join(str(error).split())
-        raise ValueError(
+        raise UserError(
             f"{path} is no direction that `ladd control train` wrote ({type(error).__name__}: {reason})"
         ) from error
     return Control(state, card)
@@ -208,10 +209,10 @@ def attach(network: Denoiser, control: Control, recipe: Recipe) -> Denoiser:
     """Give a frozen network the direction, at strength 1, in place.
 
     Raises:
-        ValueError: it was learned on a network of another shape.
+        UserError: it was learned on a network of another shape.
     """
     if control.card["network"] != to_data(recipe.network) or control.card["image"] != to_data(recipe.latent()):
-        raise ValueError(
+        raise UserError(
             f"the direction was learned on the {control.card['on']} of {control.card.get('recipe')}, whose network is "
             f"{control.card['network']} for {control.card['image']}; this run's is {to_data(recipe.network)} for "
             f"{to_data(recipe.latent())}: only networks of one shape can share a direction"

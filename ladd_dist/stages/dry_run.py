@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from ladd_dist.builders.step import taps_of
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.serialize import RecipeError
 from ladd_dist.costs.flops import count_flops, count_parameters
 from ladd_dist.parallel.compute import Compute
@@ -26,8 +28,8 @@ def describe_run(recipe: Recipe, place: Place, scale: str) -> dict[str, Any]:
     """
     try:
         facts = _cost(recipe)
-    except (KeyError, ValueError) as error:
-        raise RecipeError(str(error.args[0]) if error.args else repr(error)) from error
+    except UserError as error:
+        raise RecipeError(str(error)) from error
     except Exception as error:
         error.add_note("This came from a trial of the recipe's training step; `ladd plugins --check NAME` may help.")
         raise
@@ -48,7 +50,7 @@ def _cost(recipe: Recipe) -> dict[str, Any]:
 
 def _count(recipe: Recipe, rehearsal: Trial) -> dict[str, Any]:
     teacher, critic, student = rehearsal.teacher, rehearsal.frozen.critic, rehearsal.student
-    taps, num = recipe.taps(critic.taps), 2
+    taps, num = taps_of(recipe, critic), 2
     batch = rehearsal.batch(num)
     ones = torch.ones(num)
     with torch.no_grad():

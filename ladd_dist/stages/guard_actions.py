@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ladd_dist.builders.codec import is_pixels
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.rng import sample_noise
 from ladd_dist.core.rundir import read_json, write_json
 from ladd_dist.core.serialize import to_data
@@ -39,7 +40,7 @@ class RollBack(BaseException):  # no error: handlers of errors must let it throu
         super().__init__(f"back to step {to}")
 
 
-class StoppedByGuardError(ValueError):
+class StoppedByGuardError(UserError):
     """The guard ended the run."""
 
 

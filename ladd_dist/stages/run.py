@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ladd_dist.core.failure import tracebacks_kept
+
 if TYPE_CHECKING:
     from ladd_dist.recipe import Recipe
 
@@ -51,6 +53,8 @@ def run_stages(
         require_metrics(recipe, place)
     backend = "nccl" if place.device.type == "cuda" else "gloo"
     with contextlib.ExitStack() as held:
+        if prepare is not None:
+            held.enter_context(tracebacks_kept(place.run(recipe).path / "logs"))
         group = join(backend, timeout_s, device=place.device, needs_group=recipe.parallel.needs_group)
         with group as ranks:
             if ranks.is_first and prepare is not None:

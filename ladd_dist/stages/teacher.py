@@ -14,6 +14,7 @@ from torch import Tensor
 from ladd_dist.builders.codec import load_codec
 from ladd_dist.builders.networks import reads_texts, save_weights
 from ladd_dist.builders.teacher import averaged, fresh_network, require_levels, teacher_loss
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.rng import generator
 from ladd_dist.core.rundir import remove_stale
 from ladd_dist.costs.flops import count_parameters
@@ -49,7 +50,7 @@ def _look_at(recipe: Recipe, place: Place, folder: Path) -> None:
         reads_texts(recipe, network)
         require_levels(recipe, network)
         if recipe.shards.guidance != 1.0 and not network.has_null:
-            raise ValueError(
+            raise UserError(
                 f"shards.guidance {recipe.shards.guidance:g} needs a null condition, which this checkpoint does "
                 "not have: --shards.guidance 1"
             )

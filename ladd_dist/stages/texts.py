@@ -12,6 +12,7 @@ from torch import Tensor
 from ladd_dist.builders.networks import TABLE
 from ladd_dist.builders.texts import TEXTS, texts_digest
 from ladd_dist.core.conditions import write_conditions
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.rundir import read_json, write_json
 from ladd_dist.engine.loop import Bar, StopFlag
 from ladd_dist.engine.shard_writer import file_sha256
@@ -25,7 +26,7 @@ def encode_texts(recipe: Recipe, place: Place, folder: Path, stop: StopFlag) -> 
     Nothing of a text encoder is left in memory afterwards. Rank 0 encodes, the others wait.
 
     Raises:
-        ValueError: the checkpoint has no text encoder that can be read, or it gives what is not finite.
+        UserError: the checkpoint has no text encoder that can be read, or it gives what is not finite.
     """
     return place.ranks.agree(lambda: _found(recipe, folder) or _write(recipe, place, folder, stop))
 
@@ -70,7 +71,7 @@ def _require_finite(rows: dict[str, Tensor], texts: tuple[str, ...], first: int)
         if len(broken):
             number = first + int(broken[0])
             text = repr(texts[number][:60]) if number < len(texts) else "the null condition"
-            raise ValueError(
+            raise UserError(
                 f"{name} of {text} is not finite as {str(tensor.dtype).removeprefix('torch.')}; with float16, take "
                 "--shards.dtype float32"
             )

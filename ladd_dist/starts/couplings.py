@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
 from ladd_dist.core.types import Batch
 from ladd_dist.starts import Start
@@ -33,7 +34,7 @@ class Stored(Start):
 
     def __call__(self, batch: Batch, sigma: Tensor, eps: Tensor) -> Tensor:
         if batch.noise is None:
-            raise ValueError("start 'stored' needs the noise from which each sample was made; these shards hold none")
+            raise UserError("start 'stored' needs the noise from which each sample was made; these shards hold none")
         return batch.x0 + sigma.view(-1, 1, 1, 1) * batch.noise
 
 
@@ -64,7 +65,7 @@ class Path(Start):
 
     def __call__(self, batch: Batch, sigma: Tensor, eps: Tensor) -> Tensor:
         if batch.path is None:
-            raise ValueError("start 'path' needs shards with the teacher's states; these hold none")
+            raise UserError("start 'path' needs shards with the teacher's states; these hold none")
         stored = torch.tensor(batch.path_levels, dtype=sigma.dtype).to(sigma.device, non_blocking=True)
         index = (stored[None] / sigma[:, None]).log().abs().argmin(dim=1)
         return batch.path[torch.arange(len(sigma), device=sigma.device), index]

@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ladd_dist.core.errors import UserError
+
 ADAPTER = "default"
 """PEFT's name of the one adapter that a network has here; left out of the names of its state, as PEFT does."""
 N = TypeVar("N", bound=nn.Module)
@@ -35,12 +37,12 @@ def targeted(network: nn.Module, patterns: tuple[str, ...]) -> list[str]:
     """The layers in whose names one of the patterns (regular expressions) is found; all without patterns.
 
     Raises:
-        ValueError: a pattern finds nothing.
+        UserError: a pattern finds nothing.
     """
     names = adaptable(network)
     for pattern in patterns:
         if not any(re.search(pattern, name) for name in names):
-            raise ValueError(f"adapter target {pattern!r} is in no layer's name; layers: {', '.join(names)}")
+            raise UserError(f"adapter target {pattern!r} is in no layer's name; layers: {', '.join(names)}")
     return [name for name in names if not patterns or any(re.search(pattern, name) for pattern in patterns)]
 
 
@@ -50,14 +52,14 @@ def add_adapter(network: N, *, rank: int, alpha: float, layers: list[str]) -> N:
     A is drawn from torch's global generator.
 
     Raises:
-        ValueError: the network has an adapter already, or `peft` is not installed.
+        UserError: the network has an adapter already, or `peft` is not installed.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
-        raise ValueError(f"low-rank adapters need the package peft ({error}): pip install peft") from error
+        raise UserError(f"low-rank adapters need the package peft ({error}): pip install peft") from error
     if has_adapter(network):
-        raise ValueError("the network has an adapter already: merge or remove it first")
+        raise UserError("the network has an adapter already: merge or remove it first")
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,  # type: ignore[arg-type]  # a whole number by its type alone: it is divided by the rank
@@ -95,7 +97,7 @@ def set_adapter(network: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Overwrite the adapter's weights: the inverse of `adapter_state`.
 
     Raises:
-        ValueError: other layers or shapes than the network's.
+        UserError: other layers or shapes than the network's.
     """
     own = {
         name.replace(f".{ADAPTER}.", "."): parameter
@@ -104,10 +106,10 @@ def set_adapter(network: nn.Module, state: Mapping[str, Tensor]) -> None:
     }
     if differing := sorted(set(own) ^ set(state)):
         where = "the network" if differing[0] in own else "the adapter"
-        raise ValueError(f"the adapter is of another network: only {where} has {differing[0]}")
+        raise UserError(f"the adapter is of another network: only {where} has {differing[0]}")
     for name, parameter in own.items():
         if parameter.shape != state[name].shape:
-            raise ValueError(
+            raise UserError(
                 f"the adapter is of another network: {name} has shape {list(state[name].shape)}, the network's is "
                 f"{list(parameter.shape)}"
             )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
 from ladd_dist.core.rng import derive_seed
 from ladd_dist.core.types import Denoiser
@@ -33,12 +34,12 @@ class Lora(StudentForm):
 
     def __post_init__(self) -> None:
         if self.rank < 1 or not 0 < self.alpha < math.inf:
-            raise ValueError(f"lora needs rank >= 1 and a finite alpha > 0, got {self.rank} and {self.alpha}")
+            raise UserError(f"lora needs rank >= 1 and a finite alpha > 0, got {self.rank} and {self.alpha}")
         for target in self.targets:
             try:
                 re.compile(target)
             except re.error as error:
-                raise ValueError(f"lora.targets: {target!r} is no regular expression: {error}") from error
+                raise UserError(f"lora.targets: {target!r} is no regular expression: {error}") from error
 
     def prepare(self, network: Denoiser) -> Denoiser:
         return self._added(network).train()

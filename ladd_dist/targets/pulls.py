@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.noise import SIGMA_DATA
 from ladd_dist.core.plugin import register
 from ladd_dist.core.rng import RowSource
@@ -52,7 +53,7 @@ class TeacherDenoised(Target):
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.mean) and 0 <= self.std < math.inf):
-            raise ValueError(f"teacher_denoised needs a finite mean and std >= 0, got {self.mean} and {self.std}")
+            raise UserError(f"teacher_denoised needs a finite mean and std >= 0, got {self.mean} and {self.std}")
 
     def __call__(
         self, fake: Tensor, x: Tensor, sigma: Tensor, batch: Batch, *, teacher: DenoiseFn, source: RowSource

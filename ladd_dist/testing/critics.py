@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ladd_dist.core.errors import UnknownTapError
 from ladd_dist.core.types import Autoencoder, Denoiser, ImageSpec, NetOutput, TapSpec
 from ladd_dist.critics import Critic
 from ladd_dist.testing.basics import call, check_basics, label, require, seeded
@@ -24,7 +25,7 @@ class _Teacher(Denoiser):
     ) -> NetOutput:
         for tap in taps:
             if tap not in self.taps:
-                raise KeyError(f"unknown tap {tap!r}; the network has: {', '.join(self.taps)}")
+                raise UnknownTapError(f"unknown tap {tap!r}; the network has: {', '.join(self.taps)}")
         return NetOutput(None, {tap: x.square() for tap in taps}, torch.stack([sigma, cond.float()], dim=1))
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.metrics_log import read_rows
 from ladd_dist.core.plugin import register
 from ladd_dist.core.rundir import read_json, write_json
@@ -49,7 +50,7 @@ class Wandb(Tracker):
 
     def __post_init__(self) -> None:
         if self.timeout_s <= 0:
-            raise ValueError(f"timeout_s: must be more than 0 seconds, got {self.timeout_s}")
+            raise UserError(f"timeout_s: must be more than 0 seconds, got {self.timeout_s}")
 
     def build(self, *, folder: Path, config: dict[str, Any], resume_step: int) -> RunLog:
         folder = folder.absolute()

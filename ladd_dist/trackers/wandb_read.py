@@ -15,6 +15,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ladd_dist.core.errors import UserError
+
 TIMEOUT_S = 120.0
 """For one folder."""
 BATCH = 20
@@ -82,11 +84,11 @@ def offline_runs(path: Path) -> list[RunData]:
     A run that was interrupted has a folder for each part; they become one run here, as on a server after `wandb sync`.
 
     Raises:
-        ValueError: there are none, or W&B cannot read one.
+        UserError: there are none, or W&B cannot read one.
     """
     folders = sorted({file.parent for file in path.rglob("*.wandb") if "run-" in file.parent.name}, key=_age)
     if not folders:
-        raise ValueError(f"{path} has no W&B runs (folders wandb/offline-run-*/ with a file run-*.wandb)")
+        raise UserError(f"{path} has no W&B runs (folders wandb/offline-run-*/ with a file run-*.wandb)")
     workers = min(4, os.cpu_count() or 1)
     size = max(1, min(BATCH, -(-len(folders) // workers)))
     with ThreadPoolExecutor(workers) as pool:  # the reading is done by other processes
@@ -102,7 +104,7 @@ def read_folder(folder: Path) -> RunData:
     """The run, or part of a run, in one folder `[offline-]run-DATE-ID`; whole rows only when it was killed.
 
     Raises:
-        ValueError: W&B cannot read it.
+        UserError: W&B cannot read it.
     """
     return _read([folder])[0]
 
@@ -111,7 +113,7 @@ def _read(folders: Sequence[Path]) -> list[RunData]:
     """Some folders, by one process.
 
     Raises:
-        ValueError: W&B cannot read one; names it.
+        UserError: W&B cannot read one; names it.
     """
     command = [sys.executable, "-c", READ, *(str(folder.absolute()) for folder in folders)]
     with tempfile.TemporaryDirectory() as elsewhere:  # W&B's commands leave a folder wandb/ where they are called
@@ -132,7 +134,7 @@ def _read(folders: Sequence[Path]) -> list[RunData]:
     broken = folders[len(read)]
     if len(folders) > 1:
         read_folder(broken)  # once more by itself, for its own message
-    raise ValueError(f"{broken} cannot be read: {done.stderr.strip() or done.stdout.strip()}")
+    raise UserError(f"{broken} cannot be read: {done.stderr.strip() or done.stdout.strip()}")
 
 
 def _run_of(parts: _Parts, folder: Path) -> RunData:
@@ -155,21 +157,21 @@ def server_runs(path: str, timeout_s: int = 30) -> list[RunData]:
     """The runs of `ENTITY/PROJECT[/GROUP]` on the W&B server, oldest first.
 
     Raises:
-        ValueError: no such project, no access, the server does not answer.
+        UserError: no such project, no access, the server does not answer.
     """
     import wandb
 
     entity, _, rest = path.partition("/")
     project, _, group = rest.partition("/")
     if not entity or not project:
-        raise ValueError(f"a W&B project is named ENTITY/PROJECT or ENTITY/PROJECT/GROUP, got {path!r}")
+        raise UserError(f"a W&B project is named ENTITY/PROJECT or ENTITY/PROJECT/GROUP, got {path!r}")
     try:
         api = wandb.Api(timeout=timeout_s)
         runs = list(api.runs(f"{entity}/{project}", filters={"group": group} if group else {}, order="+created_at"))
         with ThreadPoolExecutor(8) as pool:
             return list(pool.map(_from_api, runs))
     except Exception as error:
-        raise ValueError(f"the W&B runs of {path} cannot be read: {type(error).__name__}: {error}") from error
+        raise UserError(f"the W&B runs of {path} cannot be read: {type(error).__name__}: {error}") from error
 
 
 def _from_api(run: Any) -> RunData:

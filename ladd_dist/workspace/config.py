@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from ladd_dist import __version__
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import plugin_modules
 from ladd_dist.core.rundir import RunDir, read_json, write_json
 from ladd_dist.core.serialize import to_data
@@ -43,7 +44,7 @@ def open_run(run: RunDir, plugins: tuple[str, ...], cache: Path | None) -> tuple
     """The recipe and the cache of a run's folder that has its config.json; the run's plug-ins and these are loaded.
 
     Raises:
-        ValueError: its fields give another signature today.
+        UserError: its fields give another signature today.
     """
     from ladd_dist.core.plugin import load_modules
     from ladd_dist.core.rundir import read_json
@@ -57,7 +58,7 @@ def recipe_of(run: RunDir, config: dict[str, Any]) -> Recipe:
     """The run's recipe, as this version understands it.
 
     Raises:
-        ValueError: its fields give another signature today.
+        UserError: its fields give another signature today.
     """
     from ladd_dist.core.plugin import PluginError
     from ladd_dist.core.serialize import from_data
@@ -72,7 +73,7 @@ def recipe_of(run: RunDir, config: dict[str, Any]) -> Recipe:
         load_recipe(path, config["scale"])
         recipe = from_data(Recipe, config["recipe"], str(run.config))
     if recipe.distill_signature() != config["signature"]:
-        raise ValueError(
+        raise UserError(
             f"{run.path} has signature {config['signature']}, but with this version (the run's: {config['version']}) "
             f"its recipe gives {recipe.distill_signature()}: use the version that made it"
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ladd_dist import __version__
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.failure import has_parent, rank_here
 from ladd_dist.core.serialize import RecipeError, has_effect, to_data
 from ladd_dist.recipe.plugin_sources import describe_plugins
@@ -57,7 +58,7 @@ def tensors_sha256(path: Path) -> str | None:
     try:
         return weights_sha256(load_file(path))
     except SafetensorError as error:
-        raise ValueError(f"{path} is damaged ({error}); delete its folder and make it again") from error
+        raise UserError(f"{path} is damaged ({error}); delete its folder and make it again") from error
 
 
 def data_identity(teacher: Path, shards: Path) -> dict[str, str | None]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.failure import read_failure
 
 FORMAT = 1
@@ -52,14 +53,14 @@ def read_sweep(folder: Path) -> Sweep:
     """The sweep in a folder.
 
     Raises:
-        ValueError: no sweep.json, or not one that this version reads.
+        UserError: no sweep.json, or not one that this version reads.
     """
     path = folder / "sweep.json"
     data = read_object(path)
     if data is None:
-        raise ValueError(f"{path} is missing or no JSON; a sweep's folder is OUT/sweeps/NAME-SIGNATURE")
+        raise UserError(f"{path} is missing or no JSON; a sweep's folder is OUT/sweeps/NAME-SIGNATURE")
     if data.get("format") != FORMAT:
-        raise ValueError(f"{path} has format {data.get('format')!r}, this version reads {FORMAT}")
+        raise UserError(f"{path} has format {data.get('format')!r}, this version reads {FORMAT}")
     folder = folder.absolute()
     runs, jobs = tuple(data.get("runs", ())), tuple(data.get("jobs", ()))
     cache = Path(data["cache"]) if data.get("cache") else None
@@ -71,7 +72,7 @@ def folder_of(named: Path) -> Path:
     """The folder that is meant: a path, a sweep.json in it, or a sweep under runs/sweeps by its name.
 
     Raises:
-        ValueError: several sweeps have the name.
+        UserError: several sweeps have the name.
     """
     if named.name == "sweep.json" and named.is_file():
         return named.parent
@@ -80,7 +81,7 @@ def folder_of(named: Path) -> Path:
     there = [path.parent for path in sorted(SWEEPS.glob("*/sweep.json"))]
     found = [path for path in there if named.name in (path.name, path.name.rpartition("-")[0])]
     if len(found) > 1:
-        raise ValueError(f"{len(found)} sweeps are called {named}: {', '.join(map(str, found))}; name one of them")
+        raise UserError(f"{len(found)} sweeps are called {named}: {', '.join(map(str, found))}; name one of them")
     return found[0] if found else named
 
 
@@ -88,7 +89,7 @@ def find_sweeps(folder: Path) -> list[Sweep]:
     """The sweep in `folder`, or those below OUT, and then OUT's runs that belong to none.
 
     Raises:
-        ValueError: nothing of that kind is there.
+        UserError: nothing of that kind is there.
     """
     if (folder / "sweep.json").exists():
         return [read_sweep(folder)]
@@ -99,7 +100,7 @@ def find_sweeps(folder: Path) -> list[Sweep]:
         runs = tuple({"label": name, "run": name} for name in loose)
         sweeps.append(Sweep(folder.absolute(), folder.absolute(), None, None, runs, ()))
     if not sweeps:
-        raise ValueError(f"{folder} holds neither a sweep (sweep.json, sweeps/*/sweep.json) nor runs (*/config.json)")
+        raise UserError(f"{folder} holds neither a sweep (sweep.json, sweeps/*/sweep.json) nor runs (*/config.json)")
     return sweeps
 
 

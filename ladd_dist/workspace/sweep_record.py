@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.rundir import read_json, write_json
 
 FORMAT = 1
@@ -61,22 +62,22 @@ def read_record(folder: Path) -> Record:
     """The record of a sweep's folder.
 
     Raises:
-        ValueError: it is missing, damaged, or of another version.
+        UserError: it is missing, damaged, or of another version.
     """
     path = folder / "sweep.json"
     try:
         data = read_json(path)
     except ValueError as error:  # its own advice, to delete the file, would forget jobs that run
         cause = f"is not valid JSON ({error.__cause__})" if path.exists() else "is missing"
-        raise ValueError(f"{path} {cause}{DAMAGED if path.exists() else ''}") from error
+        raise UserError(f"{path} {cause}{DAMAGED if path.exists() else ''}") from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         found = data.get("format") if isinstance(data, dict) else data
-        raise ValueError(f"{path} has format {found!r}, this version reads {FORMAT}: use the version that wrote it")
+        raise UserError(f"{path} has format {found!r}, this version reads {FORMAT}: use the version that wrote it")
     known = {name: data[name] for name in Record.__dataclass_fields__ if name in data}
     try:
         return Record(**{**known, "jobs": [JobEntry(**job) for job in known.get("jobs", [])]})
     except TypeError as error:
-        raise ValueError(f"{path} is damaged ({error}){DAMAGED}") from error
+        raise UserError(f"{path} is damaged ({error}){DAMAGED}") from error
 
 
 def jobs_of(out: Path) -> dict[str, list[JobEntry]]:

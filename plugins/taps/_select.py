@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from ladd_dist.core.errors import UnknownTapError
 from ladd_dist.core.types import TapSpec
 
 
@@ -16,7 +17,7 @@ def select(catalog: Mapping[str, TapSpec], layout: str, *blocks: str) -> tuple[s
     """
     for block in blocks:
         if not any(_is_block(name, block) for name in catalog):
-            raise KeyError(f"tap layout {layout!r} needs a tap {block!r}; the network has: {', '.join(catalog)}")
+            raise UnknownTapError(f"tap layout {layout!r} needs a tap {block!r}; the network has: {', '.join(catalog)}")
     return tuple(name for name in catalog if any(_is_block(name, block) for block in blocks))
 
 

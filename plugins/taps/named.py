@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ladd_dist.core.errors import UnknownTapError
 from ladd_dist.core.plugin import register
 from ladd_dist.core.types import TapSpec
 from ladd_dist.taps import TapLayout
@@ -32,5 +33,5 @@ class Named(TapLayout):
         """
         for name in self.names:
             if name not in catalog:
-                raise KeyError(f"unknown tap {name!r}; the network has: {', '.join(catalog)}")
+                raise UnknownTapError(f"unknown tap {name!r}; the network has: {', '.join(catalog)}")
         return tuple(name for name in catalog if name in self.names)

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
 from ladd_dist.core.pretrained import digest, locate
 from ladd_dist.core.types import Denoiser, ImageSpec, TapSpec
@@ -39,7 +40,7 @@ class Diffusers(Network):
 
     def __post_init__(self) -> None:
         if self.tokens < 0:
-            raise ValueError(f"diffusers.tokens must be 0 or more, got {self.tokens}")
+            raise UserError(f"diffusers.tokens must be 0 or more, got {self.tokens}")
 
     def identity(self) -> dict[str, Any]:
         from ladd_dist.networks.diffusers.checkpoint import checkpoint_files
@@ -78,7 +79,7 @@ class Diffusers(Network):
         try:
             family.check()
         except ValueError as error:
-            raise ValueError(f"{checkpoint.folder}: {error}") from error
+            raise UserError(f"{checkpoint.folder}: {error}") from error
         taps, embed_dim = _taps_of(checkpoint.folder, json.dumps(settings), image, self.tokens)
         model = load_model(checkpoint) if weights else build_model(checkpoint)
         prediction = read_scheduler(checkpoint.scheduler, f"{source}: scheduler")

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.pretrained import locate, require_safetensors
 from ladd_dist.core.rundir import read_json
 from ladd_dist.networks.diffusers.family import Family
@@ -43,7 +44,7 @@ def open_checkpoint(source: str, *, subfolder: str, revision: str, weights: bool
     """A local folder, or else a repository of the hub, of which only the configuration is fetched without `weights`.
 
     Raises:
-        ValueError: no such folder or repository, no model that is known, no scheduler, no safetensors.
+        UserError: no such folder or repository, no model that is known, no scheduler, no safetensors.
     """
     root = locate(source, field="network.source", revision=revision, patterns=["*.json"])
     folder = _model_folder(root, subfolder)
@@ -53,7 +54,7 @@ def open_checkpoint(source: str, *, subfolder: str, revision: str, weights: bool
         config["_class_name"] = _SPLIT.get(str(config.get("norm_type")), "Transformer2DModel")
     name = config.get("_class_name") if isinstance(config, dict) else None
     if name not in FAMILIES:
-        raise ValueError(f"{folder}: the model is a {name}; supported are {', '.join(FAMILIES)}")
+        raise UserError(f"{folder}: the model is a {name}; supported are {', '.join(FAMILIES)}")
     scheduler = read_json(_scheduler_file(root, folder))
     if weights:
         files = [str(folder.relative_to(root) / name) for name in _FILES]
@@ -77,12 +78,12 @@ def build_model(checkpoint: Checkpoint) -> nn.Module:
     """A model of the checkpoint's configuration with random weights, on the current default device.
 
     Raises:
-        ValueError: a configuration that the library does not accept.
+        UserError: a configuration that the library does not accept.
     """
     try:
         model: nn.Module = _model_class(checkpoint).from_config(dict(checkpoint.config))
     except (TypeError, ValueError, NotImplementedError) as error:
-        raise ValueError(f"{checkpoint.folder / 'config.json'}: diffusers refuses it: {error}") from error
+        raise UserError(f"{checkpoint.folder / 'config.json'}: diffusers refuses it: {error}") from error
     return model.eval()
 
 
@@ -90,7 +91,7 @@ def load_model(checkpoint: Checkpoint) -> nn.Module:
     """The model with the checkpoint's weights, in float32.
 
     Raises:
-        ValueError: weights that are damaged, or of another configuration.
+        UserError: weights that are damaged, or of another configuration.
     """
     import safetensors
     import torch
@@ -101,10 +102,10 @@ def load_model(checkpoint: Checkpoint) -> nn.Module:
             output_loading_info=True,
         )  # fmt: skip
     except (OSError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
-        raise ValueError(f"{checkpoint.folder}: the weights cannot be read: {error}") from error
+        raise UserError(f"{checkpoint.folder}: the weights cannot be read: {error}") from error
     if info["missing_keys"]:
         names = sorted(info["missing_keys"])
-        raise ValueError(
+        raise UserError(
             f"{checkpoint.folder}: the weights do not fit config.json: {names[0]} and {len(names) - 1} more are missing"
         )
     found: nn.Module = model
@@ -123,7 +124,7 @@ def _model_folder(root: Path, subfolder: str) -> Path:
         if (root / name / "config.json").is_file():
             return root / name
     where = f"{subfolder}/config.json" if subfolder else "unet/config.json, transformer/config.json or config.json"
-    raise ValueError(f"{root} is no diffusers checkpoint: there is no {where}")
+    raise UserError(f"{root} is no diffusers checkpoint: there is no {where}")
 
 
 def _scheduler_file(root: Path, folder: Path) -> Path:
@@ -131,7 +132,7 @@ def _scheduler_file(root: Path, folder: Path) -> Path:
     for path in places:
         if path.is_file():
             return path
-    raise ValueError(
+    raise UserError(
         f"{folder} has no scheduler beside it ({root}/scheduler/{_SCHEDULER}); it says what the model predicts and "
         "with which noise schedule: copy the one with which the model was trained"
     )

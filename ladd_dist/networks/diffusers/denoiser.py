@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ladd_dist.core.conditions import Conditions
+from ladd_dist.core.errors import UnknownTapError, UserError
 from ladd_dist.core.types import Denoiser, NetOutput, TapSpec
 from ladd_dist.networks.diffusers.family import Family
 from ladd_dist.networks.diffusers.prediction import Prediction
@@ -35,7 +36,7 @@ class _Watch:
         self.missing = len(self.blocks) + len(self.parts)
         self.handles: list[Any] = []
         if any(getattr(block, "_compiled_call_impl", None) is not None for block in self.blocks.values()):
-            raise ValueError(  # compiled code would go on without the hook
+            raise UserError(  # compiled code would go on without the hook
                 "taps cannot be read from compiled blocks of a diffusers network: take 'teacher' out of compute.compile"
             )
 
@@ -95,12 +96,12 @@ class DiffusersDenoiser(Denoiser):
         """Give the table of texts; a text may have another number of tokens than `condition_shapes`.
 
         Raises:
-            ValueError: other entries than this model reads, or of another size.
+            UserError: other entries than this model reads, or of another size.
         """
         needed, given = ({name: shape[-1] for name, shape in shapes.items() if "mask" not in name}
                          for shapes in (self.condition_shapes, conditions.shapes))  # fmt: skip
         if needed != given or set(self.condition_shapes) != set(conditions.shapes):
-            raise ValueError(
+            raise UserError(
                 f"the table of conditions holds {_listed(conditions.shapes)}, the model reads "
                 f"{_listed(self.condition_shapes) or 'class ids, no table'}; was it made for another model?"
             )
@@ -111,7 +112,7 @@ class DiffusersDenoiser(Denoiser):
     ) -> NetOutput:
         unknown = [tap for tap in taps if tap not in self.taps]
         if unknown:
-            raise KeyError(f"unknown tap {unknown[0]!r}; this network has {', '.join(self.taps)}")
+            raise UnknownTapError(f"unknown tap {unknown[0]!r}; this network has {', '.join(self.taps)}")
         rows = self._rows(cond)
         noised = self.prediction.noised(x, sigma.to(x.dtype))
         raw: Tensor | None = None
@@ -128,7 +129,7 @@ class DiffusersDenoiser(Denoiser):
         if not self.condition_shapes:
             return {}
         if self.conditions is None:
-            raise ValueError(
+            raise UserError(
                 "this network reads texts, and has no table of conditions; call attach() with the shards' own"
             )
         return self.conditions.take(cond)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from einops import rearrange
 from torch import Tensor, nn
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.types import ImageSpec
 
 
@@ -39,12 +40,12 @@ class Family:
         """Refuse what this adapter cannot call.
 
         Raises:
-            ValueError: a model of this class that needs other inputs, or latents of a shape that it does not take.
+            UserError: a model of this class that needs other inputs, or latents of a shape that it does not take.
         """
         if self.channels() != self.image.channels:
-            raise ValueError(f"the model works on {self.channels()} channels, the dataset has {self.image.channels}")
+            raise UserError(f"the model works on {self.channels()} channels, the dataset has {self.image.channels}")
         if self.image.size % self.stride():
-            raise ValueError(f"the model takes sizes divisible by {self.stride()}, the dataset has {self.image.size}")
+            raise UserError(f"the model takes sizes divisible by {self.stride()}, the dataset has {self.image.size}")
 
     def has_null(self) -> bool:
         """Whether the model knows a null condition."""
@@ -54,12 +55,12 @@ class Family:
         """Refuse a configuration with another value than these.
 
         Raises:
-            ValueError: it names the setting, its value and those that work.
+            UserError: it names the setting, its value and those that work.
         """
         for name, values in allowed.items():
             if self.config.get(name) not in values:
                 known = ", ".join(map(repr, values))
-                raise ValueError(f"{name} = {self.config[name]!r} is not supported; supported: {known}")
+                raise UserError(f"{name} = {self.config[name]!r} is not supported; supported: {known}")
 
     def condition_shapes(self) -> dict[str, tuple[int, ...]]:
         """A row of the table of conditions, named as the pipelines of diffusers name them; empty: class ids."""

@@ -15,6 +15,8 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
+from ladd_dist.core.errors import UserError
+
 Kind = Literal["epsilon", "v_prediction", "sample", "flow_prediction"]
 _NO_SIGNAL = 2.0**-24  # alpha-bar in place of 0 at the end of a schedule: sigma stays finite, as the library has it
 
@@ -79,14 +81,14 @@ def read_scheduler(config: Mapping[str, Any], where: str) -> Prediction:
     """The prediction of a checkpoint from its scheduler's configuration.
 
     Raises:
-        ValueError: a scheduler or a kind of prediction that this dictionary does not have.
+        UserError: a scheduler or a kind of prediction that this dictionary does not have.
     """
     import diffusers
 
     name = str(config.get("_class_name", ""))
     cls = getattr(diffusers, name, None) if name.endswith("Scheduler") else None
     if not isinstance(cls, type):
-        raise ValueError(f"{where}: diffusers has no scheduler {name!r}")
+        raise UserError(f"{where}: diffusers has no scheduler {name!r}")
     with torch.device("cpu"):  # also where the network is only planned, on tensors without data
         scheduler: Any = cls.from_config(dict(config))  # type: ignore[attr-defined]
     settings = scheduler.config
@@ -96,9 +98,9 @@ def read_scheduler(config: Mapping[str, Any], where: str) -> Prediction:
         return Prediction("flow_prediction", None, num_timesteps)
     if kind not in get_args(Kind):
         known = ", ".join(get_args(Kind))
-        raise ValueError(f"{where}: unknown prediction_type {kind!r}; known are {known}")
+        raise UserError(f"{where}: unknown prediction_type {kind!r}; known are {known}")
     if settings.get("timestep_type", "discrete") != "discrete" or not hasattr(scheduler, "alphas_cumprod"):
-        raise ValueError(
+        raise UserError(
             f"{where}: {name} has no discrete noise schedule (alphas_cumprod) to read; put the scheduler with which "
             "the model was trained beside it, like DDPMScheduler or FlowMatchEulerDiscreteScheduler"
         )

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.rundir import read_json
 
 BATCH = 16
@@ -66,7 +67,7 @@ class TextEncoder:
             tokens: length of a text; 0: the pipeline's own.
 
         Raises:
-            ValueError: no pipeline with text encoders, or one that cannot be read (pickles are not).
+            UserError: no pipeline with text encoders, or one that cannot be read (pickles are not).
         """
         self.name = config["_class_name"]
         kind = f"{self.name} {config['addition_embed_type']}" if config.get("addition_embed_type") else self.name
@@ -136,7 +137,7 @@ def _load(root: Path, way: _Way) -> Any:
 
     index_path = root / "model_index.json"
     if not index_path.is_file():
-        raise ValueError(
+        raise UserError(
             f"{root} has no text encoders (there is no model_index.json); name a pipeline's folder, which has "
             "model_index.json, text_encoder/ and tokenizer/ beside the model"
         )
@@ -155,7 +156,7 @@ def _load(root: Path, way: _Way) -> Any:
         )
     except (OSError, ValueError, RuntimeError, TypeError, ImportError, SafetensorError) as error:
         reason = str(error).strip().split("\n")[0]
-        raise ValueError(f"{root}: its text encoders cannot be read ({reason}); only safetensors are") from error
+        raise UserError(f"{root}: its text encoders cannot be read ({reason}); only safetensors are") from error
 
 
 def _require_part(root: Path, name: str, entry: Any) -> None:
@@ -164,13 +165,13 @@ def _require_part(root: Path, name: str, entry: Any) -> None:
         return  # this checkpoint does without it
     library = entry[0] if isinstance(entry, list) and len(entry) == 2 else entry
     if library not in ("transformers", "diffusers"):
-        raise ValueError(f"{root / 'model_index.json'}: {name} is of {library!r}, supported is 'transformers'")
+        raise UserError(f"{root / 'model_index.json'}: {name} is of {library!r}, supported is 'transformers'")
     folder = root / name
     if not folder.is_dir():
-        raise ValueError(f"{folder} is missing: the shard stage encodes the texts with it")
+        raise UserError(f"{folder} is missing: the shard stage encodes the texts with it")
     pickles = [path.name for suffix in ("bin", "pt") for path in folder.glob(f"*.{suffix}")]
     if name.startswith("text_encoder") and pickles and not any(folder.glob("*.safetensors")):
-        raise ValueError(
+        raise UserError(
             f"{folder} has its weights only as a pickle ({pickles[0]}), which could run code when it is read; convert "
             "it where you trust it: Model.from_pretrained(folder).save_pretrained(folder) writes safetensors"
         )

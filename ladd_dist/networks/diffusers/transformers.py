@@ -9,6 +9,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.networks.diffusers.family import Family, like
 
 _PACK = 2  # Flux takes 2x2 latent pixels as one token
@@ -52,7 +53,7 @@ class SD3(Family):
         super().check()
         largest = self.stride() * int(self.config["pos_embed_max_size"])
         if self.image.size > largest:
-            raise ValueError(f"the model takes sizes up to {largest}, the dataset has {self.image.size}")
+            raise UserError(f"the model takes sizes up to {largest}, the dataset has {self.image.size}")
 
     def condition_shapes(self) -> dict[str, tuple[int, ...]]:
         text = self.text_shape(int(self.config["joint_attention_dim"]))

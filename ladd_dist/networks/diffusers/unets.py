@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.networks.diffusers.family import Family, like
 
 SDXL_TIME_IDS = 6  # original height and width, crop top and left, target height and width
@@ -37,7 +38,7 @@ class ClassUNet(UNet):
         self.refuse(class_embed_type=(None,), time_embedding_type=(None, "positional"))
         classes, known = self.image.num_classes, self.config.get("num_class_embeds")
         if known not in (None, classes, classes + 1):
-            raise ValueError(
+            raise UserError(
                 f"the model knows {known} classes, the dataset has {classes} (and one more is the null class)"
             )
 

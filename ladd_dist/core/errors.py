@@ -1,0 +1,48 @@
+"""`UserError`, the one kind of error that a command shows as a single line, and reading files that may be damaged."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+
+class UserError(ValueError):
+    """Something that the user can mend; its text says what is wrong, where, and what would work.
+
+    A command prints the text alone, without a traceback, and ends with exit code 1 (2 for a `RecipeError` or
+    `PluginError`). Every other exception is a fault of the program and keeps its traceback.
+    """
+
+
+class UnknownTapError(UserError, KeyError):
+    """A tap that the network does not have; the text lists those it has."""
+
+    def __str__(self) -> str:  # KeyError's own would put the sentence in quotes
+        return str(self.args[0])
+
+
+@contextlib.contextmanager
+def reading(path: Path, problem: str, remedy: str) -> Iterator[None]:
+    """Turn what a damaged or foreign file of tensors raises into a `UserError`: `PATH PROBLEM (why); REMEDY`.
+
+    Running out of memory and every other exception pass unchanged: making the file again would not help against them.
+
+    Raises:
+        UserError: the file is damaged, or does not fit what it is read into.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not _is_damage(error):
+            raise
+        raise UserError(f"{path} {problem} ({' '.join(str(error).split())}); {remedy}") from error
+
+
+def _is_damage(error: Exception) -> bool:
+    import torch
+    from safetensors import SafetensorError
+
+    if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):  # the CPU's is a RuntimeError
+        return False
+    return isinstance(error, SafetensorError | RuntimeError | KeyError | UserError)
