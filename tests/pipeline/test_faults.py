@@ -25,7 +25,7 @@ class BreaksAtTwo(Schedule):
 
 def test_a_plain_value_error_in_a_stage_keeps_its_traceback(ladd: Ladd, tmp_path: Path) -> None:
     (tmp_path / "breaks.py").write_text(PLUGIN, encoding="utf-8")
-    done: Done = ladd("--plugins", "breaks", "--swap", "adv_weight=breaks_at_two")
+    done: Done = ladd.start("--plugins", "breaks", "--swap", "adv_weight=breaks_at_two").wait()
     assert done.code == 1
     assert "Traceback (most recent call last)" in done.stderr
     assert "ValueError: a plain sentence with blanks in it" in done.stderr
