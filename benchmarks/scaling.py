@@ -73,11 +73,11 @@ def work(given: dict[str, Any]) -> None:
             times: dict[str, list[float]] = {name: [] for name in turns}
             for number in range(given["rounds"] + 1):
                 for name in order.sample(list(turns), len(turns)):
-                    ranks.wait()
+                    ranks.barrier()
                     started = time.perf_counter()
                     for _ in range(given["steps"]):
                         turns[name]()
-                    ranks.wait()
+                    ranks.barrier()
                     if number:  # the first round warms up
                         times[name].append((time.perf_counter() - started) / given["steps"])
             result[strategy] = times

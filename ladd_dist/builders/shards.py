@@ -20,7 +20,7 @@ def open_shards(recipe: Recipe, place: Place) -> ShardReader:
     if not (folder / INDEX).exists():
         raise ShardError(f"no whole set of the teacher's samples in {folder}; make it first: --stages teacher,shards")
     reader = ShardReader(folder)
-    place.ranks.agree(lambda: _verify(recipe, reader))  # one rank reads it all, for every one
+    place.ranks.from_rank0(lambda: _verify(recipe, reader))  # one rank reads it all, for every one
     return reader
 
 

@@ -62,7 +62,7 @@ class AdversarialNorm:
         """After an update, on every rank; returns the usual norm, this step's included."""
         if not self.seen:
             return {}
-        now = self.ranks.total_on_device(torch.stack(self.seen).mean()) / self.ranks.size
+        now = self.ranks.sum_on_device(torch.stack(self.seen).mean()) / self.ranks.size
         self.seen = []
         moved = self.decay * self.state + (1 - self.decay) * torch.stack([now, torch.ones_like(now)])
         self.state.copy_(torch.where(now.isfinite(), moved, self.state))  # an overflow in fp16 is no observation

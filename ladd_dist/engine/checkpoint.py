@@ -127,7 +127,7 @@ class Checkpoints:
         if self.ranks.is_first:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
-        self.ranks.wait()
+        self.ranks.barrier()
         meta = {"identity": self.identity, "step": step, "ranks": self.ranks.size, **facts}
 
         def write() -> None:
@@ -180,7 +180,7 @@ class Checkpoints:
         Raises:
             UserError: damaged, or of another recipe.
         """
-        steps = self.ranks.agree(self.steps)
+        steps = self.ranks.from_rank0(self.steps)
         if not steps:
             return None
         path = self.path(steps[-1])
@@ -203,7 +203,7 @@ class Checkpoints:
             for later in self.steps():
                 if later > step:
                     shutil.rmtree(self.path(later))
-        self.ranks.wait()
+        self.ranks.barrier()
 
     def clear(self) -> None:
         """Remove all checkpoints."""

@@ -86,10 +86,10 @@ class Watch:
         self.sums.open(READER)
         self.seen |= figures(self.sums.taps, sums) | sides(self.sums.taps, sums)
         self.seen["weight/adversarial"] = float(found.get("weight/adversarial", 0.0))
-        self.seen["not_finite"] = float(self.ranks.highest(int(self.not_finite)))
+        self.seen["not_finite"] = float(self.ranks.max(int(self.not_finite)))
         self.not_finite = 0.0
         # By rank 0 for all: sums over ranks may differ in their last bit.
-        judgement = self.ranks.agree(lambda: judge(self.guard, self.memory, self.seen, updates, self.num_steps))
+        judgement = self.ranks.from_rank0(lambda: judge(self.guard, self.memory, self.seen, updates, self.num_steps))
         self.memory = judgement.memory
         return judgement
 
@@ -113,13 +113,13 @@ class Watch:
         own = describe(samples, coloured=self.coloured)
         rows = own.new_zeros(self.rows.total, own.shape[1])
         rows[self.first : self.rows.stop] = own[self.first - self.rows.first :]
-        return self.ranks.total(rows)
+        return self.ranks.sum(rows)
 
     def state(self) -> dict[str, Any]:
         """All that going on identically takes, as JSON; every rank calls this."""
         window = self.sums.take(READER, self.ranks).tolist()
         whole = all(map(math.isfinite, window))
-        not_finite = self.ranks.highest(int(self.not_finite))
+        not_finite = self.ranks.max(int(self.not_finite))
         return {"memory": self.memory.to_data(), "window": window if whole else None, "not_finite": not_finite}
 
     def restore(self, state: Mapping[str, Any]) -> None:

@@ -87,7 +87,7 @@ class HeadSums:
         own = torch.cat([answers.flatten(), torch.zeros(taps + 1, dtype=torch.float64)])
         if window.restored is not None:
             own = own + window.restored
-        total = ranks.total(own)
+        total = ranks.sum(own)
         if window.squares is not None:  # every rank has the same
             total[answers.numel() :] += torch.cat([window.squares.cpu(), torch.tensor([float(window.updates)])])
         return total

@@ -53,7 +53,7 @@ class StopFlag:
 
     def agree(self, ranks: Ranks) -> bool:
         """Whether any rank has it set; then every rank has. A signal reaches them at different steps."""
-        found = ranks.highest(self.signal or 0)
+        found = ranks.max(self.signal or 0)
         if found:  # otherwise what came in while they talked would be forgotten
             self.signal = found
         return found != 0
@@ -131,7 +131,7 @@ def train(
         for step in range(first_step, num_steps):
             window.add(do_step(step))
             updates = step + 1
-            ranks.alive(f"{label} step {updates}")
+            ranks.beat(f"{label} step {updates}")
             logged = updates % log_every == 0 or updates == num_steps
             if logged:
                 figures = window.close()

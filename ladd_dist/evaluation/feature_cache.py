@@ -44,7 +44,7 @@ def kept(folder: Path, ranks: Ranks) -> Work:
 
     def work(what: str, reader: Reader, images: Tensor) -> Read:
         path = folder / f"{content_name(what, images)}.safetensors"
-        if ranks.agree(path.exists):
+        if ranks.from_rank0(path.exists):
             return {name: rows.to(images.device) for name, rows in _load(path).items()}
         rows = inner(what, reader, images)
         if ranks.is_first:

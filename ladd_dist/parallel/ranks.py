@@ -39,8 +39,8 @@ class Ranks:
     control: Any = field(default=None, compare=False)
     background: Any = field(default=None, compare=False)
     """A second gloo group, for checkpoints that are written while training goes on."""
-    patient: Any = field(default=None, compare=False)
-    """A third one, where rank 0 may take its time."""
+    untimed: Any = field(default=None, compare=False)
+    """A third gloo group, without a useful time limit: rank 0 may take as long as it needs."""
     signs: Signs | None = field(default=None, compare=False)
 
     @property
@@ -48,20 +48,20 @@ class Ranks:
         """Whether this rank writes files and talks to the user."""
         return self.rank == 0
 
-    def agree(self, ask: Callable[[], T]) -> T:
-        """Rank 0's answer, on every rank; `ask` is called there alone."""
+    def from_rank0(self, make: Callable[[], T]) -> T:
+        """The value that `make` returns on rank 0, on every rank; only rank 0 calls it."""
         if self.size == 1:
-            return ask()
-        answer: list[Any] = [ask() if self.is_first else None]
-        dist.broadcast_object_list(answer, src=0, group=self.patient)
+            return make()
+        answer: list[Any] = [make() if self.is_first else None]
+        dist.broadcast_object_list(answer, src=0, group=self.untimed)
         answered: T = answer[0]
         return answered
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on any rank."""
-        return bool(self.highest(int(flag)))
+        return bool(self.max(int(flag)))
 
-    def highest(self, value: int) -> int:
+    def max(self, value: int) -> int:
         """The highest of the ranks' values."""
         if self.size == 1:
             return value
@@ -71,9 +71,9 @@ class Ranks:
 
     def mean(self, values: Tensor) -> Tensor:
         """Mean over ranks of a tensor on the CPU."""
-        return values if self.size == 1 else self.total(values) / self.size
+        return values if self.size == 1 else self.sum(values) / self.size
 
-    def total(self, values: Tensor) -> Tensor:
+    def sum(self, values: Tensor) -> Tensor:
         """Sum over ranks of a tensor on the CPU."""
         if self.size == 1:
             return values
@@ -81,7 +81,7 @@ class Ranks:
         dist.all_reduce(total, group=self.control)
         return total
 
-    def total_on_device(self, values: Tensor) -> Tensor:
+    def sum_on_device(self, values: Tensor) -> Tensor:
         """Sum over ranks of a tensor on the device, in the order of its work: the host does not wait."""
         if self.size == 1:
             return values
@@ -89,32 +89,32 @@ class Ranks:
         dist.all_reduce(total)
         return total
 
-    def wait(self) -> None:
-        """Until every rank is here."""
+    def barrier(self) -> None:
+        """Wait until every rank has called this."""
         if self.size > 1:
-            dist.barrier(group=self.patient)
+            dist.barrier(group=self.untimed)
 
     @contextlib.contextmanager
     def first_goes_ahead(self) -> Iterator[None]:
-        """Rank 0 does what is inside, then the others: it may have to fetch what they then find."""
+        """Run the block on rank 0 first, then on the others: rank 0 may have to fetch what they then find."""
         if not self.is_first:
-            self.wait()
+            self.barrier()
         yield
         if self.is_first:
-            self.wait()
+            self.barrier()
 
-    def alive(self, what: str) -> None:
-        """Leave a sign of life, which others name when this rank does not come; cheap enough for every step."""
+    def beat(self, what: str) -> None:
+        """Record a heartbeat; a rank that times out reports the last one of those missing. Cheap enough for every step."""
         if self.signs is not None:
             self.signs.alive(what)
 
     @contextlib.contextmanager
     def first_holds(self, lock: Callable[[], contextlib.AbstractContextManager[Any]]) -> Iterator[None]:
-        """Inside, rank 0 holds the lock, and every rank knows it does."""
+        """Hold a lock on rank 0; inside the block every rank may rely on it."""
         with lock() if self.is_first else contextlib.nullcontext():
-            self.wait()
+            self.barrier()
             yield
-            self.wait()
+            self.barrier()
 
 
 SINGLE = Ranks()
@@ -150,7 +150,7 @@ def join(
             ranks,
             control=dist.new_group(backend="gloo", timeout=timeout),
             background=dist.new_group(backend="gloo", timeout=PATIENCE),
-            patient=dist.new_group(backend="gloo", timeout=PATIENCE),
+            untimed=dist.new_group(backend="gloo", timeout=PATIENCE),
             signs=signs,
         )
     except BaseException as error:

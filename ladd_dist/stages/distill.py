@@ -54,7 +54,7 @@ def distill(recipe: Recipe, place: Place) -> Path:
     if student is not None:  # rank 0
         save_student(run.student, student, recipe, place)
         mark_done(run.path / "distill.done.json", recipe.distill_signature())
-    place.ranks.wait()
+    place.ranks.barrier()
     return run.student
 
 

@@ -40,7 +40,7 @@ def evaluate(recipe: Recipe, place: Place) -> Evaluation:
     The rest is computed by each rank, from the same samples: rank 0 writes.
     """
     run = place.run(recipe)
-    if place.ranks.agree(lambda: is_evaluated(recipe, place)):
+    if place.ranks.from_rank0(lambda: is_evaluated(recipe, place)):
         found: Evaluation = read_json(run.eval)
         return found
     student = load_student(recipe, place, run.student)
@@ -57,7 +57,7 @@ def evaluate(recipe: Recipe, place: Place) -> Evaluation:
         write_json(run.eval, measured.figures)
         tell_tracker(recipe, run, measured.figures)
         mark_done(run.path / "evaluate.done.json", recipe.evaluate_signature())
-    place.ranks.wait()
+    place.ranks.barrier()
     stop.check()  # a signal while the last figures were computed
     return measured.figures
 

@@ -74,7 +74,7 @@ class Guarding:
             return
         if state is not None:
             self.watch.restore(state)
-        told = self.ranks.agree(lambda: _read(self.path))
+        told = self.ranks.from_rank0(lambda: _read(self.path))
         self.verdicts = [item for item in told["verdicts"] if item["step"] <= step]
         self.rollbacks = [item for item in told["rollbacks"] if item["to"] <= step]
         for _ in self.rollbacks[self.memory.rollbacks :]:  # later than this checkpoint
@@ -137,7 +137,7 @@ class Guarding:
         """Write down that the run goes back to its last healthy step, or what is left before it; returns the step."""
         self.checkpoints.wait()
         healthy = self.memory.healthy or 0
-        to = max((step for step in self.ranks.agree(self.checkpoints.steps) if step <= healthy), default=0)
+        to = max((step for step in self.ranks.from_rank0(self.checkpoints.steps) if step <= healthy), default=0)
         self.rollbacks.append({"found": updates, "to": to, "headline": headline})
         self._write(last=False, news=True)
         return to

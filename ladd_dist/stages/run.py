@@ -62,7 +62,7 @@ def run_stages(
                     exclusive(place.run(recipe).path)
                 )  # outlives the group: the report is rank 0's alone
                 prepare()
-            ranks.wait()
+            ranks.barrier()
             together = dataclasses.replace(place, ranks=ranks)
             for name in (name for name in names if name in TOGETHER):
                 _run_stage(name, recipe, together, say_line, timed=prepare is not None)
@@ -101,13 +101,13 @@ def prepare_run(
 
 def _run_stage(name: str, recipe: Recipe, place: Place, say_line: Say, *, timed: bool) -> None:
     stage, first = stage_table(recipe)[name], place.ranks.is_first
-    if place.ranks.agree(lambda: stage.is_done(recipe, place)):
+    if place.ranks.from_rank0(lambda: stage.is_done(recipe, place)):
         if first:
             say_line(f"[{name}] done before, skipped")
         return
     if first:
         say_line(f"[{name}] {stage.doc}")
-    place.ranks.alive(f"start of stage {name}")
+    place.ranks.beat(f"start of stage {name}")
     started = time.monotonic()
     try:
         stage.run(recipe, place)

@@ -75,7 +75,7 @@ def _make(recipe: Recipe, place: Place, folder: Path) -> None:
         )
         if ranks.size > 1:
             write(share=(ranks.rank, ranks.size))
-            ranks.wait()
+            ranks.barrier()
         if ranks.is_first:
             write()  # what is there stays, so with several ranks this leaves the index
     if ranks.is_first:

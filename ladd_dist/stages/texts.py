@@ -28,7 +28,7 @@ def encode_texts(recipe: Recipe, place: Place, folder: Path, stop: StopFlag) -> 
     Raises:
         UserError: the checkpoint has no text encoder that can be read, or it gives what is not finite.
     """
-    return place.ranks.agree(lambda: _found(recipe, folder) or _write(recipe, place, folder, stop))
+    return place.ranks.from_rank0(lambda: _found(recipe, folder) or _write(recipe, place, folder, stop))
 
 
 def _found(recipe: Recipe, folder: Path) -> dict[str, Any]:

@@ -51,10 +51,10 @@ class Place:
 
 def make_together(place: Place, folder: Path, is_done: Callable[[], bool], make: Callable[[], None]) -> None:
     """Call `make`, which fills `folder`, on every rank, unless it is done; another run that makes it is waited for."""
-    if place.ranks.agree(is_done):  # looked at without the lock too: a finished cache may be read-only
+    if place.ranks.from_rank0(is_done):  # looked at without the lock too: a finished cache may be read-only
         return
     with place.ranks.first_holds(lambda: exclusive(folder)):
-        if not place.ranks.agree(is_done):
+        if not place.ranks.from_rank0(is_done):
             make()
 
 

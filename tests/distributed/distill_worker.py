@@ -101,7 +101,7 @@ def main(jobs_file: Path) -> None:
                     other = Place(Path(jobs["runs"]) / job["resume"], place.cache, place.device).run(recipe)
                     step = f"step-{HALF:08d}"
                     shutil.copytree(other.checkpoints / step, run.checkpoints / step)
-            ranks.wait()
+            ranks.barrier()
             distill(recipe, place)
 
 

@@ -66,7 +66,7 @@ def run(folder: Path, family: str, parallel: str, place: Place) -> None:
     recipe = family_recipe(folder, family, parallel)
     if place.ranks.is_first:
         place.run(recipe).create()
-    place.ranks.wait()
+    place.ranks.barrier()
     train_teacher(recipe, place)
     make_shards(recipe, place)
     distill(recipe, place)

@@ -43,9 +43,9 @@ def talk(ranks: Ranks, folder: Path) -> None:
     heard = {
         "size": ranks.size,
         "first": ranks.is_first,
-        "agree": ranks.agree(lambda: f"from {ranks.rank}"),
+        "agree": ranks.from_rank0(lambda: f"from {ranks.rank}"),
         "any": [ranks.any(ranks.rank == 1), ranks.any(False)],
-        "highest": ranks.highest(ranks.rank * 5),
+        "highest": ranks.max(ranks.rank * 5),
         "mean": ranks.mean(torch.tensor([ranks.rank, 4.0])).tolist(),
         "order": order,
     }
@@ -72,7 +72,7 @@ def loop(mode: str, ranks: Ranks, folder: Path) -> None:
     with StopFlag().listen() as stop:
         for step in range(10**9):
             ranks.mean(torch.ones(3))
-            ranks.alive(f"train step {step}")
+            ranks.beat(f"train step {step}")
             if step == 30:
                 time.sleep(0.3)  # so that the next sign is not held back
             if step == 31:
@@ -94,7 +94,7 @@ def rank_main(folder: Path, mode: str) -> int:
             talk(ranks, folder)
         elif mode == "early":
             (folder / f"pid{ranks.rank}").write_text(str(os.getpid()), encoding="utf-8")
-            ranks.wait()
+            ranks.barrier()
         elif mode != "over":
             loop(mode, ranks, folder)
     if mode == "over":  # as Python is while it shuts down: the work is done, nobody listens

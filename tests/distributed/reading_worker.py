@@ -51,7 +51,7 @@ def main(folder: Path) -> None:
         }
         if ranks.is_first:
             (folder / "results.json").write_text(json.dumps(results))
-        ranks.wait()
+        ranks.barrier()
 
 
 def joined(ranks: Ranks) -> list[list[int]]:

@@ -344,7 +344,7 @@ def run_case(name: str, strategies: list[str], ranks: Ranks, device: torch.devic
 
 def shared(state: State | None, ranks: Ranks) -> State:
     """Rank 0's, on all."""
-    return ranks.agree(lambda: state)  # type: ignore[return-value]
+    return ranks.from_rank0(lambda: state)  # type: ignore[return-value]
 
 
 if __name__ == "__main__":

@@ -397,7 +397,7 @@ with join("gloo", 60.0) as ranks:
     saved.save(5, parts, {})
     parts["sharded"].tensor.zero_()
     saved.wait()
-    ranks.wait()
+    ranks.barrier()
     newest = saved.latest()
     assert newest.step == 5, newest.step
     newest.fill(parts)
