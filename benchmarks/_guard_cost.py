@@ -23,11 +23,12 @@ from ladd_dist.engine.shard_reader import to_device
 from ladd_dist.guards.judge import Memory
 from ladd_dist.parallel import Adam
 from ladd_dist.parallel.ranks import SINGLE
-from ladd_dist.recipe import Recipe, load_recipe
+from ladd_dist.recipe import load_recipe
 from ladd_dist.stages.guard_actions import Guarding
 from ladd_dist.stages.shards import make_shards
 from ladd_dist.stages.teacher import train_teacher
-from ladd_dist.workspace.workspace import Place
+from ladd_dist.workspace.run import Run
+from ladd_dist.workspace.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -40,15 +41,15 @@ def measure(scale: str, pairs: int, cache: Path) -> dict[str, Any]:
     """
     recipe: Any = load_recipe(ROOT / "recipes" / "exp7_stored_smooth_l1.py", scale)  # type: ignore[arg-type]
     recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, steps=10_000_000))
-    place = Place(cache, cache, torch.device("cpu"))
-    train_teacher(recipe, place)
-    make_shards(recipe, place)
-    reader = open_shards(recipe, place)
-    batch = to_device(reader.batch(0, recipe.train.batch_size, 0), place.device)
-    step = make_step(recipe, place)
+    workspace = Workspace(cache, cache, torch.device("cpu"))
+    train_teacher(Run(recipe, workspace))
+    make_shards(Run(recipe, workspace))
+    reader = open_shards(Run(recipe, workspace))
+    batch = to_device(reader.batch(0, recipe.train.batch_size, 0), workspace.device)
+    step = make_step(Run(recipe, workspace))
     round_steps = recipe.guard.every * recipe.guard.full_every
     plain = count_flops(lambda: step(batch, 1000)) * round_steps
-    guarding = guard_of(recipe, place, reader, step)
+    guarding = guard_of(Run(recipe, workspace), reader, step)
     checks = count_flops(lambda: [look(guarding, step, number) for number in range(round_steps)])
 
     heads: Any = step.heads
@@ -80,16 +81,17 @@ def look(guarding: Guarding, step: LaddStep, number: int, figures: Figures | Non
     guarding.watch.memory = Memory()
 
 
-def guard_of(recipe: Recipe, place: Place, reader: Any, step: LaddStep) -> Guarding:
+def guard_of(run: Run, reader: Any, step: LaddStep) -> Guarding:
     """The recipe's guard on a step's networks."""
-    unused = Checkpoints(place.runs / "unused", identity="", keep=1)
-    return Guarding(recipe, place, reader, HeadSums(step.critic.taps), unused)
+    unused = Checkpoints(run.workspace.runs / "unused", identity="", keep=1)
+    return Guarding(run, reader, HeadSums(step.critic.taps), unused)
 
 
-def make_step(recipe: Recipe, place: Place) -> LaddStep:
+def make_step(run: Run) -> LaddStep:
     """A training step as the stage makes it."""
-    teacher, train = load_teacher(recipe, place), recipe.train
-    common: dict[str, Any] = {"compute": train.compute, "ranks": SINGLE, "device": place.device}
+    recipe = run.recipe
+    teacher, train = load_teacher(run), recipe.train
+    common: dict[str, Any] = {"compute": train.compute, "ranks": SINGLE, "device": run.device}
     student = copy.deepcopy(teacher).train().requires_grad_(True)
     adam = Adam(train.lr_student, train.betas_student, train.weight_decay, train.clip)
     heads = recipe.parallel.build(build_heads(recipe, teacher), role="heads", adam=adam, **common)

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ladd_dist.core.rundir import RunDir
-    from ladd_dist.recipe import Recipe
-    from ladd_dist.workspace.workspace import Place
+    from ladd_dist.workspace.run import Run
 
 PROG = "python -m ladd_dist.control"
 DESCRIPTION = "Concept sliders: learn a direction on teacher or student, use it on either, measure how it transfers."
@@ -113,8 +112,8 @@ def _main(options: Train | Apply | Transfer) -> int:
     return _apply(options) if isinstance(options, Apply) else _transfer(options)
 
 
-def _open(options: Where) -> tuple[Recipe, Place, RunDir]:
-    """The run's recipe and place.
+def _open(options: Where) -> tuple[Run, RunDir]:
+    """The run in its workspace, and its folder, which may have another name than the recipe gives it.
 
     Raises:
         UserError: no run's folder.
@@ -122,13 +121,14 @@ def _open(options: Where) -> tuple[Recipe, Place, RunDir]:
     from ladd_dist.core.rundir import RunDir
     from ladd_dist.parallel.devices import pick_device
     from ladd_dist.workspace.config import open_run
-    from ladd_dist.workspace.workspace import Place
+    from ladd_dist.workspace.run import Run
+    from ladd_dist.workspace.workspace import Workspace
 
-    run = RunDir(options.run)
-    if not run.config.is_file():
-        raise UserError(f"{run.path} is no run's folder (it has no {run.config.name}): `launch` prints it last")
-    recipe, cache = open_run(run, options.plugins, options.cache)
-    return recipe, Place(run.path.parent, cache, pick_device(options.device)), run
+    folder = RunDir(options.run)
+    if not folder.config.is_file():
+        raise UserError(f"{folder.path} is no run's folder (it has no {folder.config.name}): `launch` prints it last")
+    recipe, cache = open_run(folder, options.plugins, options.cache)
+    return Run(recipe, Workspace(folder.path.parent, cache, pick_device(options.device))), folder
 
 
 def _suffix(path: Path, wanted: str) -> Path:
@@ -212,14 +212,14 @@ def _transfer(options: Transfer) -> int:
     if len(strengths) < 2 or options.num_samples < 2:
         raise RecipeError("--strength needs one besides 0, --num-samples at least 2")
     control = load_control(options.file)
-    recipe, place, run = _open(options)
-    require_pixels(recipe)
+    run, folder = _open(options)
+    require_pixels(run.recipe)
     name, rows, networks = control.card["attribute"], [], {}
     for on in NETWORKS:
-        samples, cond = slide(recipe, place, run, control, on, strengths, options.num_samples)
+        samples, cond = slide(run, folder, control, on, strengths, options.num_samples)
         networks[on] = effect(samples, cond, name)
         rows += [(f"{on} {_signed(strength)}", images[:16]) for strength, images in samples.items()]
-    facts = {"run": recipe.distill_signature(), "num_samples": options.num_samples, "ladd_dist": __version__}
+    facts = {"run": run.recipe.distill_signature(), "num_samples": options.num_samples, "ladd_dist": __version__}
     found = {"format": 1, **facts, "control": control.card, "networks": networks}
     write_grid(out.with_suffix(".png"), rows)
     write_json(out, found)

@@ -19,7 +19,7 @@ from ladd_dist.core.plugin import plugin_modules
 if TYPE_CHECKING:
     from ladd_dist.core.rundir import RunDir
     from ladd_dist.recipe import Recipe
-    from ladd_dist.workspace.workspace import Place
+    from ladd_dist.workspace.run import Run
 
 PROG = "python -m ladd_dist.diagnose"
 
@@ -66,7 +66,8 @@ def main(argv: list[str] | None = None) -> int:
 def _main(arguments: list[str]) -> int:
     from ladd_dist.core.serialize import RecipeError
     from ladd_dist.parallel.devices import pick_device, set_threads
-    from ladd_dist.workspace.workspace import Place
+    from ladd_dist.workspace.run import Run
+    from ladd_dist.workspace.workspace import Workspace
 
     options, rest = tyro.cli(Options, args=tidy(arguments), return_unknown_args=True, prog=PROG)
     if options.num_samples < 1:
@@ -74,8 +75,8 @@ def _main(arguments: list[str]) -> int:
     set_threads(options.threads)
     if options.source.suffix == ".py":
         recipe, command = _from_recipe(options, rest)
-        place = Place(options.out, options.cache or Path("cache"), pick_device(options.device))
-        diagnosis = before_training(recipe, place, options, command)
+        workspace = Workspace(options.out, options.cache or Path("cache"), pick_device(options.device))
+        diagnosis = before_training(Run(recipe, workspace), options, command)
     else:
         if rest:
             raise RecipeError(f"{rest[0]}: a run's folder has its recipe; fields go with a recipe file")
@@ -94,7 +95,7 @@ def _from_recipe(options: Options, rest: list[str]) -> tuple[Recipe, list[str]]:
     return parse(RecipeOptions, arguments, prog=PROG)[1], [*arguments, *places]
 
 
-def before_training(recipe: Recipe, place: Place, options: Options, arguments: list[str]) -> dict[str, Any]:
+def before_training(run: Run, options: Options, arguments: list[str]) -> dict[str, Any]:
     """Work out and write RUN/diagnose.json and diagnose.png; the run's folder is made as `launch` makes it.
 
     Raises:
@@ -107,19 +108,18 @@ def before_training(recipe: Recipe, place: Place, options: Options, arguments: l
     from ladd_dist.stages.shards import are_shards_done
 
     launch = shlex.join(["python", "-m", "ladd_dist.launch", *arguments])
-    if not are_shards_done(recipe, place):
+    if not are_shards_done(run):
         raise UserError(
-            f"no shards at {place.shards(recipe)}, which this is worked out from; make them first (training the "
+            f"no shards at {run.shards_folder}, which this is worked out from; make them first (training the "
             f"teacher, if need be): {launch} --stages teacher,shards"
         )
-    run = place.run(recipe)
-    if not run.config.exists():  # otherwise it would be a folder that no other command knows
-        facts = describe_run(recipe, place, pick_scale(options.scale))
-        with exclusive(run.path):
-            if not run.config.exists():
+    if not run.folder.config.exists():  # otherwise it would be a folder that no other command knows
+        facts = describe_run(run, pick_scale(options.scale))
+        with exclusive(run.folder.path):
+            if not run.folder.config.exists():
                 plugins = plugin_modules(options.plugins)
-                prepare_run(recipe, place, facts, path=options.source, plugins=plugins, command=launch)
-    return _predict(recipe, place, options, run)
+                prepare_run(run, facts, path=options.source, plugins=plugins, command=launch)
+    return _predict(run, options, run.folder)
 
 
 def of_run(options: Options) -> dict[str, Any]:
@@ -129,32 +129,35 @@ def of_run(options: Options) -> dict[str, Any]:
     from ladd_dist.parallel.devices import pick_device
     from ladd_dist.reports.page import write_report
     from ladd_dist.workspace.config import open_run
-    from ladd_dist.workspace.workspace import Place
+    from ladd_dist.workspace.run import Run
+    from ladd_dist.workspace.workspace import Workspace
 
-    run = RunDir(options.source)
-    if not run.config.is_file():
-        raise UserError(f"{run.path} is neither a recipe file (.py) nor a run's folder (it has no {run.config.name})")
-    recipe, cache = open_run(run, options.plugins, options.cache)
-    place = Place(run.path.parent, cache, pick_device(options.device))
-    diagnosis = _predict(recipe, place, options, run)
-    for line in make_views(recipe, place, run, again=True):
+    folder = RunDir(options.source)
+    if not folder.config.is_file():
+        raise UserError(
+            f"{folder.path} is neither a recipe file (.py) nor a run's folder (it has no {folder.config.name})"
+        )
+    recipe, cache = open_run(folder, options.plugins, options.cache)
+    run = Run(recipe, Workspace(folder.path.parent, cache, pick_device(options.device)))
+    diagnosis = _predict(run, options, folder)
+    for line in make_views(run, folder, again=True):
         print(f"left out: {line}", file=sys.stderr)
-    if run.eval.exists():
-        page = write_report(run.path)
+    if folder.eval.exists():
+        page = write_report(folder.path)
         print(page, file=sys.stderr if options.json else sys.stdout)
     return diagnosis
 
 
-def _predict(recipe: Recipe, place: Place, options: Options, run: RunDir) -> dict[str, Any]:
+def _predict(run: Run, options: Options, folder: RunDir) -> dict[str, Any]:
     from ladd_dist.core.rundir import read_json, write_json
     from ladd_dist.diagnosis.l2_optimum import predict, write_picture
 
-    prediction = predict(recipe, place, num_pairs=options.num_samples, search=options.search)
-    write_picture(run.path / "diagnose.png", prediction)
-    write_json(run.path / "diagnose.json", prediction.figures)
+    prediction = predict(run, num_pairs=options.num_samples, search=options.search)
+    write_picture(folder.path / "diagnose.png", prediction)
+    write_json(folder.path / "diagnose.json", prediction.figures)
     if not options.json:
-        show(prediction.figures, read_json(run.eval) if run.eval.exists() else {})
-        print(run.path / "diagnose.png")
+        show(prediction.figures, read_json(folder.eval) if folder.eval.exists() else {})
+        print(folder.path / "diagnose.png")
     return prediction.figures
 
 

@@ -20,7 +20,7 @@ from ladd_dist.core.failure import world_size
 if TYPE_CHECKING:
     from ladd_dist.preflight.check import Finding
     from ladd_dist.recipe import Recipe
-    from ladd_dist.workspace.workspace import Place
+    from ladd_dist.workspace.workspace import Workspace
 
 PROG = "python -m ladd_dist.doctor"
 MARKS = {"pass": "[green]pass[/]", "warn": "[yellow]warn[/]", "fail": "[bold red]FAIL[/]", "skipped": "[dim]skipped[/]"}
@@ -85,11 +85,11 @@ def _main(arguments: list[str]) -> int:
         )
 
     from ladd_dist.parallel.devices import pick_device, set_threads
-    from ladd_dist.workspace.workspace import Place
+    from ladd_dist.workspace.workspace import Workspace
 
     set_threads(options.threads)
-    place = Place(options.out, options.cache, pick_device(options.device))
-    findings = examine_all(recipe, place, options.only)
+    workspace = Workspace(options.out, options.cache, pick_device(options.device))
+    findings = examine_all(recipe, workspace, options.only)
     facts: dict[str, Any] = {
         "format": FORMAT,
         "recipe": recipe.name if recipe else None,
@@ -103,7 +103,7 @@ def _main(arguments: list[str]) -> int:
     return FAILURE if facts["counts"]["fail"] else 0
 
 
-def examine_all(recipe: Recipe | None, place: Place, only: Collection[str] = ()) -> list[Finding]:
+def examine_all(recipe: Recipe | None, workspace: Workspace, only: Collection[str] = ()) -> list[Finding]:
     """Every check of the machine, and of the method where there is a recipe; or `only` those named.
 
     Raises:
@@ -119,9 +119,10 @@ def examine_all(recipe: Recipe | None, place: Place, only: Collection[str] = ())
     from ladd_dist.preflight import teacher_checks as teaching
     from ladd_dist.preflight import update_checks as updates
     from ladd_dist.preflight.check import Check, examine, skip_all
-    from ladd_dist.preflight.fixture import Patient, patient
+    from ladd_dist.preflight.fixture import Fixture, fixture
+    from ladd_dist.workspace.run import Run
 
-    def build(subject: Patient) -> str:
+    def build(subject: Fixture) -> str:
         subject.build()
         assert subject.untouched
         return "trained teacher from the cache" if subject.is_trained else "a network that was never trained"
@@ -132,12 +133,12 @@ def examine_all(recipe: Recipe | None, place: Place, only: Collection[str] = ())
     unknown = [name for name in only if name not in names]
     if unknown:
         raise RecipeError(f"--only: there is no check {unknown[0]!r}; checks: {', '.join(names)}")
-    machine = environment.Machine(recipe, place)
+    machine = environment.Machine(recipe, workspace)
     findings = [examine("environment", check, machine) for check in of_machine if not only or check.name in only]
     wanted = [check for check in of_method if not only or check.name in only]
     if recipe is None or not (wanted or "build" in only):
         return findings
-    with patient(recipe, place) as subject:
+    with fixture(Run(recipe, workspace)) as subject:
         check = Check("build", "Teacher, samples and training can be put together", build)
         findings.append(examine("method", check, subject))
         if findings[-1].state == "fail":

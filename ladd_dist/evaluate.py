@@ -68,7 +68,7 @@ def _main(options: Options) -> int:
     from ladd_dist.core.serialize import RecipeError
     from ladd_dist.parallel.devices import pick_device
     from ladd_dist.workspace.config import cache_of
-    from ladd_dist.workspace.workspace import Place
+    from ladd_dist.workspace.workspace import Workspace
 
     is_file = options.source.is_file()
     if not options.source.exists():
@@ -99,7 +99,7 @@ def _main(options: Options) -> int:
     if found.get("signature") == name:
         print(f"measured before: {out}", file=sys.stderr)
     else:
-        found = measured(student, name, Place(run.path.parent, cache, device))
+        found = measured(student, name, Workspace(run.path.parent, cache, device))
         write_json(out, found)
     if options.json:
         print(json.dumps(found))

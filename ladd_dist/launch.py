@@ -21,8 +21,11 @@ from ladd_dist.core.plugin import plugin_modules
 from ladd_dist.core.slurm import ranks_of_step
 
 if TYPE_CHECKING:
+    import torch
+
     from ladd_dist.recipe import Recipe, Scale
-    from ladd_dist.workspace.workspace import Place
+    from ladd_dist.workspace.run import Run
+    from ladd_dist.workspace.workspace import Workspace
 
 STAGES = ("autoencoder", "teacher", "shards", "distill", "evaluate", "report")
 PROG = "python -m ladd_dist.launch"
@@ -86,24 +89,25 @@ def _main(arguments: list[str]) -> int:
     from ladd_dist.stages.dry_run import describe_run, show
     from ladd_dist.stages.run import check_shares
     from ladd_dist.workspace.lock import obey
-    from ladd_dist.workspace.workspace import Place
+    from ladd_dist.workspace.run import Run
+    from ladd_dist.workspace.workspace import Workspace
 
-    place = Place(options.out, options.cache, device)
+    run = Run(recipe, Workspace(options.out, options.cache, device))
     say_line = _speaker(options.json)
     if not has_parent() and rank_here() == 0:
-        say_line(_first_line(options, recipe, scale, place, num))
-    obey(options.locked, recipe, place, scale)
+        say_line(_first_line(options, recipe, scale, device, num))
+    obey(options.locked, run, scale)
     # Before the first byte is written: a wrong tap, head or image size shows here, not after the teacher's training.
     facts: dict[str, Any] = {}
     if rank_here() == 0 or not has_parent():  # rank 0 writes them down; for the others the parent has looked
-        facts = describe_run(recipe, place, scale)
+        facts = describe_run(run, scale)
         check_shares(recipe, facts["stages"], names, num)
     if options.dry_run:
         print(json.dumps(facts)) if options.json else show(facts)
         return 0
     if num > 1 and "RANK" not in os.environ:
-        return _spawn(arguments, options, place.run(recipe).path)
-    return _run(arguments, options, recipe, place, names, facts, say_line)
+        return _spawn(arguments, options, run.folder.path)
+    return _run(arguments, options, run, names, facts, say_line)
 
 
 def _scale_of(options: Options) -> Scale:
@@ -122,10 +126,10 @@ def _adapt(options: Options, recipe: Recipe) -> Recipe:
     return choose_parallel(recipe, options.parallel, options.swap, count_processes(options.nproc))
 
 
-def _first_line(options: Options, recipe: Recipe, scale: str, place: Place, num: int) -> str:
-    where, flags = str(place.device), "--scale smoke|laptop|paper and --device"
+def _first_line(options: Options, recipe: Recipe, scale: str, device: torch.device, num: int) -> str:
+    where, flags = str(device), "--scale smoke|laptop|paper and --device"
     if num > 1:
-        where = f"{num} processes ({place.device.type}), parallel {recipe.parallel.name}"
+        where = f"{num} processes ({device.type}), parallel {recipe.parallel.name}"
         flags = "--scale smoke|laptop|paper, --device and --parallel ddp|fsdp|zero1|zero2|zero3"
     why = ", chosen by what was found here" if options.scale == "auto" else ""
     return f"{recipe.name} at scale {scale} on {where}{why} (choose with {flags})"
@@ -139,7 +143,7 @@ def _send(arguments: list[str], options: Options, recipe: Recipe, names: list[st
     from ladd_dist.parallel.devices import pick_device
     from ladd_dist.recipe.sweep import SweepRun
     from ladd_dist.workspace.lock import obey
-    from ladd_dist.workspace.workspace import Place
+    from ladd_dist.workspace.run import Run
 
     wrong = [f"--{name}" for name in ("nproc", "device", "threads") if getattr(options, name) != getattr(Options, name)]
     wrong += ["--from-scratch"] if options.from_scratch else []
@@ -148,7 +152,7 @@ def _send(arguments: list[str], options: Options, recipe: Recipe, names: list[st
             f"{wrong[0]} does not go with --on: the profile {options.on} says how many processes and where"
         )
     scale = _scale_of(options)
-    obey(options.locked, recipe, Place(options.out, options.cache, pick_device("auto")), scale)
+    obey(options.locked, Run(recipe, Workspace(options.out, options.cache, pick_device("auto"))), scale)
     work = Work(
         name=recipe.name, runs=(SweepRun(recipe, ()),), scale=scale, on=options.on,
         recipe_path=options.recipe, out=options.out, cache=options.cache, plugins=plugin_modules(options.plugins),
@@ -170,8 +174,7 @@ def _spawn(arguments: list[str], options: Options, run: Path) -> int:
 def _run(
     arguments: list[str],
     options: Options,
-    recipe: Recipe,
-    place: Place,
+    run: Run,
     names: list[str],
     facts: dict[str, Any],
     say_line: Say,
@@ -185,17 +188,20 @@ def _run(
         command = shlex.join([*PROG.split(), *(a for a in arguments if a != "--from-scratch")])
         plugins = plugin_modules(options.plugins)
         prepare_run(
-            recipe, place, facts, path=options.recipe, plugins=plugins, command=command,
+            run, facts, path=options.recipe, plugins=plugins, command=command,
             from_scratch=options.from_scratch,
         )  # fmt: skip
 
     follow_parent()
-    run = place.run(recipe)
-    if not run_stages(recipe, place, names, say_line=say_line, timeout_s=options.timeout_s, prepare=prepare):
+    if not run_stages(run, names, say_line=say_line, timeout_s=options.timeout_s, prepare=prepare):
         return 0
     if options.json:
-        print(json.dumps({"run": str(run.path), "eval": read_json(run.eval) if run.eval.exists() else None}))
-    say_line(str(run.path))
+        print(
+            json.dumps(
+                {"run": str(run.folder.path), "eval": read_json(run.folder.eval) if run.folder.eval.exists() else None}
+            )
+        )
+    say_line(str(run.folder.path))
     return 0
 
 

@@ -76,9 +76,10 @@ def describe(run: RunDir, config: dict[str, Any], recipe: Recipe, cache: Path) -
     from ladd_dist.core.serialize import to_data
     from ladd_dist.recipe.plugin_sources import describe_plugins
     from ladd_dist.workspace.lock import FORMAT, data_identity, signatures
-    from ladd_dist.workspace.workspace import Place, is_done
+    from ladd_dist.workspace.run import Run
+    from ladd_dist.workspace.workspace import Workspace, is_done
 
-    place = Place(run.path.parent, cache, torch.device("cpu"))
+    workspace = Workspace(run.path.parent, cache, torch.device("cpu"))
     if not run.student.is_file() or not is_done(run.path / "distill.done.json", config["signature"]):
         raise UserError(f"{run.path} is not finished; go on with: {config['command']}")
     network, card = load_student(run.path, torch.device("cpu"))
@@ -99,7 +100,7 @@ def describe(run: RunDir, config: dict[str, Any], recipe: Recipe, cache: Path) -
         "signatures": signatures(recipe),
         "plugins": config["plugins"],
         "plugin_classes": describe_plugins(recipe),
-        "data": data_identity(place.teacher(recipe), place.shards(recipe)),
+        "data": data_identity(Run(recipe, workspace).teacher_folder, Run(recipe, workspace).shards_folder),
         "student": {
             "file_sha256": hashlib.sha256(run.student.read_bytes()).hexdigest(),
             "weights_sha256": weights_sha256(network.state_dict()),

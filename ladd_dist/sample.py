@@ -99,7 +99,7 @@ def _main(options: Options) -> int:
         pictures[number] = decode(codec, samples, BATCH)
     if options.folder is not None:
         for number, images in pictures.items():
-            names = [options.folder / f"class-{number}-{place:05d}.png" for place in range(len(images))]
+            names = [options.folder / f"class-{number}-{workspace:05d}.png" for workspace in range(len(images))]
             write_pictures(names, images)
         print(options.folder)
         return 0
@@ -120,7 +120,8 @@ def _teacher(options: Options, source: Path, network: Denoiser, card: dict[str, 
     from ladd_dist.core.rundir import RunDir
     from ladd_dist.core.serialize import RecipeError
     from ladd_dist.workspace.config import open_run
-    from ladd_dist.workspace.workspace import Place
+    from ladd_dist.workspace.run import Run
+    from ladd_dist.workspace.workspace import Workspace
 
     if not 0 <= options.teacher_steps <= steps:
         raise RecipeError(f"--teacher-steps can be 0 to {steps}, the number of steps, got {options.teacher_steps}")
@@ -137,9 +138,9 @@ def _teacher(options: Options, source: Path, network: Denoiser, card: dict[str, 
     recipe, cache = open_run(run, options.plugins, options.cache)
     require_same_space(source, network, card, run.path, recipe)
     device = next(network.parameters()).device
-    place = Place(run.path.parent, cache, device)
+    workspace = Workspace(run.path.parent, cache, device)
     try:
-        return guided_teacher(recipe, load_teacher(recipe, place))
+        return guided_teacher(recipe, load_teacher(Run(recipe, workspace)))
     except ValueError as error:
         raise UserError(f"no teacher for --teacher-steps: {error}; or name the run's folder with --cache") from error
 

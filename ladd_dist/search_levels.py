@@ -17,6 +17,7 @@ from ladd_dist.core.errors import UserError
 if TYPE_CHECKING:
     from ladd_dist.levels.search import Found, Pairs
     from ladd_dist.recipe import Recipe
+    from ladd_dist.workspace.run import Run
 
 FIELDS = {1: "one", 2: "two", 4: "four"}
 """Number of steps -> field of the named choice `good`."""
@@ -56,7 +57,8 @@ def _main(arguments: list[str]) -> int:
 
     from ladd_dist.core.serialize import RecipeError
     from ladd_dist.stages.teacher import is_teacher_done
-    from ladd_dist.workspace.workspace import Place
+    from ladd_dist.workspace.run import Run
+    from ladd_dist.workspace.workspace import Workspace
 
     if options.steps < 2 or options.num_pairs < 1:
         raise RecipeError(
@@ -69,14 +71,14 @@ def _main(arguments: list[str]) -> int:
             "adds noise on the way; add --swap shards.sampler=euler"
         )
     set_threads(options.threads)
-    place = Place(Path("runs"), options.cache, pick_device(options.device))
-    if not is_teacher_done(recipe, place):
+    run = Run(recipe, Workspace(Path("runs"), options.cache, pick_device(options.device)))
+    if not is_teacher_done(run):
         raise UserError(
-            f"no trained teacher at {place.teacher(recipe)}; train it first: "
+            f"no trained teacher at {run.teacher_folder}; train it first: "
             f"python -m ladd_dist.launch {options.recipe} --scale {options.scale} --stages teacher, with the same "
             "--cache and overrides"
         )
-    result = search(recipe, place, options.steps, options.num_pairs)
+    result = search(run, options.steps, options.num_pairs)
     if options.json:
         print(json.dumps(result))
     else:
@@ -84,15 +86,16 @@ def _main(arguments: list[str]) -> int:
     return 0
 
 
-def search(recipe: Recipe, place: Any, steps: int, num_pairs: int) -> dict[str, Any]:
+def search(run: Run, steps: int, num_pairs: int) -> dict[str, Any]:
     """Search levels for a trained teacher; returns what `--json` prints."""
     from ladd_dist.core.noise import karras_levels
     from ladd_dist.engine.loop import Bar
     from ladd_dist.levels.named import Karras
     from ladd_dist.levels.search import ROUNDS, search_levels
 
+    recipe = run.recipe
     top, bottom = recipe.shards.sampler.levels()[0], recipe.shards.sampler.levels()[-1]
-    pairs = make_pairs(recipe, place, num_pairs)
+    pairs = make_pairs(run, num_pairs)
     karras = Karras(sigma_min=bottom, sigma_max=top)(steps)
     starts = [karras, karras_levels(steps + 1, sigma_min=bottom, sigma_max=top, rho=7.0)[:-1]]
     good = _good(recipe, steps)
@@ -107,7 +110,7 @@ def search(recipe: Recipe, place: Any, steps: int, num_pairs: int) -> dict[str, 
     return _result(recipe, found, pairs, num_pairs, karras, good)
 
 
-def make_pairs(recipe: Recipe, place: Any, num_pairs: int) -> Pairs:
+def make_pairs(run: Run, num_pairs: int) -> Pairs:
     """Held-out noise and classes and the teacher's many-step samples of them.
 
     Their seed is neither the shards' nor the evaluation's: levels tuned on the noise they are judged on would flatter.
@@ -119,10 +122,11 @@ def make_pairs(recipe: Recipe, place: Any, num_pairs: int) -> Pairs:
     from ladd_dist.engine.loop import Bar
     from ladd_dist.levels.search import Pairs
 
+    recipe = run.recipe
     size = recipe.evaluate.batch_size
     seed = derive_seed("levels-search", recipe.evaluate.seed)
-    noise, cond = sample_starts(seed, range(num_pairs), recipe.latent(), place.device)
-    denoise = guided_teacher(recipe, load_teacher(recipe, place))
+    noise, cond = sample_starts(seed, range(num_pairs), recipe.latent(), run.device)
+    denoise = guided_teacher(recipe, load_teacher(run))
     parts = []
     with torch.inference_mode(), Bar(f"teacher@{len(recipe.shards.sampler.levels())}", num_pairs) as bar:
         for x, classes in zip(torch.split(noise, size), torch.split(cond, size), strict=True):

@@ -173,7 +173,8 @@ def _run_trial(options: Options, sweep: Sweep, runs: list[SweepRun], scale: str)
     from ladd_dist.stages.dry_run import describe_run
     from ladd_dist.stages.evaluate import is_evaluated, tell_tracker
     from ladd_dist.stages.run import STAGES, prepare_run, run_stages
-    from ladd_dist.workspace.workspace import Place
+    from ladd_dist.workspace.run import Run
+    from ladd_dist.workspace.workspace import Workspace
 
     try:
         trial = json.loads(options.trial)
@@ -182,17 +183,19 @@ def _run_trial(options: Options, sweep: Sweep, runs: list[SweepRun], scale: str)
     chosen = find_run(runs, trial)
     os.environ.update(LADD_SWEEP=full_name(sweep, runs), LADD_AXES=json.dumps(dict(chosen.axes)))
     recipe = dataclasses.replace(chosen.recipe, tracker=_tracker(options, chosen.recipe))
-    place = Place(options.out, options.cache, local_device(pick_device("auto"), 1, 0))
-    facts = describe_run(recipe, place, scale)
-    run = place.run(recipe)
+    workspace = Workspace(options.out, options.cache, local_device(pick_device("auto"), 1, 0))
+    facts = describe_run(Run(recipe, workspace), scale)
+    run = Run(recipe, workspace).folder
     command = f"{PROG} {options.recipe} --trial ..."
 
     def prepare() -> None:
         plugins = plugin_modules(options.plugins)
-        prepare_run(recipe, place, facts, path=options.recipe, plugins=plugins, command=command)
+        prepare_run(Run(recipe, workspace), facts, path=options.recipe, plugins=plugins, command=command)
 
-    done_before = is_evaluated(recipe, place)
-    run_stages(recipe, place, STAGES, say_line=lambda text: print(text, flush=True), timeout_s=600.0, prepare=prepare)
+    done_before = is_evaluated(Run(recipe, workspace))
+    run_stages(
+        Run(recipe, workspace), STAGES, say_line=lambda text: print(text, flush=True), timeout_s=600.0, prepare=prepare
+    )
     if done_before:
         tell_tracker(recipe, run, read_json(run.eval))
     print(run.path)

@@ -18,7 +18,7 @@ from ladd_dist.core.errors import UserError, reading
 from ladd_dist.core.serialize import signature, to_data
 from ladd_dist.core.types import Autoencoder
 from ladd_dist.recipe import Recipe
-from ladd_dist.workspace.workspace import Place
+from ladd_dist.workspace.run import Run
 
 FILE = "autoencoder.safetensors"
 
@@ -28,27 +28,28 @@ def is_pixels(recipe: Recipe) -> bool:
     return recipe.codec.name == "pixels"
 
 
-def load_codec(recipe: Recipe, place: Place) -> Autoencoder:
+def load_codec(run: Run) -> Autoencoder:
     """The recipe's autoencoder, frozen, in eval mode.
 
     Raises:
         UserError: it is not there, or its weights do not fit.
     """
+    recipe = run.recipe
     codec = recipe.codec.build(image=recipe.dataset.spec())
     if recipe.codec.trained:
-        fill(codec, trained_weights(recipe, place), str(place.autoencoder(recipe)))
-    return codec.to(place.device).eval().requires_grad_(False)
+        fill(codec, trained_weights(run), str(run.autoencoder_folder))
+    return codec.to(run.device).eval().requires_grad_(False)
 
 
-def trained_weights(recipe: Recipe, place: Place) -> dict[str, Tensor]:
+def trained_weights(run: Run) -> dict[str, Tensor]:
     """The weights that the stage `autoencoder` made; none for a codec that no stage trains.
 
     Raises:
         UserError: they are not there, or cannot be read.
     """
-    if not recipe.codec.trained:
+    if not run.recipe.codec.trained:
         return {}
-    path = place.autoencoder(recipe) / FILE
+    path = run.autoencoder_folder / FILE
     if not path.exists():
         raise UserError(f"{path} does not exist yet; run the stage that makes it first: --stages autoencoder")
     with reading(path, "cannot be read", "delete its folder, then --stages autoencoder"):
@@ -90,8 +91,8 @@ def decode(codec: Autoencoder, latents: Tensor, batch_size: int) -> Tensor:
     return torch.cat([codec.decode(part.to(device)).to(latents.device) for part in torch.split(latents, batch_size)])
 
 
-def decoded(recipe: Recipe, place: Place, latents: Tensor) -> Tensor:
+def decoded(run: Run, latents: Tensor) -> Tensor:
     """The same with the recipe's codec, loaded for this and let go; images of a recipe on pixels are themselves."""
-    if is_pixels(recipe):
+    if is_pixels(run.recipe):
         return latents
-    return decode(load_codec(recipe, place), latents, recipe.evaluate.batch_size)
+    return decode(load_codec(run), latents, run.recipe.evaluate.batch_size)

@@ -14,7 +14,7 @@ from ladd_dist.core.errors import UserError, reading
 from ladd_dist.core.rundir import save_tensors
 from ladd_dist.core.types import DenoiseFn, Denoiser
 from ladd_dist.recipe import Recipe
-from ladd_dist.workspace.workspace import Place
+from ladd_dist.workspace.run import Run
 
 TABLE = "conditions.safetensors"
 """Of the shards' folder: the encoded texts of the dataset."""
@@ -65,18 +65,18 @@ def reads_texts(recipe: Recipe, network: Denoiser) -> bool:
     return bool(texts)
 
 
-def attach(network: Denoiser, recipe: Recipe, place: Place) -> Denoiser:
+def attach(network: Denoiser, run: Run) -> Denoiser:
     """The network, with the shards' table of conditions where it reads texts.
 
     Raises:
         UserError: there is no such table, or it is another dataset's.
     """
-    if not reads_texts(recipe, network):
+    if not reads_texts(run.recipe, network):
         return network
-    path = place.shards(recipe) / TABLE
+    path = run.shards_folder / TABLE
     if not path.exists():
         raise UserError(f"{path} does not exist yet; the stage shards encodes the texts: --stages teacher,shards")
-    conditions, asked = Conditions.read(path), len(recipe.dataset.texts())
+    conditions, asked = Conditions.read(path), len(run.recipe.dataset.texts())
     if conditions.num != asked:
         raise UserError(
             f"{path} holds {conditions.num} texts, the recipe has {asked}; delete its folder, then --stages shards"
@@ -85,7 +85,7 @@ def attach(network: Denoiser, recipe: Recipe, place: Place) -> Denoiser:
     return network
 
 
-def load_network(recipe: Recipe, path: Path, place: Place, *, stage: str) -> Denoiser:
+def load_network(run: Run, path: Path, *, stage: str) -> Denoiser:
     """The recipe's network with the weights that a stage wrote, frozen, in eval mode, its conditions attached.
 
     Raises:
@@ -93,12 +93,12 @@ def load_network(recipe: Recipe, path: Path, place: Place, *, stage: str) -> Den
     """
     if not path.exists():
         raise UserError(f"{path} does not exist yet; run the stage that makes it first: --stages {stage}")
-    network = recipe.network.build(image=recipe.latent())
+    network = run.recipe.network.build(image=run.recipe.latent())
     with reading(path, "does not fit the recipe's network", f"delete its folder, then --stages {stage}"):
         network.load_state_dict(own_weights(load_file(path)))
-    return frozen(network, recipe, place)
+    return frozen(network, run)
 
 
-def frozen(network: Denoiser, recipe: Recipe, place: Place) -> Denoiser:
+def frozen(network: Denoiser, run: Run) -> Denoiser:
     """The network on the device, in eval mode, without gradients, its conditions attached."""
-    return attach(network.to(place.device).eval().requires_grad_(False), recipe, place)
+    return attach(network.to(run.device).eval().requires_grad_(False), run)

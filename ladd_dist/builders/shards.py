@@ -7,20 +7,20 @@ from ladd_dist.core.rundir import read_json
 from ladd_dist.engine.shard_reader import ShardReader
 from ladd_dist.engine.shard_writer import INDEX, ShardError
 from ladd_dist.recipe import Recipe
-from ladd_dist.workspace.workspace import Place
+from ladd_dist.workspace.run import Run
 
 
-def open_shards(recipe: Recipe, place: Place) -> ShardReader:
+def open_shards(run: Run) -> ShardReader:
     """The recipe's shards, each compared with its sha256 and every sample looked at.
 
     Raises:
         ShardError: not there or damaged; the message says what to do.
     """
-    folder = place.shards(recipe)
+    folder = run.shards_folder
     if not (folder / INDEX).exists():
         raise ShardError(f"no whole set of the teacher's samples in {folder}; make it first: --stages teacher,shards")
     reader = ShardReader(folder)
-    place.ranks.from_rank0(lambda: _verify(recipe, reader))  # one rank reads it all, for every one
+    run.ranks.from_rank0(lambda: _verify(run.recipe, reader))  # one rank reads it all, for every one
     return reader
 
 

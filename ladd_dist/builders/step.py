@@ -15,7 +15,7 @@ from ladd_dist.engine.discriminator import FrozenCritic, Heads
 from ladd_dist.engine.ladd_step import LaddStep, no_teacher
 from ladd_dist.parallel import Trainable
 from ladd_dist.recipe import Recipe
-from ladd_dist.workspace.workspace import Place
+from ladd_dist.workspace.run import Run
 
 
 class Frozen(NamedTuple):
@@ -31,11 +31,11 @@ class Frozen(NamedTuple):
         return [self.critic] + ([self.teacher] if self.teacher not in (None, self.critic) else [])
 
 
-def build_critic(recipe: Recipe, teacher: Denoiser, place: Place | None = None) -> Denoiser:
+def build_critic(recipe: Recipe, teacher: Denoiser, run: Run | None = None) -> Denoiser:
     """The network below the heads; the teacher itself where the recipe says nothing else.
 
     Args:
-        place: where the weights of a codec are that a stage trains; without it they are random, for costs and shapes.
+        run: where the weights of a codec are that a stage trains; without it they are random, for costs and shapes.
 
     Raises:
         ValueError: it cannot look at the teacher's samples, or its weights or the codec's are not there.
@@ -43,7 +43,7 @@ def build_critic(recipe: Recipe, teacher: Denoiser, place: Place | None = None) 
     image = recipe.dataset.spec()
 
     def codec() -> Autoencoder:
-        return recipe.codec.build(image=image) if place is None else load_codec(recipe, place)
+        return recipe.codec.build(image=image) if run is None else load_codec(run)
 
     return recipe.critic.build(teacher=teacher, image=image, codec=codec)
 

@@ -17,23 +17,23 @@ from ladd_dist.core.rundir import save_tensors
 from ladd_dist.core.serialize import from_data, to_data
 from ladd_dist.core.types import Denoiser, ImageSpec
 from ladd_dist.networks import Network
-from ladd_dist.recipe import Recipe
 from ladd_dist.students import StudentForm
 from ladd_dist.students.full import Full
-from ladd_dist.workspace.workspace import Place
+from ladd_dist.workspace.run import Run
 
 
-def new_student(recipe: Recipe, place: Place) -> Denoiser:
+def new_student(run: Run) -> Denoiser:
     """The student before training: a copy of the teacher in the recipe's form."""
-    return recipe.student.prepare(load_teacher(recipe, place))
+    return run.recipe.student.prepare(load_teacher(run))
 
 
-def save_student(path: Path, network: Denoiser, recipe: Recipe, place: Place) -> None:
+def save_student(path: Path, network: Denoiser, run: Run) -> None:
     """Write the student, and a codec that was trained for it, with a card that says how to build and sample it.
 
     Args:
         network: in the recipe's form, as `new_student` gave it.
     """
+    recipe = run.recipe
     levels = {str(steps): list(recipe.levels(steps)) for steps in recipe.evaluate.steps}
     card: dict[str, Any] = {
         "network": to_data(recipe.network),
@@ -48,23 +48,24 @@ def save_student(path: Path, network: Denoiser, recipe: Recipe, place: Place) ->
     if recipe.student.needs_teacher:
         card["student"] = to_data(recipe.student)
     if recipe.student.needs_teacher and not recipe.network.pretrained:
-        folder = place.teacher(recipe).resolve()
+        folder = run.teacher_folder.resolve()
         card["teacher"] = {"signature": recipe.teacher_signature(), "file": str(folder / "teacher.safetensors")}
-    tensors = {**recipe.student.weights(network), **packed(trained_weights(recipe, place))}
+    tensors = {**recipe.student.weights(network), **packed(trained_weights(run))}
     save_tensors(path, tensors, {"ladd_dist": json.dumps(card)})
 
 
-def load_student(recipe: Recipe, place: Place, path: Path) -> Denoiser:
+def load_student(run: Run, path: Path) -> Denoiser:
     """The recipe's trained student from its file: a plain network, frozen, in eval mode.
 
     Raises:
         UserError: it is not there, or does not fit.
     """
+    recipe = run.recipe
     if not recipe.student.needs_teacher:
-        return load_network(recipe, path, place, stage="distill")
+        return load_network(run, path, stage="distill")
     if not path.exists():
         raise UserError(f"{path} does not exist yet; run the stage that makes it first: --stages distill")
-    teacher = load_teacher(recipe, place)
+    teacher = load_teacher(run)
     with reading(path, "does not fit the recipe's teacher", "delete its folder, then --stages distill"):
         network = recipe.student.restore(teacher, own_weights(load_file(path)))
     return network.eval().requires_grad_(False)
@@ -92,7 +93,7 @@ def _teacher_of(card: dict[str, Any], path: Path) -> dict[str, torch.Tensor]:
     """The weights beside which a partial student works: at the card's place, else in a `cache` of this folder."""
     signature = str(card["teacher"]["signature"])
     places = [Path(card["teacher"]["file"]), Path("cache") / f"teacher-{signature}" / "teacher.safetensors"]
-    found = next((place for place in places if place.is_file()), None)
+    found = next((workspace for workspace in places if workspace.is_file()), None)
     if found is None:
         raise UserError(
             f"{path} holds the {card['student']['plugin']} weights of a student alone and needs its teacher "

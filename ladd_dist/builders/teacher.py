@@ -19,7 +19,7 @@ from ladd_dist.engine.ema import WeightAverage
 from ladd_dist.parallel import Trainable
 from ladd_dist.parallel.gather import whole
 from ladd_dist.recipe import Recipe
-from ladd_dist.workspace.workspace import Place
+from ladd_dist.workspace.run import Run
 
 
 def require_levels(recipe: Recipe, network: Denoiser) -> None:
@@ -75,37 +75,37 @@ def planned_network(recipe: Recipe) -> Denoiser:
 
 
 def averaged(
-    recipe: Recipe,
+    run: Run,
     average: WeightAverage,
     trainable: Trainable,
-    place: Place,
-    make: Callable[[Recipe], Denoiser] = fresh_network,
+    make: Callable[[Run], Denoiser] = lambda run: fresh_network(run.recipe),
 ) -> Denoiser | None:
     """The recipe's network with averaged weights, on rank 0 (None elsewhere); every rank calls this.
 
     Args:
         make: the network to fill; it has what does not train already.
     """
-    weights = whole(average.weights, place.ranks)
+    weights = whole(average.weights, run.ranks)
     if weights is None:
         return None
-    network = make(recipe)
+    network = make(run)
     still = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
     buffers = {name.removeprefix("/buffer/"): part.tensor for name, part in buffers_of("", trainable.module).items()}
     found = network.load_state_dict(weights | buffers, strict=False)
     assert not found.unexpected_keys and still.issuperset(found.missing_keys), found
-    return frozen(network, recipe, place)
+    return frozen(network, run)
 
 
-def load_teacher(recipe: Recipe, place: Place) -> Denoiser:
+def load_teacher(run: Run) -> Denoiser:
     """The trained teacher, frozen, in eval mode, its conditions attached.
 
     Raises:
         UserError: it is not there, or its weights do not fit.
     """
+    recipe = run.recipe
     if recipe.network.pretrained:
-        return frozen(recipe.network.load(image=recipe.latent()), recipe, place)
-    return load_network(recipe, place.teacher(recipe) / "teacher.safetensors", place, stage="teacher")
+        return frozen(recipe.network.load(image=recipe.latent()), run)
+    return load_network(run, run.teacher_folder / "teacher.safetensors", stage="teacher")
 
 
 def guided_teacher(recipe: Recipe, teacher: Denoiser) -> DenoiseFn:

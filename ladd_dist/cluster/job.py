@@ -81,21 +81,26 @@ class StageJob:
         from ladd_dist.core.rundir import read_json
         from ladd_dist.parallel.devices import local_device, pick_device
         from ladd_dist.stages.run import prepare_run, run_stages
-        from ladd_dist.workspace.workspace import Place
+        from ladd_dist.workspace.run import Run
+        from ladd_dist.workspace.workspace import Workspace
 
         config = read_json(Path(self.config))
         recipe = read_recipe(config)
         num_here, local_rank = (int(os.environ.get(name, default)) for name, default in LOCAL)
         device = local_device(pick_device("auto"), num_here, local_rank)
-        place = Place(Path(self.out), Path(self.cache), device)
+        run = Run(recipe, Workspace(Path(self.out), Path(self.cache), device))
 
         def prepare() -> None:
             path, plugins = Path(config["recipe_path"]), tuple(config["plugins"])
-            prepare_run(recipe, place, config, path=path, plugins=plugins, command=config["command"])
+            prepare_run(run, config, path=path, plugins=plugins, command=config["command"])
 
         own = any(name in ("distill", "evaluate", "report") for name in self.stages)
         run_stages(
-            recipe, place, self.stages, say_line=_say, timeout_s=self.timeout_s, prepare=prepare if own else None
+            run,
+            self.stages,
+            say_line=_say,
+            timeout_s=self.timeout_s,
+            prepare=prepare if own else None,
         )
 
 

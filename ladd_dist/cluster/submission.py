@@ -6,6 +6,8 @@ import json
 import os
 from typing import TYPE_CHECKING
 
+from ladd_dist.workspace.run import Run
+
 if TYPE_CHECKING:
     from ladd_dist.cluster.sweep_plan import Work
 
@@ -136,14 +138,14 @@ def _run_for(item: Item, planned: Plan) -> Item:
 def _job_of(item: Item, planned: Plan) -> StageJob:
     work, cluster = planned.work, planned.cluster
     assert cluster is not None
-    place = work.place
+    workspace = work.workspace
     first = ("autoencoder", "teacher")  # a job leaves out what its recipe does not have
     stages = (*first, "shards") if item.kind == "shards" else work.stages if item.kind == "run" else first
     return StageJob(
-        config=str(place.run(_run_for(item, planned).recipe).config),
+        config=str(Run(_run_for(item, planned).recipe, workspace).folder.config),
         stages=stages,
-        out=str(place.runs),
-        cache=str(place.cache),
+        out=str(workspace.runs),
+        cache=str(workspace.cache),
         paths=tuple(path or str(Path.cwd()) for path in sys.path if not path or Path(path).is_dir()),
         sweep=planned.folder.name if item.run is not None else "",
         axes=item.run.axes if item.run is not None else (),
@@ -160,7 +162,7 @@ def _record(planned: Plan) -> Record:
         for axis, label in run.axes:
             known = axes.setdefault(axis, [])
             known += [label] if label not in known else []
-    place = work.place
+    workspace = work.workspace
     before = read_record(planned.folder).jobs if (planned.folder / "sweep.json").exists() else []
     return Record(
         name=work.name,
@@ -174,15 +176,15 @@ def _record(planned: Plan) -> Record:
                 "label": run.label,
                 "axes": dict(run.axes),
                 "seed": run.recipe.seed,
-                "run": place.run(run.recipe).path.name,
+                "run": Run(run.recipe, workspace).folder.path.name,
                 "signature": run.recipe.distill_signature(),
-                "teacher": place.teacher(run.recipe).name,
-                "shards": place.shards(run.recipe).name,
+                "teacher": Run(run.recipe, workspace).teacher_folder.name,
+                "shards": Run(run.recipe, workspace).shards_folder.name,
             }
             for run in runs
         ],
         on=str(work.on or ""),
-        cache=str(place.cache),
+        cache=str(workspace.cache),
         jobs=before,
     )
 
@@ -204,8 +206,8 @@ def try_runs(planned: Plan) -> Facts:
             continue
         key = signature("trial", dataclasses.replace(item.recipe, seed=0))
         try:
-            tried[key] = tried.get(key) or describe_run(item.recipe, work.place, work.scale)
-            check_shares(item.recipe, stage_states(item.recipe, work.place), list(work.stages), tasks)
+            tried[key] = tried.get(key) or describe_run(Run(item.recipe, work.workspace), work.scale)
+            check_shares(item.recipe, stage_states(Run(item.recipe, work.workspace)), list(work.stages), tasks)
         except RecipeError as error:
             raise RecipeError(f"{item.run.label}: {error}") from error
         facts[item.of] = tried[key]
@@ -218,7 +220,7 @@ def _write_configs(planned: Plan, facts: Facts) -> None:
     for item in planned.items:
         if item.submit and item.of in facts:
             prepare_run(
-                item.recipe, work.place, facts[item.of], path=work.recipe_path, plugins=work.plugins,
+                Run(item.recipe, work.workspace), facts[item.of], path=work.recipe_path, plugins=work.plugins,
                 command=work.command,
             )  # fmt: skip
 

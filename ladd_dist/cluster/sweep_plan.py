@@ -14,8 +14,9 @@ from ladd_dist.cluster.scheduler import active_ids
 from ladd_dist.recipe.swap import choose_parallel
 from ladd_dist.stages.run import STAGES
 from ladd_dist.stages.table import stage_states
+from ladd_dist.workspace.run import Run
 from ladd_dist.workspace.sweep_record import FOLDER, JobEntry, jobs_of
-from ladd_dist.workspace.workspace import Place
+from ladd_dist.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
     from ladd_dist.recipe import Recipe, Scale
@@ -43,9 +44,9 @@ class Work:
     resubmit: bool = False
 
     @property
-    def place(self) -> Place:
+    def workspace(self) -> Workspace:
         """Where the runs are; the device is the nodes' own affair."""
-        return Place(self.out.absolute(), self.cache.absolute(), torch.device("cpu"))
+        return Workspace(self.out.absolute(), self.cache.absolute(), torch.device("cpu"))
 
 
 @dataclass
@@ -99,15 +100,15 @@ def plan(work: Work, cluster: Cluster | None) -> Plan:
     """
     from ladd_dist.recipe.sweep import sweep_signature
 
-    place, tasks = work.place, cluster.tasks if cluster else 1
+    workspace, tasks = work.workspace, cluster.tasks if cluster else 1
     past = jobs_of(work.out)
     last = {of: jobs[-1] for of, jobs in past.items()}
     runs = []
     for run in work.runs:
         recipe = choose_parallel(run.recipe, "", (), tasks)
-        runs.append(dataclasses.replace(run, recipe=_as_found(recipe, place)))
+        runs.append(dataclasses.replace(run, recipe=_as_found(Run(recipe, workspace))))
     items: dict[str, Item] = {}
-    for item in (item for run in runs for item in _items_of(run, place, work.stages)):
+    for item in (item for run in runs for item in _items_of(run, workspace, work.stages)):
         items.setdefault(item.of, item)
     active = active_ids(last[item.of] for item in items.values() if item.state != DONE and item.of in last)
     for item in items.values():
@@ -120,20 +121,21 @@ def plan(work: Work, cluster: Cluster | None) -> Plan:
     return Plan(work, cluster, sweep_signature(runs), ordered)
 
 
-def _as_found(recipe: Recipe, place: Place) -> Recipe:
+def _as_found(run: Run) -> Recipe:
     """Under the name with which another sweep or launch has begun the same run: one folder, not two."""
-    if place.run(recipe).path.exists():
+    recipe = run.recipe
+    if run.folder.path.exists():
         return recipe
-    for folder in sorted(place.runs.glob(f"*-{recipe.distill_signature()}")):
+    for folder in sorted(run.workspace.runs.glob(f"*-{recipe.distill_signature()}")):
         if (folder / "config.json").is_file():
             return dataclasses.replace(recipe, name=folder.name.rpartition("-")[0])
     return recipe
 
 
-def _items_of(run: SweepRun, place: Place, stages: tuple[str, ...]) -> list[Item]:
-    recipe = run.recipe
-    done = {stage["name"]: stage["cached"] for stage in stage_states(recipe, place)}
-    teacher, shards = place.teacher(recipe).name, place.shards(recipe).name
+def _items_of(run: SweepRun, workspace: Workspace, stages: tuple[str, ...]) -> list[Item]:
+    recipe, here = run.recipe, Run(run.recipe, workspace)
+    done = {stage["name"]: stage["cached"] for stage in stage_states(here)}
+    teacher, shards = here.teacher_folder.name, here.shards_folder.name
 
     def state(*names: str) -> str:
         return DONE if all(done.get(name, True) for name in names) else NEW  # a recipe may lack a stage
@@ -141,7 +143,7 @@ def _items_of(run: SweepRun, place: Place, stages: tuple[str, ...]) -> list[Item
     return [
         Item("teacher", teacher, recipe, state("autoencoder", "teacher")),
         Item("shards", shards, recipe, state("shards"), needs=teacher),
-        Item("run", place.run(recipe).path.name, recipe, state(*stages), needs=shards, run=run),
+        Item("run", here.folder.path.name, recipe, state(*stages), needs=shards, run=run),
     ]
 
 

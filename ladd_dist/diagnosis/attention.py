@@ -21,7 +21,7 @@ from ladd_dist.engine.discriminator import FrozenCritic, Heads
 from ladd_dist.engine.shard_reader import ShardReader, to_device
 from ladd_dist.recipe import Recipe
 from ladd_dist.reports.tiles import Line, write_tiles
-from ladd_dist.workspace.workspace import Place
+from ladd_dist.workspace.run import Run
 
 NUM_PAIRS = 3
 QUANTILES = (0.16, 0.84)
@@ -91,12 +91,13 @@ def usual_taus(recipe: Recipe) -> list[float]:
 
 
 def attend(
-    recipe: Recipe, place: Place, run: RunDir, teacher: Denoiser, student: Denoiser, reader: ShardReader
+    run: Run, folder: RunDir, teacher: Denoiser, student: Denoiser, reader: ShardReader
 ) -> tuple[list[Map], Tensor]:
     """The maps of every head at each of the usual levels, and the samples [2n,C,H,W] they belong to."""
+    recipe = run.recipe
     device = next(teacher.parameters()).device
-    critic = build_critic(recipe, teacher, place).to(device)
-    heads = trained_heads(recipe, run, critic)
+    critic = build_critic(recipe, teacher, run).to(device)
+    heads = trained_heads(recipe, folder, critic)
     frozen = FrozenCritic(critic, heads.taps)  # what it sees is noised below, to be shown
     images, cond = shown_pairs(recipe, reader, student, device)
     maps = [item for tau in usual_taus(recipe) for item in input_gradients(frozen, heads, images, cond, tau)]

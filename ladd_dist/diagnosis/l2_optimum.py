@@ -28,7 +28,7 @@ from ladd_dist.recipe import Recipe
 from ladd_dist.reports.diagnosis_text import REGRESSES, verdict_of
 from ladd_dist.reports.grids import write_grid
 from ladd_dist.reports.verdict import VARIANCE_COLLAPSED
-from ladd_dist.workspace.workspace import Place
+from ladd_dist.workspace.run import Run
 
 FORMAT = 1
 NUM_INPUTS = 2_000
@@ -46,7 +46,7 @@ class Prediction(NamedTuple):
     rows: list[tuple[str, Tensor]]
 
 
-def predict(recipe: Recipe, place: Place, *, num_pairs: int, search: bool) -> Prediction:
+def predict(run: Run, *, num_pairs: int, search: bool) -> Prediction:
     """The L2-optimal student over up to `num_pairs` stored pairs; no network of the recipe is built or needed.
 
     Args:
@@ -55,10 +55,11 @@ def predict(recipe: Recipe, place: Place, *, num_pairs: int, search: bool) -> Pr
     Raises:
         ShardError: no shards, or damaged ones. ValueError: a coupling that has no closed form.
     """
-    device = place.device if place.device.type == "cuda" else torch.device("cpu")  # float64 is not everywhere
-    reader = open_shards(recipe, place)
+    recipe = run.recipe
+    device = run.device if run.device.type == "cuda" else torch.device("cpu")  # float64 is not everywhere
+    reader = open_shards(run)
     posterior = PosteriorMean(read_pairs(reader, num_pairs, device), recipe.start)
-    show = partial(decoded, recipe, place)
+    show = partial(decoded, run)
     measure = Yardstick(recipe, reader, show)
     levels = looked_at(recipe, posterior.pairs)
     trained = trained_levels(recipe, levels)

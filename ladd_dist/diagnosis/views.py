@@ -17,20 +17,19 @@ from ladd_dist.diagnosis.attention import attend, describe_maps, draw_maps, enla
 from ladd_dist.diagnosis.trajectories import draw_strips, judge_strips, shown, strips
 from ladd_dist.recipe import Recipe
 from ladd_dist.reports.page import write_report
-from ladd_dist.workspace.workspace import Place
+from ladd_dist.workspace.run import Run
 
 FORMAT = 1
 
 
-def write_page(recipe: Recipe, place: Place) -> Path:
+def write_page(run: Run) -> Path:
     """The stage `report`: the views that are missing, then the page. A view that cannot be made is left out."""
-    run = place.run(recipe)
-    for line in make_views(recipe, place, run):
+    for line in make_views(run, run.folder):
         print(f"report: left out: {line}", file=sys.stderr)
-    return write_report(run.path)
+    return write_report(run.folder.path)
 
 
-def make_views(recipe: Recipe, place: Place, run: RunDir, *, again: bool = False) -> list[str]:
+def make_views(run: Run, folder: RunDir, *, again: bool = False) -> list[str]:
     """Make samples/strips.* and samples/attention.* where they are not there yet; returns what could not be made, why.
 
     Args:
@@ -38,14 +37,14 @@ def make_views(recipe: Recipe, place: Place, run: RunDir, *, again: bool = False
     """
     wanted = [
         (name, make) for name, make in (("strips", _strips), ("attention", _attention))
-        if again or not _is_made(recipe, run.samples / f"{name}.json")
+        if again or not _is_made(run.recipe, folder.samples / f"{name}.json")
     ]  # fmt: skip
     missing = []
     for name, make in wanted:
         try:
-            teacher = load_teacher(recipe, place)
-            student = load_student(recipe, place, run.student)
-            make(recipe, place, run, teacher, student)
+            teacher = load_teacher(run)
+            student = load_student(run, folder.student)
+            make(run, folder, teacher, student)
         except (ValueError, KeyError, RuntimeError) as error:  # the page is worth more than one of its pictures
             missing.append(f"{name} ({error.args[0] if error.args else error!r})")
     return missing
@@ -64,21 +63,24 @@ def _identity(recipe: Recipe) -> list[object]:
     return [FORMAT, recipe.distill_signature(), recipe.reference_signature()]
 
 
-Make = Callable[[Recipe, Place, RunDir, Denoiser, Denoiser], None]
+Make = Callable[[Run, RunDir, Denoiser, Denoiser], None]
 
 
-def _strips(recipe: Recipe, place: Place, run: RunDir, teacher: Denoiser, student: Denoiser) -> None:
-    found = shown(strips(recipe, teacher, student), partial(decoded, recipe, place))
+def _strips(run: Run, folder: RunDir, teacher: Denoiser, student: Denoiser) -> None:
+    recipe = run.recipe
+    found = shown(strips(recipe, teacher, student), partial(decoded, run))
     figures = judge_strips(recipe, found)
-    draw_strips(run.samples / "strips.png", found, figures)
-    write_json(run.samples / "strips.json", {"made_for": _identity(recipe), "samplers": figures})
+    draw_strips(folder.samples / "strips.png", found, figures)
+    write_json(folder.samples / "strips.json", {"made_for": _identity(recipe), "samplers": figures})
 
 
-def _attention(recipe: Recipe, place: Place, run: RunDir, teacher: Denoiser, student: Denoiser) -> None:
-    maps, samples = attend(recipe, place, run, teacher, student, open_shards(recipe, place))
-    show = partial(decoded, recipe, place)
+def _attention(run: Run, folder: RunDir, teacher: Denoiser, student: Denoiser) -> None:
+    maps, samples = attend(run, folder, teacher, student, open_shards(run))
+    show = partial(decoded, run)
     images = show(samples)
     maps = enlarged(maps, images.shape[-1])
-    draw_maps(run.samples / "attention.png", maps, images, {tau: show(x) for tau, x in noised(maps, samples).items()})
+    draw_maps(
+        folder.samples / "attention.png", maps, images, {tau: show(x) for tau, x in noised(maps, samples).items()}
+    )
     heads = describe_maps(maps, images)
-    write_json(run.samples / "attention.json", {"made_for": _identity(recipe), "heads": heads})
+    write_json(folder.samples / "attention.json", {"made_for": _identity(run.recipe), "heads": heads})

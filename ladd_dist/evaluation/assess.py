@@ -26,7 +26,8 @@ from ladd_dist.evaluation.measurement import Figures, Measured, Measurement, flo
 from ladd_dist.metrics import References, Samples, Work
 from ladd_dist.parallel.gather import joined_rows, share_of
 from ladd_dist.recipe import Recipe
-from ladd_dist.workspace.workspace import Place, is_done, make_together, mark_done
+from ladd_dist.workspace.run import Run
+from ladd_dist.workspace.workspace import Workspace, is_done, make_together, mark_done
 
 NUM_SHOWN = 16
 
@@ -50,24 +51,25 @@ class Assessed(NamedTuple):
     samples: dict[str, Tensor]
 
 
-def assess(recipe: Recipe, place: Place, ways: Mapping[str, SampleFn], stop: StopFlag) -> Assessed:
+def assess(run: Run, ways: Mapping[str, SampleFn], stop: StopFlag) -> Assessed:
     """Sample in each of the ways, from the recipe's held-out noise and classes, and measure that and the teacher.
 
     Raises:
         UserError: samples that are not finite, or that a metric of the recipe cannot measure.
     """
+    recipe = run.recipe
     settings, spec, many = recipe.evaluate, recipe.dataset.spec(), f"teacher@{_steps(recipe)}"
-    share, keep = in_shares(place.ranks), kept(place.cache / "features", place.ranks)
-    cond = sample_classes(settings.seed, range(settings.num_samples), spec.num_classes).to(place.device)
-    codec = load_codec(recipe, place)
-    teacher, costs = teacher_samples(recipe, place, codec, stop)
-    theirs = {name: Samples(_finite(name, images).to(place.device), cond, keep) for name, images in teacher.items()}
-    against = references(recipe, place, codec, keep)._replace(matched=theirs[many])
+    share, keep = in_shares(run.ranks), kept(run.workspace.cache / "features", run.ranks)
+    cond = sample_classes(settings.seed, range(settings.num_samples), spec.num_classes).to(run.device)
+    codec = load_codec(run)
+    teacher, costs = teacher_samples(run, codec, stop)
+    theirs = {name: Samples(_finite(name, images).to(run.device), cond, keep) for name, images in teacher.items()}
+    against = references(run, codec, keep)._replace(matched=theirs[many])
     measure = Measurement(settings.metrics, against)
     sampled: dict[str, Tensor] = {}
     for name, way in ways.items():
-        sampled[name], costs[name] = _timed(recipe, name, way, place, codec, stop)
-    own = {name: Samples(_finite(name, images).to(place.device), cond, share) for name, images in sampled.items()}
+        sampled[name], costs[name] = _timed(recipe, name, way, run.workspace, codec, stop)
+    own = {name: Samples(_finite(name, images).to(run.device), cond, share) for name, images in sampled.items()}
     num_classes = 0 if recipe.dataset.texts() else spec.num_classes  # a text has too few samples for figures of its own
     measured = measure(own | theirs, num_classes=num_classes, check=stop.check)
     facts = {"num_samples": float(settings.num_samples), "seed": float(settings.seed)}
@@ -75,7 +77,7 @@ def assess(recipe: Recipe, place: Place, ways: Mapping[str, SampleFn], stop: Sto
     lowest = floor(settings.metrics, theirs[many], against, check=stop.check)
     figures[f"floor@{_steps(recipe)}"] = facts | lowest
     if not is_pixels(recipe) and recipe.dataset.has_images:
-        figures[RECONSTRUCTION] = facts | reconstruction(recipe, place, codec, against, stop)
+        figures[RECONSTRUCTION] = facts | reconstruction(run, codec, against, stop)
     measured = measured._replace(figures=figures)
     if not recipe.dataset.has_images:
         measured = without_real(settings.metrics, measured)
@@ -101,16 +103,14 @@ def _steps(recipe: Recipe) -> int:
     return len(recipe.shards.sampler.levels())
 
 
-def teacher_samples(
-    recipe: Recipe, place: Place, codec: Autoencoder, stop: StopFlag
-) -> tuple[dict[str, Tensor], dict[str, Figures]]:
+def teacher_samples(run: Run, codec: Autoencoder, stop: StopFlag) -> tuple[dict[str, Tensor], dict[str, Figures]]:
     """The teacher's images at 50 and at 4 steps (both sets of levels) and what they cost; made once a teacher."""
-    folder = place.reference(recipe)
+    folder = run.reference_folder
     make_together(
-        place,
+        run.ranks,
         folder,
-        lambda: is_done(folder / "done.json", recipe.reference_signature()),
-        lambda: _make_teacher_samples(recipe, place, codec, stop, folder),
+        lambda: is_done(folder / "done.json", run.recipe.reference_signature()),
+        lambda: _make_teacher_samples(run, codec, stop, folder),
     )
     path = folder / "samples.safetensors"
     with reading(path, "cannot be read", "delete its folder and run the same command again"):
@@ -119,8 +119,9 @@ def teacher_samples(
     return samples, {name: {cost: told[cost][name] for cost in COSTS if cost in told} for name in samples}
 
 
-def _make_teacher_samples(recipe: Recipe, place: Place, codec: Autoencoder, stop: StopFlag, folder: Path) -> None:
-    denoise = guided_teacher(recipe, load_teacher(recipe, place))
+def _make_teacher_samples(run: Run, codec: Autoencoder, stop: StopFlag, folder: Path) -> None:
+    recipe = run.recipe
+    denoise = guided_teacher(recipe, load_teacher(run))
 
     def few(levels: tuple[float, ...]) -> SampleFn:
         return lambda noise, cond: few_step_sample(denoise, noise, cond, levels, "ode")
@@ -129,7 +130,7 @@ def _make_teacher_samples(recipe: Recipe, place: Place, codec: Autoencoder, stop
         f"teacher@{_steps(recipe)}": lambda noise, cond: recipe.shards.sampler(denoise, noise, cond)[0]
     }
     ways |= {f"teacher@4:{name}": few(levels) for name, levels in recipe.teacher_levels().items()}
-    timed = {name: _timed(recipe, name, way, place, codec, stop) for name, way in ways.items()}
+    timed = {name: _timed(recipe, name, way, run.workspace, codec, stop) for name, way in ways.items()}
 
     def fill(temporary: Path) -> None:
         save_tensors(temporary / "samples.safetensors", {name: images for name, (images, _) in timed.items()})
@@ -137,13 +138,13 @@ def _make_teacher_samples(recipe: Recipe, place: Place, codec: Autoencoder, stop
         facts = {cost: {name: costs[cost] for name, costs in paid.items()} for cost in next(iter(paid.values()))}
         mark_done(temporary / "done.json", recipe.reference_signature(), **facts)
 
-    if place.ranks.is_first:
+    if run.ranks.is_first:
         commit_folder(folder, fill)
 
 
 @torch.inference_mode()
 def _timed(
-    recipe: Recipe, name: str, sample: SampleFn, place: Place, codec: Autoencoder, stop: StopFlag
+    recipe: Recipe, name: str, sample: SampleFn, workspace: Workspace, codec: Autoencoder, stop: StopFlag
 ) -> tuple[Tensor, Figures]:
     """Images [N,C,H,W] on the CPU and seconds an image (of one process; sampling alone, without drawing the noise).
 
@@ -151,7 +152,7 @@ def _timed(
 
     Each rank samples whole batches, so that the samples are the same on any number of ranks.
     """
-    settings, spec, image, ranks = recipe.evaluate, recipe.latent(), recipe.dataset.spec(), place.ranks
+    settings, spec, image, ranks = recipe.evaluate, recipe.latent(), recipe.dataset.spec(), workspace.ranks
     shares = share_of(settings.num_samples, settings.batch_size, ranks)
     own, last = shares[ranks.rank]
     parts, seconds, decoding = [torch.empty(0, image.channels, image.size, image.size)], 0.0, 0.0
@@ -159,7 +160,7 @@ def _timed(
         for first in range(own, last, settings.batch_size):
             stop.check()
             indices = range(first, min(first + settings.batch_size, last))
-            noise, cond = sample_starts(settings.seed, indices, spec, place.device)
+            noise, cond = sample_starts(settings.seed, indices, spec, workspace.device)
             started = time.perf_counter()
             latents = sample(noise, cond)
             parts.append(latents.cpu())  # the copy waits for the device
@@ -174,12 +175,13 @@ def _timed(
     return images.contiguous(), dict(zip(COSTS[: 1 if is_pixels(recipe) else 2], spent.tolist(), strict=False))
 
 
-def references(recipe: Recipe, place: Place, codec: Autoencoder, work: Work) -> References:
+def references(run: Run, codec: Autoencoder, work: Work) -> References:
     """Real images and the teacher's stored samples, up to `num_references` of each.
 
     For a dataset without images the stored samples stand in for them; `without_real` drops what comes of that.
     """
-    reader, device = open_shards(recipe, place), place.device
+    recipe = run.recipe
+    reader, device = open_shards(run), run.device
     stored = reader.take(np.arange(min(recipe.evaluate.num_references, len(reader))))
     made = decode(codec, stored.x0.to(device), recipe.evaluate.batch_size)
     teacher = Samples(made, stored.cond.to(device), work)
@@ -191,16 +193,15 @@ def references(recipe: Recipe, place: Place, codec: Autoencoder, work: Work) -> 
     return References(Samples(real[0].to(device), real[1].to(device), work), teacher)
 
 
-def reconstruction(
-    recipe: Recipe, place: Place, codec: Autoencoder, against: References, stop: StopFlag
-) -> dict[str, float]:
+def reconstruction(run: Run, codec: Autoencoder, against: References, stop: StopFlag) -> dict[str, float]:
     """What real images get that were encoded and decoded: nothing in this space can come nearer to the real ones.
 
     `matched_error` compares each with the image it was made from.
     """
+    recipe = run.recipe
     images = recipe.dataset.build(split="train")
     picked = torch.randperm(len(images), generator=generator("reconstruction"))[: recipe.evaluate.num_samples]
-    x0, cond = (tensor.to(place.device) for tensor in images.batch(picked))
+    x0, cond = (tensor.to(run.device) for tensor in images.batch(picked))
     with torch.inference_mode():
         latents = torch.cat([codec.encode(part) for part in torch.split(x0, recipe.evaluate.batch_size)])
     back = Samples(decode(codec, latents, recipe.evaluate.batch_size), cond)

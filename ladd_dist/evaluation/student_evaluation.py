@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from ladd_dist.core.types import Denoiser
     from ladd_dist.evaluation.hybrid import Split
     from ladd_dist.recipe import Recipe
-    from ladd_dist.workspace.workspace import Place
+    from ladd_dist.workspace.workspace import Workspace
 
 
 class Student(NamedTuple):
@@ -36,7 +36,7 @@ def signature_of(student: Student) -> str:
     return signature("evaluation-1", student.weights_sha256, levels, str(card["rule"]), *against)
 
 
-def measured(student: Student, name: str, place: Place) -> dict[str, Any]:
+def measured(student: Student, name: str, workspace: Workspace) -> dict[str, Any]:
     """What the file says: settings, figures, figures by class, versions."""
     from ladd_dist import __version__
     from ladd_dist.builders.networks import attach
@@ -48,10 +48,12 @@ def measured(student: Student, name: str, place: Place) -> dict[str, Any]:
     from ladd_dist.evaluation.assess import SampleFn, assess
     from ladd_dist.evaluation.hybrid import rows_of, ways_of
     from ladd_dist.workspace.config import environment
+    from ladd_dist.workspace.run import Run
 
+    run = Run(student.recipe, workspace)
     recipe, card, seed = student.recipe, student.card, student.recipe.evaluate.seed
 
-    network = attach(student.network, recipe, place)
+    network = attach(student.network, run)
 
     def way(levels: tuple[float, ...]) -> SampleFn:
         return lambda noise, cond: sample_few(network, noise, cond, levels, card["rule"], seed)
@@ -59,10 +61,10 @@ def measured(student: Student, name: str, place: Place) -> dict[str, Any]:
     levels = {steps: levels_of(card, steps) for steps in recipe.evaluate.steps}
     ways = {f"student@{steps}": way(values) for steps, values in levels.items()}
     if student.splits:
-        teacher = guided_teacher(recipe, load_teacher(recipe, place))
+        teacher = guided_teacher(recipe, load_teacher(run))
         ways |= ways_of(student.splits, teacher, network, levels, card["rule"], seed)
     with StopFlag().listen() as stop:
-        found = assess(recipe, place, ways, stop).measured
+        found = assess(run, ways, stop).measured
     return {
         "format": 1,
         "signature": name,
@@ -75,7 +77,7 @@ def measured(student: Student, name: str, place: Place) -> dict[str, Any]:
         },
         "evaluate": to_data(recipe.evaluate),
         "against": {"teacher": recipe.teacher_signature(), "shards": recipe.shards_signature()},
-        "versions": {"ladd_dist": __version__, **environment(place.device)},
+        "versions": {"ladd_dist": __version__, **environment(workspace.device)},
         "figures": found.figures,
         "classes": {"left_out": found.left_out, "entries": found.classes},
         "hybrid": rows_of(student.splits, recipe.shards.guidance),

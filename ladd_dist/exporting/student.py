@@ -80,7 +80,8 @@ def student_at(run: RunDir, config: dict[str, Any], step: int | None) -> Exporte
     from ladd_dist.engine.checkpoint import META, Checkpoints, Saved, buffers_of, replicated
     from ladd_dist.recipe import Recipe
     from ladd_dist.workspace.config import cache_of
-    from ladd_dist.workspace.workspace import Place
+    from ladd_dist.workspace.run import Run
+    from ladd_dist.workspace.workspace import Workspace
 
     checkpoints = Checkpoints(run.checkpoints, identity=config["signature"], keep=1)
     steps = checkpoints.steps()
@@ -94,14 +95,14 @@ def student_at(run: RunDir, config: dict[str, Any], step: int | None) -> Exporte
     if saved.meta.get("identity") != config["signature"]:
         raise UserError(f"checkpoint {path} belongs to another recipe (signature {saved.meta.get('identity')})")
     recipe = from_data(Recipe, config["recipe"], str(run.config))
-    place = Place(run.path.parent, cache_of(config["command"]), torch.device("cpu"))
-    network = new_student(recipe, place) if recipe.student.needs_teacher else fresh_network(recipe)
+    workspace = Workspace(run.path.parent, cache_of(config["command"]), torch.device("cpu"))
+    network = new_student(Run(recipe, workspace)) if recipe.student.needs_teacher else fresh_network(recipe)
     trained = {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
     saved.fill({f"average/{name}": replicated(weight) for name, weight in trained.items()})
     saved.fill(buffers_of("student", network))
     with tempfile.TemporaryDirectory() as folder:  # the card is then the one that the finished run would get
         file = Path(folder) / "student.safetensors"
-        save_student(file, network, recipe, place)
+        save_student(file, network, Run(recipe, workspace))
         return _read(file, config, saved.step)
 
 

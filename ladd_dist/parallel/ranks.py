@@ -104,7 +104,7 @@ class Ranks:
             self.barrier()
 
     def beat(self, what: str) -> None:
-        """Record a heartbeat; a rank that times out reports the last one of those missing. Cheap enough for every step."""
+        """Record a heartbeat, cheap enough for every step; a rank that times out names the last of those missing."""
         if self.signs is not None:
             self.signs.alive(what)
 

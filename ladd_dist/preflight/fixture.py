@@ -26,14 +26,15 @@ from ladd_dist.parallel.compute import Compute
 from ladd_dist.parallel.single import Single
 from ladd_dist.preflight.check import Skip
 from ladd_dist.preflight.recorder import Watch, watched
-from ladd_dist.recipe import Ema, Recipe
+from ladd_dist.recipe import Ema
 from ladd_dist.samplers import Sampler
 from ladd_dist.stages.autoencoder import is_autoencoder_done
 from ladd_dist.stages.distill import Distillation
 from ladd_dist.stages.shards import are_shards_done, make_shards
 from ladd_dist.stages.teacher import is_teacher_done
 from ladd_dist.trackers.jsonl import Jsonl
-from ladd_dist.workspace.workspace import Place, mark_done
+from ladd_dist.workspace.run import Run
+from ladd_dist.workspace.workspace import Workspace, mark_done
 
 BATCH = 8
 OWN_SAMPLES = 16
@@ -61,11 +62,12 @@ class Watched(NamedTuple):
     """Number of the first step."""
 
 
-class Patient:
+class Fixture:
     """A recipe and what its checks share. Everything is made by the code that a run uses."""
 
-    def __init__(self, recipe: Recipe, place: Place, folder: Path) -> None:
-        self.recipe, self.place, self.folder = recipe, place, folder
+    def __init__(self, run: Run, folder: Path) -> None:
+        recipe = run.recipe
+        self.run, self.recipe, self.folder = run, recipe, folder
         train, shards = recipe.train, recipe.shards
         half_life = BATCH if train.ema.half_life > 0 else 0  # the average then moves by half: seen in float32
         self.small = dataclasses.replace(
@@ -80,36 +82,36 @@ class Patient:
             parallel=Single(),
             tracker=Jsonl(),
         )  # fmt: skip
-        self.own = Place(folder / "runs", folder / "cache", place.device)
-        self.is_trained = is_teacher_done(recipe, place)
-        self.has_shards = are_shards_done(recipe, place)
+        self.own = Run(self.small, Workspace(folder / "runs", folder / "cache", run.device))
+        self.is_trained = is_teacher_done(run)
+        self.has_shards = are_shards_done(run)
         self._made = 0
 
     @functools.cached_property
     def teacher(self) -> Denoiser:
         """The recipe's teacher where there is one, else a network that was never trained."""
         if self.is_trained:
-            return load_teacher(self.recipe, self.place)
+            return load_teacher(self.run)
         network = fresh_network(self.recipe)
         source = torch.Generator().manual_seed(0)
         with torch.no_grad():
             for parameter in network.parameters():
                 parameter.add_(WAKE * torch.randn(parameter.shape, generator=source))
-        return network.to(self.place.device).eval().requires_grad_(False)
+        return network.to(self.run.device).eval().requires_grad_(False)
 
     def build(self) -> None:
-        """Put a teacher and samples of it into the place of our own."""
+        """Put a teacher and samples of it into a workspace of our own."""
         if isinstance(codec := self.recipe.codec, TrainedCodec):  # its weights if it has some: the dumps ask for it
-            trained = is_autoencoder_done(self.recipe, self.place)
-            network = load_codec(self.recipe, self.place) if trained else codec.build(image=self.recipe.dataset.spec())
-            self.own.autoencoder(self.small).mkdir(parents=True)
-            save_weights(self.own.autoencoder(self.small) / FILE, network)
-        folder = self.own.teacher(self.small)
+            trained = is_autoencoder_done(self.run)
+            network = load_codec(self.run) if trained else codec.build(image=self.recipe.dataset.spec())
+            self.own.autoencoder_folder.mkdir(parents=True)
+            save_weights(self.own.autoencoder_folder / FILE, network)
+        folder = self.own.teacher_folder
         folder.mkdir(parents=True)
         save_weights(folder / "teacher.safetensors", self.teacher)
         mark_done(folder / "done.json", self.small.teacher_signature())
         with contextlib.redirect_stderr(io.StringIO()):  # its progress
-            make_shards(self.small, self.own)
+            make_shards(self.own)
 
     @functools.cached_property
     def reader(self) -> ShardReader:
@@ -119,10 +121,10 @@ class Patient:
             Skip: there are none.
         """
         if not self.has_shards:
-            if (self.place.shards(self.recipe) / INDEX).exists():  # there, and not as the index says
-                ShardReader(self.place.shards(self.recipe))
+            if (self.run.shards_folder / INDEX).exists():  # there, and not as the index says
+                ShardReader(self.run.shards_folder)
             raise Skip(NO_SHARDS, cure=RUN_FIRST)
-        return ShardReader(self.place.shards(self.recipe))
+        return ShardReader(self.run.shards_folder)
 
     def require_trained(self) -> Denoiser:
         """The trained teacher.
@@ -137,19 +139,22 @@ class Patient:
     @functools.cached_property
     def batch(self) -> Batch:
         """Some of the teacher's samples: from the cache where there are some, else those of our own."""
-        reader = self.reader if self.has_shards else ShardReader(self.own.shards(self.small))
+        reader = self.reader if self.has_shards else ShardReader(self.own.shards_folder)
         num = min(SHOWN, len(reader))
-        return to_device(reader.take(np.linspace(0, len(reader) - 1, num).astype(np.int64)), self.place.device)
+        return to_device(reader.take(np.linspace(0, len(reader) - 1, num).astype(np.int64)), self.run.device)
 
-    def training(self, *, compute: Compute | None = None, place: Place | None = None, **changes: Any) -> Distillation:
+    def training(
+        self, *, compute: Compute | None = None, workspace: Workspace | None = None, **changes: Any
+    ) -> Distillation:
         """A training from its start; `changes` of the recipe at a small batch."""
         recipe = dataclasses.replace(self.small, **changes)
         if compute is not None:
             recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, compute=compute))
         self._made += 1
-        place = dataclasses.replace(place or self.own, runs=self.own.runs / str(self._made))
-        place.run(recipe).create()
-        training = Distillation(recipe, place, place.run(recipe))
+        own = self.own.workspace
+        run = Run(recipe, dataclasses.replace(workspace or own, runs=own.runs / str(self._made)))
+        run.folder.create()
+        training = Distillation(run)
         for module in training.heads.module.modules():
             if isinstance(module, nn.modules.dropout._DropoutNd):
                 module.p = 0.0  # allowed in heads, and nothing could be compared with it
@@ -205,12 +210,12 @@ def short(sampler: P) -> P:
 
 
 @contextlib.contextmanager
-def patient(recipe: Recipe, place: Place) -> Iterator[Patient]:
+def fixture(run: Run) -> Iterator[Fixture]:
     """A recipe to examine; what was made for it is removed at the end."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False  # comparisons are of what is computed, not of how it is rounded
     try:
         with tempfile.TemporaryDirectory(prefix="ladd-doctor-") as folder:
-            yield Patient(recipe, place, Path(folder))
+            yield Fixture(run, Path(folder))
     finally:
         torch.backends.cudnn.allow_tf32 = before

@@ -12,7 +12,7 @@ from torch import Tensor
 from ladd_dist.engine.shard_reader import to_device
 from ladd_dist.parallel import Trainable
 from ladd_dist.preflight.check import Check, Fail, Skip
-from ladd_dist.preflight.fixture import BATCH, Patient
+from ladd_dist.preflight.fixture import BATCH, Fixture
 from ladd_dist.preflight.recorder import Echo, HeadsCall, TeacherCall, Watch, watched
 from ladd_dist.preflight.teacher_checks import correlation
 from ladd_dist.regularisers.penalties import NoRegulariser
@@ -30,12 +30,12 @@ def same(first: float, second: float, slack: float = CLOSE) -> bool:
     return abs(first - second) <= slack * max(1.0, abs(first), abs(second))
 
 
-def look_at_what_is_compared(patient: Patient) -> str:
+def check_what_is_compared(fixture: Fixture) -> str:
     """Real is the teacher's sample, fake the student's; level, noise and class are the same for both."""
-    found = patient.require_steps()
+    found = fixture.require_steps()
     training, watch = found.training, found.watch
     batches = [
-        to_device(training.reader.batch(found.first + i, BATCH, patient.recipe.seed), patient.place.device).repeat(
+        to_device(training.reader.batch(found.first + i, BATCH, fixture.recipe.seed), fixture.run.device).repeat(
             training.ladd_step.repeats
         )
         for i in range(2)
@@ -94,14 +94,14 @@ def _check_halves(watch: Watch) -> None:
             )
 
 
-def look_at_equal_sides(patient: Patient) -> str:
+def check_equal_sides(fixture: Fixture) -> str:
     """With the student's samples replaced by the teacher's, nobody can tell them: accuracy 50 %, gap 0."""
-    training = patient.training()
+    training = fixture.training()
     training.heads.module.eval()  # dropout would tell them apart, for no reason of the step's
-    batch = to_device(training.reader.batch(0, BATCH, patient.recipe.seed), patient.place.device)
+    batch = to_device(training.reader.batch(0, BATCH, fixture.recipe.seed), fixture.run.device)
     step, watch = watched(training.ladd_step, regulariser=NoRegulariser())
     step = dataclasses.replace(step, student=cast(Trainable, Echo(training.student, batch)))
-    figures: dict[str, Any] = step(batch, patient.step)
+    figures: dict[str, Any] = step(batch, fixture.step)
     logits = torch.cat([value.flatten() for value in watch.heads[0].logits.values()])
     undecided = float((logits == 0).double().mean())  # heads that begin at 0 are right about nothing
     accuracy, gap = float(figures["accuracy"]), float(figures["logit_gap"])
@@ -117,26 +117,26 @@ def look_at_equal_sides(patient: Patient) -> str:
 
 
 @functools.lru_cache(maxsize=1)  # two checks look at it
-def _loud(patient: Patient) -> tuple[Watch, dict[str, Any], int, Any]:
+def _loud(fixture: Fixture) -> tuple[Watch, dict[str, Any], int, Any]:
     """A step whose heads disagree strongly, and its batch."""
-    patient.require_steps()
-    training = patient.training()
+    fixture.require_steps()
+    training = fixture.training()
     taps = training.ladd_step.critic.taps
     offsets = {tap: APART if i % 2 else -2 * APART for i, tap in enumerate(taps)}
     step, watch = watched(training.ladd_step, offsets=offsets, regulariser=NoRegulariser())
-    batch = to_device(training.reader.batch(0, BATCH, patient.recipe.seed), patient.place.device)
-    figures: dict[str, Any] = step(batch, patient.step)
-    return watch, figures, patient.step, batch
+    batch = to_device(training.reader.batch(0, BATCH, fixture.recipe.seed), fixture.run.device)
+    figures: dict[str, Any] = step(batch, fixture.step)
+    return watch, figures, fixture.step, batch
 
 
 def _mean(values: list[Tensor]) -> float:
     return float(torch.stack(values).mean())
 
 
-def look_at_heads_loss(patient: Patient) -> str:
+def check_heads_loss(fixture: Fixture) -> str:
     """The heads' loss is the mean over heads of the game's loss of each head."""
-    game = patient.recipe.adversarial
-    watch, figures, _, _ = _loud(patient)
+    game = fixture.recipe.adversarial
+    watch, figures, _, _ = _loud(fixture)
     last = [call for call in watch.heads if not call.frozen][-1]
     pairs = [value.chunk(2) for value in last.logits.values()]
     expected = _mean([game.discriminator(real, fake) for real, fake in pairs])
@@ -151,15 +151,15 @@ def look_at_heads_loss(patient: Patient) -> str:
     return f"{found:.4f} over {len(pairs)} heads, in closed form too"
 
 
-def look_at_student_loss(patient: Patient) -> str:
+def check_student_loss(fixture: Fixture) -> str:
     """The student's loss: w_adv times the mean over heads, plus w_distill times the distance."""
-    recipe = patient.recipe
-    watch, figures, step, batch = _loud(patient)
+    recipe = fixture.recipe
+    watch, figures, step, batch = _loud(fixture)
     weight_adv, weight_distill = recipe.adv_weight(step), recipe.distill_weight(step)
     call = watch.students[-1]
     pull = watch.pulls[-1]
     if recipe.target == StoredSample():
-        pull = Pull(batch.repeat(patient.untouched.ladd_step.repeats).x0, call.sigma)
+        pull = Pull(batch.repeat(fixture.untouched.ladd_step.repeats).x0, call.sigma)
     distance = float(recipe.distance(call.denoised, pull.x0, pull.sigma))
     said = float(figures["loss/distill"])
     if not same(said, distance):
@@ -197,9 +197,9 @@ def _require_frozen(calls: list[HeadsCall]) -> HeadsCall:
     return frozen[-1]
 
 
-def look_at_weights(patient: Patient) -> str:
+def check_weights(fixture: Fixture) -> str:
     """Whether both losses ever count."""
-    recipe, steps = patient.recipe, patient.recipe.train.steps
+    recipe, steps = fixture.recipe, fixture.recipe.train.steps
     probes = sorted({round(i * (steps - 1) / 40) for i in range(41)})
     adversarial = [recipe.adv_weight(step) for step in probes]
     distill = [recipe.distill_weight(step) for step in probes]
@@ -215,10 +215,10 @@ def look_at_weights(patient: Patient) -> str:
     return f"adv_weight up to {max(adversarial):g}, distill_weight up to {max(distill):g}"
 
 
-CHECKS: list[Check[Patient]] = [
-    Check("weights", "Both losses count", look_at_weights),
-    Check("compared", "Heads compare the teacher's sample with the student's, at one noise", look_at_what_is_compared),
-    Check("real-real", "The discriminator on real against real is 50 %", look_at_equal_sides),
-    Check("heads-loss", "The heads' loss is a mean over heads, after the non-linearity", look_at_heads_loss),
-    Check("student-loss", "The student's loss is what the recipe says", look_at_student_loss),
+CHECKS: list[Check[Fixture]] = [
+    Check("weights", "Both losses count", check_weights),
+    Check("compared", "Heads compare the teacher's sample with the student's, at one noise", check_what_is_compared),
+    Check("real-real", "The discriminator on real against real is 50 %", check_equal_sides),
+    Check("heads-loss", "The heads' loss is a mean over heads, after the non-linearity", check_heads_loss),
+    Check("student-loss", "The student's loss is what the recipe says", check_student_loss),
 ]

@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 from ladd_dist.preflight.check import Check, Fail, Skip, Warn
 from ladd_dist.recipe import Recipe
-from ladd_dist.workspace.workspace import Place
+from ladd_dist.workspace.workspace import Workspace
 
 GB = 1e9
 NEEDS_TORCH = (2, 14)
@@ -28,7 +28,7 @@ class Machine:
     """What the checks of the environment look at; without a recipe some of them do not apply."""
 
     recipe: Recipe | None
-    place: Place
+    workspace: Workspace
 
     def require_recipe(self) -> Recipe:
         """The recipe.
@@ -41,7 +41,7 @@ class Machine:
         return self.recipe
 
 
-def look_at_python(machine: Machine) -> str:
+def check_python(machine: Machine) -> str:
     """Versions."""
     found = f"Python {platform.python_version()}, torch {torch.__version__}, {platform.machine()}"
     version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
@@ -54,9 +54,9 @@ def look_at_python(machine: Machine) -> str:
     return found
 
 
-def look_at_accelerator(machine: Machine) -> str:
+def check_accelerator(machine: Machine) -> str:
     """The device of the run, and whether it computes in the recipe's precision."""
-    device = machine.place.device
+    device = machine.workspace.device
     if device.type == "cpu":
         built = torch.version.cuda or torch.version.hip
         if built and shutil.which("nvidia-smi"):
@@ -78,9 +78,9 @@ def _cores() -> list[int]:
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
 
 
-def look_at_precision(machine: Machine) -> str:
+def check_precision(machine: Machine) -> str:
     """Whether the device has what `train.compute.precision` asks for."""
-    device, recipe = machine.place.device, machine.recipe
+    device, recipe = machine.workspace.device, machine.recipe
     wanted = {recipe.train.compute.precision, recipe.teacher.compute.precision} if recipe else {"bf16"}
     fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     if "bf16" in wanted and recipe is not None and not fast:
@@ -98,7 +98,7 @@ def look_at_precision(machine: Machine) -> str:
     return f"{', '.join(sorted(wanted)) if recipe else 'bf16 ' + ('fast' if fast else 'slow')} on {device.type}"
 
 
-def look_at_processes(machine: Machine) -> str:
+def check_processes(machine: Machine) -> str:
     """A gloo group over a real connection to this machine itself."""
     if dist.is_initialized():
         raise Skip("a process group is there already")
@@ -139,10 +139,10 @@ def _loopback() -> None:
         ) from error
 
 
-def look_at_nccl(machine: Machine) -> str:
+def check_nccl(machine: Machine) -> str:
     """NCCL, where there are GPUs."""
-    if machine.place.device.type != "cuda":
-        raise Skip(f"no GPU in this run ({machine.place.device.type}); gloo connects processes")
+    if machine.workspace.device.type != "cuda":
+        raise Skip(f"no GPU in this run ({machine.workspace.device.type}); gloo connects processes")
     if not dist.is_nccl_available():
         raise Fail(
             "torch was built without NCCL",
@@ -152,7 +152,7 @@ def look_at_nccl(machine: Machine) -> str:
     return f"NCCL {'.'.join(map(str, torch.cuda.nccl.version()))}"  # type: ignore[no-untyped-call]
 
 
-def look_at_deepspeed(machine: Machine) -> str:
+def check_deepspeed(machine: Machine) -> str:
     """Whether it is installed; importing it takes seconds, and check `strategy` does that where a recipe uses it."""
     needed = machine.recipe is not None and machine.recipe.parallel.name.startswith("zero")
     try:
@@ -167,7 +167,7 @@ def look_at_deepspeed(machine: Machine) -> str:
     return f"{version} installed" + ("" if needed else "; imported only where --parallel zero1 to zero3 asks for it")
 
 
-def look_at_compiler(machine: Machine) -> str:
+def check_compiler(machine: Machine) -> str:
     """A C++ compiler, which `torch.compile` calls."""
     asked = machine.recipe is not None and bool(
         machine.recipe.train.compute.compile or machine.recipe.teacher.compute.compile
@@ -184,7 +184,7 @@ def look_at_compiler(machine: Machine) -> str:
     )
 
 
-def look_at_memory(machine: Machine) -> str:
+def check_memory(machine: Machine) -> str:
     """What a training step keeps, against what is free."""
     from ladd_dist.costs.memory_model import memory, room
     from ladd_dist.stages.dry_step import trial
@@ -194,7 +194,7 @@ def look_at_memory(machine: Machine) -> str:
     with trial(recipe) as step:  # it grows in proportion to the batch, of which two small ones are enough
         small, twice = (memory("single", step.load(size), 1).total for size in (few, 2 * few))
     needed = small + (twice - small) / few * (recipe.train.batch_size - few)
-    device = machine.place.device
+    device = machine.workspace.device
     on_gpu = device.type == "cuda"
     free = room(torch.cuda.get_device_properties(device).total_memory) if on_gpu else available_bytes()
     if needed > free:
@@ -221,12 +221,12 @@ def available_bytes() -> int:
 
 
 CHECKS: list[Check[Machine]] = [
-    Check("python", "Python and PyTorch are the ones this was written for", look_at_python),
-    Check("accelerator", "The device computes", look_at_accelerator),
-    Check("precision", "The device has the recipe's precision", look_at_precision),
-    Check("processes", "Processes of this machine can talk to each other (gloo)", look_at_processes),
-    Check("nccl", "GPUs can talk to each other (NCCL)", look_at_nccl),
-    Check("deepspeed", "DeepSpeed is there for --parallel zero1 to zero3", look_at_deepspeed),
-    Check("compiler", "torch.compile finds a C++ compiler", look_at_compiler),
-    Check("memory", "A training step fits into memory", look_at_memory),
+    Check("python", "Python and PyTorch are the ones this was written for", check_python),
+    Check("accelerator", "The device computes", check_accelerator),
+    Check("precision", "The device has the recipe's precision", check_precision),
+    Check("processes", "Processes of this machine can talk to each other (gloo)", check_processes),
+    Check("nccl", "GPUs can talk to each other (NCCL)", check_nccl),
+    Check("deepspeed", "DeepSpeed is there for --parallel zero1 to zero3", check_deepspeed),
+    Check("compiler", "torch.compile finds a C++ compiler", check_compiler),
+    Check("memory", "A training step fits into memory", check_memory),
 ]

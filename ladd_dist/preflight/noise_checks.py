@@ -12,7 +12,7 @@ from ladd_dist.core.noise import few_step_sample
 from ladd_dist.core.rng import generator, whole_batch
 from ladd_dist.core.types import Batch, Denoiser, NetOutput
 from ladd_dist.preflight.check import Check, Fail, Warn
-from ladd_dist.preflight.fixture import BATCH, OWN_SAMPLES, Patient
+from ladd_dist.preflight.fixture import BATCH, OWN_SAMPLES, Fixture
 from ladd_dist.preflight.teacher_checks import correlation, rms
 from ladd_dist.targets.pulls import Input
 
@@ -23,9 +23,9 @@ PATH_SLACK = 0.35
 DRAWN = 256
 
 
-def look_at_last_level(patient: Patient) -> str:
+def check_last_level(fixture: Fixture) -> str:
     """A denoiser that knows the answer must be believed to the end: every sampler ends at level 0."""
-    recipe = patient.recipe
+    recipe = fixture.recipe
     image = recipe.latent()
     source = torch.Generator().manual_seed(0)
     shape = (4, image.channels, 4, 4)
@@ -51,12 +51,12 @@ def look_at_last_level(patient: Patient) -> str:
     return "samplers end at sigma 0: " + ", ".join(ends)
 
 
-def look_at_student_input(patient: Patient) -> str:
+def check_student_input(fixture: Fixture) -> str:
     """Signal and noise in what the start gives, a sample at a time."""
-    start, batch = patient.recipe.start, patient.batch
-    levels = patient.recipe.student_levels()
+    start, batch = fixture.recipe.start, fixture.batch
+    levels = fixture.recipe.student_levels()
     if start.needs_path:
-        return _on_the_path(patient, batch, levels)
+        return _on_the_path(fixture, batch, levels)
     levels = (*levels, LOW)
     sigma = torch.tensor([levels[i % len(levels)] for i in range(len(batch.x0))], device=batch.x0.device)
     eps = torch.randn(batch.x0.shape, generator=torch.Generator().manual_seed(1)).to(batch.x0)
@@ -72,13 +72,13 @@ def look_at_student_input(patient: Patient) -> str:
                 "one sample's level for all, or noise that is not of unit variance",
                 cure="return batch.x0 + sigma.view(-1, 1, 1, 1) * noise; sigma is [B], one level a sample",
             )
-    _as_the_network_is_told(patient)
+    _as_the_network_is_told(fixture)
     return f"noise over sigma has standard deviation {rms(residual):.3f} at {', '.join(f'{s:g}' for s in levels)}"
 
 
-def _as_the_network_is_told(patient: Patient) -> None:
+def _as_the_network_is_told(fixture: Fixture) -> None:
     """In the training step: the network's sigma is that of its input."""
-    found = patient.require_steps()
+    found = fixture.require_steps()
     signal = rms(found.training.reader.batch(0, OWN_SAMPLES, 0).x0)  # an untrained teacher's samples may be huge
     for call in found.watch.students:
         for x, sigma in zip(call.x, call.sigma, strict=True):
@@ -91,13 +91,13 @@ def _as_the_network_is_told(patient: Patient) -> None:
                 )
 
 
-def _on_the_path(patient: Patient, batch: Batch, levels: tuple[float, ...]) -> str:
+def _on_the_path(fixture: Fixture, batch: Batch, levels: tuple[float, ...]) -> str:
     """The teacher's own states: their variance is the data's and the noise's together, and they begin as the noise."""
-    name = patient.recipe.start.name
-    own = patient.untouched.reader.batch(0, BATCH, 0) if batch.path is None else batch
+    name = fixture.recipe.start.name
+    own = fixture.untouched.reader.batch(0, BATCH, 0) if batch.path is None else batch
     for level in levels:
         sigma = torch.full((len(own.x0),), level, device=own.x0.device)
-        x = patient.recipe.start(own, sigma, torch.zeros_like(own.x0))
+        x = fixture.recipe.start(own, sigma, torch.zeros_like(own.x0))
         expected = math.sqrt(rms(own.x0) ** 2 + level**2)
         if abs(rms(x) / expected - 1) > PATH_SLACK:
             raise Fail(
@@ -105,19 +105,19 @@ def _on_the_path(patient: Patient, batch: Batch, levels: tuple[float, ...]) -> s
                 cause=f"start {name!r} takes the state of another level, or no state at all",
                 cure="return batch.path at the stored level that is sigma, sample by sample",
             )
-    _as_the_network_is_told(patient)
+    _as_the_network_is_told(fixture)
     return f"states of the path have the variance of {', '.join(f'{s:g}' for s in levels)}"
 
 
-def look_at_levels(patient: Patient) -> str:
+def check_levels(fixture: Fixture) -> str:
     """Whether each sample of a batch gets a level of its own, from the laws and in the training step."""
-    recipe = patient.recipe
+    recipe = fixture.recipe
     laws = {"student_sigma": recipe.student_sigma, "renoise_sigma": recipe.renoise_sigma}
-    step = patient.untouched.ladd_step
+    step = fixture.untouched.ladd_step
     rows = whole_batch(DRAWN)
-    like = patient.batch.x0[:1]
+    like = fixture.batch.x0[:1]
     batch = Batch(like.expand(DRAWN, *like.shape[1:]), torch.zeros(DRAWN, dtype=torch.int64), None, None, ())
-    steps = range(patient.step, patient.step + 4)
+    steps = range(fixture.step, fixture.step + 4)
     drawn = [step.draw(batch, rows, number, 0) for number in steps]
     drawn = [d._replace(tau=d.tau[:DRAWN]) for d in drawn]
     in_step = {"student_sigma": [d.sigma for d in drawn], "renoise_sigma": [d.tau for d in drawn]}
@@ -157,11 +157,11 @@ class Deaf(Denoiser):
         return NetOutput(torch.zeros_like(x), {}, cond)
 
 
-def look_at_coupling(patient: Patient) -> str:
+def check_coupling(fixture: Fixture) -> str:
     """What the student is trained on against how it is sampled: fresh noise and sde, kept noise and ode."""
-    recipe, batch = patient.recipe, patient.batch
+    recipe, batch = fixture.recipe, fixture.batch
     start = recipe.start
-    own = patient.untouched.reader.batch(0, BATCH, 0) if start.needs_path and batch.path is None else batch
+    own = fixture.untouched.reader.batch(0, BATCH, 0) if start.needs_path and batch.path is None else batch
     top = torch.full((len(own.x0),), recipe.student_levels()[0], device=own.x0.device)
     first, second = (
         torch.randn(own.x0.shape, generator=torch.Generator().manual_seed(seed)).to(own.x0) for seed in (2, 3)
@@ -184,7 +184,7 @@ def look_at_coupling(patient: Patient) -> str:
             )
     levels = recipe.student_levels()
     noise = torch.randn(own.x0.shape, generator=torch.Generator().manual_seed(4)).to(own.x0)
-    turned = correlation(_last_input(patient, noise, own.cond), noise)
+    turned = correlation(_last_input(fixture, noise, own.cond), noise)
     if len(levels) > 1 and not (turned > ALIKE if wanted == "ode" else abs(turned) < UNLIKE):
         raise Fail(
             f"start {start.name!r} wants {wanted!r}, and the sampler's last input has correlation {turned:.2f} with "
@@ -195,9 +195,9 @@ def look_at_coupling(patient: Patient) -> str:
     return f"{'fresh' if is_fresh else 'kept'} noise, sampled by {wanted!r} at {', '.join(f'{s:g}' for s in levels)}"
 
 
-def _last_input(patient: Patient, noise: Tensor, cond: Tensor) -> Tensor:
+def _last_input(fixture: Fixture, noise: Tensor, cond: Tensor) -> Tensor:
     """The few-step sampler's last input, when its levels and the size of its noise are right."""
-    recipe, deaf = patient.recipe, Deaf()
+    recipe, deaf = fixture.recipe, Deaf()
     deaf.register_buffer("place", torch.zeros(1, device=noise.device))
     sample_student(recipe, deaf, noise, cond, recipe.student_steps)
     levels = recipe.student_levels()
@@ -217,13 +217,13 @@ def _last_input(patient: Patient, noise: Tensor, cond: Tensor) -> Tensor:
     return deaf.inputs[-1]
 
 
-def look_at_waste(patient: Patient) -> str:
+def check_waste(fixture: Fixture) -> str:
     """Whether the last call of the few-step sampler does anything."""
-    levels = patient.recipe.student_levels()
+    levels = fixture.recipe.student_levels()
     if len(levels) > 1 and levels[-1] < WASTED:
         raise Warn(
             f"the last of {len(levels)} calls is at sigma {levels[-1]:g}, where it changes almost nothing",
-            cause=f"levels {patient.recipe.levels.name!r} end at sigma_min",
+            cause=f"levels {fixture.recipe.levels.name!r} end at sigma_min",
             cure="--swap levels=good, or search levels for your teacher: `ladd levels RECIPE`",
         )
     return f"the last call is at sigma {levels[-1]:g}"
@@ -231,10 +231,10 @@ def look_at_waste(patient: Patient) -> str:
 
 WASTED = 0.01
 
-CHECKS: list[Check[Patient]] = [
-    Check("last-level", "Every sampler ends at level 0", look_at_last_level),
-    Check("last-call", "The student's last call does something", look_at_waste),
-    Check("student-input", "The student's input has the signal-to-noise ratio of its level", look_at_student_input),
-    Check("levels-per-sample", "Every sample of a batch has a level of its own", look_at_levels),
-    Check("sampler-coupling", "The student is sampled as it is trained", look_at_coupling),
+CHECKS: list[Check[Fixture]] = [
+    Check("last-level", "Every sampler ends at level 0", check_last_level),
+    Check("last-call", "The student's last call does something", check_waste),
+    Check("student-input", "The student's input has the signal-to-noise ratio of its level", check_student_input),
+    Check("levels-per-sample", "Every sample of a batch has a level of its own", check_levels),
+    Check("sampler-coupling", "The student is sampled as it is trained", check_coupling),
 ]

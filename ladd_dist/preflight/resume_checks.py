@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import torch
 
 from ladd_dist.parallel.ranks import join
 from ladd_dist.preflight.check import Check, Fail, Skip, Warn
-from ladd_dist.preflight.fixture import Patient
+from ladd_dist.preflight.fixture import Fixture
 from ladd_dist.preflight.update_checks import NETWORKS, SUMS, flat
 from ladd_dist.stages.distill import Distillation
 
@@ -17,12 +15,12 @@ STALE = 0.2
 MEETS_WITHIN_S = 60.0
 
 
-def look_at_average(patient: Patient) -> str:
+def check_average(fixture: Fixture) -> str:
     """The averaged weights follow the student's after each of its updates, and are what is evaluated."""
-    found = patient.require_steps()
+    found = fixture.require_steps()
     watch, training = found.watch, found.training
     students = [turn for turn in watch.turns if turn.role == "student"]
-    beta = 0.5 if patient.recipe.train.ema.half_life > 0 else 0.0
+    beta = 0.5 if fixture.recipe.train.ema.half_life > 0 else 0.0
     expected = watch.turns[0].before["average"]
     for turn in watch.turns:
         if turn.role == "heads" and turn.moved("average"):
@@ -54,9 +52,9 @@ def look_at_average(patient: Patient) -> str:
     return "moves once a step, after the student's update; it is what is evaluated"
 
 
-def look_at_span(patient: Patient) -> str:
+def check_span(fixture: Fixture) -> str:
     """Whether the average forgets the weights that it began with."""
-    ema, updates = patient.recipe.train.ema, patient.recipe.train.steps * patient.recipe.train.batch_size
+    ema, updates = fixture.recipe.train.ema, fixture.recipe.train.steps * fixture.recipe.train.batch_size
     left = 0.5 ** (updates / ema.half_life) if ema.half_life > 0 and ema.ramp == 0 else 0.0
     if left > STALE:
         raise Warn(
@@ -67,14 +65,14 @@ def look_at_span(patient: Patient) -> str:
     return f"{left:.0%} of it is what it began with, at the end of training"
 
 
-def look_at_resume(patient: Patient) -> str:
+def check_resume(fixture: Fixture) -> str:
     """A checkpoint brings back weights, moments, counters and average, and the next step has the same bits."""
-    training = patient.training()
-    first = patient.step
+    training = fixture.training()
+    first = fixture.step
     training.step(first)
     with training.checkpoints.complete():
         training.save(first + 1)
-    again = Distillation(training.recipe, training.place, training.run)
+    again = Distillation(training.run)
     if again.first_step != first + 1:
         raise Fail(
             f"the checkpoint of step {first + 1} is not found",
@@ -96,7 +94,7 @@ def look_at_resume(patient: Patient) -> str:
     for way in (training, again):
         way.step(first + 1)
     # Kernels of accelerators may add in another order each time.
-    slack = 0.0 if patient.place.device.type == "cpu" else SUMS * patient.small.train.lr_student
+    slack = 0.0 if fixture.run.device.type == "cpu" else SUMS * fixture.small.train.lr_student
     for role in NETWORKS:
         one, other = (flat(getattr(way, role).local("weight")) for way in (training, again))
         if float((one - other).abs().max()) > slack:
@@ -109,18 +107,17 @@ def look_at_resume(patient: Patient) -> str:
     return "weights, moments, counters and average come back; the next step has the same bits"
 
 
-def look_at_strategy(patient: Patient) -> str:
+def check_strategy(fixture: Fixture) -> str:
     """The recipe's strategy, in a group of one process, against one process without a strategy."""
-    recipe = patient.recipe
+    recipe = fixture.recipe
     if recipe.parallel.name == "single":
         raise Skip("one process: nothing to spread (--parallel ddp, fsdp, zero1 ...)")
-    patient.require_steps()
-    backend = "nccl" if patient.place.device.type == "cuda" else "gloo"
-    expected = patient.watched.figures[0]
-    with join(backend, MEETS_WITHIN_S, device=patient.place.device, needs_group=True) as ranks:
-        place = dataclasses.replace(patient.own, ranks=ranks)
-        training = patient.training(parallel=recipe.parallel, place=place)
-        figures = {name: float(value) for name, value in training.step(patient.step).items()}
+    fixture.require_steps()
+    backend = "nccl" if fixture.run.device.type == "cuda" else "gloo"
+    expected = fixture.watched.figures[0]
+    with join(backend, MEETS_WITHIN_S, device=fixture.run.device, needs_group=True) as ranks:
+        training = fixture.training(parallel=recipe.parallel, workspace=fixture.own.among(ranks).workspace)
+        figures = {name: float(value) for name, value in training.step(fixture.step).items()}
     for name, value in expected.items():
         if abs(value - figures[name]) > SUMS * max(1e-3, abs(value)):
             raise Fail(
@@ -131,9 +128,9 @@ def look_at_strategy(patient: Patient) -> str:
     return f"{recipe.parallel.name!r} gives the figures of one process"
 
 
-CHECKS: list[Check[Patient]] = [
-    Check("average", "The average moves on student updates alone, and is what is evaluated", look_at_average),
-    Check("average-span", "The average forgets what it began with", look_at_span),
-    Check("resume", "A resumed training goes on with the same bits", look_at_resume),
-    Check("strategy", "The recipe's strategy computes the same step", look_at_strategy),
+CHECKS: list[Check[Fixture]] = [
+    Check("average", "The average moves on student updates alone, and is what is evaluated", check_average),
+    Check("average-span", "The average forgets what it began with", check_span),
+    Check("resume", "A resumed training goes on with the same bits", check_resume),
+    Check("strategy", "The recipe's strategy computes the same step", check_strategy),
 ]

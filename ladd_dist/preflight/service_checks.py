@@ -17,7 +17,7 @@ ANSWERS_WITHIN_S = 5.0
 COMMANDS = ("sbatch", "squeue", "scancel", "scontrol", "sinfo")
 
 
-def look_at_slurm(machine: Machine) -> str:
+def check_slurm(machine: Machine) -> str:
     """Its commands, whether its controller answers, and whether it starts jobs again."""
     there = [name for name in COMMANDS if shutil.which(name)]
     if not there:
@@ -64,7 +64,7 @@ def _answer(*command: str) -> str:
     return done.stdout
 
 
-def look_at_submitit(machine: Machine) -> str:
+def check_submitit(machine: Machine) -> str:
     """Whether it is installed."""
     try:
         return importlib.metadata.version("submitit") + " installed"
@@ -76,7 +76,7 @@ def look_at_submitit(machine: Machine) -> str:
         ) from error
 
 
-def look_at_wandb(machine: Machine) -> str:
+def check_wandb(machine: Machine) -> str:
     """Whether the recipe's tracker will reach its server."""
     recipe = machine.require_recipe()
     tracker = recipe.tracker
@@ -107,7 +107,7 @@ def look_at_wandb(machine: Machine) -> str:
 
 
 CHECKS: list[Check[Machine]] = [
-    Check("slurm", "SLURM takes jobs and starts them again", look_at_slurm),
-    Check("submitit", "submitit is there for sweeps and --on", look_at_submitit),
-    Check("wandb", "The recipe's tracker reaches W&B", look_at_wandb),
+    Check("slurm", "SLURM takes jobs and starts them again", check_slurm),
+    Check("submitit", "submitit is there for sweeps and --on", check_submitit),
+    Check("wandb", "The recipe's tracker reaches W&B", check_wandb),
 ]

@@ -18,11 +18,10 @@ from ladd_dist.core.rundir import write_bytes
 from ladd_dist.costs.flops import count_parameters
 from ladd_dist.preflight.check import Check, Fail, Warn
 from ladd_dist.preflight.machine_checks import GB, Machine
-from ladd_dist.recipe import Recipe
 from ladd_dist.stages.distill import NUM_SHOWN, is_distilled
 from ladd_dist.stages.shards import are_shards_done
 from ladd_dist.stages.teacher import is_teacher_done
-from ladd_dist.workspace.workspace import Place
+from ladd_dist.workspace.run import Run
 
 WORD = 4
 SPARE = 1.2
@@ -45,12 +44,12 @@ def scratch(folder: Path) -> Iterator[Path]:
     Raises:
         Fail: nothing can be written there.
     """
-    place = existing(folder)
+    workspace = existing(folder)
     try:
-        made = tempfile.mkdtemp(prefix=".ladd-doctor-", dir=place)
+        made = tempfile.mkdtemp(prefix=".ladd-doctor-", dir=workspace)
     except OSError as error:
         raise Fail(
-            f"{place} cannot be written to ({error.strerror})",
+            f"{workspace} cannot be written to ({error.strerror})",
             cause="it belongs to somebody else, is mounted read-only, or is full",
             cure="choose writable folders with --out and --cache",
         ) from error
@@ -60,8 +59,9 @@ def scratch(folder: Path) -> Iterator[Path]:
         shutil.rmtree(made, ignore_errors=True)
 
 
-def bytes_needed(recipe: Recipe, place: Place) -> tuple[int, int]:
+def bytes_needed(run: Run) -> tuple[int, int]:
     """About what a run still writes into --cache and into --out."""
+    recipe = run.recipe
     with torch.device("meta"):
         network = fresh_network(recipe)
         heads = build_heads(recipe, build_critic(recipe, network))
@@ -69,26 +69,26 @@ def bytes_needed(recipe: Recipe, place: Place) -> tuple[int, int]:
     pixels = image.channels * image.size**2
     teacher, judges = WORD * count_parameters(network), WORD * count_parameters(heads)
     cache = 0
-    if not is_teacher_done(recipe, place):
+    if not is_teacher_done(run):
         cache += 2 * 4 * teacher  # weights, both moments and the average, twice while a checkpoint replaces another
-    if not are_shards_done(recipe, place):
+    if not are_shards_done(run):
         word = 2 if shards.dtype == "float16" else 4
         cache += shards.num_samples * pixels * word * (2 + len(recipe.path_levels()))
     out = 0
-    if not is_distilled(recipe, place):
+    if not is_distilled(run):
         kept = train.keep_checkpoints + 1 + len(train.keep_steps)
         out += kept * (4 * teacher + 3 * judges) + teacher
         out += (train.steps // train.dump_every + 1) * NUM_SHOWN * pixels * WORD * 3
     return round(SPARE * cache), round(SPARE * out)
 
 
-def look_at_disk(machine: Machine) -> str:
+def check_disk(machine: Machine) -> str:
     """Whether both folders can be written to, and have the room that the recipe needs."""
-    place = machine.place
-    needed = bytes_needed(machine.recipe, place) if machine.recipe else (0, 0)
+    workspace = machine.workspace
+    needed = bytes_needed(Run(machine.recipe, workspace)) if machine.recipe else (0, 0)
     wanted: dict[int, int] = {}
     said = []
-    for name, folder, size in (("--cache", place.cache, needed[0]), ("--out", place.runs, needed[1])):
+    for name, folder, size in (("--cache", workspace.cache, needed[0]), ("--out", workspace.runs, needed[1])):
         with scratch(folder) as own:
             target = own / "file"
             for content in (b"first", b"second"):  # written beside and renamed over the old one
@@ -113,9 +113,9 @@ def look_at_disk(machine: Machine) -> str:
     return "; ".join(said)
 
 
-def look_at_locks(machine: Machine) -> str:
+def check_locks(machine: Machine) -> str:
     """Whether a lock in the cache keeps a second process out: runs that share a teacher rely on it."""
-    with scratch(machine.place.cache) as own:
+    with scratch(machine.workspace.cache) as own:
         first, second = (FileLock(own / "lock") for _ in range(2))
         try:
             first.acquire(timeout=0)
@@ -124,7 +124,7 @@ def look_at_locks(machine: Machine) -> str:
         try:
             second.acquire(timeout=0)
         except Timeout:
-            return f"a second holder is kept out in {existing(machine.place.cache)}"
+            return f"a second holder is kept out in {existing(machine.workspace.cache)}"
         finally:
             first.release()
         second.release()
@@ -133,18 +133,18 @@ def look_at_locks(machine: Machine) -> str:
 
 def _no_locks(machine: Machine, how: str) -> Fail:
     return Fail(
-        f"a file in {existing(machine.place.cache)} {how}",
+        f"a file in {existing(machine.workspace.cache)} {how}",
         cause="a network file system without locks (NFS mounted with nolock, Lustre without flock)",
         cure="mount it with locks, put --cache elsewhere, or do not start runs that share a teacher together",
     )
 
 
-def look_at_clocks(machine: Machine) -> str:
+def check_clocks(machine: Machine) -> str:
     """This machine's clock against the one that stamps the cache's files, which other machines see too."""
     ticks = [time.monotonic() for _ in range(100)]
     if sorted(ticks) != ticks:
         raise Fail("time.monotonic() goes back", cause="a broken virtual clock", cure="report it to the host's admin")
-    with scratch(machine.place.cache) as own:
+    with scratch(machine.workspace.cache) as own:
         target = own / "stamp"
         before = time.time()
         target.write_bytes(b"now")
@@ -167,7 +167,7 @@ def look_at_clocks(machine: Machine) -> str:
 
 
 CHECKS: list[Check[Machine]] = [
-    Check("disk", "Both folders can be written to, with room for the run", look_at_disk),
-    Check("locks", "Locks work in the cache", look_at_locks),
-    Check("clocks", "Clocks agree", look_at_clocks),
+    Check("disk", "Both folders can be written to, with room for the run", check_disk),
+    Check("locks", "Locks work in the cache", check_locks),
+    Check("clocks", "Clocks agree", check_clocks),
 ]

@@ -14,7 +14,7 @@ from ladd_dist.builders.step import build_critic
 from ladd_dist.builders.teacher import guided_teacher
 from ladd_dist.core.plugin import Plugin
 from ladd_dist.preflight.check import Check, Fail, Skip, Warn
-from ladd_dist.preflight.fixture import Patient
+from ladd_dist.preflight.fixture import Fixture
 from ladd_dist.taps import TapLayout
 from ladd_dist.testing import ContractError, check_plugin, check_taps
 
@@ -54,13 +54,13 @@ def plugins_of(node: object, path: str = "") -> Iterator[tuple[str, Plugin]]:
             yield from plugins_of(getattr(node, field.name), f"{path}.{field.name}".lstrip("."))
 
 
-def look_at_plugins(patient: Patient) -> str:
+def check_plugins(fixture: Fixture) -> str:
     """The contract of every plug-in in the recipe."""
-    found = dict(plugins_of(patient.recipe))
+    found = dict(plugins_of(fixture.recipe))
     for name, plugin in found.items():
         try:
             if isinstance(plugin, TapLayout):
-                check_taps(plugin, build_critic(patient.recipe, patient.teacher).taps)
+                check_taps(plugin, build_critic(fixture.recipe, fixture.teacher).taps)
             else:
                 check_plugin(plugin)
         except ContractError as error:
@@ -72,9 +72,9 @@ def look_at_plugins(patient: Patient) -> str:
     return f"{len(found)} keep their contracts"
 
 
-def look_at_frozen(patient: Patient) -> str:
+def check_frozen(fixture: Fixture) -> str:
     """Whether the teacher the heads look through stands still."""
-    found = patient.watched
+    found = fixture.watched
     network = found.training.ladd_step.critic.network
     loose = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
     cure = "FrozenCritic and Parallel.freeze must call requires_grad_(False), and eval()"
@@ -97,9 +97,9 @@ def look_at_frozen(patient: Patient) -> str:
     return f"{len(list(network.parameters()))} weights stand still"
 
 
-def look_at_differentiable(patient: Patient) -> str:
+def check_differentiable(fixture: Fixture) -> str:
     """Whether each tap passes a gradient to the picture."""
-    training, batch = patient.untouched, patient.batch
+    training, batch = fixture.untouched, fixture.batch
     teacher = training.ladd_step.critic
     x0 = batch.x0[:2].clone().requires_grad_()
     tau = torch.full((2,), 0.5, device=x0.device)
@@ -118,10 +118,10 @@ def look_at_differentiable(patient: Patient) -> str:
     return f"gradients through {', '.join(seen.features)}"
 
 
-def look_at_x0(patient: Patient) -> str:
+def check_x0(fixture: Fixture) -> str:
     """D(x0 + sigma n; sigma) = x0 where sigma is small, and nearer to x0 than its input where it is not."""
-    teacher, batch = patient.require_trained(), patient.batch
-    small = patient.recipe.shards.sampler.levels()[-1]
+    teacher, batch = fixture.require_trained(), fixture.batch
+    small = fixture.recipe.shards.sampler.levels()[-1]
     noise = torch.randn(batch.x0.shape, generator=torch.Generator().manual_seed(0)).to(batch.x0)
     denoise = denoiser(teacher)
     errors = {}
@@ -144,9 +144,9 @@ def look_at_x0(patient: Patient) -> str:
     return f"error {errors[small]:.4f} at sigma {small:g}, {errors[middle]:.3f} at {middle:g}"
 
 
-def look_at_guidance(patient: Patient) -> str:
+def check_guidance(fixture: Fixture) -> str:
     """Whether the teacher's samples are made with the guidance that the recipe names."""
-    recipe, teacher, batch = patient.recipe, patient.teacher, patient.batch
+    recipe, teacher, batch = fixture.recipe, fixture.teacher, fixture.batch
     if recipe.shards.source:
         raise Skip("the samples are imported (shards.source)")
     scale, rows = recipe.shards.guidance, slice(0, FEW)
@@ -174,11 +174,11 @@ def look_at_guidance(patient: Patient) -> str:
     return f"guidance {scale:g}"
 
 
-def look_at_samples(patient: Patient) -> str:
+def check_samples(fixture: Fixture) -> str:
     """Whether what stands for real are pictures, and the noise beside them is noise."""
-    reader, recipe = patient.reader, patient.recipe
+    reader, recipe = fixture.reader, fixture.recipe
     reader.verify(recipe.latent())
-    batch = patient.batch
+    batch = fixture.batch
     spread = float(batch.x0.std(dim=0).mean())
     again = "remove the folder of the shards and make them again: --stages shards"
     if spread < COLLAPSED:
@@ -211,10 +211,10 @@ def look_at_samples(patient: Patient) -> str:
     return f"{len(reader)} samples, unhurt; noise has unit variance"
 
 
-def look_at_stored_noise(patient: Patient) -> str:
+def check_stored_noise(fixture: Fixture) -> str:
     """Whether the teacher makes the stored sample from the stored noise."""
-    reader, teacher, batch = patient.reader, patient.require_trained(), patient.batch
-    recipe = patient.recipe
+    reader, teacher, batch = fixture.reader, fixture.require_trained(), fixture.batch
+    recipe = fixture.recipe
     if recipe.shards.source or batch.noise is None:
         raise Skip("the samples are imported: their sampler is not known here")
     sampler = recipe.shards.sampler
@@ -233,17 +233,17 @@ def look_at_stored_noise(patient: Patient) -> str:
         raise Fail(
             f"made again from its noise, a sample is {max(away):.0%} away from the stored one",
             cause="teacher, sampler or guidance are not those that made the shards, or noise and samples are mixed up",
-            cure=f"remove {patient.place.shards(recipe)} and make it again: --stages shards",
+            cure=f"remove {fixture.run.shards_folder} and make it again: --stages shards",
         )
     return f"{num} of {len(reader)} made again, at most {max(away):.1e} away"
 
 
-CHECKS: list[Check[Patient]] = [
-    Check("plug-ins", "Every plug-in keeps the contract of its kind", look_at_plugins),
-    Check("teacher-frozen", "The teacher stands still", look_at_frozen),
-    Check("teacher-differentiable", "Gradients pass through the teacher, to every tap", look_at_differentiable),
-    Check("teacher-x0", "At small sigma the teacher's x0 equals the data", look_at_x0),
-    Check("guidance", "The teacher's samples are made with guidance", look_at_guidance),
-    Check("samples", "What stands for real are pictures, and the noise beside them is noise", look_at_samples),
-    Check("stored-noise", "Stored noise reproduces stored samples", look_at_stored_noise),
+CHECKS: list[Check[Fixture]] = [
+    Check("plug-ins", "Every plug-in keeps the contract of its kind", check_plugins),
+    Check("teacher-frozen", "The teacher stands still", check_frozen),
+    Check("teacher-differentiable", "Gradients pass through the teacher, to every tap", check_differentiable),
+    Check("teacher-x0", "At small sigma the teacher's x0 equals the data", check_x0),
+    Check("guidance", "The teacher's samples are made with guidance", check_guidance),
+    Check("samples", "What stands for real are pictures, and the noise beside them is noise", check_samples),
+    Check("stored-noise", "Stored noise reproduces stored samples", check_stored_noise),
 ]

@@ -14,7 +14,7 @@ from ladd_dist.engine.loop import cosine_factor
 from ladd_dist.parallel import Local
 from ladd_dist.parallel.compute import Compute
 from ladd_dist.preflight.check import Check, Fail
-from ladd_dist.preflight.fixture import BATCH, Patient
+from ladd_dist.preflight.fixture import BATCH, Fixture
 from ladd_dist.preflight.recorder import Role, Turn
 from ladd_dist.stages.distill import Distillation
 
@@ -33,17 +33,17 @@ def flat(parts: Mapping[str, Local] | Mapping[str, Tensor]) -> Tensor:
     return torch.cat([tensor.detach().double().flatten() for tensor in tensors])
 
 
-def look_at_step(patient: Patient) -> str:
+def check_step(fixture: Fixture) -> str:
     """A step as the recipe says it: its precision, mode and micro-batches; all figures finite."""
-    found = patient.watched
+    found = fixture.watched
     if found.error is not None:
         raise found.error
-    compute = dataclasses.replace(patient.recipe.train.compute, compile=())  # compiling takes minutes
+    compute = dataclasses.replace(fixture.recipe.train.compute, compile=())  # compiling takes minutes
     size = compute.accumulate * max(1, BATCH // compute.accumulate)
-    train = dataclasses.replace(patient.small.train, batch_size=size, compute=compute)
+    train = dataclasses.replace(fixture.small.train, batch_size=size, compute=compute)
     figures = {}
     if compute != Compute():
-        figures = patient.training(train=train).step(patient.step)
+        figures = fixture.training(train=train).step(fixture.step)
     for name, value in [*found.figures[0].items(), *found.figures[1].items(), *figures.items()]:
         if not math.isfinite(value):
             raise Fail(
@@ -51,12 +51,12 @@ def look_at_step(patient: Patient) -> str:
                 cause=f"a loss or gradient that overflows in {compute.precision}",
                 cure="--train.compute.precision fp32 or bf16; look at the loss with the largest value",
             )
-    return f"{len(found.figures[0])} figures, all finite, mode {patient.recipe.train.mode}, {compute.precision}"
+    return f"{len(found.figures[0])} figures, all finite, mode {fixture.recipe.train.mode}, {compute.precision}"
 
 
-def look_at_gradients(patient: Patient) -> str:
+def check_gradients(fixture: Fixture) -> str:
     """After a network's turn neither it nor the other holds a gradient, and the other has not moved."""
-    found = patient.watched
+    found = fixture.watched
     for turn in found.watch.turns:
         other = OTHER[turn.role]
         held = turn.gradients[other]
@@ -80,10 +80,10 @@ def look_at_gradients(patient: Patient) -> str:
                 cause="they would add to those of the next one",
                 cure="Trainable.update must end with zero_grad()",
             )
-    patient.require_steps()
+    fixture.require_steps()
     for role in NETWORKS:
         moved = [name for turn in found.watch.turns if turn.role == role for name in turn.moved(role)]
-        lr = patient.recipe.train.lr_student if role == "student" else patient.recipe.train.lr_heads
+        lr = fixture.recipe.train.lr_student if role == "student" else fixture.recipe.train.lr_heads
         if not moved and lr > 0:
             raise Fail(
                 f"the {_whose(role)} update moves nothing",
@@ -97,9 +97,9 @@ def _whose(role: Role) -> str:
     return "heads'" if role == "heads" else "student's"
 
 
-def look_at_frozen_heads(patient: Patient) -> str:
+def check_frozen_heads(fixture: Fixture) -> str:
     """Heads on the student's turn: no buffer moves either (spectral norm's do in a training-mode forward)."""
-    found = patient.require_steps()
+    found = fixture.require_steps()
     turns = [turn for turn in found.watch.turns if turn.role == "student"]
     moved = sorted({name for turn in turns for name in turn.moved("heads")})
     if moved:
@@ -113,9 +113,9 @@ def look_at_frozen_heads(patient: Patient) -> str:
     return f"{len(names)} buffers stand still"
 
 
-def look_at_accumulation(patient: Patient) -> str:
+def check_accumulation(fixture: Fixture) -> str:
     """One batch of eight, and eight micro-batches of one: the same through the optimizer's step, for both networks."""
-    whole, parts = _both_ways(patient)
+    whole, parts = _both_ways(fixture)
     for role in NETWORKS:
         for quantity in ("exp_avg", "exp_avg_sq"):
             first, second = (flat(getattr(way, role).local(quantity)) for way in (whole[0], parts[0]))
@@ -139,9 +139,9 @@ def look_at_accumulation(patient: Patient) -> str:
     return f"gradients, moments and norms agree within {SUMS:.0%}, for both networks"
 
 
-def look_at_statistics(patient: Patient) -> str:
+def check_statistics(fixture: Fixture) -> str:
     """Figures are those of the whole batch, however it was cut: a collapse hides in one micro-batch's accuracy."""
-    whole, parts = (way[1] for way in _both_ways(patient))
+    whole, parts = (way[1] for way in _both_ways(fixture))
     for name, value in whole.items():
         if not name.startswith("grad_norm") and abs(value - parts[name]) > FIGURES * max(1.0, abs(value)):
             raise Fail(
@@ -153,20 +153,20 @@ def look_at_statistics(patient: Patient) -> str:
 
 
 @functools.lru_cache(maxsize=1)  # two checks look at them
-def _both_ways(patient: Patient) -> list[tuple[Distillation, dict[str, float]]]:
+def _both_ways(fixture: Fixture) -> list[tuple[Distillation, dict[str, float]]]:
     ways = []
-    patient.require_steps()
-    for accumulate, mode in ((1, patient.recipe.train.mode), (BATCH, "alternate")):
-        train = dataclasses.replace(patient.small.train, mode=mode, compute=Compute(accumulate=accumulate))
-        training = patient.training(train=train)
-        ways.append((training, {name: float(value) for name, value in training.step(patient.step).items()}))
+    fixture.require_steps()
+    for accumulate, mode in ((1, fixture.recipe.train.mode), (BATCH, "alternate")):
+        train = dataclasses.replace(fixture.small.train, mode=mode, compute=Compute(accumulate=accumulate))
+        training = fixture.training(train=train)
+        ways.append((training, {name: float(value) for name, value in training.step(fixture.step).items()}))
     return ways
 
 
-def look_at_rates(patient: Patient) -> str:
+def check_rates(fixture: Fixture) -> str:
     """Adam's first step moves a weight by the learning rate: each network's own."""
-    found = patient.require_steps()
-    train = patient.recipe.train
+    found = fixture.require_steps()
+    train = fixture.recipe.train
     factor = cosine_factor(found.first, train.steps, train.lr_final)
     for role, rate in (("heads", train.lr_heads), ("student", train.lr_student)):
         turn = next(turn for turn in found.watch.turns if turn.role == role)
@@ -187,11 +187,11 @@ def _largest_move(turn: Turn, names: Iterable[str], decay: float) -> float:
     return max((float((after[name] - before[name] * (1 - decay)).abs().max()) for name in names), default=0.0)
 
 
-CHECKS: list[Check[Patient]] = [
-    Check("step", "A training step runs, and its figures are finite", look_at_step),
-    Check("gradients", "Gradients stay with the network whose turn it is", look_at_gradients),
-    Check("frozen-heads", "The heads stand still on the student's turn", look_at_frozen_heads),
-    Check("accumulation", "1 x 8 = 8 x 1, through the optimizer's step", look_at_accumulation),
-    Check("statistics", "Figures are those of the whole batch", look_at_statistics),
-    Check("rates", "Each network has its own learning rate", look_at_rates),
+CHECKS: list[Check[Fixture]] = [
+    Check("step", "A training step runs, and its figures are finite", check_step),
+    Check("gradients", "Gradients stay with the network whose turn it is", check_gradients),
+    Check("frozen-heads", "The heads stand still on the student's turn", check_frozen_heads),
+    Check("accumulation", "1 x 8 = 8 x 1, through the optimizer's step", check_accumulation),
+    Check("statistics", "Figures are those of the whole batch", check_statistics),
+    Check("rates", "Each network has its own learning rate", check_rates),
 ]

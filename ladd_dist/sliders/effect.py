@@ -22,13 +22,13 @@ from ladd_dist.recipe import Recipe
 from ladd_dist.sliders.attributes import ATTRIBUTES
 from ladd_dist.sliders.slider import Control, On, attach, network_of
 from ladd_dist.students.adapter import merge_adapter, set_strength
-from ladd_dist.workspace.workspace import Place
+from ladd_dist.workspace.run import Run
 
 NETWORKS: tuple[On, ...] = get_args(On)
 
 
 def slide(
-    recipe: Recipe, place: Place, run: RunDir, control: Control, on: On, strengths: tuple[float, ...], num: int
+    run: Run, folder: RunDir, control: Control, on: On, strengths: tuple[float, ...], num: int
 ) -> tuple[dict[float, Tensor], Tensor]:
     """Samples [num,C,H,W] at each strength, from the same held-out noise and classes, and the classes [num].
 
@@ -37,22 +37,23 @@ def slide(
     Raises:
         UserError: a network that is not there or of another shape, or samples that are not finite.
     """
+    recipe = run.recipe
     size, found = recipe.evaluate.batch_size, {}
     with StopFlag().listen() as stop, Bar(f"sampling {on}", num * len(strengths)) as bar:
-        for place_of, strength in enumerate(strengths):
-            network = attach(network_of(recipe, place, run, on), control, recipe)
+        for number, strength in enumerate(strengths):
+            network = attach(network_of(run, folder, on), control, recipe)
             set_strength(network, strength)
             sample = _sampler(recipe, merge_adapter(network), on)  # merged it is as fast as without
             parts = []
             for first in range(0, num, size):
                 stop.check()
                 indices = range(first, min(first + size, num))
-                parts.append(sample(*sample_starts(recipe.evaluate.seed, indices, recipe.latent(), place.device)))
-                bar.update(place_of * num + indices.stop)
+                parts.append(sample(*sample_starts(recipe.evaluate.seed, indices, recipe.latent(), run.device)))
+                bar.update(number * num + indices.stop)
             found[strength] = torch.cat(parts)
             if not found[strength].isfinite().all():
                 raise UserError(f"the {on}'s samples at strength {strength:g} hold NaN or infinity; use a smaller one")
-    cond = sample_starts(recipe.evaluate.seed, range(num), recipe.latent(), place.device)[1]
+    cond = sample_starts(recipe.evaluate.seed, range(num), recipe.latent(), run.device)[1]
     return found, cond
 
 

@@ -40,7 +40,7 @@ from ladd_dist.students.adapter import (
     set_strength,
     targeted,
 )
-from ladd_dist.workspace.workspace import Place
+from ladd_dist.workspace.run import Run
 
 On = Literal["teacher", "student"]
 CARD = ("attribute", "rank", "alpha", "on", "network", "image", "signature")
@@ -88,24 +88,25 @@ def require_pixels(recipe: Recipe) -> None:
         )
 
 
-def network_of(recipe: Recipe, place: Place, run: RunDir, on: On) -> Denoiser:
+def network_of(run: Run, folder: RunDir, on: On) -> Denoiser:
     """The run's teacher or trained student, frozen, in eval mode.
 
     Raises:
         UserError: it is not there.
     """
-    return load_teacher(recipe, place) if on == "teacher" else load_student(recipe, place, run.student)
+    return load_teacher(run) if on == "teacher" else load_student(run, folder.student)
 
 
-def train_control(recipe: Recipe, place: Place, run: RunDir, settings: Training) -> Control:
+def train_control(run: Run, folder: RunDir, settings: Training) -> Control:
     """Learn a direction from the run's stored samples; what is drawn depends on the seed and the step alone.
 
     Raises:
         UserError: no network or no samples, or a loss that is not finite.
     """
+    recipe = run.recipe
     require_pixels(recipe)
-    network = network_of(recipe, place, run, settings.on)
-    edit, reader = attribute(settings.attribute).edit, open_shards(recipe, place)
+    network = network_of(run, folder, settings.on)
+    edit, reader = attribute(settings.attribute).edit, open_shards(run)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed("control", settings.seed))
         layers = targeted(network, settings.targets)
@@ -114,11 +115,11 @@ def train_control(recipe: Recipe, place: Place, run: RunDir, settings: Training)
     optimizer = torch.optim.AdamW(trained, lr=settings.lr, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
     loss_of = _teacher_loss if settings.on == "teacher" else _student_loss
-    total = torch.zeros((), device=place.device)
+    total = torch.zeros((), device=run.device)
     with StopFlag().listen() as stop, Bar(f"{settings.attribute} on {settings.on}", settings.steps) as bar:
         for step in range(settings.steps):
             stop.check()
-            batch = to_device(reader.batch(step, min(settings.batch_size, len(reader)), settings.seed), place.device)
+            batch = to_device(reader.batch(step, min(settings.batch_size, len(reader)), settings.seed), run.device)
             for strength in (1.0, -1.0):
                 set_strength(network, strength)
                 loss = loss_of(recipe, network, _edited(batch, edit, strength), settings.seed, step)

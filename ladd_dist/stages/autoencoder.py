@@ -17,32 +17,32 @@ from ladd_dist.engine.loop import Figures, cosine_factor, train
 from ladd_dist.parallel import Adam
 from ladd_dist.parallel.compute import Compute
 from ladd_dist.parallel.gather import whole
-from ladd_dist.recipe import Recipe
 from ladd_dist.trackers.jsonl import Jsonl
-from ladd_dist.workspace.workspace import Place, is_done, make_together, mark_done, rows_of
+from ladd_dist.workspace.run import Run
+from ladd_dist.workspace.workspace import is_done, make_together, mark_done, rows_of
 
 BATCH_FIELD = "codec.training.batch_size"
 NUM_CALIBRATED = 2_048
 """Images on which the scale of the latents is measured."""
 
 
-def is_autoencoder_done(recipe: Recipe, place: Place) -> bool:
+def is_autoencoder_done(run: Run) -> bool:
     """Whether the trained codec lies in the cache."""
-    folder = place.autoencoder(recipe)
-    return is_done(folder / "done.json", recipe.autoencoder_signature()) and (folder / FILE).exists()
+    folder = run.autoencoder_folder
+    return is_done(folder / "done.json", run.recipe.autoencoder_signature()) and (folder / FILE).exists()
 
 
-def train_autoencoder(recipe: Recipe, place: Place) -> Path:
+def train_autoencoder(run: Run) -> Path:
     """Train the codec, or find it trained; returns the folder with `autoencoder.safetensors`."""
-    folder = place.autoencoder(recipe)
-    make_together(place, folder, lambda: is_autoencoder_done(recipe, place), lambda: _train(recipe, place, folder))
+    folder = run.autoencoder_folder
+    make_together(run.ranks, folder, lambda: is_autoencoder_done(run), lambda: _train(run, folder))
     return folder
 
 
-def _train(recipe: Recipe, place: Place, folder: Path) -> None:
-    training = AutoencoderTraining(recipe, place, folder)
+def _train(run: Run, folder: Path) -> None:
+    training = AutoencoderTraining(run, folder)
     settings = training.settings
-    log = Jsonl().build(folder=folder, config={}, resume_step=training.first_step) if place.ranks.is_first else None
+    log = Jsonl().build(folder=folder, config={}, resume_step=training.first_step) if run.ranks.is_first else None
     with training.checkpoints.complete():
         train(
             label="autoencoder",
@@ -55,31 +55,32 @@ def _train(recipe: Recipe, place: Place, folder: Path) -> None:
             save=training.save,
             on_log=log.log if log else lambda updates, figures: None,
             note=lambda figures: f"error {figures['loss/error']:.4f}",
-            ranks=place.ranks,
+            ranks=run.ranks,
         )
-    weights = whole(training.trainable.local("weight"), place.ranks)
+    weights = whole(training.trainable.local("weight"), run.ranks)
     if log is not None and weights is not None:  # rank 0
         log.close()
         save_weights(folder / FILE, training.finished(weights))
-        mark_done(folder / "done.json", recipe.autoencoder_signature())
+        mark_done(folder / "done.json", run.recipe.autoencoder_signature())
         training.checkpoints.clear()
 
 
 class AutoencoderTraining:
     """Everything the training of a codec holds, restored from the newest checkpoint if there is one."""
 
-    def __init__(self, recipe: Recipe, place: Place, folder: Path) -> None:
+    def __init__(self, run: Run, folder: Path) -> None:
+        recipe = run.recipe
         assert isinstance(recipe.codec, TrainedCodec)
-        self.recipe, self.codec, self.place = recipe, recipe.codec, place
+        self.recipe, self.codec, self.workspace = recipe, recipe.codec, run.workspace
         self.settings, compute = recipe.codec.training, Compute()
-        self.rows = rows_of(BATCH_FIELD, self.settings.batch_size, compute, place.ranks)
-        if place.ranks.is_first:
+        self.rows = rows_of(BATCH_FIELD, self.settings.batch_size, compute, run.ranks)
+        if run.ranks.is_first:
             folder.mkdir(parents=True, exist_ok=True)
             remove_stale(folder)
-        with place.ranks.first_goes_ahead():  # the first use may download it
+        with run.ranks.first_goes_ahead():  # the first use may download it
             self.images = recipe.dataset.build(split="train")
         self.checkpoints = Checkpoints(
-            folder / "checkpoints", identity=recipe.autoencoder_signature(), keep=1, ranks=place.ranks
+            folder / "checkpoints", identity=recipe.autoencoder_signature(), keep=1, ranks=run.ranks
         )
         saved = self.checkpoints.latest()
         self.first_step = saved.step if saved else 0
@@ -88,7 +89,7 @@ class AutoencoderTraining:
             saved.fill_module("autoencoder", network)
         adam = Adam(self.settings.lr, (0.9, 0.99), 0.0, self.settings.clip)
         self.trainable = recipe.parallel.build(
-            network, role="teacher", adam=adam, compute=compute, ranks=place.ranks, device=place.device
+            network, role="teacher", adam=adam, compute=compute, ranks=run.ranks, device=run.device
         )
         if saved:
             saved.fill_optimizer("autoencoder", self.trainable)
@@ -103,7 +104,7 @@ class AutoencoderTraining:
 
     def step(self, step: int) -> Figures:
         """One update; what is drawn depends on (seed, step) and the place in the global batch alone."""
-        settings, device = self.settings, self.place.device
+        settings, device = self.settings, self.workspace.device
         source = generator("autoencoder", settings.seed, step)
         picked = torch.randint(len(self.images), (settings.batch_size,), generator=source)
         images = self.images.batch(picked[self.rows.first : self.rows.stop])[0].to(device)
@@ -130,8 +131,8 @@ class AutoencoderTraining:
         network = self.fresh().eval().requires_grad_(False)
         for name, parameter in network.named_parameters():
             parameter.copy_(weights[name])
-        network.to(self.place.device)
+        network.to(self.workspace.device)
         source = generator("calibrate", self.settings.seed)
         picked = torch.randperm(len(self.images), generator=source)[:NUM_CALIBRATED]
-        network.calibrate(self.images.batch(picked)[0].to(self.place.device))
+        network.calibrate(self.images.batch(picked)[0].to(self.workspace.device))
         return network

@@ -16,7 +16,7 @@ from ladd_dist.builders.step import build_critic, build_heads, build_step, freez
 from ladd_dist.builders.student import new_student, save_student
 from ladd_dist.builders.teacher import averaged, guided_teacher, load_teacher
 from ladd_dist.core.rng import sample_starts
-from ladd_dist.core.rundir import RunDir, save_tensors
+from ladd_dist.core.rundir import save_tensors
 from ladd_dist.core.types import Denoiser
 from ladd_dist.engine.adv_norm import AdversarialNorm
 from ladd_dist.engine.checkpoint import Checkpoints, state_of
@@ -25,53 +25,53 @@ from ladd_dist.engine.head_statistics import HeadSums
 from ladd_dist.engine.loop import Figures, NotFiniteError, cosine_factor, train
 from ladd_dist.engine.shard_reader import to_device
 from ladd_dist.parallel import Adam
-from ladd_dist.recipe import Recipe
 from ladd_dist.reports.grids import write_grid
 from ladd_dist.stages.guard_actions import Guarding, RollBack
 from ladd_dist.stages.sample_monitor import Watch
 from ladd_dist.trackers import RunLog
 from ladd_dist.trackers.opening import run_log
 from ladd_dist.workspace.config import tracked_config
-from ladd_dist.workspace.workspace import Place, is_done, mark_done, rows_of
+from ladd_dist.workspace.run import Run
+from ladd_dist.workspace.workspace import is_done, mark_done, rows_of
 
 NUM_SHOWN = 32
 """Samples in a dump and its grid."""
 
 
-def is_distilled(recipe: Recipe, place: Place) -> bool:
+def is_distilled(run: Run) -> bool:
     """Whether the trained student lies in the run folder."""
-    run = place.run(recipe)
-    return is_done(run.path / "distill.done.json", recipe.distill_signature()) and run.student.exists()
+    return (
+        is_done(run.folder.path / "distill.done.json", run.recipe.distill_signature()) and run.folder.student.exists()
+    )
 
 
-def distill(recipe: Recipe, place: Place) -> Path:
+def distill(run: Run) -> Path:
     """Train the student, or find it trained; returns `student.safetensors` (averaged weights and a card)."""
-    run = place.run(recipe)
-    if is_distilled(recipe, place):
-        return run.student
-    training = _train(recipe, place, run)
+    if is_distilled(run):
+        return run.folder.student
+    training = _train(run)
     student = training.averaged()
     if student is not None:  # rank 0
-        save_student(run.student, student, recipe, place)
-        mark_done(run.path / "distill.done.json", recipe.distill_signature())
-    place.ranks.barrier()
-    return run.student
+        save_student(run.folder.student, student, run)
+        mark_done(run.folder.path / "distill.done.json", run.recipe.distill_signature())
+    run.ranks.barrier()
+    return run.folder.student
 
 
-def _train(recipe: Recipe, place: Place, run: RunDir) -> Distillation:
+def _train(run: Run) -> Distillation:
     """Train to the end, beginning anew from an earlier checkpoint as often as the guard wants that."""
     training = None
     while training is None:
-        training = _attempt(recipe, place, run)
+        training = _attempt(run)
     return training
 
 
-def _attempt(recipe: Recipe, place: Place, run: RunDir) -> Distillation | None:
+def _attempt(run: Run) -> Distillation | None:
     """Train from the newest checkpoint to the end; None where the guard turned back, and made an older one the newest.
 
     A function of its own: when it has returned, nothing holds the networks that were given up.
     """
-    training = Distillation(recipe, place, run)
+    training = Distillation(run)
     try:
         training.run_to_end()
     except RollBack as back:
@@ -85,30 +85,32 @@ def _attempt(recipe: Recipe, place: Place, run: RunDir) -> Distillation | None:
     return training
 
 
-def _log_of(recipe: Recipe, run: RunDir, first_step: int, is_first: bool) -> contextlib.AbstractContextManager[RunLog]:
-    if not is_first:
+def _log_of(run: Run, first_step: int) -> contextlib.AbstractContextManager[RunLog]:
+    if not run.ranks.is_first:
         return contextlib.nullcontext(RunLog())
-    return run_log(recipe.tracker, folder=run.path, config=tracked_config(recipe, run), resume_step=first_step)
+    config = tracked_config(run.recipe, run.folder)
+    return run_log(run.recipe.tracker, folder=run.folder.path, config=config, resume_step=first_step)
 
 
 class Distillation:
     """Everything the training of a student holds, restored from the newest checkpoint if there is one."""
 
-    def __init__(self, recipe: Recipe, place: Place, run: RunDir) -> None:
-        self.recipe, self.run, self.place = recipe, run, place
+    def __init__(self, run: Run) -> None:
+        recipe = run.recipe
+        self.run = run
         self.log, self.waiting = RunLog(), dict[str, float]()
-        settings, ranks, device = recipe.train, place.ranks, place.device
+        settings, ranks, device = recipe.train, run.ranks, run.device
         self.rows = rows_of("train.batch_size", settings.batch_size, settings.compute, ranks)
-        self.reader = open_shards(recipe, place)
+        self.reader = open_shards(run)
         self.checkpoints = Checkpoints(
-            run.checkpoints, identity=recipe.distill_signature(), keep=settings.keep_checkpoints,
+            run.folder.checkpoints, identity=recipe.distill_signature(), keep=settings.keep_checkpoints,
             pinned=settings.keep_steps, ranks=ranks,
         )  # fmt: skip
         saved = self.checkpoints.latest()
         self.first_step = saved.step if saved else 0
-        network = new_student(recipe, place)
-        teacher = load_teacher(recipe, place)
-        critic = build_critic(recipe, teacher, place)
+        network = new_student(run)
+        teacher = load_teacher(run)
+        critic = build_critic(recipe, teacher, run)
         heads = build_heads(recipe, critic)
         if saved:  # before a strategy takes them: each makes its own form of the weights
             saved.fill_module("student", network)
@@ -128,21 +130,21 @@ class Distillation:
             saved.fill_optimizer("student", self.student)
             saved.fill_optimizer("heads", self.heads)
             saved.fill(self.average.parts() | self.adv_norm.parts())
-        self.shown = shown_samples(recipe, teacher, place) if ranks.is_first else {}
+        self.shown = shown_samples(run, teacher) if ranks.is_first else {}
         self.watch = Watch(recipe.evaluate.metrics if ranks.is_first else (), self.shown)
         frozen = freeze(recipe, teacher, critic, **common)
         self.ladd_step = build_step(recipe, self.student, self.heads, frozen)
         self.ladd_step.adv_norm = self.adv_norm
         self.head_sums = self.ladd_step.head_sums = HeadSums(self.ladd_step.critic.taps)
-        self.guarding = Guarding(recipe, place, self.reader, self.head_sums, self.checkpoints)
+        self.guarding = Guarding(run, self.reader, self.head_sums, self.checkpoints)
         self.guarding.restore(self.first_step, saved.meta.get("guard") if saved else None)
         self.guarding.steer(self.ladd_step)
 
     def run_to_end(self) -> None:
         """The steps that are left."""
-        recipe, settings, ranks = self.recipe, self.recipe.train, self.place.ranks
+        settings, ranks = self.run.recipe.train, self.run.ranks
         # The log outside: a run that is stopped has its checkpoint before anybody waits for a tracker's server.
-        with _log_of(recipe, self.run, self.first_step, ranks.is_first) as log, self.checkpoints.complete():
+        with _log_of(self.run, self.first_step) as log, self.checkpoints.complete():
             self.log = log
             train(
                 label="distill",
@@ -162,19 +164,19 @@ class Distillation:
 
     def is_to_be_saved(self, updates: int) -> bool:
         """Whether a checkpoint is due after so many updates."""
-        settings = self.recipe.train
+        settings = self.run.recipe.train
         regular = updates % settings.checkpoint_every == 0 or updates in settings.keep_steps
         return regular or self.guarding.wants_save(updates)
 
     def step(self, step: int) -> Figures:
         """One update of heads and student, and the guard's look at it."""
-        settings = self.recipe.train
+        settings = self.run.recipe.train
         factor = cosine_factor(step, settings.steps, settings.lr_final)
         self.student.set_lr_factor(factor)
         self.heads.set_lr_factor(factor)
         rows = range(self.rows.first, self.rows.stop)
-        batch = self.reader.batch(step, settings.batch_size, self.recipe.seed, rows)
-        figures = self.ladd_step(to_device(batch, self.place.device), step, self.rows)
+        batch = self.reader.batch(step, settings.batch_size, self.run.recipe.seed, rows)
+        figures = self.ladd_step(to_device(batch, self.run.device), step, self.rows)
         self.average.update(step + 1)
         self.guarding.after(step + 1, figures, self.student, self.ladd_step, self.log, self.save)
         return figures
@@ -185,21 +187,23 @@ class Distillation:
         parts = self.average.parts() | self.adv_norm.parts()
         for name, network in networks.items():
             parts |= state_of(name, network)
-        epoch, position = divmod(updates * self.recipe.train.batch_size, len(self.reader))
+        epoch, position = divmod(updates * self.run.recipe.train.batch_size, len(self.reader))
         counters = {name: network.counters() for name, network in networks.items()}
-        data = {"seed": self.recipe.seed, "epoch": epoch, "position": position}
-        self.checkpoints.pinned = (*self.recipe.train.keep_steps, *self.guarding.pinned())
+        data = {"seed": self.run.recipe.seed, "epoch": epoch, "position": position}
+        self.checkpoints.pinned = (*self.run.recipe.train.keep_steps, *self.guarding.pinned())
         self.checkpoints.save(updates, parts, {"counters": counters, "data": data, "guard": self.guarding.state()})
 
     def averaged(self) -> Denoiser | None:
         """The student with averaged weights, on rank 0 (None elsewhere); every rank calls this."""
-        return averaged(
-            self.recipe, self.average, self.student, self.place, lambda recipe: new_student(recipe, self.place)
-        )
+        return averaged(self.run, self.average, self.student, new_student)
 
     def is_watched(self, updates: int) -> bool:
         """Whether the fixed small set is measured after so many updates: with the first row after each interval."""
-        every, log_every, last = self.recipe.train.evaluate_every, self.recipe.train.log_every, self.recipe.train.steps
+        every, log_every, last = (
+            self.run.recipe.train.evaluate_every,
+            self.run.recipe.train.log_every,
+            self.run.recipe.train.steps,
+        )
         if every == 0 or updates == last:
             return every > 0
         return updates % log_every == 0 and updates // every > (updates - log_every) // every
@@ -213,15 +217,15 @@ class Distillation:
 
     def maybe_dump(self, updates: int) -> None:
         """Sample the fixed small set once for what is due: its figures in the log, a dump with its picture."""
-        last = updates == self.recipe.train.steps
-        is_dumped = updates % self.recipe.train.dump_every == 0 or last
+        last = updates == self.run.recipe.train.steps
+        is_dumped = updates % self.run.recipe.train.dump_every == 0 or last
         if not is_dumped and not self.is_watched(updates):
             return
         network = self.averaged()
         if network is None:  # rank 0 draws the pictures
             return
-        noise, cond, recipe = self.shown["noise"], self.shown["cond"], self.recipe
-        student = decoded(recipe, self.place, sample_student(recipe, network, noise, cond, recipe.student_steps))
+        noise, cond, recipe = self.shown["noise"], self.shown["cond"], self.run.recipe
+        student = decoded(self.run, sample_student(recipe, network, noise, cond, recipe.student_steps))
         if self.is_watched(updates):
             self.log.log(updates, self.waiting | self.watch(student))
             self.waiting = {}
@@ -231,20 +235,21 @@ class Distillation:
     def dump(self, updates: int, student: Tensor) -> None:
         """Teacher's and student's samples at the same noise, as tensors and picture."""
         tensors = {name: tensor.contiguous().cpu() for name, tensor in {**self.shown, "student": student}.items()}
-        save_tensors(self.run.dumps / f"step-{updates:06d}.safetensors", tensors)
-        rows = [("teacher", self.shown["teacher"]), (f"student@{self.recipe.student_steps}", student)]
-        picture = self.run.samples / f"step-{updates:06d}.png"
+        save_tensors(self.run.folder.dumps / f"step-{updates:06d}.safetensors", tensors)
+        rows = [("teacher", self.shown["teacher"]), (f"student@{self.run.recipe.student_steps}", student)]
+        picture = self.run.folder.samples / f"step-{updates:06d}.png"
         write_grid(picture, rows)
         self.log.picture(updates, "samples", picture)
 
 
 @torch.inference_mode()
-def shown_samples(recipe: Recipe, teacher: Denoiser, place: Place) -> dict[str, Tensor]:
+def shown_samples(run: Run, teacher: Denoiser) -> dict[str, Tensor]:
     """Held-out noise and classes, and the pictures that the teacher makes of them, for the dumps."""
+    recipe = run.recipe
     device = next(teacher.parameters()).device
     noise, cond = sample_starts(recipe.evaluate.seed, range(NUM_SHOWN), recipe.latent(), device)
     samples, _ = recipe.shards.sampler(guided_teacher(recipe, teacher), noise, cond)
-    return {"noise": noise, "cond": cond, "teacher": decoded(recipe, place, samples)}
+    return {"noise": noise, "cond": cond, "teacher": decoded(run, samples)}
 
 
 def _note(figures: dict[str, float]) -> str:

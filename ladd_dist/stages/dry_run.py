@@ -17,15 +17,16 @@ from ladd_dist.recipe import Recipe
 from ladd_dist.stages.dry_step import Trial, trial
 from ladd_dist.stages.shards import are_shards_done
 from ladd_dist.stages.table import stage_states
-from ladd_dist.workspace.workspace import Place
+from ladd_dist.workspace.run import Run
 
 
-def describe_run(recipe: Recipe, place: Place, scale: str) -> dict[str, Any]:
+def describe_run(run: Run, scale: str) -> dict[str, Any]:
     """Parameters, taps, FLOPs (per sample for forwards, per batch for the step) and which stages are done.
 
     Raises:
         RecipeError: the network cannot take the images or lacks a tap, or a head returns the wrong shape.
     """
+    recipe = run.recipe
     try:
         facts = _cost(recipe)
     except UserError as error:
@@ -34,9 +35,9 @@ def describe_run(recipe: Recipe, place: Place, scale: str) -> dict[str, Any]:
         error.add_note("This came from a trial of the recipe's training step; `ladd plugins --check NAME` may help.")
         raise
     source = recipe.shards.source
-    if source and not glob.glob(source) and not are_shards_done(recipe, place):
+    if source and not glob.glob(source) and not are_shards_done(run):
         raise RecipeError(f"shards.source: nothing matches {source!r}")  # said now, not after the teacher's training
-    stages = stage_states(recipe, place)
+    stages = stage_states(run)
     names = {"recipe": recipe.name, "scale": scale, "signature": recipe.distill_signature()}
     return {**names, **facts, "stages": stages}
 

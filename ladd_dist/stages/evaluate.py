@@ -14,50 +14,50 @@ from ladd_dist.reports.collapse import as_number, onset
 from ladd_dist.reports.grids import write_grid
 from ladd_dist.trackers.opening import tracker_alone
 from ladd_dist.workspace.config import tracked_config
-from ladd_dist.workspace.workspace import Place, is_done, mark_done
+from ladd_dist.workspace.run import Run
+from ladd_dist.workspace.workspace import is_done, mark_done
 
 
-def is_evaluated(recipe: Recipe, place: Place) -> bool:
+def is_evaluated(run: Run) -> bool:
     """Whether `eval.json` holds this recipe's figures."""
-    run = place.run(recipe)
-    return is_done(run.path / "evaluate.done.json", recipe.evaluate_signature()) and run.eval.exists()
+    return is_done(run.folder.path / "evaluate.done.json", run.recipe.evaluate_signature()) and run.folder.eval.exists()
 
 
-def require_metrics(recipe: Recipe, place: Place) -> None:
+def require_metrics(run: Run) -> None:
     """Say what a metric of the recipe lacks here before hours of training, unless the run is measured already.
 
     Raises:
         ValueError: a file or a package is missing.
     """
-    if not is_evaluated(recipe, place):
-        for metric in recipe.evaluate.metrics:
-            metric.require(place.device)
+    if not is_evaluated(run):
+        for metric in run.recipe.evaluate.metrics:
+            metric.require(run.device)
 
 
-def evaluate(recipe: Recipe, place: Place) -> Evaluation:
+def evaluate(run: Run) -> Evaluation:
     """Measure the run's student and its teacher; returns what `eval.json` holds. Every rank samples and reads a share.
 
     The rest is computed by each rank, from the same samples: rank 0 writes.
     """
-    run = place.run(recipe)
-    if place.ranks.from_rank0(lambda: is_evaluated(recipe, place)):
-        found: Evaluation = read_json(run.eval)
+    recipe = run.recipe
+    if run.ranks.from_rank0(lambda: is_evaluated(run)):
+        found: Evaluation = read_json(run.folder.eval)
         return found
-    student = load_student(recipe, place, run.student)
+    student = load_student(run, run.folder.student)
     # The student before training is the teacher, without guidance and by the student's rule: what a run began with.
-    untrained = load_teacher(recipe, place)
+    untrained = load_teacher(run)
     ways = {f"student@{steps}": _student_fn(recipe, student, steps) for steps in recipe.evaluate.steps}
     ways[f"untrained@{recipe.student_steps}"] = _student_fn(recipe, untrained, recipe.student_steps)
     with StopFlag().listen() as stop:
-        measured, samples = assess(recipe, place, ways, stop)
-    if place.ranks.is_first:
+        measured, samples = assess(run, ways, stop)
+    if run.ranks.is_first:
         order = [f"teacher@{_steps(recipe)}", *ways, *(f"teacher@4:{name}" for name in recipe.teacher_levels())]
-        write_grid(run.samples / "final.png", [(name, samples[name][:NUM_SHOWN]) for name in order])
-        write_json(run.eval_classes, {"left_out": measured.left_out, "entries": measured.classes})
-        write_json(run.eval, measured.figures)
-        tell_tracker(recipe, run, measured.figures)
-        mark_done(run.path / "evaluate.done.json", recipe.evaluate_signature())
-    place.ranks.barrier()
+        write_grid(run.folder.samples / "final.png", [(name, samples[name][:NUM_SHOWN]) for name in order])
+        write_json(run.folder.eval_classes, {"left_out": measured.left_out, "entries": measured.classes})
+        write_json(run.folder.eval, measured.figures)
+        tell_tracker(recipe, run.folder, measured.figures)
+        mark_done(run.folder.path / "evaluate.done.json", recipe.evaluate_signature())
+    run.ranks.barrier()
     stop.check()  # a signal while the last figures were computed
     return measured.figures
 

@@ -23,10 +23,9 @@ from ladd_dist.engine.loop import Figures
 from ladd_dist.engine.shard_reader import ShardReader
 from ladd_dist.guards.judge import Memory, Verdict, rolled_back
 from ladd_dist.parallel import Trainable
-from ladd_dist.recipe import Recipe
 from ladd_dist.reports.verdict import cause
 from ladd_dist.trackers import RunLog
-from ladd_dist.workspace.workspace import Place
+from ladd_dist.workspace.run import Run
 
 FORMAT = 1
 FILE = "guard.json"
@@ -47,14 +46,13 @@ class StoppedByGuardError(UserError):
 class Guarding:
     """The guard of one training. `after` is called after each update, on every rank."""
 
-    def __init__(
-        self, recipe: Recipe, place: Place, reader: ShardReader, sums: HeadSums, checkpoints: Checkpoints
-    ) -> None:
-        self.recipe, self.guard, self.ranks, self.checkpoints = recipe, recipe.guard, place.ranks, checkpoints
-        self.path = place.run(recipe).path / FILE
+    def __init__(self, run: Run, reader: ShardReader, sums: HeadSums, checkpoints: Checkpoints) -> None:
+        recipe = run.recipe
+        self.recipe, self.guard, self.ranks, self.checkpoints = recipe, recipe.guard, run.ranks, checkpoints
+        self.path = run.folder.path / FILE
         self.verdicts: list[dict[str, Any]] = []
         self.rollbacks: list[dict[str, Any]] = []
-        self.watch = _watch(recipe, place, reader, sums) if recipe.guard.num_samples() else None
+        self.watch = _watch(run, reader, sums) if recipe.guard.num_samples() else None
         self.pending: dict[str, float] = {}
 
     @property
@@ -190,8 +188,9 @@ class Guarding:
         return str(self.verdicts[-1]["headline"]) if self.verdicts and self.memory.level != "healthy" else ""
 
 
-def _watch(recipe: Recipe, place: Place, reader: ShardReader, sums: HeadSums) -> Watch:
+def _watch(run: Run, reader: ShardReader, sums: HeadSums) -> Watch:
     """The watch on the first stored samples; classes come in turns there, so that each is among them."""
+    recipe = run.recipe
     num = min(recipe.guard.num_samples(), len(reader))
     fixed = reader.take(np.arange(num))
     if fixed.noise is None:  # other people's samples: the sets are compared, not sample by sample
@@ -201,7 +200,7 @@ def _watch(recipe: Recipe, place: Place, reader: ShardReader, sums: HeadSums) ->
     coloured = is_pixels(recipe) and fixed.x0.shape[1] == 3  # latents are judged as they are: training never decodes
     return Watch(
         recipe.guard, fixed, sums, levels=levels, rule=recipe.start.rule, coloured=coloured,
-        num_steps=recipe.train.steps, ranks=place.ranks, device=place.device,
+        num_steps=recipe.train.steps, ranks=run.ranks, device=run.device,
     )  # fmt: skip
 
 

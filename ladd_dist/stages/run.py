@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ladd_dist.core.failure import tracebacks_kept
+from ladd_dist.workspace.run import Run
 
 if TYPE_CHECKING:
     from ladd_dist.recipe import Recipe
 
 import contextlib
-import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,7 +23,6 @@ from ladd_dist.recipe import Recipe
 from ladd_dist.stages.evaluate import require_metrics
 from ladd_dist.stages.table import stage_states, stage_table
 from ladd_dist.workspace.config import add_timing, write_config
-from ladd_dist.workspace.workspace import Place
 
 STAGES = ("autoencoder", "teacher", "shards", "distill", "evaluate", "report")
 """The first one only for recipes with a codec that is trained."""
@@ -33,8 +32,7 @@ Say = Callable[[str], None]
 
 
 def run_stages(
-    recipe: Recipe,
-    place: Place,
+    run: Run,
     names: Sequence[str],
     *,
     say_line: Say,
@@ -48,35 +46,32 @@ def run_stages(
             belongs to the cache alone, and leaves the run's folder as it is.
         timeout_s: how long a process may wait for the others in a collective operation.
     """
-    names = [name for name in stage_table(recipe) if name in names]
+    names = [name for name in stage_table(run.recipe) if name in names]
     if "evaluate" in names:
-        require_metrics(recipe, place)
-    backend = "nccl" if place.device.type == "cuda" else "gloo"
+        require_metrics(run)
+    backend = "nccl" if run.device.type == "cuda" else "gloo"
     with contextlib.ExitStack() as held:
         if prepare is not None:
-            held.enter_context(tracebacks_kept(place.run(recipe).path / "logs"))
-        group = join(backend, timeout_s, device=place.device, needs_group=recipe.parallel.needs_group)
+            held.enter_context(tracebacks_kept(run.folder.path / "logs"))
+        group = join(backend, timeout_s, device=run.device, needs_group=run.recipe.parallel.needs_group)
         with group as ranks:
             if ranks.is_first and prepare is not None:
-                held.enter_context(
-                    exclusive(place.run(recipe).path)
-                )  # outlives the group: the report is rank 0's alone
+                held.enter_context(exclusive(run.folder.path))  # outlives the group: the report is rank 0's alone
                 prepare()
             ranks.barrier()
-            together = dataclasses.replace(place, ranks=ranks)
+            together = run.among(ranks)
             for name in (name for name in names if name in TOGETHER):
-                _run_stage(name, recipe, together, say_line, timed=prepare is not None)
+                _run_stage(name, together, say_line, timed=prepare is not None)
         if not ranks.is_first:
             return False
         take_all_threads()
         for name in (name for name in names if name not in TOGETHER):
-            _run_stage(name, recipe, place, say_line, timed=prepare is not None)
+            _run_stage(name, run, say_line, timed=prepare is not None)
     return True
 
 
 def prepare_run(
-    recipe: Recipe,
-    place: Place,
+    run: Run,
     facts: dict[str, Any],
     *,
     path: Path,
@@ -89,37 +84,36 @@ def prepare_run(
     Args:
         facts: what `describe_run` gave, perhaps some time ago.
     """
-    run = place.run(recipe)
-    facts = {**facts, "stages": stage_states(recipe, place)}  # another process may have made them while this one waited
-    if recipe.dataset.texts():  # samples need their table
-        facts["shards"] = str(place.shards(recipe).resolve())
-    if from_scratch and run.path.exists():
-        clear(run.path)
-    run.create()
-    write_config(recipe, run, facts, path=path, plugins=plugins, device=place.device, command=command)
+    facts = {**facts, "stages": stage_states(run)}  # another process may have made them while this one waited
+    if run.recipe.dataset.texts():  # samples need their table
+        facts["shards"] = str(run.shards_folder.resolve())
+    if from_scratch and run.folder.path.exists():
+        clear(run.folder.path)
+    run.folder.create()
+    write_config(run.recipe, run.folder, facts, path=path, plugins=plugins, device=run.device, command=command)
 
 
-def _run_stage(name: str, recipe: Recipe, place: Place, say_line: Say, *, timed: bool) -> None:
-    stage, first = stage_table(recipe)[name], place.ranks.is_first
-    if place.ranks.from_rank0(lambda: stage.is_done(recipe, place)):
+def _run_stage(name: str, run: Run, say_line: Say, *, timed: bool) -> None:
+    stage, first = stage_table(run.recipe)[name], run.ranks.is_first
+    if run.ranks.from_rank0(lambda: stage.is_done(run)):
         if first:
             say_line(f"[{name}] done before, skipped")
         return
     if first:
         say_line(f"[{name}] {stage.doc}")
-    place.ranks.beat(f"start of stage {name}")
+    run.ranks.beat(f"start of stage {name}")
     started = time.monotonic()
     try:
-        stage.run(recipe, place)
+        stage.run(run)
     except KeyboardInterrupt:
         if first and timed:
             with contextlib.suppress(OSError):
-                add_timing(place.run(recipe), name, time.monotonic() - started)
+                add_timing(run.folder, name, time.monotonic() - started)
         raise
     if first:
         spent = time.monotonic() - started
         if timed:
-            add_timing(place.run(recipe), name, spent)
+            add_timing(run.folder, name, spent)
         say_line(f"[{name}] {spent:.1f} s")
 
 

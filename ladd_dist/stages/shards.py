@@ -18,13 +18,14 @@ from ladd_dist.engine.shard_reader import ShardReader
 from ladd_dist.engine.shard_writer import INDEX, Chunk, ShardError, read_foreign, write_shards
 from ladd_dist.recipe import Recipe
 from ladd_dist.stages.texts import encode_texts
-from ladd_dist.workspace.workspace import Place, is_done, make_together, mark_done
+from ladd_dist.workspace.run import Run
+from ladd_dist.workspace.workspace import is_done, make_together, mark_done
 
 
-def are_shards_done(recipe: Recipe, place: Place) -> bool:
+def are_shards_done(run: Run) -> bool:
     """Whether the whole set lies in the cache (each shard is there and has its size)."""
-    folder = place.shards(recipe)
-    if not is_done(folder / "done.json", recipe.shards_signature()) or not (folder / INDEX).exists():
+    folder = run.shards_folder
+    if not is_done(folder / "done.json", run.recipe.shards_signature()) or not (folder / INDEX).exists():
         return False
     try:
         ShardReader(folder)
@@ -33,23 +34,22 @@ def are_shards_done(recipe: Recipe, place: Place) -> bool:
     return True
 
 
-def make_shards(recipe: Recipe, place: Place) -> Path:
+def make_shards(run: Run) -> Path:
     """Generate the teacher's samples (or import somebody else's shards), or find them made; returns their folder."""
-    folder = place.shards(recipe)
-    make_together(place, folder, lambda: are_shards_done(recipe, place), lambda: _make(recipe, place, folder))
+    folder = run.shards_folder
+    make_together(run.ranks, folder, lambda: are_shards_done(run), lambda: _make(run, folder))
     return folder
 
 
-def _make(recipe: Recipe, place: Place, folder: Path) -> None:
-    settings, image, ranks = recipe.shards, recipe.latent(), place.ranks
+def _make(run: Run, folder: Path) -> None:
+    recipe = run.recipe
+    settings, image, ranks = recipe.shards, recipe.latent(), run.ranks
     imported = list(_import(recipe)) if settings.source else []
     num_samples = len(imported) or settings.num_samples
     with StopFlag().listen() as stop, Bar("shards", num_samples, quiet=not ranks.is_first) as bar:
         texts = recipe.dataset.texts()
-        table = (
-            encode_texts(recipe, place, folder, stop) if texts else None
-        )  # before the teacher: one at a time in memory
-        make = _Imported(imported) if settings.source else TeacherSamples(recipe, load_teacher(recipe, place), stop)
+        table = encode_texts(run, folder, stop) if texts else None  # before the teacher: one at a time in memory
+        make = _Imported(imported) if settings.source else TeacherSamples(recipe, load_teacher(run), stop)
         write = partial(
             write_shards,
             folder,

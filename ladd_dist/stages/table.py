@@ -13,7 +13,7 @@ from ladd_dist.stages.distill import distill, is_distilled
 from ladd_dist.stages.evaluate import evaluate, is_evaluated
 from ladd_dist.stages.shards import are_shards_done, make_shards
 from ladd_dist.stages.teacher import is_teacher_done, train_teacher
-from ladd_dist.workspace.workspace import Place
+from ladd_dist.workspace.run import Run
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Stage:
     """A stage as `launch` runs it."""
 
     doc: str
-    run: Callable[[Recipe, Place], Any]
-    is_done: Callable[[Recipe, Place], bool]
+    run: Callable[[Run], Any]
+    is_done: Callable[[Run], bool]
 
 
 def stage_table(recipe: Recipe) -> dict[str, Stage]:
@@ -34,12 +34,12 @@ def stage_table(recipe: Recipe) -> dict[str, Stage]:
         "distill": Stage("training student and heads", distill, is_distilled),
         "evaluate": Stage("sampling and measuring on held-out noise", evaluate, is_evaluated),
         # Never skipped: it takes seconds, and a page older than its figures would lie.
-        "report": Stage("writing the page", write_page, lambda r, p: False),
+        "report": Stage("writing the page", write_page, lambda run: False),
     }
 
 
-def stage_states(recipe: Recipe, place: Place) -> list[dict[str, Any]]:
+def stage_states(run: Run) -> list[dict[str, Any]]:
     """`{"name", "cached"}` of each stage."""
-    cached = {name: stage.is_done(recipe, place) for name, stage in stage_table(recipe).items()}
-    cached["report"] = place.run(recipe).report.exists()
+    cached = {name: stage.is_done(run) for name, stage in stage_table(run.recipe).items()}
+    cached["report"] = run.folder.report.exists()
     return [{"name": name, "cached": done} for name, done in cached.items()]

@@ -22,30 +22,31 @@ from ladd_dist.engine.checkpoint import Checkpoints, state_of
 from ladd_dist.engine.ema import WeightAverage
 from ladd_dist.engine.loop import Figures, cosine_factor, train
 from ladd_dist.parallel import Adam
-from ladd_dist.recipe import Recipe
 from ladd_dist.trackers.jsonl import Jsonl
-from ladd_dist.workspace.workspace import Place, is_done, make_together, mark_done, rows_of
+from ladd_dist.workspace.run import Run
+from ladd_dist.workspace.workspace import is_done, make_together, mark_done, rows_of
 
 
-def is_teacher_done(recipe: Recipe, place: Place) -> bool:
+def is_teacher_done(run: Run) -> bool:
     """Whether the trained teacher lies in the cache, or a pretrained one has been looked at."""
-    folder = place.teacher(recipe)
-    if not is_done(folder / "done.json", recipe.teacher_signature()):
+    folder = run.teacher_folder
+    if not is_done(folder / "done.json", run.recipe.teacher_signature()):
         return False
-    return recipe.network.pretrained or (folder / "teacher.safetensors").exists()
+    return run.recipe.network.pretrained or (folder / "teacher.safetensors").exists()
 
 
-def train_teacher(recipe: Recipe, place: Place) -> Path:
+def train_teacher(run: Run) -> Path:
     """Train the teacher, or find it trained; returns the folder with `teacher.safetensors` (averaged weights)."""
-    folder = place.teacher(recipe)
-    make = _look_at if recipe.network.pretrained else _train
-    make_together(place, folder, lambda: is_teacher_done(recipe, place), lambda: make(recipe, place, folder))
+    folder = run.teacher_folder
+    make = _look_at if run.recipe.network.pretrained else _train
+    make_together(run.ranks, folder, lambda: is_teacher_done(run), lambda: make(run, folder))
     return folder
 
 
-def _look_at(recipe: Recipe, place: Place, folder: Path) -> None:
+def _look_at(run: Run, folder: Path) -> None:
     """Read a pretrained teacher, so that what is wrong with it is said before anything is made with it."""
-    if place.ranks.is_first:
+    recipe = run.recipe
+    if run.ranks.is_first:
         network = recipe.network.load(image=recipe.latent())
         reads_texts(recipe, network)
         require_levels(recipe, network)
@@ -58,9 +59,10 @@ def _look_at(recipe: Recipe, place: Place, folder: Path) -> None:
         mark_done(folder / "done.json", recipe.teacher_signature(), **facts)
 
 
-def _train(recipe: Recipe, place: Place, folder: Path) -> None:
-    training = TeacherTraining(recipe, place, folder)
-    log = Jsonl().build(folder=folder, config={}, resume_step=training.first_step) if place.ranks.is_first else None
+def _train(run: Run, folder: Path) -> None:
+    recipe = run.recipe
+    training = TeacherTraining(run, folder)
+    log = Jsonl().build(folder=folder, config={}, resume_step=training.first_step) if run.ranks.is_first else None
     with training.checkpoints.complete():
         train(
             label="teacher",
@@ -73,9 +75,9 @@ def _train(recipe: Recipe, place: Place, folder: Path) -> None:
             save=training.save,
             on_log=log.log if log else lambda updates, figures: None,
             note=lambda figures: f"loss {figures['loss/teacher']:.4f}",
-            ranks=place.ranks,
+            ranks=run.ranks,
         )
-    network = averaged(recipe, training.average, training.trainable, place)
+    network = averaged(run, training.average, training.trainable)
     if log is not None and network is not None:  # rank 0
         log.close()
         save_weights(folder / "teacher.safetensors", network)
@@ -86,17 +88,18 @@ def _train(recipe: Recipe, place: Place, folder: Path) -> None:
 class TeacherTraining:
     """Everything the training of a teacher holds, restored from the newest checkpoint if there is one."""
 
-    def __init__(self, recipe: Recipe, place: Place, folder: Path) -> None:
-        self.settings, self.device = recipe.teacher, place.device
-        self.rows = rows_of("teacher.batch_size", self.settings.batch_size, self.settings.compute, place.ranks)
-        if place.ranks.is_first:
+    def __init__(self, run: Run, folder: Path) -> None:
+        recipe = run.recipe
+        self.settings, self.device = recipe.teacher, run.device
+        self.rows = rows_of("teacher.batch_size", self.settings.batch_size, self.settings.compute, run.ranks)
+        if run.ranks.is_first:
             folder.mkdir(parents=True, exist_ok=True)
             remove_stale(folder)
-        with place.ranks.first_goes_ahead():  # the first use may download it
+        with run.ranks.first_goes_ahead():  # the first use may download it
             self.images = recipe.dataset.build(split="train")
-        self.codec = load_codec(recipe, place)
+        self.codec = load_codec(run)
         self.checkpoints = Checkpoints(
-            folder / "checkpoints", identity=recipe.teacher_signature(), keep=1, ranks=place.ranks
+            folder / "checkpoints", identity=recipe.teacher_signature(), keep=1, ranks=run.ranks
         )
         saved = self.checkpoints.latest()
         self.first_step = saved.step if saved else 0
@@ -105,7 +108,7 @@ class TeacherTraining:
             saved.fill_module("teacher", network)
         adam = Adam(self.settings.lr, (0.9, 0.99), self.settings.weight_decay, self.settings.clip)
         self.trainable = recipe.parallel.build(
-            network, role="teacher", adam=adam, compute=self.settings.compute, ranks=place.ranks, device=place.device
+            network, role="teacher", adam=adam, compute=self.settings.compute, ranks=run.ranks, device=run.device
         )
         ema = self.settings.ema
         self.average = WeightAverage(

@@ -17,10 +17,10 @@ from ladd_dist.core.rundir import read_json, write_json
 from ladd_dist.engine.loop import Bar, StopFlag
 from ladd_dist.engine.shard_writer import file_sha256
 from ladd_dist.recipe import Recipe
-from ladd_dist.workspace.workspace import Place
+from ladd_dist.workspace.run import Run
 
 
-def encode_texts(recipe: Recipe, place: Place, folder: Path, stop: StopFlag) -> dict[str, Any]:
+def encode_texts(run: Run, folder: Path, stop: StopFlag) -> dict[str, Any]:
     """Write the table, unless it is there; returns its entry of the shards' index, on every rank.
 
     Nothing of a text encoder is left in memory afterwards. Rank 0 encodes, the others wait.
@@ -28,7 +28,7 @@ def encode_texts(recipe: Recipe, place: Place, folder: Path, stop: StopFlag) -> 
     Raises:
         UserError: the checkpoint has no text encoder that can be read, or it gives what is not finite.
     """
-    return place.ranks.from_rank0(lambda: _found(recipe, folder) or _write(recipe, place, folder, stop))
+    return run.ranks.from_rank0(lambda: _found(run.recipe, folder) or _write(run, folder, stop))
 
 
 def _found(recipe: Recipe, folder: Path) -> dict[str, Any]:
@@ -39,13 +39,14 @@ def _found(recipe: Recipe, folder: Path) -> dict[str, Any]:
     return entry if whole else {}
 
 
-def _write(recipe: Recipe, place: Place, folder: Path, stop: StopFlag) -> dict[str, Any]:
+def _write(run: Run, folder: Path, stop: StopFlag) -> dict[str, Any]:
+    recipe = run.recipe
     texts, dtype = recipe.dataset.texts(), getattr(torch, recipe.shards.dtype)
     folder.mkdir(parents=True, exist_ok=True)
 
     def chunks(bar: Bar) -> Iterator[dict[str, Tensor]]:
         done = 0
-        for rows in recipe.network.encode(texts, image=recipe.dataset.spec(), device=place.device):
+        for rows in recipe.network.encode(texts, image=recipe.dataset.spec(), device=run.device):
             stop.check()
             stored = {name: row.to(dtype) if row.is_floating_point() else row for name, row in rows.items()}
             _require_finite(stored, texts, done)

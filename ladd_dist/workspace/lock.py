@@ -14,10 +14,10 @@ from ladd_dist.core.errors import UserError
 from ladd_dist.core.failure import has_parent, rank_here
 from ladd_dist.core.serialize import RecipeError, has_effect, to_data
 from ladd_dist.recipe.plugin_sources import describe_plugins
+from ladd_dist.workspace.run import Run
 
 if TYPE_CHECKING:
     from ladd_dist.recipe import Recipe
-    from ladd_dist.workspace.workspace import Place
 
 FORMAT = 1
 SIGNATURES = ("teacher", "shards", "distill", "reference", "evaluate")
@@ -144,8 +144,9 @@ def environment_drift(locked: dict[str, Any], now: dict[str, Any]) -> list[Drift
     return [Drift(name, value, now[name]) for name, value in locked.items() if value and now.get(name, value) != value]
 
 
-def compare(lock: dict[str, Any], recipe: Recipe, place: Place, scale: str) -> tuple[list[Drift], list[Drift]]:
+def compare(lock: dict[str, Any], run: Run, scale: str) -> tuple[list[Drift], list[Drift]]:
     """What changes results, and what may change them in the last digits."""
+    recipe = run.recipe
     from ladd_dist.workspace.config import environment
 
     found = fields_drift(lock["recipe"], recipe)
@@ -156,16 +157,16 @@ def compare(lock: dict[str, Any], recipe: Recipe, place: Place, scale: str) -> t
               if lock["signatures"].get(name) != now]  # fmt: skip
     found += plugins_drift(lock["plugin_classes"], describe_plugins(recipe))
     found += [Drift("version of ladd_dist", lock["version"], __version__)] if lock["version"] != __version__ else []
-    milder = environment_drift(lock["environment"], environment(place.device))
+    milder = environment_drift(lock["environment"], environment(run.device))
     spread = lock["recipe"].get("parallel", {}).get("plugin")
     milder += [Drift("parallel", spread, recipe.parallel.name)] if spread not in (None, recipe.parallel.name) else []
-    data = environment_drift(lock["data"], data_identity(place.teacher(recipe), place.shards(recipe)))
+    data = environment_drift(lock["data"], data_identity(run.teacher_folder, run.shards_folder))
     data = [Drift(f"data {drift.field}", drift.locked, drift.now) for drift in data if drift.now is not None]
     # Made again on another machine they cannot be the same bits; on the same one they are, unless something drifted.
     return (found, [*milder, *data]) if {d.field for d in milder} - {"commit"} else ([*found, *data], milder)
 
 
-def obey(path: Path | None, recipe: Recipe, place: Place, scale: str) -> None:
+def obey(path: Path | None, run: Run, scale: str) -> None:
     """Hold a launch to a lock: one warning line for what differs in the environment.
 
     Raises:
@@ -173,7 +174,7 @@ def obey(path: Path | None, recipe: Recipe, place: Place, scale: str) -> None:
     """
     if path is None or has_parent():  # the launch that started this rank has looked
         return
-    drifted, milder = compare(read_lock(path), recipe, place, scale)
+    drifted, milder = compare(read_lock(path), run, scale)
     if drifted:
         lines = "".join(f"\n  {drift}" for drift in drifted)
         raise RecipeError(

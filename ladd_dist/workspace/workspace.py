@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,49 +11,28 @@ from typing import Any
 import torch
 
 from ladd_dist.core.rng import Rows, whole_batch
-from ladd_dist.core.rundir import RunDir, exclusive, read_json, write_json
+from ladd_dist.core.rundir import exclusive, read_json, write_json
 from ladd_dist.core.serialize import RecipeError
 from ladd_dist.parallel.compute import Compute
 from ladd_dist.parallel.ranks import SINGLE, Ranks
-from ladd_dist.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a run works: folders, device, and which of how many processes this is. Nothing here changes a result."""
+class Workspace:
+    """Where runs work: folders, device, and this process among several. Nothing here changes a result."""
 
     runs: Path
     cache: Path
     device: torch.device
     ranks: Ranks = SINGLE
 
-    def alone(self) -> Place:
-        """For what rank 0 does while, or after, the others have left."""
-        return dataclasses.replace(self, ranks=SINGLE)
 
-    def run(self, recipe: Recipe) -> RunDir:
-        """The run folder of a recipe."""
-        return RunDir(self.runs / f"{recipe.name}-{recipe.distill_signature()}")
-
-    def autoencoder(self, recipe: Recipe) -> Path:
-        return self.cache / f"autoencoder-{recipe.autoencoder_signature()}"
-
-    def teacher(self, recipe: Recipe) -> Path:
-        return self.cache / f"teacher-{recipe.teacher_signature()}"
-
-    def shards(self, recipe: Recipe) -> Path:
-        return self.cache / f"shards-{recipe.shards_signature()}"
-
-    def reference(self, recipe: Recipe) -> Path:
-        return self.cache / f"reference-{recipe.reference_signature()}"
-
-
-def make_together(place: Place, folder: Path, is_done: Callable[[], bool], make: Callable[[], None]) -> None:
+def make_together(ranks: Ranks, folder: Path, is_done: Callable[[], bool], make: Callable[[], None]) -> None:
     """Call `make`, which fills `folder`, on every rank, unless it is done; another run that makes it is waited for."""
-    if place.ranks.from_rank0(is_done):  # looked at without the lock too: a finished cache may be read-only
+    if ranks.from_rank0(is_done):  # looked at without the lock too: a finished cache may be read-only
         return
-    with place.ranks.first_holds(lambda: exclusive(folder)):
-        if not place.ranks.from_rank0(is_done):
+    with ranks.first_holds(lambda: exclusive(folder)):
+        if not ranks.from_rank0(is_done):
             make()
 
 

@@ -28,7 +28,8 @@ from ladd_dist.rollouts.policies import EveryStep, OnPolicy
 from ladd_dist.stages.distill import distill
 from ladd_dist.starts.couplings import Fresh
 from ladd_dist.targets.pulls import TeacherDenoised
-from ladd_dist.workspace.workspace import Place
+from ladd_dist.workspace.run import Run
+from ladd_dist.workspace.workspace import Workspace
 from plugins.taps import Named
 
 STEPS, HALF = 50, 25
@@ -93,16 +94,16 @@ def main(jobs_file: Path) -> None:
     with join("gloo", 120.0, needs_group=True) as ranks:
         for job in jobs["jobs"]:
             recipe = recipe_of(job)
-            place = Place(Path(jobs["runs"]) / job["name"], Path(jobs["cache"]), torch.device("cpu"), ranks)
-            run = place.run(recipe)
+            workspace = Workspace(Path(jobs["runs"]) / job["name"], Path(jobs["cache"]), torch.device("cpu"), ranks)
+            run = Run(recipe, workspace).folder
             if ranks.is_first:
                 run.create()
                 if "resume" in job:  # the state in the middle of another run
-                    other = Place(Path(jobs["runs"]) / job["resume"], place.cache, place.device).run(recipe)
+                    other = Workspace(Path(jobs["runs"]) / job["resume"], workspace.cache, workspace.device).run(recipe)
                     step = f"step-{HALF:08d}"
                     shutil.copytree(other.checkpoints / step, run.checkpoints / step)
             ranks.barrier()
-            distill(recipe, place)
+            distill(Run(recipe, workspace))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,8 @@ from ladd_dist.stages.distill import distill
 from ladd_dist.stages.evaluate import evaluate
 from ladd_dist.stages.shards import make_shards
 from ladd_dist.stages.teacher import train_teacher
-from ladd_dist.workspace.workspace import Place
+from ladd_dist.workspace.run import Run
+from ladd_dist.workspace.workspace import Workspace
 from plugins.taps.named import Named
 from recipes._base import SMOKE
 from tests.distributed.distill_worker import SmoothHead
@@ -61,16 +62,16 @@ def family_recipe(folder: Path, family: str, parallel: str) -> Recipe:
     return dataclasses.replace(recipe, head=SmoothHead())  # not registered, so that `validate` would not find it
 
 
-def run(folder: Path, family: str, parallel: str, place: Place) -> None:
+def run(folder: Path, family: str, parallel: str, workspace: Workspace) -> None:
     """Every stage; each strategy has runs and a cache of its own."""
     recipe = family_recipe(folder, family, parallel)
-    if place.ranks.is_first:
-        place.run(recipe).create()
-    place.ranks.barrier()
-    train_teacher(recipe, place)
-    make_shards(recipe, place)
-    distill(recipe, place)
-    evaluate(recipe, place)
+    if workspace.ranks.is_first:
+        Run(recipe, workspace).folder.create()
+    workspace.ranks.barrier()
+    train_teacher(Run(recipe, workspace))
+    make_shards(Run(recipe, workspace))
+    distill(Run(recipe, workspace))
+    evaluate(Run(recipe, workspace))
 
 
 def main(folder: Path, names: list[str]) -> None:
@@ -78,8 +79,8 @@ def main(folder: Path, names: list[str]) -> None:
     with join("gloo", 120.0, needs_group=True) as ranks:
         for family in TAPS:
             for name in names:
-                place = Place(folder / name / "runs", folder / name / "cache", torch.device("cpu"), ranks)
-                run(folder, family, name, place)
+                workspace = Workspace(folder / name / "runs", folder / name / "cache", torch.device("cpu"), ranks)
+                run(folder, family, name, workspace)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from ladd_dist.stages.distill import distill
 from ladd_dist.stages.shards import make_shards
 from ladd_dist.stages.teacher import train_teacher
-from ladd_dist.workspace.workspace import Place
+from ladd_dist.workspace.run import Run
+from ladd_dist.workspace.workspace import Workspace
 from tests.distributed.distill_worker import recipe_of
 from tests.distributed.test_parity import STRATEGIES, TOLERANCE, start, trace
 
@@ -29,10 +30,10 @@ def job(name: str) -> dict[str, Any]:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("lora")
     recipe = recipe_of(job("single"))
-    place = Place(folder / "runs", folder / "cache", torch.device("cpu"))
-    train_teacher(recipe, place)
-    make_shards(recipe, place)
-    own = Place(folder / "runs" / "single", folder / "cache", torch.device("cpu"))
+    workspace = Workspace(folder / "runs", folder / "cache", torch.device("cpu"))
+    train_teacher(Run(recipe, workspace))
+    make_shards(Run(recipe, workspace))
+    own = Workspace(folder / "runs" / "single", folder / "cache", torch.device("cpu"))
     own.run(recipe).create()
     distill(recipe, own)
     start(folder, 2, [job(name) for name in STRATEGIES])

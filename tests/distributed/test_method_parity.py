@@ -10,7 +10,8 @@ import torch
 
 from ladd_dist.stages.shards import make_shards
 from ladd_dist.stages.teacher import train_teacher
-from ladd_dist.workspace.workspace import Place
+from ladd_dist.workspace.run import Run
+from ladd_dist.workspace.workspace import Workspace
 from tests.distributed.distill_worker import recipe_of
 from tests.distributed.test_parity import start, trace
 
@@ -24,9 +25,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four steps of each."""
     folder = tmp_path_factory.mktemp("methods")
     recipe = recipe_of({"parallel": "single"})
-    place = Place(folder / "runs", folder / "cache", torch.device("cpu"))
-    train_teacher(recipe, place)
-    make_shards(recipe, place)
+    workspace = Workspace(folder / "runs", folder / "cache", torch.device("cpu"))
+    train_teacher(Run(recipe, workspace))
+    make_shards(Run(recipe, workspace))
     for ranks, names in ((1, {"single": {}}), (2, STRATEGIES)):
         jobs = [
             {"name": f"{method}-{name}", "parallel": name, "method": method, "steps": 4, **more}

@@ -15,7 +15,8 @@ from safetensors import safe_open
 
 from ladd_dist.stages.shards import make_shards
 from ladd_dist.stages.teacher import train_teacher
-from ladd_dist.workspace.workspace import Place
+from ladd_dist.workspace.run import Run
+from ladd_dist.workspace.workspace import Workspace
 from tests.distributed.distill_worker import HALF, STEPS, recipe_of
 
 ROOT = Path(__file__).parents[2]
@@ -66,9 +67,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All jobs, run; one starts from another's checkpoint only if that one had its turn."""
     folder = tmp_path_factory.mktemp("parity")
     recipe = recipe_of(JOBS[1][0])
-    place = Place(folder / "runs", folder / "cache", torch.device("cpu"))
-    train_teacher(recipe, place)
-    make_shards(recipe, place)
+    workspace = Workspace(folder / "runs", folder / "cache", torch.device("cpu"))
+    train_teacher(Run(recipe, workspace))
+    make_shards(Run(recipe, workspace))
     start(folder, 2, JOBS[2])
     start(folder, 1, JOBS[1])
     start(folder, 4, JOBS[4])

@@ -31,7 +31,7 @@ from ladd_dist.recipe import Recipe, load_recipe, swap
 from ladd_dist.samplers.karras import Euler
 from ladd_dist.sigmas import SigmaLaw
 from ladd_dist.starts import Start
-from ladd_dist.workspace.workspace import Place
+from ladd_dist.workspace.workspace import Workspace
 
 EXP6 = REPO / "recipes" / "exp6_stored_noise.py"
 
@@ -49,7 +49,7 @@ def recipe() -> Recipe:
 
 def look(recipe: Recipe, folder: Path, *only: str) -> dict[str, Finding]:
     """Findings by name, where nothing was ever trained."""
-    found = examine_all(recipe, Place(folder / "runs", folder / "cache", torch.device("cpu")), only)
+    found = examine_all(recipe, Workspace(folder / "runs", folder / "cache", torch.device("cpu")), only)
     return {finding.name: finding for finding in found}
 
 

@@ -26,7 +26,8 @@ from ladd_dist.metrics.interval import is_bound
 from ladd_dist.recipe import load_recipe
 from ladd_dist.stages.evaluate import require_metrics
 from ladd_dist.workspace.config import recipe_of
-from ladd_dist.workspace.workspace import Place
+from ladd_dist.workspace.run import Run
+from ladd_dist.workspace.workspace import Workspace
 
 FIGURES = {
     "fd", "fd_teacher", "accuracy", "hue_entropy", "colour_variance", "saturation", "kid", "kid_teacher", "precision",
@@ -117,7 +118,7 @@ def test_missing_weights_are_said_before_anything_is_trained(tmp_path: Path) -> 
     metrics = (CleanFid(folder=str(tmp_path)),)
     recipe = dataclasses.replace(recipe, evaluate=dataclasses.replace(recipe.evaluate, metrics=metrics))
     with pytest.raises(ValueError, match=r"'clean_fid' needs the .*'digit_color' and 'kid'"):
-        require_metrics(recipe, Place(tmp_path, tmp_path, torch.device("cpu")))
+        require_metrics(Run(recipe, Workspace(tmp_path, tmp_path, torch.device("cpu"))))
 
 
 # The command
@@ -167,14 +168,14 @@ def test_levels_of_ones_own_make_a_student_of_as_many_steps(
 def teacher_alone(run: Path, cache: Path) -> float:
     """Squared difference of the guided teacher's samples, at the student's four levels and by its rule, to its many."""
     recipe = recipe_of(RunDir(run), read_json(run / "config.json"))
-    place, settings = Place(run.parent, cache, torch.device("cpu")), recipe.evaluate
-    noise, cond = sample_starts(settings.seed, range(settings.num_samples), recipe.dataset.spec(), place.device)
-    teacher = guided_teacher(recipe, load_teacher(recipe, place))
+    workspace, settings = Workspace(run.parent, cache, torch.device("cpu")), recipe.evaluate
+    noise, cond = sample_starts(settings.seed, range(settings.num_samples), recipe.dataset.spec(), workspace.device)
+    teacher = guided_teacher(recipe, load_teacher(Run(recipe, workspace)))
     with torch.inference_mode():
         few = few_step_sample(
             teacher, noise, cond, recipe.levels(4), recipe.start.rule, generator("sde", settings.seed)
         )
-    many = load_file(place.reference(recipe) / "samples.safetensors")["teacher@50"]
+    many = load_file(Run(recipe, workspace).reference_folder / "samples.safetensors")["teacher@50"]
     return float((few - many).square().mean())
 
 

@@ -13,6 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from ladd_dist.workspace.run import Run
+
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tiny_texts import PIPELINES, write_pipeline
@@ -33,7 +35,7 @@ from ladd_dist.recipe import Recipe, validate
 from ladd_dist.starts.couplings import Stored
 from ladd_dist.students.lora import Lora
 from ladd_dist.workspace.config import write_config
-from ladd_dist.workspace.workspace import Place
+from ladd_dist.workspace.workspace import Workspace
 from recipes._base import SMOKE
 
 PROMPTS = ["a cat", "two birds; one cup"]
@@ -76,17 +78,17 @@ def levels_for(source: Path, family: str) -> Good:
 def finished_run(tmp_path: Path, family: str, **changes: Any) -> tuple[RunDir, Recipe, Denoiser]:
     """The folder of a run whose student differs from its teacher, as if it had been trained."""
     recipe = family_recipe(write_pipeline(tmp_path / "checkpoint", family), family, **changes)
-    place = Place(tmp_path / "runs", tmp_path / "cache", torch.device("cpu"))
-    run = place.run(recipe)
+    workspace = Workspace(tmp_path / "runs", tmp_path / "cache", torch.device("cpu"))
+    run = Run(recipe, workspace).folder
     run.create()
     facts: dict[str, Any] = {"scale": "smoke", "params": {}, "taps": [], "flops": {}, "stages": [], "shards": ""}
-    write_config(recipe, run, facts, path=Path("r.py"), plugins=(), device=place.device, command="ladd launch r.py")
+    write_config(recipe, run, facts, path=Path("r.py"), plugins=(), device=workspace.device, command="ladd launch r.py")
     student = recipe.student.prepare(recipe.network.load(image=recipe.latent()))
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for weight in (weight for weight in student.parameters() if weight.requires_grad):
             weight.add_(0.02 * torch.randn(weight.shape, generator=generator))
-    save_student(run.student, student, recipe, place)
+    save_student(run.student, student, Run(recipe, workspace))
     return run, recipe, load_student(run.path, torch.device("cpu"))[0]
 
 

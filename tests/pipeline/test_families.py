@@ -32,7 +32,8 @@ from ladd_dist.stages.evaluate import evaluate
 from ladd_dist.stages.run import prepare_run
 from ladd_dist.stages.shards import make_shards
 from ladd_dist.stages.teacher import train_teacher
-from ladd_dist.workspace.workspace import Place
+from ladd_dist.workspace.run import Run
+from ladd_dist.workspace.workspace import Workspace
 from plugins.taps.named import Named
 from recipes._base import SMOKE
 
@@ -73,8 +74,8 @@ def family_recipe(source: Path, family: str, **changes: Any) -> Recipe:
     return validate(dataclasses.replace(recipe, **changes))
 
 
-def place_in(folder: Path) -> Place:
-    return Place(folder / "runs", folder / "cache", torch.device("cpu"))
+def place_in(folder: Path) -> Workspace:
+    return Workspace(folder / "runs", folder / "cache", torch.device("cpu"))
 
 
 def remove_text_parts(checkpoint: Path) -> None:
@@ -88,17 +89,17 @@ def remove_text_parts(checkpoint: Path) -> None:
 )
 def test_a_family_goes_from_checkpoint_to_pictures(family: str, tmp_path: Path) -> None:
     checkpoint = write_pipeline(tmp_path / "checkpoint", family)
-    recipe, place = family_recipe(checkpoint, family), place_in(tmp_path)
-    facts = describe_run(recipe, place, "smoke")
-    run = place.run(recipe)
-    prepare_run(recipe, place, facts, path=Path("recipe.py"), plugins=(), command="ladd launch")
+    recipe, workspace = family_recipe(checkpoint, family), place_in(tmp_path)
+    facts = describe_run(Run(recipe, workspace), "smoke")
+    run = Run(recipe, workspace).folder
+    prepare_run(Run(recipe, workspace), facts, path=Path("recipe.py"), plugins=(), command="ladd launch")
 
-    teacher = read_json(train_teacher(recipe, place) / "done.json")
+    teacher = read_json(train_teacher(Run(recipe, workspace)) / "done.json")
     assert teacher["parameters"] == facts["params"]["teacher"] > 0
-    shards = make_shards(recipe, place)
+    shards = make_shards(Run(recipe, workspace))
     remove_text_parts(checkpoint)  # they were needed once
-    distill(recipe, place)
-    figures = evaluate(recipe, place)
+    distill(Run(recipe, workspace))
+    figures = evaluate(Run(recipe, workspace))
     assert {"kid_teacher", "matched_error", "nearest_teacher_share"} < set(figures["student@2"])
     assert not {"kid", "kid_low", "nearest_train_distance"} & set(figures["student@2"])
     picture = tmp_path / "out.png"

@@ -25,7 +25,8 @@ from ladd_dist.stages import autoencoder
 from ladd_dist.stages.autoencoder import AutoencoderTraining, train_autoencoder
 from ladd_dist.stages.distill import Distillation
 from ladd_dist.stages.teacher import TeacherTraining
-from ladd_dist.workspace.workspace import Place
+from ladd_dist.workspace.run import Run
+from ladd_dist.workspace.workspace import Workspace
 
 pytestmark = pytest.mark.slow
 CPU = torch.device("cpu")
@@ -33,7 +34,7 @@ LATENT, PIXELS = (4, 8, 8), (3, 16, 16)
 
 
 @pytest.fixture(scope="module")
-def latents(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Place]:
+def latents(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Workspace]:
     """The whole job at smoke scale, run once; read what it left, change nothing."""
     folder = tmp_path_factory.mktemp("latents")
     words = (REPO / "recipes" / "latent_digits.py", "--scale", "smoke", "--out", folder / "runs")
@@ -41,7 +42,7 @@ def latents(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Place]:
     assert main([str(word) for word in words]) == 0
     (config,) = folder.glob("runs/*/config.json")
     recipe: Recipe = from_data(Recipe, read_json(config)["recipe"])
-    return recipe, Place(folder / "runs", folder / "cache", CPU)
+    return recipe, Workspace(folder / "runs", folder / "cache", CPU)
 
 
 @pytest.fixture
@@ -63,37 +64,39 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return counts
 
 
-def test_shards_hold_latents_and_dumps_hold_pictures(latents: tuple[Recipe, Place]) -> None:
-    recipe, place = latents
-    batch = open_shards(recipe, place).take(torch.arange(4).numpy())
+def test_shards_hold_latents_and_dumps_hold_pictures(latents: tuple[Recipe, Workspace]) -> None:
+    recipe, workspace = latents
+    batch = open_shards(Run(recipe, workspace)).take(torch.arange(4).numpy())
     assert batch.x0.shape[1:] == LATENT
-    dump = load_file(max((place.run(recipe).dumps).glob("*.safetensors")))
+    dump = load_file(max((Run(recipe, workspace).folder.dumps).glob("*.safetensors")))
     assert dump["student"].shape[1:] == dump["teacher"].shape[1:] == PIXELS
     assert dump["noise"].shape[1:] == LATENT
 
 
-def test_figures_are_of_pictures_and_say_what_the_codec_costs(latents: tuple[Recipe, Place]) -> None:
-    recipe, place = latents
-    figures = read_json(place.run(recipe).eval)
-    assert load_file(place.reference(recipe) / "samples.safetensors")["teacher@50"].shape[1:] == PIXELS
+def test_figures_are_of_pictures_and_say_what_the_codec_costs(latents: tuple[Recipe, Workspace]) -> None:
+    recipe, workspace = latents
+    figures = read_json(Run(recipe, workspace).folder.eval)
+    assert load_file(Run(recipe, workspace).reference_folder / "samples.safetensors")["teacher@50"].shape[1:] == PIXELS
     for entry in ("student@4", "student@1", "teacher@50", "untrained@4"):
         assert figures[entry]["s_decode_per_image"] > 0
         assert figures[entry]["fd"] > 0
     alone = figures["reconstruction"]
     assert alone["matched_error"] > 0
     assert "s_per_image" not in alone
-    page = (place.run(recipe).path / "report.html").read_text()
+    page = (Run(recipe, workspace).folder.path / "report.html").read_text()
     assert "Real images, encoded and decoded" in page
-    assert {"strips.png", "attention.png"} <= {path.name for path in place.run(recipe).samples.iterdir()}
-    assert set(read_json(place.run(recipe).timings)) >= {"autoencoder", "teacher", "report"}
+    assert {"strips.png", "attention.png"} <= {path.name for path in Run(recipe, workspace).folder.samples.iterdir()}
+    assert set(read_json(Run(recipe, workspace).folder.timings)) >= {"autoencoder", "teacher", "report"}
 
 
-def test_the_students_file_alone_makes_the_pictures_of_the_run(latents: tuple[Recipe, Place], tmp_path: Path) -> None:
-    recipe, place = latents
-    file = Path(shutil.copy(place.run(recipe).student, tmp_path / "theirs.safetensors"))
+def test_the_students_file_alone_makes_the_pictures_of_the_run(
+    latents: tuple[Recipe, Workspace], tmp_path: Path
+) -> None:
+    recipe, workspace = latents
+    file = Path(shutil.copy(Run(recipe, workspace).folder.student, tmp_path / "theirs.safetensors"))
     network, card = load_student(file, CPU)
     codec = load_codec(file, card, CPU)
-    dump = load_file(max((place.run(recipe).dumps).glob("*.safetensors")))
+    dump = load_file(max((Run(recipe, workspace).folder.dumps).glob("*.safetensors")))
     few = sample_few(network, dump["noise"], dump["cond"], tuple(card["levels"]["4"]), card["rule"], 1_000_003)
     torch.testing.assert_close(decode(codec, few, 250), dump["student"], rtol=1e-4, atol=1e-5)
     assert sample([str(file), "--columns", "2", "--classes", "3", "--folder", str(tmp_path / "pictures")]) == 0
@@ -102,24 +105,24 @@ def test_the_students_file_alone_makes_the_pictures_of_the_run(latents: tuple[Re
     assert Image.open(tmp_path / "pictures" / "class-3-00001.png").size == PIXELS[1:]
 
 
-def test_a_file_from_other_latents_is_not_measured(latents: tuple[Recipe, Place], tmp_path: Path) -> None:
+def test_a_file_from_other_latents_is_not_measured(latents: tuple[Recipe, Workspace], tmp_path: Path) -> None:
     from ladd_dist.evaluate import main as measure
     from ladd_dist.stages.distill import save_student
 
-    recipe, place = latents
-    network, _ = load_student(place.run(recipe).student, CPU)
+    recipe, workspace = latents
+    network, _ = load_student(Run(recipe, workspace).folder.student, CPU)
     elsewhere = dataclasses.replace(recipe, codec=dataclasses.replace(recipe.codec, kl_weight=0.5))
-    theirs = Place(place.runs, tmp_path, CPU)
-    shutil.copytree(place.autoencoder(recipe), theirs.autoencoder(elsewhere))
+    theirs = Workspace(workspace.runs, tmp_path, CPU)
+    shutil.copytree(Run(recipe, workspace).autoencoder_folder, theirs.autoencoder(elsewhere))
     save_student(tmp_path / "theirs.safetensors", network, elsewhere, theirs)
-    assert measure([str(tmp_path / "theirs.safetensors"), "--like", str(place.run(recipe).path)]) == 1
+    assert measure([str(tmp_path / "theirs.safetensors"), "--like", str(Run(recipe, workspace).folder.path)]) == 1
 
 
-def test_training_never_decodes(latents: tuple[Recipe, Place], counted: Counter[str], tmp_path: Path) -> None:
-    recipe, place = latents
-    place = dataclasses.replace(place, runs=tmp_path)
-    place.run(recipe).create()
-    training = Distillation(recipe, place, place.run(recipe))
+def test_training_never_decodes(latents: tuple[Recipe, Workspace], counted: Counter[str], tmp_path: Path) -> None:
+    recipe, workspace = latents
+    workspace = dataclasses.replace(workspace, runs=tmp_path)
+    Run(recipe, workspace).folder.create()
+    training = Distillation(Run(recipe, workspace), Run(recipe, workspace).folder)
     counted.clear()
     for step in range(6):  # the guard looks after the fifth
         training.step(step)
@@ -127,14 +130,14 @@ def test_training_never_decodes(latents: tuple[Recipe, Place], counted: Counter[
     assert "student@1/class_distance" in training.guarding.watch.seen
     assert not any("colour" in name for name in training.guarding.watch.seen)
     assert counted == Counter()
-    teacher = TeacherTraining(recipe, place, tmp_path / "teacher")
+    teacher = TeacherTraining(Run(recipe, workspace), tmp_path / "teacher")
     counted.clear()
     teacher.step(0)
     assert counted == Counter(encode=1)
 
 
 def test_a_codecs_training_that_was_cut_off_ends_like_one_never_stopped(
-    latents: tuple[Recipe, Place], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    latents: tuple[Recipe, Workspace], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     recipe, whole = latents
     cut = dataclasses.replace(whole, cache=tmp_path)

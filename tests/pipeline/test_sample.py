@@ -21,7 +21,8 @@ from ladd_dist.core.rundir import RunDir
 from ladd_dist.core.serialize import RecipeError
 from ladd_dist.sample import main
 from ladd_dist.workspace.config import recipe_of
-from ladd_dist.workspace.workspace import Place
+from ladd_dist.workspace.run import Run
+from ladd_dist.workspace.workspace import Workspace
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ def test_a_folder_gets_a_png_a_picture_with_the_pixels_of_the_sample(student: Pa
     levels = ["--levels", "80", "10", "1"]
     assert main([str(student), "--classes", "3", "7", "--columns", "2", *levels, "--folder", str(folder)]) == 0
     assert sorted(path.name for path in folder.iterdir()) == [
-        f"class-{number}-{place:05d}.png" for number in (3, 7) for place in (0, 1)
+        f"class-{number}-{workspace:05d}.png" for number in (3, 7) for workspace in (0, 1)
     ]
     network, card = load_student(student, torch.device("cpu"))
     sample = sample_class(network, (80.0, 10.0, 1.0), card["rule"], 7, 2, 0)[1].clamp(-1, 1)
@@ -94,8 +95,8 @@ def test_the_teacher_takes_the_first_steps_of_a_picture(
 
     network, card = load_student(student, torch.device("cpu"))
     recipe = recipe_of(RunDir(smoke_run), read_json(smoke_run / "config.json"))
-    place = Place(smoke_run.parent, smoke[1].cache, torch.device("cpu"))
-    teacher = guided_teacher(recipe, load_teacher(recipe, place))
+    workspace = Workspace(smoke_run.parent, smoke[1].cache, torch.device("cpu"))
+    teacher = guided_teacher(recipe, load_teacher(Run(recipe, workspace)))
     levels = tuple(card["levels"]["4"])
     sampled = sample_class(network, levels, card["rule"], 3, 2, 0, teacher=teacher, teacher_steps=4)
     noise = sample_noise(derive_seed("sample", 0, 3), range(2), (3, 16, 16))
@@ -166,10 +167,10 @@ def test_a_file_that_is_no_student_is_refused_by_name(tmp_path: Path, capsys: py
 
 
 def test_the_flag_from_is_the_same_as_the_place(student: Path, tmp_path: Path) -> None:
-    place, flag = tmp_path / "place.png", tmp_path / "flag.png"
-    assert main([str(student), "--columns", "2", "--out", str(place)]) == 0
+    workspace, flag = tmp_path / "place.png", tmp_path / "flag.png"
+    assert main([str(student), "--columns", "2", "--out", str(workspace)]) == 0
     assert main(["--from", str(student), "--columns", "2", "--out", str(flag)]) == 0
-    assert place.read_bytes() == flag.read_bytes()
+    assert workspace.read_bytes() == flag.read_bytes()
 
 
 def test_exactly_one_student_must_be_given(student: Path, capsys: pytest.CaptureFixture[str]) -> None:

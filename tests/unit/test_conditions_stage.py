@@ -33,7 +33,8 @@ from ladd_dist.stages.distill import Distillation
 from ladd_dist.stages.dry_run import describe_run
 from ladd_dist.stages.shards import are_shards_done, make_shards
 from ladd_dist.stages.teacher import is_teacher_done, train_teacher
-from ladd_dist.workspace.workspace import Place
+from ladd_dist.workspace.run import Run
+from ladd_dist.workspace.workspace import Workspace
 from plugins.taps.named import Named
 from recipes._base import SMOKE
 
@@ -58,8 +59,8 @@ def recipe_in(folder: Path, checkpoint: Path, **changes: object) -> Recipe:
     return validate(dataclasses.replace(recipe, **changes))
 
 
-def place_in(folder: Path) -> Place:
-    return Place(folder / "runs", folder / "cache", torch.device("cpu"))
+def place_in(folder: Path) -> Workspace:
+    return Workspace(folder / "runs", folder / "cache", torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -76,15 +77,15 @@ def master(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def made(master: Path, checkpoint: Path, tmp_path: Path) -> tuple[Recipe, Place, Path]:
+def made(master: Path, checkpoint: Path, tmp_path: Path) -> tuple[Recipe, Workspace, Path]:
     """The same, that a test may damage."""
     shutil.copytree(master, tmp_path, dirs_exist_ok=True)
-    recipe, place = recipe_in(tmp_path, checkpoint), place_in(tmp_path)
-    return recipe, place, place.shards(recipe)
+    recipe, workspace = recipe_in(tmp_path, checkpoint), place_in(tmp_path)
+    return recipe, workspace, Run(recipe, workspace).shards_folder
 
 
 def test_a_row_is_what_the_librarys_pipeline_encodes_and_the_last_one_what_it_guides_away_from(
-    made: tuple[Recipe, Place, Path], checkpoint: Path
+    made: tuple[Recipe, Workspace, Path], checkpoint: Path
 ) -> None:
     import diffusers
 
@@ -100,7 +101,7 @@ def test_a_row_is_what_the_librarys_pipeline_encodes_and_the_last_one_what_it_gu
     assert read_json(made[2] / TEXTS)["texts"] == list(PROMPTS)
 
 
-def test_the_library_webdataset_reads_each_chunk_with_its_prompts(made: tuple[Recipe, Place, Path]) -> None:
+def test_the_library_webdataset_reads_each_chunk_with_its_prompts(made: tuple[Recipe, Workspace, Path]) -> None:
     from safetensors.torch import load
 
     tars = [str(path) for path in sorted(made[2].glob("*.tar"))]
@@ -112,65 +113,67 @@ def test_the_library_webdataset_reads_each_chunk_with_its_prompts(made: tuple[Re
 
 
 def test_what_is_encoded_is_not_encoded_again(
-    made: tuple[Recipe, Place, Path], monkeypatch: pytest.MonkeyPatch
+    made: tuple[Recipe, Workspace, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe, place, folder = made
+    recipe, workspace, folder = made
     for path in (*folder.glob("0*"), folder / INDEX, folder / "done.json"):
         path.unlink()
     before = (folder / TABLE).stat().st_mtime_ns
     monkeypatch.setattr(Diffusers, "encode", None)
-    make_shards(recipe, place)
+    make_shards(Run(recipe, workspace))
     assert (folder / TABLE).stat().st_mtime_ns == before
-    open_shards(recipe, place)
+    open_shards(Run(recipe, workspace))
 
 
-def test_a_damaged_table_is_named(made: tuple[Recipe, Place, Path]) -> None:
-    recipe, place, folder = made
+def test_a_damaged_table_is_named(made: tuple[Recipe, Workspace, Path]) -> None:
+    recipe, workspace, folder = made
     content = bytearray((folder / TABLE).read_bytes())
     content[-1] ^= 1
     (folder / TABLE).write_bytes(content)
     with pytest.raises(ShardError, match=rf"{TABLE} is damaged: its sha256"):
-        open_shards(recipe, place)
+        open_shards(Run(recipe, workspace))
     (folder / TABLE).write_bytes(content[:-1])
-    assert not are_shards_done(recipe, place)
+    assert not are_shards_done(Run(recipe, workspace))
     (folder / TABLE).unlink()
     with pytest.raises(ShardError, match=rf"{TABLE} is missing"):
-        open_shards(recipe, place)
+        open_shards(Run(recipe, workspace))
     with pytest.raises(ValueError, match="the stage shards encodes the texts: --stages teacher,shards"):
-        load_teacher(recipe, place)
+        load_teacher(Run(recipe, workspace))
 
 
-def test_shards_of_another_checkpoint_or_of_other_texts_are_refused(made: tuple[Recipe, Place, Path]) -> None:
-    recipe, place, folder = made
+def test_shards_of_another_checkpoint_or_of_other_texts_are_refused(made: tuple[Recipe, Workspace, Path]) -> None:
+    recipe, workspace, folder = made
     index = read_json(folder / INDEX)
     write_json(folder / INDEX, index | {"teacher": "0123456789"})
     with pytest.raises(ShardError, match=r"made by another teacher \(0123456789, the recipe's is"):
-        open_shards(recipe, place)
+        open_shards(Run(recipe, workspace))
     write_json(folder / INDEX, index | {"conditions": index["conditions"] | {"texts": "0123"}})
     with pytest.raises(ShardError, match="made with other texts"):
-        open_shards(recipe, place)
+        open_shards(Run(recipe, workspace))
     write_json(folder / INDEX, {name: item for name, item in index.items() if name != "conditions"})
     with pytest.raises(ShardError, match="no table of conditions for the recipe's 3 texts"):
-        open_shards(recipe, place)
+        open_shards(Run(recipe, workspace))
 
 
-def test_other_prompts_are_other_shards(made: tuple[Recipe, Place, Path], tmp_path: Path) -> None:
+def test_other_prompts_are_other_shards(made: tuple[Recipe, Workspace, Path], tmp_path: Path) -> None:
     recipe, _, _ = made
     before = recipe.shards_signature()
     (tmp_path / "prompts.txt").write_text("a cat\na dog on a mat\na cow")
     assert recipe.shards_signature() != before
 
 
-def test_training_holds_neither_text_encoder_nor_autoencoder(made: tuple[Recipe, Place, Path], tmp_path: Path) -> None:
-    recipe, place, _ = made
+def test_training_holds_neither_text_encoder_nor_autoencoder(
+    made: tuple[Recipe, Workspace, Path], tmp_path: Path
+) -> None:
+    recipe, workspace, _ = made
     lean = tmp_path / "lean"
     shutil.copytree(recipe.network.source, lean)  # type: ignore[attr-defined]
     for part in ("text_encoder", "tokenizer"):
         shutil.rmtree(lean / part)  # an attempt to load them would fail
     recipe = recipe_in(tmp_path, lean)
-    run = place.run(recipe)
+    run = Run(recipe, workspace).folder
     run.create()
-    training = Distillation(recipe, place, run)
+    training = Distillation(Run(recipe, workspace), run)
     training.step(0)
     gc.collect()
     held = {type(item).__name__ for item in gc.get_objects() if isinstance(item, torch.nn.Module)}
@@ -178,32 +181,32 @@ def test_training_holds_neither_text_encoder_nor_autoencoder(made: tuple[Recipe,
     assert not held & {"CLIPTextModel", "AutoencoderKL"}
 
 
-def test_a_pretrained_teacher_is_looked_at_and_not_copied(made: tuple[Recipe, Place, Path]) -> None:
-    recipe, place, _ = made
-    assert not is_teacher_done(recipe, place)
-    folder = train_teacher(recipe, place)
+def test_a_pretrained_teacher_is_looked_at_and_not_copied(made: tuple[Recipe, Workspace, Path]) -> None:
+    recipe, workspace, _ = made
+    assert not is_teacher_done(Run(recipe, workspace))
+    folder = train_teacher(Run(recipe, workspace))
     facts = read_json(folder / "done.json")
     assert (facts["class"], facts["prediction"]) == ("UNet2DConditionModel", "epsilon")
-    assert facts["parameters"] == sum(p.numel() for p in load_teacher(recipe, place).parameters())
+    assert facts["parameters"] == sum(p.numel() for p in load_teacher(Run(recipe, workspace)).parameters())
     assert [path.name for path in folder.iterdir()] == ["done.json"]
-    assert is_teacher_done(recipe, place)
+    assert is_teacher_done(Run(recipe, workspace))
 
 
-def test_a_table_of_another_length_is_refused(made: tuple[Recipe, Place, Path], tmp_path: Path) -> None:
-    recipe, place, folder = made
+def test_a_table_of_another_length_is_refused(made: tuple[Recipe, Workspace, Path], tmp_path: Path) -> None:
+    recipe, workspace, folder = made
     (tmp_path / "prompts.txt").write_text("a cat")
-    shutil.copytree(folder, place.shards(recipe))
+    shutil.copytree(folder, Run(recipe, workspace).shards_folder)
     with pytest.raises(ValueError, match=r"holds 3 texts, the recipe has 1; delete its folder"):
-        load_teacher(recipe, place)
+        load_teacher(Run(recipe, workspace))
 
 
 def test_a_network_and_a_dataset_that_do_not_go_together_are_told(checkpoint: Path, tmp_path: Path) -> None:
-    place = place_in(tmp_path)
+    workspace = place_in(tmp_path)
     with pytest.raises(ValueError, match="network 'diffusers' reads texts, dataset 'prompts' has none"):
-        train_teacher(recipe_in(tmp_path, checkpoint, dataset=Prompts(size=16)), place)
+        train_teacher(recipe_in(tmp_path, checkpoint, dataset=Prompts(size=16)), workspace)
     classes = write_pipeline(tmp_path / "classes", "class_unet")
     with pytest.raises(ValueError, match="takes class ids and reads no texts"):
-        train_teacher(recipe_in(tmp_path, classes), place)
+        train_teacher(recipe_in(tmp_path, classes), workspace)
     with pytest.raises(ValueError, match="'prompts' has no images to train network 'cunet' on"):
         recipe_in(tmp_path, checkpoint, network=CUNet())
 
@@ -220,24 +223,24 @@ def test_guidance_needs_a_null_condition(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_without_text_encoders_is_told_before_anything_is_made(checkpoint: Path, tmp_path: Path) -> None:
-    place = place_in(tmp_path)
+    workspace = place_in(tmp_path)
     alone = shutil.copytree(checkpoint, tmp_path / "alone")
     (alone / "model_index.json").unlink()
     with pytest.raises(ValueError, match=r"has no text encoders \(there is no model_index\.json\)"):
-        make_shards(recipe_in(tmp_path, alone), place)
+        make_shards(recipe_in(tmp_path, alone), workspace)
     lost = shutil.copytree(checkpoint, tmp_path / "lost")
     shutil.rmtree(lost / "text_encoder")
     with pytest.raises(ValueError, match=r"text_encoder is missing: the shard stage encodes the texts with it"):
-        make_shards(recipe_in(tmp_path, lost), place)
+        make_shards(recipe_in(tmp_path, lost), workspace)
     pickled = shutil.copytree(checkpoint, tmp_path / "pickled")
     (pickled / "text_encoder" / "model.safetensors").rename(pickled / "text_encoder" / "pytorch_model.bin")
     with pytest.raises(ValueError, match=r"only as a pickle \(pytorch_model\.bin\)"):
-        make_shards(recipe_in(tmp_path, pickled), place)
+        make_shards(recipe_in(tmp_path, pickled), workspace)
     index = json.loads((checkpoint / "model_index.json").read_text())
     foreign = shutil.copytree(checkpoint, tmp_path / "foreign")
     (foreign / "model_index.json").write_text(json.dumps(index | {"text_encoder": ["my_module", "Encoder"]}))
     with pytest.raises(ValueError, match=r"text_encoder is of 'my_module', supported is 'transformers'"):
-        make_shards(recipe_in(tmp_path, foreign), place)
+        make_shards(recipe_in(tmp_path, foreign), workspace)
 
 
 def test_latents_of_another_shape_than_the_models_are_told(checkpoint: Path, tmp_path: Path) -> None:
@@ -247,8 +250,8 @@ def test_latents_of_another_shape_than_the_models_are_told(checkpoint: Path, tmp
 
 def test_levels_beyond_the_noise_schedule_are_refused_before_anything_runs(checkpoint: Path, tmp_path: Path) -> None:
     """The timestep would be the last one, whatever the level: noise of another strength than the model is told."""
-    recipe, place = recipe_in(tmp_path, checkpoint, levels=Good()), place_in(tmp_path)
-    for ask in (lambda: describe_run(recipe, place, "smoke"), lambda: train_teacher(recipe, place)):
+    recipe, workspace = recipe_in(tmp_path, checkpoint, levels=Good()), place_in(tmp_path)
+    for ask in (lambda: describe_run(Run(recipe, workspace), "smoke"), lambda: train_teacher(Run(recipe, workspace))):
         with pytest.raises(ValueError, match=r"recipe\.levels: starts at level 80, .* ends at 14\.61"):
             ask()
 

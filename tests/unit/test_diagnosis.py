@@ -33,7 +33,8 @@ from ladd_dist.reports.page import write_report
 from ladd_dist.sigmas.laws import FixedSet, LogNormal, Phase
 from ladd_dist.starts import Start
 from ladd_dist.starts.couplings import Fresh, Stored
-from ladd_dist.workspace.workspace import Place
+from ladd_dist.workspace.run import Run
+from ladd_dist.workspace.workspace import Workspace
 
 REPO = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
@@ -55,9 +56,9 @@ def two_colours(first: int, last: int) -> Chunk:
     return Chunk(x0, torch.arange(first, last) % 10, noise, None)
 
 
-def stored(recipe: Recipe, place: Place, *, noise: bool = True) -> None:
+def stored(run: Run, *, noise: bool = True) -> None:
     write_shards(
-        place.shards(recipe), num_samples=120, samples_per_chunk=40, chunks_per_shard=2, dtype=torch.float32,
+        run.shards_folder, num_samples=120, samples_per_chunk=40, chunks_per_shard=2, dtype=torch.float32,
         make=lambda first, last: two_colours(first, last)._replace(**({} if noise else {"noise": None})),
         image=ImageSpec(3, 16, 10), card={"path_levels": []},
     )  # fmt: skip
@@ -69,17 +70,17 @@ def recipe_with(start: Start, **changes: Any) -> Recipe:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path / "runs", tmp_path / "cache", CPU)
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path / "runs", tmp_path / "cache", CPU)
 
 
 # --- before training ---
 
 
-def test_fresh_noise_regresses_at_high_levels_alone_and_its_samples_lose_their_colours(place: Place) -> None:
+def test_fresh_noise_regresses_at_high_levels_alone_and_its_samples_lose_their_colours(workspace: Workspace) -> None:
     recipe = recipe_with(Fresh())
-    stored(recipe, place)
-    figures = predict(recipe, place, num_pairs=1_000, search=False).figures
+    stored(Run(recipe, workspace))
+    figures = predict(Run(recipe, workspace), num_pairs=1_000, search=False).figures
     assert [row["sigma"] for row in figures["levels"]] == [80.0, 3.92, 1.29, 0.34]
     first, *_, last = figures["levels"]
     assert (first["verdict"], last["verdict"]) == ("regresses to the mean", "keeps")
@@ -108,10 +109,10 @@ def test_what_an_optimum_keeps_is_the_mean_tanh_of_the_closed_form() -> None:
         assert found == pytest.approx(expected, abs=0.04)
 
 
-def test_the_threshold_parts_levels_that_keep_half_of_the_colours_from_those_that_do_not(place: Place) -> None:
+def test_the_threshold_parts_levels_that_keep_half_of_the_colours_from_those_that_do_not(workspace: Workspace) -> None:
     recipe = recipe_with(Fresh())
-    stored(recipe, place)
-    threshold = predict(recipe, place, num_pairs=1_000, search=False).figures["threshold"]
+    stored(Run(recipe, workspace))
+    threshold = predict(Run(recipe, workspace), num_pairs=1_000, search=False).figures["threshold"]
     chunk = two_colours(0, 120)
     posterior = PosteriorMean(Batch(chunk.x0, chunk.cond, chunk.noise, None, ()), Fresh())
     assert (
@@ -121,10 +122,10 @@ def test_the_threshold_parts_levels_that_keep_half_of_the_colours_from_those_tha
     )
 
 
-def test_stored_noise_averages_nothing_and_gives_back_the_stored_samples(place: Place) -> None:
+def test_stored_noise_averages_nothing_and_gives_back_the_stored_samples(workspace: Workspace) -> None:
     recipe = recipe_with(Stored())
-    stored(recipe, place)
-    figures = predict(recipe, place, num_pairs=1_000, search=True).figures
+    stored(Run(recipe, workspace))
+    figures = predict(Run(recipe, workspace), num_pairs=1_000, search=True).figures
     assert all(row["averaged"] == 1 and row["verdict"] == "keeps" and row["spread"] == 0 for row in figures["levels"])
     assert figures["deterministic"]
     assert figures["reproduced"] == 0
@@ -133,22 +134,22 @@ def test_stored_noise_averages_nothing_and_gives_back_the_stored_samples(place: 
     assert [item["what"] for item in figures["advice"]] == ["nothing to change"]
 
 
-def test_a_coupling_whose_rule_does_not_fit_it_is_found_out(place: Place) -> None:
+def test_a_coupling_whose_rule_does_not_fit_it_is_found_out(workspace: Workspace) -> None:
     class Mixed(Stored):
         name = "stored"
         rule = "sde"
 
     recipe = recipe_with(Stored())
-    stored(recipe, place)
-    figures = predict(dataclasses.replace(recipe, start=Mixed()), place, num_pairs=1_000, search=False).figures
+    stored(Run(recipe, workspace))
+    figures = predict(dataclasses.replace(recipe, start=Mixed()), workspace, num_pairs=1_000, search=False).figures
     assert figures["reproduced"] > 1e-3
     assert "the rule does not fit the coupling" in figures["advice"][0]["why"]
 
 
-def test_fewer_stored_samples_than_asked_for_are_spread_over_the_set(place: Place) -> None:
+def test_fewer_stored_samples_than_asked_for_are_spread_over_the_set(workspace: Workspace) -> None:
     recipe = recipe_with(Fresh())
-    stored(recipe, place)
-    figures = predict(recipe, place, num_pairs=60, search=False).figures
+    stored(Run(recipe, workspace))
+    figures = predict(Run(recipe, workspace), num_pairs=60, search=False).figures
     assert (figures["num_pairs"], figures["num_stored"]) == (60, 120)
 
 
@@ -166,10 +167,10 @@ def test_levels_that_are_never_drawn_are_no_levels_of_the_training() -> None:
     assert trained_levels(recipe_with(Fresh(), student_sigma=LogNormal(mean=0.0, std=1.0)), levels) == set(levels[1:])
 
 
-def test_levels_that_are_searched_for_do_better_than_the_recipes(place: Place) -> None:
+def test_levels_that_are_searched_for_do_better_than_the_recipes(workspace: Workspace) -> None:
     recipe = recipe_with(Fresh())
-    stored(recipe, place)
-    figures = predict(recipe, place, num_pairs=1_000, search=True).figures
+    stored(Run(recipe, workspace))
+    figures = predict(Run(recipe, workspace), num_pairs=1_000, search=True).figures
     found, own = figures["found_levels"], figures["samples"]["optimum@4"]
     assert len(found["levels"]) == 4
     assert found["fd_teacher"] <= own["fd_teacher"]
@@ -349,13 +350,15 @@ def test_the_map_of_a_linear_head_is_the_length_of_its_weights() -> None:
 # --- the page ---
 
 
-def test_the_page_has_the_prediction_and_the_heads_and_nothing_from_outside(tmp_path: Path, place: Place) -> None:
+def test_the_page_has_the_prediction_and_the_heads_and_nothing_from_outside(
+    tmp_path: Path, workspace: Workspace
+) -> None:
     from ladd_dist.diagnosis.l2_optimum import write_picture
 
     recipe = recipe_with(Fresh())
-    stored(recipe, place)
+    stored(Run(recipe, workspace))
     run = write_run(tmp_path / "run", fresh=True)
-    prediction = predict(recipe, place, num_pairs=1_000, search=False)
+    prediction = predict(Run(recipe, workspace), num_pairs=1_000, search=False)
     write_picture(run / "diagnose.png", prediction)
     (run / "diagnose.json").write_text(json.dumps(prediction.figures))
     lines = "".join(json.dumps(row) + "\n" for row in rows_of("down0", "<script>"))

@@ -18,7 +18,8 @@ from ladd_dist.parallel import Adam, Local
 from ladd_dist.parallel.compute import Compute
 from ladd_dist.parallel.ranks import SINGLE
 from ladd_dist.parallel.single import Single
-from ladd_dist.workspace.workspace import Place
+from ladd_dist.workspace.run import Run
+from ladd_dist.workspace.workspace import Workspace
 from recipes.exp4_specnorm import RECIPE
 
 SHAPES = {"weight": (3, 5), "bias": (2,)}
@@ -177,7 +178,7 @@ def test_the_averaged_network_has_the_live_ones_buffers_and_is_frozen_in_eval_mo
         live.weight.fill_(4.0)
         live.count.fill_(40.0)
     average.update(1)
-    network = averaged(recipe, average, trainable, Place(tmp_path, tmp_path, cpu))
+    network = averaged(Run(recipe, Workspace(tmp_path, tmp_path, cpu)), average, trainable)
     assert isinstance(network, Counting)
     assert torch.equal(network.weight, torch.full((3,), 2.0))
     assert torch.equal(network.count, live.count)

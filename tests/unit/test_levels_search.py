@@ -16,7 +16,8 @@ from ladd_dist.core.noise import few_step_sample, is_descending, karras_levels
 from ladd_dist.levels.search import Found, Pairs, search_levels
 from ladd_dist.recipe import load_recipe
 from ladd_dist.search_levels import main
-from ladd_dist.workspace.workspace import Place, mark_done
+from ladd_dist.workspace.run import Run
+from ladd_dist.workspace.workspace import Workspace, mark_done
 
 REPO = Path(__file__).parents[2]
 RECIPE = REPO / "recipes" / "exp4_specnorm.py"
@@ -118,8 +119,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache with a teacher of the smoke recipe that was never trained: it has levels all the same."""
     monkeypatch.chdir(REPO)
     recipe = load_recipe(RECIPE, "smoke")
-    place = Place(tmp_path / "runs", tmp_path / "cache", torch.device("cpu"))
-    folder = place.teacher(recipe)
+    workspace = Workspace(tmp_path / "runs", tmp_path / "cache", torch.device("cpu"))
+    folder = Run(recipe, workspace).teacher_folder
     folder.mkdir(parents=True)
     network = fresh_network(recipe)
     source = torch.Generator().manual_seed(0)

@@ -28,7 +28,7 @@ from ladd_dist.regularisers.penalties import R1, NoRegulariser
 from ladd_dist.regularisers.total import Sum
 from ladd_dist.rollouts.policies import EveryStep
 from ladd_dist.stages.dry_run import describe_run
-from ladd_dist.workspace.workspace import Place
+from ladd_dist.workspace.workspace import Workspace
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -159,9 +159,9 @@ def test_a_batch_that_is_seen_several_times_is_looked_at_in_each_copy() -> None:
 def test_a_launch_can_try_the_step_with_every_regulariser(name: str, tmp_path: Path) -> None:
     """Under PyTorch's FLOP counter, which follows modules with hooks of its own."""
     recipe = validate(swap(load_recipe(REPO / "recipes" / "exp7_stored_smooth_l1.py", "smoke"), f"regulariser={name}"))
-    place = Place(tmp_path, tmp_path, torch.device("cpu"))
+    workspace = Workspace(tmp_path, tmp_path, torch.device("cpu"))
     plain = dataclasses.replace(recipe, regulariser=NoRegulariser())
-    more, less = (describe_run(each, place, "smoke")["flops"]["step"] for each in (recipe, plain))
+    more, less = (describe_run(each, workspace, "smoke")["flops"]["step"] for each in (recipe, plain))
     assert more > less or name == "none"
 
 
