@@ -69,7 +69,7 @@ MUTATIONS: dict[str, Mutation] = {
     "no_guidance": Mutation(
         "the teacher's references are made without guidance",
         _one(
-            "stages/teacher.py",
+            "builders/teacher.py",
             "return guided(denoiser(teacher), recipe.shards.guidance, recipe.latent().num_classes)",
             "return denoiser(teacher)",
         ),
@@ -155,7 +155,7 @@ MUTATIONS: dict[str, Mutation] = {
         (
             *_one("engine/discriminator.py", "network.eval().requires_grad_(False)", "network.eval()"),
             *_one("parallel/single.py", "module.eval().requires_grad_(False)", "module.eval()"),
-            *_one("stages/__init__.py", "place.device).eval().requires_grad_(False)", "place.device).eval()"),
+            *_one("builders/networks.py", "run.device).eval().requires_grad_(False)", "run.device).eval()"),
         ),
         check="teacher-frozen",
     ),
@@ -172,7 +172,7 @@ MUTATIONS: dict[str, Mutation] = {
     "accuracy_of_one_micro_batch": Mutation(
         "accuracy is that of one micro-batch",
         _one(
-            "engine/figures.py",
+            "engine/step_metrics.py",
             "self.sums[name] + value if name in self.sums else value\n            self.counts[name] = "
             "self.counts.get(name, 0) + 1",
             "value\n            self.counts[name] = 1",
@@ -201,9 +201,9 @@ MUTATIONS: dict[str, Mutation] = {
     "average_ignored": Mutation(
         "the average is ignored at evaluation",
         _one(
-            "stages/teacher.py",
-            "weights = whole(average.weights, place.ranks)",
-            'weights = whole(trainable.local("weight"), place.ranks)',
+            "builders/teacher.py",
+            "weights = whole(average.weights, run.ranks)",
+            'weights = whole(trainable.local("weight"), run.ranks)',
         ),
         check="average",
     ),
@@ -233,7 +233,7 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "sampled_by_the_other_rule": Mutation(
         "stored noise in training, new noise in sampling",
-        _one("stages/distill.py", "(num_steps), recipe.start.rule, ", '(num_steps), "sde", '),
+        _one("builders/sampling.py", "(num_steps), recipe.start.rule, ", '(num_steps), "sde", '),
         check="sampler-coupling",
     ),
     "noise_of_another_sample": Mutation(
