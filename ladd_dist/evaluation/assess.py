@@ -21,9 +21,9 @@ from ladd_dist.core.rng import generator, sample_classes, sample_starts
 from ladd_dist.core.rundir import commit_folder, read_json, save_tensors
 from ladd_dist.core.types import Autoencoder
 from ladd_dist.engine.loop import Bar, StopFlag
-from ladd_dist.evaluation.feature_cache import in_shares, kept
+from ladd_dist.evaluation.feature_cache import cached, sharded
 from ladd_dist.evaluation.measurement import Figures, Measured, Measurement, floor, without_real
-from ladd_dist.metrics import References, Samples, Work
+from ladd_dist.metrics import FeatureExtraction, References, Samples
 from ladd_dist.parallel.gather import joined_rows, share_of
 from ladd_dist.recipe import Recipe
 from ladd_dist.workspace.run import Run
@@ -59,7 +59,7 @@ def assess(run: Run, ways: Mapping[str, SampleFn], stop: StopFlag) -> Assessed:
     """
     recipe = run.recipe
     settings, spec, many = recipe.evaluate, recipe.dataset.spec(), f"teacher@{_steps(recipe)}"
-    share, keep = in_shares(run.ranks), kept(run.workspace.cache / "features", run.ranks)
+    share, keep = sharded(run.ranks), cached(run.workspace.cache / "features", run.ranks)
     cond = sample_classes(settings.seed, range(settings.num_samples), spec.num_classes).to(run.device)
     codec = load_codec(run)
     teacher, costs = teacher_samples(run, codec, stop)
@@ -175,7 +175,7 @@ def _timed(
     return images.contiguous(), dict(zip(COSTS[: 1 if is_pixels(recipe) else 2], spent.tolist(), strict=False))
 
 
-def references(run: Run, codec: Autoencoder, work: Work) -> References:
+def references(run: Run, codec: Autoencoder, work: FeatureExtraction) -> References:
     """Real images and the teacher's stored samples, up to `num_references` of each.
 
     For a dataset without images the stored samples stand in for them; `without_real` drops what comes of that.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ladd_dist.core.errors import reading
 from ladd_dist.core.rundir import save_tensors
-from ladd_dist.metrics import Read, Reader, Work
+from ladd_dist.metrics import FeatureExtraction, Read, Reader
 from ladd_dist.parallel.gather import joined_rows, share_of
 from ladd_dist.parallel.ranks import Ranks
 
@@ -20,7 +20,7 @@ BLOCK = 512
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
-def in_shares(ranks: Ranks) -> Work:
+def sharded(ranks: Ranks) -> FeatureExtraction:
     """Every rank reads its share of the images and gets the rows of all; every rank has to ask."""
 
     def work(what: str, reader: Reader, images: Tensor) -> Read:
@@ -34,13 +34,13 @@ def in_shares(ranks: Ranks) -> Work:
     return work
 
 
-def kept(folder: Path, ranks: Ranks) -> Work:
+def cached(folder: Path, ranks: Ranks) -> FeatureExtraction:
     """The same, from `folder` where these images were read by the same network before, in whatever run.
 
     A file is named by the sha256 of the network's name and the images' bytes: other images or weights are another file,
     and nothing has to be kept up to date.
     """
-    inner = in_shares(ranks)
+    inner = sharded(ranks)
 
     def work(what: str, reader: Reader, images: Tensor) -> Read:
         path = folder / f"{content_name(what, images)}.safetensors"

@@ -56,7 +56,7 @@ def splits_of(words: str, steps: tuple[int, ...]) -> tuple[Split, ...]:
     return tuple(Split(count, number) for count in steps for number in numbers if number <= count)
 
 
-def ways_of(
+def samplers_of(
     splits: tuple[Split, ...],
     teacher: DenoiseFn,
     student: Denoiser,

@@ -46,7 +46,7 @@ def measured(student: Student, name: str, workspace: Workspace) -> dict[str, Any
     from ladd_dist.core.serialize import to_data
     from ladd_dist.engine.loop import StopFlag
     from ladd_dist.evaluation.assess import SampleFn, assess
-    from ladd_dist.evaluation.hybrid import rows_of, ways_of
+    from ladd_dist.evaluation.hybrid import rows_of, samplers_of
     from ladd_dist.workspace.config import environment
     from ladd_dist.workspace.run import Run
 
@@ -62,7 +62,7 @@ def measured(student: Student, name: str, workspace: Workspace) -> dict[str, Any
     ways = {f"student@{steps}": way(values) for steps, values in levels.items()}
     if student.splits:
         teacher = guided_teacher(recipe, load_teacher(run))
-        ways |= ways_of(student.splits, teacher, network, levels, card["rule"], seed)
+        ways |= samplers_of(student.splits, teacher, network, levels, card["rule"], seed)
     with StopFlag().listen() as stop:
         found = assess(run, ways, stop).measured
     return {

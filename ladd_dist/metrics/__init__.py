@@ -16,7 +16,7 @@ Read = dict[str, Tensor]
 """What a network sees in N images: named tensors [N, ...]."""
 Reader = Callable[[Tensor], Read]
 """Images [N,C,H,W] to what is seen in them, each row of its image alone."""
-Work = Callable[[str, Reader, Tensor], Read]
+FeatureExtraction = Callable[[str, Reader, Tensor], Read]
 """(name, reader, images) -> rows: who computes, and where the rows are kept."""
 
 
@@ -37,7 +37,7 @@ class Samples:
     """[N,C,H,W] in [-1, 1]"""
     cond: Tensor
     """[N] int64"""
-    work: Work = here
+    work: FeatureExtraction = here
     """How images are read: in this process, or in shares by several; from a cache, or anew."""
     _kept: dict[str, object] = field(default_factory=dict, init=False, repr=False)
 

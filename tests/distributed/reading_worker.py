@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ladd_dist.core.types import ImageSpec  # noqa: F401  the package before the process group
-from ladd_dist.evaluation.feature_cache import in_shares, kept
+from ladd_dist.evaluation.feature_cache import cached, sharded
 from ladd_dist.evaluation.measurement import Measurement
 from ladd_dist.metrics import Read, Reader, References, Samples, Work, here
 from ladd_dist.metrics.digit_color import DigitColor
@@ -38,12 +38,12 @@ def figures(work: Work) -> dict[str, float]:
 
 def main(folder: Path) -> None:
     with join("gloo", 60.0) as ranks:
-        count = Counting(in_shares(ranks))
+        count = Counting(sharded(ranks))
         shared = figures(count.work)
-        store = [figures(kept(folder / "features", ranks)) for _ in range(2)]
+        store = [figures(cached(folder / "features", ranks)) for _ in range(2)]
         results = {
             "shared": shared,
-            "kept": store,
+            "cached": store,
             "files": len(list((folder / "features").glob("*.safetensors"))) if ranks.is_first else 0,
             "alone": figures(here),
             "read": count.rows,

@@ -19,6 +19,7 @@ from ladd_dist.diagnosis.attention import trained_heads
 from ladd_dist.engine.checkpoint import Checkpoints
 from ladd_dist.launch import main as launch
 from ladd_dist.recipe import load_recipe
+from ladd_dist.workspace.run import Run
 from ladd_dist.workspace.workspace import Workspace
 
 VIEWS = ("strips.png", "strips.json", "attention.png", "attention.json")
@@ -81,7 +82,7 @@ def test_a_page_is_written_also_when_the_cache_and_the_checkpoints_are_gone(
 def test_the_heads_that_are_looked_at_are_those_that_were_trained(run: Path) -> None:
     recipe = load_recipe(RECIPE, "smoke")
     network = fresh_network(recipe)
-    found = trained_heads(recipe, Workspace(run.parent, run.parent, torch.device("cpu")).run(recipe), network)
+    found = trained_heads(recipe, Run(recipe, Workspace(run.parent, run.parent, torch.device("cpu"))).folder, network)
     fresh, trained = build_heads(recipe, network).state_dict(), found.state_dict()
     assert not any(parameter.requires_grad for parameter in found.parameters())
     assert not found.training

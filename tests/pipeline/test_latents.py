@@ -113,8 +113,8 @@ def test_a_file_from_other_latents_is_not_measured(latents: tuple[Recipe, Worksp
     network, _ = load_student(Run(recipe, workspace).folder.student, CPU)
     elsewhere = dataclasses.replace(recipe, codec=dataclasses.replace(recipe.codec, kl_weight=0.5))
     theirs = Workspace(workspace.runs, tmp_path, CPU)
-    shutil.copytree(Run(recipe, workspace).autoencoder_folder, theirs.autoencoder(elsewhere))
-    save_student(tmp_path / "theirs.safetensors", network, elsewhere, theirs)
+    shutil.copytree(Run(recipe, workspace).autoencoder_folder, Run(elsewhere, theirs).autoencoder_folder)
+    save_student(tmp_path / "theirs.safetensors", network, Run(elsewhere, theirs))
     assert measure([str(tmp_path / "theirs.safetensors"), "--like", str(Run(recipe, workspace).folder.path)]) == 1
 
 
@@ -151,12 +151,12 @@ def test_a_codecs_training_that_was_cut_off_ends_like_one_never_stopped(
     with monkeypatch.context() as patch:
         patch.setattr(AutoencoderTraining, "step", dies)
         with pytest.raises(RuntimeError, match="power cut"):
-            train_autoencoder(recipe, cut)
+            train_autoencoder(Run(recipe, cut))
     steps = []
     monkeypatch.setattr(AutoencoderTraining, "step", lambda self, number: steps.append(number) or step(self, number))
-    train_autoencoder(recipe, cut)
+    train_autoencoder(Run(recipe, cut))
     assert steps[0] == 10
-    one, two = whole.autoencoder(recipe), cut.autoencoder(recipe)
+    one, two = Run(recipe, whole).autoencoder_folder, Run(recipe, cut).autoencoder_folder
     assert (one / autoencoder.FILE).read_bytes() == (two / autoencoder.FILE).read_bytes()
     assert without_rates(one / "metrics.jsonl") == without_rates(two / "metrics.jsonl")
     assert not (two / "checkpoints").exists()

@@ -15,6 +15,7 @@ from ladd_dist.codecs.autoencoder_kl import SIGMA_DATA, AutoencoderKL
 from ladd_dist.codecs.pixels import Pixels
 from ladd_dist.core.types import ImageSpec
 from ladd_dist.stages.table import stage_table
+from ladd_dist.workspace.run import Run
 from ladd_dist.workspace.workspace import Workspace
 from recipes.exp7_stored_smooth_l1 import RECIPE as EXP7
 from recipes.latent_digits import RECIPE
@@ -113,7 +114,7 @@ def test_without_diffusers_the_recipe_says_what_to_install(monkeypatch: pytest.M
 
 def test_a_codec_that_was_not_trained_yet_names_its_stage(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="--stages autoencoder"):
-        load_codec(RECIPE.smoke, Workspace(tmp_path, tmp_path, torch.device("cpu")))
+        load_codec(Run(RECIPE.smoke, Workspace(tmp_path, tmp_path, torch.device("cpu"))))
 
 
 def test_another_codec_is_another_teacher_and_how_often_it_is_saved_is_not() -> None:

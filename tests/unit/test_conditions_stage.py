@@ -59,7 +59,7 @@ def recipe_in(folder: Path, checkpoint: Path, **changes: object) -> Recipe:
     return validate(dataclasses.replace(recipe, **changes))
 
 
-def place_in(folder: Path) -> Workspace:
+def workspace_in(folder: Path) -> Workspace:
     return Workspace(folder / "runs", folder / "cache", torch.device("cpu"))
 
 
@@ -72,7 +72,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def master(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with whole shards; change nothing."""
     folder = tmp_path_factory.mktemp("master")
-    make_shards(recipe_in(folder, checkpoint), place_in(folder))
+    make_shards(Run(recipe_in(folder, checkpoint), workspace_in(folder)))
     return folder
 
 
@@ -80,7 +80,7 @@ def master(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def made(master: Path, checkpoint: Path, tmp_path: Path) -> tuple[Recipe, Workspace, Path]:
     """The same, that a test may damage."""
     shutil.copytree(master, tmp_path, dirs_exist_ok=True)
-    recipe, workspace = recipe_in(tmp_path, checkpoint), place_in(tmp_path)
+    recipe, workspace = recipe_in(tmp_path, checkpoint), workspace_in(tmp_path)
     return recipe, workspace, Run(recipe, workspace).shards_folder
 
 
@@ -201,12 +201,12 @@ def test_a_table_of_another_length_is_refused(made: tuple[Recipe, Workspace, Pat
 
 
 def test_a_network_and_a_dataset_that_do_not_go_together_are_told(checkpoint: Path, tmp_path: Path) -> None:
-    workspace = place_in(tmp_path)
+    workspace = workspace_in(tmp_path)
     with pytest.raises(ValueError, match="network 'diffusers' reads texts, dataset 'prompts' has none"):
-        train_teacher(recipe_in(tmp_path, checkpoint, dataset=Prompts(size=16)), workspace)
+        train_teacher(Run(recipe_in(tmp_path, checkpoint, dataset=Prompts(size=16)), workspace))
     classes = write_pipeline(tmp_path / "classes", "class_unet")
     with pytest.raises(ValueError, match="takes class ids and reads no texts"):
-        train_teacher(recipe_in(tmp_path, classes), workspace)
+        train_teacher(Run(recipe_in(tmp_path, classes), workspace))
     with pytest.raises(ValueError, match="'prompts' has no images to train network 'cunet' on"):
         recipe_in(tmp_path, checkpoint, network=CUNet())
 
@@ -216,41 +216,43 @@ def test_guidance_needs_a_null_condition(tmp_path: Path) -> None:
     known = Prompts(size=16, num_classes=4)  # all that its embedding has: none is left for "no class"
     recipe = recipe_in(tmp_path, tiny, dataset=known)
     with pytest.raises(ValueError, match=r"shards\.guidance 4 needs a null condition.*--shards\.guidance 1"):
-        train_teacher(recipe, place_in(tmp_path))
+        train_teacher(Run(recipe, workspace_in(tmp_path)))
     train_teacher(
-        dataclasses.replace(recipe, shards=dataclasses.replace(recipe.shards, guidance=1.0)), place_in(tmp_path)
+        Run(
+            dataclasses.replace(recipe, shards=dataclasses.replace(recipe.shards, guidance=1.0)), workspace_in(tmp_path)
+        )
     )
 
 
 def test_a_checkpoint_without_text_encoders_is_told_before_anything_is_made(checkpoint: Path, tmp_path: Path) -> None:
-    workspace = place_in(tmp_path)
+    workspace = workspace_in(tmp_path)
     alone = shutil.copytree(checkpoint, tmp_path / "alone")
     (alone / "model_index.json").unlink()
     with pytest.raises(ValueError, match=r"has no text encoders \(there is no model_index\.json\)"):
-        make_shards(recipe_in(tmp_path, alone), workspace)
+        make_shards(Run(recipe_in(tmp_path, alone), workspace))
     lost = shutil.copytree(checkpoint, tmp_path / "lost")
     shutil.rmtree(lost / "text_encoder")
     with pytest.raises(ValueError, match=r"text_encoder is missing: the shard stage encodes the texts with it"):
-        make_shards(recipe_in(tmp_path, lost), workspace)
+        make_shards(Run(recipe_in(tmp_path, lost), workspace))
     pickled = shutil.copytree(checkpoint, tmp_path / "pickled")
     (pickled / "text_encoder" / "model.safetensors").rename(pickled / "text_encoder" / "pytorch_model.bin")
     with pytest.raises(ValueError, match=r"only as a pickle \(pytorch_model\.bin\)"):
-        make_shards(recipe_in(tmp_path, pickled), workspace)
+        make_shards(Run(recipe_in(tmp_path, pickled), workspace))
     index = json.loads((checkpoint / "model_index.json").read_text())
     foreign = shutil.copytree(checkpoint, tmp_path / "foreign")
     (foreign / "model_index.json").write_text(json.dumps(index | {"text_encoder": ["my_module", "Encoder"]}))
     with pytest.raises(ValueError, match=r"text_encoder is of 'my_module', supported is 'transformers'"):
-        make_shards(recipe_in(tmp_path, foreign), workspace)
+        make_shards(Run(recipe_in(tmp_path, foreign), workspace))
 
 
 def test_latents_of_another_shape_than_the_models_are_told(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="works on 4 channels, the dataset has 3"):
-        train_teacher(recipe_in(tmp_path, checkpoint, codec=Pixels()), place_in(tmp_path))
+        train_teacher(Run(recipe_in(tmp_path, checkpoint, codec=Pixels()), workspace_in(tmp_path)))
 
 
 def test_levels_beyond_the_noise_schedule_are_refused_before_anything_runs(checkpoint: Path, tmp_path: Path) -> None:
     """The timestep would be the last one, whatever the level: noise of another strength than the model is told."""
-    recipe, workspace = recipe_in(tmp_path, checkpoint, levels=Good()), place_in(tmp_path)
+    recipe, workspace = recipe_in(tmp_path, checkpoint, levels=Good()), workspace_in(tmp_path)
     for ask in (lambda: describe_run(Run(recipe, workspace), "smoke"), lambda: train_teacher(Run(recipe, workspace))):
         with pytest.raises(ValueError, match=r"recipe\.levels: starts at level 80, .* ends at 14\.61"):
             ask()
@@ -263,7 +265,7 @@ def test_a_run_is_described_from_the_configuration_alone(checkpoint: Path, tmp_p
     bare = shutil.copytree(checkpoint, tmp_path / "bare")
     for path in bare.rglob("*.safetensors"):
         path.unlink()
-    facts = describe_run(recipe_in(tmp_path, bare), place_in(tmp_path), "smoke")
+    facts = describe_run(Run(recipe_in(tmp_path, bare), workspace_in(tmp_path)), "smoke")
     model = diffusers.UNet2DConditionModel.from_pretrained(checkpoint / "unet")
     expected = sum(parameter.numel() for parameter in model.parameters())
     assert facts["params"]["teacher"] == facts["params"]["student"] == expected

@@ -141,7 +141,7 @@ def test_a_coupling_whose_rule_does_not_fit_it_is_found_out(workspace: Workspace
 
     recipe = recipe_with(Stored())
     stored(Run(recipe, workspace))
-    figures = predict(dataclasses.replace(recipe, start=Mixed()), workspace, num_pairs=1_000, search=False).figures
+    figures = predict(Run(dataclasses.replace(recipe, start=Mixed()), workspace), num_pairs=1_000, search=False).figures
     assert figures["reproduced"] > 1e-3
     assert "the rule does not fit the coupling" in figures["advice"][0]["why"]
 

@@ -1,4 +1,4 @@
-"""What networks see in images is kept by content: the same images and network are read once, anything else anew."""
+"""What networks see in images is cached by content: the same images and network are read once, anything else anew."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ladd_dist.evaluation import feature_cache as reading
-from ladd_dist.evaluation.feature_cache import content_name, kept
+from ladd_dist.evaluation.feature_cache import cached, content_name
 from ladd_dist.parallel.ranks import SINGLE
 
 
@@ -31,8 +31,8 @@ def pictures(seed: int) -> Tensor:
 
 def test_the_same_images_are_read_once_also_by_another_run(tmp_path: Path) -> None:
     reader = Counting()
-    first = kept(tmp_path, SINGLE)("net 1", reader, pictures(0))
-    again = kept(tmp_path, SINGLE)("net 1", reader, pictures(0).contiguous(memory_format=torch.channels_last))
+    first = cached(tmp_path, SINGLE)("net 1", reader, pictures(0))
+    again = cached(tmp_path, SINGLE)("net 1", reader, pictures(0).contiguous(memory_format=torch.channels_last))
     assert reader.calls == 1
     assert all(torch.equal(first[name], again[name]) for name in ("sum", "first"))
 
@@ -47,11 +47,11 @@ def test_one_other_pixel_shape_type_or_network_is_read_anew(tmp_path: Path) -> N
 
 
 def test_a_damaged_file_is_named_with_what_to_do(tmp_path: Path) -> None:
-    kept(tmp_path, SINGLE)("net 1", Counting(), pictures(0))
+    cached(tmp_path, SINGLE)("net 1", Counting(), pictures(0))
     (path,) = tmp_path.iterdir()
     path.write_bytes(path.read_bytes()[:20])
     with pytest.raises(ValueError, match=rf"{path.name} cannot be read .*delete it"):
-        kept(tmp_path, SINGLE)("net 1", Counting(), pictures(0))
+        cached(tmp_path, SINGLE)("net 1", Counting(), pictures(0))
 
 
 @pytest.mark.parametrize(("number", "is_read"), [(errno.EROFS, True), (errno.EACCES, True), (errno.ENOSPC, False)])
@@ -63,7 +63,7 @@ def test_a_cache_that_may_only_be_read_is_read_and_a_full_disk_is_said(
 
     monkeypatch.setattr(reading, "save_tensors", refuse)
     if is_read:
-        assert kept(tmp_path, SINGLE)("net 1", Counting(), pictures(0))["sum"].shape == (5,)
+        assert cached(tmp_path, SINGLE)("net 1", Counting(), pictures(0))["sum"].shape == (5,)
     else:
         with pytest.raises(OSError, match="no"):
-            kept(tmp_path, SINGLE)("net 1", Counting(), pictures(0))
+            cached(tmp_path, SINGLE)("net 1", Counting(), pictures(0))
