@@ -109,13 +109,10 @@ def room(file: str) -> str:
 
 
 def upward(arrows: list[Arrow], floors: Mapping[str, int] = FLOORS) -> list[Arrow]:
-    """The imports that point up, or across to another room of the same floor. A room without a floor is refused."""
+    """Imports that point up, or across to another room of the same floor; a room without a floor may import none."""
     level = {**floors, "": COMMANDS}
-    return [
-        arrow
-        for arrow in arrows
-        if room(arrow.source) != room(arrow.target) and level[room(arrow.target)] >= level[room(arrow.source)]
-    ]
+    across = [arrow for arrow in arrows if room(arrow.source) != room(arrow.target)]
+    return [arrow for arrow in across if level.get(room(arrow.target), COMMANDS) >= level.get(room(arrow.source), 0)]
 
 
 def circle(arrows: list[Arrow]) -> list[str]:
@@ -167,18 +164,18 @@ def test_nobody_imports_a_command() -> None:
     assert [str(arrow) for arrow in ARROWS if room(arrow.target) == ""] == []
 
 
+def is_command(path: Path) -> bool:
+    """Whether a file has `Options` (a class, or a union of the subcommands' classes) and `main`."""
+    names: set[str] = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        names |= {node.name} if isinstance(node, ast.ClassDef | ast.FunctionDef) else set()
+        names |= {target.id for target in getattr(node, "targets", ()) if isinstance(target, ast.Name)}
+    return {"Options", "main"} <= names
+
+
 @pytest.mark.parametrize("file", LOOSE)
 def test_the_top_of_the_package_holds_commands_alone(file: str) -> None:
-    tree = ast.parse((PACKAGE / file).read_text(encoding="utf-8"))
-    names = {node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
-    names |= {
-        target.id
-        for node in tree.body
-        if isinstance(node, ast.Assign)
-        for target in node.targets
-        if isinstance(target, ast.Name)
-    }
-    assert {"Options", "main"} <= names
+    assert is_command(PACKAGE / file)
 
 
 def test_every_folder_has_a_floor_and_every_floor_its_folder() -> None:
@@ -285,3 +282,28 @@ def test_importing_the_package_itself_loads_not_even_torch() -> None:
 def test_no_command_needs_torch_to_print_its_help() -> None:
     modules = ", ".join(f"ladd_dist.{file.removesuffix('.py')}" for file in LOOSE)
     assert run(f"import sys, {modules}; print('torch' in sys.modules)") == "False"
+
+
+def measures(package: Path) -> dict[str, int]:
+    """The numbers by which the house is judged."""
+    files = sorted(package.rglob("*.py"))
+    arrows = arrows_of(package)
+    loose = [path for path in package.glob("*.py") if path.name not in NO_COMMANDS]
+    texts = [path.read_text(encoding="utf-8") for path in files]
+    return {
+        "files": len(files),
+        "lines": sum(len(text.splitlines()) for text in texts),
+        f"files over {LONGEST_FILE} lines": sum(len(text.splitlines()) > LONGEST_FILE for text in texts),
+        f"functions over {LONGEST_FUNCTION} lines": sum(len(long_functions(path)) for path in files),
+        "floors": len({*FLOORS.values(), COMMANDS}),
+        "imports upward": len(upward(arrows)),
+        "files in the first circle of imports": len(set(circle(arrows))),
+        "imports of a command": sum(room(arrow.target) == "" for arrow in arrows),
+        "loose modules that are no command": sum(not is_command(path) for path in loose),
+        "dict[str, Any] and Mapping[str, Any]": sum(len(re.findall(r"(?:dict|Mapping)\[str, Any\]", t)) for t in texts),
+    }
+
+
+if __name__ == "__main__":  # python tests/test_layers.py [PACKAGE]
+    for name, value in measures(Path(sys.argv[1]).resolve() if sys.argv[1:] else PACKAGE).items():
+        print(f"{name:42s} {value:6d}")

@@ -122,7 +122,7 @@ def test_training_never_decodes(latents: tuple[Recipe, Workspace], counted: Coun
     recipe, workspace = latents
     workspace = dataclasses.replace(workspace, runs=tmp_path)
     Run(recipe, workspace).folder.create()
-    training = Distillation(Run(recipe, workspace), Run(recipe, workspace).folder)
+    training = Distillation(Run(recipe, workspace))
     counted.clear()
     for step in range(6):  # the guard looks after the fifth
         training.step(step)

@@ -173,7 +173,7 @@ def test_training_holds_neither_text_encoder_nor_autoencoder(
     recipe = recipe_in(tmp_path, lean)
     run = Run(recipe, workspace).folder
     run.create()
-    training = Distillation(Run(recipe, workspace), run)
+    training = Distillation(Run(recipe, workspace))
     training.step(0)
     gc.collect()
     held = {type(item).__name__ for item in gc.get_objects() if isinstance(item, torch.nn.Module)}
