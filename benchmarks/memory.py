@@ -200,8 +200,8 @@ def planned(strategy: str, args: Args) -> dict[str, int]:
     name, shard_teacher = strategy.removesuffix("+"), strategy.endswith("+")
     recipe = recipe_of(name, args.widths, shard_teacher=shard_teacher)
     with trial(recipe) as step:
-        load = step.load(recipe.train.batch_size // args.ranks)
-    return dataclasses.asdict(memory(cast(Strategy, name), load, args.ranks, shard_teacher=shard_teacher))
+        profile = step.profile(recipe.train.batch_size // args.ranks)
+    return dataclasses.asdict(memory(cast(Strategy, name), profile, args.ranks, shard_teacher=shard_teacher))
 
 
 def compare(args: Args) -> dict[str, Any]:

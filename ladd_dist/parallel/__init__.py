@@ -28,7 +28,7 @@ class Adam:
     clip: float
 
 
-class Local(NamedTuple):
+class FlatShard(NamedTuple):
     """This rank's part of one tensor: a contiguous range of the flattened whole, under every strategy."""
 
     tensor: Tensor
@@ -85,7 +85,7 @@ class Trainable(Protocol):
         """
         ...
 
-    def local(self, quantity: Quantity) -> dict[str, Local]:
+    def local(self, quantity: Quantity) -> dict[str, FlatShard]:
         """This rank's part of every weight, or of its first or second moment, by parameter name."""
         ...
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ladd_dist.parallel import Adam, Local, Quantity
+from ladd_dist.parallel import Adam, FlatShard, Quantity
 from ladd_dist.parallel.compute import Compute
 from ladd_dist.parallel.power_iteration import Parametrizations
 
@@ -25,7 +25,7 @@ class BaseTrainable:
         # Taken once: a sharded module shows other tensors between its forward and its backward pass.
         self.named = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
         self.parameters = list(self.named.values())
-        self.moving = Parametrizations(module)
+        self.power_iteration = Parametrizations(module)
         self.is_frozen = False
         self.groups: dict[str, list[nn.Parameter]] = getattr(module, "parameter_groups", dict)()
         self.group_norms: dict[str, Tensor] = {}
@@ -55,10 +55,10 @@ class BaseTrainable:
                 parameter.requires_grad_(True)
             self.module.train(was_training)
 
-    def local(self, quantity: Quantity) -> dict[str, Local]:
+    def local(self, quantity: Quantity) -> dict[str, FlatShard]:
         return {name: self.part(name, parameter, quantity) for name, parameter in self.named.items()}
 
-    def part(self, name: str, parameter: Tensor, quantity: Quantity) -> Local:
+    def part(self, name: str, parameter: Tensor, quantity: Quantity) -> FlatShard:
         """This rank's part of one weight or moment."""
         raise NotImplementedError
 
@@ -95,7 +95,7 @@ class ModuleTrainable(BaseTrainable):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         output = (self.module if self.is_frozen else self.call)(*args, **kwargs)
-        self.moving.hold()
+        self.power_iteration.freeze()
         return output
 
     def reduce_in(self, last: bool) -> AbstractContextManager[Any]:
@@ -111,7 +111,7 @@ class ModuleTrainable(BaseTrainable):
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        self.moving.release(self.module.training)
+        self.power_iteration.resume(self.module.training)
         return norm
 
     def clip_gradients(self, limit: float) -> Tensor:
@@ -128,10 +128,10 @@ class ModuleTrainable(BaseTrainable):
                 self.group_norms[name] = torch.linalg.vector_norm(own)
         return total
 
-    def part(self, name: str, parameter: Tensor, quantity: Quantity) -> Local:
+    def part(self, name: str, parameter: Tensor, quantity: Quantity) -> FlatShard:
         """The whole, on every rank."""
         tensor = parameter if quantity == "weight" else self.moments(parameter)[quantity]
-        return Local(tensor, 0, parameter.numel(), parameter.shape, copies=True)
+        return FlatShard(tensor, 0, parameter.numel(), parameter.shape, copies=True)
 
     def optimized(self) -> Sequence[Tensor]:
         return self.parameters

@@ -21,7 +21,7 @@ from torch.distributed.elastic.multiprocessing.api import SubprocessContext
 
 from ladd_dist.core.failure import CORES, ERROR_FILE, PARENT, Failure, has_parent, read_failure
 from ladd_dist.core.signals import NUMBERS, Stopped
-from ladd_dist.parallel.heartbeat import Signs
+from ladd_dist.parallel.heartbeat import Heartbeats
 
 POLL_S = 0.05
 FAILED_S = 5.0
@@ -134,7 +134,9 @@ class StopSignal:
                 signal.signal(number, before[number])
 
 
-def spawn(command: list[str], nproc: int, logs: Path, threads: int) -> tuple[list[Ended], dict[int, Failure], Signs]:
+def spawn(
+    command: list[str], nproc: int, logs: Path, threads: int
+) -> tuple[list[Ended], dict[int, Failure], Heartbeats]:
     """Run `command` as the ranks 0 .. nproc - 1 of one group until all have ended; returns how, and what they said."""
     # Kept here, not by rank 0, so that it can be asked whatever happens to the ranks.
     store = dist.TCPStore(HOST, 0, is_master=True, wait_for_workers=False)
@@ -150,7 +152,7 @@ def spawn(command: list[str], nproc: int, logs: Path, threads: int) -> tuple[lis
         for number, handler in handlers.items():
             signal.signal(number, handler)
     said = {rank: failure for rank, path in workers.error_files.items() if (failure := read_failure(Path(path)))}
-    return ended, said, Signs(store, 0, nproc)
+    return ended, said, Heartbeats(store, 0, nproc)
 
 
 def _environment(rank: int, nproc: int, port: int, logs: Path, threads: int) -> dict[str, str]:
@@ -209,7 +211,7 @@ def clear(folder: Path) -> None:
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
 
 
-def outcome(ended: list[Ended], said: dict[int, Failure], signs: Signs, logs: Path) -> tuple[int, str]:
+def outcome(ended: list[Ended], said: dict[int, Failure], heartbeats: Heartbeats, logs: Path) -> tuple[int, str]:
     """The exit code of a training and the message for the user: of the rank that ended first by its own fault."""
     failed = [end for end in ended if end.code != 0]
     if not failed:
@@ -222,7 +224,7 @@ def outcome(ended: list[Ended], said: dict[int, Failure], signs: Signs, logs: Pa
         stopped = Stopped(first.stop)
         return stopped.code, stopped.text
     code = first.code if first.code > 0 else 1
-    return code, _silent(first, signs, logs)
+    return code, _silent(first, heartbeats, logs)
 
 
 def _order(end: Ended, failure: Failure | None) -> tuple[int, float]:
@@ -249,16 +251,16 @@ def _said(failure: Failure, logs: Path) -> str:
     return "\n".join([f"rank {failure.rank} failed{log}", *lines, end])
 
 
-def _silent(end: Ended, signs: Signs, logs: Path) -> str:
+def _silent(end: Ended, heartbeats: Heartbeats, logs: Path) -> str:
     """The message about a rank that could not say anything."""
     how = f"ended with exit code {end.code}"
     if end.code < 0:
         how = f"was killed by {signal.Signals(-end.code).name}"
     if end.killed:
         how = "did not end when it was asked to, and was killed"
-    sign = signs.sign(end.rank)
+    last = heartbeats.last_of(end.rank)
     text = f"rank {end.rank} (process {end.pid}) {how}"
-    text += f" {max(end.time - sign.time, 0.0):.1f} s after its last sign of life, {sign.what!r}" if sign else ""
+    text += f" {max(end.time - last.time, 0.0):.1f} s after its last sign of life, {last.what!r}" if last else ""
     if end.code == -signal.SIGKILL and not end.killed:
         text += ". Nobody but the system or a person sends that signal: memory may have run out"
     if end.rank == 0:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
-from ladd_dist.parallel import Adam, Local, Quantity, Trainable
+from ladd_dist.parallel import Adam, FlatShard, Quantity, Trainable
 from ladd_dist.parallel.base import BaseTrainable
 from ladd_dist.parallel.compute import Compute, Role, prepare
 from ladd_dist.parallel.ddp import require_no_batch_norm
@@ -167,7 +167,7 @@ class ZeroTrainable(BaseTrainable):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         output = self.module(*args, **kwargs)
-        self.moving.hold()
+        self.power_iteration.freeze()
         return output
 
     def update(self, loss_of: Callable[[int], Tensor]) -> Tensor:
@@ -175,7 +175,7 @@ class ZeroTrainable(BaseTrainable):
             loss = self.engine(loss_of=lambda micro=micro: loss_of(micro))
             self.engine.backward(loss)  # divides by the number of micro-batches
             self.engine.step()  # acts after the last one
-        self.moving.release(self.module.training)
+        self.power_iteration.resume(self.module.training)
         return torch.as_tensor(self.engine.get_global_grad_norm())
 
 
@@ -186,16 +186,16 @@ class Zero12Trainable(ZeroTrainable):
         flats: list[Tensor] = self.engine.optimizer.single_partition_of_fp32_groups
         return flats
 
-    def part(self, name: str, parameter: Any, quantity: Quantity) -> Local:
+    def part(self, name: str, parameter: Any, quantity: Quantity) -> FlatShard:
         shape = self.shapes[name]
         if quantity == "weight":
-            return Local(parameter.detach(), 0, shape.numel(), shape, copies=True)
+            return FlatShard(parameter.detach(), 0, shape.numel(), shape, copies=True)
         (flat,) = self.optimized()  # one group of parameters, so one flat tensor
         moment = self.moments(flat)[quantity]
         if parameter._hp_mapping is None:  # this rank's range begins after this tensor, or ends before it
-            return Local(moment[:0], 0, 0, shape, copies=False)
+            return FlatShard(moment[:0], 0, 0, shape, copies=False)
         inside, held = parameter._hp_mapping.lp_fragment_address, parameter._hp_mapping.hp_fragment_address
-        return Local(
+        return FlatShard(
             moment.narrow(0, held.start, held.numel), inside.start, inside.start + held.numel, shape, copies=False
         )
 
@@ -207,7 +207,7 @@ class Zero3Trainable(ZeroTrainable):
         flats: list[Tensor] = self.engine.optimizer.fp32_partitioned_groups_flat
         return flats
 
-    def part(self, name: str, parameter: Any, quantity: Quantity) -> Local:
+    def part(self, name: str, parameter: Any, quantity: Quantity) -> FlatShard:
         if quantity == "weight":
             tensor = parameter.ds_tensor.detach()
         else:
@@ -218,4 +218,4 @@ class Zero3Trainable(ZeroTrainable):
             )
         whole, share = self.shapes[name].numel(), tensor.numel()
         start = min(torch.distributed.get_rank() * share, whole)
-        return Local(tensor, start, min(start + share, whole), self.shapes[name], copies=False)
+        return FlatShard(tensor, start, min(start + share, whole), self.shapes[name], copies=False)

@@ -192,7 +192,7 @@ def look_at_memory(machine: Machine) -> str:
     recipe = machine.require_recipe()
     few = 4 * recipe.train.compute.accumulate
     with trial(recipe) as step:  # it grows in proportion to the batch, of which two small ones are enough
-        small, twice = (memory("single", step.load(size), 1).total for size in (few, 2 * few))
+        small, twice = (memory("single", step.profile(size), 1).total for size in (few, 2 * few))
     needed = small + (twice - small) / few * (recipe.train.batch_size - few)
     device = machine.place.device
     on_gpu = device.type == "cuda"

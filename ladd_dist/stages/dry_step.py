@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ladd_dist.builders.step import Frozen, build_critic, build_heads, build_step, freeze
 from ladd_dist.builders.teacher import planned_network
 from ladd_dist.core.types import Batch, Denoiser
-from ladd_dist.costs.memory_model import Load, Net, Unit, buffer_bytes, units_of, weights_of
+from ladd_dist.costs.memory_model import NetProfile, StepProfile, Unit, buffer_bytes, units_of, weights_of
 from ladd_dist.costs.memory_trace import Peak, count_calls, no_data, peak_bytes
 from ladd_dist.engine.ladd_step import LaddStep
 from ladd_dist.parallel import QUANTITIES, Adam, Trainable
@@ -59,7 +59,7 @@ class Trial:
         path = torch.zeros(size, len(levels), *shape) if levels else None
         return Batch(x0, torch.zeros(size, dtype=torch.int64), torch.zeros(size, *shape), path, levels)
 
-    def load(self, batch_size: int) -> Load:
+    def profile(self, batch_size: int) -> StepProfile:
         """What a rank works on when its share of a batch is `batch_size`."""
         compute = self.recipe.train.compute
         networks: dict[str, list[nn.Module]] = {
@@ -73,7 +73,7 @@ class Trial:
             peak = self.peak(batch_size)
         micros = compute.accumulate
         nets = {
-            name: Net(
+            name: NetProfile(
                 tuple(_per_micro(unit, micros) for units in counted[name] for unit in units),
                 sum(buffer_bytes(module) for module in modules),
                 weights_of(parameter for module in modules for parameter in module.parameters()),
@@ -82,10 +82,10 @@ class Trial:
         }
         heads = self.heads.module
         tensors = [tensor for tensor in self.batch(batch_size) if isinstance(tensor, Tensor)]
-        return Load(
+        return StepProfile(
             student=nets["student"],
             teacher=nets["teacher"],
-            heads=Net(tuple(Unit(weights) for _, weights in units_of(heads)), buffer_bytes(heads)),
+            heads=NetProfile(tuple(Unit(weights) for _, weights in units_of(heads)), buffer_bytes(heads)),
             activations=peak.saved,
             temporaries=peak.live - peak.saved,
             batch=sum(tensor.numel() * tensor.element_size() for tensor in tensors),
