@@ -138,14 +138,6 @@ def merge_adapter(network: N) -> N:
     return network
 
 
-def remove_adapter(network: N) -> N:
-    """Take the adapter away, in place: the layers are as they were before it came."""
-    for name, layer in list(_layers(network)):
-        _put_back(network, name, layer)
-    del network.peft_config
-    return network
-
-
 def _put_back(network: nn.Module, name: str, layer: Any) -> None:
     parent, _, child = name.rpartition(".")
     setattr(network.get_submodule(parent), child, layer.get_base_layer())
