@@ -1,4 +1,4 @@
-"""`python -m ladd_dist.plan RECIPE`: what each strategy needs on how many GPUs, worked out without one."""
+"""`python -m ladd_dist.plan RECIPE`: memory and traffic of each strategy on a number of GPUs, without one."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ class Options(RecipeOptions):
     """
 
     gpus: int = 1
-    """How many, over all nodes."""
+    """Number of GPUs over all nodes."""
     gpu_memory_gb: float = 80.0
-    """Of each, in 10^9 bytes."""
+    """Memory of each GPU, in 10^9 bytes."""
     gpus_per_node: int = 8
-    """How many share a node."""
+    """Number of GPUs that share a node."""
     batch_per_gpu: int = 0
     """Samples a GPU and step; 0 shares the recipe's train.batch_size evenly."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -170,7 +170,7 @@ def _refusal(recipe: Recipe, strategy: Strategy) -> str | None:
 
 
 def _advice(recipe: Recipe, costs: Sequence[StrategyCost], best: StrategyCost | None, gpus: int) -> str:
-    """What to do, in one sentence or two."""
+    """Text that says which flags to train with, or what helps where nothing fits."""
     if best:
         most = max(cost.largest_batch_per_gpu for cost in costs if cost.flags == best.flags)
         least = "sends least of all that fit" if gpus > 1 else "fits"

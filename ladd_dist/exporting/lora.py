@@ -17,7 +17,7 @@ from ladd_dist.students.lora import Lora
 
 FILE = "pytorch_lora_weights.safetensors"
 _MODEL = "model."
-"""What stands before the names of the library's model inside ours."""
+"""Prefix of the library's names inside our network."""
 
 
 def write_lora(

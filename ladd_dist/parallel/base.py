@@ -1,4 +1,4 @@
-"""What strategies share."""
+"""The parts of a trainable that all strategies share."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class BaseTrainable:
         self.group_norms: dict[str, Tensor] = {}
 
     def adamw(self, adam: Adam) -> torch.optim.AdamW:
-        """An optimizer of the parameters."""
+        """A new optimizer of the parameters."""
         return torch.optim.AdamW(
             self.parameters, lr=adam.lr, betas=adam.betas, weight_decay=adam.weight_decay, fused=True
         )
@@ -71,7 +71,7 @@ class BaseTrainable:
         return state
 
     def optimized(self) -> Sequence[Tensor]:
-        """What AdamW works on."""
+        """The tensors that AdamW works on."""
         raise NotImplementedError
 
     def counters(self) -> dict[str, float]:
@@ -83,7 +83,10 @@ class BaseTrainable:
 
 
 class ModuleTrainable(BaseTrainable):
-    """With an ordinary PyTorch optimizer. `call` is what the forward goes through (a wrapper, or the module)."""
+    """A trainable with an ordinary PyTorch optimizer.
+
+    Its forward goes through `call`: a wrapper, or the module itself.
+    """
 
     def __init__(
         self, module: nn.Module, call: nn.Module, *, adam: Adam, compute: Compute, device: torch.device
@@ -99,7 +102,7 @@ class ModuleTrainable(BaseTrainable):
         return output
 
     def reduce_in(self, last: bool) -> AbstractContextManager[Any]:
-        """Inside, gradients are reduced over ranks only if this is the last micro-batch."""
+        """Reduce gradients over ranks, inside, only if this is the last micro-batch."""
         return contextlib.nullcontext()
 
     def update(self, loss_of: Callable[[int], Tensor]) -> Tensor:
@@ -129,7 +132,7 @@ class ModuleTrainable(BaseTrainable):
         return total
 
     def part(self, name: str, parameter: Tensor, quantity: Quantity) -> FlatShard:
-        """The whole, on every rank."""
+        """The whole tensor, on every rank."""
         tensor = parameter if quantity == "weight" else self.moments(parameter)[quantity]
         return FlatShard(tensor, 0, parameter.numel(), parameter.shape, copies=True)
 

@@ -32,7 +32,7 @@ def whole(parts: Mapping[str, FlatShard], ranks: Ranks) -> dict[str, Tensor] | N
 
 
 def _spans(cut: dict[str, FlatShard], ranks: Ranks) -> dict[str, list[Span]]:
-    """By name, the range that each rank holds."""
+    """The ranges that the ranks hold of each tensor, by its name."""
     own = {name: (part.start, part.stop) for name, part in cut.items()}
     every: list[dict[str, Span]] = [own] * ranks.size
     if ranks.size > 1:

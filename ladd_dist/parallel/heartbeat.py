@@ -34,11 +34,11 @@ class LostRank(RuntimeError):
 
 
 class Heartbeat(NamedTuple):
-    """What a rank did last."""
+    """The last thing that a rank did, and when."""
 
     what: str
     time: float
-    """Of the rank's clock, in seconds since 1970."""
+    """Seconds since 1970 by the rank's clock."""
 
     def __str__(self) -> str:
         return f"{self.what!r}, {max(time.time() - self.time, 0.0):.0f} s ago"

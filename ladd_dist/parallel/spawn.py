@@ -25,16 +25,16 @@ from ladd_dist.parallel.heartbeat import Heartbeats
 
 POLL_S = 0.05
 FAILED_S = 5.0
-"""After a failure the other ranks have this long to end by themselves: they wait for one that will not come."""
+"""Seconds that the other ranks have after a failure to end by themselves: they wait for one that will not come."""
 STOP_S = 300.0
-"""After a signal they have this long to save, and so has the last one when the first has ended by one."""
+"""Seconds that the ranks have after a signal to save, and the last one when the first has ended by one."""
 STOP_CODES = (75, 130)
 HOST = "127.0.0.1"
 LOGS = "LADD_LOGS"
-"""The variable that names the folder of the ranks' output."""
+"""Environment variable that names the folder of the ranks' output."""
 FOLLOW_S = 1.0
 TRACE_LINES = 20
-"""Of a traceback or a log, at its end: the rest is in the log."""
+"""Number of lines shown from the end of a traceback or a log."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Ended:
     code: int
     time: float
     killed: bool
-    """By us, because it did not end after another had."""
+    """Whether we killed it, because it did not end after another had."""
     stop: signal.Signals | None = None
     """The signal that ended it, if we passed it on: the rank did not listen yet, or had finished and no longer did."""
 
@@ -78,7 +78,7 @@ class Workers(SubprocessContext):
     """The processes. PyTorch's own supervision leaves a hanging rank 30 s, and cuts short those that save."""
 
     def supervise(self, stop: StopSignal) -> list[Ended]:
-        """Until all have ended: all by themselves, or after the first failure with our help."""
+        """Wait until all have ended: all by themselves, or after the first failure with our help."""
         ended: dict[int, Ended] = {}
         killed: set[int] = set()
         deadline, forwarded = float("inf"), 0
@@ -102,7 +102,7 @@ class Workers(SubprocessContext):
         return sorted(ended.values(), key=lambda end: end.time)
 
     def running(self) -> list[int]:
-        """Ranks whose process is there."""
+        """The ranks whose processes have not ended."""
         return [rank for rank, handler in self.subprocess_handlers.items() if handler.proc.poll() is None]
 
     def send(self, number: signal.Signals) -> None:
@@ -181,7 +181,7 @@ def _environment(rank: int, nproc: int, port: int, logs: Path, threads: int) -> 
 
 
 def follow_parent() -> None:
-    """End, as by SIGTERM, when the launch that started this rank is gone without a word.
+    """End this rank, as by SIGTERM, when the launch that started it has died.
 
     Looked at once a second: the system's own signal for it comes several times from a parent of several threads, and
     the second one would cut a save short.
@@ -197,7 +197,7 @@ def _follow() -> None:
 
 
 def take_all_threads() -> None:
-    """For rank 0, when the others have left: the cores that were divided among them are its own."""
+    """Compute on all cores that were divided among the ranks; for rank 0, when the others have left."""
     if CORES in os.environ:
         torch.set_num_threads(int(os.environ[CORES]))
 

@@ -87,7 +87,7 @@ class EngineConfig:
 
 @dataclass(frozen=True)
 class Zero(Spread):
-    """What the three stages share."""
+    """Base of the three stages."""
 
     stage: ClassVar[int]
 

@@ -122,7 +122,7 @@ def layers_of(state: Mapping[str, Tensor]) -> list[str]:
 
 
 def set_strength(network: nn.Module, strength: float) -> None:
-    """How much of the adapter counts: 1 as trained, 0 the untouched network bit for bit, -1 the opposite."""
+    """Set the adapter's factor: 1 as trained, 0 the untouched network bit for bit, -1 the opposite."""
     for _, layer in _layers(network):
         layer._disable_adapters = strength == 0  # not `enable_adapters`: that would change what trains
         layer.set_scale(ADAPTER, strength)

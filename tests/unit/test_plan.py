@@ -235,6 +235,16 @@ def test_half_precision_halves_convolutions_but_norms_stay_in_float32_as_on_acce
     assert saved.count(torch.bfloat16) == 2  # the convolution's input and weight
 
 
+def test_outside_of_a_step_without_data_everything_is_as_before() -> None:
+    norm = nn.GroupNorm(1, 8, device="meta")
+    with pytest.raises(KeyError), no_data(norm):
+        raise KeyError
+    own, x = nn.GroupNorm(1, 8), torch.zeros(2, 8, 4, 4, dtype=torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert own(x).dtype == torch.bfloat16  # not in float32, as on accelerators
+    assert own.to(torch.float64).weight.dtype == torch.float64
+
+
 def test_the_step_says_how_often_weights_are_needed() -> None:
     recipe = exp4_specnorm.RECIPE.smoke
     for mode, student, teacher in (("fused", (1, 1), (2, 1)), ("alternate", (2, 1), (3, 1))):
