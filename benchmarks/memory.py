@@ -8,6 +8,7 @@ formula's, category by category. Synthetic data; about a minute and a half.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -138,13 +139,14 @@ def optimizer_of(trainable: Any) -> tuple[int, int]:
 
 def measure(recipe: Recipe, ranks: Ranks) -> dict[str, int]:
     """Train two steps and add up what this rank holds."""
-    common: dict[str, Any] = {"compute": recipe.train.compute, "ranks": ranks, "device": CPU}
-    adam = Adam(1e-4, (0.5, 0.99), 0.0, 1.0)
+    compute, adam = recipe.train.compute, Adam(1e-4, (0.5, 0.99), 0.0, 1.0)
+    build = functools.partial(recipe.parallel.build, adam=adam, compute=compute, ranks=ranks, device=CPU)
     network = fresh_network(recipe).train()
-    heads = recipe.parallel.build(build_heads(recipe, network), role="heads", adam=adam, **common)
-    student = recipe.parallel.build(network, role="student", adam=adam, **common)
+    heads = build(build_heads(recipe, network), role="heads")
+    student = build(network, role="student")
     average = WeightAverage(student.local("weight"), half_life=100, ramp=0.0, batch_size=8)
-    teacher = cast(Denoiser, recipe.parallel.freeze(fresh_network(recipe), **common))
+    frozen = recipe.parallel.freeze(fresh_network(recipe), compute=compute, ranks=ranks, device=CPU)
+    teacher = cast(Denoiser, frozen)
     step = build_step(recipe, student, heads, Frozen(teacher, None))
     seen: dict[str, int] = {}
     watch_gradients(student, seen, "student")
@@ -200,36 +202,41 @@ def planned(strategy: str, args: Args) -> dict[str, int]:
     name, shard_teacher = strategy.removesuffix("+"), strategy.endswith("+")
     recipe = recipe_of(name, args.widths, shard_teacher=shard_teacher)
     with trial(recipe) as step:
-        load = step.load(recipe.train.batch_size // args.ranks)
-    return dataclasses.asdict(memory(cast(Strategy, name), load, args.ranks, shard_teacher=shard_teacher))
+        profile = step.profile(recipe.train.batch_size // args.ranks)
+    return dataclasses.asdict(memory(cast(Strategy, name), profile, args.ranks, shard_teacher=shard_teacher))
 
 
-def compare(args: Args) -> dict[str, Any]:
-    """What `--json` prints: by strategy and category, measured and planned bytes and their ratio."""
-    result: dict[str, Any] = {}
+@dataclass(frozen=True)
+class Compared:
+    """Bytes of one category under one strategy."""
+
+    measured: int
+    planned: int
+    ratio: float
+
+
+def compare(args: Args) -> dict[str, dict[str, Compared]]:
+    """Measured and planned bytes and their ratio, by strategy and category."""
+    result: dict[str, dict[str, Compared]] = {}
     for strategy in args.strategies:
         plan, found = planned(strategy, args), start(strategy, args)
         result[strategy] = {
-            name: {
-                "measured": found[name],
-                "planned": plan[name],
-                "ratio": found[name] / plan[name] if plan[name] else math.inf,
-            }
+            name: Compared(found[name], plan[name], found[name] / plan[name] if plan[name] else math.inf)
             for name in CATEGORIES
             if found[name] or plan[name]
         }
     return result
 
 
-def show(result: dict[str, Any], args: Args) -> None:
+def show(result: dict[str, dict[str, Compared]], args: Args) -> None:
     """A row for each strategy and category."""
     table = Table(title=f"Bytes on the rank that holds most, {args.ranks} ranks, widths {args.widths}")
     for heading in ("strategy", "category", "measured MB", "planned MB", "measured / planned"):
         table.add_column(heading, justify="right" if "/" in heading or "MB" in heading else "left")
     for strategy, rows in result.items():
         for name, row in rows.items():
-            sizes = (f"{row[kind] / 1e6:.3f}" for kind in ("measured", "planned"))
-            table.add_row(strategy, name, *sizes, f"{row['ratio']:.3f}")
+            sizes = (f"{size / 1e6:.3f}" for size in (row.measured, row.planned))
+            table.add_row(strategy, name, *sizes, f"{row.ratio:.3f}")
         table.add_section()
     Console(width=100).print(table)
 
@@ -241,7 +248,11 @@ def main() -> None:
         work(args)
         return
     result = compare(args)
-    print(json.dumps(result)) if args.json else show(result, args)
+    if args.json:
+        data = {name: {key: dataclasses.asdict(row) for key, row in rows.items()} for name, rows in result.items()}
+        print(json.dumps(data))
+    else:
+        show(result, args)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import tyro
 from ladd_dist.cli.errors import run_guarded
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import plugin_modules
-from ladd_dist.exporting.student import finished_student, merged, student_at, write_student
+from ladd_dist.exporting.student import finished_student, student_at, write_student
 
 if TYPE_CHECKING:
     from ladd_dist.core.rundir import RunDir
@@ -71,9 +71,9 @@ def _main(options: Options) -> int:
     if options.to == "lora":
         write_lora(out, student.network, student.card, student.kept, steps)
     elif options.to == "diffusers":
-        write_pipeline(out, student.network, merged(student.card), steps)
+        write_pipeline(out, student.network, student.card.merged(), steps)
     else:
-        write_student(out, student.network, merged(student.card), student.codec)
+        write_student(out, student.network, student.card.merged(), student.codec)
     print(out)
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,15 @@ from pathlib import Path
 import pytest
 from wandb_server import QUIET, Server
 
+from ladd_dist.core import plugin as registry
+
 _REPO = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def own_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table of plug-ins as a copy: what a test registers is gone after it."""
+    monkeypatch.setattr(registry, "_tables", copy.deepcopy(registry._tables))
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import importlib.util
 import json
@@ -35,7 +34,6 @@ from ladd_dist import (
 )
 from ladd_dist import plugins as cli
 from ladd_dist import search_levels as levels
-from ladd_dist.core import plugin as registry
 from ladd_dist.core.plugin import lookup, registered
 from ladd_dist.testing import check_head, check_plugin
 
@@ -49,9 +47,8 @@ def python_blocks(path: Path) -> list[str]:
 
 
 @pytest.fixture
-def my_heads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def my_heads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_tables: None) -> Iterator[None]:
     """The page's first example as the module it says, importable."""
-    monkeypatch.setattr(registry, "_tables", copy.deepcopy(registry._tables))
     (tmp_path / "my_heads.py").write_text(python_blocks(PLUGINS)[0], encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
     yield
@@ -78,8 +75,7 @@ def test_the_head_of_the_plugin_page_is_short() -> None:
     assert len(lines) <= 22
 
 
-def test_the_other_example_of_the_plugin_page_keeps_its_contract(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_tables", copy.deepcopy(registry._tables))
+def test_the_other_example_of_the_plugin_page_keeps_its_contract(own_tables: None) -> None:
     namespace = {"__name__": __name__}
     exec(python_blocks(PLUGINS)[1], namespace)
     check_plugin(lookup("schedule", "switch_on"))

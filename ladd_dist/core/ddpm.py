@@ -78,17 +78,6 @@ def sigma_of(alpha_bar: Tensor) -> Tensor:
     return ((1 - alpha_bar) / alpha_bar).sqrt()
 
 
-def alpha_bar_of(sigma: Tensor) -> Tensor:
-    """alpha-bar = 1 / (1 + sigma^2), the inverse of `sigma_of`."""
-    return 1 / (1 + sigma**2)
-
-
-def noised(x0: Tensor, alpha_bar: Tensor | float, eps: Tensor) -> Tensor:
-    """x_t = sqrt(alpha-bar_t) x0 + sqrt(1 - alpha-bar_t) eps, a draw of q(x_t | x_0) (eq. 4)."""
-    kept = torch.as_tensor(alpha_bar, dtype=x0.dtype, device=x0.device)
-    return kept.sqrt() * x0 + (1 - kept).sqrt() * eps
-
-
 class Posterior(NamedTuple):
     """q(x_s | x_t, x_0) = N(of_x0 x_0 + of_xt x_t, variance) for timesteps s < t."""
 

@@ -21,6 +21,9 @@ from ladd_dist.core.errors import UserError
 if TYPE_CHECKING:
     import torch
 
+CLOCKS_S = 60.0
+"""Seconds by which the clocks of a file server and of this machine may differ."""
+
 
 class RunDir:
     """The folder of one run: `runs/<name>-<signature>`."""
@@ -74,18 +77,25 @@ def remove_stale(folder: Path) -> None:
     """Remove temporary files in `folder` that processes of this machine left when they were killed."""
     for path in folder.glob(f"{glob.escape(_temporary_prefix())}*"):
         pid = path.name.removeprefix(_temporary_prefix()).partition("-")[0]
-        if pid.isdigit() and not _is_alive(int(pid)):
-            path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # its writer has just renamed it
+            if pid.isdigit() and not _is_there(int(pid), since=path.stat().st_mtime):
+                path.unlink()
 
 
-def _is_alive(pid: int) -> bool:
+def _is_there(pid: int, since: float) -> bool:
+    """Whether the process that had this number at a time (seconds since 1970) is still running.
+
+    A process that started later has been given the number anew.
+    """
+    import psutil
+
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        process = psutil.Process(pid)
+        return bool(process.create_time() <= since + CLOCKS_S and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
         return False
-    except PermissionError:  # of somebody else
+    except psutil.AccessDenied:  # of somebody else
         return True
-    return True
 
 
 @contextlib.contextmanager

@@ -1,1 +1,1 @@
-"""Formulas and counts of memory, traffic and FLOPs."""
+"""Formulas and counts of memory, traffic and FLOPs; nothing here needs data or an accelerator."""

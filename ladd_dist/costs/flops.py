@@ -28,7 +28,7 @@ _CPU_ATTENTION = {
 
 
 def count_parameters(module: nn.Module) -> int:
-    """Number of weights."""
+    """Number of elements of a module's parameters."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 

@@ -1,9 +1,8 @@
-"""What a rank holds and sends under each strategy: formulas, in bytes.
+"""What a rank holds under each strategy: formulas, in bytes.
 
 N ranks, P weights of the student, H of the heads; all in float32 (4 bytes), whatever the precision of the forwards.
 What is spread over ranks follows ZeRO (Rajbhandari et al. 2020, arXiv 1910.02054, section 5) and FSDP (Zhao et al.
-2023, arXiv 2304.11277); a ring all-reduce sends 2 (N - 1) / N of its data, an all-gather or reduce-scatter (N - 1) / N
-(Patarasuk and Yuan 2009, doi 10.1016/j.jpdc.2008.09.002). What DeepSpeed keeps besides is read from its version 0.19.8.
+2023, arXiv 2304.11277). What DeepSpeed keeps besides is read from its version 0.19.8.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 WORD = 4
 """Bytes of a float32."""
 CONTEXT_BYTES, FRAGMENTED = 2_000_000_000, 0.05
-"""Reserve: the accelerator's context and libraries (also communication's), and what the allocator loses."""
+"""Reserve: bytes of the accelerator's context and libraries (NCCL's too), and the share that the allocator loses."""
 
 
 class Weight(NamedTuple):
-    """One parameter."""
+    """Shape and type of one parameter, and whether it trains."""
 
     shape: torch.Size
     item_bytes: int = WORD
@@ -34,7 +33,7 @@ class Weight(NamedTuple):
 
     @property
     def num_bytes(self) -> int:
-        """Of the whole."""
+        """Bytes of the whole tensor."""
         return self.shape.numel() * self.item_bytes
 
     def by_rows(self, ranks: int) -> int:
@@ -56,27 +55,28 @@ class Unit(NamedTuple):
 
     @property
     def num_bytes(self) -> int:
-        """Of all its weights."""
+        """Bytes of the unit's weights."""
         return sum(weight.num_bytes for weight in self.weights)
 
 
 @dataclass(frozen=True)
-class Net:
-    """A network as the formulas see it: what is outside of its blocks (first), and its blocks."""
+class NetProfile:
+    """What the formulas need to know of a network."""
 
     units: tuple[Unit, ...]
+    """First what is outside of the blocks, then a unit for each block."""
     buffer_bytes: int = 0
     in_order: tuple[Weight, ...] = ()
     """All weights in the module's own order, where it is not that of the units."""
 
     @property
     def weights(self) -> list[Weight]:
-        """All of them."""
+        """Every weight of the network, in the module's own order where that is known."""
         return list(self.in_order) or [weight for unit in self.units for weight in unit.weights]
 
     @property
     def num_bytes(self) -> int:
-        """Of all weights."""
+        """Bytes of the network's weights, without its buffers."""
         return sum(unit.num_bytes for unit in self.units)
 
     @property
@@ -85,7 +85,7 @@ class Net:
         return Unit(tuple(weight for weight in self.weights if weight.trains))
 
     def gathered(self) -> int:
-        """Bytes of what is whole at a time: all outside of the blocks, a block, and the next, fetched meanwhile."""
+        """Bytes whole at one time: everything outside of the blocks, one block, and the next one, being fetched."""
         root, *blocks = (unit.num_bytes for unit in self.units)
         return root + max(map(sum, itertools.pairwise(blocks)), default=sum(blocks))
 
@@ -105,12 +105,12 @@ class Net:
 
 
 def weights_of(parameters: Iterable[nn.Parameter]) -> tuple[Weight, ...]:
-    """Shapes, types, and whether they train."""
+    """The `Weight` of every parameter, in order."""
     return tuple(Weight(parameter.shape, parameter.element_size(), parameter.requires_grad) for parameter in parameters)
 
 
 def units_of(module: nn.Module) -> list[tuple[nn.Module, tuple[Weight, ...]]]:
-    """The module with the weights outside of its blocks, and every block with its own."""
+    """Pairs of a module and its weights: first the whole with those outside of its blocks, then every block."""
     blocks: list[nn.Module] = list(getattr(module, "blocks", lambda: [])())
     inside = {id(parameter) for block in blocks for parameter in block.parameters()}
     outside = [parameter for parameter in module.parameters() if id(parameter) not in inside]
@@ -120,23 +120,24 @@ def units_of(module: nn.Module) -> list[tuple[nn.Module, tuple[Weight, ...]]]:
 
 
 def buffer_bytes(module: nn.Module) -> int:
-    """Bytes of what a module holds besides its parameters."""
+    """Bytes of a module's buffers."""
     return sum(buffer.numel() * buffer.element_size() for buffer in module.buffers())
 
 
 @dataclass(frozen=True)
-class Load:
-    """What a rank works on, however it is spread."""
+class StepProfile:
+    """What a training step of one rank works on, before a strategy spreads it."""
 
-    student: Net
-    heads: Net
-    teacher: Net
-    """In the dtype of its computation."""
+    student: NetProfile
+    heads: NetProfile
+    teacher: NetProfile
+    """The frozen networks, in the dtype of their computation."""
     activations: int
-    """Of a micro-batch, saved for backward passes."""
+    """Bytes that a micro-batch saves for backward passes."""
     temporaries: int
-    """Of a micro-batch: what there is besides at the peak."""
+    """Bytes of a micro-batch's other tensors at the peak."""
     batch: int
+    """Bytes of this rank's share of a batch."""
     accumulate: int = 1
     head_updates: int = 1
     recomputes: bool = False
@@ -145,6 +146,11 @@ class Load:
     """Elements that DeepSpeed sends at once."""
     whole_below: int = 10_000
     """Tensors with at most so many elements are whole on every rank in ZeRO-3."""
+
+    @property
+    def kept_whole(self) -> int:
+        """Bytes of small tensors that ZeRO-3 keeps whole on every rank, besides the parts."""
+        return sum(weight.num_bytes for weight in self.student.weights if weight.shape.numel() <= self.whole_below)
 
 
 @dataclass(frozen=True)
@@ -160,7 +166,7 @@ class Memory:
     average: int
     teacher: int
     heads: int
-    """Parameters, gradients, optimizer, buffers."""
+    """Parameters, gradients, optimizer state and buffers of the heads."""
     activations: int
     temporaries: int
     gathered: int
@@ -172,35 +178,22 @@ class Memory:
         object.__setattr__(self, "total", sum(value for name, value in vars(self).items() if name != "total"))
 
 
-class Wire(NamedTuple):
-    """Bytes that a rank sends (and receives) in one step."""
-
-    student: int
-    heads: int
-    teacher: int
-
-    @property
-    def total(self) -> int:
-        """Of all three."""
-        return sum(self)
-
-
-def memory(strategy: Strategy, load: Load, ranks: int, *, shard_teacher: bool = False) -> Memory:
+def memory(strategy: Strategy, profile: StepProfile, ranks: int, *, shard_teacher: bool = False) -> Memory:
     """Bytes on the rank that holds most.
 
     Gradients are counted when those of all weights are there: at the optimizer's step, in ZeRO-1 when the backward
     pass has ended and they are about to be reduced.
     """
-    student, trained, moving = load.student, load.student.trained.weights, load.student.trained.num_bytes
+    student, trained, moving = profile.student, profile.student.trained.weights, profile.student.trained.num_bytes
     flat = _flat_part(moving, ranks)  # stages 1 and 2 cut all weights that train laid end to end
     by_rows, moving_rows = (sum(weight.by_rows(ranks) for weight in those) for those in (student.weights, trained))
     by_elements = sum(weight.by_elements(ranks) for weight in student.weights)
     own = sum(weight.by_elements(ranks) for weight in trained)
-    weights = {"fsdp": by_rows, "zero3": by_elements + _kept_whole(load)}.get(strategy, student.num_bytes)
+    weights = {"fsdp": by_rows, "zero3": by_elements + profile.kept_whole}.get(strategy, student.num_bytes)
     gradients = {"fsdp": moving_rows, "zero2": _touched(trained, ranks), "zero3": own}.get(strategy, moving)
     stepped = {"fsdp": moving_rows, "zero1": flat, "zero2": flat, "zero3": own}.get(strategy, moving)
     average = {"fsdp": moving_rows, "zero3": own}.get(strategy, moving)
-    teacher = load.teacher
+    teacher = profile.teacher
     sharded = sum(weight.by_rows(ranks) for weight in teacher.weights)
     return Memory(
         parameters=weights + student.buffer_bytes,
@@ -209,49 +202,21 @@ def memory(strategy: Strategy, load: Load, ranks: int, *, shard_teacher: bool = 
         master={"zero1": flat, "zero2": flat, "zero3": own}.get(strategy, 0),
         average=average + student.buffer_bytes,
         teacher=(sharded if shard_teacher else teacher.num_bytes) + teacher.buffer_bytes,
-        heads=_heads(strategy, load.heads, ranks),
-        activations=load.activations,
-        temporaries=load.temporaries,
-        gathered=_gathered(strategy, load) + (teacher.gathered() if shard_teacher else 0),
-        batch=load.batch,
+        heads=_heads(strategy, profile.heads, ranks),
+        activations=profile.activations,
+        temporaries=profile.temporaries,
+        gathered=_gathered(strategy, profile) + (teacher.gathered() if shard_teacher else 0),
+        batch=profile.batch,
     )
 
 
-def wire(strategy: Strategy, load: Load, ranks: int, *, shard_teacher: bool = False) -> Wire:
-    """Bytes that a rank sends in one step over rings."""
-    if strategy == "single":
-        return Wire(0, 0, 0)
-    once = (ranks - 1) / ranks  # an all-gather, or a reduce-scatter
-    gradients, micros = load.student.trained.num_bytes, load.accumulate
-    if strategy == "fsdp":  # gradients wait, whole, for the last micro-batch
-        student = micros * load.student.sent() + gradients
-    elif strategy == "zero3":
-        gathers = load.student.sent(whole_below=load.whole_below, again=load.recomputes)
-        student = micros * (gathers + gradients) + _kept_whole(load)
-    elif strategy in ("zero1", "zero2"):  # DeepSpeed reduces with all-reduce; stage 2 after every micro-batch
-        student = 2 * gradients * (micros if strategy == "zero2" else 1) + gradients
-    else:
-        student = 2 * gradients
-    heads = (3 if strategy.startswith("zero") else 2) * load.heads.num_bytes * load.head_updates
-    teacher = micros * load.teacher.sent() if shard_teacher else 0
-    return Wire(*(math.ceil(once * sent) for sent in (student, heads, teacher)))
-
-
-def between_nodes(sent: int, ranks: int, ranks_per_node: int) -> int:
-    """Bytes that a whole node sends to other nodes, when each of its ranks sends `sent` bytes.
-
-    A ring visits the ranks of a node one after another, so one of them sends to the next node, in each ring.
-    """
-    return sent if ranks > ranks_per_node else 0
-
-
 def room(gpu_bytes: int) -> int:
-    """What of an accelerator's memory a training can count on."""
+    """Bytes of an accelerator's memory that a training can use."""
     return math.floor(gpu_bytes * (1 - FRAGMENTED)) - CONTEXT_BYTES
 
 
 def _flat_part(num_bytes: int, ranks: int) -> int:
-    """A rank's share of a flat buffer, padded to 2 elements a rank as DeepSpeed does."""
+    """Bytes of a rank's share of a flat buffer, padded to 2 elements a rank as DeepSpeed does."""
     return -(-num_bytes // (2 * WORD * ranks)) * 2 * WORD
 
 
@@ -270,25 +235,21 @@ def _touched(weights: tuple[Weight, ...], ranks: int) -> int:
     return max(held)
 
 
-def _kept_whole(load: Load) -> int:
-    """Bytes of small tensors that ZeRO-3 leaves whole on every rank, besides the parts."""
-    return sum(weight.num_bytes for weight in load.student.weights if weight.shape.numel() <= load.whole_below)
-
-
-def _heads(strategy: Strategy, heads: Net, ranks: int) -> int:
-    """Replicated with their optimizer; beside ZeRO the moments are spread, and there is the second copy of a share."""
+def _heads(strategy: Strategy, heads: NetProfile, ranks: int) -> int:
+    """Bytes of the heads: replicated with their optimizer; under ZeRO moments and a second copy are spread."""
     whole = heads.num_bytes
     flat = _flat_part(whole, ranks)
     return 2 * whole + heads.buffer_bytes + (3 * flat if strategy.startswith("zero") else 2 * whole)
 
 
-def _gathered(strategy: Strategy, load: Load) -> int:
-    student = load.student
+def _gathered(strategy: Strategy, profile: StepProfile) -> int:
+    """Bytes of the student's weights and gradients that are whole for a moment, and of message buffers."""
+    student = profile.student
     largest = max(unit.num_bytes for unit in student.units)
-    bucket = load.bucket * WORD
+    bucket = profile.bucket * WORD
     if strategy == "fsdp":
-        # Of a block, its gradients and the message made of them; whole gradients wait for the last micro-batch.
-        waiting = student.trained.num_bytes if load.accumulate > 1 else 0
+        # A block's gradients and the message made of them; whole gradients wait for the last micro-batch.
+        waiting = student.trained.num_bytes if profile.accumulate > 1 else 0
         return student.gathered() + 2 * largest + waiting
     if strategy == "zero3":  # one layer, at most the largest tensors; what is fetched ahead; two engines' buffers
         layer = max(weight.num_bytes for weight in student.weights)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ladd_dist.engine.checkpoint import replicated
-from ladd_dist.parallel import Local
+from ladd_dist.parallel import FlatShard
 from ladd_dist.parallel.ranks import SINGLE, Ranks
 
 
@@ -68,6 +68,6 @@ class AdversarialNorm:
         self.state.copy_(torch.where(now.isfinite(), moved, self.state))  # an overflow in fp16 is no observation
         return {"grad_norm/adversarial": self.root()}
 
-    def parts(self) -> dict[str, Local]:
+    def parts(self) -> dict[str, FlatShard]:
         """For a checkpoint."""
         return {"adv_norm/state": replicated(self.state)} if self.decay else {}

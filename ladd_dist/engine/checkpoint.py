@@ -17,8 +17,8 @@ from torch.distributed.checkpoint import CheckpointException
 
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.rundir import publish, read_json, write_json
-from ladd_dist.engine.dcp_planners import Piece, read_pieces, write_pieces
-from ladd_dist.parallel import QUANTITIES, Local, Trainable
+from ladd_dist.engine.dcp_planners import FlatChunk, read_chunks, write_chunks
+from ladd_dist.parallel import QUANTITIES, FlatShard, Trainable
 from ladd_dist.parallel.ranks import SINGLE, Ranks
 
 META = "meta.json"
@@ -31,19 +31,21 @@ class Saved:
         self.path, self.meta = path, meta
         self.step = int(meta["step"])
 
-    def fill(self, parts: Mapping[str, Local]) -> None:
+    def fill(self, parts: Mapping[str, FlatShard]) -> None:
         """Overwrite this rank's parts of tensors with what the checkpoint holds.
 
         Raises:
             UserError: damaged, or of other networks.
         """
-        pieces = {
-            name: Piece(torch.empty(part.stop - part.start, dtype=part.tensor.dtype), part.start, part.shape.numel())
+        chunks = {
+            name: FlatChunk(
+                torch.empty(part.stop - part.start, dtype=part.tensor.dtype), part.start, part.shape.numel()
+            )
             for name, part in parts.items()
             if part.stop > part.start
         }
         try:
-            read_pieces(self.path, pieces)
+            read_chunks(self.path, chunks)
         except (Exception, CheckpointException) as error:
             cause = _cause(error)
             raise UserError(
@@ -51,8 +53,8 @@ class Saved:
                 "from the checkpoint before it"
             ) from error
         with torch.no_grad():
-            for name, piece in pieces.items():
-                parts[name].fill(piece.flat)
+            for name, chunk in chunks.items():
+                parts[name].fill(chunk.flat)
 
     def fill_module(self, prefix: str, module: nn.Module) -> None:
         """Overwrite the buffers of a plain module, and the weights that train, before a strategy takes it."""
@@ -66,19 +68,19 @@ class Saved:
         trainable.set_counters(self.meta["counters"][prefix])
 
 
-def replicated(tensor: Tensor) -> Local:
+def replicated(tensor: Tensor) -> FlatShard:
     """A tensor that every rank holds."""
-    return Local(tensor.detach(), 0, tensor.numel(), tensor.shape, copies=True)
+    return FlatShard(tensor.detach(), 0, tensor.numel(), tensor.shape, copies=True)
 
 
-def buffers_of(prefix: str, module: nn.Module) -> dict[str, Local]:
+def buffers_of(prefix: str, module: nn.Module) -> dict[str, FlatShard]:
     """The persistent buffers of a module; ranks hold equal ones."""
     weights = {name for name, _ in module.named_parameters()}
     state = module.state_dict()
     return {f"{prefix}/buffer/{name}": replicated(value) for name, value in state.items() if name not in weights}
 
 
-def state_of(prefix: str, trainable: Trainable) -> dict[str, Local]:
+def state_of(prefix: str, trainable: Trainable) -> dict[str, FlatShard]:
     """All tensors of a network and its optimizer: fp32 weights and moments by parameter name, and buffers."""
     parts = {
         f"{prefix}/{quantity}/{name}": part
@@ -109,7 +111,7 @@ class Checkpoints:
         """The folder of a step."""
         return self.folder / f"step-{step:08d}"
 
-    def save(self, step: int, parts: Mapping[str, Local], facts: dict[str, Any]) -> None:
+    def save(self, step: int, parts: Mapping[str, FlatShard], facts: dict[str, Any]) -> None:
         """Write the state after `step` updates, in the background: what is written is the state at this call.
 
         Then all but the newest `keep` checkpoints go, and those pinned stay. Every rank calls this, at the same step.
@@ -121,8 +123,8 @@ class Checkpoints:
             OSError: no room or not writable; that of the save before, if it failed.
         """
         self.wait()
-        pieces = {name: _share(part, self.ranks) for name, part in parts.items()}
-        pieces = {name: piece for name, piece in pieces.items() if len(piece.flat)}
+        chunks = {name: _share(part, self.ranks) for name, part in parts.items()}
+        chunks = {name: chunk for name, chunk in chunks.items() if len(chunk.flat)}
         temporary = self.folder / f".tmp-{self.path(step).name}"
         if self.ranks.is_first:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -131,7 +133,7 @@ class Checkpoints:
         meta = {"identity": self.identity, "step": step, "ranks": self.ranks.size, **facts}
 
         def write() -> None:
-            write_pieces(temporary, pieces, self.ranks.background)
+            write_chunks(temporary, chunks, self.ranks.background)
             if self.ranks.is_first:
                 write_json(temporary / META, meta)
                 publish(temporary, self.path(step))
@@ -210,14 +212,14 @@ class Checkpoints:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _share(part: Local, ranks: Ranks) -> Piece:
+def _share(part: FlatShard, ranks: Ranks) -> FlatChunk:
     """What this rank writes of a tensor, as a copy on the CPU; of what all ranks hold, each writes an equal share."""
     total = part.shape.numel()
     start, stop = part.start, part.stop
     if part.copies:
         start, stop = total * ranks.rank // ranks.size, total * (ranks.rank + 1) // ranks.size
     flat = part.tensor.detach().reshape(-1)[start - part.start : stop - part.start]
-    return Piece(flat.to("cpu", copy=True), start, total)
+    return FlatChunk(flat.to("cpu", copy=True), start, total)
 
 
 def _cause(failure: BaseException) -> BaseException:

@@ -32,7 +32,7 @@ warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavai
 
 
 @dataclass(frozen=True)
-class Piece:
+class FlatChunk:
     """Elements start .. start + len(flat) - 1 of a flattened tensor of `total` elements."""
 
     flat: Tensor
@@ -41,10 +41,10 @@ class Piece:
 
 
 class _Save(DefaultSavePlanner):
-    """Plans the writing of pieces."""
+    """Plans the writing of chunks."""
 
     def create_local_plan(self) -> SavePlan:
-        self.plan = SavePlan([_write_item(name, piece) for name, piece in self.state_dict.items()])
+        self.plan = SavePlan([_write_item(name, chunk) for name, chunk in self.state_dict.items()])
         return self.plan
 
     def create_global_plan(self, all_plans: list[SavePlan]) -> tuple[list[SavePlan], Metadata]:
@@ -55,18 +55,18 @@ class _Save(DefaultSavePlanner):
         return self.state_dict[index.fqn].flat
 
 
-def _write_item(name: str, piece: Piece) -> WriteItem:
-    offset = torch.Size([piece.start])
+def _write_item(name: str, chunk: FlatChunk) -> WriteItem:
+    offset = torch.Size([chunk.start])
     data = TensorWriteData(
-        chunk=ChunkStorageMetadata(offsets=offset, sizes=piece.flat.size()),
-        properties=TensorProperties.create_from_tensor(piece.flat),
-        size=torch.Size([piece.total]),
+        chunk=ChunkStorageMetadata(offsets=offset, sizes=chunk.flat.size()),
+        properties=TensorProperties.create_from_tensor(chunk.flat),
+        size=torch.Size([chunk.total]),
     )
     return WriteItem(index=MetadataIndex(name, offset), type=WriteItemType.SHARD, tensor_data=data)
 
 
 class _Load(DefaultLoadPlanner):
-    """Plans the reading of pieces, in place."""
+    """Plans the reading of chunks, in place."""
 
     def set_up_planner(self, state_dict: Any, metadata: Metadata | None = None, is_coordinator: bool = False) -> None:
         # The default looks for tensors in nested containers, and drops what else it finds.
@@ -75,15 +75,15 @@ class _Load(DefaultLoadPlanner):
     def create_local_plan(self) -> LoadPlan:
         assert self.metadata is not None
         items: list[ReadItem] = []
-        for name, piece in self.state_dict.items():
+        for name, chunk in self.state_dict.items():
             stored = self.metadata.state_dict_metadata.get(name)
             if not isinstance(stored, TensorStorageMetadata):
                 raise UserError(f"it holds no {name}")
-            if stored.size != torch.Size([piece.total]):
-                raise UserError(f"{name} has {stored.size[0]} elements there, {piece.total} are needed")
-            wanted = ChunkStorageMetadata(offsets=torch.Size([piece.start]), sizes=piece.flat.size())
+            if stored.size != torch.Size([chunk.total]):
+                raise UserError(f"{name} has {stored.size[0]} elements there, {chunk.total} are needed")
+            wanted = ChunkStorageMetadata(offsets=torch.Size([chunk.start]), sizes=chunk.flat.size())
             found = create_read_items_for_chunk_list(name, stored, [wanted])
-            if sum(item.lengths[0] for item in found) != len(piece.flat):
+            if sum(item.lengths[0] for item in found) != len(chunk.flat):
                 raise UserError(f"{name} is not whole there: the file of another rank is missing")
             items += found
         return LoadPlan(items)
@@ -96,19 +96,19 @@ class _Load(DefaultLoadPlanner):
         pass
 
 
-def write_pieces(folder: Path, pieces: Mapping[str, Piece], group: Any) -> None:
-    """Write this rank's pieces; `group` is a gloo process group of all that write, or None for one process.
+def write_chunks(folder: Path, chunks: Mapping[str, FlatChunk], group: Any) -> None:
+    """Write this rank's chunks; `group` is a gloo process group of all that write, or None for one process.
 
-    Returns on rank 0 when every rank's file is on disk. All ranks' pieces together must make whole tensors.
+    Returns on rank 0 when every rank's file is on disk. All ranks' chunks together must make whole tensors.
     """
     from torch.distributed.checkpoint import HuggingFaceStorageWriter, save
 
     writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
-    save(dict(pieces), storage_writer=writer, planner=_Save(), process_group=group, no_dist=group is None)
+    save(dict(chunks), storage_writer=writer, planner=_Save(), process_group=group, no_dist=group is None)
 
 
-def read_pieces(folder: Path, pieces: Mapping[str, Piece]) -> None:
-    """Fill the pieces from whatever ranges were written; every rank reads what it asks for, by itself.
+def read_chunks(folder: Path, chunks: Mapping[str, FlatChunk]) -> None:
+    """Fill the chunks from whatever ranges were written; every rank reads what it asks for, by itself.
 
     Raises:
         UserError: a tensor is not there, or has another size.
@@ -117,4 +117,4 @@ def read_pieces(folder: Path, pieces: Mapping[str, Piece]) -> None:
 
     reader = HuggingFaceStorageReader(str(folder))
     reader.read_metadata()  # a damaged file is an error here; within `load` it would be a traceback in the log first
-    load(dict(pieces), storage_reader=reader, planner=_Load(), no_dist=True)
+    load(dict(chunks), storage_reader=reader, planner=_Load(), no_dist=True)

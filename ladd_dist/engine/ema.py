@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
-from ladd_dist.parallel import Local
+from ladd_dist.parallel import FlatShard
 
 
 class WeightAverage:
@@ -15,7 +15,7 @@ class WeightAverage:
     Works on this rank's part of each weight, so a sharded network has a sharded average, and nothing is sent.
     """
 
-    def __init__(self, weights: Mapping[str, Local], *, half_life: int, ramp: float, batch_size: int) -> None:
+    def __init__(self, weights: Mapping[str, FlatShard], *, half_life: int, ramp: float, batch_size: int) -> None:
         """half_life in samples (0: the copy is always the last state); ramp: half-life is at most ramp x samples
         seen (0: no such limit)."""
         self.half_life, self.ramp, self.batch_size = half_life, ramp, batch_size
@@ -35,6 +35,6 @@ class WeightAverage:
         own = [part.tensor for part in self.weights.values()]
         torch._foreach_lerp_(own, self.live, 1 - self.beta(updates))
 
-    def parts(self) -> dict[str, Local]:
+    def parts(self) -> dict[str, FlatShard]:
         """What a checkpoint holds of it."""
         return {f"average/{name}": part for name, part in self.weights.items()}

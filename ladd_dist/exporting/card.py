@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
+from ladd_dist.core.serialize import from_data
 from ladd_dist.exporting.schedulers import Sampling
+from ladd_dist.networks import Network
+from ladd_dist.students import StudentForm
+from ladd_dist.students.full import Full
 
 CARD, README = "student.json", "README.md"
 NOTICEABLE = 0.99
@@ -18,37 +23,80 @@ _RULES = {
 }
 
 
-def facts(card: Mapping[str, Any], samplings: Mapping[str, Sampling]) -> dict[str, Any]:
-    """The student's card with what a pipeline must be told, by number of calls."""
-    return {
-        **card,
-        "scheduler": {steps: type(found.scheduler).__name__ for steps, found in samplings.items()},
-        "pipeline_arguments": {steps: found.arguments for steps, found in samplings.items()},
-        "initial_noise": {steps: found.start for steps, found in samplings.items()},
-    }
+@dataclass(frozen=True)
+class Card:
+    """What an exported student says of itself; `data` is what is written, the other fields are what exports read."""
+
+    recipe: str
+    signature: str
+    step: int
+    network: Network
+    form: StudentForm
+    """Which of its weights were trained."""
+    levels: Mapping[str, Sequence[float]]
+    """Descending noise levels, by number of calls."""
+    rule: Literal["ode", "sde"]
+    data: Mapping[str, object]
+    """Every key of the card in its order, those that a newer or older version wrote too."""
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Card:
+        """Read a card that `load_student` has accepted, with `step`.
+
+        Raises:
+            RecipeError: a network or form whose plug-in is not there.
+        """
+        form: StudentForm = from_data(StudentForm, data["student"], "student") if "student" in data else Full()
+        return cls(
+            recipe=data["recipe"],
+            signature=data["signature"],
+            step=data["step"],
+            network=from_data(Network, data["network"], "network"),
+            form=form,
+            levels=data["levels"],
+            rule=data["rule"],
+            data=data,
+        )
+
+    def merged(self) -> Card:
+        """The card of the student with its adapter merged into its weights: it needs no teacher any more."""
+        if "student" not in self.data:
+            return self
+        rest = {key: value for key, value in self.data.items() if key not in ("student", "teacher")}
+        return replace(self, form=Full(), data={**rest, "merged": self.data["student"]})
+
+    def with_samplings(self, samplings: Mapping[str, Sampling]) -> dict[str, object]:
+        """The contents of `student.json`: the card, and what a pipeline must be told, by number of calls."""
+        return {
+            **self.data,
+            "scheduler": {steps: type(found.scheduler).__name__ for steps, found in samplings.items()},
+            "pipeline_arguments": {steps: found.arguments for steps, found in samplings.items()},
+            "initial_noise": {steps: found.start for steps, found in samplings.items()},
+        }
 
 
-def page(card: Mapping[str, Any], samplings: Mapping[str, Sampling], opening: str, call: str) -> str:
-    """README.md.
+def page(card: Card, source: str, samplings: Mapping[str, Sampling], opening: str, call: str) -> str:
+    """The text of README.md.
 
     Args:
+        source: the checkpoint that was distilled.
         samplings: by number of calls, the student's own first.
         opening: code that makes `pipe`.
         call: further arguments of its call.
     """
     steps, sampling = next(iter(samplings.items()))
-    levels = "\n".join(f"| {count} | {_numbers(card['levels'][count])} |" for count in samplings)
-    return f"""# A {steps}-step student of {card["network"]["source"]}
+    levels = "\n".join(f"| {count} | {_numbers(card.levels[count])} |" for count in samplings)
+    return f"""# A {steps}-step student of {source}
 
-Distilled by ladd_dist, recipe `{card["recipe"]}`, signature `{card["signature"]}`, after {card["step"]} steps. It works
-without guidance and {_RULES[card["rule"]]}. `{CARD}` has the same facts for programs.
+Distilled by ladd_dist, recipe `{card.recipe}`, signature `{card.signature}`, after {card.step} steps. It works
+without guidance and {_RULES[card.rule]}. `{CARD}` has the same facts for programs.
 
 | calls | noise levels sigma |
 |---|---|
 {levels}
 
 ```python
-{_code(sampling, opening, call) if sampling.arguments is not None else _loop(card["levels"][steps], card["rule"])}```
+{_code(sampling, opening, call) if sampling.arguments is not None else _loop(card.levels[steps], card.rule)}```
 {_others(samplings)}"""
 
 
@@ -62,7 +110,7 @@ def _code(sampling: Sampling, opening: str, call: str) -> str:
     )
 
 
-def _loop(levels: list[float], rule: str) -> str:
+def _loop(levels: Sequence[float], rule: str) -> str:
     step = "torch.randn_like(x)" if rule == "sde" else "(x - x0) / sigma"
     return f"""# This pipeline cannot be told these levels: sample in a loop, for a variance-preserving model.
 levels = [{_numbers(levels)}, 0.0]
@@ -84,7 +132,7 @@ def _others(samplings: Mapping[str, Sampling]) -> str:
     return "\nWith other numbers of calls it was measured too:\n\n" + "\n".join(lines) + "\n"
 
 
-def _numbers(values: list[float]) -> str:
+def _numbers(values: Sequence[float]) -> str:
     return ", ".join(f"{value:.6g}" for value in values)
 
 

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.rundir import commit_folder, save_tensors, write_bytes, write_json
 from ladd_dist.core.types import Denoiser
-from ladd_dist.exporting.card import CARD, README, facts, page
+from ladd_dist.exporting.card import CARD, README, Card, page
 from ladd_dist.exporting.pipeline import Source, guidance_of, samplings_of, source_of
 from ladd_dist.networks.diffusers.denoiser import DiffusersDenoiser
+from ladd_dist.students.lora import Lora
 
 FILE = "pytorch_lora_weights.safetensors"
 _MODEL = "model."
-"""What stands before the names of the library's model inside ours."""
+"""Prefix of the library's names inside our network."""
 
 
 def write_lora(
-    out: Path, student: Denoiser, card: Mapping[str, Any], adapter: Mapping[str, Tensor], own: int
+    out: Path, student: Denoiser, card: Card, adapter: Mapping[str, Tensor], own: int
 ) -> None:  # fmt: skip
     """Write the folder, whole or not at all.
 
@@ -33,12 +33,11 @@ def write_lora(
         UserError: a student without an adapter, or one of a model into which the library cannot load any.
     """
     source = source_of(card, "lora")
-    form = card.get("student", {})
-    if form.get("plugin") != "lora":
+    if not isinstance(card.form, Lora):
         raise UserError("--to lora: all of this student's weights were trained, not an adapter; use --to diffusers")
     assert isinstance(student, DiffusersDenoiser)
     _require_loader(student, source)
-    weights = _named(adapter, source.part, float(form["alpha"]) / int(form["rank"]))
+    weights = _named(adapter, source.part, card.form.alpha / card.form.rank)
     samplings = samplings_of(card, student, source, own)
     scheduler = next(iter(samplings.values())).scheduler
     name, kind = out.name, type(scheduler).__name__
@@ -52,8 +51,10 @@ def write_lora(
     def fill(folder: Path) -> None:
         save_tensors(folder / FILE, weights, {"format": "pt"})
         scheduler.save_pretrained(folder / "scheduler")
-        write_json(folder / CARD, facts(card, samplings))
-        write_bytes(folder / README, page(card, samplings, opening, guidance_of(source)).encode())
+        write_json(folder / CARD, card.with_samplings(samplings))
+        write_bytes(
+            folder / README, page(card, source.network.source, samplings, opening, guidance_of(source)).encode()
+        )
 
     commit_folder(out, fill)
 

@@ -12,7 +12,7 @@ from ladd_dist.core.errors import UserError
 from ladd_dist.core.pretrained import locate
 from ladd_dist.core.rundir import commit_folder, read_json, write_bytes, write_json
 from ladd_dist.core.types import Denoiser
-from ladd_dist.exporting.card import CARD, README, facts, page
+from ladd_dist.exporting.card import CARD, README, Card, page
 from ladd_dist.exporting.schedulers import Sampling, sampling_of
 from ladd_dist.networks.diffusers import Diffusers
 from ladd_dist.networks.diffusers.checkpoint import Checkpoint, open_checkpoint
@@ -21,7 +21,7 @@ from ladd_dist.networks.diffusers.denoiser import DiffusersDenoiser
 INDEX = "model_index.json"
 _WEIGHTS = [f"{stem}{end}.safetensors" for stem in ("model", "diffusion_pytorch_model") for end in ("", "-*")]
 _KEPT = ("*.json", "*.txt", "*.model", *_WEIGHTS)
-"""Of a pipeline's other parts: no pickles, and weights in one precision alone."""
+"""Files that are copied of a pipeline's other parts: no pickles, and weights in one precision alone."""
 _OPTIONAL = ("safety_checker", "feature_extractor", "image_encoder")
 
 
@@ -31,9 +31,9 @@ class Source(NamedTuple):
     network: Diffusers
     checkpoint: Checkpoint
     root: Path
-    """Of the pipeline, or of the model alone."""
-    parts: dict[str, Any]
-    """`model_index.json`; empty where there is none."""
+    """The folder of the pipeline, or of the model alone."""
+    parts: Mapping[str, object]
+    """What `model_index.json` says; empty where there is none."""
 
     @property
     def part(self) -> str:
@@ -41,12 +41,12 @@ class Source(NamedTuple):
         return "" if self.checkpoint.folder == self.root else self.checkpoint.folder.name
 
     def takes(self) -> frozenset[str]:
-        """Arguments of the pipeline's call."""
+        """Names of the arguments of the pipeline's call."""
         cls = self.pipeline()
         return frozenset(inspect.signature(cls.__call__).parameters) if cls else frozenset()
 
     def pipeline(self) -> Any:
-        """Its class; None where the library has none of this name that samples."""
+        """The pipeline's class; None where the library has none of this name that samples."""
         import diffusers
 
         found = getattr(diffusers, str(self.parts.get("_class_name", "")), None)
@@ -55,16 +55,13 @@ class Source(NamedTuple):
         )
 
 
-def source_of(card: Mapping[str, Any], to: str) -> Source:
-    """Where a student's teacher came from.
+def source_of(card: Card, to: str) -> Source:
+    """The checkpoint that a student's teacher came from.
 
     Raises:
         UserError: not from diffusers, or it cannot be found any more.
     """
-    from ladd_dist.core.serialize import from_data
-    from ladd_dist.networks import Network
-
-    network: Network = from_data(Network, card["network"], "network")
+    network = card.network
     if not isinstance(network, Diffusers):
         raise UserError(
             f"--to {to}: this run's network is {network.name!r}, which diffusers does not have; --to safetensors "
@@ -77,11 +74,11 @@ def source_of(card: Mapping[str, Any], to: str) -> Source:
     return Source(network, checkpoint, root, read_json(path) if path.is_file() else {})
 
 
-def samplings_of(card: Mapping[str, Any], student: DiffusersDenoiser, source: Source, own: int) -> dict[str, Sampling]:
-    """By number of calls, that for which the student was trained (`own`) first."""
-    counts = sorted(card["levels"], key=lambda count: (int(count) != own, -int(count)))
+def samplings_of(card: Card, student: DiffusersDenoiser, source: Source, own: int) -> dict[str, Sampling]:
+    """The samplings by number of calls; first the number for which the student was trained (`own`)."""
+    counts = sorted(card.levels, key=lambda count: (int(count) != own, -int(count)))
     ways = (student.prediction, source.checkpoint.scheduler)
-    return {count: sampling_of(*ways, tuple(card["levels"][count]), card["rule"], source.takes()) for count in counts}
+    return {count: sampling_of(*ways, tuple(card.levels[count]), card.rule, source.takes()) for count in counts}
 
 
 def require_free(out: Path, run: Path) -> None:
@@ -96,11 +93,10 @@ def require_free(out: Path, run: Path) -> None:
         raise UserError(f"--out {out}: is there already, and is no export of a student; choose another")
 
 
-def write_pipeline(out: Path, student: Denoiser, card: Mapping[str, Any], own: int) -> None:
+def write_pipeline(out: Path, student: Denoiser, card: Card, own: int) -> None:
     """Write the folder, whole or not at all.
 
     Args:
-        card: the student's, with `step`.
         own: the number of calls for which it was trained.
 
     Raises:
@@ -113,7 +109,7 @@ def write_pipeline(out: Path, student: Denoiser, card: Mapping[str, Any], own: i
 
 
 def _fill(
-    folder: Path, out: Path, student: DiffusersDenoiser, card: Mapping[str, Any], source: Source,
+    folder: Path, out: Path, student: DiffusersDenoiser, card: Card, source: Source,
     samplings: Mapping[str, Sampling],
 ) -> None:  # fmt: skip
     model: Any = student.model
@@ -128,31 +124,31 @@ def _fill(
             "import torch\nfrom diffusers import DiffusionPipeline\n\n"
             f'pipe = DiffusionPipeline.from_pretrained("{out.name}", torch_dtype=torch.bfloat16).to("cuda")\n'
         )
-        write_json(folder / INDEX, source.parts | _copy_parts(folder, source, leave_out=set(own)) | own)
-    write_json(folder / CARD, facts(card, samplings))
-    write_bytes(folder / README, page(card, samplings, opening, guidance_of(source)).encode())
+        write_json(folder / INDEX, {**source.parts, **_copy_parts(folder, source, leave_out=set(own)), **own})
+    write_json(folder / CARD, card.with_samplings(samplings))
+    write_bytes(folder / README, page(card, source.network.source, samplings, opening, guidance_of(source)).encode())
 
 
 def guidance_of(source: Source) -> str:
-    """What turns the pipeline's guidance off; of a model that is told a guidance, the one it was distilled with."""
+    """The argument that turns the pipeline's guidance off, or sets the guidance with which the model was distilled."""
     if "guidance_scale" not in source.takes():
         return ""
     told = source.checkpoint.config.get("guidance_embeds")
     return f", guidance_scale={source.network.embedded_guidance if told else 1.0}"
 
 
-def _copy_parts(folder: Path, source: Source, *, leave_out: set[str]) -> dict[str, Any]:
-    """Copy the other parts of the pipeline; returns entries of its index that change."""
-    parts = [
-        name for name, entry in source.parts.items()
+def _copy_parts(folder: Path, source: Source, *, leave_out: set[str]) -> dict[str, list[None]]:
+    """Copy the other parts of the pipeline; returns the index's entries of parts that are left out."""
+    parts = {
+        name: str(entry[1]) for name, entry in source.parts.items()
         if isinstance(entry, list) and entry[0] is not None and name not in leave_out
-    ]  # fmt: skip
+    }  # fmt: skip
     wanted = [f"{name}/{pattern}" for name in parts for pattern in _KEPT]
     root = locate(source.network.source, field="network.source", revision=source.network.revision, patterns=wanted)
-    changed: dict[str, Any] = {}
-    for name in parts:
+    changed: dict[str, list[None]] = {}
+    for name, cls in parts.items():
         files = [path for pattern in _KEPT for path in sorted((root / name).glob(pattern))]
-        if not _is_whole(source.parts[name], files):
+        if not _is_whole(cls, files):
             if name not in _OPTIONAL:
                 raise UserError(f"{root / name} has no safetensors to copy; the pipeline would not open without them")
             changed[name] = [None, None]
@@ -163,7 +159,7 @@ def _copy_parts(folder: Path, source: Source, *, leave_out: set[str]) -> dict[st
     return changed
 
 
-def _is_whole(entry: list[str], files: list[Path]) -> bool:
+def _is_whole(cls: str, files: list[Path]) -> bool:
     """Whether a part has what it needs: weights, unless it is a tokenizer or reads pictures."""
-    has_none = any(word in entry[1] for word in ("Tokenizer", "Processor", "Extractor", "Scheduler"))
+    has_none = any(word in cls for word in ("Tokenizer", "Processor", "Extractor", "Scheduler"))
     return bool(files) and (has_none or any(path.suffix == ".safetensors" for path in files))

@@ -17,19 +17,23 @@ GRID = 0.02
 """How far, in timesteps, levels may be from those that a scheduler without custom levels visits."""
 
 
+Arguments = dict[str, list[float] | list[int] | int]
+"""Keyword arguments of a pipeline's call."""
+
+
 class Sampling(NamedTuple):
     """How diffusers samples a student."""
 
     scheduler: Any
-    arguments: dict[str, Any] | None
-    """Of the pipeline's call; None where none makes it visit the student's levels: then in a loop of one's own."""
+    arguments: Arguments | None
+    """Arguments of the pipeline's call; None where none makes it visit the student's levels, which takes a loop."""
     start: float
     """Standard deviation of the initial noise, in units of what the pipeline draws itself."""
 
 
 def sampling_of(
     prediction: Prediction,
-    config: Mapping[str, Any],
+    config: Mapping[str, object],
     levels: tuple[float, ...],
     rule: Literal["ode", "sde"],
     takes: Collection[str],
@@ -55,7 +59,7 @@ def sampling_of(
     start = levels[0] / (1 + levels[0] ** 2) ** 0.5
     times = prediction.timestep(torch.tensor(levels)).tolist()
     if rule == "sde":
-        asked = {"timesteps": [round(time) for time in times]}
+        asked: Arguments = {"timesteps": [round(time) for time in times]}
         return Sampling(library.LCMScheduler.from_config(own), asked if "timesteps" in takes else None, start)
     if "sigmas" in takes and prediction.kind != "sample":
         return Sampling(_euler(own), {"sigmas": [*levels, 0.0]}, 1.0)
@@ -69,10 +73,10 @@ def sampling_of(
     return Sampling(other, None, start)
 
 
-def _euler(config: dict[str, Any]) -> Any:
+def _euler(config: Mapping[str, object]) -> Any:
     import diffusers
 
     library: Any = diffusers
     plain = {f"use_{name}_sigmas": False for name in ("karras", "exponential", "beta")}
     # `trailing`: with others the library starts from sqrt(1 + sigma^2) in place of sigma.
-    return library.EulerDiscreteScheduler.from_config(config | plain | {"timestep_spacing": "trailing"})
+    return library.EulerDiscreteScheduler.from_config({**config, **plain, "timestep_spacing": "trailing"})

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,17 +16,18 @@ if TYPE_CHECKING:
 
     from ladd_dist.core.rundir import RunDir
     from ladd_dist.core.types import Denoiser
+    from ladd_dist.exporting.card import Card
 
 
 class Exported(NamedTuple):
     """A student to be written."""
 
     network: Denoiser
-    card: dict[str, Any]
+    card: Card
     codec: Mapping[str, Tensor]
-    """Weights of its codec if that was trained."""
+    """Weights of its codec, if that was trained."""
     kept: Mapping[str, Tensor]
-    """What its own file holds: the network's weights, or the adapter's alone."""
+    """Weights that the student's own file holds: the network's, or the adapter's alone."""
 
 
 def finished_student(run: RunDir, config: dict[str, Any]) -> Exported:
@@ -34,9 +37,9 @@ def finished_student(run: RunDir, config: dict[str, Any]) -> Exported:
         UserError: its file is damaged, or of another recipe.
     """
     student = _read(run.student, config, config["recipe"]["train"]["steps"])
-    if student.card["signature"] != config["signature"]:
+    if student.card.signature != config["signature"]:
         raise UserError(
-            f"{run.student} has signature {student.card['signature']}, its run has {config['signature']}; make it anew "
+            f"{run.student} has signature {student.card.signature}, its run has {config['signature']}; make it anew "
             f"with: {config['command']} --from-scratch"
         )
     return student
@@ -49,22 +52,15 @@ def _read(file: Path, config: dict[str, Any], step: int) -> Exported:
 
     from ladd_dist.builders.networks import own_weights
     from ladd_dist.builders.student_file import codec_weights, load_student
+    from ladd_dist.exporting.card import Card
 
     network, card = load_student(file, torch.device("cpu"))
-    whole = {**card, "step": step, **facts(network, config)}
+    whole = Card.of({**card, "step": step, **dataclasses.asdict(facts(network, config))})
     return Exported(network, whole, codec_weights(file), own_weights(load_file(file)))
 
 
-def merged(card: dict[str, Any]) -> dict[str, Any]:
-    """The card of a student whose adapter has been merged into its weights: it needs no teacher any more."""
-    if "student" not in card:
-        return card
-    rest = {key: value for key, value in card.items() if key not in ("student", "teacher")}
-    return {**rest, "merged": card["student"]}
-
-
 def student_at(run: RunDir, config: dict[str, Any], step: int | None) -> Exported:
-    """The same with the averaged weights of a checkpoint (None: the newest), and the card it would end with.
+    """The student with the averaged weights of a checkpoint (None: the newest), and the card it would end with.
 
     Raises:
         UserError: no such checkpoint, a damaged one, or one of another recipe.
@@ -106,8 +102,28 @@ def student_at(run: RunDir, config: dict[str, Any], step: int | None) -> Exporte
         return _read(file, config, saved.step)
 
 
-def facts(network: Denoiser, config: dict[str, Any]) -> dict[str, Any]:
-    """What a card says beyond how to build and sample the student.
+@dataclass(frozen=True)
+class Versions:
+    """The software with which a run was made."""
+
+    ladd_dist: str
+    torch: str
+    commit: str | None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What an exported card says beyond how to build and sample the student."""
+
+    scale: str
+    parameters: int
+    precision: str
+    versions: Versions
+    weights_sha256: str
+
+
+def facts(network: Denoiser, config: dict[str, Any]) -> Facts:
+    """The facts of a run's student.
 
     Raises:
         UserError: weights that are not finite.
@@ -119,16 +135,16 @@ def facts(network: Denoiser, config: dict[str, Any]) -> dict[str, Any]:
     if broken:
         raise UserError(f"the student's weight {broken[0]} holds NaN or infinity; nothing was written")
     environment = config["environment"]
-    return {
-        "scale": config["scale"],
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "precision": ", ".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in weights.values()})),
-        "versions": {"ladd_dist": config["version"], "torch": environment["torch"], "commit": environment["commit"]},
-        "weights_sha256": weights_sha256(weights),
-    }
+    return Facts(
+        scale=config["scale"],
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        precision=", ".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in weights.values()})),
+        versions=Versions(config["version"], environment["torch"], environment["commit"]),
+        weights_sha256=weights_sha256(weights),
+    )
 
 
-def write_student(out: Path, network: Denoiser, card: dict[str, Any], codec: Mapping[str, Tensor]) -> None:
+def write_student(out: Path, network: Denoiser, card: Card, codec: Mapping[str, Tensor]) -> None:
     """Write the file and the JSON, each whole or not at all; the JSON comes last and names the file's sha256.
 
     Raises:
@@ -142,8 +158,8 @@ def write_student(out: Path, network: Denoiser, card: dict[str, Any], codec: Map
     from ladd_dist.core.rundir import write_bytes, write_json
 
     weights = {name: tensor.contiguous() for name, tensor in (network.state_dict() | packed(codec)).items()}
-    content = safetensors.torch.save(weights, {"ladd_dist": json.dumps(card)})
+    content = safetensors.torch.save(weights, {"ladd_dist": json.dumps(card.data)})
     readable = out.with_suffix(".json")
     readable.unlink(missing_ok=True)  # that of a file before: it never stands beside weights it does not describe
     write_bytes(out, content)
-    write_json(readable, {"file": out.name, "file_sha256": hashlib.sha256(content).hexdigest(), **card})
+    write_json(readable, {"file": out.name, "file_sha256": hashlib.sha256(content).hexdigest(), **card.data})

@@ -28,15 +28,15 @@ class Adam:
     clip: float
 
 
-class Local(NamedTuple):
-    """This rank's part of one tensor: a contiguous range of the flattened whole, under every strategy."""
+class FlatShard(NamedTuple):
+    """A rank's part of one tensor: a contiguous range of the flattened whole, under every strategy."""
 
     tensor: Tensor
     """Live; its first stop - start elements in row-major order are elements start .. stop - 1 of the whole."""
     start: int
     stop: int
     shape: torch.Size
-    """Of the whole."""
+    """Shape of the whole tensor."""
     copies: bool
     """Whether every rank holds the whole."""
 
@@ -48,7 +48,7 @@ class Local(NamedTuple):
             self.tensor.view(-1)[: len(flat)].copy_(flat)
 
     def flat(self) -> Tensor:
-        """A copy [stop - start]."""
+        """A copy of this rank's elements [stop - start]."""
         return self.tensor.detach().reshape(-1)[: self.stop - self.start].clone()
 
 
@@ -57,13 +57,13 @@ class Trainable(Protocol):
 
     module: nn.Module
     accumulate: int
-    """Micro-batches of an update."""
+    """Number of micro-batches in an update."""
     group_norms: dict[str, Tensor]
     """Gradient norms (0-d) of the last update, over all ranks and before clipping, of the parts that the module names
     in `parameter_groups()`; empty where there are none, or where the strategy cannot tell (DeepSpeed)."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """The network's forward."""
+        """Run the network's forward."""
         ...
 
     def update(self, loss_of: Callable[[int], Tensor]) -> Tensor:
@@ -79,27 +79,27 @@ class Trainable(Protocol):
         ...
 
     def frozen(self) -> AbstractContextManager[None]:
-        """Inside, gradients pass through the network but none are kept or reduced, and it is in eval mode.
+        """Let gradients pass through the network, inside, without keeping or reducing any; it is in eval mode.
 
         Eval mode because spectral norm's power iteration moves its buffers in every training-mode forward.
         """
         ...
 
-    def local(self, quantity: Quantity) -> dict[str, Local]:
+    def local(self, quantity: Quantity) -> dict[str, FlatShard]:
         """This rank's part of every weight, or of its first or second moment, by parameter name."""
         ...
 
     def counters(self) -> dict[str, float]:
-        """What else the optimizer needs to go on: updates done, and the loss scale where there is one."""
+        """The optimizer's other state: updates done, and the loss scale where there is one."""
         ...
 
     def set_counters(self, counters: dict[str, float]) -> None:
-        """The inverse of `counters`."""
+        """Restore what `counters` returned."""
         ...
 
 
 class Parallel(Plugin):
-    """Makes trainables, and the frozen teacher."""
+    """A strategy: how trainables and the frozen teacher are made."""
 
     kind = "parallel"
     needs_group: ClassVar[bool] = False

@@ -1,4 +1,4 @@
-"""What strategies share."""
+"""The parts of a trainable that all strategies share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ladd_dist.parallel import Adam, Local, Quantity
+from ladd_dist.parallel import Adam, FlatShard, Quantity
 from ladd_dist.parallel.compute import Compute
 from ladd_dist.parallel.power_iteration import Parametrizations
 
@@ -25,13 +25,13 @@ class BaseTrainable:
         # Taken once: a sharded module shows other tensors between its forward and its backward pass.
         self.named = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
         self.parameters = list(self.named.values())
-        self.moving = Parametrizations(module)
+        self.power_iteration = Parametrizations(module)
         self.is_frozen = False
         self.groups: dict[str, list[nn.Parameter]] = getattr(module, "parameter_groups", dict)()
         self.group_norms: dict[str, Tensor] = {}
 
     def adamw(self, adam: Adam) -> torch.optim.AdamW:
-        """An optimizer of the parameters."""
+        """A new optimizer of the parameters."""
         return torch.optim.AdamW(
             self.parameters, lr=adam.lr, betas=adam.betas, weight_decay=adam.weight_decay, fused=True
         )
@@ -55,10 +55,10 @@ class BaseTrainable:
                 parameter.requires_grad_(True)
             self.module.train(was_training)
 
-    def local(self, quantity: Quantity) -> dict[str, Local]:
+    def local(self, quantity: Quantity) -> dict[str, FlatShard]:
         return {name: self.part(name, parameter, quantity) for name, parameter in self.named.items()}
 
-    def part(self, name: str, parameter: Tensor, quantity: Quantity) -> Local:
+    def part(self, name: str, parameter: Tensor, quantity: Quantity) -> FlatShard:
         """This rank's part of one weight or moment."""
         raise NotImplementedError
 
@@ -71,7 +71,7 @@ class BaseTrainable:
         return state
 
     def optimized(self) -> Sequence[Tensor]:
-        """What AdamW works on."""
+        """The tensors that AdamW works on."""
         raise NotImplementedError
 
     def counters(self) -> dict[str, float]:
@@ -83,7 +83,10 @@ class BaseTrainable:
 
 
 class ModuleTrainable(BaseTrainable):
-    """With an ordinary PyTorch optimizer. `call` is what the forward goes through (a wrapper, or the module)."""
+    """A trainable with an ordinary PyTorch optimizer.
+
+    Its forward goes through `call`: a wrapper, or the module itself.
+    """
 
     def __init__(
         self, module: nn.Module, call: nn.Module, *, adam: Adam, compute: Compute, device: torch.device
@@ -95,11 +98,11 @@ class ModuleTrainable(BaseTrainable):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         output = (self.module if self.is_frozen else self.call)(*args, **kwargs)
-        self.moving.hold()
+        self.power_iteration.freeze()
         return output
 
     def reduce_in(self, last: bool) -> AbstractContextManager[Any]:
-        """Inside, gradients are reduced over ranks only if this is the last micro-batch."""
+        """Reduce gradients over ranks, inside, only if this is the last micro-batch."""
         return contextlib.nullcontext()
 
     def update(self, loss_of: Callable[[int], Tensor]) -> Tensor:
@@ -111,7 +114,7 @@ class ModuleTrainable(BaseTrainable):
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        self.moving.release(self.module.training)
+        self.power_iteration.resume(self.module.training)
         return norm
 
     def clip_gradients(self, limit: float) -> Tensor:
@@ -128,10 +131,10 @@ class ModuleTrainable(BaseTrainable):
                 self.group_norms[name] = torch.linalg.vector_norm(own)
         return total
 
-    def part(self, name: str, parameter: Tensor, quantity: Quantity) -> Local:
-        """The whole, on every rank."""
+    def part(self, name: str, parameter: Tensor, quantity: Quantity) -> FlatShard:
+        """The whole tensor, on every rank."""
         tensor = parameter if quantity == "weight" else self.moments(parameter)[quantity]
-        return Local(tensor, 0, parameter.numel(), parameter.shape, copies=True)
+        return FlatShard(tensor, 0, parameter.numel(), parameter.shape, copies=True)
 
     def optimized(self) -> Sequence[Tensor]:
         return self.parameters

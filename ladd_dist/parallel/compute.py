@@ -32,7 +32,7 @@ class Compute:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the forwards."""
+        """The type in which forwards compute."""
         return _DTYPES[self.precision]
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
-from ladd_dist.parallel import Adam, Local, Quantity, Trainable
+from ladd_dist.parallel import Adam, FlatShard, Quantity, Trainable
 from ladd_dist.parallel.base import ModuleTrainable
 from ladd_dist.parallel.compute import Compute, Role, prepare
 from ladd_dist.parallel.ddp import build_replicated, require_no_batch_norm
@@ -52,7 +52,7 @@ class FsdpTrainable(ModuleTrainable):
         norm: Tensor = cast(Any, super().clip_gradients(limit)).full_tensor()
         return norm
 
-    def part(self, name: str, parameter: Tensor, quantity: Quantity) -> Local:
+    def part(self, name: str, parameter: Tensor, quantity: Quantity) -> FlatShard:
         """Whole rows: a contiguous range; a rank may have none of a tensor with few rows."""
         from torch.distributed.tensor import DTensor
         from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
@@ -62,4 +62,4 @@ class FsdpTrainable(ModuleTrainable):
         local = tensor.to_local().detach()
         _, offset = compute_local_shape_and_global_offset(parameter.shape, parameter.device_mesh, parameter.placements)
         start = offset[0] * (parameter.numel() // parameter.shape[0])
-        return Local(local, start, start + local.numel(), parameter.shape, copies=False)
+        return FlatShard(local, start, start + local.numel(), parameter.shape, copies=False)

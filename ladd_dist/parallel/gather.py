@@ -9,13 +9,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ladd_dist.parallel import Local
+from ladd_dist.parallel import FlatShard
 from ladd_dist.parallel.ranks import Ranks
 
 Span = tuple[int, int]
 
 
-def whole(parts: Mapping[str, Local], ranks: Ranks) -> dict[str, Tensor] | None:
+def whole(parts: Mapping[str, FlatShard], ranks: Ranks) -> dict[str, Tensor] | None:
     """Every tensor in its own shape, float32 on the CPU, by name; on rank 0, None on the others.
 
     Every rank has to call it with the same names, except where all parts are copies: then there is nothing to send,
@@ -31,8 +31,8 @@ def whole(parts: Mapping[str, Local], ranks: Ranks) -> dict[str, Tensor] | None:
     return gathered if ranks.is_first else None
 
 
-def _spans(cut: dict[str, Local], ranks: Ranks) -> dict[str, list[Span]]:
-    """By name, the range that each rank holds."""
+def _spans(cut: dict[str, FlatShard], ranks: Ranks) -> dict[str, list[Span]]:
+    """The ranges that the ranks hold of each tensor, by its name."""
     own = {name: (part.start, part.stop) for name, part in cut.items()}
     every: list[dict[str, Span]] = [own] * ranks.size
     if ranks.size > 1:
@@ -40,11 +40,11 @@ def _spans(cut: dict[str, Local], ranks: Ranks) -> dict[str, list[Span]]:
     return {name: [held[name] for held in every] for name in own}
 
 
-def _copied(part: Local, ranks: Ranks) -> Tensor | None:
+def _copied(part: FlatShard, ranks: Ranks) -> Tensor | None:
     return part.flat() if ranks.is_first else None
 
 
-def _joined(part: Local, spans: list[Span], ranks: Ranks) -> Tensor | None:
+def _joined(part: FlatShard, spans: list[Span], ranks: Ranks) -> Tensor | None:
     """One flattened tensor from its ranges, on rank 0."""
     held = sum(stop - start for start, stop in spans)
     assert held == part.shape.numel(), f"ranks hold {held} of {part.shape.numel()} elements"

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ladd_dist.parallel.heartbeat import ANSWER, LostRank, Signs, explain
+from ladd_dist.parallel.heartbeat import ANSWER, Heartbeats, LostRank, explain
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ class Ranks:
     """A second gloo group, for checkpoints that are written while training goes on."""
     untimed: Any = field(default=None, compare=False)
     """A third gloo group, without a useful time limit: rank 0 may take as long as it needs."""
-    signs: Signs | None = field(default=None, compare=False)
+    heartbeats: Heartbeats | None = field(default=None, compare=False)
 
     @property
     def is_first(self) -> bool:
@@ -105,8 +105,8 @@ class Ranks:
 
     def beat(self, what: str) -> None:
         """Record a heartbeat, cheap enough for every step; a rank that times out names the last of those missing."""
-        if self.signs is not None:
-            self.signs.alive(what)
+        if self.heartbeats is not None:
+            self.heartbeats.beat(what)
 
     @contextlib.contextmanager
     def first_holds(self, lock: Callable[[], contextlib.AbstractContextManager[Any]]) -> Iterator[None]:
@@ -144,20 +144,20 @@ def join(
     else:
         dist.init_process_group(backend, timeout=timeout, store=dist.HashStore(), rank=0, world_size=1, device_id=bound)
     ranks = Ranks(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
-    signs = _signs(ranks)
+    heartbeats = _heartbeats(ranks)
     try:
         yield replace(
             ranks,
             control=dist.new_group(backend="gloo", timeout=timeout),
             background=dist.new_group(backend="gloo", timeout=PATIENCE),
             untimed=dist.new_group(backend="gloo", timeout=PATIENCE),
-            signs=signs,
+            heartbeats=heartbeats,
         )
     except BaseException as error:
         if ranks.size == 1:
             dist.destroy_process_group()
         # With several ranks the group is left as it is: to take it down may wait for the others, who may be gone.
-        lost = None if signs is None else explain(error, signs, timeout_s)
+        lost = None if heartbeats is None else explain(error, heartbeats, timeout_s)
         if lost is None:
             raise
         raise lost from error
@@ -187,9 +187,9 @@ def _meet(backend: str, timeout: datetime.timedelta, device: torch.device | None
     dist.init_process_group(backend, store=group, rank=rank, world_size=size, timeout=timeout, device_id=device)
 
 
-def _signs(ranks: Ranks) -> Signs | None:
+def _heartbeats(ranks: Ranks) -> Heartbeats | None:
     """A connection of its own to the store, with a short timeout."""
     if ranks.size == 1:
         return None
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    return Signs(dist.TCPStore(host, port, is_master=False, timeout=ANSWER), ranks.rank, ranks.size)
+    return Heartbeats(dist.TCPStore(host, port, is_master=False, timeout=ANSWER), ranks.rank, ranks.size)

@@ -16,7 +16,7 @@ from ladd_dist.parallel.single import replicate
 
 @dataclass(frozen=True)
 class Spread(Parallel):
-    """What the strategies of several processes share: where the frozen teacher is."""
+    """Base of the strategies of several processes: the frozen teacher is a replica on each rank, or sharded."""
 
     shard_teacher: bool = False
     """Spread the frozen teacher over ranks (FSDP2) in place of a replica on each."""

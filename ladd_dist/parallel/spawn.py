@@ -21,20 +21,20 @@ from torch.distributed.elastic.multiprocessing.api import SubprocessContext
 
 from ladd_dist.core.failure import CORES, ERROR_FILE, PARENT, Failure, has_parent, read_failure
 from ladd_dist.core.signals import NUMBERS, Stopped
-from ladd_dist.parallel.heartbeat import Signs
+from ladd_dist.parallel.heartbeat import Heartbeats
 
 POLL_S = 0.05
 FAILED_S = 5.0
-"""After a failure the other ranks have this long to end by themselves: they wait for one that will not come."""
+"""Seconds that the other ranks have after a failure to end by themselves: they wait for one that will not come."""
 STOP_S = 300.0
-"""After a signal they have this long to save, and so has the last one when the first has ended by one."""
+"""Seconds that the ranks have after a signal to save, and the last one when the first has ended by one."""
 STOP_CODES = (75, 130)
 HOST = "127.0.0.1"
 LOGS = "LADD_LOGS"
-"""The variable that names the folder of the ranks' output."""
+"""Environment variable that names the folder of the ranks' output."""
 FOLLOW_S = 1.0
 TRACE_LINES = 20
-"""Of a traceback or a log, at its end: the rest is in the log."""
+"""Number of lines shown from the end of a traceback or a log."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Ended:
     code: int
     time: float
     killed: bool
-    """By us, because it did not end after another had."""
+    """Whether we killed it, because it did not end after another had."""
     stop: signal.Signals | None = None
     """The signal that ended it, if we passed it on: the rank did not listen yet, or had finished and no longer did."""
 
@@ -78,7 +78,7 @@ class Workers(SubprocessContext):
     """The processes. PyTorch's own supervision leaves a hanging rank 30 s, and cuts short those that save."""
 
     def supervise(self, stop: StopSignal) -> list[Ended]:
-        """Until all have ended: all by themselves, or after the first failure with our help."""
+        """Wait until all have ended: all by themselves, or after the first failure with our help."""
         ended: dict[int, Ended] = {}
         killed: set[int] = set()
         deadline, forwarded = float("inf"), 0
@@ -102,7 +102,7 @@ class Workers(SubprocessContext):
         return sorted(ended.values(), key=lambda end: end.time)
 
     def running(self) -> list[int]:
-        """Ranks whose process is there."""
+        """The ranks whose processes have not ended."""
         return [rank for rank, handler in self.subprocess_handlers.items() if handler.proc.poll() is None]
 
     def send(self, number: signal.Signals) -> None:
@@ -134,7 +134,9 @@ class StopSignal:
                 signal.signal(number, before[number])
 
 
-def spawn(command: list[str], nproc: int, logs: Path, threads: int) -> tuple[list[Ended], dict[int, Failure], Signs]:
+def spawn(
+    command: list[str], nproc: int, logs: Path, threads: int
+) -> tuple[list[Ended], dict[int, Failure], Heartbeats]:
     """Run `command` as the ranks 0 .. nproc - 1 of one group until all have ended; returns how, and what they said."""
     # Kept here, not by rank 0, so that it can be asked whatever happens to the ranks.
     store = dist.TCPStore(HOST, 0, is_master=True, wait_for_workers=False)
@@ -150,7 +152,7 @@ def spawn(command: list[str], nproc: int, logs: Path, threads: int) -> tuple[lis
         for number, handler in handlers.items():
             signal.signal(number, handler)
     said = {rank: failure for rank, path in workers.error_files.items() if (failure := read_failure(Path(path)))}
-    return ended, said, Signs(store, 0, nproc)
+    return ended, said, Heartbeats(store, 0, nproc)
 
 
 def _environment(rank: int, nproc: int, port: int, logs: Path, threads: int) -> dict[str, str]:
@@ -179,7 +181,7 @@ def _environment(rank: int, nproc: int, port: int, logs: Path, threads: int) -> 
 
 
 def follow_parent() -> None:
-    """End, as by SIGTERM, when the launch that started this rank is gone without a word.
+    """End this rank, as by SIGTERM, when the launch that started it has died.
 
     Looked at once a second: the system's own signal for it comes several times from a parent of several threads, and
     the second one would cut a save short.
@@ -195,7 +197,7 @@ def _follow() -> None:
 
 
 def take_all_threads() -> None:
-    """For rank 0, when the others have left: the cores that were divided among them are its own."""
+    """Compute on all cores that were divided among the ranks; for rank 0, when the others have left."""
     if CORES in os.environ:
         torch.set_num_threads(int(os.environ[CORES]))
 
@@ -209,7 +211,7 @@ def clear(folder: Path) -> None:
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
 
 
-def outcome(ended: list[Ended], said: dict[int, Failure], signs: Signs, logs: Path) -> tuple[int, str]:
+def outcome(ended: list[Ended], said: dict[int, Failure], heartbeats: Heartbeats, logs: Path) -> tuple[int, str]:
     """The exit code of a training and the message for the user: of the rank that ended first by its own fault."""
     failed = [end for end in ended if end.code != 0]
     if not failed:
@@ -222,7 +224,7 @@ def outcome(ended: list[Ended], said: dict[int, Failure], signs: Signs, logs: Pa
         stopped = Stopped(first.stop)
         return stopped.code, stopped.text
     code = first.code if first.code > 0 else 1
-    return code, _silent(first, signs, logs)
+    return code, _silent(first, heartbeats, logs)
 
 
 def _order(end: Ended, failure: Failure | None) -> tuple[int, float]:
@@ -249,16 +251,16 @@ def _said(failure: Failure, logs: Path) -> str:
     return "\n".join([f"rank {failure.rank} failed{log}", *lines, end])
 
 
-def _silent(end: Ended, signs: Signs, logs: Path) -> str:
+def _silent(end: Ended, heartbeats: Heartbeats, logs: Path) -> str:
     """The message about a rank that could not say anything."""
     how = f"ended with exit code {end.code}"
     if end.code < 0:
         how = f"was killed by {signal.Signals(-end.code).name}"
     if end.killed:
         how = "did not end when it was asked to, and was killed"
-    sign = signs.sign(end.rank)
+    last = heartbeats.last_of(end.rank)
     text = f"rank {end.rank} (process {end.pid}) {how}"
-    text += f" {max(end.time - sign.time, 0.0):.1f} s after its last sign of life, {sign.what!r}" if sign else ""
+    text += f" {max(end.time - last.time, 0.0):.1f} s after its last sign of life, {last.what!r}" if last else ""
     if end.code == -signal.SIGKILL and not end.killed:
         text += ". Nobody but the system or a person sends that signal: memory may have run out"
     if end.rank == 0:

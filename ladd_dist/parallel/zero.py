@@ -8,6 +8,7 @@ and inside it the networks are called bare.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
-from ladd_dist.parallel import Adam, Local, Quantity, Trainable
+from ladd_dist.parallel import Adam, FlatShard, Quantity, Trainable
 from ladd_dist.parallel.base import BaseTrainable
 from ladd_dist.parallel.compute import Compute, Role, prepare
 from ladd_dist.parallel.ddp import require_no_batch_norm
@@ -31,8 +32,62 @@ BUCKET = 25_000_000
 
 
 @dataclass(frozen=True)
+class ZeroOptimization:
+    """DeepSpeed's settings of the same name."""
+
+    stage: int
+    reduce_bucket_size: int = BUCKET
+    allgather_bucket_size: int = BUCKET
+    contiguous_gradients: bool = True
+    overlap_comm: bool = False
+    """Off: reducing while the backward pass runs reads buffers that the next micro-batch writes."""
+
+
+@dataclass(frozen=True)
+class Zero3Optimization(ZeroOptimization):
+    """DeepSpeed's settings of stage 3."""
+
+    stage3_param_persistence_threshold: int = 0
+    stage3_prefetch_bucket_size: int = BUCKET // 5
+    stage3_max_live_parameters: int = 4 * BUCKET
+    stage3_max_reuse_distance: int = 0
+    """0: a layer is given up after use; by default only networks of over a billion weights would be."""
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """DeepSpeed's timer of samples a second; off, because it waits for the accelerator."""
+
+    enabled: bool = False
+    synchronized: bool = False
+
+
+@dataclass(frozen=True)
+class Timers:
+    """DeepSpeed's timers."""
+
+    throughput: Throughput = Throughput()
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """DeepSpeed's settings of one engine, by its own names.
+
+    Accumulation and micro-batch size are bookkeeping alone: losses are means, and nothing is scaled by these.
+    """
+
+    gradient_accumulation_steps: int
+    gradient_clipping: float
+    zero_optimization: ZeroOptimization
+    train_micro_batch_size_per_gpu: int = 1
+    zero_allow_untested_optimizer: bool = True
+    steps_per_print: int = 10**9
+    timers: Timers = Timers()
+
+
+@dataclass(frozen=True)
 class Zero(Spread):
-    """What the stages share."""
+    """Base of the three stages."""
 
     stage: ClassVar[int]
 
@@ -45,11 +100,16 @@ class Zero(Spread):
         prepare(module, compute, role, device)
         make_contiguous(module)
         _start(ranks, device)
+        config = EngineConfig(compute.accumulate, max(adam.clip, 0.0), self.optimization(stage))
         trainable = Zero3Trainable if stage == 3 else Zero12Trainable
-        return trainable(module, adam=adam, compute=compute, config=self.config(stage, adam, compute))
+        return trainable(module, adam=adam, compute=compute, config=config)
 
     def check(self, role: Role, stage: int, compute: Compute) -> None:
-        """Raises ValueError for what DeepSpeed is not used for here."""
+        """Refuse what DeepSpeed is not used for here.
+
+        Raises:
+            UserError: precision fp16, or a compiled network in stage 3.
+        """
         if compute.precision == "fp16":
             raise UserError(
                 f"parallel {self.name!r} does not do precision fp16: DeepSpeed would keep the weights in fp16 and "
@@ -61,25 +121,9 @@ class Zero(Spread):
                 "compiled block; use --parallel zero2 or fsdp, or do not compile it"
             )
 
-    def config(self, stage: int, adam: Adam, compute: Compute) -> dict[str, Any]:
-        """DeepSpeed's settings of one engine."""
-        return {
-            # Bookkeeping alone: losses are means, and nothing is scaled by these.
-            "train_micro_batch_size_per_gpu": 1,
-            "gradient_accumulation_steps": compute.accumulate,
-            "gradient_clipping": max(adam.clip, 0.0),
-            "zero_allow_untested_optimizer": True,
-            "zero_optimization": {
-                "stage": stage,
-                "reduce_bucket_size": BUCKET,
-                "allgather_bucket_size": BUCKET,
-                "contiguous_gradients": True,
-                # Reducing while the backward pass runs reads buffers that the next micro-batch writes.
-                "overlap_comm": False,
-            },
-            "steps_per_print": 10**9,
-            "timers": {"throughput": {"enabled": False, "synchronized": False}},  # it waits for the accelerator
-        }
+    def optimization(self, stage: int) -> ZeroOptimization:
+        """DeepSpeed's settings of how an engine of this stage spreads its network."""
+        return ZeroOptimization(stage)
 
 
 @register("zero1")
@@ -107,17 +151,10 @@ class Zero3(Zero):
     whole_below: int = 10_000
     """Tensors with at most so many elements are kept whole on every rank between layers: fewer, larger messages."""
 
-    def config(self, stage: int, adam: Adam, compute: Compute) -> dict[str, Any]:
-        config = super().config(stage, adam, compute)
-        if stage == 3:
-            config["zero_optimization"] |= {
-                "stage3_param_persistence_threshold": self.whole_below,
-                "stage3_prefetch_bucket_size": BUCKET // 5,
-                "stage3_max_live_parameters": 4 * BUCKET,
-                # A layer is given up after use; by default only networks of over a billion weights would be.
-                "stage3_max_reuse_distance": 0,
-            }
-        return config
+    def optimization(self, stage: int) -> ZeroOptimization:
+        if stage != 3:  # of the heads
+            return super().optimization(stage)
+        return Zero3Optimization(stage, stage3_param_persistence_threshold=self.whole_below)
 
 
 def _start(ranks: Ranks, device: torch.device) -> None:
@@ -141,33 +178,34 @@ def _is_warning(record: logging.LogRecord) -> bool:
 
 
 class Losses(nn.Module):
-    """What an engine wraps: its forward computes a loss, with the network inside."""
+    """The module that an engine wraps: its forward computes a loss, with the network inside."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, *, loss_of: Callable[[], Tensor]) -> Tensor:
-        """Scalar."""
+        """The value of `loss_of` (0-d)."""
         return loss_of()
 
 
 class ZeroTrainable(BaseTrainable):
-    """A network in a DeepSpeed engine; see `Trainable`."""
+    """A network in a DeepSpeed engine, as a `Trainable`."""
 
-    def __init__(self, module: nn.Module, *, adam: Adam, compute: Compute, config: dict[str, Any]) -> None:
+    def __init__(self, module: nn.Module, *, adam: Adam, compute: Compute, config: EngineConfig) -> None:
         import deepspeed
 
         super().__init__(module, adam, compute)
         self.shapes = {name: parameter.shape for name, parameter in self.named.items()}  # stage 3 empties them
+        settings = dataclasses.asdict(config)
         self.engine: Any = deepspeed.initialize(
-            model=Losses(module), optimizer=self.adamw(adam), config=config, dist_init_required=False
+            model=Losses(module), optimizer=self.adamw(adam), config=settings, dist_init_required=False
         )[0]
         self.optimizer = self.engine.optimizer.optimizer
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         output = self.module(*args, **kwargs)
-        self.moving.hold()
+        self.power_iteration.freeze()
         return output
 
     def update(self, loss_of: Callable[[int], Tensor]) -> Tensor:
@@ -175,7 +213,7 @@ class ZeroTrainable(BaseTrainable):
             loss = self.engine(loss_of=lambda micro=micro: loss_of(micro))
             self.engine.backward(loss)  # divides by the number of micro-batches
             self.engine.step()  # acts after the last one
-        self.moving.release(self.module.training)
+        self.power_iteration.resume(self.module.training)
         return torch.as_tensor(self.engine.get_global_grad_norm())
 
 
@@ -186,16 +224,16 @@ class Zero12Trainable(ZeroTrainable):
         flats: list[Tensor] = self.engine.optimizer.single_partition_of_fp32_groups
         return flats
 
-    def part(self, name: str, parameter: Any, quantity: Quantity) -> Local:
+    def part(self, name: str, parameter: Any, quantity: Quantity) -> FlatShard:
         shape = self.shapes[name]
         if quantity == "weight":
-            return Local(parameter.detach(), 0, shape.numel(), shape, copies=True)
+            return FlatShard(parameter.detach(), 0, shape.numel(), shape, copies=True)
         (flat,) = self.optimized()  # one group of parameters, so one flat tensor
         moment = self.moments(flat)[quantity]
         if parameter._hp_mapping is None:  # this rank's range begins after this tensor, or ends before it
-            return Local(moment[:0], 0, 0, shape, copies=False)
+            return FlatShard(moment[:0], 0, 0, shape, copies=False)
         inside, held = parameter._hp_mapping.lp_fragment_address, parameter._hp_mapping.hp_fragment_address
-        return Local(
+        return FlatShard(
             moment.narrow(0, held.start, held.numel), inside.start, inside.start + held.numel, shape, copies=False
         )
 
@@ -207,7 +245,7 @@ class Zero3Trainable(ZeroTrainable):
         flats: list[Tensor] = self.engine.optimizer.fp32_partitioned_groups_flat
         return flats
 
-    def part(self, name: str, parameter: Any, quantity: Quantity) -> Local:
+    def part(self, name: str, parameter: Any, quantity: Quantity) -> FlatShard:
         if quantity == "weight":
             tensor = parameter.ds_tensor.detach()
         else:
@@ -218,4 +256,4 @@ class Zero3Trainable(ZeroTrainable):
             )
         whole, share = self.shapes[name].numel(), tensor.numel()
         start = min(torch.distributed.get_rank() * share, whole)
-        return Local(tensor, start, min(start + share, whole), self.shapes[name], copies=False)
+        return FlatShard(tensor, start, min(start + share, whole), self.shapes[name], copies=False)

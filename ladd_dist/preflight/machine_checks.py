@@ -192,7 +192,7 @@ def check_memory(machine: Machine) -> str:
     recipe = machine.require_recipe()
     few = 4 * recipe.train.compute.accumulate
     with trial(recipe) as step:  # it grows in proportion to the batch, of which two small ones are enough
-        small, twice = (memory("single", step.load(size), 1).total for size in (few, 2 * few))
+        small, twice = (memory("single", step.profile(size), 1).total for size in (few, 2 * few))
     needed = small + (twice - small) / few * (recipe.train.batch_size - few)
     device = machine.workspace.device
     on_gpu = device.type == "cuda"
@@ -208,16 +208,14 @@ def check_memory(machine: Machine) -> str:
 
 
 def available_bytes() -> int:
-    """Memory that a process can still have: of the machine, and of its control group."""
-    pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    info = Path("/proc/meminfo")
-    if info.exists():
-        rows = dict(line.split(":", 1) for line in info.read_text(encoding="ascii").splitlines() if ":" in line)
-        pages = int(rows["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in rows else pages
+    """Bytes that a process of this machine can still have, within the limit of its control group."""
+    import psutil
+
+    available = int(psutil.virtual_memory().available)
     limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
     if limit.exists() and used.exists() and (text := limit.read_text(encoding="ascii").strip()).isdigit():
-        pages = min(pages, int(text) - int(used.read_text(encoding="ascii")))
-    return pages
+        available = min(available, int(text) - int(used.read_text(encoding="ascii")))
+    return available
 
 
 CHECKS: list[Check[Machine]] = [

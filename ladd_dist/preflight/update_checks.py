@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ladd_dist.engine.loop import cosine_factor
-from ladd_dist.parallel import Local
+from ladd_dist.parallel import FlatShard
 from ladd_dist.parallel.compute import Compute
 from ladd_dist.preflight.check import Check, Fail
 from ladd_dist.preflight.fixture import BATCH, Fixture
@@ -27,9 +27,9 @@ RATES = 0.1
 """Small gradients move a weight by less than the rate."""
 
 
-def flat(parts: Mapping[str, Local] | Mapping[str, Tensor]) -> Tensor:
+def flat(parts: Mapping[str, FlatShard] | Mapping[str, Tensor]) -> Tensor:
     """All of them as one vector, in float64."""
-    tensors = [part.tensor if isinstance(part, Local) else part for part in parts.values()]
+    tensors = [part.tensor if isinstance(part, FlatShard) else part for part in parts.values()]
     return torch.cat([tensor.detach().double().flatten() for tensor in tensors])
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ladd_dist.builders.step import Frozen, build_critic, build_heads, build_step, freeze
 from ladd_dist.builders.teacher import planned_network
 from ladd_dist.core.types import Batch, Denoiser
-from ladd_dist.costs.memory_model import Load, Net, Unit, buffer_bytes, units_of, weights_of
+from ladd_dist.costs.memory_model import NetProfile, StepProfile, Unit, buffer_bytes, units_of, weights_of
 from ladd_dist.costs.memory_trace import Peak, count_calls, no_data, peak_bytes
 from ladd_dist.engine.ladd_step import LaddStep
 from ladd_dist.parallel import QUANTITIES, Adam, Trainable
@@ -37,7 +37,7 @@ class Trial:
     heads: Trainable
 
     def own(self) -> list[Tensor]:
-        """Networks and optimizers: all that is there between steps."""
+        """Tensors of networks and optimizers: all that is there between steps."""
         networks = (*self.frozen.networks(), self.student.module, self.heads.module)
         tensors: list[Tensor] = [tensor for network in networks for tensor in network.parameters()]
         tensors += [buffer for network in networks for buffer in network.buffers()]
@@ -45,22 +45,22 @@ class Trial:
         return tensors + [part.tensor for net in trained for kind in QUANTITIES for part in net.local(kind).values()]
 
     def peak(self, batch_size: int) -> Peak:
-        """What a step on a batch keeps, besides networks, optimizers, gradients and the batch itself."""
+        """Bytes that a step on a batch keeps besides networks, optimizers, gradients and the batch itself."""
         batch = self.batch(batch_size)
         data = [tensor for tensor in batch if isinstance(tensor, Tensor)]
         last = self.recipe.train.steps - 1  # the weights of a finished warm-up: both branches are computed
         return peak_bytes(lambda: self.step(batch, last), [*self.own(), *data])
 
     def batch(self, size: int) -> Batch:
-        """As the shards give it: images, classes, the noise they were made from, states of the path if asked for."""
+        """A batch of zeros as the shards give it: images, classes, their noise, states of the path if asked for."""
         image, levels = self.recipe.latent(), self.recipe.path_levels()
         shape = (image.channels, image.size, image.size)
         x0 = torch.zeros(size, *shape).contiguous(memory_format=torch.channels_last)
         path = torch.zeros(size, len(levels), *shape) if levels else None
         return Batch(x0, torch.zeros(size, dtype=torch.int64), torch.zeros(size, *shape), path, levels)
 
-    def load(self, batch_size: int) -> Load:
-        """What a rank works on when its share of a batch is `batch_size`."""
+    def profile(self, batch_size: int) -> StepProfile:
+        """The profile of a step on one rank whose share of the batch is `batch_size`."""
         compute = self.recipe.train.compute
         networks: dict[str, list[nn.Module]] = {
             "student": [self.student.module], "teacher": [*self.frozen.networks()],
@@ -73,7 +73,7 @@ class Trial:
             peak = self.peak(batch_size)
         micros = compute.accumulate
         nets = {
-            name: Net(
+            name: NetProfile(
                 tuple(_per_micro(unit, micros) for units in counted[name] for unit in units),
                 sum(buffer_bytes(module) for module in modules),
                 weights_of(parameter for module in modules for parameter in module.parameters()),
@@ -82,10 +82,10 @@ class Trial:
         }
         heads = self.heads.module
         tensors = [tensor for tensor in self.batch(batch_size) if isinstance(tensor, Tensor)]
-        return Load(
+        return StepProfile(
             student=nets["student"],
             teacher=nets["teacher"],
-            heads=Net(tuple(Unit(weights) for _, weights in units_of(heads)), buffer_bytes(heads)),
+            heads=NetProfile(tuple(Unit(weights) for _, weights in units_of(heads)), buffer_bytes(heads)),
             activations=peak.saved,
             temporaries=peak.live - peak.saved,
             batch=sum(tensor.numel() * tensor.element_size() for tensor in tensors),
@@ -102,7 +102,7 @@ def _per_micro(unit: Unit, micros: int) -> Unit:
 
 @contextmanager
 def trial(recipe: Recipe, *, with_data: bool = False) -> Iterator[Trial]:
-    """Inside, the recipe's step can be run: on tensors without data, or `with_data` on the CPU's (to compare)."""
+    """The recipe's step, to be run inside: on tensors without data, or `with_data` on the CPU's (to compare)."""
     train = recipe.train
     # fp16 takes the memory of bf16, but its loss scale looks at numbers; compiling would measure the compiler.
     precision = "bf16" if train.compute.precision == "fp16" else train.compute.precision
@@ -114,12 +114,13 @@ def trial(recipe: Recipe, *, with_data: bool = False) -> Iterator[Trial]:
         for network in (teacher, critic):
             to_compute_dtype(network, compute.dtype)
     with _nothing() if with_data else no_data(*{teacher, critic}, student, heads):
-        common: dict[str, Any] = {"compute": compute, "ranks": SINGLE, "device": torch.device("cpu")}
-        single = Single()
-        frozen = freeze(dataclasses.replace(recipe, parallel=single), teacher, critic, **common)
-        common["adam"] = Adam(0.0, (0.5, 0.99), 0.0, train.clip)
-        trained_student = single.build(recipe.student.prepare(student), role="student", **common)
-        trained_heads = single.build(heads, role="heads", **common)
+        single, cpu = Single(), torch.device("cpu")
+        alone = dataclasses.replace(recipe, parallel=single)
+        frozen = freeze(alone, teacher, critic, compute=compute, ranks=SINGLE, device=cpu)
+        adam = Adam(0.0, (0.5, 0.99), 0.0, train.clip)
+        build = functools.partial(single.build, adam=adam, compute=compute, ranks=SINGLE, device=cpu)
+        trained_student = build(recipe.student.prepare(student), role="student")
+        trained_heads = build(heads, role="heads")
         step = build_step(recipe, trained_student, trained_heads, frozen)
         yield Trial(recipe, step, teacher, frozen, trained_student, trained_heads)
 

@@ -122,7 +122,7 @@ def layers_of(state: Mapping[str, Tensor]) -> list[str]:
 
 
 def set_strength(network: nn.Module, strength: float) -> None:
-    """How much of the adapter counts: 1 as trained, 0 the untouched network bit for bit, -1 the opposite."""
+    """Set the adapter's factor: 1 as trained, 0 the untouched network bit for bit, -1 the opposite."""
     for _, layer in _layers(network):
         layer._disable_adapters = strength == 0  # not `enable_adapters`: that would change what trains
         layer.set_scale(ADAPTER, strength)
@@ -133,14 +133,6 @@ def merge_adapter(network: N) -> N:
     for name, layer in list(_layers(network)):
         if not layer._disable_adapters:
             layer.merge()
-        _put_back(network, name, layer)
-    del network.peft_config
-    return network
-
-
-def remove_adapter(network: N) -> N:
-    """Take the adapter away, in place: the layers are as they were before it came."""
-    for name, layer in list(_layers(network)):
         _put_back(network, name, layer)
     del network.peft_config
     return network

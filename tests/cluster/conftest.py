@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import shutil
@@ -13,16 +12,13 @@ from pathlib import Path
 import pytest
 from bench import REPO, Bench
 
-from ladd_dist.core import plugin as registry
-
 SCRIPT = REPO / "slurm" / "dev_cluster.sh"
 PACKAGES = ("sbatch", "slurmctld", "slurmd", "munged")
 
 
 @pytest.fixture(autouse=True)
-def own_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+def tables_of_each_test(own_tables: None) -> None:
     """Sweep files register plug-ins: those of one test are not there for the next."""
-    monkeypatch.setattr(registry, "_tables", copy.deepcopy(registry._tables))
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,16 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ladd_dist.core import plugin as registry
 from ladd_dist.core.plugin import register
 from ladd_dist.heads import Head
 from ladd_dist.testing import ContractError, check_head
 
-
-@pytest.fixture(autouse=True)
-def own_tables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test registers is gone after it."""
-    monkeypatch.setattr(registry, "_tables", copy.deepcopy(registry._tables))
+pytestmark = pytest.mark.usefixtures("own_tables")
 
 
 class Plain(nn.Module):

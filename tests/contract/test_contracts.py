@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 from collections.abc import Callable, Iterator
@@ -15,7 +14,6 @@ from torch import Tensor
 
 import ladd_dist.recipe
 import plugins
-from ladd_dist.core import plugin as registry
 from ladd_dist.core.plugin import Plugin, register, registered
 from ladd_dist.core.types import Batch, Denoiser, TapSpec
 from ladd_dist.critics.pixels import Pixels
@@ -35,10 +33,7 @@ assert plugins and ladd_dist.recipe  # imported for their registration
 EVERY = [cls for table in registered().values() for cls in table.values()]
 
 
-@pytest.fixture(autouse=True)
-def own_tables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test registers is gone after it."""
-    monkeypatch.setattr(registry, "_tables", copy.deepcopy(registry._tables))
+pytestmark = pytest.mark.usefixtures("own_tables")
 
 
 @pytest.mark.parametrize("cls", EVERY, ids=lambda cls: f"{cls.kind}-{cls.name}")

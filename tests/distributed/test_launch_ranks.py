@@ -38,8 +38,8 @@ class Outcome(NamedTuple):
 def run_ranks(folder: Path, mode: str) -> Outcome:
     """Two ranks of the script, watched from here."""
     logs = folder / "logs"
-    ended, said, signs = spawn([sys.executable, str(SCRIPT), str(folder), mode], 2, logs, 1)
-    return Outcome(*outcome(ended, said, signs, logs), ended[-1].time - ended[0].time)
+    ended, said, heartbeats = spawn([sys.executable, str(SCRIPT), str(folder), mode], 2, logs, 1)
+    return Outcome(*outcome(ended, said, heartbeats, logs), ended[-1].time - ended[0].time)
 
 
 @contextlib.contextmanager

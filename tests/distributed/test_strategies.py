@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from ladd_dist.core.plugin import create
-from ladd_dist.parallel import Adam, Local
+from ladd_dist.parallel import Adam, FlatShard
 from ladd_dist.parallel.compute import Compute
 from ladd_dist.parallel.fsdp import Fsdp
 from ladd_dist.parallel.gather import whole
@@ -162,9 +162,11 @@ def test_batch_norm_is_refused() -> None:
 def test_one_process_gathers_its_own_parts() -> None:
     values = torch.arange(6.0)
     parts = {
-        "copied": Local(values.view(2, 3).to(memory_format=torch.contiguous_format), 0, 6, torch.Size([2, 3]), True),
-        "padded": Local(torch.cat([values, torch.full((2,), 9.0)]), 0, 6, torch.Size([3, 2]), False),
-        "transposed": Local(values.view(3, 2).T, 0, 6, torch.Size([2, 3]), True),
+        "copied": FlatShard(
+            values.view(2, 3).to(memory_format=torch.contiguous_format), 0, 6, torch.Size([2, 3]), True
+        ),
+        "padded": FlatShard(torch.cat([values, torch.full((2,), 9.0)]), 0, 6, torch.Size([3, 2]), False),
+        "transposed": FlatShard(values.view(3, 2).T, 0, 6, torch.Size([2, 3]), True),
     }
     gathered = whole(parts, SINGLE)
     assert gathered is not None
@@ -175,4 +177,4 @@ def test_one_process_gathers_its_own_parts() -> None:
 
 def test_a_part_that_nobody_holds_is_noticed() -> None:
     with pytest.raises(AssertionError, match="ranks hold 5 of 6 elements"):
-        whole({"cut": Local(torch.zeros(5), 0, 5, torch.Size([6]), False)}, SINGLE)
+        whole({"cut": FlatShard(torch.zeros(5), 0, 5, torch.Size([6]), False)}, SINGLE)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,6 @@ from processes import Done, Ladd
 
 import ladd_dist.recipe
 import plugins
-from ladd_dist.core import plugin as registry
 from ladd_dist.launch import main
 
 assert ladd_dist.recipe and plugins  # registered before a test copies the tables
@@ -39,7 +37,7 @@ def cold(tmp_path: Path) -> Ladd:
 
 @pytest.fixture
 def launch_here(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], own_tables: None
 ) -> Callable[..., Done]:
     """`launch` within this process, in the test's folder: saves the seconds of a start where messages are looked at."""
 
@@ -54,5 +52,4 @@ def launch_here(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(sys, "path", ["", *sys.path])
-    monkeypatch.setattr(registry, "_tables", copy.deepcopy(registry._tables))
     return launch

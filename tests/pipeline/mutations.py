@@ -145,8 +145,8 @@ MUTATIONS: dict[str, Mutation] = {
         "gradients of one update are there in the next",
         _one(
             "parallel/base.py",
-            "        self.optimizer.zero_grad(set_to_none=True)\n        self.moving.rel",
-            "        self.moving.rel",
+            "        self.optimizer.zero_grad(set_to_none=True)\n        self.power_iteration.res",
+            "        self.power_iteration.res",
         ),
         check="gradients",
     ),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import json
 import os
@@ -18,7 +17,6 @@ import torch
 from processes import REPO, Done, Ladd
 from torch import Tensor, nn
 
-from ladd_dist.core import plugin as registry
 from ladd_dist.core.plugin import register
 from ladd_dist.core.types import Batch, NetOutput
 from ladd_dist.doctor import examine_all, main
@@ -36,10 +34,7 @@ from ladd_dist.workspace.workspace import Workspace
 EXP6 = REPO / "recipes" / "exp6_stored_noise.py"
 
 
-@pytest.fixture(autouse=True)
-def own_tables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test registers is gone after it."""
-    monkeypatch.setattr(registry, "_tables", copy.deepcopy(registry._tables))
+pytestmark = pytest.mark.usefixtures("own_tables")
 
 
 @pytest.fixture

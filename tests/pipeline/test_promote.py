@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import shutil
@@ -189,9 +188,8 @@ def test_a_wrong_lock_is_one_message(launch_here: Launch, content: str | None, m
 
 
 @pytest.fixture
-def my_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def my_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_tables: None) -> Iterator[Path]:
     """A head in a file of its own that computes with another file of the user's."""
-    monkeypatch.setattr(registry, "_tables", copy.deepcopy(registry._tables))
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "my_blocks.py").write_text("import json\nWIDTH = 3\n")
     (tmp_path / "my_locked_head.py").write_text(

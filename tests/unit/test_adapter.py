@@ -18,10 +18,8 @@ from ladd_dist.students.adapter import (
     adaptable,
     adapter_state,
     add_adapter,
-    has_adapter,
     layers_of,
     merge_adapter,
-    remove_adapter,
     set_adapter,
     set_strength,
     targeted,
@@ -66,14 +64,6 @@ def test_merging_gives_what_running_with_the_same_strength_gives(strength: float
     merged = merge_adapter(other)
     torch.testing.assert_close(denoised(merged), expected, rtol=1e-4, atol=1e-5)
     assert list(merged.state_dict()) == list(plain.state_dict())
-
-
-def test_a_removed_adapter_leaves_the_network_as_it_was() -> None:
-    plain, other = adapted()
-    remove_adapter(other)
-    assert not has_adapter(other)
-    assert torch.equal(denoised(other), denoised(plain))
-    assert has_adapter(Lora(rank=1).prepare(other))  # and it can have another
 
 
 def test_the_state_has_the_names_of_peft_and_comes_back() -> None:

@@ -22,8 +22,8 @@ from ladd_toys import Watched, assert_same, make_batch, make_step, weights
 from torch import Tensor, nn
 
 from ladd_dist.engine.checkpoint import META, Checkpoints, Saved, replicated, state_of
-from ladd_dist.engine.dcp_planners import Piece, read_pieces, write_pieces
-from ladd_dist.parallel import Local
+from ladd_dist.engine.dcp_planners import FlatChunk, read_chunks, write_chunks
+from ladd_dist.parallel import FlatShard
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -324,12 +324,12 @@ def write_as(folder: Path, tensors: dict[str, Tensor], writers: int) -> None:
     for rank in range(writers):
         own = folder.with_name(f"rank{rank}")
         own.mkdir()
-        pieces = {}
+        chunks = {}
         for name, tensor in tensors.items():
             start, stop = bounds(tensor.numel(), writers)[rank]
             if stop > start:
-                pieces[name] = Piece(tensor.flatten()[start:stop].clone(), start, tensor.numel())
-        write_pieces(own, pieces, None)
+                chunks[name] = FlatChunk(tensor.flatten()[start:stop].clone(), start, tensor.numel())
+        write_chunks(own, chunks, None)
         (file,) = own.iterdir()
         file.rename(folder / f"shard-{rank + 1:05d}-model-00001-of-00001.safetensors")
 
@@ -347,9 +347,9 @@ def test_ranges_of_any_number_of_writers_are_read_as_those_of_any_number_of_read
         found = []
         for start, stop in bounds(tensor.numel(), readers):
             if stop > start:
-                piece = Piece(torch.full((stop - start,), 77.0), start, tensor.numel())
-                read_pieces(tmp_path / "step", {name: piece})
-                found.append(piece.flat)
+                chunk = FlatChunk(torch.full((stop - start,), 77.0), start, tensor.numel())
+                read_chunks(tmp_path / "step", {name: chunk})
+                found.append(chunk.flat)
         assert torch.equal(torch.cat(found), tensor.flatten()), name
 
 
@@ -366,14 +366,14 @@ def test_a_rank_fills_its_padded_range_in_place(tmp_path: Path) -> None:
     """A sharded strategy pads the last rank's part; the padding is left alone."""
     write_as(tmp_path / "step", TENSORS, 3)
     shard = torch.full((3, 2), 77.0)
-    Saved(tmp_path / "step", {"step": 1}).fill({"w": Local(shard, 6, 10, torch.Size([10]), copies=False)})
+    Saved(tmp_path / "step", {"step": 1}).fill({"w": FlatShard(shard, 6, 10, torch.Size([10]), copies=False)})
     assert shard.flatten().tolist() == [6, 7, 8, 9, 77, 77]
 
 
 def test_a_rank_that_holds_nothing_of_a_tensor_reads_nothing(tmp_path: Path) -> None:
     write_as(tmp_path / "step", TENSORS, 1)
     empty = torch.full((2,), 77.0)
-    Saved(tmp_path / "step", {"step": 1}).fill({"tiny": Local(empty, 1, 1, torch.Size([1]), copies=False)})
+    Saved(tmp_path / "step", {"step": 1}).fill({"tiny": FlatShard(empty, 1, 1, torch.Size([1]), copies=False)})
     assert empty.tolist() == [77, 77]
 
 
@@ -382,7 +382,7 @@ import sys
 from pathlib import Path
 import torch
 from ladd_dist.engine.checkpoint import Checkpoints, replicated
-from ladd_dist.parallel import Local
+from ladd_dist.parallel import FlatShard
 from ladd_dist.parallel.ranks import join
 
 with join("gloo", 60.0) as ranks:
@@ -390,9 +390,9 @@ with join("gloo", 60.0) as ranks:
     whole = torch.arange(11.0)
     start, stop = ((0, 6), (6, 11))[ranks.rank]
     parts = {
-        "sharded": Local(whole[start:stop].clone(), start, stop, torch.Size([11]), copies=False),
+        "sharded": FlatShard(whole[start:stop].clone(), start, stop, torch.Size([11]), copies=False),
         "copied": replicated(torch.arange(7.0).view(7, 1)),
-        "of one": Local(torch.ones(2), 0, 2 * (1 - ranks.rank), torch.Size([2]), copies=False),
+        "of one": FlatShard(torch.ones(2), 0, 2 * (1 - ranks.rank), torch.Size([2]), copies=False),
     }
     saved.save(5, parts, {})
     parts["sharded"].tensor.zero_()

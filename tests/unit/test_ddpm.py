@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ladd_dist.builders.teacher import teacher_loss
 from ladd_dist.core import ddpm
-from ladd_dist.core.ddpm import BetaSchedule, alpha_bar_of, alpha_bars, cosine_betas, linear_betas, posterior, sigma_of
+from ladd_dist.core.ddpm import BetaSchedule, alpha_bars, cosine_betas, linear_betas, posterior, sigma_of
 from ladd_dist.core.serialize import RecipeError
 from ladd_dist.core.types import Denoiser, NetOutput
 from ladd_dist.recipe import load_recipe, swap, validate
@@ -88,11 +88,11 @@ def test_the_posterior_of_one_step_is_that_of_the_paper() -> None:
 
 def test_timesteps_and_noise_levels_are_one_thing_in_other_units() -> None:
     kept = alpha_bars("cosine", 50)
-    assert torch.allclose(alpha_bar_of(sigma_of(kept)), kept, rtol=1e-9)
+    assert torch.allclose(1 / (1 + sigma_of(kept) ** 2), kept, rtol=1e-9)
     source = torch.Generator().manual_seed(0)
     x0, eps = (torch.randn(4, 3, 2, 2, generator=source, dtype=torch.float64) for _ in range(2))
     for value in kept[[0, 20, 48]]:
-        x_t = ddpm.noised(x0, value, eps)
+        x_t = value.sqrt() * x0 + (1 - value).sqrt() * eps  # a draw of q(x_t | x_0), equation 4
         assert torch.allclose(x_t / value.sqrt(), x0 + sigma_of(value) * eps, rtol=1e-9)
 
 

@@ -14,7 +14,7 @@ from ladd_dist.builders.teacher import averaged
 from ladd_dist.core.types import Denoiser, ImageSpec
 from ladd_dist.engine.ema import WeightAverage
 from ladd_dist.networks import Network
-from ladd_dist.parallel import Adam, Local
+from ladd_dist.parallel import Adam, FlatShard
 from ladd_dist.parallel.compute import Compute
 from ladd_dist.parallel.ranks import SINGLE
 from ladd_dist.parallel.single import Single
@@ -29,12 +29,12 @@ def weights() -> dict[str, Tensor]:
     return {name: torch.zeros(shape, requires_grad=True) for name, shape in SHAPES.items()}
 
 
-def parts(weights: dict[str, Tensor]) -> dict[str, Local]:
+def parts(weights: dict[str, Tensor]) -> dict[str, FlatShard]:
     """Every weight as a whole, which this rank holds."""
-    return {name: Local(tensor, 0, tensor.numel(), tensor.shape, copies=True) for name, tensor in weights.items()}
+    return {name: FlatShard(tensor, 0, tensor.numel(), tensor.shape, copies=True) for name, tensor in weights.items()}
 
 
-def shard(weights: dict[str, Tensor], rank: int, ranks: int) -> dict[str, Local]:
+def shard(weights: dict[str, Tensor], rank: int, ranks: int) -> dict[str, FlatShard]:
     """The range of each flattened weight that a rank holds under a sharded strategy; padded, as FSDP2 pads."""
     found = {}
     for name, tensor in weights.items():
@@ -42,7 +42,7 @@ def shard(weights: dict[str, Tensor], rank: int, ranks: int) -> dict[str, Local]
         start, stop = min(rank * size, tensor.numel()), min((rank + 1) * size, tensor.numel())
         own = torch.full((size,), 77.0)
         own[: stop - start] = tensor.detach().flatten()[start:stop]
-        found[name] = Local(own, start, stop, tensor.shape, copies=False)
+        found[name] = FlatShard(own, start, stop, tensor.shape, copies=False)
     return found
 
 

@@ -10,10 +10,14 @@ import diffusers
 import pytest
 import torch
 
-from ladd_dist.exporting.card import page
+from ladd_dist.core.serialize import to_data
+from ladd_dist.exporting.card import Card, page
 from ladd_dist.exporting.pipeline import require_free
 from ladd_dist.exporting.schedulers import Sampling, sampling_of
+from ladd_dist.networks.cunet import CUNet
 from ladd_dist.networks.diffusers.prediction import Prediction, read_scheduler
+from ladd_dist.students.full import Full
+from ladd_dist.students.lora import Lora
 
 
 def written(scheduler: Any) -> dict[str, Any]:
@@ -81,11 +85,11 @@ def test_levels_off_that_grid_are_left_to_a_loop(times: tuple[int, ...]) -> None
     levels = sigma_at(SD, *times)
     found = sampling(SD, levels, "ode", ())
     assert found.arguments is None
-    card = {
-        "network": {"source": "s"}, "recipe": "r", "signature": "x", "step": 3, "rule": "ode",
+    card = Card.of({
+        "network": to_data(CUNet()), "recipe": "r", "signature": "x", "step": 3, "rule": "ode",
         "levels": {str(len(levels)): list(levels)},
-    }  # fmt: skip
-    text = page(card, {str(len(levels)): found}, "pipe = 1\n", "")
+    })  # fmt: skip
+    text = page(card, "s", {str(len(levels)): found}, "pipe = 1\n", "")
     assert "sample in a loop" in text and "lower * (x - x0) / sigma" in text
     compile(text.split("```python\n")[1].split("```")[0].replace("# x0:", "x0 = x  #"), "card", "exec")
 
@@ -107,3 +111,19 @@ def test_an_exported_folder_replaces_none_but_its_like(tmp_path: Path) -> None:
     require_free(other, run)
     with pytest.raises(ValueError, match="in the run's own folder"):
         require_free(run / "exported", run)
+
+
+def test_a_merged_card_keeps_every_other_key_in_its_order_and_needs_no_teacher() -> None:
+    data = {
+        "network": to_data(CUNet()), "recipe": "r", "signature": "x", "of a later version": [1], "levels": {"4": [1.0]},
+        "rule": "sde", "student": to_data(Lora(rank=2)), "teacher": {"signature": "t", "file": "f"}, "step": 3,
+    }  # fmt: skip
+    card = Card.of(data)
+    assert card.form == Lora(rank=2) and list(card.data) == list(data)
+    merged = card.merged()
+    kept = ["network", "recipe", "signature", "of a later version", "levels", "rule", "step"]
+    assert list(merged.data) == [*kept, "merged"] and merged.data["merged"] == data["student"]
+    assert merged.form == Full() and merged.merged() == merged
+    found = merged.with_samplings({"4": Sampling(None, {"num_inference_steps": 4}, 0.5)})
+    assert list(found) == [*merged.data, "scheduler", "pipeline_arguments", "initial_noise"]
+    assert found["pipeline_arguments"] == {"4": {"num_inference_steps": 4}}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import importlib.util
 import math
 import re
@@ -14,7 +13,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from ladd_dist.core import plugin as registry
 from ladd_dist.evaluation.measurement import Measurement
 from ladd_dist.metrics import Measure, Metric, References, Samples
 from ladd_dist.metrics.digit_color import DigitColor
@@ -330,8 +328,7 @@ def test_every_figure_of_a_shipped_metric_has_its_interval() -> None:
         assert set(metric.few) <= set(figures)
 
 
-def test_the_metric_on_the_page_works_as_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_tables", copy.deepcopy(registry._tables))
+def test_the_metric_on_the_page_works_as_it_stands(own_tables: None) -> None:
     text = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     names: dict[str, Any] = {"__name__": "my_metrics"}

@@ -19,18 +19,17 @@ from ladd_dist import plan
 from ladd_dist.core.types import Batch
 from ladd_dist.costs.memory_model import (
     STRATEGIES,
-    Load,
     Memory,
-    Net,
+    NetProfile,
+    StepProfile,
     Strategy,
     Unit,
     Weight,
-    between_nodes,
     memory,
     room,
-    wire,
 )
 from ladd_dist.costs.memory_trace import no_data, peak_bytes
+from ladd_dist.costs.traffic import between_nodes, traffic
 from ladd_dist.parallel.compute import Compute
 from ladd_dist.recipe import Recipe
 from ladd_dist.stages.dry_step import trial
@@ -40,18 +39,18 @@ REPO = Path(__file__).parents[2]
 P, H = 64 * 1024, 1024  # weights of student (and teacher), and of heads; every size below is divisible by them
 
 
-def net(*sizes: int, item_bytes: int = 4) -> Net:
-    return Net(tuple(Unit((Weight(torch.Size([64, size // 64]), item_bytes),)) for size in sizes))
+def net(*sizes: int, item_bytes: int = 4) -> NetProfile:
+    return NetProfile(tuple(Unit((Weight(torch.Size([64, size // 64]), item_bytes),)) for size in sizes))
 
 
-def load(**changes: Any) -> Load:
+def profile(**changes: Any) -> StepProfile:
     """A student of three units (the first outside of its blocks), with no tensor small enough to be kept whole."""
     nets = {"student": net(P // 2, P // 4, P // 4), "teacher": net(P // 2, P // 2), "heads": net(H)}
-    return Load(**{**nets, "activations": 1000, "temporaries": 100, "batch": 10, "whole_below": 0, **changes})
+    return StepProfile(**{**nets, "activations": 1000, "temporaries": 100, "batch": 10, "whole_below": 0, **changes})
 
 
 def held(strategy: Strategy, ranks: int, **changes: Any) -> Memory:
-    return memory(strategy, load(**changes), ranks)
+    return memory(strategy, profile(**changes), ranks)
 
 
 # --- what a rank holds ---
@@ -83,21 +82,21 @@ def test_one_rank_holds_the_same_under_every_strategy_but_for_deepspeeds_second_
         one = held(name, 1)
         assert (one.parameters, one.gradients, one.optimizer, one.average) == (4 * P, 4 * P, 8 * P, 4 * P)
         assert one.master == (4 * P if name.startswith("zero") else 0)
-        assert wire(name, load(), 1).total == 0
+        assert traffic(name, profile(), 1).total == 0
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_weights_that_do_not_train_have_no_gradients_moments_or_average(strategy: Strategy) -> None:
     """A student of which a quarter trains: the rest is held as before, and no more."""
     parts = [Weight(torch.Size([P // 4]), trains=trains) for trains in (False, True, False, False)]
-    partly, whole = held(strategy, 2, student=Net(tuple(Unit((part,)) for part in parts))), held(strategy, 2)
+    partly, whole = held(strategy, 2, student=NetProfile(tuple(Unit((part,)) for part in parts))), held(strategy, 2)
     for name in ("optimizer", "master", "average"):
         assert getattr(partly, name) == getattr(whole, name) // 4, name
     assert partly.gradients <= whole.gradients // 2 and partly.parameters == whole.parameters
     # How often a rank sends half of the gradients or of the updated weights; those that stay are 3 P bytes.
     moves = {"single": 0, "ddp": 2, "zero1": 3, "zero2": 3, "fsdp": 1, "zero3": 1}[strategy]
-    everything = wire(strategy, load(), 2).student
-    part = wire(strategy, load(student=Net(tuple(Unit((part,)) for part in parts))), 2).student
+    everything = traffic(strategy, profile(), 2).student
+    part = traffic(strategy, profile(student=NetProfile(tuple(Unit((part,)) for part in parts))), 2).student
     assert everything - part == moves * 3 * P // 2
 
 
@@ -112,7 +111,7 @@ def test_a_sum_is_a_sum() -> None:
 
 
 def test_a_sharded_teacher_takes_its_share_and_room_for_what_is_gathered() -> None:
-    replica, sharded = (memory("ddp", load(), 8, shard_teacher=how) for how in (False, True))
+    replica, sharded = (memory("ddp", profile(), 8, shard_teacher=how) for how in (False, True))
     assert (replica.teacher, sharded.teacher) == (4 * P, 4 * P // 8)
     assert sharded.gathered - replica.gathered == 4 * P  # its only block, and what is outside of it
 
@@ -136,18 +135,18 @@ def test_accumulation_makes_fsdp_wait_with_whole_gradients() -> None:
 
 
 def test_a_ring_all_reduce_sends_twice_its_data_less_the_own_share() -> None:
-    sent = wire("ddp", load(head_updates=3), 4)
+    sent = traffic("ddp", profile(head_updates=3), 4)
     assert sent.student == 2 * 3 / 4 * 4 * P
     assert sent.heads == 3 * 2 * 3 / 4 * 4 * H
 
 
 def test_sharded_weights_cost_half_as_much_again() -> None:
     for name in ("fsdp", "zero1", "zero2", "zero3"):
-        assert wire(name, load(), 4).student == 1.5 * wire("ddp", load(), 4).student  # type: ignore[arg-type]
+        assert traffic(name, profile(), 4).student == 1.5 * traffic("ddp", profile(), 4).student  # type: ignore[arg-type]
 
 
 def test_micro_batches_gather_weights_again_but_ddp_reduces_once() -> None:
-    once, twice = ({name: wire(name, load(accumulate=k), 4).student for name in STRATEGIES} for k in (1, 2))
+    once, twice = ({name: traffic(name, profile(accumulate=k), 4).student for name in STRATEGIES} for k in (1, 2))
     share = 3 / 4 * 4 * P
     assert twice["ddp"] == once["ddp"] and twice["zero1"] == once["zero1"]
     assert twice["fsdp"] - once["fsdp"] == 2 * share  # forward and backward
@@ -236,12 +235,22 @@ def test_half_precision_halves_convolutions_but_norms_stay_in_float32_as_on_acce
     assert saved.count(torch.bfloat16) == 2  # the convolution's input and weight
 
 
+def test_outside_of_a_step_without_data_everything_is_as_before() -> None:
+    norm = nn.GroupNorm(1, 8, device="meta")
+    with pytest.raises(KeyError), no_data(norm):
+        raise KeyError
+    own, x = nn.GroupNorm(1, 8), torch.zeros(2, 8, 4, 4, dtype=torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert own(x).dtype == torch.bfloat16  # not in float32, as on accelerators
+    assert own.to(torch.float64).weight.dtype == torch.float64
+
+
 def test_the_step_says_how_often_weights_are_needed() -> None:
     recipe = exp4_specnorm.RECIPE.smoke
     for mode, student, teacher in (("fused", (1, 1), (2, 1)), ("alternate", (2, 1), (3, 1))):
         changed = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, mode=mode))  # type: ignore[arg-type]
         with trial(changed) as step:
-            found = step.load(4)
+            found = step.profile(4)
         assert {unit[1:] for unit in found.student.units} == {student}
         assert {unit[1:] for unit in found.teacher.units} == {teacher}
         assert isinstance(step.batch(4), Batch)
@@ -249,7 +258,7 @@ def test_the_step_says_how_often_weights_are_needed() -> None:
 
 def test_a_teacher_that_stops_early_is_gathered_up_to_its_last_tap() -> None:
     with trial(exp7_stored_smooth_l1.RECIPE.smoke) as step:  # its taps: downs and middle
-        units = step.load(4).teacher.units
+        units = step.profile(4).teacher.units
     assert units[-1].forwards == 0 and units[1].forwards == 2
 
 
@@ -262,16 +271,16 @@ def options(**changes: Any) -> plan.Options:
 
 def test_what_fits_is_decided_by_the_usable_memory_to_the_byte() -> None:
     smoke = exp4_specnorm.RECIPE.smoke
-    rows = plan.plan(smoke, options())["strategies"]
-    total = next(row for row in rows if row["flags"] == "--parallel ddp")["memory"]["total"]
+    rows = plan.plan(smoke, options()).strategies
+    total = next(row for row in rows if row.flags == "--parallel ddp").memory.total
     gpu = 2_500_000_000
     while room(gpu) > total:
         gpu -= max((room(gpu) - total) // 2, 1)
     assert room(gpu) == total
 
     def fits(size: int) -> bool:
-        found = plan.plan(smoke, options(gpu_memory_gb=size / 1e9))["strategies"]
-        return bool(next(row for row in found if row["flags"] == "--parallel ddp")["fits"])
+        found = plan.plan(smoke, options(gpu_memory_gb=size / 1e9)).strategies
+        return bool(next(row for row in found if row.flags == "--parallel ddp").fits)
 
     assert fits(gpu) and not fits(gpu - 2)
 
@@ -279,23 +288,32 @@ def test_what_fits_is_decided_by_the_usable_memory_to_the_byte() -> None:
 def test_the_cheapest_that_fits_is_named_and_where_nothing_fits_so_is_what_helps() -> None:
     smoke = exp4_specnorm.RECIPE.smoke
     roomy, tight = plan.plan(smoke, options()), plan.plan(smoke, options(gpu_memory_gb=2.0))
-    assert roomy["cheapest"] == "--parallel ddp" and "--parallel ddp" in roomy["advice"]
-    assert tight["cheapest"] is None and not any(row["fits"] for row in tight["strategies"])
-    assert "Nothing fits" in tight["advice"] and "--train.compute.precision bf16" in tight["advice"]
+    assert roomy.cheapest == "--parallel ddp" and "--parallel ddp" in roomy.advice
+    assert tight.cheapest is None and not any(row.fits for row in tight.strategies)
+    assert "Nothing fits" in tight.advice and "--train.compute.precision bf16" in tight.advice
 
 
 def test_single_trains_the_whole_batch_on_one_gpu() -> None:
-    rows = plan.plan(exp4_specnorm.RECIPE.smoke, options())["strategies"]
+    rows = plan.plan(exp4_specnorm.RECIPE.smoke, options()).strategies
     single, ddp = rows[0], rows[1]
-    assert (single["gpus"], single["sent"]["total"]) == (1, 0)
-    assert single["memory"]["activations"] > 3 * ddp["memory"]["activations"] > 0
+    assert (single.gpus, single.sent.total) == (1, 0)
+    assert single.memory.activations > 3 * ddp.memory.activations > 0
 
 
 def test_fp16_is_for_ddp_alone() -> None:
     recipe = exp4_specnorm.RECIPE.smoke
     fp16 = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, compute=Compute(precision="fp16")))
-    rows = plan.plan(fp16, options())["strategies"]
-    assert {row["strategy"] for row in rows if row["fits"]} == {"single", "ddp"}
+    rows = plan.plan(fp16, options()).strategies
+    assert {row.strategy for row in rows if row.fits} == {"single", "ddp"}
+
+
+PLAN_KEYS = (
+    "recipe gpus gpus_per_node gpu_memory_bytes usable_bytes batch_size batch_per_gpu accumulate precision params "
+    "bytes_per_sample strategies cheapest advice"
+)
+ROW_KEYS = "strategy shard_teacher gpus flags fits refused memory sent largest_batch_per_gpu"
+MEMORY_KEYS = "parameters gradients optimizer master average teacher heads activations temporaries gathered batch total"
+SENT_KEYS = "student heads teacher total between_nodes_a_node"
 
 
 def test_the_command_prints_json_and_a_table(
@@ -306,7 +324,10 @@ def test_the_command_prints_json_and_a_table(
     assert plan.main([*command, "--json", "--batch-per-gpu", "2"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert (facts["batch_size"], facts["batch_per_gpu"], len(facts["strategies"])) == (32, 2, 11)
-    sent = facts["strategies"][1]["sent"]
+    assert " ".join(facts) == PLAN_KEYS
+    row = facts["strategies"][1]
+    assert [" ".join(part) for part in (row, row["memory"], row["sent"])] == [ROW_KEYS, MEMORY_KEYS, SENT_KEYS]
+    sent = row["sent"]
     assert sent["between_nodes_a_node"] == sent["total"] > 0
     assert plan.main(command) == 0
     printed = capsys.readouterr().out
@@ -354,4 +375,5 @@ def test_processes_hold_what_the_plan_says(tmp_path: Path) -> None:
         for name, row in rows.items():
             assert row["ratio"] == pytest.approx(1.0, abs=0.1), (strategy, name, row)
     module = runpy.run_path(str(benchmark))
-    module["show"](result, module["Args"]())
+    read = {name: {key: module["Compared"](**row) for key, row in rows.items()} for name, rows in result.items()}
+    module["show"](read, module["Args"]())

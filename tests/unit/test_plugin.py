@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +23,8 @@ assert plugins and ladd_dist.recipe  # imported for their registration
 
 
 @pytest.fixture(autouse=True)
-def own_tables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test registers is gone after it; no entry point of the environment is seen."""
-    monkeypatch.setattr(registry, "_tables", copy.deepcopy(registry._tables))
+def no_entry_points(own_tables: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No entry point of the environment is seen, and what a test registers is gone after it."""
     monkeypatch.setattr(registry, "_broken_entry_points", {})
     monkeypatch.setattr(registry, "_entry_points_loaded", False)
     monkeypatch.setattr(registry.importlib.metadata, "entry_points", lambda group: [])

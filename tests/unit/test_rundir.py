@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
 
-from ladd_dist.core.rundir import RunDir, commit_folder, read_json, save_tensors, write_atomic, write_json
+from ladd_dist.core.rundir import RunDir, commit_folder, read_json, remove_stale, save_tensors, write_atomic, write_json
 
 
 def names(folder: Path) -> list[str]:
@@ -93,6 +97,39 @@ def test_a_folder_left_by_a_kill_does_not_leak_into_the_next(tmp_path: Path) -> 
     (tmp_path / ".tmp-result" / "stale").write_text("half")
     commit_folder(tmp_path / "result", lambda temporary: (temporary / "a").write_text("1") and None)
     assert names(tmp_path / "result") == ["a"]
+
+
+@pytest.fixture
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that does nothing for a minute."""
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_a_temporary_file_stays_as_long_as_its_writer_runs(tmp_path: Path, sleeper: subprocess.Popen[bytes]) -> None:
+    left = tmp_path / f".tmp-{platform.node()}-{sleeper.pid}-file.txt"
+    left.write_text("half")
+    elsewhere = tmp_path / f".tmp-another-machine-{2**22 + 1}-file.txt"
+    elsewhere.write_text("half")
+    remove_stale(tmp_path)
+    assert left.exists()
+    sleeper.kill()
+    os.waitid(os.P_PID, sleeper.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and its parent has not looked yet
+    remove_stale(tmp_path)
+    assert names(tmp_path) == [elsewhere.name]
+
+
+def test_a_process_that_has_the_number_of_a_writer_long_gone_is_not_taken_for_it(
+    tmp_path: Path, sleeper: subprocess.Popen[bytes]
+) -> None:
+    left = tmp_path / f".tmp-{platform.node()}-{sleeper.pid}-file.txt"
+    left.write_text("half")
+    before = time.time() - 3600
+    os.utime(left, (before, before))  # written before this process started
+    remove_stale(tmp_path)
+    assert names(tmp_path) == [] and sleeper.poll() is None
 
 
 def test_tensors_survive_with_their_types_shapes_and_card(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import json
 import re
@@ -12,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from ladd_dist.core import plugin as registry
 from ladd_dist.core.metrics_log import read_rows
 from ladd_dist.core.plugin import create
 from ladd_dist.testing import check_basics
@@ -188,11 +186,10 @@ def test_a_run_data_can_be_made_from_its_six_main_parts() -> None:
 
 
 def test_the_tracker_of_the_page_works_as_printed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, own_tables: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page = Path(__file__).parents[2] / "docs" / "tracking.md"
     (block,) = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    monkeypatch.setattr(registry, "_tables", copy.deepcopy(registry._tables))
     exec(block, {"__name__": __name__})
     tracker = create("tracker", "bell")
     assert isinstance(tracker, Tracker)
