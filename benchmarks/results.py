@@ -154,7 +154,7 @@ def report(figures: dict[str, Runs], num_seeds: int) -> str:
         lines += ["", best(figures, steps)]
     lines += [
         "",
-        "Differences of `fd`, paired by seed (first minus second); where the interval excludes 0, the better one is named:",
+        "Differences of `fd`, paired by seed (first minus second); an interval without 0 names the better one:",
         "",
         "| first | second | @4 | @2 | @1 |",
         "|---|---|---|---|---|",
