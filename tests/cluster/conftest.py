@@ -13,7 +13,10 @@ from pathlib import Path
 import pytest
 from bench import REPO, Bench
 
+import ladd_dist.recipe
 from ladd_dist.core import plugin as registry
+
+assert ladd_dist.recipe  # registers the core's plug-ins before the tables are copied
 
 SCRIPT = REPO / "slurm" / "dev_cluster.sh"
 PACKAGES = ("sbatch", "slurmctld", "slurmd", "munged")
