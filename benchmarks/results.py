@@ -135,9 +135,9 @@ def report(figures: dict[str, Runs], num_seeds: int) -> str:
     lines = [
         f"Mean and 95 % interval over {num_seeds} seeds of the distillation. `fd`: Frechet distance to the teacher's "
         f"stored samples; its sampling floor, the teacher's own 50 steps on the same held-out noise, is "
-        f"{floor['fd_teacher']:.3f}. Colour variance is a share of teacher@50's. GFLOP: of one training step, counted.",
+        f"{floor['fd_teacher']:.3f}. Colour variance is a share of teacher@50's. GFLOP per training step, counted.",
         "",
-        "| run | fd @4 | fd @2 | fd @1 | colour variance @4 | @1 | class accuracy | GFLOP a step |",
+        "| run | fd @4 | fd @2 | fd @1 | colour variance @4 | @1 | class accuracy | GFLOP per step |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name in ("teacher@4:good", "teacher@4:karras"):
@@ -154,7 +154,7 @@ def report(figures: dict[str, Runs], num_seeds: int) -> str:
         lines += ["", best(figures, steps)]
     lines += [
         "",
-        "Differences of `fd`, paired by seed (first minus second; the winner is named where 0 is outside):",
+        "Differences of `fd`, paired by seed (first minus second); an interval without 0 names the better one:",
         "",
         "| first | second | @4 | @2 | @1 |",
         "|---|---|---|---|---|",

@@ -17,9 +17,9 @@ class Variant(NamedTuple):
     """Whether teacher and stored samples are those of most rows, so that distances can be compared."""
 
 
-OWN = "made for a number of steps, or against the collapse"
-GAME = "other adversarial losses, the rest as exp7"
-KEEPING = "regularisers and normalisation of the adversarial gradient, the rest as exp7"
+OWN = "tuned for a number of steps, or against the collapse"
+GAME = "other adversarial losses, otherwise as exp7"
+KEEPING = "regularisers and normalisation of the adversarial gradient, otherwise as exp7"
 METHODS = "other methods ([methods.md](methods.md))"
 TEACHERS = "other teachers and spaces, each measured against its own teacher"
 DDPM = "recipes/ddpm_teacher.py"

@@ -3,7 +3,7 @@
 With fresh noise at level 80 the best answer to any distance is the mean picture of the class, and experiment 5 gives
 it: in one step one colour is left. Here the weight of the distance falls as (1 + (sigma / 7.81)^2)^-1: 1 at low noise,
 .0094 at 80, so that the heads decide there and the distance keeps the rest in place. Above 7.81 less than half of the
-colours is left in the best answer: `python -m ladd_dist.diagnose recipes/exp5_specnorm_5taps.py` works that out from
+colours is left in the best answer: `ladd diagnose recipes/exp5_specnorm_5taps.py` works that out from
 the stored samples. Nothing else differs from experiment 5.
 """
 

@@ -2,7 +2,7 @@
 
 What it changes against experiment 6, at the same number of steps, batch and network:
 
-* smooth-L1 in place of mse, whose pull grows with the error and so averages what the student cannot tell apart;
+* smooth-L1 instead of mse, whose pull grows with the error and so averages what the student cannot tell apart;
 * heads conditioned on noise level and class, faster and compared at lower levels, where real and fake still differ;
 * ten times the adversarial weight;
 * learning rates that fall along a cosine, and momentum for both networks.

@@ -1,4 +1,4 @@
-"""No pairs, and no collapse: the teacher's next step from the student's own sample, in place of a stored pair.
+"""No pairs, and no collapse: the teacher's next step from the student's own sample, instead of a stored pair.
 
 Target `teacher_denoised` with the noise that the student's input had left: the student's sample is taken back to a
 level t along that noise, as the deterministic sampler does, and the frozen teacher denoises it in one call. What the

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from wandb_server import QUIET, Server
 
+import ladd_dist.recipe  # noqa: F401  # registers the core's plug-ins, before a test copies the tables
 from ladd_dist.core import plugin as registry
 
 _REPO = Path(__file__).resolve().parent.parent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import importlib.util
 import json
@@ -17,21 +18,7 @@ import pytest
 import ladd_dist.__main__
 import ladd_dist.recipe
 import plugins
-from ladd_dist import (
-    cancel,
-    compare,
-    control,
-    diagnose,
-    doctor,
-    evaluate,
-    export,
-    jobs,
-    launch,
-    plan,
-    promote,
-    sample,
-    wandb_sweep,
-)
+from ladd_dist import compare, control, diagnose, doctor, evaluate, export, jobs, launch, plan, sample, sweep
 from ladd_dist import plugins as cli
 from ladd_dist import search_levels as levels
 from ladd_dist.core.plugin import lookup, registered
@@ -64,9 +51,9 @@ def test_the_head_of_the_plugin_page_keeps_the_contract(my_heads: None) -> None:
 def test_the_check_command_of_the_plugin_page_works_as_printed(
     my_heads: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = "python -m ladd_dist.plugins --check my_head --plugins my_heads"
+    command = "ladd plugins --check my_head --plugins my_heads"
     assert command in PLUGINS.read_text(encoding="utf-8")
-    assert cli.main(command.split()[3:]) == 0
+    assert cli.main(command.split()[2:]) == 0
     assert capsys.readouterr().out == "head my_head: ok\n"
 
 
@@ -81,6 +68,12 @@ def test_the_other_example_of_the_plugin_page_keeps_its_contract(own_tables: Non
     check_plugin(lookup("schedule", "switch_on"))
 
 
+def test_the_guard_of_the_plugin_page_keeps_its_contract(own_tables: None) -> None:
+    (code,) = [block for block in python_blocks(PLUGINS) if '@register("heads_matter")' in block]
+    exec(compile(code, "heads_matter.py", "exec", dont_inherit=True), {"__name__": "heads_matter"})
+    check_plugin(lookup("guard", "heads_matter"))
+
+
 def test_the_plugin_page_lists_every_kind_with_its_base_class() -> None:
     rows = dict(re.findall(r"^\| `(\w+)` \| `([\w.]+)` \|", PLUGINS.read_text(encoding="utf-8"), re.MULTILINE))
     assert set(rows) == set(registered())
@@ -92,7 +85,8 @@ def test_the_plugin_page_lists_every_kind_with_its_base_class() -> None:
 # --- all pages: what they name exists ---
 
 REPO = PLUGINS.parent.parent
-PAGES = sorted([*REPO.glob("*.md"), *(REPO / "docs").glob("*.md")])
+PAGES = sorted([*REPO.glob("*.md"), *(REPO / "docs").glob("*.md"), *(REPO / "slurm").glob("*.md")])
+INDEX = REPO / "docs" / "index.md"
 TOP = "ladd_dist|plugins|recipes|slurm|tests|benchmarks|docs|\\.ci"
 
 
@@ -101,21 +95,56 @@ def text_of(page: Path) -> str:
     return re.sub(r"<!--.*?-->", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPO)))
 def test_relative_links_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", text_of(page))
     missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
     assert not missing
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def anchors_of(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", text_of(page), flags=re.S | re.M), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPO)))
+def test_anchors_of_links_are_headings(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]*)#([^)\s]+)\)", text_of(page))
+    targets = [(page.parent / path if path else page, anchor) for path, anchor in links if "://" not in path]
+    missing = [f"{target.name}#{anchor}" for target, anchor in targets if anchor not in anchors_of(target)]
+    assert not missing
+
+
+def test_the_index_links_every_page_and_the_readme_links_the_index() -> None:
+    linked = set(re.findall(r"\]\(([\w.]+\.md)\)", text_of(INDEX)))
+    assert linked == {page.name for page in INDEX.parent.glob("*.md")} - {INDEX.name}
+    assert "](docs/index.md)" in text_of(REPO / "README.md")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPO)))
+def test_what_examples_import_exists(page: Path) -> None:
+    for block in python_blocks(page):
+        if block.startswith("# ladd_dist/"):
+            continue  # an excerpt, compared with its file below
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in (
+                "ladd_dist",
+                "plugins",
+                "recipes",
+            ):
+                module = importlib.import_module(str(node.module))
+                assert all(hasattr(module, name.name) for name in node.names), node.module
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPO)))
 def test_named_files_exist(page: Path) -> None:
     names = set(re.findall(rf"(?<![\w/.-])((?:{TOP})/[\w./*<>-]*\w\.(?:py|md|json|html))", text_of(page)))
     missing = [name for name in names if not any(REPO.glob(name))]
     assert not missing
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPO)))
 def test_named_commands_exist(page: Path) -> None:
     text = text_of(page)
     for module in set(re.findall(r"python -m (ladd_dist(?:\.\w+)*)", text)):
@@ -125,13 +154,13 @@ def test_named_commands_exist(page: Path) -> None:
         assert spec is not None, module
         package = spec.submodule_search_locations is not None
         assert not package or importlib.util.find_spec(f"{module}.__main__"), module
-    for command in set(re.findall(r"`ladd ([\w-]+)", text)) - {"NAME"}:
+    for command in set(re.findall(r"(?m)(?:`|^ *|\bsrun .*?)ladd ([\w-]+)", text)) - {"NAME"}:
         assert command in ladd_dist.__main__.COMMANDS
     for target in set(re.findall(r"(?m)(?:^|`)make ([a-z]+)", text)):
         assert re.search(rf"^{target}:", text_of(REPO / "Makefile"), re.MULTILINE), target
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPO)))
 def test_excerpts_are_lines_of_the_file_they_name(page: Path) -> None:
     for block in python_blocks(page):
         first, _, rest = block.partition("\n")
@@ -180,15 +209,13 @@ def test_every_dependency_has_its_reason() -> None:
         ("control transfer", control.Transfer, set()),
         ("compare", compare.Options, set()),
         ("jobs", jobs.Options, set()),
-        ("cancel", cancel.Options, set()),
+        ("sweep", sweep.Options, set()),
         ("doctor", doctor.Options, set()),
-        ("promote", promote.Options, set()),
-        ("wandb_sweep", wandb_sweep.Options, set()),
     ],
 )
 def test_the_flags_of_a_command_are_those_of_its_table(command: str, options: type, more: set[str]) -> None:
     text = text_of(REPO / "docs" / "cli.md")
-    section = text.partition(f"\n## `python -m ladd_dist.{command}`\n")[2].partition("\n## ")[0]
+    section = text.partition(f"\n## `ladd {command}`\n")[2].partition("\n## ")[0]
     cells = re.findall(r"^\| (`--[^|]+) \|", section, re.MULTILINE)
     listed = {flag for cell in cells for flag in re.findall(r"`--([\w-]+)`", cell)}
     named = [field.name for field in dataclasses.fields(options) if "Positional" not in str(field.type)]

@@ -208,12 +208,12 @@ MUTATIONS: dict[str, Mutation] = {
         check="average",
     ),
     "optimizer_reset": Mutation(
-        "the optimizer's state is reset without a word",
+        "the optimizer's state is reset silently",
         _one("stages/distill.py", '            saved.fill_optimizer("heads", self.heads)\n', ""),
         check="resume",
     ),
     "damaged_samples": Mutation(
-        "damaged samples are read without a word",
+        "damaged samples are read silently",
         _one("engine/shard_reader.py", 'if file_sha256(path) != record["sha256"]:', "if False:"),
         test="tests/unit/test_shards.py::test_a_damaged_or_missing_shard_is_named",
     ),

@@ -185,7 +185,7 @@ def test_the_page_lists_the_keys_of_the_json(tmp_path: Path, capsys: pytest.Capt
     folder = make_sweep(tmp_path, ["a-0000000001"], [job("1", "teacher-t", kind="teacher")])
     found = look(folder, capsys)
     page = (REPO / "docs" / "cli.md").read_text(encoding="utf-8")
-    section = page.partition("## `python -m ladd_dist.jobs`")[2].partition("\n## ")[0]
+    section = page.partition("\n## `ladd jobs`\n")[2].partition("\n## ")[0]
     named = set(re.findall(r"`(\w+)`", section))
     assert set(found) <= named
     assert set(found["runs"][0]) <= named
