@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from ladd_dist.cli.console import open_console
 from ladd_dist.cli.errors import run_guarded
 from ladd_dist.cli.recipe_arguments import RecipeOptions, parse
 
@@ -199,12 +200,9 @@ def _teacher(row: dict[str, Any]) -> str:
 
 def show(facts: dict[str, Any]) -> None:
     """Print the plan for people."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=150)  # a pipe has no width: the table must not be broken at 80
+    console = open_console()
     memory_gb = facts["gpu_memory_bytes"] / GB
     table = Table(
         title=f"{facts['recipe']}: {facts['gpus']} GPUs of {memory_gb:g} GB, batch {facts['batch_size']} "
