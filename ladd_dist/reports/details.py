@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ladd_dist.metrics.interval import HIGH, LOW, is_bound
+from ladd_dist.reports.json_object import Values, number
+from ladd_dist.reports.run_files import Figures, RunConfig
 from ladd_dist.reports.table import HIDDEN, entry_title, figure, is_floor
-from ladd_dist.reports.verdict import Figures, best_teacher, by_steps, few_step_teacher, few_student, number
+from ladd_dist.reports.verdict import best_teacher, by_steps, few_step_teacher, few_student
 
 TEACHER, REAL = "the teacher's stored samples", "real pictures"
 MEANINGS = {
@@ -68,7 +70,7 @@ class Details(NamedTuple):
     rows: list[DetailRow]
 
 
-def details(evaluation: Figures, config: Mapping[str, Any]) -> Details | None:
+def details(evaluation: Figures, config: RunConfig) -> Details | None:
     """Students, the teacher in as few steps and in many, and the floor; None where no figure has an interval."""
     students = [key for _, key in by_steps(evaluation, "student")]
     floors = [key for key in evaluation if is_floor(key)]
@@ -84,13 +86,9 @@ def details(evaluation: Figures, config: Mapping[str, Any]) -> Details | None:
     return Details([entry_title(key) for key in entries], rows)
 
 
-def by_class(classes: Mapping[str, Any], evaluation: Figures, config: Mapping[str, Any]) -> Details | None:
-    """The few-step student class by class, from eval_classes.json; None without one."""
-    entries = classes.get("entries")
-    if not by_steps(evaluation, "student") or not isinstance(entries, Mapping):
-        return None
-    own = entries.get(few_student(evaluation, config))
-    if not isinstance(own, Mapping) or not own:
+def by_class(classes: Mapping[str, Figures], evaluation: Figures, config: RunConfig) -> Details | None:
+    """The few-step student class by class, from eval_classes.json (entry -> class -> figures); None without one."""
+    if not by_steps(evaluation, "student") or not (own := classes.get(few_student(evaluation, config))):
         return None
     keys = [key for key in BY_CLASS if any(key in figures for figures in own.values())]
     rows = [
@@ -100,7 +98,7 @@ def by_class(classes: Mapping[str, Any], evaluation: Figures, config: Mapping[st
     return Details([MEANINGS[key][0] for key in keys], rows)
 
 
-def _detail(figures: Mapping[str, Any], key: str) -> Detail:
+def _detail(figures: Values, key: str) -> Detail:
     value, low, high = (number(figures, name) for name in (key, key + LOW, key + HIGH))
     if value is None:
         return Detail("–", "")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Collection
+from typing import NamedTuple
 
 from ladd_dist.metrics.interval import is_bound
-from ladd_dist.reports.verdict import Figures, best_teacher, by_steps, few_step_teacher, few_student, number
+from ladd_dist.reports.json_object import Values, number
+from ladd_dist.reports.run_files import Figures, RunConfig
+from ladd_dist.reports.verdict import best_teacher, by_steps, few_step_teacher, few_student
 
 
 class Column(NamedTuple):
@@ -66,9 +68,7 @@ COLUMNS = (
 HIDDEN = {"s_per_image", "s_decode_per_image", "num_samples", "seed"}  # shown in other columns or in the caption
 
 
-def table(
-    evaluation: Figures, config: Mapping[str, Any], left_out: Collection[str] = ()
-) -> tuple[list[Column], list[Row]]:
+def table(evaluation: Figures, config: RunConfig, left_out: Collection[str] = ()) -> tuple[list[Column], list[Row]]:
     """The columns that have figures, figures unknown here included, and one row an entry of eval.json.
 
     Args:
@@ -108,7 +108,7 @@ def _cell(extended: Figures, key: str, teacher: str | None, column: Column) -> C
     return Cell(value, text, remark)
 
 
-def _costs(evaluation: Figures, key: str, teacher: str | None, config: Mapping[str, Any]) -> dict[str, float]:
+def _costs(evaluation: Figures, key: str, teacher: str | None, config: RunConfig) -> dict[str, float]:
     """Network calls, milliseconds and speed-up of one entry."""
     costs: dict[str, float] = {}
     who, _, rest = key.partition("@")
@@ -116,11 +116,11 @@ def _costs(evaluation: Figures, key: str, teacher: str | None, config: Mapping[s
     if steps.isdigit() and "calls" not in evaluation[key]:
         costs["calls"] = int(steps)
         if who == "teacher":
-            recipe = config.get("recipe") or {}
-            shards = recipe.get("shards") or {}
-            second_order = not levels and (shards.get("sampler") or {}).get("plugin") == "heun"
+            shards = config.recipe.part("shards")
+            second_order = not levels and shards.part("sampler").text("plugin") == "heun"
             # Guidance asks the network twice, with and without the class; a weight of 1 switches it off.
-            costs["calls"] = (2 * int(steps) - 1 if second_order else int(steps)) * (1 + (shards.get("guidance") != 1))
+            guided = shards.number("guidance") != 1
+            costs["calls"] = (2 * int(steps) - 1 if second_order else int(steps)) * (1 + guided)
     seconds = _seconds(evaluation[key])
     if seconds is not None:
         costs["ms"] = 1000 * seconds
@@ -132,7 +132,7 @@ def _costs(evaluation: Figures, key: str, teacher: str | None, config: Mapping[s
     return costs
 
 
-def _seconds(figures: Mapping[str, Any]) -> float | None:
+def _seconds(figures: Values) -> float | None:
     """For one picture: sampling, and decoding where samples are latents."""
     sampling = number(figures, "s_per_image")
     return None if sampling is None else sampling + (number(figures, "s_decode_per_image") or 0.0)
@@ -191,7 +191,7 @@ class Bar(NamedTuple):
     width: float
 
 
-def tiles(evaluation: Figures, config: Mapping[str, Any], columns: list[Column], rows: list[Row]) -> list[Tile]:
+def tiles(evaluation: Figures, config: RunConfig, columns: list[Column], rows: list[Row]) -> list[Tile]:
     """What the student gained and what it kept, from the table."""
     teacher = best_teacher(evaluation)
     figures = {
@@ -245,15 +245,15 @@ class Compared(NamedTuple):
     ours_multiple: str
 
 
-def reported(evaluation: Figures, config: Mapping[str, Any]) -> list[Compared]:
+def reported(evaluation: Figures, config: RunConfig) -> list[Compared]:
     """Only the multiples can be compared: another data set, other features."""
-    published = (config.get("recipe") or {}).get("reported") or {}
+    published = config.recipe.part("reported")
     pairs = [("teacher_50", "teacher@50"), ("teacher_4", "teacher@4:karras"), ("student_4", "student@4")]
-    best_theirs, best = number(published, "teacher_50"), number(evaluation.get("teacher@50", {}), "fd")
+    best_theirs, best = published.number("teacher_50"), number(evaluation.get("teacher@50", {}), "fd")
     result = []
     for field, key in pairs:
-        theirs, ours = number(published, field), number(evaluation.get(key, {}), "fd")
-        if theirs is not None or (ours is not None and published):
+        theirs, ours = published.number(field), number(evaluation.get(key, {}), "fd")
+        if theirs is not None or (ours is not None and published.fields):
             multiples = [
                 f"{figure_short(a / b)}×" if a and b else "–" for a, b in ((theirs, best_theirs), (ours, best))
             ]
