@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ladd_dist.comparison.variants import Variant
+from ladd_dist.reports.run_files import Metrics
 
 MAX_POINTS = 200
 """Of a curve; more cannot be told apart at the width of a chart."""
@@ -34,7 +34,7 @@ class Band(NamedTuple):
     high: list[float]
 
 
-def tabulate(rows: Sequence[Mapping[str, Any]]) -> Table:
+def tabulate(rows: Metrics) -> Table:
     """Rows as a table; figures that are no numbers become NaN."""
     if not rows:
         return Table(np.empty(0), (), np.empty((0, 0)))
@@ -56,7 +56,7 @@ def is_binned(key: str) -> bool:
     return "@" in key and key.startswith(("accuracy/", "gap/"))
 
 
-def _number(value: Any) -> float:
+def _number(value: object) -> float:
     return float(value) if isinstance(value, int | float) else math.nan
 
 

@@ -15,7 +15,9 @@ from ladd_dist.core.plugin import Plugin, PluginError, lookup
 from ladd_dist.core.serialize import RecipeError, from_data, to_data
 from ladd_dist.recipe import Recipe
 
-Fields = dict[str, Any]
+Value = str | float | bool | None | tuple["Value", ...]
+"""A setting that can be hashed."""
+Fields = dict[str, Value]
 """Path -> value of every field that changes results; a plug-in's path holds its name."""
 
 ABSENT = "–"
@@ -58,7 +60,7 @@ def group(runs: Iterable[Run]) -> tuple[list[Variant], list[str]]:
 # --- what counts as a difference ---
 
 
-def essential(recipe: Mapping[str, Any]) -> Fields:
+def essential(recipe: Mapping[str, object]) -> Fields:
     """Every field of a recipe (as data) but the seed and those that change nothing (names, intervals, trackers)."""
     return dict(_essential(json.dumps({**recipe, "seed": 0})))
 
@@ -71,7 +73,7 @@ def _essential(recipe: str) -> Fields:
     return fields
 
 
-def _walk(cls: type | None, data: Mapping[str, Any], path: str, fields: Fields) -> None:
+def _walk(cls: type | None, data: Mapping[str, object], path: str, fields: Fields) -> None:
     known = _known(cls) if cls else {}
     for key, value in data.items():
         field = known.get(key, _Field(None, False, None))
@@ -79,7 +81,8 @@ def _walk(cls: type | None, data: Mapping[str, Any], path: str, fields: Fields) 
         if field.neutral or key == "plugin" or (field.default is not None and value == field.default):
             continue
         if isinstance(value, Mapping):
-            name = value.get("plugin")
+            named = value.get("plugin")
+            name = None if named is None else str(named)
             cls_of_value = _class_of(field.hint, name)
             if _is_neutral(cls_of_value, value):
                 continue
@@ -90,7 +93,7 @@ def _walk(cls: type | None, data: Mapping[str, Any], path: str, fields: Fields) 
             fields[where] = _frozen(value)
 
 
-def _is_neutral(cls: type | None, data: Mapping[str, Any]) -> bool:
+def _is_neutral(cls: type | None, data: Mapping[str, object]) -> bool:
     """Whether a plug-in says of itself, with these settings, that it changes nothing."""
     if cls is None or not issubclass(cls, Plugin) or cls.neutral is Plugin.neutral:
         return False
@@ -132,11 +135,11 @@ def _class_of(hint: Any, plugin: str | None) -> type | None:
         return None
 
 
-def _frozen(value: Any) -> Any:
+def _frozen(value: object) -> Value:
     """A JSON value that can be hashed; 1 and 1.0 stay equal."""
     if isinstance(value, list | tuple):
         return tuple(_frozen(item) for item in value)
-    return json.dumps(value, sort_keys=True) if isinstance(value, Mapping) else value
+    return value if value is None or isinstance(value, str | int | float) else json.dumps(value, sort_keys=True)
 
 
 # --- names ---
@@ -183,7 +186,7 @@ def _telling(alike: Sequence[Fields]) -> list[str]:
     return [path for path in paths if not is_told(path) or all(path in fields for fields in alike)]
 
 
-def show(value: Any) -> str:
+def show(value: Value) -> str:
     """A field's value, short."""
     if isinstance(value, bool) or value is None:
         return str(value).lower()
