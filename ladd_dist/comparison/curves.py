@@ -35,7 +35,7 @@ class Band(NamedTuple):
 
 
 def tabulate(rows: Metrics) -> Table:
-    """Rows as a table; figures that are no numbers become NaN."""
+    """Logged rows as a table; figures that are no numbers become NaN."""
     if not rows:
         return Table(np.empty(0), (), np.empty((0, 0)))
     first = tuple(rows[0])
@@ -52,7 +52,7 @@ def tabulate(rows: Metrics) -> Table:
 
 
 def is_binned(key: str) -> bool:
-    """Whether it is the figure of one head at one noise level: too many for curves, and not in every row."""
+    """Whether a figure is that of one head at one noise level: too many for curves, and not in every row."""
     return "@" in key and key.startswith(("accuracy/", "gap/"))
 
 
@@ -61,7 +61,7 @@ def _number(value: object) -> float:
 
 
 def bands(variant: Variant, max_points: int = MAX_POINTS, max_rows: int | None = None) -> dict[str, Band]:
-    """Every metric of a variant, over the seeds that logged it; of each seed about `max_rows` logged steps are read."""
+    """The band of every metric over the seeds that logged it; of each seed about `max_rows` logged steps are read."""
     tables = [table for run in variant.runs if (table := tabulate(run.rows(max_rows))).keys]
     if not tables:
         return {}
@@ -78,7 +78,7 @@ def bands(variant: Variant, max_points: int = MAX_POINTS, max_rows: int | None =
 def _at(steps: Array, table: Table) -> Array:
     """A table's values at other steps, between its own by straight lines, NaN beyond them.
 
-    Seeds that logged at other steps (unfinished, or thinned otherwise) would turn the mean into a saw elsewise.
+    Seeds that logged at other steps (unfinished, or thinned otherwise) would otherwise turn the mean into a saw.
     """
     if np.array_equal(steps, table.steps):
         return table.values

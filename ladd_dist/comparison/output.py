@@ -192,7 +192,7 @@ def _run(run: Run, result: Comparison) -> RunJson:
 
 
 def to_csv(result: Comparison) -> list[list[Any]]:
-    """One line a variant, then one a reference; the first line has the names."""
+    """The lines of `--csv`: the names, then a line for each variant, then one for each reference."""
     keys = [
         (e, m) for e, m in dict.fromkeys((e, m) for row in result.rows for e in row.figures for m in row.figures[e])
     ]

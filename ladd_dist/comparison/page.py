@@ -109,7 +109,7 @@ def _embedded(value: object) -> str:
 
 
 def data(result: Comparison) -> PageData:
-    """What the script draws from: tables of cells, curves, runs."""
+    """The data that the script draws from: tables of cells, curves, runs."""
     columns = _columns(result)
     figures: list[Heading] = [
         {"title": metric, "small": entry, "better": way, "number": True} for entry, metric, way in columns
@@ -135,7 +135,7 @@ def data(result: Comparison) -> PageData:
 
 
 def _columns(result: Comparison) -> list[tuple[str, str, str]]:
-    """(sampler, metric, way): what decides first, then all others."""
+    """Columns (sampler, metric, way) of the table: the one that decides first, then all others."""
     first = terminal.columns(result)
     there = dict.fromkeys((entry, key) for row in result.rows for entry, group in row.figures.items() for key in group)
     order = [*first, *(pair for pair in there if pair not in first and pair[0] == result.sampler)]
@@ -171,7 +171,7 @@ def _reference(result: Comparison, index: int, columns: Columns) -> Cells:
 
 
 def _runs(result: Comparison) -> list[list[float | str | None]]:
-    """[variant, seed, figure, collapsed from, finished, source] of each run; the page makes them a table when asked."""
+    """A list [variant, seed, figure, collapsed from, finished, source] for each run, which become a table when asked."""
     lines: list[list[float | str | None]] = []
     for index, row in enumerate(result.rows):
         for run in row.variant.runs:
@@ -209,13 +209,13 @@ def _importance(key: str) -> tuple[int, str]:
 
 
 def _fields(rows: Sequence[Row]) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """The paths that differ, and each variant's values."""
+    """The paths at which the recipes differ, and the values of each variant there."""
     paths = differing([row.variant.fields for row in rows])
     return paths, [(row.variant.label, [show(row.variant.fields.get(path, ABSENT)) for path in paths]) for row in rows]
 
 
 def _grids(rows: Sequence[Row]) -> list[Grid]:
-    """The last grid of each of the best variants, of one seed where they share one: the same noise in each column."""
+    """The last grid of each of the best variants; of a seed that all share, so that each column has the same noise."""
     shown = [row for row in rows if any(_grid(run.folder) for run in row.variant.runs)][:MAX_GRIDS]
     seeds = [{run.seed for run in row.variant.runs if _grid(run.folder)} for row in shown]
     common = min(set.intersection(*seeds), default=None) if seeds else None

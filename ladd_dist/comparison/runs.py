@@ -1,4 +1,4 @@
-"""What is compared: a `Run` from its folder, from a sweep, or from W&B; whatever cannot be read is named."""
+"""Runs to compare, read from their folders, from sweeps and from W&B; whatever cannot be read is named."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ladd_dist.reports.run_files import Metrics
 from ladd_dist.workspace.progress import folder_of
 
 FORMAT = 1
-"""Of config.json and sweep.json."""
+"""The format of config.json and sweep.json that this version reads."""
 
 
 class Unreadable(ValueError):
@@ -39,7 +39,7 @@ class Run:
     seed: int = 0
     collapse: Onset = UNKNOWN
     axes: Mapping[str, str] = field(default_factory=dict)
-    """The sweep's labels."""
+    """The labels that the sweep gave it, by axis."""
     folder: Path | None = None
     logged: Metrics = ()
     """The logged steps of a run without a folder."""
@@ -108,7 +108,7 @@ def from_folder(path: Path, axes: Mapping[str, str] | None = None) -> Run:
 
 
 def from_tracked(data: Tracked) -> Run:
-    """The same from what a tracker holds: its config is the recipe, or the whole of config.json.
+    """Read a run from what a tracker holds: its config is the recipe, or the whole of config.json.
 
     The summary's keys are those of eval.json as `eval/student@4/fd_teacher`, and `collapse/step` (`as_number`).
 
@@ -204,7 +204,7 @@ def collect(sources: Iterable[str]) -> Found:
 
 
 def _folders(path: Path, found: Found) -> list[tuple[Path, dict[str, str]]]:
-    """(run folder, the sweep's labels) of a path."""
+    """Pairs (run folder, the sweep's labels) that a path names."""
     if (path / "sweep.json").is_file():
         return _of_sweep(path, found)
     if (path / "config.json").is_file():

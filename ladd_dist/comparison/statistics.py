@@ -42,7 +42,7 @@ class Called(NamedTuple):
 
 
 def pool(values: Sequence[float]) -> Pooled:
-    """Mean and Student's 95 % interval.
+    """The mean over seeds and Student's 95 % interval.
 
     Raises:
         ValueError: no values.
@@ -55,7 +55,7 @@ def pool(values: Sequence[float]) -> Pooled:
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
-    """The mean and its standard error."""
+    """The mean and its standard error, None for a single value."""
     if not values:
         raise ValueError("no values to take a mean of")
     mean = math.fsum(values) / len(values)
@@ -66,7 +66,7 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
 
 
 def difference(other: Mapping[int, float], best: Mapping[int, float]) -> Difference:
-    """Other minus best, by seed where seeds match, else Welch's.
+    """The mean of other minus best, tested by seed where seeds match, else by Welch's test.
 
     Paired when at least two seeds are shared and they are at least half of each side's: runs of one seed share noise
     and order of samples, so that much of what they differ by cancels. With fewer, pairing would throw most runs away.
@@ -86,7 +86,7 @@ def difference(other: Mapping[int, float], best: Mapping[int, float]) -> Differe
 
 
 def difference_to(constant: float, best: Mapping[int, float]) -> Difference:
-    """A figure without seeds (the teacher's) minus best's mean: Student's one-sample test."""
+    """A figure without seeds (the teacher's) minus the mean of the best, tested by Student's one-sample test."""
     mean, error = mean_and_error(list(best.values()))
     if error is None:
         return Difference(constant - mean, None, 0.0, "none", 0, 1.0)

@@ -1,4 +1,4 @@
-"""Runs that differ in nothing but the seed are one variant: which these are, their names, and what may be compared."""
+"""Variants: groups of runs that differ in nothing but the seed, their labels, and which of them may be compared."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ class Variant:
     runs: tuple[Run, ...]
 
     def values(self, sampler: str, metric: str) -> dict[int, float]:
-        """The figure of each seed that has it."""
+        """The figure of each seed that has a finite one."""
         found = {run.seed: run.figures.get(sampler, {}).get(metric) for run in self.runs}
         return {seed: value for seed, value in found.items() if value is not None and abs(value) < float("inf")}
 
 
 def group(runs: Iterable[Run]) -> tuple[list[Variant], list[str]]:
-    """Variants, ordered by label, and a sentence for each run left out because another has its recipe and seed.
+    """Group runs into variants, ordered by label; a sentence for each run left out as another's recipe and seed again.
 
-    Two such runs are no two draws: counted twice they would make an interval too small.
+    Two runs of one seed are no two draws: counted twice they would make an interval too small.
     """
     found: dict[tuple[Any, ...], tuple[Fields, dict[int, Run]]] = {}
     twice = []
@@ -152,7 +152,7 @@ def differing(all_fields: Sequence[Fields]) -> list[str]:
 
 
 def name_all(groups: Sequence[tuple[Fields, tuple[Run, ...]]]) -> list[str]:
-    """A label for each: the sweep's own, else the recipe's name where names differ, then what differs within a name.
+    """A label for each group: the sweep's, else the recipe's name where names differ, and what differs within a name.
 
     Fields that only some plug-ins of a kind have are left out where the plug-in's name already tells them apart.
     """
@@ -175,7 +175,7 @@ def name_all(groups: Sequence[tuple[Fields, tuple[Run, ...]]]) -> list[str]:
 
 
 def _telling(alike: Sequence[Fields]) -> list[str]:
-    """What tells these apart: a plug-in's name stands for those of its fields that the others do not have."""
+    """Paths that tell variants apart; a plug-in's name stands for those of its fields that the others do not have."""
     paths = differing(alike)
     found = set(paths)
 
@@ -187,7 +187,7 @@ def _telling(alike: Sequence[Fields]) -> list[str]:
 
 
 def show(value: Value) -> str:
-    """A field's value, short."""
+    """A field's value as short text."""
     if isinstance(value, bool) or value is None:
         return str(value).lower()
     if isinstance(value, float):
@@ -202,14 +202,17 @@ def show(value: Value) -> str:
 
 @dataclass(frozen=True)
 class Mismatch:
-    """Why figures of these variants do not mean the same; `fatal` ones make the comparison wrong."""
+    """A reason why figures of these variants do not mean the same; a `fatal` one makes the comparison wrong."""
 
     text: str
     fatal: bool
 
 
 def mismatches(variants: Sequence[Variant], metric: str) -> list[Mismatch]:
-    """Figures mean the same only on the same data, measured in the same way, against the same teacher."""
+    """The reasons why figures of these variants do not mean the same.
+
+    They do only on the same data, measured in the same way, against the same teacher.
+    """
     fields = [variant.fields for variant in variants]
     differ = differing(fields)
 

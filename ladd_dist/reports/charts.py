@@ -1,4 +1,4 @@
-"""Curves of a run as inline SVG. Knows nothing of recipes or stages."""
+"""Curves of a run as inline SVG, from logged figures alone."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ _SPECS = (
 
 
 def curves(metrics: Metrics) -> list[Chart]:
-    """The charts of a training run; one whose figures were not logged is left out."""
+    """Draw the charts of a training run; a chart whose figures were not logged is left out."""
     keys = list(dict.fromkeys(key for row in metrics for key in row))
     charts = []
     for index, spec in enumerate(_SPECS):
@@ -98,7 +98,7 @@ def curves(metrics: Metrics) -> list[Chart]:
 
 
 def _series(metrics: Metrics, label: str, *keys: str) -> Series:
-    """The mean of `keys` at each step which logged them all."""
+    """The curve of the mean of `keys`, at each step which logged them all."""
     points = []
     for row in metrics:
         step, values = number(row, "step"), [value for key in keys if (value := number(row, key)) is not None]
@@ -108,7 +108,7 @@ def _series(metrics: Metrics, label: str, *keys: str) -> Series:
 
 
 def _thin(series: Series, width: int) -> Series:
-    """Means of `width` neighbouring points."""
+    """A shorter curve: each point is the mean of `width` neighbouring ones."""
     starts = range(0, len(series.steps), width)
     return Series(
         series.label,
@@ -161,7 +161,7 @@ def to_svg(figure: Figure, prefix: str) -> Markup:
 
 
 def _decorate(axes: Axes, spec: _Spec, values: list[float]) -> None:
-    """Axes of a calm chart: horizontal lines only, the healthy band, ticks in plain figures."""
+    """Give a chart its calm axes: horizontal lines only, the healthy band, ticks in plain figures."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
     axes.spines[["top", "right", "left"]].set_visible(False)

@@ -1,4 +1,4 @@
-"""Every figure of a run with its interval and its floor, and the student class by class, for the page. Pure."""
+"""Tables for a run's page: every figure with its interval and its floor, and the student class by class. Pure."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ MEANINGS = {
     ),
 }
 DETAILS = frozenset(MEANINGS) - {"fd", "fd_teacher", "accuracy", "hue_entropy", "colour_variance", "saturation", "fid"}
-"""Figures that stand in this table alone; the page's first table has the others too."""
+"""Figures that the table of all figures alone shows; the page's first table has the others too."""
 BY_CLASS = ("accuracy", "fd_teacher", "colour_variance", "recall", "pairwise_share", "matched_error")
 
 
@@ -55,7 +55,7 @@ class Detail(NamedTuple):
 
 
 class DetailRow(NamedTuple):
-    """One figure over the entries."""
+    """A row of a table: one figure, or one class, and its cells."""
 
     key: str
     title: str
@@ -64,14 +64,17 @@ class DetailRow(NamedTuple):
 
 
 class Details(NamedTuple):
-    """A table: headings, and a row a figure, or a class."""
+    """A table: its headings, and a row for each figure or class."""
 
     headings: list[str]
     rows: list[DetailRow]
 
 
 def details(evaluation: Figures, config: RunConfig) -> Details | None:
-    """Students, the teacher in as few steps and in many, and the floor; None where no figure has an interval."""
+    """The table of all figures of students, of the teacher in as few steps and in many, and of the floor.
+
+    None where no figure has an interval.
+    """
     students = [key for _, key in by_steps(evaluation, "student")]
     floors = [key for key in evaluation if is_floor(key)]
     if not students or not any(is_bound(key) for entry in evaluation.values() for key in entry):
@@ -87,7 +90,10 @@ def details(evaluation: Figures, config: RunConfig) -> Details | None:
 
 
 def by_class(classes: Mapping[str, Figures], evaluation: Figures, config: RunConfig) -> Details | None:
-    """The few-step student class by class, from eval_classes.json (entry -> class -> figures); None without one."""
+    """The table of the few-step student class by class, from eval_classes.json (entry -> class -> figures).
+
+    None where the file has no such student.
+    """
     if not by_steps(evaluation, "student") or not (own := classes.get(few_student(evaluation, config))):
         return None
     keys = [key for key in BY_CLASS if any(key in figures for figures in own.values())]

@@ -24,7 +24,7 @@ from ladd_dist.reports.run_files import Figures, Metrics
 
 
 class PredictionView(NamedTuple):
-    """What the distance alone would do, as tables and a picture."""
+    """The prediction of what the distance alone would do, as tables and a picture."""
 
     headline: str
     num_pairs: int
@@ -38,14 +38,14 @@ class PredictionView(NamedTuple):
 
 
 class StripsView(NamedTuple):
-    """When a sample is decided: the strips, and a row of cells for each sampler."""
+    """The picture of when samples are decided, and a row of cells for each sampler."""
 
     picture: str
     rows: list[list[str]]
 
 
 class AttentionView(NamedTuple):
-    """What the heads look at: the maps, a row of cells for each head and level, and the area of the ink."""
+    """The picture of what the heads look at, a row of cells for each head and level, and the area of the ink."""
 
     picture: str
     rows: list[list[str]]

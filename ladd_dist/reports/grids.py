@@ -66,7 +66,7 @@ def write_pictures(paths: Sequence[Path], images: NDArray[Any] | Tensor) -> None
 
 
 def to_bytes(images: NDArray[Any] | Tensor) -> NDArray[np.uint8]:
-    """[N,C,H,W] in [-1, 1], array or tensor on any device -> [N,H,W,3] bytes."""
+    """Pictures [N,C,H,W] in [-1, 1], array or tensor on any device, as bytes [N,H,W,3]."""
     array = np.asarray(images if isinstance(images, np.ndarray) else images.detach().float().cpu().numpy(), np.float32)
     if array.ndim != 4 or array.shape[1] not in (1, 3) or array.shape[0] == 0:
         raise UserError(f"a grid draws pictures [N,C,H,W] with N > 0 and C = 1 or 3; got shape {tuple(array.shape)}")

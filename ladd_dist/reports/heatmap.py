@@ -1,4 +1,4 @@
-"""How often the heads are right, by head and by noise level over training, as heat maps in SVG."""
+"""Heat maps in SVG of how often the heads are right, by head and by noise level over training."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Row = Sequence[float | None]
 
 
 def heat_maps(metrics: Metrics) -> list[HeatMap]:
-    """All heads beside each other, then a panel for each head by noise level; none where nothing was logged."""
+    """Draw all heads beside each other, then a panel for each head by noise level; none where nothing was logged."""
     heads = _heads(metrics)
     steps = [step for row in metrics if (step := number(row, "step")) is not None]
     if not heads or not steps:
@@ -78,10 +78,7 @@ def _accuracy(row: Values, tap: str) -> float | None:
 
 
 def averaged(rows: Sequence[Row]) -> NDArray[np.float64]:
-    """Rows over the logged steps -> cells [rows, at most `MAX_COLUMNS`], each the mean of the steps that it covers.
-
-    A cell without any figure is NaN.
-    """
+    """Cells [rows, at most `MAX_COLUMNS`], each the mean of the logged steps that it covers; NaN without any figure."""
     values = np.array([[np.nan if value is None else value for value in row] for row in rows], dtype=np.float64)
     count = min(MAX_COLUMNS, values.shape[1])
     edges = [round(index * values.shape[1] / count) for index in range(count)]
@@ -91,7 +88,7 @@ def averaged(rows: Sequence[Row]) -> NDArray[np.float64]:
 
 
 def _panel(title: str, rows: Mapping[str, Row], steps: Sequence[float], prefix: str) -> HeatMap | None:
-    """A line for each row, from the first step at the left to the last."""
+    """Draw a line for each row, from the first step at the left to the last; None where no row has a figure."""
     cells = averaged(list(rows.values()))
     if not np.isfinite(cells).any():
         return None

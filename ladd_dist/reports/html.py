@@ -1,4 +1,4 @@
-"""What every HTML page shares: the template engine, pictures inside the file, and drawings as markup."""
+"""The set-up of every HTML page: the template engine, pictures inside the file, and drawings as markup."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class JsonObject:
         return tuple(item for item in _items(self.fields.get(name)) if isinstance(item, int | float))
 
     def values(self) -> Values:
-        """This object as figures; what is no number is None."""
+        """All values as figures; what is no number is None."""
         return {key: _figure(value) for key, value in self.fields.items()}
 
     def part(self, name: str) -> JsonObject:

@@ -1,6 +1,6 @@
-"""The page of one run: reads the files of the run folder only, writes report.html and report.md.
+"""The page of one run: report.html and report.md, from files of the run's folder alone.
 
-The page stands alone: no address outside the file, so that it opens from disk and can be sent by mail.
+The page names no address outside itself, so it opens from disk and can be sent by mail.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def write_report(run: Path) -> Path:
 
 
 def _figures(files: RunFiles, columns: list[Column], rows: list[Row]) -> dict[str, object]:
-    """The values of the template that are tables and text."""
+    """Values of the template: tables and text."""
     config, evaluation = files.config, files.evaluation
     return {
         "title": title(evaluation),
@@ -78,7 +78,7 @@ def _figures(files: RunFiles, columns: list[Column], rows: list[Row]) -> dict[st
 
 
 def _pictures(paths: RunDir, files: RunFiles, metrics: Metrics) -> dict[str, object]:
-    """The values of the template that are charts and pictures."""
+    """Values of the template: charts and pictures."""
     return {
         "charts": charts.curves(metrics),
         "diagnosis": section(paths, metrics, files.evaluation),
@@ -103,7 +103,7 @@ def _picture(path: Path, step: int = 0) -> Picture | None:
 
 
 def _training_grids(folder: Path) -> list[Picture]:
-    """The first grid, the last, and some evenly between."""
+    """The first grid of a training, the last, and some evenly between them."""
     found = sorted(
         (int(match[1]), path) for path in folder.glob("step-*.png") if (match := re.match(r"step-(\d+)$", path.stem))
     )
@@ -114,7 +114,7 @@ def _training_grids(folder: Path) -> list[Picture]:
 
 
 def _facts(config: RunConfig, timings: Values) -> list[tuple[str, str]]:
-    """What ran and where, as (name, value)."""
+    """Pairs (name, value) that say what ran and where."""
     names = {
         "student_forward": "student forward",
         "teacher_to_last_tap": "teacher to last tap",
@@ -143,7 +143,7 @@ def _finite(values: Values) -> dict[str, float]:
 
 
 def si(value: float) -> str:
-    """1234567 -> "1.23 M"."""
+    """A number with its SI prefix: 1234567 gives "1.23 M"."""
     for factor, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= factor:
             return f"{value / factor:.3g} {unit}"
@@ -151,7 +151,7 @@ def si(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """75.2 -> "1 min 15 s"."""
+    """Seconds as text: 75.2 gives "1 min 15 s"."""
     minutes, rest = divmod(round(seconds), 60)
     if minutes >= 60:
         return f"{minutes // 60} h {minutes % 60} min"
@@ -171,7 +171,7 @@ def _command(config: RunConfig) -> str:
 
 
 def _markdown(heading: str, config: RunConfig, verdict: Verdict, columns: list[Column], rows: list[Row]) -> str:
-    """The table and the verdict for a terminal or a merge request."""
+    """The table and the verdict as Markdown, for a terminal or a merge request."""
 
     def escape(text: str) -> str:
         return re.sub(r"([\\|<>*_`\[\]])", r"\\\1", " ".join(text.split()))

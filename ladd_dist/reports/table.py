@@ -13,7 +13,7 @@ from ladd_dist.reports.verdict import best_teacher, by_steps, few_step_teacher, 
 
 
 class Column(NamedTuple):
-    """A figure of the table: `better` is "lower", "higher" or empty; `share` adds the share of the best teacher's."""
+    """A column of the table: `better` is "lower", "higher" or empty; `share` adds the share of the best teacher's."""
 
     key: str
     title: str
@@ -23,7 +23,7 @@ class Column(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """One figure: the exact value, how it is shown, and a remark."""
+    """A figure of the table: its exact value, its text, and a remark."""
 
     value: float | None
     text: str
@@ -31,7 +31,7 @@ class Cell(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One line of the table."""
+    """A line of the table: an entry of eval.json and its cells."""
 
     key: str
     title: str
@@ -69,7 +69,7 @@ HIDDEN = {"s_per_image", "s_decode_per_image", "num_samples", "seed"}  # shown i
 
 
 def table(evaluation: Figures, config: RunConfig, left_out: Collection[str] = ()) -> tuple[list[Column], list[Row]]:
-    """The columns that have figures, figures unknown here included, and one row an entry of eval.json.
+    """The columns that have figures, and one row for each entry of eval.json; figures unknown here have columns too.
 
     Args:
         left_out: figures that are shown elsewhere; so are intervals and floors.
@@ -133,18 +133,18 @@ def _costs(evaluation: Figures, key: str, teacher: str | None, config: RunConfig
 
 
 def _seconds(figures: Values) -> float | None:
-    """For one picture: sampling, and decoding where samples are latents."""
+    """Seconds for one picture: sampling, and decoding where samples are latents."""
     sampling = number(figures, "s_per_image")
     return None if sampling is None else sampling + (number(figures, "s_decode_per_image") or 0.0)
 
 
 def is_floor(entry: str) -> bool:
-    """Whether an entry of eval.json is what sampling alone leaves, and no way to make pictures."""
+    """Whether an entry of eval.json is a floor: the distance that chance alone leaves, and no way to make pictures."""
     return entry.partition("@")[0] == "floor"
 
 
 def figure(value: float) -> str:
-    """Three significant digits without an exponent where that stays readable."""
+    """A figure with three significant digits, without an exponent where that stays readable."""
     if value != 0 and not 1e-4 <= abs(value) < 1e6:
         return f"{value:.2e}"
     digits = 2 - math.floor(math.log10(abs(value))) if value else 0
@@ -162,7 +162,7 @@ def entry_title(key: str) -> str:
 
 
 def title(evaluation: Figures) -> str:
-    """What happened, in plain words."""
+    """The heading of the page: what happened, in plain words."""
     teachers, students = by_steps(evaluation, "teacher"), by_steps(evaluation, "student")
     if not teachers or not students:
         return "A diffusion teacher turned into a few-step student"
@@ -170,7 +170,7 @@ def title(evaluation: Figures) -> str:
 
 
 def num_samples(evaluation: Figures) -> str:
-    """How many pictures each figure was measured on; empty if unknown."""
+    """The number of pictures that each figure was measured on, as text; empty if unknown."""
     counts = sorted({int(n) for figures in evaluation.values() if (n := number(figures, "num_samples")) is not None})
     return " to ".join(f"{count:,}" for count in (counts if len(counts) < 2 else (counts[0], counts[-1])))
 
@@ -192,7 +192,7 @@ class Bar(NamedTuple):
 
 
 def tiles(evaluation: Figures, config: RunConfig, columns: list[Column], rows: list[Row]) -> list[Tile]:
-    """What the student gained and what it kept, from the table."""
+    """The tiles of the page: what the student gained and what it kept, from the table."""
     teacher = best_teacher(evaluation)
     figures = {
         row.key: {column.key: cell.value for column, cell in zip(columns, row.cells, strict=True)} for row in rows
@@ -221,12 +221,12 @@ def tiles(evaluation: Figures, config: RunConfig, columns: list[Column], rows: l
 
 
 def figure_short(value: float) -> str:
-    """A factor as one says it: 25, 3.1."""
+    """A factor as one says it: 25, or 3.1 below ten."""
     return f"{value:.0f}" if value >= 9.95 else f"{value:.1f}"
 
 
 def bars(evaluation: Figures, rows: list[Row]) -> list[Bar]:
-    """Distance to the teacher's samples of every entry, on a logarithmic axis that starts at half the smallest."""
+    """Bars of every entry's distance to the teacher's samples; their axis is logarithmic from half the smallest."""
     values = {row.key: value for row in rows if (value := number(evaluation[row.key], "fd_teacher")) and value > 0}
     if len(values) < 2:
         return []
@@ -246,7 +246,10 @@ class Compared(NamedTuple):
 
 
 def reported(evaluation: Figures, config: RunConfig) -> list[Compared]:
-    """Only the multiples can be compared: another data set, other features."""
+    """Rows that hold our figures beside the published ones.
+
+    Only the multiples can be compared: the report has another data set and other features.
+    """
     published = config.recipe.part("reported")
     pairs = [("teacher_50", "teacher@50"), ("teacher_4", "teacher@4:karras"), ("student_4", "student@4")]
     best_theirs, best = published.number("teacher_50"), number(evaluation.get("teacher@50", {}), "fd")

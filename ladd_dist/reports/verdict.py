@@ -1,4 +1,4 @@
-"""Is the student healthy? A pure function of a run's figures, its recipe and its training curves."""
+"""The verdict on a student's health: a pure function of a run's figures, its recipe and its training curves."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HEALTHY_GAP_BAND = (2.0, 6.0)
 
 
 class Verdict(NamedTuple):
-    """The judgement: `level`, one plain sentence, and the figures behind it, worst first."""
+    """The judgement of a run: its level, one plain sentence, and the figures behind it, worst first."""
 
     level: Level
     headline: str
@@ -61,7 +61,7 @@ def judge(evaluation: Figures, config: RunConfig, metrics: Metrics) -> Verdict:
 
 
 def by_steps(evaluation: Figures, who: str) -> list[tuple[int, str]]:
-    """(steps, key) of every entry "<who>@<steps>[:levels]", most steps first."""
+    """Pairs (steps, key) of every entry "<who>@<steps>[:levels]", most steps first."""
     found = []
     for key in evaluation:
         name, _, rest = key.partition("@")
@@ -136,7 +136,7 @@ def _diverged(metrics: Metrics) -> list[Observation]:
 
 
 def _few_steps(evaluation: Figures, few: str, teacher: str) -> list[Observation]:
-    """Hue entropy, class accuracy and colour variance of the few-step student."""
+    """Observe hue entropy, class accuracy and colour variance of the few-step student."""
     at = f"at {_steps(few)}"
     measures = (
         ("hue_entropy", "hue entropy", "one-colour collapse", "hues are missing", ENTROPY_COLLAPSED, ENTROPY_HEALTHY),
@@ -166,9 +166,10 @@ def _few_steps(evaluation: Figures, few: str, teacher: str) -> list[Observation]
 
 
 def _one_step(evaluation: Figures, one: str, teacher: str, *, hopeless: bool) -> list[Observation]:
-    """One step shows averaging first: there is no second call to repair a mean picture.
+    """Observe the one-step student, which shows averaging first: no second call repairs a mean picture.
 
-    Severe when little is left, when hues are lost too, or when more steps do not repair it either (`hopeless`).
+    A fault is severe when little is left, when hues are lost too, or when more steps do not repair it either
+    (`hopeless`).
     """
     variance = share(evaluation, one, teacher, "colour_variance")
     entropy = share(evaluation, one, teacher, "hue_entropy")
@@ -191,7 +192,7 @@ def _one_step(evaluation: Figures, one: str, teacher: str, *, hopeless: bool) ->
 
 
 def _against_teacher(evaluation: Figures, few: str) -> list[Observation]:
-    """A student farther from the 50-step samples than its own teacher in as few steps has gained nothing."""
+    """Observe whether the student is nearer to the teacher's many-step samples than the teacher in as few steps."""
     rival = few_step_teacher(evaluation, few)
     if rival is None:
         return []
@@ -208,7 +209,7 @@ def _against_teacher(evaluation: Figures, few: str) -> list[Observation]:
 
 
 def _heads(metrics: Metrics, *, student_fine: bool) -> list[Observation]:
-    """The discriminator over the last quarter of the logged steps; silent where its weight was zero all along.
+    """Observe the heads over the last quarter of the logged steps; nothing where their weight was zero all along.
 
     Heads at chance are a fault only beside a bad student: a good one is what they are meant to lose against.
     """
@@ -229,7 +230,7 @@ def _heads(metrics: Metrics, *, student_fine: bool) -> list[Observation]:
 
 
 def _limits(evaluation: Figures, config: RunConfig, teacher: str) -> list[Observation]:
-    """What a reader must know before trusting the figures."""
+    """Observe what a reader must know before trusting the figures."""
     observations = []
     accuracy = number(evaluation[teacher], "accuracy")
     if accuracy is not None and accuracy < ACCURACY_COLLAPSED:
@@ -243,7 +244,7 @@ def _limits(evaluation: Figures, config: RunConfig, teacher: str) -> list[Observ
 
 
 def cause(config: RunConfig, metrics: Metrics) -> tuple[str, str] | None:
-    """(half a sentence for the headline, explanation) when the recipe alone explains a loss of diversity."""
+    """The recipe's reason for a loss of diversity: half a sentence for the headline and an explanation, or None."""
     if config.recipe.part("start").text("plugin") != "fresh":
         return None
     weight = in_force(config, metrics, "distill")
@@ -262,7 +263,7 @@ def cause(config: RunConfig, metrics: Metrics) -> tuple[str, str] | None:
 
 
 def _where(config: RunConfig) -> str:
-    """The levels at which the distance pulls: all alike, unless it fades as a power of the level."""
+    """Words for the levels at which the distance pulls: all alike, unless it fades as a power of the level."""
     power = config.recipe.part("distance").number("sigma_power")
     return f"(fading with noise, sigma_power {power:g})" if power else "at every level"
 

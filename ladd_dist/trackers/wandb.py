@@ -1,4 +1,4 @@
-"""Weights & Biases: a copy of `metrics.jsonl` with pictures, which is brought up to date whenever the run is opened."""
+"""Tracker for Weights & Biases: a copy of `metrics.jsonl` with pictures, brought up to date when the run is opened."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PROJECT = "ladd"
 Mode = Literal["auto", "online", "offline", "disabled"]
 
 _offline: set[Path] = set()
-"""Runs that this process tracks offline: it is told once, and a server that did not answer is not waited for again."""
+"""Runs that this process tracks offline: they are announced once, and no server is waited for a second time."""
 
 
 @register("wandb")
@@ -71,7 +71,7 @@ class Wandb(Tracker):
         return (self.base_url or os.environ.get("WANDB_BASE_URL") or CLOUD).rstrip("/")
 
     def choose_mode(self) -> tuple[str, str]:
-        """The mode in force, and why it is offline where nobody asked for that."""
+        """The mode in force, and the reason for offline where nobody asked for it."""
         wished = os.environ.get("WANDB_MODE", "") if self.mode == "auto" else self.mode
         if wished in ("online", "offline", "disabled"):
             return wished, ""
@@ -129,7 +129,7 @@ class WandbLog(RunLog):
             self.log(int(figures.pop("step")), figures)
 
     def _init(self, config: Mapping[str, object], online: bool) -> tuple[Any, bool]:
-        """The run, and whether it is online: a server that does not answer, or refuses the key, is one warning."""
+        """Open the run and say whether it is online; a server that does not answer or refuses the key is one warning."""
         if online:
             try:
                 return self._open(config, "online"), True
@@ -204,7 +204,7 @@ class WandbLog(RunLog):
 
 
 def sync_command(folder: Path) -> str:
-    """What brings a run's W&B data to the server."""
+    """The command that brings a run's W&B data to the server."""
     return f"wandb sync --include-online {shlex.quote(str(folder / 'wandb'))}/*run-*"
 
 

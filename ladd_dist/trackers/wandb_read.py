@@ -1,4 +1,4 @@
-"""Reads W&B runs back: from their folders, with W&B's own `wandb leet inspect`, and from a server."""
+"""W&B runs read back: from their folders, with W&B's own `wandb leet inspect`, and from a server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Any, TypedDict
 from ladd_dist.core.errors import UserError
 
 TIMEOUT_S = 120.0
-"""For one folder."""
+"""Seconds that reading one folder may take."""
 BATCH = 20
 """Folders that one process reads: W&B's client takes longer to start than to read one."""
 END = "end of folder"
@@ -153,7 +153,7 @@ def read_folder(folder: Path) -> RunData:
 
 
 def _read(folders: Sequence[Path]) -> list[RunData]:
-    """Some folders, by one process.
+    """Read some folders by one process.
 
     Raises:
         UserError: W&B cannot read one; names it.
@@ -258,7 +258,7 @@ def _update(target: dict[str, object], change: _Change) -> None:
 
 
 def _rows(history: Iterable[Mapping[str, object]]) -> list[dict[str, float]]:
-    """Rows with `step` and the figures; W&B's own keys and pictures are left out, and rows that hold nothing else."""
+    """Rows with `step` and the figures, without W&B's own keys, without pictures, and without rows of nothing else."""
     rows = []
     for item in history:
         numbers = _numbers(item)
@@ -269,7 +269,7 @@ def _rows(history: Iterable[Mapping[str, object]]) -> list[dict[str, float]]:
 
 
 def _numbers(values: Mapping[str, object]) -> dict[str, float]:
-    """The numbers, without those that describe a picture: in a folder's records NAME._type, NAME.width and so on."""
+    """The numbers, without those that describe a picture (in a folder's records NAME._type, NAME.width and so on)."""
     media = tuple(name.removesuffix("_type") for name in values if name.endswith("._type"))
     numbers = {
         name: value for name, value in values.items() if isinstance(value, int | float) and not isinstance(value, bool)
@@ -280,7 +280,7 @@ def _numbers(values: Mapping[str, object]) -> dict[str, float]:
 
 
 def _join(first: RunData, second: RunData) -> RunData:
-    """Two parts of a run, the later one second."""
+    """Join two parts of a run, the later one second."""
     rows = {row["step"]: row for row in (*first.rows, *second.rows)}
     return replace(
         second,
