@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
+from ladd_dist.cli.console import open_console
 from ladd_dist.cli.errors import run_guarded
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import plugin_modules
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from ladd_dist.comparison.runs import Found
 
 PROG = "python -m ladd_dist.compare"
-WIDTH = 180
 
 
 @dataclass(frozen=True)
@@ -152,13 +152,9 @@ def _some(texts: Sequence[str], limit: int = 5) -> str:
 
 
 def _show(result: Comparison) -> None:
-    from rich.console import Console
-
     from ladd_dist.comparison.terminal import caption, table
 
-    console = Console(highlight=False)
-    if not console.is_terminal:  # a file has no width; eighty characters would cut every figure
-        console = Console(highlight=False, width=WIDTH)
+    console = open_console(highlight=False)
     console.print(table(result, console.width))
     console.print(caption(result), style="dim", markup=False)
     for note in result.notes:

@@ -166,30 +166,39 @@ def show(figures: dict[str, Any], evaluation: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from ladd_dist.reports.diagnosis_text import COLUMNS, MEANINGS, REMEMBERS, headline, level_rows, sample_rows
+    from ladd_dist.reports.diagnosis_text import (
+        COLUMNS,
+        MEANINGS,
+        REMEMBERS,
+        Optimum,
+        headline,
+        level_rows,
+        sample_rows,
+    )
+    from ladd_dist.reports.json_object import JsonObject
 
-    console = Console()
-    console.print(f"[bold]{figures['recipe']}[/], start {figures['start']}: {headline(figures)}")
-    levels = Table(title=f"The best answer to the distance, over {figures['num_pairs']} stored samples")
+    console, optimum = Console(), Optimum.of(JsonObject(figures))
+    console.print(f"[bold]{figures['recipe']}[/], start {figures['start']}: {headline(optimum)}")
+    levels = Table(title=f"The best answer to the distance, over {optimum.num_pairs} stored samples")
     for column in COLUMNS:
         levels.add_column(column, justify="left" if column == "verdict" else "right")
-    for row in level_rows(figures):
+    for row in level_rows(optimum):
         levels.add_row(*row)
     console.print(levels)
     samples = Table(title="Sampled by the student's rule")
-    header, rows = sample_rows(figures, evaluation)
+    header, rows = sample_rows(optimum, evaluation)
     for column in header:
         samples.add_column(column, justify="right")
     for row in rows:
         samples.add_row(*row)
     console.print(samples)
     console.print(f"[dim]{MEANINGS}[/]")
-    if figures["deterministic"]:
+    if optimum.deterministic:
         console.print(f"[dim]{REMEMBERS}[/]")
-    for number, item in enumerate(figures["advice"], 1):
-        console.print(f"{number}. [bold]{item['what']}[/]: {item['why']}")
-        if item["flags"]:
-            console.print(f"   {item['flags']}", highlight=False, soft_wrap=True)
+    for number, item in enumerate(optimum.advice, 1):
+        console.print(f"{number}. [bold]{item.what}[/]: {item.why}")
+        if item.flags:
+            console.print(f"   {item.flags}", highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

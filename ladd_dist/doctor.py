@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from ladd_dist.cli.console import open_console
 from ladd_dist.cli.errors import FAILURE, run_guarded
 from ladd_dist.cli.recipe_arguments import pick_scale, tidy
 from ladd_dist.core.failure import world_size
@@ -148,13 +149,10 @@ def examine_all(recipe: Recipe | None, workspace: Workspace, only: Collection[st
 
 def show(facts: dict[str, Any]) -> None:
     """Print the findings for people: a table, then what to do about each that is not well."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(width=160, highlight=False)  # a pipe has no width: the table must not be broken at 80
+    console = open_console(highlight=False)
     about = f"{facts['recipe']} at scale {facts['scale']}" if facts["recipe"] else "this machine"
     table = Table(title=f"ladd doctor: {about}", title_justify="left", box=None, pad_edge=False)
     for heading in ("", "check", "what holds", "found"):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
+from ladd_dist.cli.console import open_console
 from ladd_dist.cli.errors import run_guarded
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import plugin_modules
@@ -166,13 +167,9 @@ def with_settings(recipe: Recipe, options: Options) -> Recipe:
 
 def show(found: Mapping[str, Any]) -> None:
     """The figures as a table: a row a figure, with half of its interval."""
-    from rich.console import Console
-
     from ladd_dist.reports.evaluation_table import hybrid_table, table_of
 
-    console = Console()
-    if not console.is_terminal:  # a file has room, and who searches it wants each figure on one line
-        console = Console(width=200)
+    console = open_console()
     console.print(table_of(found["figures"]))
     if hybrid := found.get("hybrid"):  # files of older versions have none
         console.print(hybrid_table(hybrid, found["figures"]))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from ladd_dist.cli.console import open_console
 from ladd_dist.cli.errors import run_guarded
 from ladd_dist.cluster.scheduler import Scheduler
 from ladd_dist.cluster.status import look
@@ -19,7 +20,7 @@ from ladd_dist.core.serialize import RecipeError
 from ladd_dist.workspace.progress import folder_of
 
 if TYPE_CHECKING:
-    from rich.console import Console, Group
+    from rich.console import Group
     from rich.table import Table
 
 PROG = "python -m ladd_dist.jobs"
@@ -70,7 +71,7 @@ def _main(options: Options) -> int:
 def _watch(options: Options, schedulers: dict[Path, Scheduler]) -> int:
     from rich.live import Live
 
-    found, console = look(options.folder, schedulers, options.on), _console()
+    found, console = look(options.folder, schedulers, options.on), open_console(markup=False, highlight=False)
     view = _view(found, lines=console.height)
     with Live(view, console=console, auto_refresh=False, vertical_overflow="ellipsis") as live:
         try:
@@ -87,16 +88,7 @@ def _watch(options: Options, schedulers: dict[Path, Scheduler]) -> int:
 
 
 def _show(found: dict[str, Any]) -> None:
-    _console().print(_view(found))
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    console = Console(markup=False, emoji=False, highlight=False)  # what runs and nodes are called is no markup
-    if not console.is_terminal:
-        console.width = 200  # a pipe has no width: the table must not be broken at 80
-    return console
+    open_console(markup=False, highlight=False).print(_view(found))
 
 
 def _view(found: dict[str, Any], lines: int | None = None) -> Group:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from ladd_dist.cli.console import open_console
 from ladd_dist.cli.errors import run_guarded
 from ladd_dist.cli.recipe_arguments import RecipeOptions, parse
 
@@ -198,12 +199,9 @@ def _teacher(cost: StrategyCost) -> str:
 
 def show(found: Plan) -> None:
     """Print the plan for people."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=150)  # a pipe has no width: the table must not be broken at 80
+    console = open_console()
     table = Table(
         title=f"{found.recipe}: {found.gpus} GPUs of {found.gpu_memory_bytes / GB:g} GB, batch {found.batch_size} "
         f"({found.batch_per_gpu} a GPU, {found.accumulate} micro-batch(es)), {found.precision}",

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from ladd_dist.cli.console import open_console
 from ladd_dist.core.plugin import (
     Plugin,
     PluginError,
@@ -110,12 +111,10 @@ def _check(cls: type[Plugin], *, as_json: bool) -> int:
 
 
 def _print_tables(tables: Tables) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    terminal = Console()
-    console = terminal if terminal.is_terminal else Console(width=160)  # a pipe has no width of its own
+    console = open_console()
     for kind, table in tables.items():
         view = Table(title=f"{kind} ({len(table)})", title_justify="left", expand=True)
         view.add_column("name", no_wrap=True)

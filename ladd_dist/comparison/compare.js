@@ -1,5 +1,7 @@
 "use strict";
 // The comparison's tables and charts. Everything shown is set as text, never as markup.
+// Charts are drawn here by hand, unlike those of a run's page (matplotlib): they change with the variants that are
+// ticked, and a chart library would add megabytes to every page, which has to work alone and without a network.
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const SVG = "http://www.w3.org/2000/svg";
 const SHOWN_FIRST = 8;

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ladd_dist.comparison.variants import Variant
+from ladd_dist.reports.run_files import Metrics
 
 MAX_POINTS = 200
 """Of a curve; more cannot be told apart at the width of a chart."""
@@ -34,8 +34,8 @@ class Band(NamedTuple):
     high: list[float]
 
 
-def tabulate(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Rows as a table; figures that are no numbers become NaN."""
+def tabulate(rows: Metrics) -> Table:
+    """Logged rows as a table; figures that are no numbers become NaN."""
     if not rows:
         return Table(np.empty(0), (), np.empty((0, 0)))
     first = tuple(rows[0])
@@ -52,16 +52,16 @@ def tabulate(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def is_binned(key: str) -> bool:
-    """Whether it is the figure of one head at one noise level: too many for curves, and not in every row."""
+    """Whether a figure is that of one head at one noise level: too many for curves, and not in every row."""
     return "@" in key and key.startswith(("accuracy/", "gap/"))
 
 
-def _number(value: Any) -> float:
+def _number(value: object) -> float:
     return float(value) if isinstance(value, int | float) else math.nan
 
 
 def bands(variant: Variant, max_points: int = MAX_POINTS, max_rows: int | None = None) -> dict[str, Band]:
-    """Every metric of a variant, over the seeds that logged it; of each seed about `max_rows` logged steps are read."""
+    """The band of every metric over the seeds that logged it; of each seed about `max_rows` logged steps are read."""
     tables = [table for run in variant.runs if (table := tabulate(run.rows(max_rows))).keys]
     if not tables:
         return {}
@@ -78,7 +78,7 @@ def bands(variant: Variant, max_points: int = MAX_POINTS, max_rows: int | None =
 def _at(steps: Array, table: Table) -> Array:
     """A table's values at other steps, between its own by straight lines, NaN beyond them.
 
-    Seeds that logged at other steps (unfinished, or thinned otherwise) would turn the mean into a saw elsewise.
+    Seeds that logged at other steps (unfinished, or thinned otherwise) would otherwise turn the mean into a saw.
     """
     if np.array_equal(steps, table.steps):
         return table.values

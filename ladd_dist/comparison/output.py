@@ -3,16 +3,117 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypedDict
 
 from ladd_dist.comparison.result import Comparison, Row
 from ladd_dist.comparison.runs import Run
-from ladd_dist.comparison.statistics import ALPHA, Difference
-from ladd_dist.comparison.variants import ABSENT, differing, show
+from ladd_dist.comparison.statistics import ALPHA, Called, Difference, Pooled
+from ladd_dist.comparison.variants import ABSENT, Value, differing, show
 
 
-def to_json(result: Comparison) -> dict[str, Any]:
+class DifferenceJson(TypedDict):
+    """A difference to the best as it was measured, before correction."""
+
+    mean: float
+    p: float
+    method: str
+    pairs: int
+
+
+class CalledJson(DifferenceJson):
+    """The same after Holm's correction: the interval, its level, and whether it leaves zero out."""
+
+    difference: Difference
+    level: float
+    low: float | None
+    high: float | None
+    distinguishable: bool
+
+
+class CountJson(TypedDict):
+    """Runs of a variant whose colours are known, and those of them that lost theirs."""
+
+    known: int
+    collapsed: int
+
+
+class OnsetJson(TypedDict):
+    """Whether a run's dumps could be read, and the step from which its colours were lost."""
+
+    known: bool
+    step: int | None
+
+
+class RunJson(TypedDict):
+    """One run: `value` is the figure that decides, null while it is unfinished."""
+
+    name: str
+    signature: str
+    seed: int
+    source: str
+    finished: bool
+    value: float | None
+    collapse: OnsetJson
+
+
+class PooledJson(TypedDict):
+    """A figure over the seeds: mean, 95 % interval and number of seeds."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+class VariantJson(TypedDict):
+    """One variant: `fields` are those that differ between variants, `figures` sampler -> metric -> pooled figure."""
+
+    label: str
+    fields: dict[str, Value]
+    seeds: list[int]
+    finished: int
+    figures: dict[str, dict[str, PooledJson]]
+    difference: CalledJson | None
+    collapse: CountJson
+    runs: list[RunJson]
+
+
+class ReferenceJson(TypedDict):
+    """A row without seeds: the teacher, or the untrained student."""
+
+    entry: str
+    variants: list[str]
+    figures: dict[str, float]
+    difference: DifferenceJson | None
+
+
+class VerdictJson(TypedDict):
+    """Who wins, who cannot be told from the best, and what a reader may take away."""
+
+    winner: str | None
+    leaders: list[str]
+    sentence: str
+    caveat: str
+
+
+class ComparisonJson(TypedDict):
     """The stable schema of `--json` (docs/cli.md)."""
+
+    format: int
+    metric: str
+    sampler: str
+    better: str
+    alpha: float
+    correction: str
+    verdict: VerdictJson
+    differing: list[str]
+    variants: list[VariantJson]
+    references: list[ReferenceJson]
+    notes: list[str]
+
+
+def to_json(result: Comparison) -> ComparisonJson:
+    """A comparison in the schema of `--json`."""
     return {
         "format": 1,
         "metric": result.metric,
@@ -33,7 +134,7 @@ def to_json(result: Comparison) -> dict[str, Any]:
                 "entry": item.entry,
                 "variants": list(item.labels),
                 "figures": dict(item.figures),
-                "difference": _difference(held),
+                "difference": _difference(held) if held else None,
             }
             for item, held in result.references
         ],
@@ -41,30 +142,43 @@ def to_json(result: Comparison) -> dict[str, Any]:
     }
 
 
-def _row(row: Row, result: Comparison) -> dict[str, Any]:
+def _row(row: Row, result: Comparison) -> VariantJson:
     paths = differing([other.variant.fields for other in result.rows])
-    called = row.called
-    corrected = {} if called is None else called._asdict()
     return {
         "label": row.variant.label,
         "fields": {path: row.variant.fields.get(path) for path in paths},
         "seeds": [run.seed for run in row.variant.runs],
         "finished": row.num_finished,
         "figures": {
-            entry: {metric: value._asdict() for metric, value in metrics.items()}
+            entry: {metric: _pooled(value) for metric, value in metrics.items()}
             for entry, metrics in row.figures.items()
         },
-        "difference": None if called is None else {**corrected, **(_difference(called.difference) or {})},
+        "difference": None if row.called is None else _called(row.called),
         "collapse": {"known": row.num_known, "collapsed": len(row.collapsed)},
         "runs": [_run(run, result) for run in row.variant.runs],
     }
 
 
-def _difference(item: Difference | None) -> dict[str, Any] | None:
-    return None if item is None else {"mean": item.mean, "p": item.p, "method": item.method, "pairs": item.pairs}
+def _pooled(value: Pooled) -> PooledJson:
+    return {"mean": value.mean, "low": value.low, "high": value.high, "n": value.n}
 
 
-def _run(run: Run, result: Comparison) -> dict[str, Any]:
+def _called(item: Called) -> CalledJson:
+    return {
+        "difference": item.difference,
+        "level": item.level,
+        "low": item.low,
+        "high": item.high,
+        "distinguishable": item.distinguishable,
+        **_difference(item.difference),
+    }
+
+
+def _difference(item: Difference) -> DifferenceJson:
+    return {"mean": item.mean, "p": item.p, "method": item.method, "pairs": item.pairs}
+
+
+def _run(run: Run, result: Comparison) -> RunJson:
     value = run.figures.get(result.sampler, {}).get(result.metric)
     return {
         "name": run.name,
@@ -78,7 +192,7 @@ def _run(run: Run, result: Comparison) -> dict[str, Any]:
 
 
 def to_csv(result: Comparison) -> list[list[Any]]:
-    """One line a variant, then one a reference; the first line has the names."""
+    """The lines of `--csv`: the names, then a line for each variant, then one for each reference."""
     keys = [
         (e, m) for e, m in dict.fromkeys((e, m) for row in result.rows for e in row.figures for m in row.figures[e])
     ]

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple, TypedDict
 
 from ladd_dist.comparison import terminal
 from ladd_dist.comparison.curves import MAX_POINTS, bands, is_binned
@@ -16,6 +16,7 @@ from ladd_dist.comparison.result import Comparison, Row, direction
 from ladd_dist.comparison.statistics import Pooled
 from ladd_dist.comparison.variants import ABSENT, differing, show
 from ladd_dist.core.rundir import write_bytes
+from ladd_dist.reports.html import data_uri, render
 from ladd_dist.reports.table import figure
 
 MAX_CURVES = 60
@@ -27,55 +28,101 @@ MAX_ROWS = 60_000
 MAX_GRIDS = 12
 MAX_GRID_BYTES = 1_500_000
 FEWEST_POINTS = 40
+HERE = Path(__file__).parent
+
+
+Cell = list[float | str | None]
+"""The key that a column is sorted by, the text, and small text below it."""
+Cells = list[Cell]
+Columns = Sequence[tuple[str, str, str]]
+
+
+class Heading(TypedDict, total=False):
+    """A column of the table: its title, small text below it, which way is better, and whether it holds numbers."""
+
+    title: str
+    small: str
+    better: str
+    number: bool
+
+
+class Curves(TypedDict):
+    """The curves of all variants.
+
+    `steps` holds the lists of steps there are; `metrics` maps a name to a list for each variant that logged it: the
+    variant's index, the index of its steps, mean, lowest and highest seed; the last two are left out for one seed.
+    """
+
+    steps: list[tuple[float, ...]]
+    metrics: dict[str, list[list[int | list[float]]]]
+
+
+class PageData(TypedDict):
+    """What compare.js draws from, as JSON in the page."""
+
+    head: list[Heading]
+    rows: list[Cells]
+    references: list[Cells]
+    runs: list[list[float | str | None]]
+    curves: Curves
+    labels: list[str]
+    leaders: int
+
+
+class Grid(NamedTuple):
+    """Samples of one run as a picture inside the page."""
+
+    label: str
+    seed: int
+    what: str
+    uri: str
 
 
 def write_page(path: Path, result: Comparison) -> Path:
     """Write the page and return its path."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    folder = Path(__file__).parent
-    environment = Environment(
-        loader=FileSystemLoader(folder),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    script = (folder / "compare.js").read_text(encoding="utf-8")
+    script = (HERE / "compare.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    num_runs = sum(len(row.variant.runs) for row in result.rows)
-    html = environment.get_template("compare.html").render(
-        result=result,
-        level="winner" if result.winner and not result.caveat else "open",
-        caption=terminal.caption(result),
-        num_runs=num_runs,
-        num_seeds=len({run.seed for row in result.rows for run in row.variant.runs}),
-        grids=_grids(result.rows),
-        max_grids=MAX_GRIDS,
-        max_curves=MAX_CURVES,
-        fields=_fields(result.rows),
-        script=Markup(script),
-        script_hash=Markup(digest),
-        data=Markup(_embedded(data(result))),
-    )
-    write_bytes(path, html.encode())
+    values = {
+        "result": result,
+        "level": "winner" if result.winner and not result.caveat else "open",
+        "caption": terminal.caption(result),
+        "num_runs": sum(len(row.variant.runs) for row in result.rows),
+        "num_seeds": len({run.seed for row in result.rows for run in row.variant.runs}),
+        "grids": _grids(result.rows),
+        "max_grids": MAX_GRIDS,
+        "max_curves": MAX_CURVES,
+        "fields": _fields(result.rows),
+        "script": Markup(script),
+        "script_hash": Markup(digest),
+        "data": Markup(_embedded(data(result))),
+    }
+    write_bytes(path, render(HERE / "compare.html", values).encode())
     return path
 
 
-def _embedded(value: Any) -> str:
+def _embedded(value: object) -> str:
     """JSON that cannot end the element it stands in, whatever a recipe is called."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return re.sub(r"[<>&\u2028\u2029]", lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
-def data(result: Comparison) -> dict[str, Any]:
-    """What the script draws from: tables of cells [sort key, text], curves, runs."""
+def data(result: Comparison) -> PageData:
+    """The data that the script draws from: tables of cells, curves, runs."""
     columns = _columns(result)
-    head = [{"title": "Variant"}, {"title": "Seeds", "number": True}]
-    figures = [{"title": metric, "small": entry, "better": way, "number": True} for entry, metric, way in columns]
-    head += [figures[0], {"title": "Minus best", "small": "interval by Holm", "number": True}, {"title": "Called"}]
-    head += [{"title": "Collapsed from", "number": True}, *figures[1:]]
+    figures: list[Heading] = [
+        {"title": metric, "small": entry, "better": way, "number": True} for entry, metric, way in columns
+    ]
+    head: list[Heading] = [
+        {"title": "Variant"},
+        {"title": "Seeds", "number": True},
+        figures[0],
+        {"title": "Minus best", "small": "interval by Holm", "number": True},
+        {"title": "Called"},
+        {"title": "Collapsed from", "number": True},
+        *figures[1:],
+    ]
     return {
         "head": head,
         "rows": [_row(row, result, columns) for row in result.rows],
@@ -87,12 +134,8 @@ def data(result: Comparison) -> dict[str, Any]:
     }
 
 
-Cells = list[list[Any]]
-Columns = Sequence[tuple[str, str, str]]
-
-
 def _columns(result: Comparison) -> list[tuple[str, str, str]]:
-    """(sampler, metric, way): what decides first, then all others."""
+    """Columns (sampler, metric, way) of the table: the one that decides first, then all others."""
     first = terminal.columns(result)
     there = dict.fromkeys((entry, key) for row in result.rows for entry, group in row.figures.items() for key in group)
     order = [*first, *(pair for pair in there if pair not in first and pair[0] == result.sampler)]
@@ -109,7 +152,7 @@ def _row(row: Row, result: Comparison, columns: Columns) -> Cells:
     return [*cells, figures[0], *told, *figures[1:]]
 
 
-def _figure(value: Pooled | None) -> list[Any]:
+def _figure(value: Pooled | None) -> Cell:
     if value is None:
         return [None, terminal.NONE]
     half = "" if value.high is None else f"±{figure(value.high - value.mean)}"
@@ -127,9 +170,9 @@ def _reference(result: Comparison, index: int, columns: Columns) -> Cells:
     return [*cells, figures[0], gap, ["", ""], [None, ""], *figures[1:]]
 
 
-def _runs(result: Comparison) -> Cells:
-    """[variant, seed, figure, collapsed from, finished, source] of each run; the page makes them a table when asked."""
-    lines = []
+def _runs(result: Comparison) -> list[list[float | str | None]]:
+    """A list [variant, seed, figure, collapsed from, finished, source] for each run, made into tables when asked for."""
+    lines: list[list[float | str | None]] = []
     for index, row in enumerate(result.rows):
         for run in row.variant.runs:
             value = run.figures.get(result.sampler, {}).get(result.metric)
@@ -141,18 +184,14 @@ def _runs(result: Comparison) -> Cells:
     return lines
 
 
-def _curves(rows: Sequence[Row]) -> dict[str, Any]:
-    """`steps`: the lists of steps there are; `metrics`: name -> [variant, number of its steps, mean, low, high] each.
-
-    Low and high are left out where there is one seed.
-    """
+def _curves(rows: Sequence[Row]) -> Curves:
     runs = [run for row in rows for run in row.variant.runs]
     at_most = max(FEWEST_POINTS, MAX_ROWS // len(runs))
-    first: Sequence[Any] = next((logged for run in runs if (logged := run.rows(at_most))), [{}])
-    keys = max(1, sum(not is_binned(key) for key in first[-1]))
+    last = next((logged[-1] for run in runs if (logged := run.rows(at_most))), {})
+    keys = max(1, sum(not is_binned(key) for key in last))
     points = max(FEWEST_POINTS, min(MAX_POINTS, MAX_NUMBERS // (3 * keys * max(1, len(rows)))))
     steps: dict[tuple[float, ...], int] = {}
-    found: dict[str, list[list[Any]]] = {}
+    found: dict[str, list[list[int | list[float]]]] = {}
     for index, row in enumerate(rows):
         for key, band in bands(row.variant, points, at_most).items():
             number = steps.setdefault(tuple(band.steps), len(steps))
@@ -170,13 +209,13 @@ def _importance(key: str) -> tuple[int, str]:
 
 
 def _fields(rows: Sequence[Row]) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """The paths that differ, and each variant's values."""
+    """The paths at which the recipes differ, and the values of each variant there."""
     paths = differing([row.variant.fields for row in rows])
     return paths, [(row.variant.label, [show(row.variant.fields.get(path, ABSENT)) for path in paths]) for row in rows]
 
 
-def _grids(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """The last grid of each of the best variants, of one seed where they share one: the same noise in each column."""
+def _grids(rows: Sequence[Row]) -> list[Grid]:
+    """The last grid of each of the best variants; of a seed that all share, so that each column has the same noise."""
     shown = [row for row in rows if any(_grid(run.folder) for run in row.variant.runs)][:MAX_GRIDS]
     seeds = [{run.seed for run in row.variant.runs if _grid(run.folder)} for row in shown]
     common = min(set.intersection(*seeds), default=None) if seeds else None
@@ -187,9 +226,8 @@ def _grids(rows: Sequence[Row]) -> list[dict[str, Any]]:
         path = _grid(run.folder)
         assert path is not None
         if path.stat().st_size <= MAX_GRID_BYTES:
-            uri = f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
             what = "finished" if path.stem == "final" else f"after {int(path.stem.partition('-')[2])} steps"
-            grids.append({"label": row.variant.label, "seed": run.seed, "what": what, "uri": uri})
+            grids.append(Grid(row.variant.label, run.seed, what, data_uri(path)))
     return grids
 
 

@@ -35,7 +35,7 @@ class Row(NamedTuple):
 
     @property
     def collapsed(self) -> list[tuple[int, int]]:
-        """(seed, step) of each run that had lost its colours at the end."""
+        """Pairs (seed, step) of the runs that had lost their colours at the end."""
         return [(run.seed, run.collapse.step) for run in self.variant.runs if run.collapse.step is not None]
 
     @property
@@ -49,7 +49,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """The whole table, best variant first; those without the figure last."""
+    """The result of a comparison: rows from the best to the worst, those without the figure last, and the verdict."""
 
     metric: str
     sampler: str
@@ -69,12 +69,12 @@ class Comparison:
         return next((row for row in self.rows if self.main(row)), None)
 
     def main(self, row: Row) -> Pooled | None:
-        """The figure that decides."""
+        """The deciding figure of a row, None where it was not measured."""
         return row.figures.get(self.sampler, {}).get(self.metric)
 
 
 def direction(metric: str) -> Better:
-    """Lower is better for distances, losses and times, higher for everything else."""
+    """The better way of a metric: lower for distances, losses and times, higher for everything else."""
     return "lower" if metric.startswith(LOWER) else "higher"
 
 
@@ -131,7 +131,7 @@ def _check(variants: Sequence[Variant], metric: str, sampler: str) -> None:
 
 
 def pooled(variant: Variant) -> dict[str, dict[str, Pooled]]:
-    """Every student's figure over the variant's seeds."""
+    """Every figure of a variant's students, pooled over its seeds: sampler -> metric -> figure."""
     keys: dict[str, dict[str, None]] = {}
     for run in variant.runs:
         for entry, figures in run.figures.items():
@@ -155,7 +155,7 @@ def is_reference(entry: str) -> bool:
 
 
 def references(variants: Sequence[Variant]) -> list[Reference]:
-    """Teacher and untrained student, once for each set of figures that the runs share."""
+    """The teacher's and the untrained student's rows, once for each set of figures that runs share."""
     found: dict[tuple[str, tuple[tuple[str, float], ...]], tuple[Mapping[str, float], dict[str, None]]] = {}
     for variant in variants:
         for run in variant.runs:
@@ -186,7 +186,7 @@ def _against(item: Reference, sampler: str, metric: str, best: Mapping[int, floa
 def _sentence(
     rows: Sequence[Row], measured: Sequence[Variant], leaders: Sequence[str], metric: str, sampler: str
 ) -> str:
-    """What a reader may take away, and no more."""
+    """The sentence that a reader may take away, and no more."""
     what = f"{metric} of {sampler}"
     counts = [len(variant.values(sampler, metric)) for variant in measured]
     called = {row.variant.label: row.called for row in rows if row.called}
@@ -210,9 +210,9 @@ def _sentence(
 
 
 def _caveat(held: Sequence[tuple[Reference, Difference | None]], sampler: str, best: str, sign: int) -> str:
-    """Whether the best has gained anything over the untrained student and the teacher itself in as few steps.
+    """A sentence where the best gained nothing over the untrained student or the teacher in as few steps, else "".
 
-    Of one seed nothing is said, here either.
+    One seed says nothing here either.
     """
     steps = sampler.partition("@")[2]
     own = [(item, gap) for item, gap in held if gap and gap.error is not None and best in (item.labels or (best,))]

@@ -1,21 +1,23 @@
-"""What is compared: a `Run` from its folder, from a sweep, or from W&B; whatever cannot be read is named."""
+"""Runs to compare, read from their folders, from sweeps and from W&B; whatever cannot be read is named."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.metrics_log import read_rows
 from ladd_dist.core.rundir import RunDir, read_json
 from ladd_dist.reports.collapse import UNKNOWN, Onset, from_number, onset
+from ladd_dist.reports.json_object import JsonObject
+from ladd_dist.reports.run_files import Metrics
 from ladd_dist.workspace.progress import folder_of
 
 FORMAT = 1
-"""Of config.json and sweep.json."""
+"""The format of config.json and sweep.json that this version reads."""
 
 
 class Unreadable(ValueError):
@@ -28,7 +30,8 @@ class Run:
 
     name: str
     signature: str
-    recipe: Mapping[str, Any]
+    recipe: Mapping[str, object]
+    """As data, with every field."""
     figures: Mapping[str, Mapping[str, float]]
     """As in eval.json; empty while the run is not finished."""
     source: str
@@ -36,12 +39,12 @@ class Run:
     seed: int = 0
     collapse: Onset = UNKNOWN
     axes: Mapping[str, str] = field(default_factory=dict)
-    """The sweep's labels."""
+    """The labels that the sweep gave it, by axis."""
     folder: Path | None = None
-    logged: Sequence[Mapping[str, Any]] = ()
-    """Rows, of a run without a folder."""
+    logged: Metrics = ()
+    """The logged steps of a run without a folder."""
 
-    def rows(self, at_most: int | None = None) -> Sequence[Mapping[str, Any]]:
+    def rows(self, at_most: int | None = None) -> Metrics:
         """The logged steps, or about `at_most` of them, evenly spread.
 
         Read when asked for: a thousand runs have hundreds of megabytes of them, and only curves need any.
@@ -63,11 +66,11 @@ class Tracked(Protocol):
     @property
     def signature(self) -> str: ...
     @property
-    def config(self) -> Mapping[str, Any]: ...
+    def config(self) -> Mapping[str, object]: ...
     @property
-    def summary(self) -> Mapping[str, Any]: ...
+    def summary(self) -> Mapping[str, float]: ...
     @property
-    def rows(self) -> Sequence[Mapping[str, Any]]: ...
+    def rows(self) -> Metrics: ...
     @property
     def source(self) -> str: ...
 
@@ -79,24 +82,25 @@ def from_folder(path: Path, axes: Mapping[str, str] | None = None) -> Run:
         Unreadable: no run folder, one of another format, or a damaged file.
     """
     paths = RunDir(path)
-    config = _object(paths.config)
-    if config.get("format") != FORMAT:
+    config = _read(paths.config)
+    form = config.fields.get("format")
+    if form != FORMAT:
         raise Unreadable(
-            f"{path} was written in format {config.get('format')!r} by ladd_dist {config.get('version', '?')}; this "
+            f"{path} was written in format {form!r} by ladd_dist {config.text('version', '?')}; this "
             f"version reads format {FORMAT}: compare it with the version that made it"
         )
-    recipe = config.get("recipe")
-    if not isinstance(recipe, dict):
+    if not isinstance(config.fields.get("recipe"), dict):
         raise Unreadable(f"{paths.config} holds no recipe; run the same command again")
+    recipe = config.part("recipe")
     figures = _figures(paths.eval) if paths.eval.exists() else {}
     return Run(
-        name=str(recipe.get("name", path.name)),
-        signature=str(config.get("signature", "")),
-        recipe=recipe,
+        name=recipe.text("name", path.name),
+        signature=config.text("signature"),
+        recipe=recipe.fields,
         figures=figures,
         source=str(path),
-        scale=str(config.get("scale", "")),
-        seed=int(recipe.get("seed", 0)),
+        scale=config.text("scale"),
+        seed=int(recipe.number("seed") or 0),
         collapse=onset(path),
         axes=axes or {},
         folder=path,
@@ -104,54 +108,61 @@ def from_folder(path: Path, axes: Mapping[str, str] | None = None) -> Run:
 
 
 def from_tracked(data: Tracked) -> Run:
-    """The same from what a tracker holds: its config is the recipe, or the whole of config.json.
+    """Read a run from what a tracker holds: its config is the recipe, or the whole of config.json.
 
     The summary's keys are those of eval.json as `eval/student@4/fd_teacher`, and `collapse/step` (`as_number`).
 
     Raises:
         Unreadable: no recipe in its config.
     """
-    recipe = data.config.get("recipe", data.config)
-    if not isinstance(recipe, Mapping) or "seed" not in recipe:
+    config = JsonObject(data.config)
+    recipe = config.part("recipe") if "recipe" in data.config else config
+    if "seed" not in recipe.fields:
         raise Unreadable(f"{data.source}: run {data.name} has no recipe in its config; ladd_dist did not log it")
     figures: dict[str, dict[str, float]] = {}
     for key, value in data.summary.items():
         match = re.fullmatch(r"eval/(\w+@[^/]+)/(.+)", key)
-        if match and isinstance(value, int | float):
+        if match:
             figures.setdefault(match[1], {})[match[2]] = float(value)
     return Run(
-        name=str(recipe.get("name", data.name)),
+        name=recipe.text("name", data.name),
         signature=data.signature,
-        recipe={key: value for key, value in recipe.items() if not key.startswith("_")},
+        recipe={key: value for key, value in recipe.fields.items() if not key.startswith("_")},
         figures=figures,
         logged=data.rows,
         source=data.source,
-        scale=str(data.config.get("scale", "")),
-        seed=int(recipe["seed"]),
+        scale=config.text("scale"),
+        seed=int(recipe.number("seed") or 0),
         collapse=from_number(data.summary.get("collapse/step")),
-        axes={str(key): str(value) for key, value in (data.config.get("axes") or {}).items()},
+        axes=_axes(config),
     )
 
 
-def _object(path: Path) -> dict[str, Any]:
+def _axes(data: JsonObject) -> dict[str, str]:
+    """The labels that a sweep gave a run, by axis."""
+    axes = data.part("axes")
+    return {name: axes.text(name, "None") for name in axes.fields}
+
+
+def _read(path: Path) -> JsonObject:
     if not path.exists() and path.name == "config.json":
         raise Unreadable(f"{path.parent} is no run folder: it has no config.json")
     try:
-        data = read_json(path)
-    except (ValueError, OSError) as error:
+        data: object = read_json(path)
+    except (UserError, OSError) as error:
         raise Unreadable(str(error)) from error
     if not isinstance(data, dict):
         raise Unreadable(f"{path} holds a {type(data).__name__}, not an object; run the same command again")
-    return data
+    return JsonObject(data)
 
 
 def _figures(path: Path) -> dict[str, dict[str, float]]:
-    data = _object(path)
-    if not all(isinstance(entry, dict) for entry in data.values()):
+    data = _read(path)
+    if not all(isinstance(entry, dict) for entry in data.fields.values()):
         raise Unreadable(f"{path} has no figures of the form {{'student@4': {{'fd': ...}}}}; evaluate the run again")
     return {
-        name: {key: float(value) for key, value in entry.items() if isinstance(value, int | float)}
-        for name, entry in data.items()
+        name: {key: float(value) for key, value in entry.fields.items() if isinstance(value, int | float)}
+        for name, entry in data.parts().items()
     }
 
 
@@ -193,7 +204,7 @@ def collect(sources: Iterable[str]) -> Found:
 
 
 def _folders(path: Path, found: Found) -> list[tuple[Path, dict[str, str]]]:
-    """(run folder, the sweep's labels) of a path."""
+    """Pairs (run folder, the sweep's labels) that a path names."""
     if (path / "sweep.json").is_file():
         return _of_sweep(path, found)
     if (path / "config.json").is_file():
@@ -211,17 +222,17 @@ def _folders(path: Path, found: Found) -> list[tuple[Path, dict[str, str]]]:
 
 
 def _of_sweep(path: Path, found: Found) -> list[tuple[Path, dict[str, str]]]:
-    sweep = _object(path / "sweep.json")
-    runs = sweep.get("runs")
-    if sweep.get("format") != FORMAT or not isinstance(runs, list):
-        raise UserError(f"{path / 'sweep.json'} is of format {sweep.get('format')!r}; this version reads {FORMAT}")
+    sweep = _read(path / "sweep.json")
+    form = sweep.fields.get("format")
+    if form != FORMAT or not isinstance(sweep.fields.get("runs"), list):
+        raise UserError(f"{path / 'sweep.json'} is of format {form!r}; this version reads {FORMAT}")
     folders = []
-    for entry in runs:
-        folder = path.resolve().parent.parent / str(entry["run"])  # OUT/sweeps/NAME-SIGNATURE: runs lie in OUT
+    for entry in sweep.listed("runs"):
+        folder = path.resolve().parent.parent / entry.text("run")  # OUT/sweeps/NAME-SIGNATURE: runs lie in OUT
         if (folder / "config.json").is_file():
-            folders.append((folder, {str(key): str(value) for key, value in (entry.get("axes") or {}).items()}))
+            folders.append((folder, _axes(entry)))
         else:
-            found.absent.append(str(entry.get("label", folder.name)))
+            found.absent.append(entry.text("label", folder.name))
     return folders
 
 

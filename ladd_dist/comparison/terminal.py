@@ -20,7 +20,7 @@ NONE = "–"
 
 
 def columns(result: Comparison) -> list[tuple[str, str]]:
-    """(sampler, metric): what decides, the same at other numbers of steps, and the usual others at this one."""
+    """Columns (sampler, metric): what decides, the same at other numbers of steps, and the usual others at this one."""
     there = dict.fromkeys((entry, key) for row in result.rows for entry, group in row.figures.items() for key in group)
     main = (result.sampler, result.metric)
     same = [pair for pair in there if pair[1] == result.metric and pair != main]
@@ -29,14 +29,14 @@ def columns(result: Comparison) -> list[tuple[str, str]]:
 
 
 def cell(value: Pooled | None) -> str:
-    """Mean and half of its interval."""
+    """A figure as text: mean and half of its interval."""
     if value is None:
         return NONE
     return figure(value.mean) if value.high is None else f"{figure(value.mean)} ±{figure(value.high - value.mean)}"
 
 
 def gap(row: Row, result: Comparison) -> str:
-    """The difference to the best."""
+    """A row's difference to the best, as text."""
     if row.called is None:
         return "best" if result.main(row) else "unfinished"
     mean = row.called.difference.mean
@@ -46,14 +46,14 @@ def gap(row: Row, result: Comparison) -> str:
 
 
 def called(row: Row, result: Comparison) -> str:
-    """In one word or two."""
+    """The verdict on a row, in a word or two."""
     if row.called is None:
         return ("winner" if result.winner else "") if result.main(row) else ""
     return "worse" if row.called.distinguishable else "not distinguishable"
 
 
 def collapse(row: Row) -> str:
-    """How many runs lost their colours, and when first."""
+    """Text that says how many runs lost their colours, and at which steps."""
     if not row.num_known:
         return "unknown"
     if not row.collapsed:
@@ -64,20 +64,20 @@ def collapse(row: Row) -> str:
 
 
 def seeds(row: Row) -> str:
-    """Finished seeds, and how many there are where some are not."""
+    """The number of finished seeds as text, and of all where some are not finished."""
     total = len(row.variant.runs)
     return str(total) if row.num_finished == total else f"{row.num_finished} of {total}"
 
 
 def against(item: Difference | None) -> str:
-    """A reference's difference to the best."""
+    """A reference's difference to the best, as text."""
     if item is None:
         return NONE
     return f"{item.mean:+.3g}" + ("" if item.error is None else f" (p {item.p:.2g})")
 
 
 def table(result: Comparison, width: int) -> Table:
-    """A row a variant, best first, then teacher and untrained student, which have no seeds.
+    """A Rich table: a row for each variant, best first, then teacher and untrained student, which have no seeds.
 
     Figures beside the one that decides are shown as far as the width goes.
     """
@@ -113,7 +113,7 @@ def table(result: Comparison, width: int) -> Table:
 
 
 def caption(result: Comparison) -> str:
-    """What the figures mean."""
+    """The line below the table that says what the figures mean."""
     methods = sorted({row.called.difference.method for row in result.rows if row.called} - {"none"})
     how = {"paired": "paired by seed", "welch": "Welch's where seeds do not match"}
     tested = f"{' and '.join(how[method] for method in methods)}, intervals by Holm's correction"

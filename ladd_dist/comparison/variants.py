@@ -1,4 +1,4 @@
-"""Runs that differ in nothing but the seed are one variant: which these are, their names, and what may be compared."""
+"""Variants: groups of runs that differ in nothing but the seed, their labels, and which of them may be compared."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from ladd_dist.core.plugin import Plugin, PluginError, lookup
 from ladd_dist.core.serialize import RecipeError, from_data, to_data
 from ladd_dist.recipe import Recipe
 
-Fields = dict[str, Any]
+Value = str | float | bool | None | tuple["Value", ...]
+"""A setting that can be hashed."""
+Fields = dict[str, Value]
 """Path -> value of every field that changes results; a plug-in's path holds its name."""
 
 ABSENT = "–"
@@ -30,15 +32,15 @@ class Variant:
     runs: tuple[Run, ...]
 
     def values(self, sampler: str, metric: str) -> dict[int, float]:
-        """The figure of each seed that has it."""
+        """The figure of each seed that has a finite one."""
         found = {run.seed: run.figures.get(sampler, {}).get(metric) for run in self.runs}
         return {seed: value for seed, value in found.items() if value is not None and abs(value) < float("inf")}
 
 
 def group(runs: Iterable[Run]) -> tuple[list[Variant], list[str]]:
-    """Variants, ordered by label, and a sentence for each run left out because another has its recipe and seed.
+    """Group runs into variants, ordered by label; a sentence for each run left out as another's recipe and seed again.
 
-    Two such runs are no two draws: counted twice they would make an interval too small.
+    Two runs of one seed are no two draws: counted twice they would make an interval too small.
     """
     found: dict[tuple[Any, ...], tuple[Fields, dict[int, Run]]] = {}
     twice = []
@@ -58,7 +60,7 @@ def group(runs: Iterable[Run]) -> tuple[list[Variant], list[str]]:
 # --- what counts as a difference ---
 
 
-def essential(recipe: Mapping[str, Any]) -> Fields:
+def essential(recipe: Mapping[str, object]) -> Fields:
     """Every field of a recipe (as data) but the seed and those that change nothing (names, intervals, trackers)."""
     return dict(_essential(json.dumps({**recipe, "seed": 0})))
 
@@ -71,7 +73,7 @@ def _essential(recipe: str) -> Fields:
     return fields
 
 
-def _walk(cls: type | None, data: Mapping[str, Any], path: str, fields: Fields) -> None:
+def _walk(cls: type | None, data: Mapping[str, object], path: str, fields: Fields) -> None:
     known = _known(cls) if cls else {}
     for key, value in data.items():
         field = known.get(key, _Field(None, False, None))
@@ -79,7 +81,8 @@ def _walk(cls: type | None, data: Mapping[str, Any], path: str, fields: Fields) 
         if field.neutral or key == "plugin" or (field.default is not None and value == field.default):
             continue
         if isinstance(value, Mapping):
-            name = value.get("plugin")
+            named = value.get("plugin")
+            name = None if named is None else str(named)
             cls_of_value = _class_of(field.hint, name)
             if _is_neutral(cls_of_value, value):
                 continue
@@ -90,7 +93,7 @@ def _walk(cls: type | None, data: Mapping[str, Any], path: str, fields: Fields) 
             fields[where] = _frozen(value)
 
 
-def _is_neutral(cls: type | None, data: Mapping[str, Any]) -> bool:
+def _is_neutral(cls: type | None, data: Mapping[str, object]) -> bool:
     """Whether a plug-in says of itself, with these settings, that it changes nothing."""
     if cls is None or not issubclass(cls, Plugin) or cls.neutral is Plugin.neutral:
         return False
@@ -132,11 +135,11 @@ def _class_of(hint: Any, plugin: str | None) -> type | None:
         return None
 
 
-def _frozen(value: Any) -> Any:
+def _frozen(value: object) -> Value:
     """A JSON value that can be hashed; 1 and 1.0 stay equal."""
     if isinstance(value, list | tuple):
         return tuple(_frozen(item) for item in value)
-    return json.dumps(value, sort_keys=True) if isinstance(value, Mapping) else value
+    return value if value is None or isinstance(value, str | int | float) else json.dumps(value, sort_keys=True)
 
 
 # --- names ---
@@ -149,7 +152,7 @@ def differing(all_fields: Sequence[Fields]) -> list[str]:
 
 
 def name_all(groups: Sequence[tuple[Fields, tuple[Run, ...]]]) -> list[str]:
-    """A label for each: the sweep's own, else the recipe's name where names differ, then what differs within a name.
+    """A label for each group: the sweep's, else the recipe's name where names differ, and what differs within a name.
 
     Fields that only some plug-ins of a kind have are left out where the plug-in's name already tells them apart.
     """
@@ -172,7 +175,7 @@ def name_all(groups: Sequence[tuple[Fields, tuple[Run, ...]]]) -> list[str]:
 
 
 def _telling(alike: Sequence[Fields]) -> list[str]:
-    """What tells these apart: a plug-in's name stands for those of its fields that the others do not have."""
+    """Paths that tell variants apart; a plug-in's name stands for those of its fields that the others do not have."""
     paths = differing(alike)
     found = set(paths)
 
@@ -183,8 +186,8 @@ def _telling(alike: Sequence[Fields]) -> list[str]:
     return [path for path in paths if not is_told(path) or all(path in fields for fields in alike)]
 
 
-def show(value: Any) -> str:
-    """A field's value, short."""
+def show(value: Value) -> str:
+    """A field's value as short text."""
     if isinstance(value, bool) or value is None:
         return str(value).lower()
     if isinstance(value, float):
@@ -199,14 +202,17 @@ def show(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Mismatch:
-    """Why figures of these variants do not mean the same; `fatal` ones make the comparison wrong."""
+    """A reason why figures of these variants do not mean the same; a `fatal` one makes the comparison wrong."""
 
     text: str
     fatal: bool
 
 
 def mismatches(variants: Sequence[Variant], metric: str) -> list[Mismatch]:
-    """Figures mean the same only on the same data, measured in the same way, against the same teacher."""
+    """The reasons why figures of these variants do not mean the same.
+
+    They do only on the same data, measured in the same way, against the same teacher.
+    """
     fields = [variant.fields for variant in variants]
     differ = differing(fields)
 

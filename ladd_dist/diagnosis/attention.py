@@ -20,7 +20,7 @@ from ladd_dist.engine.checkpoint import Checkpoints
 from ladd_dist.engine.discriminator import FrozenCritic, Heads
 from ladd_dist.engine.shard_reader import ShardReader, to_device
 from ladd_dist.recipe import Recipe
-from ladd_dist.reports.tiles import Line, write_tiles
+from ladd_dist.reports.grids import Line, write_tiles
 from ladd_dist.workspace.run import Run
 
 NUM_PAIRS = 3

@@ -17,7 +17,7 @@ from ladd_dist.core.rng import generator, sample_starts
 from ladd_dist.core.types import DenoiseFn, Denoiser
 from ladd_dist.diagnosis.sample_metrics import Reading, Show, Yardstick
 from ladd_dist.recipe import Recipe
-from ladd_dist.reports.tiles import WHITE, YELLOW, Line, write_tiles
+from ladd_dist.reports.grids import WHITE, YELLOW, Line, write_tiles
 
 NUM_MEASURED, NUM_SHOWN, COLUMNS = 32, 8, 12
 HALF_A_BIN = 1 / 24

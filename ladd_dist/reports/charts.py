@@ -1,29 +1,27 @@
-"""Curves of a run as inline SVG. Knows nothing of recipes or stages."""
+"""Curves of a run as inline SVG, from logged figures alone."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ladd_dist.reports.verdict import HEALTHY_ACCURACY_BAND, HEALTHY_GAP_BAND, Metrics, number
+from ladd_dist.reports.html import BAND, CURVES, LINE, MUTED, NUM_COLOURS, inline_svg
+from ladd_dist.reports.json_object import number
+from ladd_dist.reports.run_files import Metrics
+from ladd_dist.reports.verdict import HEALTHY_ACCURACY_BAND, HEALTHY_GAP_BAND
 
 if TYPE_CHECKING:
+    from markupsafe import Markup
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 MAX_POINTS = 240  # of a curve; more cannot be told apart at the width of a chart
-NUM_COLOURS = 8
-# matplotlib knows colours, not CSS variables: these stand-ins are replaced in the finished SVG, so that the page's
-# light and dark themes reach into the charts.
-STAND_INS = {
-    "#010101": "var(--muted)",
-    "#020202": "var(--line)",
-    "#030303": "var(--band)",
-    **{f"#0400{index:02d}": f"var(--s{index})" for index in range(NUM_COLOURS)},
-}
 
 
 class Series(NamedTuple):
@@ -39,7 +37,7 @@ class Chart(NamedTuple):
 
     title: str
     note: str
-    svg: str
+    svg: Markup
     summary: str  # what the curves show, for those who do not see them
     legend: list[tuple[str, int, bool]]  # label, colour, dashed
     points_averaged: int
@@ -82,7 +80,7 @@ _SPECS = (
 
 
 def curves(metrics: Metrics) -> list[Chart]:
-    """The charts of a training run; one whose figures were not logged is left out."""
+    """Draw the charts of a training run; a chart whose figures were not logged is left out."""
     keys = list(dict.fromkeys(key for row in metrics for key in row))
     charts = []
     for index, spec in enumerate(_SPECS):
@@ -100,7 +98,7 @@ def curves(metrics: Metrics) -> list[Chart]:
 
 
 def _series(metrics: Metrics, label: str, *keys: str) -> Series:
-    """The mean of `keys` at each step which logged them all."""
+    """The curve of the mean of `keys`, at each step which logged them all."""
     points = []
     for row in metrics:
         step, values = number(row, "step"), [value for key in keys if (value := number(row, key)) is not None]
@@ -110,7 +108,7 @@ def _series(metrics: Metrics, label: str, *keys: str) -> Series:
 
 
 def _thin(series: Series, width: int) -> Series:
-    """Means of `width` neighbouring points."""
+    """A shorter curve: each point is the mean of `width` neighbouring ones."""
     starts = range(0, len(series.steps), width)
     return Series(
         series.label,
@@ -120,12 +118,10 @@ def _thin(series: Series, width: int) -> Series:
 
 
 def _chart(spec: _Spec, series: list[Series], *, prefix: str) -> Chart:
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     width = math.ceil(max(len(item.steps) for item in series) / MAX_POINTS)
-    style: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": prefix, "font.size": 11, "axes.linewidth": 0.8}
-    with rc_context(style):
+    with style(prefix):
         figure = Figure(figsize=(4.6, 2.7))
         axes = figure.add_axes((0.125, 0.125, 0.845, 0.835))
         legend = []
@@ -133,28 +129,49 @@ def _chart(spec: _Spec, series: list[Series], *, prefix: str) -> Chart:
             colour, dashed = index % NUM_COLOURS, index >= NUM_COLOURS
             thin = _thin(item, width)
             shape = ("--" if dashed else "-") + ("o" if len(thin.steps) == 1 else "")
-            axes.plot(thin.steps, thin.values, shape, color=f"#0400{colour:02d}", linewidth=1.6)
+            axes.plot(thin.steps, thin.values, shape, color=CURVES[colour], linewidth=1.6)
             legend.append((item.label, colour, dashed))
         _decorate(axes, spec, [value for item in series for value in item.values])
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+        svg = to_svg(figure, prefix)
     ends = [f"{s.label} from {s.values[0]:.3g} at step {s.steps[0]:g} to {s.values[-1]:.3g}" for s in series]
     summary = f"{spec.title}: {'; '.join(ends)} at step {series[0].steps[-1]:g}."
-    return Chart(spec.title, spec.note, _inline(buffer.getvalue(), prefix), summary, legend, width)
+    return Chart(spec.title, spec.note, svg, summary, legend, width)
+
+
+@contextlib.contextmanager
+def style(prefix: str) -> Iterator[None]:
+    """Matplotlib's settings for a drawing on the page: text stays text, and the same data give the same bytes."""
+    from matplotlib import rc_context
+
+    settings: dict[Any, Any] = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": prefix,
+        "font.size": 11,
+        "axes.linewidth": 0.8,
+    }
+    with rc_context(settings):
+        yield
+
+
+def to_svg(figure: Figure, prefix: str) -> Markup:
+    """A figure as markup for the page; `prefix` keeps its ids apart from those of other drawings."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    return inline_svg(buffer.getvalue(), prefix)
 
 
 def _decorate(axes: Axes, spec: _Spec, values: list[float]) -> None:
-    """Axes of a calm chart: horizontal lines only, the healthy band, ticks in plain figures."""
+    """Give a chart its calm axes: horizontal lines only, the healthy band, ticks in plain figures."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
     axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color("#020202")
-    axes.grid(axis="y", color="#020202", linewidth=0.8)
+    axes.spines["bottom"].set_color(LINE)
+    axes.grid(axis="y", color=LINE, linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.tick_params(colors="#010101", length=0, labelsize=11)
+    axes.tick_params(colors=MUTED, length=0, labelsize=11)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     if spec.band:
-        axes.axhspan(*spec.band, color="#030303", linewidth=0)
+        axes.axhspan(*spec.band, color=BAND, linewidth=0)
         low, high = min(*values, spec.band[0]), max(*values, spec.band[1])
         margin = 0.06 * (high - low)
         axes.set_ylim(low - margin, high + margin)
@@ -168,16 +185,3 @@ def _decorate(axes: Axes, spec: _Spec, values: list[float]) -> None:
         if spec.from_zero:
             axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-
-
-def _inline(svg: str, prefix: str) -> str:
-    """Make matplotlib's file a part of a page: no headers and addresses, own ids, the page's colours and font."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r' (?:xmlns(?::\w+)?="[^"]*"|version="[^"]*"|(?:width|height)="[\d.]+pt")', "", svg)
-    svg = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', svg)
-    svg = re.sub(r'(url\(|href=")#', rf"\1#{prefix}-", svg).replace("xlink:href", "href")
-    svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", svg)
-    for stand_in, variable in STAND_INS.items():
-        svg = svg.replace(stand_in, variable)
-    return svg.replace("<svg", '<svg aria-hidden="true" focusable="false"', 1)

@@ -1,4 +1,4 @@
-"""From which step on a run's student had lost its colours: read from the samples it dumped while it trained."""
+"""The step from which on a run's student had lost its colours, read from the samples it dumped while it trained."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ladd_dist.reports.verdict import VARIANCE_COLLAPSED
 
 
 class Onset(NamedTuple):
-    """`step`: the first dump of those at the end that all lie below the threshold; None where there are none.
+    """The beginning of a collapse: the step of the first dump from which on all dumps lie below the threshold.
 
-    Without a dump that can be read nothing is `known`.
+    `step` is None for a run whose last dump is healthy; `known` is False where no dump can be read.
     """
 
     known: bool
@@ -26,17 +26,20 @@ NONE = -1.0
 
 
 def as_number(found: Onset) -> float | None:
-    """For trackers, which keep numbers: the step, -1 for a run that did not collapse, None where nothing is known."""
+    """An onset as a number, for trackers: the step, -1 without a collapse, None where nothing is known."""
     return None if not found.known else NONE if found.step is None else float(found.step)
 
 
 def from_number(value: float | None) -> Onset:
-    """The inverse of `as_number`."""
+    """The onset that `as_number` made a number of."""
     return UNKNOWN if value is None else Onset(True, None if value == NONE else int(value))
 
 
 def onset(run: Path) -> Onset:
-    """The dumps are read from the last one back, until one is healthy: for most runs that is a single file."""
+    """The onset of a run's collapse.
+
+    Dumps are read from the last one back until one is healthy: for most runs that is a single file.
+    """
     dumps = run / "dumps"
     names = os.listdir(dumps) if dumps.is_dir() else []  # noqa: PTH208  # names alone: a path each would take longer
     found = sorted((int(match[1]), dumps / name) for name in names if (match := DUMP.fullmatch(name)))

@@ -1,13 +1,15 @@
-"""Every figure of a run with its interval and its floor, and the student class by class, for the page. Pure."""
+"""Tables for a run's page: every figure with its interval and its floor, and the student class by class. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ladd_dist.metrics.interval import HIGH, LOW, is_bound
+from ladd_dist.reports.json_object import Values, number
+from ladd_dist.reports.run_files import Figures, RunConfig
 from ladd_dist.reports.table import HIDDEN, entry_title, figure, is_floor
-from ladd_dist.reports.verdict import Figures, best_teacher, by_steps, few_step_teacher, few_student, number
+from ladd_dist.reports.verdict import best_teacher, by_steps, few_step_teacher, few_student
 
 TEACHER, REAL = "the teacher's stored samples", "real pictures"
 MEANINGS = {
@@ -41,7 +43,7 @@ MEANINGS = {
     ),
 }
 DETAILS = frozenset(MEANINGS) - {"fd", "fd_teacher", "accuracy", "hue_entropy", "colour_variance", "saturation", "fid"}
-"""Figures that stand in this table alone; the page's first table has the others too."""
+"""Figures that the table of all figures alone shows; the page's first table has the others too."""
 BY_CLASS = ("accuracy", "fd_teacher", "colour_variance", "recall", "pairwise_share", "matched_error")
 
 
@@ -53,7 +55,7 @@ class Detail(NamedTuple):
 
 
 class DetailRow(NamedTuple):
-    """One figure over the entries."""
+    """A row of a table: one figure, or one class, and its cells."""
 
     key: str
     title: str
@@ -62,14 +64,17 @@ class DetailRow(NamedTuple):
 
 
 class Details(NamedTuple):
-    """A table: headings, and a row a figure, or a class."""
+    """A table: its headings, and a row for each figure or class."""
 
     headings: list[str]
     rows: list[DetailRow]
 
 
-def details(evaluation: Figures, config: Mapping[str, Any]) -> Details | None:
-    """Students, the teacher in as few steps and in many, and the floor; None where no figure has an interval."""
+def details(evaluation: Figures, config: RunConfig) -> Details | None:
+    """The table of all figures of students, of the teacher in as few steps and in many, and of the floor.
+
+    None where no figure has an interval.
+    """
     students = [key for _, key in by_steps(evaluation, "student")]
     floors = [key for key in evaluation if is_floor(key)]
     if not students or not any(is_bound(key) for entry in evaluation.values() for key in entry):
@@ -84,13 +89,12 @@ def details(evaluation: Figures, config: Mapping[str, Any]) -> Details | None:
     return Details([entry_title(key) for key in entries], rows)
 
 
-def by_class(classes: Mapping[str, Any], evaluation: Figures, config: Mapping[str, Any]) -> Details | None:
-    """The few-step student class by class, from eval_classes.json; None without one."""
-    entries = classes.get("entries")
-    if not by_steps(evaluation, "student") or not isinstance(entries, Mapping):
-        return None
-    own = entries.get(few_student(evaluation, config))
-    if not isinstance(own, Mapping) or not own:
+def by_class(classes: Mapping[str, Figures], evaluation: Figures, config: RunConfig) -> Details | None:
+    """The table of the few-step student class by class, from eval_classes.json (entry -> class -> figures).
+
+    None where the file has no such student.
+    """
+    if not by_steps(evaluation, "student") or not (own := classes.get(few_student(evaluation, config))):
         return None
     keys = [key for key in BY_CLASS if any(key in figures for figures in own.values())]
     rows = [
@@ -100,7 +104,7 @@ def by_class(classes: Mapping[str, Any], evaluation: Figures, config: Mapping[st
     return Details([MEANINGS[key][0] for key in keys], rows)
 
 
-def _detail(figures: Mapping[str, Any], key: str) -> Detail:
+def _detail(figures: Values, key: str) -> Detail:
     value, low, high = (number(figures, name) for name in (key, key + LOW, key + HIGH))
     if value is None:
         return Detail("–", "")

@@ -1,9 +1,9 @@
-"""The figures that `ladd evaluate` found, as tables for the terminal."""
+"""Terminal tables of the figures that `ladd evaluate` finds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypedDict
 
 from rich.table import Column, Table
 
@@ -12,11 +12,11 @@ from ladd_dist.reports.table import figure
 from ladd_dist.reports.verdict import best_teacher
 
 HYBRID = ("s_per_image", "fd", "fd_teacher", "recall", "pairwise_distance", "accuracy")
-"""Figures in the table of hybrids, as far as they were measured."""
+"""Figures that the table of hybrids shows where they were measured."""
 
 
 def table_of(figures: Mapping[str, Mapping[str, float]]) -> Table:
-    """Students, the teacher at the most steps, and the floor; the file has the rest."""
+    """The table of students, of the teacher at the most steps, and of the floor; the file has the rest."""
     entries = [key for key in figures if key.startswith("student@")]
     teacher = best_teacher(figures)
     entries += [teacher] if teacher else []
@@ -28,14 +28,22 @@ def table_of(figures: Mapping[str, Mapping[str, float]]) -> Table:
     return table
 
 
-def hybrid_table(rows: Sequence[Mapping[str, Any]], figures: Mapping[str, Mapping[str, float]]) -> Table:
-    """A row for each split of the steps: what it costs, quality and variety; the file has the rest."""
+class HybridRow(TypedDict):
+    """One split of the steps between teacher and student, as the file of `ladd evaluate` holds it."""
+
+    entry: str
+    steps: int
+    teacher_steps: int
+    forwards: int
+
+
+def hybrid_table(rows: Sequence[HybridRow], figures: Mapping[str, Mapping[str, float]]) -> Table:
+    """The table with a row for each split of the steps: its cost, quality and variety; the file has the rest."""
     names = [name for name in HYBRID if any(name in figures[row["entry"]] for row in rows)]
-    facts = ("steps", "teacher_steps", "forwards")
-    table = Table(Column("hybrid", no_wrap=True), *facts, *names)
+    table = Table(Column("hybrid", no_wrap=True), "steps", "teacher_steps", "forwards", *names)
     for row in rows:
         cells = (_cell(figures[row["entry"]], name) for name in names)
-        table.add_row(row["entry"], *(str(row[fact]) for fact in facts), *cells)
+        table.add_row(row["entry"], str(row["steps"]), str(row["teacher_steps"]), str(row["forwards"]), *cells)
     return table
 
 

@@ -1,12 +1,12 @@
-"""Grids of samples as PNG. Knows nothing of recipes or stages."""
+"""Pictures beside each other as one PNG: grids of labelled rows, and tables with frames around single pictures."""
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,8 @@ TILE_PIXELS = 48  # wanted width of one picture of a grid; the upscaling is the 
 GROUND = (24, 26, 32)  # the grid's own ground: not black, so that the edges of pictures on black can be seen
 INK = (226, 229, 236)
 NOT_A_NUMBER = (255, 0, 255)
+WHITE, YELLOW = (255, 255, 255), (255, 196, 0)
+_GAP, _GROUP_GAP, _MARGIN = 2, 10, 8  # pixels between the tiles of a table, between its groups, around it
 ROWS_KEY = "rows"  # PNG text chunk with the labels of the rows, for the page's alternative text
 
 
@@ -64,7 +66,7 @@ def write_pictures(paths: Sequence[Path], images: NDArray[Any] | Tensor) -> None
 
 
 def to_bytes(images: NDArray[Any] | Tensor) -> NDArray[np.uint8]:
-    """[N,C,H,W] in [-1, 1], array or tensor on any device -> [N,H,W,3] bytes."""
+    """Pictures [N,C,H,W] in [-1, 1], array or tensor on any device, as bytes [N,H,W,3]."""
     array = np.asarray(images if isinstance(images, np.ndarray) else images.detach().float().cpu().numpy(), np.float32)
     if array.ndim != 4 or array.shape[1] not in (1, 3) or array.shape[0] == 0:
         raise UserError(f"a grid draws pictures [N,C,H,W] with N > 0 and C = 1 or 3; got shape {tuple(array.shape)}")
@@ -81,7 +83,7 @@ def _draw(pictures: list[tuple[str, NDArray[np.uint8]]], *, columns: int, scale:
     from PIL import Image, ImageDraw, ImageFont
 
     height, width = (side * scale for side in pictures[0][1].shape[1:3])
-    gap, margin = max(2, scale // 2), 8
+    gap, margin = max(2, scale // 2), _MARGIN
     font = ImageFont.load_default(size=15)
     gutter = margin + round(max(font.getlength(label) for label, _ in pictures)) + 12
     num_lines = [-(-len(images) // columns) for _, images in pictures]
@@ -92,8 +94,7 @@ def _draw(pictures: list[tuple[str, NDArray[np.uint8]]], *, columns: int, scale:
     middles, top = [], margin
     for (_, images), lines in zip(pictures, num_lines, strict=True):
         middles.append(top + (lines * (height + gap) - gap) / 2)
-        large = images.repeat(scale, axis=1).repeat(scale, axis=2)
-        for index, tile in enumerate(large):
+        for index, tile in enumerate(_enlarged(images, scale)):
             y, x = top + index // columns * (height + gap), gutter + index % columns * (width + gap)
             canvas[y : y + height, x : x + width] = tile
         top += lines * (height + gap) + block_gap - gap
@@ -102,6 +103,61 @@ def _draw(pictures: list[tuple[str, NDArray[np.uint8]]], *, columns: int, scale:
     for (label, _), middle in zip(pictures, middles, strict=True):
         draw.text((gutter - 12, middle), label, fill=INK, font=font, anchor="rm")
     return image
+
+
+class Line(NamedTuple):
+    """A row of pictures [C,H,W] in [-1, 1] by column, its label, and frames by column."""
+
+    label: str
+    tiles: Mapping[int, Tensor]
+    frames: Mapping[int, Sequence[tuple[int, int, int]]]
+
+
+def write_tiles(path: Path, groups: Sequence[Sequence[Line]], header: Sequence[str]) -> None:
+    """Write groups of lines as one PNG; a column that a line has no picture for stays empty.
+
+    Args:
+        header: a label for each column.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    small, font = ImageFont.load_default(size=11), ImageFont.load_default(size=13)
+    lines = [line for group in groups for line in group]
+    height, width = next(iter(lines[0].tiles.values())).shape[-2:]
+    scale = max(1, round(TILE_PIXELS / max(height, width)))
+    high, wide = height * scale, width * scale
+    left = _MARGIN + round(max(font.getlength(line.label) for line in lines)) + 10
+    top = _MARGIN + 16
+    size = (
+        left + len(header) * (wide + _GAP) + _MARGIN,
+        top + len(lines) * (high + _GAP) + (len(groups) - 1) * _GROUP_GAP + _MARGIN,
+    )
+    image = Image.new("RGB", size, GROUND)
+    draw = ImageDraw.Draw(image)
+    for column, text in enumerate(header):
+        middle = left + column * (wide + _GAP) + wide / 2
+        draw.text((middle, top - 4), text, fill=INK, font=small, anchor="ms")
+    y = top
+    for group in groups:
+        for line in group:
+            draw.text((left - 10, y + high / 2), line.label, fill=INK, font=font, anchor="rm")
+            for column, tile in line.tiles.items():
+                x = left + column * (wide + _GAP)
+                image.paste(Image.fromarray(_enlarged(to_bytes(tile[None]), scale)[0]), (x, y))
+                for inset, colour in enumerate(line.frames.get(column, ())):
+                    edge = 3 * inset
+                    draw.rectangle(
+                        (x + edge, y + edge, x + wide - 1 - edge, y + high - 1 - edge), outline=colour, width=3
+                    )
+            y += high + _GAP
+        y += _GROUP_GAP
+    _save_png(path, image, labels=[])
+
+
+def _enlarged(images: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
+    """Pictures [N,H,W,3] with each pixel as a square of `scale` x `scale`."""
+    large: NDArray[np.uint8] = images.repeat(scale, axis=1).repeat(scale, axis=2)
+    return large
 
 
 def _save_png(path: Path, image: Image, *, labels: list[str]) -> None:
@@ -130,6 +186,3 @@ def grid_rows(path: Path) -> tuple[str, ...]:
         raise UserError(
             f"{path} is not a whole PNG picture ({error}); delete it and run the same command again"
         ) from error
-
-
-# --- curves ---

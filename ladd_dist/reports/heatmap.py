@@ -1,29 +1,38 @@
-"""How often the heads are right, by head and by noise level over training, as heat maps in SVG."""
+"""Heat maps in SVG of how often the heads are right, by head and by noise level over training."""
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Mapping, Sequence
-from html import escape
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from ladd_dist.reports.verdict import Metrics, number
+import numpy as np
+
+from ladd_dist.reports.charts import style, to_svg
+from ladd_dist.reports.html import CARD, MUTED
+from ladd_dist.reports.json_object import Values, number
+from ladd_dist.reports.run_files import Metrics
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+    from numpy.typing import NDArray
 
 MAX_COLUMNS = 40
 BINS = ("10-inf", "3-10", "1-3", "0.3-1", "0.1-0.3", "0-0.1")
 """Levels at which heads compare, as the keys `accuracy/TAP@LOW-HIGH` have them, highest first."""
 LOW, HIGH = 0.4, 1.0
-# A ramp whose brightness rises evenly, so that it reads without colour too (the anchors of viridis).
-RAMP = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
-_WIDTH, _CELL, _LEFT, _TOP, _BOTTOM = 340, 22, 70, 6, 24
+"""Accuracies at the two ends of the colours."""
+COLOURS = "viridis"
+"""A ramp whose brightness rises evenly, so that it reads without colour too."""
+_WIDTH, _ROW, _BOTTOM = 4.6, 0.3, 0.32
+"""Inches of a panel, of one of its rows, and of the axis below them."""
 
 
 class HeatMap(NamedTuple):
     """A finished panel: `svg` is markup of ours, the rest is text."""
 
     title: str
-    svg: str
+    svg: Markup
     summary: str
 
 
@@ -31,17 +40,25 @@ Row = Sequence[float | None]
 
 
 def heat_maps(metrics: Metrics) -> list[HeatMap]:
-    """All heads beside each other, then a panel for each head by noise level; none where nothing was logged."""
+    """Draw all heads beside each other, then a panel for each head by noise level; none where nothing was logged."""
     heads = _heads(metrics)
     steps = [step for row in metrics if (step := number(row, "step")) is not None]
     if not heads or not steps:
         return []
-    panels = [_panel("Head by head", {tap: [_accuracy(row, tap) for row in metrics] for tap in heads}, steps)]
-    for tap in heads:
+    panels = [_panel("Head by head", {tap: [_accuracy(row, tap) for row in metrics] for tap in heads}, steps, "heat")]
+    for index, tap in enumerate(heads):
         rows = {bin_: [number(row, f"accuracy/{tap}@{bin_}") for row in metrics] for bin_ in BINS}
         if any(value is not None for row in rows.values() for value in row):
-            panels.append(_panel(f"Head on {tap}, by noise level", rows, steps))
+            panels.append(_panel(f"Head on {tap}, by noise level", rows, steps, f"heat{index}"))
     return [panel for panel in panels if panel is not None]
+
+
+def ramp(count: int = 5) -> str:
+    """The colours from `LOW` to `HIGH` as the list of a CSS gradient."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    return ", ".join(to_hex(colour) for colour in colormaps[COLOURS](np.linspace(0, 1, count)))
 
 
 def _heads(metrics: Metrics) -> list[str]:
@@ -51,8 +68,8 @@ def _heads(metrics: Metrics) -> list[str]:
     return list(dict.fromkeys(match[1] or match[2] for match in found if match))
 
 
-def _accuracy(row: Mapping[str, object], tap: str) -> float | None:
-    """On both sides: as logged, or the mean of the two."""
+def _accuracy(row: Values, tap: str) -> float | None:
+    """The head's accuracy on both sides: as logged, or the mean of the two."""
     known = number(row, f"accuracy/{tap}")
     if known is not None:
         return known
@@ -60,53 +77,48 @@ def _accuracy(row: Mapping[str, object], tap: str) -> float | None:
     return None if sides[0] is None or sides[1] is None else (sides[0] + sides[1]) / 2
 
 
-def _panel(title: str, rows: Mapping[str, Row], steps: Sequence[float]) -> HeatMap | None:
-    """A line for each row, from the first step at the left to the last; a cell is the mean of the steps it covers."""
-    count = min(MAX_COLUMNS, len(steps))
-    edges = [round(index * len(steps) / count) for index in range(count + 1)]
-    cells = {label: [_mean(row[a:b]) for a, b in itertools.pairwise(edges)] for label, row in rows.items()}
-    if not any(value is not None for row in cells.values() for value in row):
+def averaged(rows: Sequence[Row]) -> NDArray[np.float64]:
+    """Cells [rows, at most `MAX_COLUMNS`], each the mean of the logged steps that it covers; NaN without any figure."""
+    values = np.array([[np.nan if value is None else value for value in row] for row in rows], dtype=np.float64)
+    count = min(MAX_COLUMNS, values.shape[1])
+    edges = [round(index * values.shape[1] / count) for index in range(count)]
+    known = np.add.reduceat(np.isfinite(values).astype(np.float64), edges, axis=1)
+    total = np.add.reduceat(np.nan_to_num(values), edges, axis=1)
+    return np.divide(total, known, out=np.full_like(total, np.nan), where=known > 0)
+
+
+def _panel(title: str, rows: Mapping[str, Row], steps: Sequence[float], prefix: str) -> HeatMap | None:
+    """Draw a line for each row, from the first step at the left to the last; None where no row has a figure."""
+    cells = averaged(list(rows.values()))
+    if not np.isfinite(cells).any():
         return None
-    width, height = (_WIDTH - _LEFT) / count, _TOP + len(cells) * _CELL
-    parts = []
-    for line, (label, row) in enumerate(cells.items()):
-        y = _TOP + line * _CELL
-        parts.append(_text(_LEFT - 8, y + _CELL / 2 + 4, label, "end"))
-        for column, value in enumerate(row):
-            if value is not None:
-                x = _LEFT + column * width
-                span = f"step {steps[edges[column]]:g}, {label}: {value:.2f}"
-                parts.append(
-                    f'<rect x="{x:.1f}" y="{y}" width="{width + 0.3:.1f}" height="{_CELL - 2}" fill="{colour(value)}">'
-                    f"<title>{escape(span)}</title></rect>"
-                )
-    parts.append(_text(_LEFT, height + 16, f"step {steps[0]:g}", "start"))
-    parts.append(_text(_WIDTH, height + 16, f"{steps[-1]:g}", "end"))
-    svg = (
-        f'<svg viewBox="0 0 {_WIDTH} {height + _BOTTOM}" aria-hidden="true" focusable="false" font-size="13">'
-        f"{''.join(parts)}</svg>"
-    )
-    ends = []
-    for label, row in cells.items():
-        known = [value for value in row if value is not None]
-        if known:
-            ends.append(f"{label} from {known[0]:.2f} to {known[-1]:.2f}")
-    return HeatMap(title, svg, f"{title}, share of right answers: {'; '.join(ends)}.")
+    ends = [
+        f"{label} from {known[0]:.2f} to {known[-1]:.2f}"
+        for label, row in zip(rows, cells, strict=True)
+        if len(known := row[np.isfinite(row)])
+    ]
+    summary = f"{title}, share of right answers: {'; '.join(ends)}."
+    return HeatMap(title, _draw(list(rows), cells, (steps[0], steps[-1]), prefix), summary)
 
 
-def _mean(values: Row) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+def _draw(labels: Sequence[str], cells: NDArray[np.float64], ends: tuple[float, float], prefix: str) -> Markup:
+    from matplotlib.figure import Figure
 
-
-def _text(x: float, y: float, text: str, anchor: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="var(--muted)">{escape(text)}</text>'
-
-
-def colour(value: float) -> str:
-    """The ramp's colour of an accuracy; outside its range the nearest one."""
-    place = min(max((value - LOW) / (HIGH - LOW), 0.0), 1.0) * (len(RAMP) - 1)
-    index = min(int(place), len(RAMP) - 2)
-    share = place - index
-    mixed = (round(a + share * (b - a)) for a, b in zip(RAMP[index], RAMP[index + 1], strict=True))
-    return "#" + "".join(f"{part:02x}" for part in mixed)
+    lines, columns = cells.shape
+    with style(prefix):
+        figure = Figure(figsize=(_WIDTH, lines * _ROW + _BOTTOM), layout="constrained")
+        axes = figure.add_subplot()
+        axes.imshow(
+            cells, cmap=COLOURS, vmin=LOW, vmax=HIGH, aspect="auto", interpolation="none", extent=(0, columns, lines, 0)
+        )
+        for line in range(1, lines):
+            axes.axhline(line, color=CARD, linewidth=1.6)
+        axes.spines[:].set_visible(False)
+        axes.tick_params(colors=MUTED, length=0, labelsize=11)
+        # Names of taps are text, never formulas, whatever dollar signs they have.
+        axes.set_yticks(np.arange(lines) + 0.5, labels, parse_math=False)
+        axes.set_xticks([0, columns], [f"step {ends[0]:g}", f"{ends[1]:g}"])
+        first, last = axes.get_xticklabels()
+        first.set_horizontalalignment("left")
+        last.set_horizontalalignment("right")
+        return to_svg(figure, prefix)

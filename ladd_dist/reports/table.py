@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Collection
+from typing import NamedTuple
 
 from ladd_dist.metrics.interval import is_bound
-from ladd_dist.reports.verdict import Figures, best_teacher, by_steps, few_step_teacher, few_student, number
+from ladd_dist.reports.json_object import Values, number
+from ladd_dist.reports.run_files import Figures, RunConfig
+from ladd_dist.reports.verdict import best_teacher, by_steps, few_step_teacher, few_student
 
 
 class Column(NamedTuple):
-    """A figure of the table: `better` is "lower", "higher" or empty; `share` adds the share of the best teacher's."""
+    """A column of the table: `better` is "lower", "higher" or empty; `share` adds the share of the best teacher's."""
 
     key: str
     title: str
@@ -21,7 +23,7 @@ class Column(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """One figure: the exact value, how it is shown, and a remark."""
+    """A figure of the table: its exact value, its text, and a remark."""
 
     value: float | None
     text: str
@@ -29,7 +31,7 @@ class Cell(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One line of the table."""
+    """A line of the table: an entry of eval.json and its cells."""
 
     key: str
     title: str
@@ -66,10 +68,8 @@ COLUMNS = (
 HIDDEN = {"s_per_image", "s_decode_per_image", "num_samples", "seed"}  # shown in other columns or in the caption
 
 
-def table(
-    evaluation: Figures, config: Mapping[str, Any], left_out: Collection[str] = ()
-) -> tuple[list[Column], list[Row]]:
-    """The columns that have figures, figures unknown here included, and one row an entry of eval.json.
+def table(evaluation: Figures, config: RunConfig, left_out: Collection[str] = ()) -> tuple[list[Column], list[Row]]:
+    """The columns that have figures, and one row for each entry of eval.json; figures unknown here have columns too.
 
     Args:
         left_out: figures that are shown elsewhere; so are intervals and floors.
@@ -108,7 +108,7 @@ def _cell(extended: Figures, key: str, teacher: str | None, column: Column) -> C
     return Cell(value, text, remark)
 
 
-def _costs(evaluation: Figures, key: str, teacher: str | None, config: Mapping[str, Any]) -> dict[str, float]:
+def _costs(evaluation: Figures, key: str, teacher: str | None, config: RunConfig) -> dict[str, float]:
     """Network calls, milliseconds and speed-up of one entry."""
     costs: dict[str, float] = {}
     who, _, rest = key.partition("@")
@@ -116,11 +116,11 @@ def _costs(evaluation: Figures, key: str, teacher: str | None, config: Mapping[s
     if steps.isdigit() and "calls" not in evaluation[key]:
         costs["calls"] = int(steps)
         if who == "teacher":
-            recipe = config.get("recipe") or {}
-            shards = recipe.get("shards") or {}
-            second_order = not levels and (shards.get("sampler") or {}).get("plugin") == "heun"
+            shards = config.recipe.part("shards")
+            second_order = not levels and shards.part("sampler").text("plugin") == "heun"
             # Guidance asks the network twice, with and without the class; a weight of 1 switches it off.
-            costs["calls"] = (2 * int(steps) - 1 if second_order else int(steps)) * (1 + (shards.get("guidance") != 1))
+            guided = shards.number("guidance") != 1
+            costs["calls"] = (2 * int(steps) - 1 if second_order else int(steps)) * (1 + guided)
     seconds = _seconds(evaluation[key])
     if seconds is not None:
         costs["ms"] = 1000 * seconds
@@ -132,19 +132,19 @@ def _costs(evaluation: Figures, key: str, teacher: str | None, config: Mapping[s
     return costs
 
 
-def _seconds(figures: Mapping[str, Any]) -> float | None:
-    """For one picture: sampling, and decoding where samples are latents."""
+def _seconds(figures: Values) -> float | None:
+    """Seconds for one picture: sampling, and decoding where samples are latents."""
     sampling = number(figures, "s_per_image")
     return None if sampling is None else sampling + (number(figures, "s_decode_per_image") or 0.0)
 
 
 def is_floor(entry: str) -> bool:
-    """Whether an entry of eval.json is what sampling alone leaves, and no way to make pictures."""
+    """Whether an entry of eval.json is a floor: the distance that chance alone leaves, and no way to make pictures."""
     return entry.partition("@")[0] == "floor"
 
 
 def figure(value: float) -> str:
-    """Three significant digits without an exponent where that stays readable."""
+    """A figure with three significant digits, without an exponent where that stays readable."""
     if value != 0 and not 1e-4 <= abs(value) < 1e6:
         return f"{value:.2e}"
     digits = 2 - math.floor(math.log10(abs(value))) if value else 0
@@ -162,7 +162,7 @@ def entry_title(key: str) -> str:
 
 
 def title(evaluation: Figures) -> str:
-    """What happened, in plain words."""
+    """The heading of the page: what happened, in plain words."""
     teachers, students = by_steps(evaluation, "teacher"), by_steps(evaluation, "student")
     if not teachers or not students:
         return "A diffusion teacher turned into a few-step student"
@@ -170,7 +170,7 @@ def title(evaluation: Figures) -> str:
 
 
 def num_samples(evaluation: Figures) -> str:
-    """How many pictures each figure was measured on; empty if unknown."""
+    """The number of pictures that each figure was measured on, as text; empty if unknown."""
     counts = sorted({int(n) for figures in evaluation.values() if (n := number(figures, "num_samples")) is not None})
     return " to ".join(f"{count:,}" for count in (counts if len(counts) < 2 else (counts[0], counts[-1])))
 
@@ -191,8 +191,8 @@ class Bar(NamedTuple):
     width: float
 
 
-def tiles(evaluation: Figures, config: Mapping[str, Any], columns: list[Column], rows: list[Row]) -> list[Tile]:
-    """What the student gained and what it kept, from the table."""
+def tiles(evaluation: Figures, config: RunConfig, columns: list[Column], rows: list[Row]) -> list[Tile]:
+    """The tiles of the page: what the student gained and what it kept, from the table."""
     teacher = best_teacher(evaluation)
     figures = {
         row.key: {column.key: cell.value for column, cell in zip(columns, row.cells, strict=True)} for row in rows
@@ -221,12 +221,12 @@ def tiles(evaluation: Figures, config: Mapping[str, Any], columns: list[Column],
 
 
 def figure_short(value: float) -> str:
-    """A factor as one says it: 25, 3.1."""
+    """A factor as one says it: 25, or 3.1 below ten."""
     return f"{value:.0f}" if value >= 9.95 else f"{value:.1f}"
 
 
 def bars(evaluation: Figures, rows: list[Row]) -> list[Bar]:
-    """Distance to the teacher's samples of every entry, on a logarithmic axis that starts at half the smallest."""
+    """Bars of every entry's distance to the teacher's samples; their axis is logarithmic from half the smallest."""
     values = {row.key: value for row in rows if (value := number(evaluation[row.key], "fd_teacher")) and value > 0}
     if len(values) < 2:
         return []
@@ -245,15 +245,18 @@ class Compared(NamedTuple):
     ours_multiple: str
 
 
-def reported(evaluation: Figures, config: Mapping[str, Any]) -> list[Compared]:
-    """Only the multiples can be compared: another data set, other features."""
-    published = (config.get("recipe") or {}).get("reported") or {}
+def reported(evaluation: Figures, config: RunConfig) -> list[Compared]:
+    """Rows that hold our figures beside the published ones.
+
+    Only the multiples can be compared: the report has another data set and other features.
+    """
+    published = config.recipe.part("reported")
     pairs = [("teacher_50", "teacher@50"), ("teacher_4", "teacher@4:karras"), ("student_4", "student@4")]
-    best_theirs, best = number(published, "teacher_50"), number(evaluation.get("teacher@50", {}), "fd")
+    best_theirs, best = published.number("teacher_50"), number(evaluation.get("teacher@50", {}), "fd")
     result = []
     for field, key in pairs:
-        theirs, ours = number(published, field), number(evaluation.get(key, {}), "fd")
-        if theirs is not None or (ours is not None and published):
+        theirs, ours = published.number(field), number(evaluation.get(key, {}), "fd")
+        if theirs is not None or (ours is not None and published.fields):
             multiples = [
                 f"{figure_short(a / b)}×" if a and b else "–" for a, b in ((theirs, best_theirs), (ours, best))
             ]

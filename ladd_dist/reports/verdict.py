@@ -1,14 +1,13 @@
-"""Is the student healthy? A pure function of a run's figures, its recipe and its training curves."""
+"""The verdict on a student's health: a pure function of a run's figures, its recipe and its training curves."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
+
+from ladd_dist.reports.json_object import number
+from ladd_dist.reports.run_files import Figures, Metrics, RunConfig
 
 Level = Literal["healthy", "warning", "collapsed"]
-Figures = Mapping[str, Mapping[str, Any]]  # "student@4" -> {"fd": ..., ...}
-Metrics = Sequence[Mapping[str, Any]]  # one object a logged step
 
 # Shares of the teacher's own figure. Below COLLAPSED the fault is visible at a glance in the pictures, from HEALTHY on
 # it is within what two seeds differ by; the prototype's good runs had .99 and .92, its collapsed ones .15 at one step.
@@ -22,26 +21,26 @@ HEALTHY_GAP_BAND = (2.0, 6.0)
 
 
 class Verdict(NamedTuple):
-    """The judgement: `level`, one plain sentence, and the figures behind it, worst first."""
+    """The judgement of a run: its level, one plain sentence, and the figures behind it, worst first."""
 
     level: Level
     headline: str
     reasons: tuple[str, ...]
 
 
-class Finding(NamedTuple):
-    """One thing seen; `healthy` findings are listed after the faults."""
+class Observation(NamedTuple):
+    """One thing seen in the figures, and how bad it is."""
 
     level: Level
     text: str
 
 
-def judge(evaluation: Figures, config: Mapping[str, Any], metrics: Metrics) -> Verdict:
+def judge(evaluation: Figures, config: RunConfig, metrics: Metrics) -> Verdict:
     """Judge a run by its student's figures at few steps and at one, against the teacher's at many steps.
 
     Args:
         evaluation: contents of eval.json: "student@4", "student@1", "teacher@50", "teacher@4:good" ... -> figures.
-        config: contents of config.json; the recipe in it is read only to name the cause of a fault.
+        config: the contents of config.json; its recipe is read only to name the cause of a fault.
         metrics: the logged training steps, possibly none.
     """
     teacher, students = best_teacher(evaluation), by_steps(evaluation, "student")
@@ -57,12 +56,12 @@ def judge(evaluation: Figures, config: Mapping[str, Any], metrics: Metrics) -> V
     seen += _heads(metrics, student_fine=all(item.level == "healthy" for item in seen))
     if limits:  # shares of a teacher that learned little accuse nobody
         seen = [item._replace(level="warning") if item.level == "collapsed" else item for item in seen]
-    findings = [*_not_finite(evaluation, students), *_diverged(metrics), *limits, *seen]
-    return _conclude(findings, None if limits else cause(config, metrics))
+    observations = [*_not_finite(evaluation, students), *_diverged(metrics), *limits, *seen]
+    return _conclude(observations, None if limits else cause(config, metrics))
 
 
 def by_steps(evaluation: Figures, who: str) -> list[tuple[int, str]]:
-    """(steps, key) of every entry "<who>@<steps>[:levels]", most steps first."""
+    """Pairs (steps, key) of every entry "<who>@<steps>[:levels]", most steps first."""
     found = []
     for key in evaluation:
         name, _, rest = key.partition("@")
@@ -78,10 +77,10 @@ def best_teacher(evaluation: Figures) -> str | None:
     return teachers[0][1] if teachers else None
 
 
-def few_student(evaluation: Figures, config: Mapping[str, Any]) -> str:
+def few_student(evaluation: Figures, config: RunConfig) -> str:
     """The student at the number of steps it was trained for, else at the most that were measured."""
     students = by_steps(evaluation, "student")
-    wanted = number(_recipe(config), "student_steps") or 4
+    wanted = config.recipe.number("student_steps") or 4
     return next((key for steps, key in students if steps == wanted), students[0][1])
 
 
@@ -92,42 +91,22 @@ def few_step_teacher(evaluation: Figures, student: str) -> str | None:
     return next((key for key in same if key.endswith(":good")), same[0] if same else None)
 
 
-def number(figures: Mapping[str, Any], key: str) -> float | None:
-    """A finite figure, or None."""
-    value = figures.get(key)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return None
-    return float(value)
-
-
 def share(evaluation: Figures, entry: str, teacher: str, key: str) -> float | None:
     """A figure of `entry` as share of the teacher's."""
     mine, theirs = number(evaluation[entry], key), number(evaluation[teacher], key)
     return mine / theirs if mine is not None and theirs is not None and theirs > 0 else None
 
 
-def in_force(config: Mapping[str, Any], metrics: Metrics, which: Literal["adversarial", "distill"]) -> float | None:
+def in_force(config: RunConfig, metrics: Metrics, which: Literal["adversarial", "distill"]) -> float | None:
     """The largest weight a loss had: from the curves, else from the recipe's schedule."""
     logged = [value for row in metrics if (value := number(row, f"weight/{which}")) is not None]
     if logged:
         return max(logged)
-    schedule = _recipe(config).get("distill_weight" if which == "distill" else "adv_weight")
-    if isinstance(schedule, Mapping):
-        values = [value for key in ("value", "start", "end") if (value := number(schedule, key)) is not None]
-        points = schedule.get("points")
-        values += [float(point[1]) for point in points] if isinstance(points, (list, tuple)) else []
-        return max(values, default=None)
-    return None
-
-
-def _recipe(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    recipe = config.get("recipe")
-    return recipe if isinstance(recipe, Mapping) else {}
-
-
-def _plugin(config: Mapping[str, Any], field: str) -> str | None:
-    part = _recipe(config).get(field)
-    return str(part.get("plugin")) if isinstance(part, Mapping) else None
+    schedule = config.recipe.part("distill_weight" if which == "distill" else "adv_weight")
+    values = [value for key in ("value", "start", "end") if (value := schedule.number(key)) is not None]
+    points = schedule.fields.get("points")
+    values += [float(point[1]) for point in points] if isinstance(points, list | tuple) else []
+    return max(values, default=None)
 
 
 def _steps(entry: str) -> str:
@@ -135,7 +114,7 @@ def _steps(entry: str) -> str:
     return "one step" if steps == "1" else f"{steps} steps"
 
 
-def _not_finite(evaluation: Figures, students: list[tuple[int, str]]) -> list[Finding]:
+def _not_finite(evaluation: Figures, students: list[tuple[int, str]]) -> list[Observation]:
     known = ("fd", "fd_teacher", "hue_entropy", "accuracy", "colour_variance")
     broken = [
         f"{entry} {key}"
@@ -143,21 +122,21 @@ def _not_finite(evaluation: Figures, students: list[tuple[int, str]]) -> list[Fi
         for key in known
         if key in evaluation[entry] and number(evaluation[entry], key) is None
     ]
-    return [Finding("collapsed", f"figures that are not numbers: {', '.join(broken)}")] if broken else []
+    return [Observation("collapsed", f"figures that are not numbers: {', '.join(broken)}")] if broken else []
 
 
-def _diverged(metrics: Metrics) -> list[Finding]:
+def _diverged(metrics: Metrics) -> list[Observation]:
     for row in metrics:
         for key in row:
             if key.startswith("loss/") and number(row, key) is None:
                 return [
-                    Finding("collapsed", f"training diverged: {key} is not a number at step {row.get('step', '?')}")
+                    Observation("collapsed", f"training diverged: {key} is not a number at step {row.get('step', '?')}")
                 ]
     return []
 
 
-def _few_steps(evaluation: Figures, few: str, teacher: str) -> list[Finding]:
-    """Hue entropy, class accuracy and colour variance of the few-step student."""
+def _few_steps(evaluation: Figures, few: str, teacher: str) -> list[Observation]:
+    """Observe hue entropy, class accuracy and colour variance of the few-step student."""
     at = f"at {_steps(few)}"
     measures = (
         ("hue_entropy", "hue entropy", "one-colour collapse", "hues are missing", ENTROPY_COLLAPSED, ENTROPY_HEALTHY),
@@ -171,63 +150,66 @@ def _few_steps(evaluation: Figures, few: str, teacher: str) -> list[Finding]:
             VARIANCE_HEALTHY,
         ),
     )
-    findings = []
+    observations = []
     for key, words, collapse, weakness, collapsed, healthy in measures:
         ratio = share(evaluation, few, teacher, key)
         if ratio is None:
-            findings.append(Finding("warning", f"{words} {at} was not measured"))
+            observations.append(Observation("warning", f"{words} {at} was not measured"))
         elif ratio < collapsed:
-            findings.append(Finding("collapsed", f"{collapse}: {few} {words} {ratio:.2f} of the teacher's"))
+            observations.append(Observation("collapsed", f"{collapse}: {few} {words} {ratio:.2f} of the teacher's"))
         elif ratio < healthy:
             text = f"{weakness}: {few} {words} {ratio:.2f} of the teacher's (healthy from {healthy:g})"
-            findings.append(Finding("warning", text))
+            observations.append(Observation("warning", text))
         else:
-            findings.append(Finding("healthy", f"{words} {ratio:.2f} of the teacher's {at}"))
-    return findings
+            observations.append(Observation("healthy", f"{words} {ratio:.2f} of the teacher's {at}"))
+    return observations
 
 
-def _one_step(evaluation: Figures, one: str, teacher: str, *, hopeless: bool) -> list[Finding]:
-    """One step shows averaging first: there is no second call to repair a mean picture.
+def _one_step(evaluation: Figures, one: str, teacher: str, *, hopeless: bool) -> list[Observation]:
+    """Observe the one-step student, which shows averaging first: no second call repairs a mean picture.
 
-    Severe when little is left, when hues are lost too, or when more steps do not repair it either (`hopeless`).
+    A fault is severe when little is left, when hues are lost too, or when more steps do not repair it either
+    (`hopeless`).
     """
     variance = share(evaluation, one, teacher, "colour_variance")
     entropy = share(evaluation, one, teacher, "hue_entropy")
     lost_hues = entropy is not None and entropy < ENTROPY_COLLAPSED
-    findings = []
+    observations = []
     if variance is not None and variance < VARIANCE_COLLAPSED:
         severe = variance < ONE_STEP_VARIANCE_SEVERE or lost_hues or hopeless
         text = f"regression to the class mean: {one} colour variance {variance:.2f} of the teacher's"
-        findings.append(Finding("collapsed" if severe else "warning", text))
+        observations.append(Observation("collapsed" if severe else "warning", text))
     elif variance is not None:
-        findings.append(Finding("healthy", f"colour variance {variance:.2f} of the teacher's at {_steps(one)}"))
+        observations.append(Observation("healthy", f"colour variance {variance:.2f} of the teacher's at {_steps(one)}"))
     if lost_hues:
         text = f"colour collapse at {_steps(one)}: {one} hue entropy {entropy:.2f} of the teacher's"
-        findings.append(Finding("warning", text))
+        observations.append(Observation("warning", text))
     accuracy = share(evaluation, one, teacher, "accuracy")
     if accuracy is not None and accuracy < ACCURACY_COLLAPSED:
         text = f"classes are mixed up at {_steps(one)}: class accuracy {accuracy:.2f} of the teacher's"
-        findings.append(Finding("warning", text))
-    return findings
+        observations.append(Observation("warning", text))
+    return observations
 
 
-def _against_teacher(evaluation: Figures, few: str) -> list[Finding]:
-    """A student farther from the 50-step samples than its own teacher in as few steps has gained nothing."""
+def _against_teacher(evaluation: Figures, few: str) -> list[Observation]:
+    """Observe whether the student is nearer to the teacher's many-step samples than the teacher in as few steps."""
     rival = few_step_teacher(evaluation, few)
     if rival is None:
         return []
     key = "fd_teacher" if "fd_teacher" in evaluation[few] else "fd"
     mine, theirs = number(evaluation[few], key), number(evaluation[rival], key)
     if mine is None or theirs is None:
-        return [Finding("warning", f"no comparison with {rival}: {key} is missing")]
+        return [Observation("warning", f"no comparison with {rival}: {key} is missing")]
     words = f"{key} {mine:.3g} of {few} against {theirs:.3g} of {rival}"
     if mine >= theirs:
-        return [Finding("warning", f"nothing gained over the teacher itself in as few steps: {words}")]
-    return [Finding("healthy", f"closer to the teacher's many-step samples than the teacher in as few steps: {words}")]
+        return [Observation("warning", f"nothing gained over the teacher itself in as few steps: {words}")]
+    return [
+        Observation("healthy", f"closer to the teacher's many-step samples than the teacher in as few steps: {words}")
+    ]
 
 
-def _heads(metrics: Metrics, *, student_fine: bool) -> list[Finding]:
-    """The discriminator over the last quarter of the logged steps; silent where its weight was zero all along.
+def _heads(metrics: Metrics, *, student_fine: bool) -> list[Observation]:
+    """Observe the heads over the last quarter of the logged steps; nothing where their weight was zero all along.
 
     Heads at chance are a fault only beside a bad student: a good one is what they are meant to lose against.
     """
@@ -238,30 +220,32 @@ def _heads(metrics: Metrics, *, student_fine: bool) -> list[Finding]:
     last = logged[-max(1, len(logged) // 4) :]
     mean = sum(last) / len(last)
     if mean > HEADS_WIN:
-        return [Finding("warning", f"the heads have won: right in {mean:.0%} of cases over the last quarter")]
+        return [Observation("warning", f"the heads have won: right in {mean:.0%} of cases over the last quarter")]
     if mean < HEADS_LOSE and student_fine:
         text = f"the heads cannot tell the student's samples from the teacher's: right in {mean:.0%} of cases"
-        return [Finding("healthy", text)]
+        return [Observation("healthy", text)]
     if mean < HEADS_LOSE:
-        return [Finding("warning", f"the heads have lost: right in {mean:.0%} of cases over the last quarter")]
-    return [Finding("healthy", f"the game is open: the heads are right in {mean:.0%} of cases")]
+        return [Observation("warning", f"the heads have lost: right in {mean:.0%} of cases over the last quarter")]
+    return [Observation("healthy", f"the game is open: the heads are right in {mean:.0%} of cases")]
 
 
-def _limits(evaluation: Figures, config: Mapping[str, Any], teacher: str) -> list[Finding]:
-    """What a reader must know before trusting the figures."""
-    findings = []
+def _limits(evaluation: Figures, config: RunConfig, teacher: str) -> list[Observation]:
+    """Observe what a reader must know before trusting the figures."""
+    observations = []
     accuracy = number(evaluation[teacher], "accuracy")
     if accuracy is not None and accuracy < ACCURACY_COLLAPSED:
         text = f"the teacher itself is weak (class accuracy {accuracy:.2f}): shares of its figures mean little"
-        findings.append(Finding("warning", text))
-    if config.get("scale") == "smoke":
-        findings.append(Finding("warning", "scale smoke trains for seconds: it tests the machinery, not the method"))
-    return findings
+        observations.append(Observation("warning", text))
+    if config.scale == "smoke":
+        observations.append(
+            Observation("warning", "scale smoke trains for seconds: it tests the machinery, not the method")
+        )
+    return observations
 
 
-def cause(config: Mapping[str, Any], metrics: Metrics) -> tuple[str, str] | None:
-    """(half a sentence for the headline, explanation) when the recipe alone explains a loss of diversity."""
-    if _plugin(config, "start") != "fresh":
+def cause(config: RunConfig, metrics: Metrics) -> tuple[str, str] | None:
+    """The recipe's reason for a loss of diversity: half a sentence for the headline and an explanation, or None."""
+    if config.recipe.part("start").text("plugin") != "fresh":
         return None
     weight = in_force(config, metrics, "distill")
     if weight is None:
@@ -278,17 +262,16 @@ def cause(config: Mapping[str, Any], metrics: Metrics) -> tuple[str, str] | None
     )
 
 
-def _where(config: Mapping[str, Any]) -> str:
-    """The levels at which the distance pulls: all alike, unless it fades as a power of the level."""
-    distance = _recipe(config).get("distance")
-    power = number(distance, "sigma_power") if isinstance(distance, Mapping) else None
+def _where(config: RunConfig) -> str:
+    """Words for the levels at which the distance pulls: all alike, unless it fades as a power of the level."""
+    power = config.recipe.part("distance").number("sigma_power")
     return f"(fading with noise, sigma_power {power:g})" if power else "at every level"
 
 
-def _conclude(findings: list[Finding], cause: tuple[str, str] | None) -> Verdict:
-    collapsed = [item.text for item in findings if item.level == "collapsed"]
-    warnings = [item.text for item in findings if item.level == "warning"]
-    fine = [item.text for item in findings if item.level == "healthy"]
+def _conclude(observations: list[Observation], cause: tuple[str, str] | None) -> Verdict:
+    collapsed = [item.text for item in observations if item.level == "collapsed"]
+    warnings = [item.text for item in observations if item.level == "warning"]
+    fine = [item.text for item in observations if item.level == "healthy"]
     if not collapsed and not warnings:
         return Verdict("healthy", f"no collapse: {fine[0]}", tuple(fine[1:]))
     faults = collapsed + warnings

@@ -9,7 +9,7 @@ from ladd_dist.core.plugin import Plugin
 
 
 class RunLog:
-    """An open log of one run. Every method of this base does nothing: override what there is a place for."""
+    """An open log of one run. Every method of this base does nothing: override those that your log has a place for."""
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Record the metrics of one step (names `group/name`)."""
@@ -21,18 +21,18 @@ class RunLog:
         """Record what the finished run came to: figures (`eval/SAMPLER/NAME`) and pictures."""
 
     def alert(self, title: str, text: str) -> None:
-        """Tell whoever watches that something is wrong."""
+        """Tell whoever watches the run that something is wrong."""
 
     def close(self, *, interrupted: bool = False) -> None:
-        """Everything is recorded; `interrupted`: the run will go on later."""
+        """Close the log, in which everything is recorded now; `interrupted`: the run will go on later."""
 
     def advice(self) -> str:
-        """What to say beside a failure: where the data are, how to bring them over later."""
+        """A sentence to print beside a failure: where the data are, and how to bring them over later."""
         return ""
 
 
 class Tracker(Plugin):
-    """Opens a log for a run."""
+    """Plug-in that opens a log for a run."""
 
     kind = "tracker"
 

@@ -23,7 +23,7 @@ class Jsonl(Tracker):
 
 
 class JsonlLog(RunLog):
-    """The open file; entries after `resume_step`, and a half-written last line, are dropped."""
+    """The open metrics.jsonl, without entries after `resume_step` and without a half-written last line."""
 
     def __init__(self, path: Path, resume_step: int) -> None:
         kept = [row for row in read_rows(path)[0] if row["step"] <= resume_step]

@@ -1,4 +1,4 @@
-"""Opens the logs of a run: `metrics.jsonl`, which resuming and reports read, and beside it the recipe's tracker.
+"""The logs of a run: `metrics.jsonl`, which resuming and reports read, and beside it the recipe's tracker.
 
 A tracker never stops a run: its first failure is one warning, after which it is left alone and training goes on.
 """
@@ -17,7 +17,7 @@ from ladd_dist.trackers.jsonl import Jsonl
 
 @contextlib.contextmanager
 def run_log(tracker: Tracker, *, folder: Path, config: dict[str, Any], resume_step: int) -> Iterator[RunLog]:
-    """`metrics.jsonl` and the tracker as one log, closed at the end; a training that fails is an alert."""
+    """Open `metrics.jsonl` and the tracker as one log, and close it at the end; a training that fails is an alert."""
     figures = Jsonl().build(folder=folder, config=config, resume_step=resume_step)
     # After it: a tracker that lacks rows (killed, server down) takes them from metrics.jsonl.
     more = guarded(tracker, folder=folder, config=config, resume_step=resume_step)
@@ -27,7 +27,7 @@ def run_log(tracker: Tracker, *, folder: Path, config: dict[str, Any], resume_st
 
 @contextlib.contextmanager
 def tracker_alone(tracker: Tracker, *, folder: Path, config: dict[str, Any], resume_step: int) -> Iterator[RunLog]:
-    """The tracker of a run whose training is done, for what comes after; `metrics.jsonl` is not touched."""
+    """Open the tracker of a run whose training is done, without touching `metrics.jsonl`."""
     with _closed(guarded(tracker, folder=folder, config=config, resume_step=resume_step)) as log:
         yield log
 
@@ -47,7 +47,7 @@ def _closed(log: RunLog) -> Iterator[RunLog]:
 
 
 def guarded(tracker: Tracker, *, folder: Path, config: dict[str, Any], resume_step: int) -> RunLog:
-    """The tracker's log, which cannot fail; a log that does nothing where it cannot be opened, or is metrics.jsonl."""
+    """Open the tracker's log so that it cannot fail; where it cannot be opened, the log does nothing."""
     if isinstance(tracker, Jsonl):
         return RunLog()
     try:
@@ -59,11 +59,11 @@ def guarded(tracker: Tracker, *, folder: Path, config: dict[str, Any], resume_st
 
 
 _told: set[tuple[str, Path]] = set()
-"""Trackers and runs that were warned of: a run opens its tracker for training and for evaluation."""
+"""Trackers and runs that have had their warning: a run opens its tracker for training and again for evaluation."""
 
 
 def warn(name: str, folder: Path, error: BaseException, advice: str = "") -> None:
-    """The one line about a tracker that failed in a run."""
+    """Print the one warning about a tracker that failed in a run."""
     if (name, folder.absolute()) in _told:
         return
     _told.add((name, folder.absolute()))
@@ -73,7 +73,7 @@ def warn(name: str, folder: Path, error: BaseException, advice: str = "") -> Non
 
 
 class Guarded(RunLog):
-    """Another log, left alone after its first failure."""
+    """A log around another one, which it leaves alone after its first failure."""
 
     def __init__(self, name: str, folder: Path, log: RunLog) -> None:
         self.name, self.folder, self.inner = name, folder, log
@@ -108,7 +108,7 @@ class Guarded(RunLog):
 
 
 class Both(RunLog):
-    """`metrics.jsonl`, whose failures count (resuming reads it), and a tracker."""
+    """`metrics.jsonl` and a tracker as one log; failures of the former count, because resuming reads it."""
 
     def __init__(self, first: RunLog, second: RunLog) -> None:
         self.logs = (first, second)

@@ -1,4 +1,4 @@
-"""TensorBoard's event files in RUN/tensorboard."""
+"""Tracker that writes TensorBoard's event files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Tensorboard(Tracker):
 
 
 class TensorboardLog(RunLog):
-    """An open event file. On a resumed run TensorBoard is told to forget the steps that come again."""
+    """An open event file. A resumed run tells TensorBoard to forget the steps that come again."""
 
     def __init__(self, folder: Path, resume_step: int, flush_s: int) -> None:
         from torch.utils.tensorboard.writer import SummaryWriter

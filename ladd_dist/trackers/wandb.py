@@ -1,14 +1,15 @@
-"""Weights & Biases: a copy of `metrics.jsonl` with pictures, which is brought up to date whenever the run is opened."""
+"""Tracker for Weights & Biases: a copy of `metrics.jsonl` with pictures, brought up to date when the run is opened."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import netrc
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +27,7 @@ PROJECT = "ladd"
 Mode = Literal["auto", "online", "offline", "disabled"]
 
 _offline: set[Path] = set()
-"""Runs that this process tracks offline: it is told once, and a server that did not answer is not waited for again."""
+"""Runs that this process tracks offline: they are announced once, and no server is waited for a second time."""
 
 
 @register("wandb")
@@ -70,7 +71,7 @@ class Wandb(Tracker):
         return (self.base_url or os.environ.get("WANDB_BASE_URL") or CLOUD).rstrip("/")
 
     def choose_mode(self) -> tuple[str, str]:
-        """The mode in force, and why it is offline where nobody asked for that."""
+        """The mode in force, and the reason for offline where nobody asked for it."""
         wished = os.environ.get("WANDB_MODE", "") if self.mode == "auto" else self.mode
         if wished in ("online", "offline", "disabled"):
             return wished, ""
@@ -79,27 +80,56 @@ class Wandb(Tracker):
         return "offline", "there is no key in WANDB_API_KEY or netrc (`wandb login`)"
 
 
+@dataclass(frozen=True)
+class Card:
+    """The contents of RUN/wandb.json: where the run is at W&B, and the last step it has there."""
+
+    id: str = ""
+    project: str = ""
+    entity: str = ""
+    group: str = ""
+    url: str | None = None
+    mode: str = ""
+    last_step: int | None = None
+    """None while the run is open, and after it was killed."""
+
+    @classmethod
+    def read(cls, path: Path) -> Card:
+        """The card of a run; an empty one where the file is missing or damaged."""
+        found: object = None
+        with contextlib.suppress(UserError):
+            found = read_json(path)
+        if not isinstance(found, dict):
+            return cls()
+        return cls(**{field.name: found[field.name] for field in dataclasses.fields(cls) if field.name in found})
+
+
 class WandbLog(RunLog):
     """An open W&B run. Steps that W&B has already are not sent again; those it lacks are taken from metrics.jsonl."""
 
-    def __init__(self, tracker: Wandb, folder: Path, config: dict[str, Any], *, online: bool) -> None:
+    def __init__(self, tracker: Wandb, folder: Path, config: Mapping[str, object], *, online: bool) -> None:
         (folder / "wandb").mkdir(exist_ok=True)  # W&B itself would go to the temporary folder without a word
         self.tracker, self.folder, self.card = tracker, folder, folder / "wandb.json"
-        before = _read_card(self.card)
+        before = Card.read(self.card)
         self.run_id = run_id(before, str(config.get("signature", folder.name)))
         self.run, online = self._init(config, online)
         # Where it is: offline nobody but this folder knows.
         self.last = self.run.starting_step - 1 if online else last_step(folder, self.run_id, before)
-        known = {"id": self.run_id, "project": self.run.project, "entity": self.run.entity or tracker.entity}
-        group = {"group": self.run.group or "", "url": self.run.url if online else before.get("url")}
-        self.known = {**known, **group, "mode": "online" if online else "offline"}
-        write_json(self.card, {**self.known, "last_step": None})  # known again when the run is closed
+        self.known = Card(
+            id=self.run_id,
+            project=self.run.project,
+            entity=self.run.entity or tracker.entity,
+            group=self.run.group or "",
+            url=self.run.url if online else before.url,
+            mode="online" if online else "offline",
+        )
+        write_json(self.card, dataclasses.asdict(self.known))  # the last step is known again when the run is closed
         for row in read_rows(folder / "metrics.jsonl")[0]:
             figures = dict(row)
             self.log(int(figures.pop("step")), figures)
 
-    def _init(self, config: dict[str, Any], online: bool) -> tuple[Any, bool]:
-        """The run, and whether it is online: a server that does not answer, or refuses the key, is one warning."""
+    def _init(self, config: Mapping[str, object], online: bool) -> tuple[Any, bool]:
+        """Open the run and say whether it is online; a silent server or a refused key is one warning."""
         if online:
             try:
                 return self._open(config, "online"), True
@@ -109,7 +139,7 @@ class WandbLog(RunLog):
                 _forget()
         return self._open(config, "offline"), False
 
-    def _open(self, config: dict[str, Any], mode: Literal["online", "offline"]) -> Any:
+    def _open(self, config: Mapping[str, object], mode: Literal["online", "offline"]) -> Any:
         import wandb
 
         tracker, environment = self.tracker, os.environ
@@ -126,13 +156,13 @@ class WandbLog(RunLog):
             )
             return wandb.init(
                 id=self.run_id,
-                name=environment.get("WANDB_NAME") or config.get("name") or self.folder.name,
+                name=environment.get("WANDB_NAME") or str(config.get("name") or self.folder.name),
                 project=tracker.project or environment.get("WANDB_PROJECT") or PROJECT,
                 entity=tracker.entity or environment.get("WANDB_ENTITY") or None,
                 group=tracker.group or environment.get("LADD_SWEEP") or environment.get("WANDB_RUN_GROUP") or None,
                 job_type="distill",
                 tags=list(tracker.tags) or None,
-                config=config,
+                config=dict(config),
                 dir=str(self.folder),
                 mode=mode,
                 resume="allow",
@@ -167,45 +197,38 @@ class WandbLog(RunLog):
         except Exception:
             _offline.add(self.folder)
             raise
-        write_json(self.card, {**self.known, "last_step": last})
+        write_json(self.card, dataclasses.asdict(dataclasses.replace(self.known, last_step=last)))
 
     def advice(self) -> str:
         return f"bring the run over later with `{sync_command(self.folder)}`"
 
 
 def sync_command(folder: Path) -> str:
-    """What brings a run's W&B data to the server."""
+    """The command that brings a run's W&B data to the server."""
     return f"wandb sync --include-online {shlex.quote(str(folder / 'wandb'))}/*run-*"
 
 
-def run_id(card: dict[str, Any], signature: str) -> str:
+def run_id(card: Card, signature: str) -> str:
     """The W&B run's id: an agent's for its trial, else the one in wandb.json, else from the signature.
 
     The same run has the same id after its folder, or wandb.json, was lost.
     """
     if os.environ.get("WANDB_SWEEP_ID") and os.environ.get("WANDB_RUN_ID"):
         return os.environ["WANDB_RUN_ID"]
-    return str(card.get("id") or hashlib.sha256(f"ladd-{signature}".encode()).hexdigest()[:12])
+    return str(card.id or hashlib.sha256(f"ladd-{signature}".encode()).hexdigest()[:12])
 
 
-def last_step(folder: Path, run_id: str, card: dict[str, Any]) -> int:
+def last_step(folder: Path, run_id: str, card: Card) -> int:
     """The last step in the run's local W&B data; -1 if there are none."""
     folders = sorted((folder / "wandb").glob(f"*run-*-{run_id}*"))
     if not any(path.glob("*.wandb") for path in folders):
         return -1
-    if card.get("id") == run_id and isinstance(card.get("last_step"), int):
-        return int(card["last_step"])
+    if card.id == run_id and isinstance(card.last_step, int):
+        return card.last_step
     from ladd_dist.trackers.wandb_read import read_folder  # it was killed: only the data know (about a second)
 
     rows = [row for path in folders for row in read_folder(path).rows]
     return max((int(row["step"]) for row in rows), default=-1)
-
-
-def _read_card(path: Path) -> dict[str, Any]:
-    with contextlib.suppress(ValueError):
-        card = read_json(path)
-        return card if isinstance(card, dict) else {}
-    return {}
 
 
 def _in_netrc(host: str) -> bool:
@@ -226,7 +249,7 @@ def _forget() -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """W&B says nothing: it writes some lines whatever its settings, and what matters is said here, in one line."""
+    """Silence W&B, which writes some lines whatever its settings; the tracker says what matters, in one line."""
     with (
         Path(os.devnull).open("w") as nowhere,
         contextlib.redirect_stderr(nowhere),

@@ -1,4 +1,4 @@
-"""Reads W&B runs back: from their folders, with W&B's own `wandb leet inspect`, and from a server."""
+"""W&B runs read back: from their folders, with W&B's own `wandb leet inspect`, and from a server."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from ladd_dist.core.errors import UserError
 
 TIMEOUT_S = 120.0
-"""For one folder."""
+"""Seconds that reading one folder may take."""
 BATCH = 20
 """Folders that one process reads: W&B's client takes longer to start than to read one."""
 END = "end of folder"
@@ -43,7 +43,7 @@ class RunData:
     """The run folder's, NAME-SIGNATURE."""
     signature: str
     """Of the distillation; empty for a run that is not of this package."""
-    config: dict[str, Any]
+    config: Mapping[str, object]
     """As in config.json (`recipe`, `scale`, ...), and `sweep`, `axes`."""
     summary: dict[str, float]
     """`eval/SAMPLER/NAME` of a run that was evaluated, and the last row."""
@@ -67,13 +67,56 @@ class RunData:
         return found
 
 
+class _Change(TypedDict, total=False):
+    """A change of the run's configuration or summary."""
+
+    update: dict[str, object]
+    remove: list[str]
+
+
+class _RunBody(TypedDict, total=False):
+    """What W&B knows of a run when it starts."""
+
+    run_id: str
+    display_name: str
+    run_group: str
+    tags: list[str]
+    config: _Change
+    summary: _Change
+
+
+class _HistoryBody(TypedDict, total=False):
+    """One call of `run.log`."""
+
+    item: dict[str, object]
+
+
+class _ExitBody(TypedDict, total=False):
+    """The end of the process."""
+
+    exit_code: int
+
+
+class _Record(TypedDict, total=False):
+    """A line of `wandb leet inspect --json`: `type` names the one body that it has."""
+
+    type: str
+    code: int
+    """Of our own line between two folders."""
+    run: _RunBody | None
+    config: _Change | None
+    summary: _Change | None
+    history: _HistoryBody | None
+    exit: _ExitBody | None
+
+
 @dataclass
 class _Parts:
     """What the records of a folder add up to."""
 
-    run: dict[str, Any] = field(default_factory=dict)
-    config: dict[str, Any] = field(default_factory=dict)
-    summary: dict[str, Any] = field(default_factory=dict)
+    run: _RunBody = field(default_factory=_RunBody)
+    config: dict[str, object] = field(default_factory=dict)
+    summary: dict[str, object] = field(default_factory=dict)
     rows: list[dict[str, float]] = field(default_factory=list)
     state: str = "crashed"
 
@@ -110,7 +153,7 @@ def read_folder(folder: Path) -> RunData:
 
 
 def _read(folders: Sequence[Path]) -> list[RunData]:
-    """Some folders, by one process.
+    """Read some folders by one process.
 
     Raises:
         UserError: W&B cannot read one; names it.
@@ -121,10 +164,10 @@ def _read(folders: Sequence[Path]) -> list[RunData]:
     read: list[RunData] = []
     parts = _Parts()
     for line in done.stdout.splitlines():
-        record = json.loads(line)
-        if record["type"] != END:
+        record: _Record = json.loads(line)
+        if record.get("type") != END:
             _add(parts, record)
-        elif record["code"]:
+        elif record.get("code"):
             break
         else:
             read.append(_run_of(parts, folders[len(read)]))
@@ -192,50 +235,52 @@ def _from_api(run: Any) -> RunData:
     )
 
 
-def _add(parts: _Parts, record: dict[str, Any]) -> None:
-    kind = record["type"]
-    body = record.get(kind) or {}
-    if kind == "run":
-        parts.run = {**parts.run, **body}
-        _update(parts.config, body.get("config", {}))
-        _update(parts.summary, body.get("summary", {}))
+def _add(parts: _Parts, record: _Record) -> None:
+    kind = record.get("type")
+    if kind == "run" and (run := record.get("run")):
+        parts.run = {**parts.run, **run}
+        _update(parts.config, run.get("config") or {})
+        _update(parts.summary, run.get("summary") or {})
     elif kind == "config":
-        _update(parts.config, body)
+        _update(parts.config, record.get("config") or {})
     elif kind == "summary":
-        _update(parts.summary, body)
+        _update(parts.summary, record.get("summary") or {})
     elif kind == "history":
-        parts.rows += _rows([body.get("item", {})])
+        parts.rows += _rows([(record.get("history") or {}).get("item", {})])
     elif kind == "exit":
-        parts.state = "failed" if body.get("exit_code") else "finished"
+        parts.state = "failed" if (record.get("exit") or {}).get("exit_code") else "finished"
 
 
-def _update(target: dict[str, Any], change: dict[str, Any]) -> None:
+def _update(target: dict[str, object], change: _Change) -> None:
     target.update(change.get("update", {}))
     for name in change.get("remove", []):
         target.pop(name, None)
 
 
-def _rows(history: Iterable[dict[str, Any]]) -> list[dict[str, float]]:
-    """Rows with `step` and the figures; W&B's own keys and pictures are left out, and rows that hold nothing else."""
+def _rows(history: Iterable[Mapping[str, object]]) -> list[dict[str, float]]:
+    """Rows with `step` and the figures, without W&B's own keys, without pictures, and without rows of nothing else."""
     rows = []
     for item in history:
-        figures = {name: value for name, value in _numbers(item).items() if not name.startswith("_")}
+        numbers = _numbers(item)
+        figures = {name: value for name, value in numbers.items() if not name.startswith("_")}
         if figures:
-            rows.append({"step": int(item["_step"]), **figures})
+            rows.append({"step": int(numbers["_step"]), **figures})
     return rows
 
 
-def _numbers(values: dict[str, Any]) -> dict[str, float]:
-    """The numbers, without those that describe a picture: in a folder's records NAME._type, NAME.width and so on."""
+def _numbers(values: Mapping[str, object]) -> dict[str, float]:
+    """The numbers, without those that describe a picture (in a folder's records NAME._type, NAME.width and so on)."""
     media = tuple(name.removesuffix("_type") for name in values if name.endswith("._type"))
-    numbers = {name: value for name, value in values.items() if type(value) in (int, float)}
+    numbers = {
+        name: value for name, value in values.items() if isinstance(value, int | float) and not isinstance(value, bool)
+    }
     if media:
         numbers = {name: value for name, value in numbers.items() if not name.startswith(media)}
     return {name: value for name, value in numbers.items() if math.isfinite(value)}
 
 
 def _join(first: RunData, second: RunData) -> RunData:
-    """Two parts of a run, the later one second."""
+    """Join two parts of a run, the later one second."""
     rows = {row["step"]: row for row in (*first.rows, *second.rows)}
     return replace(
         second,

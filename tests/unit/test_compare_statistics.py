@@ -1,4 +1,4 @@
-"""Intervals and tests against SciPy's; Holm's procedure against its definition."""
+"""The choice of method against SciPy's whole tests; Holm's procedure against its definition."""
 
 from __future__ import annotations
 
@@ -14,23 +14,9 @@ from ladd_dist.comparison.statistics import (
     difference_to,
     holm,
     pool,
-    t_quantile,
-    t_two_sided,
 )
 
 RNG = np.random.default_rng(7)
-
-
-@pytest.mark.parametrize("df", [1, 2, 2.7, 9, 39, 1000])
-@pytest.mark.parametrize("t", [1e-6, 0.3, 1.0, 2.5, 12.0, 300.0])
-def test_the_tail_of_students_t_is_scipys(t: float, df: float) -> None:
-    assert t_two_sided(t, df) == pytest.approx(2 * scipy.stats.t.sf(t, df), rel=1e-9)
-
-
-@pytest.mark.parametrize("df", [1, 2, 3.3, 9, 200])
-@pytest.mark.parametrize("q", [0.5, 0.9, 0.975, 0.999, 1 - 1e-6])
-def test_the_quantile_of_students_t_is_scipys(q: float, df: float) -> None:
-    assert t_quantile(q, df) == pytest.approx(scipy.stats.t.ppf(q, df), rel=1e-8, abs=1e-12)
 
 
 @pytest.mark.parametrize("n", [2, 3, 40])

@@ -18,7 +18,7 @@ from ladd_dist.trackers import RunLog, Tracker
 from ladd_dist.trackers.jsonl import Jsonl
 from ladd_dist.trackers.opening import run_log, tracker_alone
 from ladd_dist.trackers.tensorboard import Tensorboard
-from ladd_dist.trackers.wandb import Wandb, run_id
+from ladd_dist.trackers.wandb import Card, Wandb, run_id
 from ladd_dist.trackers.wandb_read import RunData, offline_runs
 
 Calls = list[tuple[Any, ...]]
@@ -161,12 +161,12 @@ def test_a_disabled_tracker_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_the_id_follows_from_the_signature_or_an_agent(no_wandb_key: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    own = run_id({}, "0123456789")
-    assert own == run_id({}, "0123456789") == run_id({"id": own}, "another") != run_id({}, "another")
+    own = run_id(Card(), "0123456789")
+    assert own == run_id(Card(), "0123456789") == run_id(Card(id=own), "another") != run_id(Card(), "another")
     monkeypatch.setenv("WANDB_RUN_ID", "trial")
-    assert run_id({"id": own}, "0123456789") == own  # somebody's export, not an agent's
+    assert run_id(Card(id=own), "0123456789") == own  # somebody's export, not an agent's
     monkeypatch.setenv("WANDB_SWEEP_ID", "sweep")
-    assert run_id({"id": own}, "0123456789") == "trial"
+    assert run_id(Card(id=own), "0123456789") == "trial"
 
 
 def test_a_wrong_setting_is_refused() -> None:

@@ -7,13 +7,21 @@ from typing import Any
 
 import pytest
 
-from ladd_dist.reports.verdict import judge
+from ladd_dist.reports.json_object import JsonObject
+from ladd_dist.reports.run_files import RunConfig
+from ladd_dist.reports.verdict import Verdict
+from ladd_dist.reports.verdict import judge as judge_run
 
 TEACHER = {"fd": 11.7, "fd_teacher": 3.8, "hue_entropy": 2.5, "accuracy": 0.99, "colour_variance": 0.14}
 GOOD = {"fd": 26.0, "fd_teacher": 17.5, "hue_entropy": 2.4, "accuracy": 0.98, "colour_variance": 0.13}
 KARRAS = {"fd": 196.0, "fd_teacher": 185.0, "hue_entropy": 2.3, "accuracy": 0.7, "colour_variance": 0.11}
 STUDENT_4 = {"fd": 14.2, "fd_teacher": 5.8, "hue_entropy": 2.475, "accuracy": 0.985, "colour_variance": 0.1288}
 STUDENT_1 = {"fd": 21.3, "fd_teacher": 12.5, "hue_entropy": 2.4, "accuracy": 0.98, "colour_variance": 0.1064}
+
+
+def judge(evaluation: dict[str, Any], config: dict[str, Any], metrics: list[dict[str, Any]]) -> Verdict:
+    """The verdict on a run with this config.json."""
+    return judge_run(evaluation, RunConfig.of(JsonObject(config)), metrics)
 
 
 def figures(student_4: dict[str, Any] | None = None, student_1: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -1,0 +1,65 @@
+"""The set-up of every HTML page: the template engine, pictures inside the file, and drawings as markup."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+HERE = Path(__file__).parent
+NUM_COLOURS = 8
+"""Colours of curves that base.css has."""
+# Matplotlib knows colours, not CSS variables: these stand-ins are replaced in the finished SVG, so that the page's
+# light and dark themes reach into the charts.
+MUTED, LINE, BAND, CARD = "#010101", "#020202", "#030303", "#050505"
+CURVES = tuple(f"#0400{index:02d}" for index in range(NUM_COLOURS))
+STAND_INS = {
+    MUTED: "var(--muted)",
+    LINE: "var(--line)",
+    BAND: "var(--band)",
+    CARD: "var(--card)",
+    **{colour: f"var(--s{index})" for index, colour in enumerate(CURVES)},
+}
+
+
+def render(template: Path, values: Mapping[str, object]) -> str:
+    """Fill a Jinja template; text is escaped, only `Markup` is not. It may include the templates beside this module.
+
+    Raises:
+        jinja2.UndefinedError: the template asks for something that `values` do not hold.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader([template.parent, HERE]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template.name).render(values)
+
+
+def data_uri(png: Path) -> str:
+    """A PNG file as an address that holds the picture itself, so that the page needs no second file."""
+    return f"data:image/png;base64,{base64.b64encode(png.read_bytes()).decode()}"
+
+
+def inline_svg(svg: str, prefix: str) -> Markup:
+    """Make matplotlib's file a part of a page: no headers and addresses, own ids, the page's colours and font."""
+    from markupsafe import Markup
+
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r' (?:xmlns(?::\w+)?="[^"]*"|version="[^"]*"|(?:width|height)="[\d.]+pt")', "", svg)
+    svg = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', svg)
+    svg = re.sub(r'(url\(|href=")#', rf"\1#{prefix}-", svg).replace("xlink:href", "href")
+    svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", svg)
+    for stand_in, variable in STAND_INS.items():
+        svg = svg.replace(stand_in, variable)
+    return Markup(svg.replace("<svg", '<svg aria-hidden="true" focusable="false"', 1))
