@@ -105,7 +105,8 @@ def test_a_rank_that_raises_is_named_with_its_traceback_and_its_log(
     assert code == 1
     lines = message.splitlines()
     assert lines[0] == f"rank 1 failed; its log: {tmp_path / 'logs' / 'rank1.err'}"
-    assert lines[-1] == "ZeroDivisionError: broken on purpose"
+    assert lines[-2] == "ZeroDivisionError: broken on purpose"
+    assert lines[-1].startswith("this is a fault of the program")
     assert "misbehave" in message
     assert "ZeroDivisionError: broken on purpose" in (tmp_path / "logs" / "rank1.err").read_text()
     assert "Connection" not in message
@@ -194,7 +195,7 @@ def test_a_signal_that_finds_the_ranks_shutting_down_is_no_failure(tmp_path: Pat
 
 
 def test_a_signal_after_the_work_is_done_changes_nothing(tmp_path: Path) -> None:
-    lines = "import pathlib, sys, time; from ladd_dist.cli import leave, run_guarded"
+    lines = "import pathlib, sys, time; from ladd_dist.cli.errors import leave, run_guarded"
     lines += "; code = leave(run_guarded(lambda: 0), ending=True); pathlib.Path('pid').write_text('1')"
     with started([sys.executable, "-c", f"{lines}; time.sleep(1); sys.exit(code)"], tmp_path) as process:
         wait_for(tmp_path / "pid", process)
