@@ -19,7 +19,6 @@ import ladd_dist.__main__
 import ladd_dist.recipe
 import plugins
 from ladd_dist import (
-    cancel,
     compare,
     control,
     diagnose,
@@ -29,9 +28,7 @@ from ladd_dist import (
     jobs,
     launch,
     plan,
-    promote,
     sample,
-    wandb_sweep,
 )
 from ladd_dist import plugins as cli
 from ladd_dist import search_levels as levels
@@ -184,10 +181,7 @@ def test_every_dependency_has_its_reason() -> None:
         ("control transfer", control.Transfer, set()),
         ("compare", compare.Options, set()),
         ("jobs", jobs.Options, set()),
-        ("cancel", cancel.Options, set()),
         ("doctor", doctor.Options, set()),
-        ("promote", promote.Options, set()),
-        ("wandb_sweep", wandb_sweep.Options, set()),
     ],
 )
 def test_the_flags_of_a_command_are_those_of_its_table(command: str, options: type, more: set[str]) -> None:

@@ -13,9 +13,10 @@ from ladd_dist.core.metrics_log import read_rows
 from ladd_dist.core.rundir import RunDir, read_json
 from ladd_dist.reports.collapse import UNKNOWN, Onset, from_number, onset
 from ladd_dist.workspace.progress import folder_of
+from ladd_dist.workspace.sweep_record import FILE, read_record
 
 FORMAT = 1
-"""Of config.json and sweep.json."""
+"""Of config.json."""
 
 
 class Unreadable(ValueError):
@@ -194,7 +195,7 @@ def collect(sources: Iterable[str]) -> Found:
 
 def _folders(path: Path, found: Found) -> list[tuple[Path, dict[str, str]]]:
     """(run folder, the sweep's labels) of a path."""
-    if (path / "sweep.json").is_file():
+    if (path / FILE).is_file():
         return _of_sweep(path, found)
     if (path / "config.json").is_file():
         return [(path, {})]
@@ -205,23 +206,19 @@ def _folders(path: Path, found: Found) -> list[tuple[Path, dict[str, str]]]:
             "wandb-offline:FOLDER"
         )
     inside = sorted(config.parent for config in path.glob("*/config.json"))
-    if not inside and (sweeps := sorted(path.glob("*/sweep.json"))):
+    if not inside and (sweeps := sorted(path.glob(f"*/{FILE}"))):
         return [run for sweep in sweeps for run in _of_sweep(sweep.parent, found)]
     return [(folder, {}) for folder in inside] or [(path, {})]
 
 
 def _of_sweep(path: Path, found: Found) -> list[tuple[Path, dict[str, str]]]:
-    sweep = _object(path / "sweep.json")
-    runs = sweep.get("runs")
-    if sweep.get("format") != FORMAT or not isinstance(runs, list):
-        raise UserError(f"{path / 'sweep.json'} is of format {sweep.get('format')!r}; this version reads {FORMAT}")
     folders = []
-    for entry in runs:
-        folder = path.resolve().parent.parent / str(entry["run"])  # OUT/sweeps/NAME-SIGNATURE: runs lie in OUT
+    for run in read_record(path).runs:
+        folder = path.resolve().parent.parent / run.run  # OUT/sweeps/NAME-SIGNATURE: runs lie in OUT
         if (folder / "config.json").is_file():
-            folders.append((folder, {str(key): str(value) for key, value in (entry.get("axes") or {}).items()}))
+            folders.append((folder, run.axes))
         else:
-            found.absent.append(str(entry.get("label", folder.name)))
+            found.absent.append(run.label)
     return folders
 
 
