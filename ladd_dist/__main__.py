@@ -7,7 +7,7 @@ import sys
 
 COMMANDS = {
     "launch": "run a recipe: teacher, shards, distillation, evaluation, report",
-    "sweep": "run many recipes that differ along axes, on a cluster or here",
+    "sweep": "run many recipes that differ along axes, on a cluster, here, or by W&B's agents",
     "plan": "which strategy fits on how many GPUs, worked out without one",
     "doctor": "look at this machine, and whether a recipe computes what it says",
     "plugins": "list plug-ins and check them",
@@ -18,26 +18,28 @@ COMMANDS = {
     "control": "learn a concept slider on teacher or student, use it on either, measure how it transfers",
     "export": "write a student as one file, with how to build and sample it",
     "compare": "say which variant wins, with what certainty, and which collapsed when",
-    "jobs": "show what the runs of a sweep are doing",
-    "cancel": "end the jobs of a sweep",
-    "wandb-sweep": "register a sweep with W&B, whose agents then run it",
-    "promote": "write recipe.lock: all that a finished run depended on, for launch --locked",
+    "jobs": "show what the runs of a sweep are doing, or end their jobs",
 }
-MODULES = {"levels": "ladd_dist.search_levels", "wandb-sweep": "ladd_dist.wandb_sweep"}
+MODULES = {"levels": "ladd_dist.search_levels"}
 
 
 def main() -> None:
     """Dispatch to a command's module; exit with its code."""
-    if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
-        asked_help = len(sys.argv) >= 2 and sys.argv[1] in ("-h", "--help")
+    from ladd_dist.cli.renamed import RENAMED, answer
+
+    name = sys.argv[1] if len(sys.argv) >= 2 else ""
+    if name in RENAMED:
+        sys.exit(answer(name, sys.argv[2:]))
+    if name not in COMMANDS:
+        asked_help = name in ("-h", "--help")
         lines = ["usage: ladd COMMAND ...", *(f"  {name:11s} {doc}" for name, doc in COMMANDS.items())]
-        if len(sys.argv) >= 2 and not asked_help:
-            lines.insert(0, f"error: unknown command {sys.argv[1]!r}")
+        if name and not asked_help:
+            lines.insert(0, f"error: unknown command {name!r}")
         print("\n".join(lines), file=sys.stdout if asked_help else sys.stderr)
         sys.exit(0 if asked_help else 2)
     if sys.path[0] != "":  # a console script, unlike `python -m`, does not see the user's plug-ins and recipes
         sys.path.insert(0, "")
-    name = sys.argv.pop(1)
+    sys.argv.pop(1)
     module = importlib.import_module(MODULES.get(name, f"ladd_dist.{name}"))
     sys.exit(module.main())
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from ladd_dist.cli.errors import run_guarded
-from ladd_dist.core.errors import UserError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -30,7 +29,7 @@ class Where:
     run: tyro.conf.Positional[Path]
     """A finished run's folder."""
     cache: Path | None = None
-    """The folder with the run's teacher and shards; unless given, the one its command named."""
+    """The folder with the run's teacher and shards; unless given, the one that it used."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 ..."""
     plugins: tuple[str, ...] = ()
@@ -113,22 +112,13 @@ def _main(options: Train | Apply | Transfer) -> int:
 
 
 def _open(options: Where) -> tuple[Run, RunDir]:
-    """The run in its workspace, and its folder, which may have another name than the recipe gives it.
-
-    Raises:
-        UserError: no run's folder.
-    """
-    from ladd_dist.core.rundir import RunDir
+    """The run in its workspace, and its folder, which may have another name than the recipe gives it."""
     from ladd_dist.parallel.devices import pick_device
-    from ladd_dist.workspace.config import open_run
-    from ladd_dist.workspace.run import Run
-    from ladd_dist.workspace.workspace import Workspace
+    from ladd_dist.workspace.opening import open_run
 
-    folder = RunDir(options.run)
-    if not folder.config.is_file():
-        raise UserError(f"{folder.path} is no run's folder (it has no {folder.config.name}): `launch` prints it last")
-    recipe, cache = open_run(folder, options.plugins, options.cache)
-    return Run(recipe, Workspace(folder.path.parent, cache, pick_device(options.device))), folder
+    device = pick_device(options.device)
+    opened = open_run(options.run, plugins=options.plugins, cache=options.cache, device=device)
+    return opened.run, opened.folder
 
 
 def _suffix(path: Path, wanted: str) -> Path:

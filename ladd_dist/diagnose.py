@@ -48,7 +48,7 @@ class Options:
     out: Path = Path("runs")
     """Folder for runs; for a recipe."""
     cache: Path | None = None
-    """Folder with the shards: `cache`, or the one that a run's command names."""
+    """Folder with the shards: `cache`, or the one that the run used."""
     device: str = "auto"
     """As in `launch`."""
     threads: int = 0
@@ -124,21 +124,14 @@ def before_training(run: Run, options: Options, arguments: list[str]) -> dict[st
 
 def of_run(options: Options) -> dict[str, Any]:
     """The views of a run that has a student, and its page written anew."""
-    from ladd_dist.core.rundir import RunDir
     from ladd_dist.diagnosis.views import make_views
     from ladd_dist.parallel.devices import pick_device
     from ladd_dist.reports.page import write_report
-    from ladd_dist.workspace.config import open_run
-    from ladd_dist.workspace.run import Run
-    from ladd_dist.workspace.workspace import Workspace
+    from ladd_dist.workspace.opening import open_run
 
-    folder = RunDir(options.source)
-    if not folder.config.is_file():
-        raise UserError(
-            f"{folder.path} is neither a recipe file (.py) nor a run's folder (it has no {folder.config.name})"
-        )
-    recipe, cache = open_run(folder, options.plugins, options.cache)
-    run = Run(recipe, Workspace(folder.path.parent, cache, pick_device(options.device)))
+    device = pick_device(options.device)
+    opened = open_run(options.source, plugins=options.plugins, cache=options.cache, device=device)
+    run, folder = opened.run, opened.folder
     diagnosis = _predict(run, options, folder)
     for line in make_views(run, folder, again=True):
         print(f"left out: {line}", file=sys.stderr)

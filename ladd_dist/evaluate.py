@@ -15,11 +15,11 @@ import tyro
 from ladd_dist.cli.console import open_console
 from ladd_dist.cli.errors import run_guarded
 from ladd_dist.core.errors import UserError
-from ladd_dist.core.plugin import plugin_modules
 from ladd_dist.evaluation.student_evaluation import Student, measured, signature_of
 
 if TYPE_CHECKING:
     from ladd_dist.recipe import Recipe
+    from ladd_dist.workspace.opening import OpenedRun
 
 PROG = "python -m ladd_dist.evaluate"
 
@@ -45,7 +45,7 @@ class Options:
     seed: int | None = None
     """Of the noise and the classes; the run's recipe's unless given."""
     cache: Path | None = None
-    """The folder with the run's teacher and shards; unless given, the one its command named."""
+    """The folder with the run's teacher and shards; unless given, the one that it used."""
     out: Path | None = None
     """The JSON file to write; RUN/evaluations/SIGNATURE.json, or beside the file, unless given."""
     again: bool = False
@@ -65,11 +65,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(options: Options) -> int:
-    from ladd_dist.core.rundir import RunDir, read_json, write_json
+    from ladd_dist.core.rundir import read_json, write_json
     from ladd_dist.core.serialize import RecipeError
     from ladd_dist.parallel.devices import pick_device
-    from ladd_dist.workspace.config import cache_of
-    from ladd_dist.workspace.workspace import Workspace
+    from ladd_dist.workspace.opening import open_run
 
     is_file = options.source.is_file()
     if not options.source.exists():
@@ -81,15 +80,12 @@ def _main(options: Options) -> int:
         )
     if not is_file and options.like is not None:
         raise RecipeError("--like goes with a student's file; a run is measured against its own teacher")
-    run = RunDir(options.like or options.source)
-    if not run.config.is_file():
-        raise UserError(f"{run.path} is no run's folder (it has no {run.config.name}): `launch` prints it last")
-    config = read_json(run.config)
-    device = pick_device(options.device)
-    cache = options.cache or cache_of(config["command"])
-    if not cache.is_dir():
-        raise UserError(f"the cache folder {cache} does not exist: name the one of the run with --cache")
-    student = _student(options, run, config, device)
+    like, device = options.like or options.source, pick_device(options.device)
+    opened = open_run(like, plugins=options.plugins, cache=options.cache, device=device)
+    workspace = opened.run.workspace
+    if not workspace.cache.is_dir():
+        raise UserError(f"the cache folder {workspace.cache} does not exist: name the one of the run with --cache")
+    student = _student(options, opened)
     name = signature_of(student)
     out = options.out or (
         options.source.with_name(f"{options.source.stem}-evaluation-{name}.json")
@@ -100,7 +96,7 @@ def _main(options: Options) -> int:
     if found.get("signature") == name:
         print(f"measured before: {out}", file=sys.stderr)
     else:
-        found = measured(student, name, Workspace(run.path.parent, cache, device))
+        found = measured(student, name, workspace)
         write_json(out, found)
     if options.json:
         print(json.dumps(found))
@@ -110,19 +106,16 @@ def _main(options: Options) -> int:
     return 0
 
 
-def _student(options: Options, run: Any, config: dict[str, Any], device: Any) -> Student:
+def _student(options: Options, opened: OpenedRun) -> Student:
     from ladd_dist.builders.student_file import load_student, require_same_space
     from ladd_dist.core.noise import is_descending
-    from ladd_dist.core.plugin import load_modules
     from ladd_dist.core.rundir import weights_sha256
     from ladd_dist.core.serialize import RecipeError
     from ladd_dist.evaluation.hybrid import splits_of
-    from ladd_dist.workspace.config import recipe_of
 
-    load_modules(plugin_modules((*config["plugins"], *options.plugins)))
-    recipe = recipe_of(run, config)
-    network, card = load_student(options.source, device)
-    require_same_space(options.source, network, card, run.path, recipe)
+    recipe = opened.run.recipe
+    network, card = load_student(options.source, opened.run.device)
+    require_same_space(options.source, network, card, opened.folder.path, recipe)
     if options.levels:
         if not is_descending(options.levels):
             raise RecipeError(f"--levels must be descending numbers above 0, got {options.levels}")

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import tyro
 
 from ladd_dist.cli.errors import run_guarded
-from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import plugin_modules
 from ladd_dist.exporting.student import finished_student, student_at, write_student
 
@@ -49,25 +48,23 @@ def main(argv: list[str] | None = None) -> int:
 
 def _main(options: Options) -> int:
     from ladd_dist.core.plugin import load_modules
-    from ladd_dist.core.rundir import RunDir, read_json
+    from ladd_dist.core.rundir import RunDir
     from ladd_dist.core.serialize import RecipeError
     from ladd_dist.exporting.lora import write_lora
     from ladd_dist.exporting.pipeline import write_pipeline
+    from ladd_dist.workspace.config import read_config
 
     if options.to not in FORMATS:
         raise RecipeError(f"--to {options.to}: no such format; formats: {', '.join(FORMATS)}")
     run = RunDir(options.run)
     out = _target(options, run)
-    if not run.config.is_file():
-        raise UserError(f"{run.path} is no run's folder (it has no {run.config.name}); it is what `launch` prints last")
-    config = read_json(run.config)
-    load_modules(plugin_modules((*config["plugins"], *options.plugins)))
-    last = config["recipe"]["train"]["steps"]
-    if run.student.is_file() and options.step in (None, last):
+    config = read_config(run)  # alone: a finished student needs no recipe, nor the version that made it
+    load_modules(plugin_modules((*config.plugins, *options.plugins)))
+    if run.student.is_file() and options.step in (None, config.recipe["train"]["steps"]):
         student = finished_student(run, config)
     else:
-        student = student_at(run, config, options.step)
-    steps = config["recipe"]["student_steps"]
+        student = student_at(run.path, options.plugins, options.step)
+    steps = config.recipe["student_steps"]
     if options.to == "lora":
         write_lora(out, student.network, student.card, student.kept, steps)
     elif options.to == "diffusers":

@@ -8,9 +8,9 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -19,15 +19,15 @@ from ladd_dist.cli.recipe_arguments import RecipeOptions, parse, pick_scale
 from ladd_dist.core.failure import has_parent, rank_here, world_size
 from ladd_dist.core.plugin import plugin_modules
 from ladd_dist.core.slurm import ranks_of_step
+from ladd_dist.stages import STAGES
 
 if TYPE_CHECKING:
     import torch
 
     from ladd_dist.recipe import Recipe, Scale
+    from ladd_dist.workspace.config import RunFacts
     from ladd_dist.workspace.run import Run
-    from ladd_dist.workspace.workspace import Workspace
 
-STAGES = ("autoencoder", "teacher", "shards", "distill", "evaluate", "report")
 PROG = "python -m ladd_dist.launch"
 Say = Callable[[str], None]
 
@@ -60,7 +60,7 @@ class Options(RecipeOptions):
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Show parameters, taps, cost and which stages are done; train nothing, write nothing."""
     locked: Path | None = None
-    """A recipe.lock of `ladd promote`: refuse to run when what changes results is no longer as it says."""
+    """A finished run's recipe.lock, or its folder: refuse to run when what changes results is no longer as it says."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON object on stdout; everything else goes to stderr."""
 
@@ -88,7 +88,7 @@ def _main(arguments: list[str]) -> int:
 
     from ladd_dist.stages.dry_run import describe_run, show
     from ladd_dist.stages.run import check_shares
-    from ladd_dist.workspace.lock import obey
+    from ladd_dist.workspace.lock import enforce
     from ladd_dist.workspace.run import Run
     from ladd_dist.workspace.workspace import Workspace
 
@@ -96,14 +96,15 @@ def _main(arguments: list[str]) -> int:
     say_line = _speaker(options.json)
     if not has_parent() and rank_here() == 0:
         say_line(_first_line(options, recipe, scale, device, num))
-    obey(options.locked, run, scale)
+    enforce(options.locked, run, scale)
     # Before the first byte is written: a wrong tap, head or image size shows here, not after the teacher's training.
-    facts: dict[str, Any] = {}
+    facts = None
     if rank_here() == 0 or not has_parent():  # rank 0 writes them down; for the others the parent has looked
         facts = describe_run(run, scale)
-        check_shares(recipe, facts["stages"], names, num)
+        check_shares(recipe, facts.stages, names, num)
     if options.dry_run:
-        print(json.dumps(facts)) if options.json else show(facts)
+        if facts is not None:
+            print(json.dumps(asdict(facts))) if options.json else show(facts)
         return 0
     if num > 1 and "RANK" not in os.environ:
         return _spawn(arguments, options, run.folder.path)
@@ -138,12 +139,13 @@ def _first_line(options: Options, recipe: Recipe, scale: str, device: torch.devi
 def _send(arguments: list[str], options: Options, recipe: Recipe, names: list[str]) -> int:
     """Submit this one run as a sweep does; whoever looks after sweeps looks after it too."""
     from ladd_dist.cluster.submission import carry_out_or_show
-    from ladd_dist.cluster.sweep_plan import Work
+    from ladd_dist.cluster.sweep_plan import SweepRequest
     from ladd_dist.core.serialize import RecipeError
     from ladd_dist.parallel.devices import pick_device
     from ladd_dist.recipe.sweep import SweepRun
-    from ladd_dist.workspace.lock import obey
+    from ladd_dist.workspace.lock import enforce
     from ladd_dist.workspace.run import Run
+    from ladd_dist.workspace.workspace import Workspace
 
     wrong = [f"--{name}" for name in ("nproc", "device", "threads") if getattr(options, name) != getattr(Options, name)]
     wrong += ["--from-scratch"] if options.from_scratch else []
@@ -152,13 +154,13 @@ def _send(arguments: list[str], options: Options, recipe: Recipe, names: list[st
             f"{wrong[0]} does not go with --on: the profile {options.on} says how many processes and where"
         )
     scale = _scale_of(options)
-    obey(options.locked, Run(recipe, Workspace(options.out, options.cache, pick_device("auto"))), scale)
-    work = Work(
+    enforce(options.locked, Run(recipe, Workspace(options.out, options.cache, pick_device("auto"))), scale)
+    request = SweepRequest(
         name=recipe.name, runs=(SweepRun(recipe, ()),), scale=scale, on=options.on,
         recipe_path=options.recipe, out=options.out, cache=options.cache, plugins=plugin_modules(options.plugins),
         command=shlex.join([*PROG.split(), *arguments]), stages=tuple(names),
     )  # fmt: skip
-    return carry_out_or_show(work, dry_run=options.dry_run, as_json=options.json)
+    return carry_out_or_show(request, dry_run=options.dry_run, as_json=options.json)
 
 
 def _spawn(arguments: list[str], options: Options, run: Path) -> int:
@@ -176,7 +178,7 @@ def _run(
     options: Options,
     run: Run,
     names: list[str],
-    facts: dict[str, Any],
+    facts: RunFacts | None,
     say_line: Say,
 ) -> int:
     """The stages, as one process of one or several."""
@@ -185,6 +187,7 @@ def _run(
     from ladd_dist.stages.run import prepare_run, run_stages
 
     def prepare() -> None:
+        assert facts is not None  # rank 0 prepares
         command = shlex.join([*PROG.split(), *(a for a in arguments if a != "--from-scratch")])
         plugins = plugin_modules(options.plugins)
         prepare_run(

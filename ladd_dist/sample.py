@@ -39,7 +39,7 @@ class Options:
     like: Path | None = None
     """For a file with --teacher-steps: the run whose teacher that is."""
     cache: Path | None = None
-    """With --teacher-steps: the folder with the run's teacher; unless given, the one its command named."""
+    """With --teacher-steps: the folder with the run's teacher; unless given, the one that it used."""
     classes: tuple[int, ...] = ()
     """Classes to show, or numbers of prompts, from 0; all when empty, of prompts the first 16."""
     conditions: Path | None = None
@@ -117,11 +117,8 @@ def _teacher(options: Options, source: Path, network: Denoiser, card: dict[str, 
     """
     from ladd_dist.builders.student_file import require_same_space
     from ladd_dist.builders.teacher import guided_teacher, load_teacher
-    from ladd_dist.core.rundir import RunDir
     from ladd_dist.core.serialize import RecipeError
-    from ladd_dist.workspace.config import open_run
-    from ladd_dist.workspace.run import Run
-    from ladd_dist.workspace.workspace import Workspace
+    from ladd_dist.workspace.opening import open_run
 
     if not 0 <= options.teacher_steps <= steps:
         raise RecipeError(f"--teacher-steps can be 0 to {steps}, the number of steps, got {options.teacher_steps}")
@@ -129,18 +126,17 @@ def _teacher(options: Options, source: Path, network: Denoiser, card: dict[str, 
         if options.like or options.cache:
             raise RecipeError("--like and --cache say where the teacher is: give --teacher-steps too, at least 1")
         return None
-    run = RunDir(options.like or source)
-    if not run.config.is_file():
+    if options.like is None and source.is_file():
         raise RecipeError(
-            f"{run.path} has no teacher for --teacher-steps: give a run's folder (with its {run.config.name}), or name "
-            "one with the same teacher by --like RUN, and the folder with its teacher by --cache where that has moved"
+            f"{source} has no teacher for --teacher-steps: give a run's folder, or name one with the same teacher by "
+            "--like RUN, and the folder with its teacher by --cache where that has moved"
         )
-    recipe, cache = open_run(run, options.plugins, options.cache)
-    require_same_space(source, network, card, run.path, recipe)
     device = next(network.parameters()).device
-    workspace = Workspace(run.path.parent, cache, device)
+    opened = open_run(options.like or source, plugins=options.plugins, cache=options.cache, device=device)
+    recipe = opened.run.recipe
+    require_same_space(source, network, card, opened.folder.path, recipe)
     try:
-        return guided_teacher(recipe, load_teacher(Run(recipe, workspace)))
+        return guided_teacher(recipe, load_teacher(opened.run))
     except ValueError as error:
         raise UserError(f"no teacher for --teacher-steps: {error}; or name the run's folder with --cache") from error
 

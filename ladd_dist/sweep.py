@@ -1,7 +1,8 @@
-"""`python -m ladd_dist.sweep SWEEP --on slurm/NAME.py`: many runs as one job array, what they share made first."""
+"""`ladd sweep SWEEP --on slurm/NAME.py`: many runs as one job array, what they share made first; or W&B's agents."""
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from dataclasses import dataclass
@@ -15,19 +16,26 @@ from ladd_dist.cli.recipe_arguments import pick_scale
 from ladd_dist.core.plugin import plugin_modules
 
 if TYPE_CHECKING:
-    pass
+    from ladd_dist.recipe import Scale, Sweep
+    from ladd_dist.recipe.sweep import SweepRun
 
 PROG = "python -m ladd_dist.sweep"
+WANDB = Path("wandb")
+"""What --on says for W&B's agents."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """Submit the runs of a sweep that are not done. Run the same command again to submit what failed."""
+    """Submit the runs of a sweep that are not done. Run the same command again to submit what failed.
+
+    With `--on wandb`: register it with W&B and print the command that starts an agent, on as many machines as you like.
+    """
 
     recipe: tyro.conf.Positional[Path]
-    """A file with a SWEEP, like recipes/sweep_heads.py."""
+    """A file with a SWEEP, like recipes/sweep_heads.py; W&B's agents find it at the same path."""
     on: Path | None = None
-    """The cluster: a profile like slurm/single_gpu.py, or slurm/laptop.py for this machine. --dry-run needs none."""
+    """The cluster: a profile like slurm/single_gpu.py, slurm/laptop.py for this machine, or wandb for W&B's agents.
+    --dry-run needs none."""
     scale: Literal["auto", "smoke", "laptop", "paper"] = "auto"
     """smoke: seconds; laptop: minutes on two cores; paper: the report's; auto: paper on an accelerator (here, or in the
     profile), else laptop."""
@@ -38,11 +46,18 @@ class Options:
     cache: Path = Path("cache")
     """Folder for what runs share: teachers, shards, the teacher's own evaluation."""
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Show the runs, what is done, and what would be submitted; write nothing."""
+    """Show the runs, what is done, and what would be submitted (with --on wandb: what would be registered, as JSON);
+    write nothing."""
     only_failed: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Submit only runs whose job has ended without finishing them."""
     resubmit: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Submit also runs whose job waits or runs; that job is cancelled first."""
+    project: str = ""
+    """With --on wandb; empty: the recipe's tracker, WANDB_PROJECT, else "ladd"."""
+    entity: str = ""
+    """With --on wandb; empty: the recipe's tracker, WANDB_ENTITY, else the server's choice."""
+    trial: str = ""
+    """What a W&B agent gives: one trial's parameters as JSON; that run is then done here."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON object on stdout; everything else goes to stderr."""
 
@@ -55,28 +70,69 @@ def main(argv: list[str] | None = None) -> int:
 
 def _main(arguments: list[str]) -> int:
     options = tyro.cli(Options, args=arguments, prog=PROG)
+    _check(options)
 
     from ladd_dist.cluster import scale_for
-    from ladd_dist.cluster.submission import carry_out_or_show
-    from ladd_dist.cluster.sweep_plan import Work
     from ladd_dist.core.plugin import load_modules
-    from ladd_dist.core.serialize import RecipeError
     from ladd_dist.recipe.sweep import expand, load_sweep
 
-    if options.on is None and not options.dry_run:
-        raise RecipeError("--on PROFILE says where to run: slurm/single_gpu.py, or slurm/laptop.py for this machine")
+    by_agents = options.on == WANDB or bool(options.trial)
     load_modules(plugin_modules(options.plugins))
-    scale = scale_for(options.scale, options.on) if options.on else pick_scale(options.scale)
+    scale = scale_for(options.scale, options.on) if options.on and not by_agents else pick_scale(options.scale)
     sweep = load_sweep(options.recipe)
     runs, notes = expand(sweep, scale)
-    for note in notes:
+    for note in notes if not options.trial else ():
         print(note, file=sys.stderr)
-    work = Work(
+    if by_agents:
+        return _wandb(options, sweep, runs, scale)
+    return _submit(options, sweep, runs, scale, shlex.join([*PROG.split(), *arguments]))
+
+
+def _check(options: Options) -> None:
+    """Refuse flags that contradict each other.
+
+    Raises:
+        RecipeError: names them.
+    """
+    from ladd_dist.core.serialize import RecipeError
+
+    if options.on == WANDB or options.trial:
+        for flag in ("only_failed", "resubmit", "json"):
+            if getattr(options, flag):
+                raise RecipeError(f"--{flag.replace('_', '-')} is for jobs that this command submits, not for W&B's")
+        return
+    if options.project or options.entity:
+        raise RecipeError("--project and --entity go with --on wandb; elsewhere the recipe's tracker has them")
+    if options.on is None and not options.dry_run:
+        raise RecipeError("--on PROFILE says where to run: slurm/single_gpu.py, or slurm/laptop.py for this machine")
+
+
+def _submit(options: Options, sweep: Sweep, runs: list[SweepRun], scale: Scale, command: str) -> int:
+    from ladd_dist.cluster.submission import carry_out_or_show
+    from ladd_dist.cluster.sweep_plan import SweepRequest
+
+    request = SweepRequest(
         name=sweep.name, runs=tuple(runs), scale=scale, recipe_path=options.recipe, on=options.on, out=options.out,
-        cache=options.cache, plugins=plugin_modules(options.plugins), command=shlex.join([*PROG.split(), *arguments]),
+        cache=options.cache, plugins=plugin_modules(options.plugins), command=command,
         only_failed=options.only_failed, resubmit=options.resubmit,
     )  # fmt: skip
-    return carry_out_or_show(work, dry_run=options.dry_run, as_json=options.json)
+    return carry_out_or_show(request, dry_run=options.dry_run, as_json=options.json)
+
+
+def _wandb(options: Options, sweep: Sweep, runs: list[SweepRun], scale: Scale) -> int:
+    from ladd_dist.cluster.wandb_agents import Agents, describe_sweep, register, run_trial
+
+    agents = Agents(
+        sweep=sweep, runs=tuple(runs), scale=scale, recipe_path=options.recipe, out=options.out, cache=options.cache,
+        plugins=options.plugins, project=options.project, entity=options.entity,
+    )  # fmt: skip
+    if options.trial:
+        print(run_trial(agents, options.trial, f"{PROG} {options.recipe} --trial ..."))
+    elif options.dry_run:
+        print(json.dumps(describe_sweep(agents), indent=1))
+    else:
+        print(register(agents))
+    return 0
 
 
 if __name__ == "__main__":

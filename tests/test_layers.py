@@ -34,7 +34,9 @@ FLOORS: dict[str, int] = {
 """A file imports from its own folder and from lower floors."""
 COMMANDS = 9
 """The floor of the files directly in `ladd_dist/`."""
-NO_COMMANDS = {"__init__.py", "__main__.py"}
+ANSWERS = {"cancel.py", "promote.py", "wandb_sweep.py"}
+"""Names of the version before, which say what to type now (`ladd_dist/cli/renamed.py`)."""
+NO_COMMANDS = {"__init__.py", "__main__.py", *ANSWERS}
 HEAVY = {
     "webdataset", "sklearn", "torchvision", "matplotlib", "cleanfid", "wandb", "deepspeed", "submitit", "diffusers",
     "transformers", "peft", "accelerate", "huggingface_hub", "scipy", "PIL",

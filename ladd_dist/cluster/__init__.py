@@ -44,7 +44,7 @@ class Cluster:
     """Variables of the job."""
     client: tuple[tuple[str, str], ...] = ()
     """Variables for `sbatch`, `squeue` and their kin where they are called, like `SLURM_CONF`; a `PATH` goes in front
-    of the one that is there. `jobs` and `cancel` use them too."""
+    of the one that is there. `ladd jobs` uses them too."""
     signal_delay_s: int = 90
     """The job is told this long before its time limit, in which a checkpoint must be written; `local` has 30 s."""
     timeout_s: float = 600.0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ladd_dist.cluster import Cluster
+from ladd_dist.cluster import Cluster, client_environment
 from ladd_dist.cluster.job import START, StageJob
+from ladd_dist.cluster.slurm import Slurm
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.serialize import RecipeError
 
@@ -28,11 +28,13 @@ Job = Any
 
 
 @dataclass(frozen=True)
-class Unit:
+class JobSpec:
     """One job to submit."""
 
     kind: str
+    """As in `JobEntry`."""
     of: str
+    """As in `JobEntry`."""
     job: StageJob
 
 
@@ -44,25 +46,26 @@ def check_cluster(cluster: Cluster, profile: Path) -> None:
     """
     if cluster.executor != "slurm":
         return
-    if shutil.which("sbatch") is None or shutil.which("srun") is None:
+    slurm = Slurm(client_environment(cluster))
+    if not slurm.has("sbatch") or not slurm.has("srun"):
         raise RecipeError(
             f"--on {profile}: no `sbatch` on the path; submit from a machine of the cluster, or use "
             "--on slurm/laptop.py, which needs no SLURM (docs/cluster.md)"
         )
-    found = subprocess.run(["sinfo", "--noheader", "--format=%R"], capture_output=True, text=True, timeout=120)
-    if found.returncode != 0:
-        said = found.stderr.strip().splitlines()
+    try:
+        partitions = slurm.partitions()
+    except UserError as error:
         raise UserError(
-            f"--on {profile}: SLURM does not answer ({said[-1] if said else 'sinfo failed'}); for the development "
-            "cluster: slurm/dev_cluster.sh up, and --on slurm/local.py"
-        )
-    partitions = sorted(set(found.stdout.split()))
+            f"--on {profile}: {error}; for the development cluster: slurm/dev_cluster.sh up, and --on slurm/local.py"
+        ) from error
     unknown = [name for name in cluster.partition.split(",") if name and name not in partitions]
     if unknown:
         raise RecipeError(f"--on {profile}: no partition {unknown[0]!r}; partitions: {', '.join(partitions)}")
 
 
-def submit(cluster: Cluster, units: Sequence[Unit], logs: Path, *, name: str, after: Sequence[str] = ()) -> list[Job]:
+def submit(
+    cluster: Cluster, specs: Sequence[JobSpec], logs: Path, *, name: str, after: Sequence[str] = ()
+) -> list[Job]:
     """Submit jobs, several as one array; returns submitit's jobs in order.
 
     Args:
@@ -75,13 +78,13 @@ def submit(cluster: Cluster, units: Sequence[Unit], logs: Path, *, name: str, af
     import submitit
 
     logs.mkdir(parents=True, exist_ok=True)
-    executor = _executor(cluster, logs, name, after)
     with _environment(cluster):
+        executor = _executor(cluster, logs, name, after)
         try:
-            if len(units) == 1:
-                return [executor.submit(units[0].job)]
+            if len(specs) == 1:
+                return [executor.submit(specs[0].job)]
             with executor.batch():
-                jobs = [executor.submit(unit.job) for unit in units]
+                jobs = [executor.submit(spec.job) for spec in specs]
             return jobs
         except (submitit.core.utils.FailedJobError, subprocess.CalledProcessError) as error:
             lines = [line for line in str(error).splitlines() if "error:" in line] or str(error).splitlines()
@@ -92,57 +95,53 @@ def _executor(cluster: Cluster, logs: Path, name: str, after: Sequence[str]) -> 
     import submitit
 
     python = shlex.join([sys.executable, "-S", "-c", START])
-    own: dict[str, Any] = {"slurm_max_num_timeout": MOST_TIMEOUTS, "slurm_python": python}
-    if cluster.executor == "local":
-        own = {"local_max_num_timeout": MOST_TIMEOUTS, "local_python": python}
+    own = {f"{cluster.executor}_max_num_timeout": MOST_TIMEOUTS, f"{cluster.executor}_python": python}
     executor = submitit.AutoExecutor(
         folder=logs, cluster=cluster.executor, **(own if cluster.executor != "debug" else {})
     )
-    values: dict[str, Any] = {
-        "name": name,
-        "timeout_min": cluster.time_min,
-        "nodes": cluster.nodes,
-        "tasks_per_node": cluster.tasks_on_node,
-        "cpus_per_task": cluster.cpus_per_task,
-    }
+    executor.update_parameters(
+        name=name,
+        timeout_min=cluster.time_min,
+        nodes=cluster.nodes,
+        tasks_per_node=cluster.tasks_on_node,
+        cpus_per_task=cluster.cpus_per_task,
+    )
     if cluster.gpus_per_node:
-        values["gpus_per_node"] = cluster.gpus_per_node
+        executor.update_parameters(gpus_per_node=cluster.gpus_per_node)
     if cluster.memory_gb:
-        values["mem_gb"] = cluster.memory_gb
+        executor.update_parameters(mem_gb=cluster.memory_gb)
     if cluster.executor == "slurm":
-        values |= _slurm_values(cluster, after)
+        _tell_slurm(executor, cluster, after)
     if cluster.executor == "local":
-        values["local_setup"] = list(cluster.setup)
-    executor.update_parameters(**values)
+        executor.update_parameters(local_setup=list(cluster.setup))
     return executor
 
 
-def _slurm_values(cluster: Cluster, after: Sequence[str]) -> dict[str, Any]:
+def _tell_slurm(executor: Any, cluster: Cluster, after: Sequence[str]) -> None:
     exports = [f"export {key}={shlex.quote(value)}" for key, value in cluster.environment]
-    values: dict[str, Any] = {
-        "slurm_setup": [*exports, *cluster.setup],
-        "slurm_signal_delay_s": cluster.signal_delay_s,
-        "slurm_array_parallelism": cluster.array_parallelism,
+    executor.update_parameters(
+        slurm_setup=[*exports, *cluster.setup],
+        slurm_signal_delay_s=cluster.signal_delay_s,
+        slurm_array_parallelism=cluster.array_parallelism,
         # A dead rank must not leave the others, and the job, until the time limit.
-        "slurm_srun_args": ["--kill-on-bad-exit=1"],
-        "slurm_additional_parameters": {"requeue": True, "kill-on-invalid-dep": "yes"},
-    }
+        slurm_srun_args=["--kill-on-bad-exit=1"],
+        slurm_additional_parameters={"requeue": True, "kill-on-invalid-dep": "yes"},
+    )
     for field in ("partition", "account", "qos", "constraint"):
         if getattr(cluster, field):
-            values[f"slurm_{field}"] = getattr(cluster, field)
+            executor.update_parameters(**{f"slurm_{field}": getattr(cluster, field)})
     if after:
-        values["slurm_dependency"] = f"afterok:{':'.join(after)}"
-    return values
+        executor.update_parameters(slurm_dependency=f"afterok:{':'.join(after)}")
 
 
 @contextlib.contextmanager
 def _environment(cluster: Cluster) -> Iterator[None]:
-    """The profile's variables, where jobs are children of this process; SLURM's jobs export them themselves."""
-    if cluster.executor == "slurm":
-        yield
-        return
+    """The variables that lead submitit to SLURM; where jobs are children of this process, those of the profile's jobs.
+
+    SLURM's jobs export theirs themselves.
+    """
     before = dict(os.environ)
-    os.environ.update(dict(cluster.environment))
+    os.environ.update(client_environment(cluster) if cluster.executor == "slurm" else dict(cluster.environment))
     try:
         yield
     finally:

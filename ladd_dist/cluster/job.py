@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -11,14 +10,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ladd_dist.core.signals import NUMBERS, RECEIVED, Stopped
 from ladd_dist.core.slurm import PORTS, ranks_of_step
-from ladd_dist.workspace.config import read_recipe
-
-if TYPE_CHECKING:
-    pass
 
 HELD_BACK = (signal.SIGTERM, signal.SIGUSR2)
 """Blocked until there is somebody to hear them: their default is to end the process, and it starts for seconds."""
@@ -34,16 +29,16 @@ LAST_S = 5.0
 
 @dataclass(frozen=True)
 class StageJob:
-    """Some stages of the run whose config.json lies at `config`. Everything else is read on the node."""
+    """Some stages of the run whose config.json lies at `config`. Everything else is read on the node.
+
+    submitit pickles it: jobs that an older version submitted may have more attributes than these.
+    """
 
     config: str
     stages: tuple[str, ...]
-    out: str
     cache: str
     paths: tuple[str, ...] = ()
     """Folders on the submitter's `sys.path` that plug-ins and recipes may come from."""
-    sweep: str = ""
-    axes: tuple[tuple[str, str], ...] = ()
     timeout_s: float = 600.0
 
     def __call__(self) -> dict[str, str]:
@@ -75,28 +70,27 @@ class StageJob:
     def run(self) -> None:
         """The stages, as one process of one or several."""
         os.environ.update(ranks_of_job())
-        os.environ.update(LADD_SWEEP=self.sweep, LADD_AXES=json.dumps(dict(self.axes)))
         sys.path.extend(path for path in self.paths if path not in sys.path)
 
-        from ladd_dist.core.rundir import read_json
         from ladd_dist.parallel.devices import local_device, pick_device
         from ladd_dist.stages.run import prepare_run, run_stages
-        from ladd_dist.workspace.run import Run
-        from ladd_dist.workspace.workspace import Workspace
+        from ladd_dist.workspace.opening import open_run
 
-        config = read_json(Path(self.config))
-        recipe = read_recipe(config)
         num_here, local_rank = (int(os.environ.get(name, default)) for name, default in LOCAL)
         device = local_device(pick_device("auto"), num_here, local_rank)
-        run = Run(recipe, Workspace(Path(self.out), Path(self.cache), device))
+        opened = open_run(Path(self.config).parent, cache=Path(self.cache), device=device)
 
         def prepare() -> None:
-            path, plugins = Path(config["recipe_path"]), tuple(config["plugins"])
-            prepare_run(run, config, path=path, plugins=plugins, command=config["command"])
+            config = opened.config
+            path, membership = Path(config.recipe_path), config.membership
+            prepare_run(
+                opened.run, config.facts(), path=path, plugins=config.plugins, command=config.command,
+                membership=membership,
+            )  # fmt: skip
 
         own = any(name in ("distill", "evaluate", "report") for name in self.stages)
         run_stages(
-            run,
+            opened.run,
             self.stages,
             say_line=_say,
             timeout_s=self.timeout_s,

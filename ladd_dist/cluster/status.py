@@ -2,31 +2,109 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from ladd_dist.cluster.scheduler import Scheduler, Seen, profile_of
+from ladd_dist.cluster.scheduler import Scheduler, profile_of
+from ladd_dist.cluster.slurm import JobState
 from ladd_dist.workspace.progress import (
     TOLD,
+    GuardSummary,
     Logs,
+    Losses,
     Sweep,
     error_of_ranks,
-    figures,
     find_sweeps,
     guard_of,
     is_done,
     is_failure,
     is_held,
+    progress_of,
     read_object,
 )
+from ladd_dist.workspace.sweep_record import JobEntry, RunEntry
 
 FORMAT = 1
 _WORD = {"failed": "failed", "stopped": "was stopped"}
 
 
-def look(folder: Path, schedulers: dict[Path, Scheduler], on: Path | None = None) -> dict[str, Any]:
-    """All that `--json` prints.
+@dataclass(frozen=True)
+class SharedStatus:
+    """A job that makes what several runs need."""
+
+    kind: str
+    of: str
+    job: str
+    state: str
+    scheduler: str | None
+    """The scheduler's own word; None where it does not know the job."""
+    reason: str | None
+    """Why it waits."""
+    node: str | None
+    requeues: int
+    error: str | None
+    """The last line that tells of one."""
+    log: str | None
+    """The file that this line is in."""
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """A run: what it is, what its job does, how far it is. See `SharedStatus` and `Progress` for the rest."""
+
+    label: str
+    axes: dict[str, str]
+    seed: int | None
+    run: str
+    """Its folder."""
+    signature: str | None
+    state: str
+    job: str | None
+    """The id of its newest job."""
+    scheduler: str | None
+    reason: str | None
+    node: str | None
+    step: int | None
+    steps: int | None
+    steps_per_s: float | None
+    eta_s: float | None
+    losses: Losses
+    accuracy: float | None
+    updated: str | None
+    guard: GuardSummary | None
+    requeues: int
+    error: str | None
+    log: str | None
+
+
+@dataclass(frozen=True)
+class SweepStatus:
+    """A sweep: its shared jobs and its runs; or the runs of no sweep, without a name."""
+
+    name: str | None
+    signature: str | None
+    folder: str
+    problem: str | None
+    """Why the scheduler could not be asked."""
+    counts: dict[str, int]
+    """State to number of runs."""
+    jobs: tuple[SharedStatus, ...]
+    runs: tuple[RunStatus, ...]
+
+
+@dataclass(frozen=True)
+class Status:
+    """All that `--json` prints."""
+
+    format: int
+    sweeps: tuple[SweepStatus, ...]
+
+
+def look(folder: Path, schedulers: dict[Path, Scheduler], on: Path | None = None) -> Status:
+    """The state of every sweep in a folder.
 
     Args:
         schedulers: keeps what jobs that ended were, from one look to the next.
@@ -34,134 +112,139 @@ def look(folder: Path, schedulers: dict[Path, Scheduler], on: Path | None = None
     """
     described = []
     for sweep in find_sweeps(folder):
-        known = schedulers.get(sweep.folder) or Scheduler(sweep.logs, on or profile_of(sweep.on, sweep.out))
-        scheduler = schedulers.setdefault(sweep.folder, known)
-        described.append(describe(sweep, scheduler))
-    return {"format": FORMAT, "sweeps": described}
+        known = schedulers.get(sweep.folder) or scheduler_of(sweep, on)
+        described.append(describe(sweep, schedulers.setdefault(sweep.folder, known)))
+    return Status(FORMAT, tuple(described))
 
 
-def describe(sweep: Sweep, scheduler: Scheduler) -> dict[str, Any]:
+def scheduler_of(sweep: Sweep, on: Path | None) -> Scheduler:
+    """What knows of the sweep's jobs, by the profile given, else by the one that the sweep was sent with."""
+    return Scheduler(sweep.logs, on or profile_of(sweep.record.on, sweep.out))
+
+
+def describe(sweep: Sweep, scheduler: Scheduler) -> SweepStatus:
     """One sweep: its shared jobs and its runs."""
-    logs = Logs(sweep.logs)
-    newest = {Path(job["of"]).name: job for job in sweep.jobs if job["kind"] == "run"}
-    shared = [job for job in sweep.jobs if job["kind"] != "run"]
-    done = {run["run"] for run in sweep.runs if is_done(sweep.out / run["run"], run.get("signature"))}
-    waited = [
-        newest[name] for run in sweep.runs if run["run"] not in done and (name := Path(run["run"]).name) in newest
-    ]
-    seen = scheduler.ask([*shared, *waited])
-    jobs = [_shared(job, seen.get(str(job["id"])), sweep, logs) for job in shared]
+    logs, record = Logs(sweep.logs), sweep.record
+    newest = {Path(job.of).name: job for job in record.jobs if job.kind == "run"}
+    shared = [job for job in record.jobs if job.kind != "run"]
+    done = {run.run for run in record.runs if is_done(sweep.out / run.run, run.signature)}
+    waited = [newest[name] for run in record.runs if run.run not in done and (name := Path(run.run).name) in newest]
+    known = scheduler.ask([*shared, *waited])
+    jobs = [_shared(job, known.get(job.id), sweep, logs) for job in shared]
     runs = []
-    for run in sweep.runs:
-        job = newest.get(Path(run["run"]).name)
-        known = seen.get(str(job["id"])) if job else None
-        runs.append(_row(sweep, run, job, known, run["run"] in done, scheduler, logs))
-    for run, row in zip(sweep.runs, runs, strict=True):
-        _blame(row, run, jobs)
-    return {
-        "name": sweep.name,
-        "signature": sweep.signature,
-        "folder": str(sweep.folder),
-        "problem": scheduler.problem,
-        "counts": dict(Counter(row["state"] for row in runs)),
-        "jobs": jobs,
-        "runs": runs,
-    }
+    for run in record.runs:
+        job = newest.get(Path(run.run).name)
+        row = _row(sweep, run, job, known.get(job.id) if job else None, run.run in done, scheduler.problem, logs)
+        runs.append(_blamed(row, run, jobs))
+    return SweepStatus(
+        name=record.name or None,
+        signature=record.signature or None,
+        folder=str(sweep.folder),
+        problem=scheduler.problem,
+        counts=dict(Counter(row.state for row in runs)),
+        jobs=tuple(jobs),
+        runs=tuple(runs),
+    )
 
 
 def _row(
     sweep: Sweep,
-    run: dict[str, Any],
-    job: dict[str, Any] | None,
-    seen: Seen | None,
+    run: RunEntry,
+    job: JobEntry | None,
+    known: JobState | None,
     done: bool,
-    scheduler: Scheduler,
+    problem: str | None,
     logs: Logs,
-) -> dict[str, Any]:
-    folder = sweep.out / run["run"]
-    now = figures(folder)
-    error = None if done else (logs.error(str(job["id"])) if job else error_of_ranks(folder))
+) -> RunStatus:
+    folder = sweep.out / run.run
+    now = progress_of(folder)
+    error = None if done else (logs.error(job.id) if job else error_of_ranks(folder))
     if done:
         state = "done"
     elif is_held(folder):
         state = "running"
     elif job is not None:
-        state = _state_of_job(seen, error, bool(now["step"]), scheduler.problem)
-    elif now["step"] is not None or sweep.name is None:
+        state = _state_of_job(known, error, bool(now.step), problem)
+    elif now.step is not None or not sweep.record.name:
         state = "stopped" if error is None else "failed"
     else:
         state = "not submitted"
-    starts = logs.starts(str(job["id"])) if job else 0
     shown = error if state in ("failed", "stopped") else None
-    return {
-        "label": run.get("label", run["run"]),
-        "axes": run.get("axes", {}),
-        "seed": run.get("seed"),
-        "run": str(folder),
-        "signature": run.get("signature"),
-        "state": state,
-        "job": str(job["id"]) if job else None,
-        "scheduler": seen.raw if seen else None,
-        "reason": seen.reason if seen else None,
-        "node": seen.node if seen else None,
-        **now,
-        "eta_s": now["eta_s"] if state == "running" else None,
-        "guard": guard_of(folder),
-        "requeues": max(seen.requeues if seen else 0, starts - 1, 0),
-        "error": shown[0] if shown else None,
-        "log": str(shown[1]) if shown else None,
-    }
+    return RunStatus(
+        label=run.label,
+        axes=run.axes,
+        seed=run.seed,
+        run=str(folder),
+        signature=run.signature,
+        state=state,
+        job=job.id if job else None,
+        scheduler=known.raw if known else None,
+        reason=known.reason if known else None,
+        node=known.node if known else None,
+        step=now.step,
+        steps=now.steps,
+        steps_per_s=now.steps_per_s,
+        eta_s=now.eta_s if state == "running" else None,
+        losses=now.losses,
+        accuracy=now.accuracy,
+        updated=now.updated,
+        guard=guard_of(folder),
+        requeues=_requeues(known, logs.starts(job.id) if job else 0),
+        error=shown[0] if shown else None,
+        log=str(shown[1]) if shown else None,
+    )
 
 
-def _state_of_job(seen: Seen | None, error: tuple[str, Path] | None, begun: bool, problem: str | None) -> str:
+def _requeues(known: JobState | None, starts: int) -> int:
+    return max(known.requeues if known else 0, starts - 1, 0)
+
+
+def _state_of_job(known: JobState | None, error: tuple[str, Path] | None, begun: bool, problem: str | None) -> str:
     """The state of a submitted run that is not done, whose lock nobody holds."""
-    if seen is not None and seen.raw == "COMPLETED":
+    if known is not None and known.raw == "COMPLETED":
         return "done"  # with what it was asked for, if not every stage; earlier lives of the job may have left errors
-    if seen is not None and seen.state in ("running", "queued", "stopped"):
-        return seen.state
-    if seen is not None and seen.state == "failed":
-        return "stopped" if seen.raw == "FAILED" and error and TOLD.match(error[0]) else "failed"
-    if error is None and seen is None and not begun and problem:
+    if known is not None and known.state in ("running", "queued", "stopped"):
+        return known.state
+    if known is not None and known.state == "failed":
+        return "stopped" if known.raw == "FAILED" and error and TOLD.match(error[0]) else "failed"
+    if error is None and known is None and not begun and problem:
         return "queued"  # nobody can be asked, and it has left no trace yet
     return "failed" if error and is_failure(error[0]) else "stopped"
 
 
-def _shared(job: dict[str, Any], seen: Seen | None, sweep: Sweep, logs: Logs) -> dict[str, Any]:
-    """A job that makes what several runs need."""
-    name = str(job["id"])
-    error = logs.error(name)
-    if read_object((sweep.cache or sweep.out) / job["of"] / "done.json") is not None:
+def _shared(job: JobEntry, known: JobState | None, sweep: Sweep, logs: Logs) -> SharedStatus:
+    error = logs.error(job.id)
+    if read_object((Path(sweep.record.cache) if sweep.record.cache else sweep.out) / job.of / "done.json") is not None:
         state = "done"
-    elif seen is not None and seen.state != "ended":
-        state = seen.state
+    elif known is not None and known.state != "ended":
+        state = known.state
     else:  # ended, or forgotten
         failed = error is not None and is_failure(error[0])
-        state = "failed" if failed else "done" if seen is not None or logs.starts(name) else "queued"
+        state = "failed" if failed else "done" if known is not None or logs.starts(job.id) else "queued"
     shown = error if state in ("failed", "stopped") else None
-    return {
-        "kind": job["kind"],
-        "of": job["of"],
-        "job": name,
-        "state": state,
-        "scheduler": seen.raw if seen else None,
-        "reason": seen.reason if seen else None,
-        "node": seen.node if seen else None,
-        "requeues": max(seen.requeues if seen else 0, logs.starts(name) - 1, 0),
-        "error": shown[0] if shown else None,
-        "log": str(shown[1]) if shown else None,
-    }
+    return SharedStatus(
+        kind=job.kind,
+        of=job.of,
+        job=job.id,
+        state=state,
+        scheduler=known.raw if known else None,
+        reason=known.reason if known else None,
+        node=known.node if known else None,
+        requeues=_requeues(known, logs.starts(job.id)),
+        error=shown[0] if shown else None,
+        log=str(shown[1]) if shown else None,
+    )
 
 
-def _blame(row: dict[str, Any], run: dict[str, Any], jobs: list[dict[str, Any]]) -> None:
-    """A run that never starts, because what it needs failed, shows that job's error.
+def _blamed(row: RunStatus, run: RunEntry, jobs: Sequence[SharedStatus]) -> RunStatus:
+    """The row; that of a run that never starts, because what it needs failed, with that job's error.
 
     SLURM keeps such a job in the queue, or cancels it, as the cluster is set up.
     """
-    needed = {Path(str(run.get(kind))).name for kind in ("teacher", "shards")}
-    failed = [job for job in jobs if job["state"] in ("failed", "stopped") and Path(job["of"]).name in needed]
-    if row["state"] in ("failed", "stopped") and row["error"] is None and failed:
-        first = failed[0]
-        row["error"] = (
-            f"needs {first['of']} (job {first['job']}), which {_WORD[first['state']]}: {first['error'] or 'no output'}"
-        )
-        row["log"] = first["log"]
+    needed = {Path(run.teacher).name, Path(run.shards).name}
+    failed = [job for job in jobs if job.state in ("failed", "stopped") and Path(job.of).name in needed]
+    if row.state not in ("failed", "stopped") or row.error is not None or not failed:
+        return row
+    first = failed[0]
+    why = f"needs {first.of} (job {first.job}), which {_WORD[first.state]}: {first.error or 'no output'}"
+    return dataclasses.replace(row, error=why, log=first.log)

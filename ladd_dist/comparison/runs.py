@@ -15,9 +15,10 @@ from ladd_dist.reports.collapse import UNKNOWN, Onset, from_number, onset
 from ladd_dist.reports.json_object import JsonObject
 from ladd_dist.reports.run_files import Metrics
 from ladd_dist.workspace.progress import folder_of
+from ladd_dist.workspace.sweep_record import FILE, read_record
 
 FORMAT = 1
-"""The format of config.json and sweep.json that this version reads."""
+"""The format of config.json that this version reads."""
 
 
 class Unreadable(ValueError):
@@ -205,7 +206,7 @@ def collect(sources: Iterable[str]) -> Found:
 
 def _folders(path: Path, found: Found) -> list[tuple[Path, dict[str, str]]]:
     """Pairs (run folder, the sweep's labels) that a path names."""
-    if (path / "sweep.json").is_file():
+    if (path / FILE).is_file():
         return _of_sweep(path, found)
     if (path / "config.json").is_file():
         return [(path, {})]
@@ -216,23 +217,19 @@ def _folders(path: Path, found: Found) -> list[tuple[Path, dict[str, str]]]:
             "wandb-offline:FOLDER"
         )
     inside = sorted(config.parent for config in path.glob("*/config.json"))
-    if not inside and (sweeps := sorted(path.glob("*/sweep.json"))):
+    if not inside and (sweeps := sorted(path.glob(f"*/{FILE}"))):
         return [run for sweep in sweeps for run in _of_sweep(sweep.parent, found)]
     return [(folder, {}) for folder in inside] or [(path, {})]
 
 
 def _of_sweep(path: Path, found: Found) -> list[tuple[Path, dict[str, str]]]:
-    sweep = _read(path / "sweep.json")
-    form = sweep.fields.get("format")
-    if form != FORMAT or not isinstance(sweep.fields.get("runs"), list):
-        raise UserError(f"{path / 'sweep.json'} is of format {form!r}; this version reads {FORMAT}")
     folders = []
-    for entry in sweep.listed("runs"):
-        folder = path.resolve().parent.parent / entry.text("run")  # OUT/sweeps/NAME-SIGNATURE: runs lie in OUT
+    for run in read_record(path).runs:
+        folder = path.resolve().parent.parent / run.run  # OUT/sweeps/NAME-SIGNATURE: runs lie in OUT
         if (folder / "config.json").is_file():
-            folders.append((folder, _axes(entry)))
+            folders.append((folder, run.axes))
         else:
-            found.absent.append(entry.text("label", folder.name))
+            found.absent.append(run.label)
     return folders
 
 

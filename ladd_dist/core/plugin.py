@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, TypeVar
 
 from ladd_dist.core.errors import UserError
+from ladd_dist.core.moved import moved
 
 ENTRY_POINT_GROUP = "ladd_dist.plugins"
 RESERVED_FIELDS = frozenset({"name", "kind", "plugin", "neutral", "identity"})
@@ -95,7 +96,7 @@ def load_modules(modules: Iterable[str]) -> None:
             importlib.import_module(module)
         except Exception as error:
             raise PluginError(
-                f"plug-in module {module!r} cannot be imported ({type(error).__name__}: {error}); "
+                f"plug-in module {module!r} cannot be imported ({moved(error) or f'{type(error).__name__}: {error}'}); "
                 "check --plugins, or install the package that holds it"
             ) from error
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+from ladd_dist.core.moved import moved
 from ladd_dist.core.serialize import RecipeError
 
 
@@ -37,5 +38,6 @@ def run_file(path: Path, said: str, *, others: str = "files") -> ModuleType:
     except RecipeError:
         raise
     except Exception as error:
-        raise RecipeError(f"{said} failed while it was read: {type(error).__name__}: {error}") from error
+        why = moved(error) or f"{type(error).__name__}: {error}"
+        raise RecipeError(f"{said} failed while it was read: {why}") from error
     return module

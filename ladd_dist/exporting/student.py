@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ladd_dist.core.errors import UserError
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ladd_dist.core.rundir import RunDir
     from ladd_dist.core.types import Denoiser
     from ladd_dist.exporting.card import Card
+    from ladd_dist.workspace.config import RunConfig
 
 
 class Exported(NamedTuple):
@@ -30,22 +31,22 @@ class Exported(NamedTuple):
     """Weights that the student's own file holds: the network's, or the adapter's alone."""
 
 
-def finished_student(run: RunDir, config: dict[str, Any]) -> Exported:
+def finished_student(run: RunDir, config: RunConfig) -> Exported:
     """The student that a run ended with.
 
     Raises:
         UserError: its file is damaged, or of another recipe.
     """
-    student = _read(run.student, config, config["recipe"]["train"]["steps"])
-    if student.card.signature != config["signature"]:
+    student = _read(run.student, config, config.recipe["train"]["steps"])
+    if student.card.signature != config.signature:
         raise UserError(
-            f"{run.student} has signature {student.card.signature}, its run has {config['signature']}; make it anew "
-            f"with: {config['command']} --from-scratch"
+            f"{run.student} has signature {student.card.signature}, its run has {config.signature}; make it anew "
+            f"with: {config.command} --from-scratch"
         )
     return student
 
 
-def _read(file: Path, config: dict[str, Any], step: int) -> Exported:
+def _read(file: Path, config: RunConfig, step: int) -> Exported:
     """A student from its file."""
     import torch
     from safetensors.torch import load_file
@@ -59,8 +60,12 @@ def _read(file: Path, config: dict[str, Any], step: int) -> Exported:
     return Exported(network, whole, codec_weights(file), own_weights(load_file(file)))
 
 
-def student_at(run: RunDir, config: dict[str, Any], step: int | None) -> Exported:
+def student_at(folder: Path, plugins: tuple[str, ...], step: int | None) -> Exported:
     """The student with the averaged weights of a checkpoint (None: the newest), and the card it would end with.
+
+    Args:
+        folder: the run's.
+        plugins: modules that register plug-ins, besides those that the run was started with.
 
     Raises:
         UserError: no such checkpoint, a damaged one, or one of another recipe.
@@ -72,33 +77,29 @@ def student_at(run: RunDir, config: dict[str, Any], step: int | None) -> Exporte
     from ladd_dist.builders.student import new_student, save_student
     from ladd_dist.builders.teacher import fresh_network
     from ladd_dist.core.rundir import read_json
-    from ladd_dist.core.serialize import from_data
     from ladd_dist.engine.checkpoint import META, Checkpoints, Saved, buffers_of, replicated
-    from ladd_dist.recipe import Recipe
-    from ladd_dist.workspace.config import cache_of
-    from ladd_dist.workspace.run import Run
-    from ladd_dist.workspace.workspace import Workspace
+    from ladd_dist.workspace.opening import open_run
 
-    checkpoints = Checkpoints(run.checkpoints, identity=config["signature"], keep=1)
+    opened = open_run(folder, plugins=plugins, device=torch.device("cpu"))
+    run, config, recipe = opened.folder, opened.config, opened.run.recipe
+    checkpoints = Checkpoints(run.checkpoints, identity=config.signature, keep=1)
     steps = checkpoints.steps()
     if not steps:
-        raise UserError(f"{run.path} is not finished and has no checkpoint yet; go on with: {config['command']}")
+        raise UserError(f"{run.path} is not finished and has no checkpoint yet; go on with: {config.command}")
     if step is not None and step not in steps:
         there = ", ".join(map(str, steps))
         raise UserError(f"--step {step}: no checkpoint of it in {run.checkpoints}; there are {there}")
     path = checkpoints.path(steps[-1] if step is None else step)
     saved = Saved(path, read_json(path / META))
-    if saved.meta.get("identity") != config["signature"]:
+    if saved.meta.get("identity") != config.signature:
         raise UserError(f"checkpoint {path} belongs to another recipe (signature {saved.meta.get('identity')})")
-    recipe = from_data(Recipe, config["recipe"], str(run.config))
-    workspace = Workspace(run.path.parent, cache_of(config["command"]), torch.device("cpu"))
-    network = new_student(Run(recipe, workspace)) if recipe.student.needs_teacher else fresh_network(recipe)
+    network = new_student(opened.run) if recipe.student.needs_teacher else fresh_network(recipe)
     trained = {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
     saved.fill({f"average/{name}": replicated(weight) for name, weight in trained.items()})
     saved.fill(buffers_of("student", network))
-    with tempfile.TemporaryDirectory() as folder:  # the card is then the one that the finished run would get
-        file = Path(folder) / "student.safetensors"
-        save_student(file, network, Run(recipe, workspace))
+    with tempfile.TemporaryDirectory() as temporary:  # the card is then the one that the finished run would get
+        file = Path(temporary) / "student.safetensors"
+        save_student(file, network, opened.run)
         return _read(file, config, saved.step)
 
 
@@ -122,7 +123,7 @@ class Facts:
     weights_sha256: str
 
 
-def facts(network: Denoiser, config: dict[str, Any]) -> Facts:
+def facts(network: Denoiser, config: RunConfig) -> Facts:
     """The facts of a run's student.
 
     Raises:
@@ -134,12 +135,12 @@ def facts(network: Denoiser, config: dict[str, Any]) -> Facts:
     broken = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
     if broken:
         raise UserError(f"the student's weight {broken[0]} holds NaN or infinity; nothing was written")
-    environment = config["environment"]
+    environment = config.environment
     return Facts(
-        scale=config["scale"],
+        scale=config.scale,
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         precision=", ".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in weights.values()})),
-        versions=Versions(config["version"], environment["torch"], environment["commit"]),
+        versions=Versions(config.version, str(environment["torch"]), str(environment["commit"])),
         weights_sha256=weights_sha256(weights),
     )
 

@@ -8,6 +8,7 @@ import hashlib
 import importlib.metadata
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -44,22 +45,32 @@ def plugins_in(node: Any, where: str = "", neutral: bool = False) -> Iterator[Us
             yield from plugins_in(item, f"{where}[{index}]", neutral)
 
 
-def describe_plugins(recipe: Recipe) -> dict[str, dict[str, Any]]:
-    """Field -> class, package, its version and the sha256 of the sources, for each plug-in of a recipe."""
+@dataclass(frozen=True)
+class PluginSource:
+    """Where a recipe's plug-in comes from: what a lock holds it to."""
+
+    kind: str
+    name: str
+    module: str
+    qualname: str
+    """In JSON the key `class`."""
+    package: str | None
+    """None for a folder or file of the user's."""
+    version: str | None
+    neutral: bool
+    """Whether it changes no result."""
+    sources: dict[str, str]
+    """As `sources` gives them."""
+
+
+def describe_plugins(recipe: Recipe) -> dict[str, PluginSource]:
+    """The origin of each plug-in of a recipe, by its field."""
     found = {}
     for field, plugin, neutral in plugins_in(recipe):
         cls = type(plugin)
         package, version = _package(cls)
-        found[field] = {
-            "kind": cls.kind,
-            "name": cls.name,
-            "module": cls.__module__,
-            "class": cls.__qualname__,
-            "package": package,
-            "version": version,
-            "neutral": neutral,
-            "sources": sources(cls),
-        }
+        origins = (cls.kind, cls.name, cls.__module__, cls.__qualname__, package, version)
+        found[field] = PluginSource(*origins, neutral, sources(cls))
     return found
 
 

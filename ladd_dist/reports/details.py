@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ladd_dist.metrics.interval import HIGH, LOW, is_bound
 from ladd_dist.reports.json_object import Values, number
-from ladd_dist.reports.run_files import Figures, RunConfig
+from ladd_dist.reports.run_files import Figures, ShownConfig
 from ladd_dist.reports.table import HIDDEN, entry_title, figure, is_floor
 from ladd_dist.reports.verdict import best_teacher, by_steps, few_step_teacher, few_student
 
@@ -70,7 +70,7 @@ class Details(NamedTuple):
     rows: list[DetailRow]
 
 
-def details(evaluation: Figures, config: RunConfig) -> Details | None:
+def details(evaluation: Figures, config: ShownConfig) -> Details | None:
     """The table of all figures of students, of the teacher in as few steps and in many, and of the floor.
 
     None where no figure has an interval.
@@ -89,7 +89,7 @@ def details(evaluation: Figures, config: RunConfig) -> Details | None:
     return Details([entry_title(key) for key in entries], rows)
 
 
-def by_class(classes: Mapping[str, Figures], evaluation: Figures, config: RunConfig) -> Details | None:
+def by_class(classes: Mapping[str, Figures], evaluation: Figures, config: ShownConfig) -> Details | None:
     """The table of the few-step student class by class, from eval_classes.json (entry -> class -> figures).
 
     None where the file has no such student.

@@ -19,7 +19,7 @@ from ladd_dist.reports.diagnosis_section import section
 from ladd_dist.reports.grids import grid_rows
 from ladd_dist.reports.html import data_uri, render
 from ladd_dist.reports.json_object import Values, number
-from ladd_dist.reports.run_files import Metrics, RunConfig, RunFiles, read_run
+from ladd_dist.reports.run_files import Metrics, RunFiles, ShownConfig, read_run
 from ladd_dist.reports.table import Column, Row, bars, num_samples, reported, table, tiles, title
 from ladd_dist.reports.verdict import Verdict, judge
 
@@ -113,7 +113,7 @@ def _training_grids(folder: Path) -> list[Picture]:
     return [picture for step, path in found if (picture := _picture(path, step))]
 
 
-def _facts(config: RunConfig, timings: Values) -> list[tuple[str, str]]:
+def _facts(config: ShownConfig, timings: Values) -> list[tuple[str, str]]:
     """Pairs (name, value) that say what ran and where."""
     names = {
         "student_forward": "student forward",
@@ -158,7 +158,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{seconds:.3g} s"
 
 
-def _command(config: RunConfig) -> str:
+def _command(config: ShownConfig) -> str:
     """The command which makes the run again; fields given on the command line stand in the recipe below."""
     if config.command:
         return config.command
@@ -170,7 +170,7 @@ def _command(config: RunConfig) -> str:
     return shlex.join(words)
 
 
-def _markdown(heading: str, config: RunConfig, verdict: Verdict, columns: list[Column], rows: list[Row]) -> str:
+def _markdown(heading: str, config: ShownConfig, verdict: Verdict, columns: list[Column], rows: list[Row]) -> str:
     """The table and the verdict as Markdown, for a terminal or a merge request."""
 
     def escape(text: str) -> str:

@@ -18,8 +18,8 @@ Metrics = Sequence[Values]
 
 
 @dataclass(frozen=True)
-class RunConfig:
-    """The contents of config.json: the recipe, the command, the machine and the sizes of the networks.
+class ShownConfig:
+    """What a page shows of config.json: the recipe, the command, the machine and the sizes of the networks.
 
     A field that an older version did not write is empty.
     """
@@ -37,7 +37,7 @@ class RunConfig:
     environment: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, data: JsonObject) -> RunConfig:
+    def of(cls, data: JsonObject) -> ShownConfig:
         """The configuration in an object as config.json holds it."""
         environment = data.part("environment")
         return cls(
@@ -86,7 +86,7 @@ class GuardRecord(NamedTuple):
 class RunFiles(NamedTuple):
     """All that a report reads of a run besides its curves, its pictures and its diagnosis."""
 
-    config: RunConfig
+    config: ShownConfig
     evaluation: Figures
     classes: Mapping[str, Figures]
     """The contents of eval_classes.json: "student@4" -> class -> figures."""
@@ -104,7 +104,7 @@ def read_run(folder: Path) -> RunFiles:
     paths = RunDir(folder)
     classes = _read_optional(paths.eval_classes).part("entries").parts()
     return RunFiles(
-        RunConfig.of(_read(paths.config, "run the same command again")),
+        ShownConfig.of(_read(paths.config, "run the same command again")),
         _read_evaluation(paths.eval),
         {entry: {label: own.values() for label, own in found.parts().items()} for entry, found in classes.items()},
         _read_optional(paths.timings).values(),

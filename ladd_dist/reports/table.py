@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ladd_dist.metrics.interval import is_bound
 from ladd_dist.reports.json_object import Values, number
-from ladd_dist.reports.run_files import Figures, RunConfig
+from ladd_dist.reports.run_files import Figures, ShownConfig
 from ladd_dist.reports.verdict import best_teacher, by_steps, few_step_teacher, few_student
 
 
@@ -68,7 +68,7 @@ COLUMNS = (
 HIDDEN = {"s_per_image", "s_decode_per_image", "num_samples", "seed"}  # shown in other columns or in the caption
 
 
-def table(evaluation: Figures, config: RunConfig, left_out: Collection[str] = ()) -> tuple[list[Column], list[Row]]:
+def table(evaluation: Figures, config: ShownConfig, left_out: Collection[str] = ()) -> tuple[list[Column], list[Row]]:
     """The columns that have figures, and one row for each entry of eval.json; figures unknown here have columns too.
 
     Args:
@@ -108,7 +108,7 @@ def _cell(extended: Figures, key: str, teacher: str | None, column: Column) -> C
     return Cell(value, text, remark)
 
 
-def _costs(evaluation: Figures, key: str, teacher: str | None, config: RunConfig) -> dict[str, float]:
+def _costs(evaluation: Figures, key: str, teacher: str | None, config: ShownConfig) -> dict[str, float]:
     """Network calls, milliseconds and speed-up of one entry."""
     costs: dict[str, float] = {}
     who, _, rest = key.partition("@")
@@ -191,7 +191,7 @@ class Bar(NamedTuple):
     width: float
 
 
-def tiles(evaluation: Figures, config: RunConfig, columns: list[Column], rows: list[Row]) -> list[Tile]:
+def tiles(evaluation: Figures, config: ShownConfig, columns: list[Column], rows: list[Row]) -> list[Tile]:
     """The tiles of the page: what the student gained and what it kept, from the table."""
     teacher = best_teacher(evaluation)
     figures = {
@@ -245,7 +245,7 @@ class Compared(NamedTuple):
     ours_multiple: str
 
 
-def reported(evaluation: Figures, config: RunConfig) -> list[Compared]:
+def reported(evaluation: Figures, config: ShownConfig) -> list[Compared]:
     """Rows that hold our figures beside the published ones.
 
     Only the multiples can be compared: the report has another data set and other features.

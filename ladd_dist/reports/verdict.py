@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from ladd_dist.reports.json_object import number
-from ladd_dist.reports.run_files import Figures, Metrics, RunConfig
+from ladd_dist.reports.run_files import Figures, Metrics, ShownConfig
 
 Level = Literal["healthy", "warning", "collapsed"]
 
@@ -35,7 +35,7 @@ class Observation(NamedTuple):
     text: str
 
 
-def judge(evaluation: Figures, config: RunConfig, metrics: Metrics) -> Verdict:
+def judge(evaluation: Figures, config: ShownConfig, metrics: Metrics) -> Verdict:
     """Judge a run by its student's figures at few steps and at one, against the teacher's at many steps.
 
     Args:
@@ -77,7 +77,7 @@ def best_teacher(evaluation: Figures) -> str | None:
     return teachers[0][1] if teachers else None
 
 
-def few_student(evaluation: Figures, config: RunConfig) -> str:
+def few_student(evaluation: Figures, config: ShownConfig) -> str:
     """The student at the number of steps it was trained for, else at the most that were measured."""
     students = by_steps(evaluation, "student")
     wanted = config.recipe.number("student_steps") or 4
@@ -97,7 +97,7 @@ def share(evaluation: Figures, entry: str, teacher: str, key: str) -> float | No
     return mine / theirs if mine is not None and theirs is not None and theirs > 0 else None
 
 
-def in_force(config: RunConfig, metrics: Metrics, which: Literal["adversarial", "distill"]) -> float | None:
+def in_force(config: ShownConfig, metrics: Metrics, which: Literal["adversarial", "distill"]) -> float | None:
     """The largest weight a loss had: from the curves, else from the recipe's schedule."""
     logged = [value for row in metrics if (value := number(row, f"weight/{which}")) is not None]
     if logged:
@@ -229,7 +229,7 @@ def _heads(metrics: Metrics, *, student_fine: bool) -> list[Observation]:
     return [Observation("healthy", f"the game is open: the heads are right in {mean:.0%} of cases")]
 
 
-def _limits(evaluation: Figures, config: RunConfig, teacher: str) -> list[Observation]:
+def _limits(evaluation: Figures, config: ShownConfig, teacher: str) -> list[Observation]:
     """Observe what a reader must know before trusting the figures."""
     observations = []
     accuracy = number(evaluation[teacher], "accuracy")
@@ -243,7 +243,7 @@ def _limits(evaluation: Figures, config: RunConfig, teacher: str) -> list[Observ
     return observations
 
 
-def cause(config: RunConfig, metrics: Metrics) -> tuple[str, str] | None:
+def cause(config: ShownConfig, metrics: Metrics) -> tuple[str, str] | None:
     """The recipe's reason for a loss of diversity: half a sentence for the headline and an explanation, or None."""
     if config.recipe.part("start").text("plugin") != "fresh":
         return None
@@ -262,7 +262,7 @@ def cause(config: RunConfig, metrics: Metrics) -> tuple[str, str] | None:
     )
 
 
-def _where(config: RunConfig) -> str:
+def _where(config: ShownConfig) -> str:
     """Words for the levels at which the distance pulls: all alike, unless it fades as a power of the level."""
     power = config.recipe.part("distance").number("sigma_power")
     return f"(fading with noise, sigma_power {power:g})" if power else "at every level"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import glob
-from typing import Any
+from typing import NamedTuple
 
 import torch
 
@@ -17,18 +17,27 @@ from ladd_dist.recipe import Recipe
 from ladd_dist.stages.dry_step import Trial, trial
 from ladd_dist.stages.shards import are_shards_done
 from ladd_dist.stages.table import stage_states
+from ladd_dist.workspace.config import RunFacts
 from ladd_dist.workspace.run import Run
 
 
-def describe_run(run: Run, scale: str) -> dict[str, Any]:
-    """Parameters, taps, FLOPs (per sample for forwards, per batch for the step) and which stages are done.
+class Cost(NamedTuple):
+    """What a dry run counts, as in `RunFacts`."""
+
+    params: dict[str, int]
+    taps: tuple[str, ...]
+    flops: dict[str, int]
+
+
+def describe_run(run: Run, scale: str) -> RunFacts:
+    """What the run costs, counted on a rehearsed step, and which of its stages are done.
 
     Raises:
         RecipeError: the network cannot take the images or lacks a tap, or a head returns the wrong shape.
     """
     recipe = run.recipe
     try:
-        facts = _cost(recipe)
+        cost = _cost(recipe)
     except UserError as error:
         raise RecipeError(str(error)) from error
     except Exception as error:
@@ -37,19 +46,17 @@ def describe_run(run: Run, scale: str) -> dict[str, Any]:
     source = recipe.shards.source
     if source and not glob.glob(source) and not are_shards_done(run):
         raise RecipeError(f"shards.source: nothing matches {source!r}")  # said now, not after the teacher's training
-    stages = stage_states(run)
-    names = {"recipe": recipe.name, "scale": scale, "signature": recipe.distill_signature()}
-    return {**names, **facts, "stages": stages}
+    return RunFacts(recipe.name, scale, recipe.distill_signature(), *cost, stages=stage_states(run))
 
 
-def _cost(recipe: Recipe) -> dict[str, Any]:
+def _cost(recipe: Recipe) -> Cost:
     plain = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, compute=Compute()))
     # A pretrained network may be of any size, and its weights elsewhere: it is counted on tensors without data.
     with trial(plain, with_data=not recipe.network.pretrained) as rehearsal:
         return _count(recipe, rehearsal)
 
 
-def _count(recipe: Recipe, rehearsal: Trial) -> dict[str, Any]:
+def _count(recipe: Recipe, rehearsal: Trial) -> Cost:
     teacher, critic, student = rehearsal.teacher, rehearsal.frozen.critic, rehearsal.student
     taps, num = taps_of(recipe, critic), 2
     batch = rehearsal.batch(num)
@@ -63,25 +70,21 @@ def _count(recipe: Recipe, rehearsal: Trial) -> dict[str, Any]:
     params = {name: count_parameters(network) for name, network in networks}
     if recipe.codec.trained:
         params["codec"] = count_parameters(recipe.codec.build(image=recipe.dataset.spec()))
-    return {
-        "params": params,
-        "taps": list(taps),
-        "flops": {"student_forward": forward, "teacher_to_last_tap": to_tap, "step": whole},
-    }
+    return Cost(params, tuple(taps), {"student_forward": forward, "teacher_to_last_tap": to_tap, "step": whole})
 
 
-def show(facts: dict[str, Any]) -> None:
-    """Print `describe_run` for people."""
+def show(facts: RunFacts) -> None:
+    """Print the facts for people."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(
-        title=f"{facts['recipe']} at scale {facts['scale']}, signature {facts['signature']}", show_header=False
-    )
-    for name, count in facts["params"].items():
+    table = Table(title=f"{facts.recipe} at scale {facts.scale}, signature {facts.signature}", show_header=False)
+    for name, count in facts.params.items():
         table.add_row(f"parameters of the {name}", f"{count / 1e6:.3f} M")
-    table.add_row("taps", f"{len(facts['taps'])}: {', '.join(facts['taps'])}")
+    table.add_row("taps", f"{len(facts.taps)}: {', '.join(facts.taps)}")
     for name, unit in (("student_forward", "a sample"), ("teacher_to_last_tap", "a sample"), ("step", "a batch")):
-        table.add_row(f"FLOPs {name}", f"{facts['flops'][name] / 1e9:.3f} G {unit}")
-    table.add_row("stages", ", ".join(f"{s['name']} ({'done' if s['cached'] else 'to do'})" for s in facts["stages"]))
+        table.add_row(f"FLOPs {name}", f"{facts.flops[name] / 1e9:.3f} G {unit}")
+    table.add_row(
+        "stages", ", ".join(f"{stage.name} ({'done' if stage.cached else 'to do'})" for stage in facts.stages)
+    )
     Console().print(table)

@@ -24,7 +24,7 @@ from ladd_dist.engine.shard_reader import ShardReader
 from ladd_dist.guards.judge import Memory, Verdict, rolled_back
 from ladd_dist.parallel import Trainable
 from ladd_dist.reports.json_object import JsonObject
-from ladd_dist.reports.run_files import RunConfig
+from ladd_dist.reports.run_files import ShownConfig
 from ladd_dist.reports.verdict import cause
 from ladd_dist.trackers import RunLog
 from ladd_dist.workspace.run import Run
@@ -149,7 +149,7 @@ class Guarding:
     def _explained(self, verdict: Verdict, figures: Figures) -> Verdict:
         """With the cause that the recipe alone gives away."""
         weights = {key: float(value) for key, value in figures.items() if key.startswith("weight/")}
-        found = cause(RunConfig(recipe=JsonObject(to_data(self.recipe))), [weights])
+        found = cause(ShownConfig(recipe=JsonObject(to_data(self.recipe))), [weights])
         if found is None or verdict.level != "collapsed" or "finite" in verdict.headline:
             return verdict
         return verdict._replace(headline=f"{verdict.headline}; {found[0]}", reasons=(found[1], *verdict.reasons))

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 from ladd_dist.core.failure import tracebacks_kept
-from ladd_dist.workspace.run import Run
-
-if TYPE_CHECKING:
-    from ladd_dist.recipe import Recipe
-
-import contextlib
-import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
-
 from ladd_dist.core.rundir import exclusive
 from ladd_dist.parallel.ranks import join
 from ladd_dist.parallel.spawn import clear, take_all_threads
 from ladd_dist.recipe import Recipe
 from ladd_dist.stages.evaluate import require_metrics
 from ladd_dist.stages.table import stage_states, stage_table
-from ladd_dist.workspace.config import add_timing, write_config
+from ladd_dist.workspace.config import RunFacts, StageState, SweepMembership, add_timing, write_config
+from ladd_dist.workspace.run import Run
 
-STAGES = ("autoencoder", "teacher", "shards", "distill", "evaluate", "report")
-"""The first one only for recipes with a codec that is trained."""
 TOGETHER = ("autoencoder", "teacher", "shards", "distill", "evaluate")
 """Run by every process; the rest by the first one, when the others have left."""
 Say = Callable[[str], None]
@@ -72,25 +64,27 @@ def run_stages(
 
 def prepare_run(
     run: Run,
-    facts: dict[str, Any],
+    facts: RunFacts,
     *,
     path: Path,
     plugins: tuple[str, ...],
     command: str,
+    membership: SweepMembership | None = None,
     from_scratch: bool = False,
 ) -> None:
     """Make the run's folder and its config.json.
 
     Args:
         facts: what `describe_run` gave, perhaps some time ago.
+        path: the recipe's file.
+        membership: the run's place in a sweep; None: the one that it has by its config.json, if any.
     """
-    facts = {**facts, "stages": stage_states(run)}  # another process may have made them while this one waited
-    if run.recipe.dataset.texts():  # samples need their table
-        facts["shards"] = str(run.shards_folder.resolve())
+    # Another process may have made some stages while this one waited.
+    facts = dataclasses.replace(facts, stages=stage_states(run))
     if from_scratch and run.folder.path.exists():
         clear(run.folder.path)
     run.folder.create()
-    write_config(run.recipe, run.folder, facts, path=path, plugins=plugins, device=run.device, command=command)
+    write_config(run, facts, path=path, plugins=plugins, command=command, membership=membership)
 
 
 def _run_stage(name: str, run: Run, say_line: Say, *, timed: bool) -> None:
@@ -117,7 +111,7 @@ def _run_stage(name: str, run: Run, say_line: Say, *, timed: bool) -> None:
         say_line(f"[{name}] {spent:.1f} s")
 
 
-def check_shares(recipe: Recipe, stages: list[dict[str, Any]], names: list[str], num: int) -> None:
+def check_shares(recipe: Recipe, stages: Iterable[StageState], names: list[str], num: int) -> None:
     """Refuse batches that the processes of the stages to come cannot share evenly.
 
     Raises:
@@ -128,7 +122,7 @@ def check_shares(recipe: Recipe, stages: list[dict[str, Any]], names: list[str],
     from ladd_dist.parallel.ranks import Ranks
     from ladd_dist.workspace.workspace import rows_of
 
-    cached = {stage["name"]: stage["cached"] for stage in stages}
+    cached = {stage.name: stage.cached for stage in stages}
     for name, field in (("teacher", "teacher"), ("distill", "train")):
         if name in names and not cached[name]:
             settings = getattr(recipe, field)

@@ -11,8 +11,10 @@ from ladd_dist.recipe import Recipe
 from ladd_dist.stages.autoencoder import is_autoencoder_done, train_autoencoder
 from ladd_dist.stages.distill import distill, is_distilled
 from ladd_dist.stages.evaluate import evaluate, is_evaluated
+from ladd_dist.stages.locking import write_lock
 from ladd_dist.stages.shards import are_shards_done, make_shards
 from ladd_dist.stages.teacher import is_teacher_done, train_teacher
+from ladd_dist.workspace.config import StageState
 from ladd_dist.workspace.run import Run
 
 
@@ -34,12 +36,17 @@ def stage_table(recipe: Recipe) -> dict[str, Stage]:
         "distill": Stage("training student and heads", distill, is_distilled),
         "evaluate": Stage("sampling and measuring on held-out noise", evaluate, is_evaluated),
         # Never skipped: it takes seconds, and a page older than its figures would lie.
-        "report": Stage("writing the page", write_page, lambda run: False),
+        "report": Stage("writing the page", _report, lambda run: False),
     }
 
 
-def stage_states(run: Run) -> list[dict[str, Any]]:
-    """`{"name", "cached"}` of each stage."""
+def _report(run: Run) -> None:
+    write_page(run)
+    write_lock(run)
+
+
+def stage_states(run: Run) -> tuple[StageState, ...]:
+    """Each stage of the run's recipe, and whether it is done."""
     cached = {name: stage.is_done(run) for name, stage in stage_table(run.recipe).items()}
     cached["report"] = run.folder.report.exists()
-    return [{"name": name, "cached": done} for name, done in cached.items()]
+    return tuple(StageState(name, done) for name, done in cached.items())

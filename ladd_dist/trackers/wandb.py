@@ -40,7 +40,7 @@ class Wandb(Tracker):
     entity: str = ""
     """Empty: WANDB_ENTITY, else the one the server chooses for the key."""
     group: str = ""
-    """Empty: the sweep that the run belongs to (LADD_SWEEP), else none."""
+    """Empty: the sweep that the run belongs to, else none."""
     tags: tuple[str, ...] = ()
     mode: Mode = "auto"
     """auto: WANDB_MODE, else online when there is a key in WANDB_API_KEY or netrc, else offline."""
@@ -159,7 +159,7 @@ class WandbLog(RunLog):
                 name=environment.get("WANDB_NAME") or str(config.get("name") or self.folder.name),
                 project=tracker.project or environment.get("WANDB_PROJECT") or PROJECT,
                 entity=tracker.entity or environment.get("WANDB_ENTITY") or None,
-                group=tracker.group or environment.get("LADD_SWEEP") or environment.get("WANDB_RUN_GROUP") or None,
+                group=tracker.group or str(config.get("sweep") or "") or environment.get("WANDB_RUN_GROUP") or None,
                 job_type="distill",
                 tags=list(tracker.tags) or None,
                 config=dict(config),

@@ -1,12 +1,12 @@
-"""A run's config.json: written before the run, and read back by every command that opens a run."""
+"""A run's config.json: written before the run, read back by whoever opens the run."""
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import os
 import platform
-import shlex
 import subprocess
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,128 +15,163 @@ import torch
 
 from ladd_dist import __version__
 from ladd_dist.core.errors import UserError
-from ladd_dist.core.plugin import plugin_modules
 from ladd_dist.core.rundir import RunDir, read_json, write_json
 from ladd_dist.core.serialize import to_data
 from ladd_dist.recipe import Recipe
+from ladd_dist.workspace.run import Run
+
+FORMAT = 1
 
 
-def read_recipe(config: dict[str, Any]) -> Recipe:
-    """The recipe of a config.json, with the plug-ins that it names.
+@dataclass(frozen=True)
+class StageState:
+    """Whether a stage of a run is done."""
+
+    name: str
+    cached: bool
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What a run is before it runs, as `launch --dry-run --json` prints it."""
+
+    recipe: str
+    """The recipe's name."""
+    scale: str
+    signature: str
+    params: dict[str, int]
+    """Parameters of teacher, student and heads, and of a codec that is trained."""
+    taps: tuple[str, ...]
+    flops: dict[str, int]
+    """`student_forward` and `teacher_to_last_tap` for a sample, `step` for a batch."""
+    stages: tuple[StageState, ...]
+
+
+@dataclass(frozen=True)
+class SweepMembership:
+    """The place that a run has in a sweep."""
+
+    sweep: str
+    """NAME-SIGNATURE; empty for a run of no sweep."""
+    axes: dict[str, str]
+    """Axis to the label of the run's value."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The content of a config.json. Files of older versions lack what has a default here."""
+
+    version: str
+    """Of ladd_dist, when the run's figures were made."""
+    command: str
+    recipe_path: str
+    scale: str
+    signature: str
+    plugins: tuple[str, ...]
+    """Modules that register plug-ins."""
+    recipe: dict[str, Any]
+    """The recipe as data (`ladd_dist.core.serialize.to_data`)."""
+    environment: dict[str, str | int]
+    """As `environment` gives it."""
+    params: dict[str, int] = field(default_factory=dict)
+    taps: tuple[str, ...] = ()
+    flops: dict[str, int] = field(default_factory=dict)
+    shards: str | None = None
+    """The folder of the shards, of a run whose samples need their table of texts."""
+    cache: str = ""
+    """The folder of what runs share, absolute."""
+    sweep: str = ""
+    """As in `SweepMembership`."""
+    axes: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def membership(self) -> SweepMembership:
+        """The run's place in a sweep."""
+        return SweepMembership(self.sweep, self.axes)
+
+    def facts(self) -> RunFacts:
+        """What was known of the run when this was written; nothing of its stages."""
+        name = str(self.recipe.get("name", ""))
+        return RunFacts(name, self.scale, self.signature, self.params, self.taps, self.flops, ())
+
+
+def read_config(run: RunDir) -> RunConfig:
+    """The config.json of a run's folder.
 
     Raises:
-        PluginError: one cannot be found, not in the recipe's own file either.
+        UserError: the folder has none, it is damaged, or this version does not read its format.
     """
-    from ladd_dist.core.plugin import PluginError, load_modules
-    from ladd_dist.core.serialize import from_data
-    from ladd_dist.recipe import Recipe, load_module
-
-    load_modules(config["plugins"])
-    try:
-        recipe: Recipe = from_data(Recipe, config["recipe"])
-    except PluginError:  # perhaps defined in the file itself
-        load_module(Path(config["recipe_path"]))
-        recipe = from_data(Recipe, config["recipe"])
-    return recipe
-
-
-def open_run(run: RunDir, plugins: tuple[str, ...], cache: Path | None) -> tuple[Recipe, Path]:
-    """The recipe and the cache of a run's folder that has its config.json; the run's plug-ins and these are loaded.
-
-    Raises:
-        UserError: its fields give another signature today.
-    """
-    from ladd_dist.core.plugin import load_modules
-    from ladd_dist.core.rundir import read_json
-
-    config = read_json(run.config)
-    load_modules(plugin_modules((*config["plugins"], *plugins)))
-    return recipe_of(run, config), cache or cache_of(config["command"])
-
-
-def recipe_of(run: RunDir, config: dict[str, Any]) -> Recipe:
-    """The run's recipe, as this version understands it.
-
-    Raises:
-        UserError: its fields give another signature today.
-    """
-    from ladd_dist.core.plugin import PluginError
-    from ladd_dist.core.serialize import from_data
-    from ladd_dist.recipe import Recipe, load_recipe
-
-    try:
-        recipe: Recipe = from_data(Recipe, config["recipe"], str(run.config))
-    except PluginError:  # a recipe's file may define plug-ins itself
-        path = Path(config["recipe_path"])
-        if not path.is_file():
-            raise
-        load_recipe(path, config["scale"])
-        recipe = from_data(Recipe, config["recipe"], str(run.config))
-    if recipe.distill_signature() != config["signature"]:
-        raise UserError(
-            f"{run.path} has signature {config['signature']}, but with this version (the run's: {config['version']}) "
-            f"its recipe gives {recipe.distill_signature()}: use the version that made it"
-        )
-    return recipe
-
-
-def cache_of(command: str) -> Path:
-    """The cache folder that a launch command names, else the default one."""
-    words = shlex.split(command)
-    for word, following in zip(words, [*words[1:], ""], strict=True):
-        if word == "--cache":
-            return Path(following)
-        if word.startswith("--cache="):
-            return Path(word.removeprefix("--cache="))
-    return Path("cache")
-
-
-def tracked_config(recipe: Recipe, run: RunDir) -> dict[str, Any]:
-    """What a tracker is told about a run: its config.json, and the place it has in a sweep (LADD_SWEEP, LADD_AXES)."""
-    known = read_json(run.config) if run.config.exists() else {}
-    own = {"name": run.path.name, "signature": recipe.distill_signature(), "seed": recipe.seed}
-    sweep = {"sweep": os.environ.get("LADD_SWEEP", ""), "axes": json.loads(os.environ.get("LADD_AXES") or "{}")}
-    return {**known, **own, **sweep, "recipe": to_data(recipe)}
+    if not run.config.is_file():
+        raise UserError(f"{run.path} is no run's folder (it has no {run.config.name}): `ladd launch` prints it last")
+    data = read_json(run.config)
+    found = data.get("format") if isinstance(data, dict) else data
+    if found != FORMAT:
+        raise UserError(f"{run.config} has format {found!r}, this version reads {FORMAT}")
+    fields = {field.name: field for field in dataclasses.fields(RunConfig)}
+    needed = [name for name, field in fields.items() if field.default is field.default_factory is dataclasses.MISSING]
+    if lacking := [name for name in needed if name not in data]:
+        raise UserError(f"{run.config} lacks {', '.join(lacking)}; run the same `ladd launch` again")
+    known = {name: value for name, value in data.items() if name in fields}
+    return RunConfig(**{**known, "plugins": tuple(known["plugins"]), "taps": tuple(known.get("taps", ()))})
 
 
 def write_config(
-    recipe: Recipe,
-    run: RunDir,
-    facts: dict[str, Any],
+    run: Run,
+    facts: RunFacts,
     *,
     path: Path,
     plugins: tuple[str, ...],
-    device: torch.device,
     command: str,
+    membership: SweepMembership | None = None,
 ) -> None:
     """Write config.json: all a worker needs to rebuild the recipe, and what the run ran on.
 
     A launch that finds the figures made, and has at most the page to write, leaves the command, version and environment
-    that made them: the new ones would claim another's work.
+    that made them: the new ones would claim another's work. A run of a sweep stays one when it is launched by itself.
 
     Args:
-        facts: what `describe_run` gave.
+        path: the recipe's file.
+        plugins: modules that register plug-ins.
     """
-    config: dict[str, Any] = {
-        "format": 1,
-        "version": __version__,
-        "command": command,
-        "recipe_path": str(path),
-        "scale": facts["scale"],
-        "signature": recipe.distill_signature(),
-        "plugins": list(plugins),
-        "recipe": to_data(recipe),
-        "environment": environment(device),
-        **{name: facts[name] for name in ("params", "taps", "flops", "shards") if name in facts},
-    }
-    before = read_json(run.config) if run.config.exists() else None
-    if before is not None and run.eval.exists() and all(s["cached"] for s in facts["stages"] if s["name"] != "report"):
-        config |= {name: before[name] for name in ("version", "command", "environment") if name in before}
-    if config != before:
-        write_json(run.config, config)
+    folder = run.folder
+    before = read_json(folder.config) if folder.config.exists() else {}
+    own = membership or SweepMembership(before.get("sweep", ""), before.get("axes", {}))
+    config = RunConfig(
+        version=__version__,
+        command=command,
+        recipe_path=str(path),
+        scale=facts.scale,
+        signature=run.recipe.distill_signature(),
+        plugins=plugins,
+        recipe=to_data(run.recipe),
+        environment=environment(run.device),
+        params=facts.params,
+        taps=facts.taps,
+        flops=facts.flops,
+        shards=str(run.shards_folder.resolve()) if run.recipe.dataset.texts() else None,  # samples need their table
+        cache=str(run.workspace.cache.resolve()),
+        sweep=own.sweep,
+        axes=own.axes,
+    )
+    made = before and folder.eval.exists()
+    if made and all(stage.cached for stage in facts.stages if stage.name != "report"):
+        kept = {name: before[name] for name in ("version", "command", "environment") if name in before}
+        config = dataclasses.replace(config, **kept)
+    data = {"format": FORMAT, **asdict(config), "plugins": list(config.plugins), "taps": list(config.taps)}
+    if config.shards is None:
+        del data["shards"]
+    if data != before:
+        write_json(folder.config, data)
 
 
-def environment(device: torch.device) -> dict[str, Any]:
+def tracked_config(recipe: Recipe, run: RunDir) -> dict[str, Any]:
+    """What a tracker is told about a run: its config.json, and which run it is."""
+    known = read_json(run.config) if run.config.exists() else {}
+    own = {"name": run.path.name, "signature": recipe.distill_signature(), "seed": recipe.seed}
+    return {"sweep": "", "axes": {}, **known, **own, "recipe": to_data(recipe)}
+
+
+def environment(device: torch.device) -> dict[str, str | int]:
     """Versions, machine and commit."""
     return {
         "python": platform.python_version(),

@@ -1,4 +1,4 @@
-"""`recipe.lock`: what a promoted run depended on, and what of it has drifted since."""
+"""`recipe.lock`: what a finished run depended on, and what of it has drifted since."""
 
 from __future__ import annotations
 
@@ -6,22 +6,66 @@ import dataclasses
 import hashlib
 import json
 import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ladd_dist import __version__
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.failure import has_parent, rank_here
+from ladd_dist.core.rundir import read_json, write_json
 from ladd_dist.core.serialize import RecipeError, has_effect, to_data
-from ladd_dist.recipe.plugin_sources import describe_plugins
+from ladd_dist.recipe.plugin_sources import PluginSource, describe_plugins
+from ladd_dist.workspace.config import environment
 from ladd_dist.workspace.run import Run
 
 if TYPE_CHECKING:
     from ladd_dist.recipe import Recipe
 
 FORMAT = 1
+FILE = "recipe.lock"
+"""In the run's folder."""
 SIGNATURES = ("teacher", "shards", "distill", "reference", "evaluate")
 ABSENT = "(absent)"
+AGAIN = f"every finished run has one in its folder, RUN/{FILE}; launch the run again and it is written anew"
+
+
+@dataclass(frozen=True)
+class Lock:
+    """The content of a recipe.lock. Those that `ladd promote` wrote lack the two fields with a default."""
+
+    run: str
+    recipe_path: str
+    scale: str
+    command: str
+    version: str
+    commit: str
+    dirty: bool
+    """Whether files differed from the commit."""
+    environment: dict[str, str | int]
+    recipe: dict[str, Any]
+    """As in config.json."""
+    signatures: dict[str, str]
+    plugins: tuple[str, ...]
+    plugin_classes: dict[str, PluginSource]
+    """By the recipe's field."""
+    data: dict[str, str | None]
+    """As `data_identity` gives it."""
+    student: dict[str, str]
+    """`file_sha256`, and `weights_sha256`, which does not hang on the file's format."""
+    eval: dict[str, dict[str, float]] | None
+    """The content of eval.json."""
+    hashed_version: str = ""
+    """Of ladd_dist, whose plug-ins' sources were hashed."""
+    hashed_commit: str = ""
+
+    def write(self, path: Path) -> None:
+        """Write the file, whole or not at all."""
+        classes = {}
+        for field, used in self.plugin_classes.items():
+            data = asdict(used)
+            classes[field] = {"class" if key == "qualname" else key: value for key, value in data.items()}
+        write_json(path, {"format": FORMAT, **asdict(self), "plugin_classes": classes})
 
 
 class Drift(NamedTuple):
@@ -47,7 +91,11 @@ def signatures(recipe: Recipe) -> dict[str, str]:
 
 
 def tensors_sha256(path: Path) -> str | None:
-    """Of the weights in a safetensors file, whatever stands on its card; None where there is no such file."""
+    """The sha256 of the weights in a safetensors file, whatever stands on its card; None where there is no such file.
+
+    Raises:
+        UserError: the file is damaged.
+    """
     if not path.is_file():
         return None
     from safetensors import SafetensorError
@@ -61,41 +109,68 @@ def tensors_sha256(path: Path) -> str | None:
         raise UserError(f"{path} is damaged ({error}); delete its folder and make it again") from error
 
 
-def data_identity(teacher: Path, shards: Path) -> dict[str, str | None]:
+def data_identity(run: Run) -> dict[str, str | None]:
     """What a run learned from: the teacher's weights, and the shards by their index, which has the sha256 of each."""
-    index = shards / "index.json"
+    index = run.shards_folder / "index.json"
     return {
-        "teacher_weights_sha256": tensors_sha256(teacher / "teacher.safetensors"),
+        "teacher_weights_sha256": tensors_sha256(run.teacher_folder / "teacher.safetensors"),
         "shards_index_sha256": hashlib.sha256(index.read_bytes()).hexdigest() if index.is_file() else None,
     }
+
+
+def warnings_of(lock: Lock) -> list[str]:
+    """What a lock cannot vouch for, a sentence each."""
+    found = []
+    if lock.dirty:
+        found.append(f"the run was made with changes that were not committed (on {lock.commit})")
+    if lock.hashed_version and lock.version != lock.hashed_version:
+        found.append(
+            f"the run was made with version {lock.version}, the sources are hashed as of {lock.hashed_version}"
+        )
+    elif lock.hashed_commit and lock.commit != lock.hashed_commit.removesuffix("-dirty"):
+        found.append(f"the run was made at commit {lock.commit}, the sources are hashed as of {lock.hashed_commit}")
+    missing = [name for name, value in lock.data.items() if value is None]
+    if missing:
+        found.append(f"{', '.join(missing)}: not in the cache when the lock was written, so not locked")
+    if lock.eval is None:
+        found.append("the run had no figures yet")
+    return found
 
 
 # --- a lock against what is here now ---
 
 
-def read_lock(path: Path) -> dict[str, Any]:
-    """The lock.
+def read_lock(path: Path) -> Lock:
+    """The lock in a file, or in a run's folder.
 
     Raises:
-        RecipeError: no such file, or not one that `promote` wrote.
+        RecipeError: no such file, or one that is no lock of this version.
     """
+    path = path / FILE if path.is_dir() else path
     try:
-        lock = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RecipeError(f"--locked {path}: no such file; `ladd promote RUN --out {path}` writes one") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(
-            f"--locked {path}: not valid JSON ({error}); write it again with `ladd promote RUN`"
-        ) from error
-    found = lock.get("format") if isinstance(lock, dict) else None
+        data = read_json(path)
+    except UserError as error:
+        why = f"not valid JSON ({error.__cause__})" if path.exists() else "no such file"
+        raise RecipeError(f"--locked {path}: {why}; {AGAIN}") from error
+    found = data.get("format") if isinstance(data, dict) else None
     if found != FORMAT:
-        raise RecipeError(f"--locked {path}: format {found!r}, this version reads {FORMAT}; use `ladd promote RUN`")
-    missing = {"recipe", "signatures", "plugin_classes", "version", "environment", "data"} - lock.keys()
+        raise RecipeError(f"--locked {path}: format {found!r}, this version reads {FORMAT}; {AGAIN}")
+    missing = {"recipe", "signatures", "plugin_classes", "version", "environment", "data"} - data.keys()
     if missing:
-        raise RecipeError(
-            f"--locked {path}: lacks {', '.join(sorted(missing))}; write it again with `ladd promote RUN`"
-        )
-    return dict(lock)
+        raise RecipeError(f"--locked {path}: lacks {', '.join(sorted(missing))}; {AGAIN}")
+    fields = {field.name for field in dataclasses.fields(Lock)}
+    known = {name: value for name, value in data.items() if name in fields}
+    absent: dict[str, Any] = {"run": "", "recipe_path": "", "scale": "", "command": "", "commit": "", "dirty": False,
+                              "plugins": (), "student": {}, "eval": None}  # fmt: skip
+    try:
+        classes = {field: PluginSource(**_source_fields(used)) for field, used in data["plugin_classes"].items()}
+    except (TypeError, AttributeError) as error:
+        raise RecipeError(f"--locked {path}: plugin_classes is damaged ({error}); {AGAIN}") from error
+    return Lock(**{**absent, **known, "plugin_classes": classes})
+
+
+def _source_fields(data: dict[str, Any]) -> dict[str, Any]:
+    return {"qualname" if key == "class" else key: value for key, value in data.items()}
 
 
 def fields_drift(locked: Any, now: Any, where: str = "recipe") -> list[Drift]:
@@ -120,67 +195,73 @@ def fields_drift(locked: Any, now: Any, where: str = "recipe") -> list[Drift]:
     return found + [Drift(f"{where}.{name}", locked[name], ABSENT) for name in gone]
 
 
-def plugins_drift(locked: dict[str, Any], now: dict[str, Any]) -> list[Drift]:
+def plugins_drift(locked: dict[str, PluginSource], now: dict[str, PluginSource]) -> list[Drift]:
     """Plug-in classes that are not those of the lock; those swapped for others are named by `fields_drift`."""
     found = []
     for field, before in locked.items():
         after = now.get(field)
-        if before["neutral"] or after is None or before["name"] != after["name"]:
+        if before.neutral or after is None or before.name != after.name:
             continue
-        who = f"plug-in {field} ({before['name']})"
-        for key in ("module", "class", "package", "version"):
-            if before[key] != after[key]:
-                found.append(Drift(f"{who} {key}", before[key], after[key]))
-        for module in sorted(before["sources"].keys() | after["sources"].keys()):
-            pair = [side["sources"].get(module) for side in (before, after)]
+        who = f"plug-in {field} ({before.name})"
+        for key in ("module", "qualname", "package", "version"):
+            pair = getattr(before, key), getattr(after, key)
             if pair[0] != pair[1]:
-                shown = [f"sha256 {text[:12]}" if text else ABSENT for text in pair]
+                found.append(Drift(f"{who} {'class' if key == 'qualname' else key}", *pair))
+        for module in sorted(before.sources.keys() | after.sources.keys()):
+            hashes = [side.sources.get(module) for side in (before, after)]
+            if hashes[0] != hashes[1]:
+                shown = [f"sha256 {text[:12]}" if text else ABSENT for text in hashes]
                 found.append(Drift(f"{who} source of {module}", *shown))
     return found
 
 
-def environment_drift(locked: dict[str, Any], now: dict[str, Any]) -> list[Drift]:
-    """What the machine has otherwise; values the lock does not know are left out."""
+def values_drift(locked: dict[str, Any], now: dict[str, Any]) -> list[Drift]:
+    """Values that are other ones now; those that the lock does not know are left out."""
     return [Drift(name, value, now[name]) for name, value in locked.items() if value and now.get(name, value) != value]
 
 
-def compare(lock: dict[str, Any], run: Run, scale: str) -> tuple[list[Drift], list[Drift]]:
+def compare(lock: Lock, run: Run, scale: str) -> tuple[list[Drift], list[Drift]]:
     """What changes results, and what may change them in the last digits."""
     recipe = run.recipe
-    from ladd_dist.workspace.config import environment
-
-    found = fields_drift(lock["recipe"], recipe)
-    if found and lock.get("scale") != scale:  # one recipe may serve every scale, so by itself it is no difference
-        found.insert(0, Drift("scale", lock.get("scale"), scale))
-    known = signatures(recipe).items()
-    found += [Drift(f"signature of {name}", lock["signatures"].get(name), now) for name, now in known
-              if lock["signatures"].get(name) != now]  # fmt: skip
-    found += plugins_drift(lock["plugin_classes"], describe_plugins(recipe))
-    found += [Drift("version of ladd_dist", lock["version"], __version__)] if lock["version"] != __version__ else []
-    milder = environment_drift(lock["environment"], environment(run.device))
-    spread = lock["recipe"].get("parallel", {}).get("plugin")
+    found = fields_drift(lock.recipe, recipe)
+    if found and lock.scale != scale:  # one recipe may serve every scale, so by itself it is no difference
+        found.insert(0, Drift("scale", lock.scale or None, scale))
+    found += [Drift(f"signature of {name}", lock.signatures.get(name), now) for name, now in signatures(recipe).items()
+              if lock.signatures.get(name) != now]  # fmt: skip
+    found += plugins_drift(lock.plugin_classes, describe_plugins(recipe))
+    found += [Drift("version of ladd_dist", lock.version, __version__)] if lock.version != __version__ else []
+    milder = values_drift(lock.environment, environment(run.device))
+    spread = lock.recipe.get("parallel", {}).get("plugin")
     milder += [Drift("parallel", spread, recipe.parallel.name)] if spread not in (None, recipe.parallel.name) else []
-    data = environment_drift(lock["data"], data_identity(run.teacher_folder, run.shards_folder))
+    data = values_drift(lock.data, data_identity(run))
     data = [Drift(f"data {drift.field}", drift.locked, drift.now) for drift in data if drift.now is not None]
     # Made again on another machine they cannot be the same bits; on the same one they are, unless something drifted.
     return (found, [*milder, *data]) if {d.field for d in milder} - {"commit"} else ([*found, *data], milder)
 
 
-def obey(path: Path | None, run: Run, scale: str) -> None:
-    """Hold a launch to a lock: one warning line for what differs in the environment.
+def enforce(path: Path | None, run: Run, scale: str) -> None:
+    """Hold a launch to a lock: one warning line for what differs in the environment, a note for what it lacks.
+
+    Args:
+        path: the lock, or a run's folder that has one; None: there is nothing to hold it to.
 
     Raises:
         RecipeError: something that changes results has drifted; names every such field with both values.
     """
     if path is None or has_parent():  # the launch that started this rank has looked
         return
-    drifted, milder = compare(read_lock(path), run, scale)
+    lock = read_lock(path)
+    drifted, milder = compare(lock, run, scale)
     if drifted:
         lines = "".join(f"\n  {drift}" for drift in drifted)
         raise RecipeError(
             f"--locked {path}: what changes results has drifted, nothing was run:{lines}\n"
-            "Undo that, or launch without --locked and promote the new run."
+            f"Undo that, or launch without --locked: the new run writes a {FILE} of its own."
         )
-    if milder and rank_here() == 0:
+    if rank_here() != 0:
+        return
+    for line in warnings_of(lock):
+        print(f"note: --locked {path}: {line}", file=sys.stderr)
+    if milder:
         text = "; ".join(map(str, milder))
         print(f"warning: --locked {path}: another environment, figures may differ slightly: {text}", file=sys.stderr)

@@ -14,8 +14,8 @@ from typing import Any
 
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.failure import read_failure
+from ladd_dist.workspace.sweep_record import FILE, Record, RunEntry, logs_of, read_record
 
-FORMAT = 1
 SWEEPS = Path("runs/sweeps")
 """Where sweeps are when nothing else was said."""
 TAIL_BYTES = 32_768
@@ -31,22 +31,52 @@ TOLD = re.compile(r"KeyboardInterrupt|.*what is finished is saved|.*waiting for 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep.json, or a folder of runs without one."""
+    """A sweep's record and where it lies; or a folder of runs that belong to none, whose record has no name."""
 
     folder: Path
     out: Path
-    name: str | None
-    signature: str | None
-    runs: tuple[dict[str, Any], ...]
-    jobs: tuple[dict[str, Any], ...]
-    cache: Path | None = None
-    """The folder that shared jobs fill; a sweep from elsewhere may not say."""
-    on: str = ""
-    """The cluster's profile that it was sent with."""
+    """The folder that the runs lie in."""
+    record: Record
 
     @property
     def logs(self) -> Path:
-        return self.folder / "logs"
+        """The folder of the jobs' output."""
+        return logs_of(self.folder)
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The newest of each loss; None where there is none yet."""
+
+    heads: float | None
+    adversarial: float | None
+    distill: float | None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is, from the newest row of its metrics and the recipe in its config.json."""
+
+    step: int | None
+    steps: int | None
+    """Those that the recipe asks for."""
+    steps_per_s: float | None
+    eta_s: float | None
+    """Seconds until its last step, at this speed."""
+    losses: Losses
+    accuracy: float | None
+    updated: str | None
+    """ISO time, UTC, of the newest row."""
+
+
+@dataclass(frozen=True)
+class GuardSummary:
+    """What a run's guard says now."""
+
+    level: str | None
+    since: int | None
+    headline: str | None
+    rollbacks: int
 
 
 def read_sweep(folder: Path) -> Sweep:
@@ -55,17 +85,8 @@ def read_sweep(folder: Path) -> Sweep:
     Raises:
         UserError: no sweep.json, or not one that this version reads.
     """
-    path = folder / "sweep.json"
-    data = read_object(path)
-    if data is None:
-        raise UserError(f"{path} is missing or no JSON; a sweep's folder is OUT/sweeps/NAME-SIGNATURE")
-    if data.get("format") != FORMAT:
-        raise UserError(f"{path} has format {data.get('format')!r}, this version reads {FORMAT}")
-    folder = folder.absolute()
-    runs, jobs = tuple(data.get("runs", ())), tuple(data.get("jobs", ()))
-    cache = Path(data["cache"]) if data.get("cache") else None
-    name, signature, on = data.get("name"), data.get("signature"), str(data.get("on") or "")
-    return Sweep(folder, folder.parent.parent, name, signature, runs, jobs, cache, on)
+    record, folder = read_record(folder), folder.absolute()
+    return Sweep(folder, folder.parent.parent, record)
 
 
 def folder_of(named: Path) -> Path:
@@ -74,11 +95,11 @@ def folder_of(named: Path) -> Path:
     Raises:
         UserError: several sweeps have the name.
     """
-    if named.name == "sweep.json" and named.is_file():
+    if named.name == FILE and named.is_file():
         return named.parent
     if named.exists() or len(named.parts) != 1:
         return named
-    there = [path.parent for path in sorted(SWEEPS.glob("*/sweep.json"))]
+    there = [path.parent for path in sorted(SWEEPS.glob(f"*/{FILE}"))]
     found = [path for path in there if named.name in (path.name, path.name.rpartition("-")[0])]
     if len(found) > 1:
         raise UserError(f"{len(found)} sweeps are called {named}: {', '.join(map(str, found))}; name one of them")
@@ -91,14 +112,14 @@ def find_sweeps(folder: Path) -> list[Sweep]:
     Raises:
         UserError: nothing of that kind is there.
     """
-    if (folder / "sweep.json").exists():
+    if (folder / FILE).exists():
         return [read_sweep(folder)]
-    sweeps = [read_sweep(path.parent) for path in sorted(folder.glob("sweeps/*/sweep.json"))]
-    known = {Path(run["run"]).name for sweep in sweeps for run in sweep.runs}
+    sweeps = [read_sweep(path.parent) for path in sorted(folder.glob(f"sweeps/*/{FILE}"))]
+    known = {Path(run.run).name for sweep in sweeps for run in sweep.record.runs}
     loose = [path.parent.name for path in sorted(folder.glob("*/config.json")) if path.parent.name not in known]
     if loose:
-        runs = tuple({"label": name, "run": name} for name in loose)
-        sweeps.append(Sweep(folder.absolute(), folder.absolute(), None, None, runs, ()))
+        runs = [RunEntry(label=name, axes={}, seed=None, run=name, signature=None) for name in loose]
+        sweeps.append(Sweep(folder.absolute(), folder.absolute(), Record("", "", runs=runs)))
     if not sweeps:
         raise UserError(f"{folder} holds neither a sweep (sweep.json, sweeps/*/sweep.json) nor runs (*/config.json)")
     return sweeps
@@ -168,33 +189,31 @@ def is_done(run: Path, signature: str | None) -> bool:
     return (run / "evaluate.done.json").exists()
 
 
-def figures(run: Path) -> dict[str, Any]:
-    """Step, speed and losses, from the newest row of the metrics and the recipe in config.json."""
+def progress_of(run: Path) -> Progress:
+    """How far the run in a folder is; all None where nothing is known yet."""
     metrics = run / "metrics.jsonl"
     row = last_row(metrics)
     recipe = (read_object(run / "config.json") or {}).get("recipe") or {}
     steps = (recipe.get("train") or {}).get("steps")
     step, rate = row.get("step"), row.get("rate/steps_per_s")
     left = steps - step if isinstance(steps, int) and step is not None else None
-    return {
-        "step": step,
-        "steps": steps,
-        "steps_per_s": rate,
-        "eta_s": left / rate if left is not None and rate else None,
-        "losses": {name: row.get(f"loss/{name}") for name in ("heads", "adversarial", "distill")},
-        "accuracy": row.get("accuracy"),
-        "updated": _time_of(metrics),
-    }
+    return Progress(
+        step=step,
+        steps=steps,
+        steps_per_s=rate,
+        eta_s=left / rate if left is not None and rate else None,
+        losses=Losses(*(row.get(f"loss/{name}") for name in ("heads", "adversarial", "distill"))),
+        accuracy=row.get("accuracy"),
+        updated=_time_of(metrics),
+    )
 
 
-def guard_of(run: Path) -> dict[str, Any] | None:
+def guard_of(run: Path) -> GuardSummary | None:
     """What the run's guard says now, by its guard.json; None where no guard has judged yet."""
     told = read_object(run / "guard.json")
     if told is None:
         return None
-    return {name: told.get(name) for name in ("level", "since", "headline")} | {
-        "rollbacks": len(told.get("rollbacks") or ())
-    }
+    return GuardSummary(told.get("level"), told.get("since"), told.get("headline"), len(told.get("rollbacks") or ()))
 
 
 def _time_of(path: Path) -> str | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.rundir import read_json, write_json
@@ -13,7 +15,9 @@ from ladd_dist.core.rundir import read_json, write_json
 FORMAT = 1
 FOLDER = "sweeps"
 """Under OUT."""
+FILE = "sweep.json"
 DAMAGED = "; end the jobs that it names, and move it away; what the runs have done is kept"
+Entry = TypeVar("Entry")
 
 
 @dataclass(frozen=True)
@@ -24,10 +28,26 @@ class JobEntry:
     kind: str
     """teacher, shards or run."""
     of: str
-    submitted: str
+    submitted: str = ""
     """ISO time, UTC."""
-    cluster: str
+    cluster: str = "slurm"
     """slurm, local or debug."""
+
+
+@dataclass(frozen=True)
+class RunEntry:
+    """One run of a sweep."""
+
+    label: str
+    axes: dict[str, str]
+    """Axis to the label of the run's value."""
+    seed: int | None
+    run: str
+    """Its folder, relative to OUT."""
+    signature: str | None
+    teacher: str = ""
+    """Name of the folder of the cache that its teacher lies in."""
+    shards: str = ""
 
 
 @dataclass
@@ -36,15 +56,15 @@ class Record:
 
     name: str
     signature: str
-    recipe_path: str
-    scale: str
-    axes: dict[str, list[str]]
-    seeds: list[int]
-    runs: list[dict[str, Any]]
-    """`label`, `axes`, `seed`, `run` (folder relative to OUT), `signature`, and the shared `teacher`, `shards`."""
+    recipe_path: str = ""
+    scale: str = ""
+    axes: dict[str, list[str]] = field(default_factory=dict)
+    seeds: list[int] = field(default_factory=list)
+    runs: list[RunEntry] = field(default_factory=list)
     on: str = ""
-    """The cluster's profile."""
+    """The cluster's profile that it was submitted with."""
     cache: str = ""
+    """The folder that shared jobs fill; empty where a sweep from elsewhere does not say."""
     jobs: list[JobEntry] = field(default_factory=list)
     """The newest last."""
 
@@ -55,35 +75,60 @@ class Record:
 
     def write(self, folder: Path) -> None:
         """Write it to `folder`, whole or not at all."""
-        write_json(folder / "sweep.json", {"format": FORMAT, **asdict(self)})
+        write_json(folder / FILE, {"format": FORMAT, **asdict(self)})
 
 
 def read_record(folder: Path) -> Record:
-    """The record of a sweep's folder.
+    """The record of a sweep's folder; what it lacks is empty.
 
     Raises:
         UserError: it is missing, damaged, or of another version.
     """
-    path = folder / "sweep.json"
+    path = folder / FILE
+    if not path.exists():
+        raise UserError(f"{path} is missing; a sweep's folder is OUT/{FOLDER}/NAME-SIGNATURE")
     try:
         data = read_json(path)
-    except ValueError as error:  # its own advice, to delete the file, would forget jobs that run
-        cause = f"is not valid JSON ({error.__cause__})" if path.exists() else "is missing"
-        raise UserError(f"{path} {cause}{DAMAGED if path.exists() else ''}") from error
+    except UserError as error:  # its own advice, to delete the file, would forget jobs that run
+        raise UserError(f"{path} is not valid JSON ({error.__cause__}){DAMAGED}") from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         found = data.get("format") if isinstance(data, dict) else data
         raise UserError(f"{path} has format {found!r}, this version reads {FORMAT}: use the version that wrote it")
-    known = {name: data[name] for name in Record.__dataclass_fields__ if name in data}
     try:
-        return Record(**{**known, "jobs": [JobEntry(**job) for job in known.get("jobs", [])]})
-    except TypeError as error:
+        jobs = [_entry(JobEntry, {**job, "id": str(job["id"])}) for job in data.get("jobs", ())]
+        runs = [_entry(RunEntry, _completed(run)) for run in data.get("runs", ())]
+        return _entry(Record, {"name": "", "signature": "", **data, "runs": runs, "jobs": jobs})
+    except (TypeError, KeyError) as error:
         raise UserError(f"{path} is damaged ({error}){DAMAGED}") from error
 
 
-def jobs_of(out: Path) -> dict[str, list[JobEntry]]:
+def _completed(run: Mapping[str, Any]) -> dict[str, Any]:
+    return {"label": run["run"], "seed": None, "signature": None, **run, "axes": run.get("axes") or {}}
+
+
+def _entry(of: type[Entry], data: Mapping[str, Any]) -> Entry:
+    """The dataclass, of those of its fields that the data have; a later version may have added others."""
+    names = {field.name for field in dataclasses.fields(of)}  # type: ignore[arg-type]
+    return of(**{name: value for name, value in data.items() if name in names})
+
+
+class Submitted(NamedTuple):
+    """A job of some sweep."""
+
+    job: JobEntry
+    logs: Path
+    """The folder of that sweep's logs, which tells the sweep's jobs from others with the same number."""
+
+
+def logs_of(folder: Path) -> Path:
+    """The folder of submitit's files and of the jobs' output, of the sweep in `folder`."""
+    return folder / "logs"
+
+
+def jobs_of(out: Path) -> dict[str, list[Submitted]]:
     """Every job of every sweep under `out`, by what it is of; the newest last."""
-    entries: dict[str, list[JobEntry]] = {}
-    for path in sorted((out / FOLDER).glob("*/sweep.json")):
+    found: dict[str, list[Submitted]] = {}
+    for path in sorted((out / FOLDER).glob(f"*/{FILE}")):
         for job in read_record(path.parent).jobs:
-            entries.setdefault(job.of, []).append(job)
-    return {of: sorted(jobs, key=lambda job: job.submitted) for of, jobs in entries.items()}
+            found.setdefault(job.of, []).append(Submitted(job, logs_of(path.parent)))
+    return {of: sorted(jobs, key=lambda submitted: submitted.job.submitted) for of, jobs in found.items()}

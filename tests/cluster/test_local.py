@@ -30,9 +30,9 @@ def test_a_sweep_runs_on_this_machine_and_is_done_the_second_time(bench: Bench) 
     assert record.axes == {"head": ["spectral_norm", "max_pool"]}
     assert [job.kind for job in record.jobs] == ["teacher", "shards", "run", "run"]
     for run in record.runs:
-        assert (bench.folder / "runs" / run["run"] / "report.html").exists()
-        assert (bench.folder / "cache" / run["teacher"] / "done.json").exists()
-        assert (bench.folder / "cache" / run["shards"] / "index.json").exists()
+        assert (bench.folder / "runs" / run.run / "report.html").exists()
+        assert (bench.folder / "cache" / run.teacher / "done.json").exists()
+        assert (bench.folder / "cache" / run.shards / "index.json").exists()
     assert sorted(path.name for path in (folder / "logs").glob(f"{record.jobs[0].id}_0_log.*")) != []
     assert bench.send(file, "--on", profile)["jobs"] == {}
 

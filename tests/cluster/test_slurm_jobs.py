@@ -1,4 +1,4 @@
-"""`ladd jobs` and `ladd cancel` on a real SLURM."""
+"""`ladd jobs` and its --cancel on a real SLURM."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def test_a_requeue_is_counted_a_failure_shown_and_what_is_left_cancelled(ready: 
     assert failed["error"] in Path(failed["log"]).read_text()
 
     sweep = Path(again["folder"])
-    said = slurm.slurm(sys.executable, "-m", "ladd_dist.cancel", sweep).splitlines()
+    said = slurm.slurm(sys.executable, "-m", "ladd_dist.jobs", sweep, "--cancel").splitlines()
     assert said[0].startswith(f"cancelled job {run['job']} (running on n")
     assert said[-1] == "1 cancelled: 1 running"
     look_until(slurm, lambda sweep: [run["state"] for run in sweep["runs"]] == ["stopped", "failed"])
     look_until(slurm, lambda sweep: sweep["runs"][0]["scheduler"] == "CANCELLED")  # it was ending before
-    assert "nothing to cancel" in slurm.slurm(sys.executable, "-m", "ladd_dist.cancel", sweep)
+    assert "nothing to cancel" in slurm.slurm(sys.executable, "-m", "ladd_dist.jobs", sweep, "--cancel")
 
 
 def test_runs_whose_teacher_failed_say_why(slurm: Bench) -> None:
@@ -80,7 +80,7 @@ def test_a_job_of_another_with_the_number_of_ours_is_not_cancelled(slurm: Bench)
         json.dumps({"format": 1, "name": "mine", "signature": "0123456789", "runs": [], "jobs": [job]})
     )
     try:
-        assert "nothing to cancel" in slurm.slurm(sys.executable, "-m", "ladd_dist.cancel", folder)
+        assert "nothing to cancel" in slurm.slurm(sys.executable, "-m", "ladd_dist.jobs", folder, "--cancel")
         assert slurm.slurm("squeue", "-h", "-j", other, "-o", "%T").strip() in ("PENDING", "RUNNING")
     finally:
         slurm.slurm("scancel", other)

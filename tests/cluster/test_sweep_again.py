@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,11 @@ from bench import ENVIRONMENT, REPO, Bench
 
 from ladd_dist.cluster import Cluster
 from ladd_dist.cluster.local import controllers
+from ladd_dist.cluster.scheduler import Scheduler
 from ladd_dist.cluster.submission import _cancel, _run_for
-from ladd_dist.cluster.sweep_plan import Plan, Work, plan
+from ladd_dist.cluster.sweep_plan import Plan, SweepRequest, plan
 from ladd_dist.recipe.sweep import Sweep, expand
-from ladd_dist.workspace.sweep_record import Record, read_record
+from ladd_dist.workspace.sweep_record import JobEntry, Record, Submitted, read_record
 from recipes._base import BASE
 
 
@@ -93,7 +96,7 @@ def test_interrupted_and_then_started_twice_a_sweep_submits_each_run_once(bench:
     assert Counter(Counter(jobs()).values()) == {1: 4}, "a teacher, shards and two runs, each submitted once"
     [folder] = sweeps.glob("*/sweep.json")
     assert len(read_record(folder.parent).runs) == 2
-    assert all((bench.folder / "runs" / run["run"] / "eval.json").exists() for run in read_record(folder.parent).runs)
+    assert all((bench.folder / "runs" / run.run / "eval.json").exists() for run in read_record(folder.parent).runs)
 
 
 @pytest.mark.slow
@@ -153,10 +156,10 @@ def test_a_job_that_is_being_submitted_when_ctrl_c_comes_is_not_forgotten(bench:
 # --- what is decided, without running anything ---
 
 
-def work(out: Path, seeds: tuple[int, ...] = (0, 1, 2), **asked: bool) -> Work:
+def work(out: Path, seeds: tuple[int, ...] = (0, 1, 2), **asked: bool) -> SweepRequest:
     """A sweep of one recipe at smoke scale."""
     runs, _ = expand(Sweep("small", BASE.smoke, (), seeds), "smoke")
-    return Work("small", tuple(runs), "smoke", Path("small.py"), None, out, out / "cache", (), "", **asked)
+    return SweepRequest("small", tuple(runs), "smoke", Path("small.py"), None, out, out / "cache", (), "", **asked)
 
 
 def submitted(out: Path, **jobs: str) -> None:
@@ -171,13 +174,35 @@ def chosen(planned: Plan) -> list[bool]:
     return [item.submit for item in planned.items if item.kind == "run"]
 
 
+@contextlib.contextmanager
+def controller(logs: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that looks like submitit's controller of a job that logs there."""
+    code = "import time; time.sleep(300)"
+    process = subprocess.Popen([sys.executable, "-c", code, "submitit.local._local", str(logs)])
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
 @pytest.fixture
-def job() -> Any:
-    """A process that looks like submitit's controller."""
-    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)", "submitit"])
-    yield process
-    process.kill()
-    process.wait()
+def job(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The controller of a job of the sweep that `submitted` records."""
+    with controller(tmp_path / "sweeps" / "other-0000000000" / "logs") as process:
+        yield process
+
+
+def test_another_sweeps_controller_with_the_number_of_our_job_is_not_our_job(tmp_path: Path) -> None:
+    """Numbers of processes are given out anew: what was one of ours may be another sweep's by now."""
+    run = next(item.of for item in plan(work(tmp_path), None).items if item.kind == "run")
+    with controller(tmp_path / "sweeps" / "theirs-0000000000" / "logs") as other:
+        submitted(tmp_path, **{run: str(other.pid)})
+        assert {item.of: item.state for item in plan(work(tmp_path), None).items}[run] == "failed"
+        Scheduler(tmp_path / "sweeps" / "other-0000000000" / "logs").cancel(
+            [JobEntry(str(other.pid), "run", run, cluster="local")]
+        )
+        assert other.poll() is None
 
 
 def test_what_is_submitted_depends_on_what_became_of_earlier_jobs(tmp_path: Path, job: subprocess.Popen[bytes]) -> None:
@@ -216,8 +241,8 @@ def test_resubmitting_first_ends_the_job_of_this_machine_that_runs(
     code = f"import signal, time; {deaf}open({str(logs / 'ready')!r}, 'w'); time.sleep(300)"
     job = subprocess.Popen([sys.executable, "-c", code, "submitit.local._local", str(logs)])
     bench.wait_until(lambda: (logs / "ready").exists())
-    assert controllers(str(job.pid), logs) == [job.pid]
-    _cancel([str(job.pid)], Cluster(executor="local"), logs)
+    assert [process.pid for process in controllers(str(job.pid), logs)] == [job.pid]
+    _cancel([Submitted(JobEntry(str(job.pid), "run", "a-0", cluster="local"), logs)], Cluster(executor="local"))
     assert job.wait(10) == -last
 
 

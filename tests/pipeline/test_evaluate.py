@@ -19,13 +19,12 @@ from safetensors.torch import load_file
 from ladd_dist.builders.teacher import guided_teacher, load_teacher
 from ladd_dist.core.noise import few_step_sample
 from ladd_dist.core.rng import generator, sample_starts
-from ladd_dist.core.rundir import RunDir
 from ladd_dist.evaluate import main
 from ladd_dist.metrics.clean_fid import CleanFid
 from ladd_dist.metrics.interval import is_bound
 from ladd_dist.recipe import load_recipe
 from ladd_dist.stages.evaluate import require_metrics
-from ladd_dist.workspace.config import recipe_of
+from ladd_dist.workspace.opening import open_run
 from ladd_dist.workspace.run import Run
 from ladd_dist.workspace.workspace import Workspace
 
@@ -167,8 +166,8 @@ def test_levels_of_ones_own_make_a_student_of_as_many_steps(
 
 def teacher_alone(run: Path, cache: Path) -> float:
     """Squared difference of the guided teacher's samples, at the student's four levels and by its rule, to its many."""
-    recipe = recipe_of(RunDir(run), read_json(run / "config.json"))
-    workspace, settings = Workspace(run.parent, cache, torch.device("cpu")), recipe.evaluate
+    opened = open_run(run, cache=cache, device=torch.device("cpu")).run
+    recipe, workspace, settings = opened.recipe, opened.workspace, opened.recipe.evaluate
     noise, cond = sample_starts(settings.seed, range(settings.num_samples), recipe.dataset.spec(), workspace.device)
     teacher = guided_teacher(recipe, load_teacher(Run(recipe, workspace)))
     with torch.inference_mode():

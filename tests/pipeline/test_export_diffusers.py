@@ -34,7 +34,7 @@ from ladd_dist.networks.diffusers import Diffusers
 from ladd_dist.recipe import Recipe, validate
 from ladd_dist.starts.couplings import Stored
 from ladd_dist.students.lora import Lora
-from ladd_dist.workspace.config import write_config
+from ladd_dist.workspace.config import RunFacts, write_config
 from ladd_dist.workspace.workspace import Workspace
 from recipes._base import SMOKE
 
@@ -81,8 +81,8 @@ def finished_run(tmp_path: Path, family: str, **changes: Any) -> tuple[RunDir, R
     workspace = Workspace(tmp_path / "runs", tmp_path / "cache", torch.device("cpu"))
     run = Run(recipe, workspace).folder
     run.create()
-    facts: dict[str, Any] = {"scale": "smoke", "params": {}, "taps": [], "flops": {}, "stages": [], "shards": ""}
-    write_config(recipe, run, facts, path=Path("r.py"), plugins=(), device=workspace.device, command="ladd launch r.py")
+    facts = RunFacts(recipe.name, "smoke", recipe.distill_signature(), {}, (), {}, ())
+    write_config(Run(recipe, workspace), facts, path=Path("r.py"), plugins=(), command="ladd launch r.py")
     student = recipe.student.prepare(recipe.network.load(image=recipe.latent()))
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():

@@ -95,7 +95,7 @@ def test_a_family_goes_from_checkpoint_to_pictures(family: str, tmp_path: Path) 
     prepare_run(Run(recipe, workspace), facts, path=Path("recipe.py"), plugins=(), command="ladd launch")
 
     teacher = read_json(train_teacher(Run(recipe, workspace)) / "done.json")
-    assert teacher["parameters"] == facts["params"]["teacher"] > 0
+    assert teacher["parameters"] == facts.params["teacher"] > 0
     shards = make_shards(Run(recipe, workspace))
     remove_text_parts(checkpoint)  # they were needed once
     distill(Run(recipe, workspace))

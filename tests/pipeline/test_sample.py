@@ -17,12 +17,9 @@ from ladd_dist.builders.student_file import levels_of, load_student
 from ladd_dist.builders.teacher import guided_teacher, load_teacher
 from ladd_dist.core.noise import few_step_sample
 from ladd_dist.core.rng import derive_seed, generator, sample_noise
-from ladd_dist.core.rundir import RunDir
 from ladd_dist.core.serialize import RecipeError
 from ladd_dist.sample import main
-from ladd_dist.workspace.config import recipe_of
-from ladd_dist.workspace.run import Run
-from ladd_dist.workspace.workspace import Workspace
+from ladd_dist.workspace.opening import open_run
 
 
 @pytest.fixture
@@ -94,9 +91,9 @@ def test_the_teacher_takes_the_first_steps_of_a_picture(
     assert len(set(pictures.values())) == 3
 
     network, card = load_student(student, torch.device("cpu"))
-    recipe = recipe_of(RunDir(smoke_run), read_json(smoke_run / "config.json"))
-    workspace = Workspace(smoke_run.parent, smoke[1].cache, torch.device("cpu"))
-    teacher = guided_teacher(recipe, load_teacher(Run(recipe, workspace)))
+    run = open_run(smoke_run, device=torch.device("cpu")).run  # it knows its cache
+    assert run.workspace.cache == smoke[1].cache.resolve()
+    teacher = guided_teacher(run.recipe, load_teacher(run))
     levels = tuple(card["levels"]["4"])
     sampled = sample_class(network, levels, card["rule"], 3, 2, 0, teacher=teacher, teacher_steps=4)
     noise = sample_noise(derive_seed("sample", 0, 3), range(2), (3, 16, 16))

@@ -47,11 +47,12 @@ def lines_about_tracker(done: Done) -> list[str]:
     return [line for line in done.stderr.splitlines() if "wandb" in line.lower()]
 
 
-def test_a_run_online_has_on_the_server_what_its_folder_has(
-    ladd: Ladd, wandb_server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LADD_SWEEP", "heads-0123456789")
-    monkeypatch.setenv("LADD_AXES", '{"head": "max_pool"}')
+def test_a_run_online_has_on_the_server_what_its_folder_has(ladd: Ladd, wandb_server: Server) -> None:
+    """Of a sweep, too: what its config.json says of that is told, also when it is launched by itself."""
+    config = ladd(*QUICK, "--stages", "teacher").run / "config.json"
+    assert (read_json(config)["sweep"], read_json(config)["axes"]) == ("", {})
+    membership = {"sweep": "heads-0123456789", "axes": {"head": "max_pool"}}
+    config.write_text(json.dumps({**read_json(config), **membership}))
     done = ladd(*QUICK, "--tracker.tags", "first", "smoke")
     assert lines_about_tracker(done) == []
     (found,) = on_server("test/ladd/heads-0123456789")

@@ -12,8 +12,9 @@ from processes import Done, Ladd, read_json, rows, run_command
 from test_tracking import on_server
 from wandb_server import Server
 
+from ladd_dist.cluster.wandb_agents import find_run, parameters
 from ladd_dist.recipe.sweep import expand, load_sweep
-from ladd_dist.wandb_sweep import find_run, main, parameters
+from ladd_dist.sweep import main
 
 FILE = """
 from ladd_dist.recipe import Axis, Points, Sweep
@@ -21,7 +22,7 @@ from recipes.exp4_specnorm import RECIPE
 
 SWEEP = Sweep(name="small", base=RECIPE, {})
 """
-COMMAND = (sys.executable, "-m", "ladd_dist.wandb_sweep")
+COMMAND = (sys.executable, "-m", "ladd_dist.sweep")
 
 
 def write(folder: Path, rest: str) -> Path:
@@ -37,7 +38,7 @@ def test_an_agent_runs_the_sweep_and_each_trial_is_a_run_of_ours(
     file = write(ladd.cwd, "axes=(Axis('head', ('max_pool', 'spectral_norm')),), seeds=(0,)")
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     before = ladd("--swap", "head=max_pool")  # the trial of a run that is done is on the server all the same
-    words = (file, "--scale", "smoke", "--out", ladd.runs, "--cache", ladd.cache, "--project", "p")
+    words = (file, "--scale", "smoke", "--out", ladd.runs, "--cache", ladd.cache, "--on", "wandb", "--project", "p")
     registered = run_command(*COMMAND, *words, cwd=ladd.cwd)
     assert registered.code == 0, registered.stderr
     agent = registered.stdout.split()
@@ -62,18 +63,18 @@ def test_an_agent_runs_the_sweep_and_each_trial_is_a_run_of_ours(
 def test_a_sweep_that_is_no_whole_grid_is_one_parameter(tmp_path: Path) -> None:
     grid = write(tmp_path, "axes=(Axis('head', ('max_pool', 'spectral_norm')), Axis('train.lr_heads', (1e-4,)))")
     runs, _ = expand(load_sweep(grid), "smoke")
-    assert parameters(runs) == {"head": ["max_pool", "spectral_norm"], "train.lr_heads": ["0.0001"], "seed": [0]}
+    assert parameters(tuple(runs)) == {"head": ["max_pool", "spectral_norm"], "train.lr_heads": ["0.0001"], "seed": [0]}
     points = write(tmp_path, "mode=Points(({'head': 'max_pool'}, {'student_steps': 2})), seeds=(0, 1)")
     runs, _ = expand(load_sweep(points), "smoke")
     labels = ["head=max_pool seed=0", "head=max_pool seed=1", "student_steps=2 seed=0", "student_steps=2 seed=1"]
-    assert parameters(runs) == {"point": labels}
+    assert parameters(tuple(runs)) == {"point": labels}
     for run in runs:
-        assert find_run(runs, {"point": run.label}) is run
+        assert find_run(tuple(runs), {"point": run.label}) is run
 
 
 def test_what_would_be_registered_can_be_looked_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = write(tmp_path, "seeds=(3, 4)")
-    assert main([str(file), "--scale", "smoke", "--dry-run"]) == 0
+    assert main([str(file), "--scale", "smoke", "--on", "wandb", "--dry-run"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown["parameters"] == {"seed": {"values": [3, 4]}}
     assert shown["command"][-2:] == ["--trial", "${args_json}"]
@@ -87,7 +88,9 @@ def error_of(done: Done) -> str:
 def test_bad_input_is_one_message(tmp_path: Path, no_wandb_key: None, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write(tmp_path, "seeds=(3, 4)")
     words = (*COMMAND, file, "--scale", "smoke")
-    assert "needs its server" in error_of(run_command(*words, cwd=tmp_path))
+    assert "needs its server" in error_of(run_command(*words, "--on", "wandb", cwd=tmp_path))
+    assert "not for W&B's" in error_of(run_command(*words, "--on", "wandb", "--resubmit", cwd=tmp_path))
+    assert "go with --on wandb" in error_of(run_command(*words, "--project", "p", "--dry-run", cwd=tmp_path))
     assert "no run" in error_of(run_command(*words, "--trial", '{"seed": 5}', cwd=tmp_path))
     monkeypatch.setenv("WANDB_API_KEY", "short")
-    assert "W&B did not take the sweep" in error_of(run_command(*words, cwd=tmp_path))
+    assert "W&B did not take the sweep" in error_of(run_command(*words, "--on", "wandb", cwd=tmp_path))

@@ -268,5 +268,5 @@ def test_a_run_is_described_from_the_configuration_alone(checkpoint: Path, tmp_p
     facts = describe_run(Run(recipe_in(tmp_path, bare), workspace_in(tmp_path)), "smoke")
     model = diffusers.UNet2DConditionModel.from_pretrained(checkpoint / "unet")
     expected = sum(parameter.numel() for parameter in model.parameters())
-    assert facts["params"]["teacher"] == facts["params"]["student"] == expected
-    assert facts["flops"]["step"] > facts["flops"]["student_forward"] > facts["flops"]["teacher_to_last_tap"] > 0
+    assert facts.params["teacher"] == facts.params["student"] == expected
+    assert facts.flops["step"] > facts.flops["student_forward"] > facts.flops["teacher_to_last_tap"] > 0

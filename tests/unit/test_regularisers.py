@@ -162,7 +162,7 @@ def test_a_launch_can_try_the_step_with_every_regulariser(name: str, tmp_path: P
     recipe = validate(swap(load_recipe(REPO / "recipes" / "exp7_stored_smooth_l1.py", "smoke"), f"regulariser={name}"))
     workspace = Workspace(tmp_path, tmp_path, torch.device("cpu"))
     plain = dataclasses.replace(recipe, regulariser=NoRegulariser())
-    more, less = (describe_run(Run(each, workspace), "smoke")["flops"]["step"] for each in (recipe, plain))
+    more, less = (describe_run(Run(each, workspace), "smoke").flops["step"] for each in (recipe, plain))
     assert more > less or name == "none"
 
 

@@ -14,7 +14,7 @@ import pytest
 from ladd_dist.reports.grids import write_grid
 from ladd_dist.reports.json_object import JsonObject
 from ladd_dist.reports.page import write_report
-from ladd_dist.reports.run_files import RunConfig
+from ladd_dist.reports.run_files import ShownConfig
 from ladd_dist.reports.table import table
 
 TAPS = ["down0", "down1", "middle"]
@@ -162,7 +162,7 @@ def test_the_tables_figures_are_those_of_the_evaluation(tmp_path: Path) -> None:
 
 def test_network_calls_count_guidance_twice_and_heun_as_two_but_for_the_last_step() -> None:
     def calls(shards: dict[str, Any]) -> dict[str, float | None]:
-        columns, rows = table(EVALUATION, RunConfig(recipe=JsonObject({"shards": shards})))
+        columns, rows = table(EVALUATION, ShownConfig(recipe=JsonObject({"shards": shards})))
         index = [column.key for column in columns].index("calls")
         return {row.key: row.cells[index].value for row in rows}
 
@@ -174,7 +174,7 @@ def test_network_calls_count_guidance_twice_and_heun_as_two_but_for_the_last_ste
 
 def test_figures_unknown_here_become_columns_and_other_step_counts_rows() -> None:
     evaluation = {**EVALUATION, "student@8": {"fd": 9.0, "inception_fid": 12.25}}
-    columns, rows = table(evaluation, RunConfig())
+    columns, rows = table(evaluation, ShownConfig())
     assert columns[-1].key == "inception_fid"
     student = next(row for row in rows if row.key == "student@8")
     assert student.cells[-1].value == 12.25

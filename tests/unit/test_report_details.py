@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ladd_dist.reports.details import DETAILS, by_class, details
 from ladd_dist.reports.page import write_report
-from ladd_dist.reports.run_files import RunConfig
+from ladd_dist.reports.run_files import ShownConfig
 from ladd_dist.reports.table import bars, table
 
 
@@ -40,7 +40,7 @@ CLASSES = {
 
 
 def test_each_figure_has_a_row_with_students_teachers_and_the_floor_last() -> None:
-    found = details(EVALUATION, RunConfig())
+    found = details(EVALUATION, ShownConfig())
     assert found is not None
     assert found.headings[:2] == ["Student, 4 steps", "Student, 1 step"] and found.headings[-1] == "Floor, 50 steps"
     assert len(found.headings) == 5
@@ -52,11 +52,11 @@ def test_each_figure_has_a_row_with_students_teachers_and_the_floor_last() -> No
 
 
 def test_a_run_made_before_there_were_intervals_has_no_such_table() -> None:
-    assert details({"student@4": {"fd": 1.0}, "teacher@50": {"fd": 0.5}}, RunConfig()) is None
+    assert details({"student@4": {"fd": 1.0}, "teacher@50": {"fd": 0.5}}, ShownConfig()) is None
 
 
 def test_the_first_table_has_neither_intervals_nor_floors_nor_what_stands_below() -> None:
-    columns, rows = table(EVALUATION, RunConfig(), DETAILS)
+    columns, rows = table(EVALUATION, ShownConfig(), DETAILS)
     assert {column.key for column in columns} >= {"fd", "own_metric"}
     assert not {"fd_low", "fd_high", "recall", "seed"} & {column.key for column in columns}
     assert "floor@50" not in {row.key for row in rows}
@@ -64,11 +64,11 @@ def test_the_first_table_has_neither_intervals_nor_floors_nor_what_stands_below(
 
 
 def test_the_student_is_shown_class_by_class() -> None:
-    found = by_class(CLASSES["entries"], EVALUATION, RunConfig())
+    found = by_class(CLASSES["entries"], EVALUATION, ShownConfig())
     assert found is not None and found.headings == ["Class accuracy"]
     assert [row.title for row in found.rows] == ["Class 0", "Class 1"]
     assert found.rows[1].cells[0].interval == "0.250 to 0.750"
-    assert by_class({}, EVALUATION, RunConfig()) is None
+    assert by_class({}, EVALUATION, ShownConfig()) is None
 
 
 def test_the_page_has_both_tables(tmp_path: Path) -> None:

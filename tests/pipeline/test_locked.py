@@ -1,7 +1,8 @@
-"""`ladd promote` writes down what a finished run depended on; `launch --locked` holds a launch to it."""
+"""A finished run writes down what it depended on, in its recipe.lock; `launch --locked` holds a launch to it."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -12,35 +13,35 @@ from typing import Any
 
 import pytest
 import torch
-from processes import RECIPE, REPO, Done, Ladd, half_written, read_json, snapshot
+from processes import RECIPE, REPO, Done, Ladd, half_written, read_json, run_command, snapshot
 from safetensors.torch import load_file, save_file
 
 from ladd_dist import __version__
 from ladd_dist.core import plugin as registry
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import load_modules
 from ladd_dist.core.rundir import weights_sha256
-from ladd_dist.promote import main
 from ladd_dist.recipe import load_recipe
-from ladd_dist.workspace import lock as locks
-from ladd_dist.workspace.config import cache_of
+from ladd_dist.recipe.plugin_sources import sources
+from ladd_dist.stages.locking import write_lock
+from ladd_dist.workspace.lock import fields_drift, read_lock, warnings_of
+from ladd_dist.workspace.opening import cache_folder, open_run
 
 Launch = Callable[..., Done]
 
 
-@pytest.fixture(scope="module")
-def promoted(smoke: tuple[Done, Ladd], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The lock of the shared smoke run."""
-    path = tmp_path_factory.mktemp("lock") / "recipe.lock"
-    assert main([str(smoke[0].run), "--out", str(path)]) == 0
-    return path
+@pytest.fixture
+def written(smoke: tuple[Done, Ladd]) -> Path:
+    """The lock that the shared smoke run has written."""
+    return smoke[0].run / "recipe.lock"
 
 
 @pytest.fixture
-def locked(promoted: Path, smoke: tuple[Done, Ladd], launch_here: Launch) -> Callable[..., Done]:
+def locked(written: Path, smoke: tuple[Done, Ladd], launch_here: Launch) -> Callable[..., Done]:
     """`launch --dry-run --locked` with the lock, changed by a function, and more words."""
 
     def launch(*words: str, change: Callable[[dict[str, Any]], None] = lambda lock: None) -> Done:
-        lock = read_json(promoted)
+        lock = read_json(written)
         change(lock)
         Path("recipe.lock").write_text(json.dumps(lock))
         place = ("--out", str(smoke[1].runs), "--cache", str(smoke[1].cache))
@@ -49,8 +50,8 @@ def locked(promoted: Path, smoke: tuple[Done, Ladd], launch_here: Launch) -> Cal
     return launch
 
 
-def test_the_lock_holds_all_that_the_run_depended_on(promoted: Path, smoke: tuple[Done, Ladd]) -> None:
-    lock, run = read_json(promoted), smoke[0].run
+def test_the_lock_holds_all_that_the_run_depended_on(written: Path, smoke: tuple[Done, Ladd]) -> None:
+    lock, run = read_json(written), smoke[0].run
     config = read_json(run / "config.json")
     assert lock["recipe"] == config["recipe"]
     assert {lock[name] == config[name] for name in ("scale", "version", "plugins", "environment", "command")} == {True}
@@ -65,11 +66,12 @@ def test_the_lock_holds_all_that_the_run_depended_on(promoted: Path, smoke: tupl
     assert lock["data"]["teacher_weights_sha256"] == weights_sha256(load_file(teacher))
     assert config["environment"]["commit"] in (lock["commit"], f"{lock['commit']}-dirty")
     assert lock["environment"]["numpy"]
-    assert not half_written(promoted.parent)
+    assert not half_written(written.parent)
+    assert read_lock(written.parent) == read_lock(written)  # the folder names it too
 
 
-def test_the_lock_names_class_version_and_sources_of_every_plug_in(promoted: Path) -> None:
-    used = read_json(promoted)["plugin_classes"]
+def test_the_lock_names_class_version_and_sources_of_every_plug_in(written: Path) -> None:
+    used = read_json(written)["plugin_classes"]
     assert {"dataset", "network", "head", "taps", "teacher.sigma", "shards.sampler", "parallel", "tracker"} <= set(used)
     head, network = used["head"], used["network"]
     assert (head["module"], head["class"], head["package"]) == ("plugins.heads.spectral_norm", "SpectralNorm", None)
@@ -81,9 +83,35 @@ def test_the_lock_names_class_version_and_sources_of_every_plug_in(promoted: Pat
     assert not head["neutral"]
 
 
-def test_what_has_not_drifted_is_launched(locked: Callable[..., Done]) -> None:
+def test_what_has_not_drifted_is_launched(
+    locked: Callable[..., Done], written: Path, smoke: tuple[Done, Ladd], launch_here: Launch
+) -> None:
     done = locked()
     assert done.code == 0, done.stderr
+    for lock in (written, written.parent):  # as the run left it
+        done = launch_here(*smoke[1].words("--dry-run", "--locked", lock))
+        assert done.code == 0, done.stderr
+
+
+def test_a_lock_is_written_once_and_anew_when_the_figures_are_others(smoke: tuple[Done, Ladd], tmp_path: Path) -> None:
+    run = Path(shutil.copytree(smoke[0].run, tmp_path / smoke[0].run.name))
+    opened = open_run(run, device=torch.device("cpu")).run
+    before = (run / "recipe.lock").stat().st_mtime_ns
+    assert write_lock(opened) == run / "recipe.lock"
+    assert (run / "recipe.lock").stat().st_mtime_ns == before
+    figures = read_json(run / "eval.json")
+    figures["student@4"]["fd"] += 1
+    (run / "eval.json").write_text(json.dumps(figures))
+    write_lock(opened)
+    assert read_json(run / "recipe.lock")["eval"] == figures
+    assert read_json(run / "recipe.lock")["student"] == read_json(smoke[0].run / "recipe.lock")["student"]
+
+
+def test_a_lock_of_the_version_before_is_held_to_as_well(locked: Callable[..., Done]) -> None:
+    def of_promote(lock: dict[str, Any]) -> None:
+        del lock["hashed_version"], lock["hashed_commit"]
+
+    assert locked(change=of_promote).code == 0
 
 
 def test_fields_that_change_no_result_may_differ(locked: Callable[..., Done]) -> None:
@@ -112,9 +140,9 @@ def test_a_run_sent_to_a_cluster_is_held_to_the_lock_before_it_is_sent(locked: C
     assert "recipe.seed: locked 0, now 3" in done.stderr
 
 
-def test_a_refused_launch_leaves_everything_as_it_was(promoted: Path, cold: Ladd, smoke: tuple[Done, Ladd]) -> None:
+def test_a_refused_launch_leaves_everything_as_it_was(written: Path, cold: Ladd, smoke: tuple[Done, Ladd]) -> None:
     before = snapshot(smoke[1].cache)
-    done = cold("--locked", promoted, "--seed", "1", code=2)
+    done = cold("--locked", written, "--seed", "1", code=2)
     assert "recipe.seed: locked 0, now 1" in done.stderr
     assert not cold.runs.exists()
     assert not cold.cache.exists()
@@ -169,7 +197,7 @@ def test_another_environment_is_one_warning_line(locked: Callable[..., Done]) ->
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "no such file; `ladd promote RUN --out wrong.lock` writes one"),
+        (None, "no such file; every finished run has one in its folder, RUN/recipe.lock"),
         ("{", "not valid JSON"),
         ("[]", "format None, this version reads 1"),
         ('{"format": 2}', "format 2, this version reads 1"),
@@ -205,27 +233,27 @@ def my_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_tables: None) -
 def test_the_users_own_modules_belong_to_a_plug_ins_source(my_head: Path) -> None:
     load_modules(["my_locked_head"])
     cls = registry.lookup("head", "my_locked_head")
-    before = locks.sources(cls)
+    before = sources(cls)
     assert {"my_locked_head", "my_blocks", "plugins.heads.spectral_norm", "ladd_dist.heads"} <= set(before)
     assert not {"json", "dataclasses", "torch", "ladd_dist.core.plugin"} & set(before)
     (my_head / "my_blocks.py").write_text("import json\nWIDTH = 4\n")
-    after = locks.sources(cls)
+    after = sources(cls)
     assert {name for name in before if before[name] != after[name]} == {"my_blocks"}
 
 
 def test_line_ends_do_not_count_as_another_source(my_head: Path) -> None:
     load_modules(["my_locked_head"])
     cls = registry.lookup("head", "my_locked_head")
-    before, path = locks.sources(cls), my_head / "my_locked_head.py"
+    before, path = sources(cls), my_head / "my_locked_head.py"
     path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
-    assert locks.sources(cls) == before
+    assert sources(cls) == before
 
 
 def test_a_field_added_later_is_no_drift_at_its_default() -> None:
     recipe = load_recipe(RECIPE, "smoke")
     data = read_json_of(recipe)
     del data["train"]["compute"]
-    assert locks.fields_drift(data, recipe) == []
+    assert fields_drift(data, recipe) == []
 
 
 def read_json_of(recipe: Any) -> Any:
@@ -234,50 +262,103 @@ def read_json_of(recipe: Any) -> Any:
     return json.loads(json.dumps(to_data(recipe)))
 
 
-# --- what cannot be promoted ---
+# --- what has no lock, or one that cannot vouch for all ---
 
 
-def test_what_the_lock_cannot_vouch_for_is_said(
-    smoke: tuple[Done, Ladd], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_the_lock_cannot_vouch_for_is_said(smoke: tuple[Done, Ladd], tmp_path: Path, launch_here: Launch) -> None:
     run = Path(shutil.copytree(smoke[0].run, tmp_path / smoke[0].run.name))
-    (run / "eval.json").unlink()
     config = read_json(run / "config.json")
     config["environment"]["commit"] = "0123456789-dirty"
     (run / "config.json").write_text(json.dumps(config))
-    out = tmp_path / "recipe.lock"
-    assert main([str(run), "--out", str(out), "--cache", str(tmp_path / "gone")]) == 0
-    said = capsys.readouterr()
-    assert said.out == f"{out}\n"
-    for words in ("not committed (on 0123456789)", "not in", "no figures yet"):
-        assert words in said.err
-    lock = read_json(out)
-    assert (lock["commit"], lock["dirty"], lock["eval"]) == ("0123456789", True, None)
+    path = write_lock(open_run(run, cache=tmp_path / "gone", device=torch.device("cpu")).run)
+    assert path == run / "recipe.lock"
+    lock = read_json(path)
+    assert (lock["commit"], lock["dirty"]) == ("0123456789", True)
     assert lock["data"] == {"teacher_weights_sha256": None, "shards_index_sha256": None}
+    done = launch_here(*smoke[1].words("--dry-run", "--locked", path))
+    assert done.code == 0
+    notes = [line for line in done.stderr.splitlines() if line.startswith(f"note: --locked {path}: ")]
+    for words in ("not committed (on 0123456789)", "so not locked"):
+        assert any(words in note for note in notes), notes
+    assert "had no figures yet" in warnings_of(dataclasses.replace(read_lock(path), eval=None))[-1]
 
 
-def test_an_unfinished_or_damaged_run_is_not_promoted(
-    smoke: tuple[Done, Ladd], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_unfinished_or_damaged_run_writes_no_lock(smoke: tuple[Done, Ladd], tmp_path: Path) -> None:
     run = Path(shutil.copytree(smoke[0].run, tmp_path / smoke[0].run.name))
-    out = tmp_path / "recipe.lock"
+    (run / "recipe.lock").unlink()
+    opened = open_run(run, device=torch.device("cpu")).run
     weights = load_file(run / "student.safetensors")
     save_file(weights, run / "student.safetensors")  # without its card
-    assert main([str(run), "--out", str(out)]) == 1
-    assert "is no student that ladd_dist wrote" in capsys.readouterr().err
+    with pytest.raises(UserError, match="is no student that ladd_dist wrote"):
+        write_lock(opened)
+    (run / "evaluate.done.json").unlink()
+    assert write_lock(opened) is None
     (run / "distill.done.json").unlink()
-    assert main([str(run), "--out", str(out)]) == 1
-    assert "is not finished; go on with: python -m ladd_dist.launch" in capsys.readouterr().err
+    assert write_lock(opened) is None
+    assert not (run / "recipe.lock").exists()
+
+
+# --- the opener of a finished run ---
+
+
+def test_a_run_that_is_none_or_of_another_version_is_one_message(smoke: tuple[Done, Ladd], tmp_path: Path) -> None:
+    run = Path(shutil.copytree(smoke[0].run, tmp_path / smoke[0].run.name))
     config = read_json(run / "config.json")
-    (run / "config.json").write_text(json.dumps({**config, "signature": "0" * 10}))
-    assert main([str(run), "--out", str(out)]) == 1
-    assert "use the version that made it" in capsys.readouterr().err
-    assert main([str(tmp_path), "--out", str(out)]) == 1
-    assert "is no run's folder" in capsys.readouterr().err
-    assert not out.exists()
+    for changes, message in (
+        ({"signature": "0" * 10}, "use the version that made it"),
+        ({"format": 2}, "has format 2, this version reads 1"),
+        ({"plugins": ["no_such_module"]}, "plug-in module 'no_such_module' cannot be imported"),
+    ):
+        (run / "config.json").write_text(json.dumps({**config, **changes}))
+        with pytest.raises(UserError, match=message):
+            open_run(run, device=torch.device("cpu"))
+    del config["recipe"]
+    (run / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="lacks recipe"):
+        open_run(run, device=torch.device("cpu"))
+    with pytest.raises(UserError, match="is no run's folder"):
+        open_run(tmp_path, device=torch.device("cpu"))
 
 
-def test_the_cache_is_the_one_that_the_runs_command_named() -> None:
-    assert cache_of("python -m ladd_dist.launch r.py --cache '/a b/c' --seed 1") == Path("/a b/c")
-    assert cache_of("python -m ladd_dist.launch r.py --cache=/a") == Path("/a")
-    assert cache_of("python -m ladd_dist.launch r.py") == Path("cache")
+def test_a_run_that_was_renamed_is_opened_where_it_is(smoke: tuple[Done, Ladd], tmp_path: Path) -> None:
+    run = Path(shutil.copytree(smoke[0].run, tmp_path / "mine"))
+    opened = open_run(run, device=torch.device("cpu"))
+    assert opened.folder.path == run and opened.folder.student.is_file()
+    assert opened.run.folder.path == tmp_path / smoke[0].run.name
+
+
+def test_the_cache_is_the_one_that_the_run_used_else_that_of_its_command(
+    smoke: tuple[Done, Ladd], tmp_path: Path
+) -> None:
+    config = open_run(smoke[0].run, device=torch.device("cpu")).config
+    assert config.cache == str(smoke[1].cache.resolve())
+    assert cache_folder(config) == smoke[1].cache.resolve()
+    for recorded in ("", str(tmp_path / "gone")):  # a run of an older version; a project that has been moved
+        for words, cache in (("--cache '/a b/c' --seed 1", "/a b/c"), ("--cache=/a", "/a"), ("", "cache")):
+            older = dataclasses.replace(config, cache=recorded, command=f"python -m ladd_dist.launch r.py {words}")
+            assert cache_folder(older) == Path(cache)
+
+
+# --- the names of the version before ---
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["cancel", "heads", "--run", "a b"], "ladd jobs heads --cancel --run 'a b'"),
+        (["wandb-sweep", "s.py", "--scale", "smoke"], "ladd sweep s.py --scale smoke --on wandb"),
+        (["wandb-sweep", "s.py", "--trial", '{"seed": 0}'], """ladd sweep s.py --trial '{"seed": 0}'"""),
+        (["promote", "RUN"], "ladd launch RECIPE --locked RUN/recipe.lock"),
+    ],
+)
+def test_an_old_name_answers_with_the_line_to_type(tmp_path: Path, words: list[str], line: str) -> None:
+    name, *rest = words
+    for command in (["ladd_dist", name], [f"ladd_dist.{name.replace('-', '_')}"]):
+        done = run_command(sys.executable, "-m", *command, *rest, cwd=tmp_path)
+        assert done.code == 2
+        assert done.stderr.startswith(f"error: `ladd {name}` is ") and done.stderr.endswith(f"; type: {line}\n")
+
+
+def test_promotes_answer_knows_the_runs_recipe(smoke: tuple[Done, Ladd], tmp_path: Path) -> None:
+    done = run_command(sys.executable, "-m", "ladd_dist.promote", smoke[0].run, "--out", "x.lock", cwd=tmp_path)
+    assert done.stderr.endswith(f"type: ladd launch {RECIPE} --scale smoke --locked {smoke[0].run}/recipe.lock\n")
