@@ -1,1 +1,1 @@
-"""Pure building blocks: no input or output except `rundir`, no knowledge of any kind's implementations."""
+"""Building blocks of every other room: types, formulas, randomness, files, the registry. They import no kind."""
