@@ -1,6 +1,6 @@
 """Train the digit-and-colour network that ships in `ladd_dist/metrics/`.
 
-    python benchmarks/train_features.py --mnist-root data/mnist --out ladd_dist/metrics
+python benchmarks/train_features.py --mnist-root data/mnist --out ladd_dist/metrics
 """
 
 from __future__ import annotations

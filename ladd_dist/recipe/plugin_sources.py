@@ -1,4 +1,4 @@
-"""The plug-ins of a recipe, and the sources that their results depend on."""
+"""Plug-ins of a recipe, and the source files that their results depend on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 from ladd_dist import __version__
 from ladd_dist.core.plugin import Plugin, origin
@@ -23,15 +23,25 @@ INSTALLED = {"site-packages", "dist-packages"}
 
 
 class Used(NamedTuple):
-    """A plug-in in a recipe: at which field, and whether it changes results."""
+    """Plug-in of a recipe, the path of its field, and whether it is neutral (changes no result)."""
 
     field: str
     plugin: Plugin
     neutral: bool
 
 
-def plugins_in(node: Any, where: str = "", neutral: bool = False) -> Iterator[Used]:
-    """Every plug-in of a tree, outermost first."""
+PluginRecord = TypedDict(
+    "PluginRecord",
+    {
+        "kind": str, "name": str, "module": str, "class": str, "package": str | None, "version": str | None,
+        "neutral": bool, "sources": dict[str, str],
+    },
+)  # fmt: skip
+"""Plug-in of a recipe as `recipe.lock` records it; `sources` are those of `sources()`."""
+
+
+def plugins_in(node: object, where: str = "", neutral: bool = False) -> Iterator[Used]:
+    """Plug-ins of a tree of dataclasses and tuples, outermost first."""
     if isinstance(node, Plugin):
         yield Used(where, node, neutral or node.neutral)
     if dataclasses.is_dataclass(node) and not isinstance(node, type):
@@ -44,9 +54,9 @@ def plugins_in(node: Any, where: str = "", neutral: bool = False) -> Iterator[Us
             yield from plugins_in(item, f"{where}[{index}]", neutral)
 
 
-def describe_plugins(recipe: Recipe) -> dict[str, dict[str, Any]]:
-    """Field -> class, package, its version and the sha256 of the sources, for each plug-in of a recipe."""
-    found = {}
+def describe_plugins(recipe: Recipe) -> dict[str, PluginRecord]:
+    """Records of the plug-ins of a recipe by field: class, package, its version and the sha256 of the sources."""
+    found: dict[str, PluginRecord] = {}
     for field, plugin, neutral in plugins_in(recipe):
         cls = type(plugin)
         package, version = _package(cls)
@@ -74,10 +84,10 @@ def _package(cls: type[Plugin]) -> tuple[str | None, str | None]:
 
 
 def sources(cls: type[Plugin]) -> dict[str, str]:
-    """Module -> sha256 of its file: of the class and its bases, and of the user's own modules that they import.
+    """sha256 by module of the files of a class, of its bases, and of the user's own modules that they import.
 
-    Whole files, as bytes: what a class computes is also in the functions beside it. Modules of this package that they
-    import are left out, its version stands for them; so are installed packages and the standard library.
+    Hashes cover whole files, because a class computes with the functions beside it too. Imported modules of this
+    package are left out, because its version stands for them; so are installed packages and the standard library.
     """
     waiting = [base.__module__ for base in cls.__mro__ if issubclass(base, Plugin) and base is not Plugin]
     files: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""What each stage of a run can be told: the plain (not pluggable) parts of a recipe."""
+"""Settings of the stages: the plain (not pluggable) parts of a recipe."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ladd_dist.sigmas import SigmaLaw
 
 
 def neutral(default: Any) -> Any:
-    """A field that changes where or how often, never what is computed: signatures leave it out."""
+    """Declare a field that says where or how often and changes no result; signatures leave it out."""
     return field(default=default, metadata=NEUTRAL)
 
 
 def added(default: Any) -> Any:
-    """A field that came after runs had been made: at its default, it does not change their signatures."""
+    """Declare a field that is newer than existing runs; at its default, it does not change their signatures."""
     return field(default=default, metadata=ADDED)
 
 
@@ -28,9 +28,9 @@ class Ema:
     """Exponential moving average of weights, after each update (Karras et al. 2022, section F.2)."""
 
     half_life: int = 500_000
-    """In samples; 0 turns averaging off."""
+    """Half-life of the average in samples; 0 turns averaging off."""
     ramp: float = 0.05
-    """Half-life is at most this share of the samples seen, so that the start is forgotten; 0 means no such limit."""
+    """Limit of the half-life as a share of the samples seen so far, to forget the start; 0: no limit."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,17 @@ class TeacherStage:
     lr: float
     sigma: SigmaLaw
     lr_final: float = 0.0
-    """The learning rate falls along a cosine to this share of `lr`."""
+    """Share of `lr` to which the learning rate falls along a cosine."""
     weighting: Literal["edm", "simple"] = added("edm")
-    """Of noise levels in the loss: EDM's, or DDPM's L_simple, the error of the predicted noise."""
+    """Weighting of noise levels in the loss: EDM's, or DDPM's L_simple, the error of the predicted noise."""
     label_dropout: float = 0.1
+    """Share of samples that train without their class, for guidance."""
     weight_decay: float = 0.0
     clip: float = 1.0
+    """Largest norm of the gradient; larger ones are scaled down to it."""
     ema: Ema = Ema()
     seed: int = 0
+    """Seed of the teacher's training."""
     compute: Compute = added(Compute())
     checkpoint_every: int = neutral(500)
     log_every: int = neutral(10)
@@ -62,13 +65,19 @@ class ShardStage:
     num_samples: int
     sampler: Sampler
     guidance: float = 4.0
+    """Scale of classifier-free guidance; 1: none."""
     seed: int = 0
+    """Seed of the samples' noise and classes."""
     dtype: Literal["float32", "float16"] = "float32"
+    """Type of the stored numbers."""
     source: str = ""
-    """A glob of somebody else's WebDataset shards; set, it replaces generation by the teacher."""
+    """Glob of existing WebDataset shards, which replace generation by the teacher."""
     batch_size: int = neutral(250)
+    """Number of samples generated at a time."""
     samples_per_chunk: int = 125
+    """Number of samples in a chunk, the unit that is read at once."""
     chunks_per_shard: int = 8
+    """Number of chunks in a shard."""
 
 
 @dataclass(frozen=True)
@@ -83,16 +92,18 @@ class DistillStage:
     betas_heads: tuple[float, float] = (0.5, 0.99)
     weight_decay: float = 0.0
     clip: float = 1.0
+    """Largest norm of a gradient, student's or heads'; larger ones are scaled down to it."""
     lr_final: float = 1.0
-    """The learning rates fall along a cosine to this share; 1 keeps them constant."""
+    """Share to which the learning rates fall along a cosine; 1 keeps them constant."""
     ema: Ema = Ema(half_life=4_400, ramp=0.0)
     mode: Literal["fused", "alternate"] = "fused"
-    """`fused` shares the student's forward and the features between both updates; `alternate` computes them twice."""
+    """Order of the updates: `fused` shares the student's forward and the features between both updates; `alternate`
+    computes them twice."""
     head_updates: int = 1
-    """Updates of the heads for one of the student."""
+    """Number of updates of the heads for one of the student."""
     adv_norm_decay: float = added(0.0)
-    """Above 0, the adversarial gradient at each of the student's samples is divided by its usual norm: the root of a
-    running mean (this is its decay a step, such as .99) of its square. `adv_weight` is then that gradient's norm; for
+    """Decay per step, such as .99, of the running mean of the squared norm by whose root the adversarial gradient at
+    each of the student's samples is divided; 0: not normalised. `adv_weight` is then that gradient's norm; for
     comparison, a distance that averages D numbers and has slopes up to 1 pulls with at most D^-1/2."""
     compute: Compute = added(Compute())
     log_every: int = neutral(10)
@@ -102,9 +113,9 @@ class DistillStage:
     0: never."""
     checkpoint_every: int = neutral(500)
     keep_checkpoints: int = neutral(2)
-    """The newest ones that are kept."""
+    """Number of newest checkpoints to keep."""
     keep_steps: tuple[int, ...] = neutral(())
-    """Steps that get a checkpoint which is never removed."""
+    """Steps whose checkpoints are made and never removed."""
 
     def __post_init__(self) -> None:
         if self.evaluate_every < 0:
@@ -120,15 +131,17 @@ class EvaluateStage:
     num_samples: int
     metrics: tuple[Metric, ...]
     steps: tuple[int, ...] = (4, 2, 1)
+    """Numbers of sampling steps at which the student is measured."""
     num_references: int = 5_000
-    """Real images, and stored samples of the teacher, that the samples are compared with."""
+    """Number of real images, and of the teacher's stored samples, to compare with."""
     seed: int = 1_000_003
+    """Seed of the held-out noise and classes."""
     batch_size: int = neutral(250)
 
 
 @dataclass(frozen=True)
 class Reported:
-    """The published figures of the same experiment (Inception FID), for the report page."""
+    """Published figures of the same experiment (Inception FID), for the report page."""
 
     student_4: float | None = None
     teacher_4: float | None = 25.29
