@@ -36,9 +36,9 @@ class Checkpoint(NamedTuple):
 
     folder: Path
     """Folder of the model; its weights may be missing."""
-    config: Mapping[str, object]
+    config: dict[str, object]
     """Contents of the model's `config.json`."""
-    scheduler: Mapping[str, object]
+    scheduler: dict[str, object]
     """Contents of the scheduler's `scheduler_config.json`."""
 
 
