@@ -48,7 +48,7 @@ class CodecTraining:
     lr: float = 2e-3
     """Learning rate at the beginning."""
     clip: float = 1.0
-    """Largest norm of the gradient; larger ones are scaled down to it."""
+    """Largest norm of the gradient, to which larger ones are scaled; 0: no limit."""
     seed: int = 0
     """Seed of the training."""
     checkpoint_every: int = field(default=250, metadata=NEUTRAL)

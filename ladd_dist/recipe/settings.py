@@ -38,8 +38,11 @@ class TeacherStage:
     """Training of the teacher: EDM's, or DDPM's with the law `timesteps` and the weighting `simple`."""
 
     steps: int
+    """Number of updates."""
     batch_size: int
+    """Images per update, over all processes."""
     lr: float
+    """Learning rate at the beginning."""
     sigma: SigmaLaw
     lr_final: float = 0.0
     """Share of `lr` to which the learning rate falls along a cosine."""
@@ -48,14 +51,17 @@ class TeacherStage:
     label_dropout: float = 0.1
     """Share of samples that train without their class, for guidance."""
     weight_decay: float = 0.0
+    """Weight decay of AdamW."""
     clip: float = 1.0
-    """Largest norm of the gradient; larger ones are scaled down to it."""
+    """Largest norm of the gradient, to which larger ones are scaled; 0: no limit."""
     ema: Ema = Ema()
     seed: int = 0
     """Seed of the teacher's training."""
     compute: Compute = added(Compute())
     checkpoint_every: int = neutral(500)
+    """Steps between checkpoints."""
     log_every: int = neutral(10)
+    """Steps between rows of the log."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,7 @@ class ShardStage:
     """The teacher's samples, written as WebDataset shards."""
 
     num_samples: int
+    """Number of samples."""
     sampler: Sampler
     guidance: float = 4.0
     """Scale of classifier-free guidance; 1: none."""
@@ -75,7 +82,7 @@ class ShardStage:
     batch_size: int = neutral(250)
     """Number of samples generated at a time."""
     samples_per_chunk: int = 125
-    """Number of samples in a chunk, the unit that is read at once."""
+    """Number of samples in a chunk, one record of a shard."""
     chunks_per_shard: int = 8
     """Number of chunks in a shard."""
 
@@ -85,14 +92,21 @@ class DistillStage:
     """Training of student and heads."""
 
     steps: int
+    """Number of updates of the student."""
     batch_size: int
+    """Samples per update, over all processes."""
     lr_student: float
+    """Learning rate of the student at the beginning."""
     lr_heads: float
+    """Learning rate of the heads at the beginning."""
     betas_student: tuple[float, float] = (0.5, 0.99)
+    """Decay rates of the student's moments in AdamW."""
     betas_heads: tuple[float, float] = (0.5, 0.99)
+    """Decay rates of the heads' moments in AdamW."""
     weight_decay: float = 0.0
+    """Weight decay of AdamW, for student and heads."""
     clip: float = 1.0
-    """Largest norm of a gradient, student's or heads'; larger ones are scaled down to it."""
+    """Largest norm of the gradients of student and heads, to which larger ones are scaled; 0: no limit."""
     lr_final: float = 1.0
     """Share to which the learning rates fall along a cosine; 1 keeps them constant."""
     ema: Ema = Ema(half_life=4_400, ramp=0.0)
@@ -107,11 +121,14 @@ class DistillStage:
     comparison, a distance that averages D numbers and has slopes up to 1 pulls with at most D^-1/2."""
     compute: Compute = added(Compute())
     log_every: int = neutral(10)
+    """Steps between rows of the log."""
     dump_every: int = neutral(500)
+    """Steps between dumps of samples."""
     evaluate_every: int = neutral(500)
     """Steps between measurements of the fixed small set that the dumps show (`watch/...` in the next row of the log);
     0: never."""
     checkpoint_every: int = neutral(500)
+    """Steps between checkpoints."""
     keep_checkpoints: int = neutral(2)
     """Number of newest checkpoints to keep."""
     keep_steps: tuple[int, ...] = neutral(())
@@ -129,6 +146,7 @@ class EvaluateStage:
     """Measurement on noise and classes held out from training."""
 
     num_samples: int
+    """Number of samples of each sampler."""
     metrics: tuple[Metric, ...]
     steps: tuple[int, ...] = (4, 2, 1)
     """Numbers of sampling steps at which the student is measured."""
@@ -137,6 +155,7 @@ class EvaluateStage:
     seed: int = 1_000_003
     """Seed of the held-out noise and classes."""
     batch_size: int = neutral(250)
+    """Number of samples generated at a time."""
 
 
 @dataclass(frozen=True)
