@@ -1,8 +1,6 @@
-"""Train the digit-and-colour network that ships in this folder.
+"""Train the digit-and-colour network that ships in `ladd_dist/metrics/`.
 
-    python -m ladd_dist.metrics.train_features --mnist-root data/mnist --out ladd_dist/metrics
-
-A tool for the project's developers, above the kinds: it is the one file here that may import datasets.
+python benchmarks/train_features.py --mnist-root data/mnist --out ladd_dist/metrics
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
@@ -19,7 +19,7 @@ from ladd_dist.core.plugin import (
     plugin_modules,
     registered,
 )
-from ladd_dist.core.serialize import describe
+from ladd_dist.core.serialize import FieldDescription, describe
 
 Tables = dict[str, dict[str, type[Plugin]]]
 
@@ -128,7 +128,7 @@ def _print_tables(tables: Tables) -> None:
         console.print(view)
 
 
-def _default(entry: dict[str, Any]) -> str:
+def _default(entry: FieldDescription) -> str:
     return "required" if entry["required"] else json.dumps(entry["default"])
 
 

@@ -1,6 +1,6 @@
-"""The report's variants, outside the core: `import plugins` registers them all.
+"""Variants of the report, outside the core: `import plugins` registers them all.
 
-A new file is added to the list of its kind's folder.
+Add a new file to the list in its folder's `__init__.py`.
 """
 
 from plugins import heads, schedules, taps

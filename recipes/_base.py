@@ -1,8 +1,8 @@
-"""What all recipes share, at each scale. `smoke` takes seconds, `laptop` minutes on two cores, `paper` is the report's.
+"""Base of all recipes at each scale: `smoke` takes seconds, `laptop` minutes on two cores, `paper` is the report's.
 
 The report's recipes (exp1 to exp6) predict epsilon ("ddpm") at paper scale, as published. At laptop scale every recipe
-uses EDM preconditioning so that all share one teacher: with epsilon-prediction an error of the network is multiplied
-by sigma = 80 in a one-step sample, and a net of 0.8 M parameters cannot afford that.
+uses EDM preconditioning, and all share one teacher: with epsilon-prediction, a one-step sample multiplies an error of
+the network by sigma = 80, which a network of 0.8 M parameters cannot afford.
 """
 
 from dataclasses import replace

@@ -1,11 +1,11 @@
-"""What the recipes for real checkpoints share: text prompts, latents of unit variance, eight accelerators of 80 GB.
+"""Base of the recipes for real checkpoints: text prompts, latents of unit variance, eight accelerators of 80 GB.
 
-They have no scales: what is large here is the teacher, and nothing smaller stands for it. `ladd launch RECIPE
---dry-run` and `ladd plan RECIPE --gpus 8` need neither its weights nor a network: its configuration lies in `configs/`.
-Give your own prompts, one a line, with `--dataset.file prompts.txt`; the few that are shipped are for looking around.
+These recipes have no scales, because nothing smaller can stand for their teacher. `ladd launch RECIPE --dry-run` and
+`ladd plan RECIPE --gpus 8` need neither its weights nor internet access: its configuration is in `configs/`. Give your
+own prompts, one per line, with `--dataset.file prompts.txt`; the few that are shipped are for a first look.
 
-None of these recipes has been run at this size here. Their numbers are those of the papers, in our units: the levels of
-the comparison are LADD's logit-normal with m = 1, s = 1, which is ln sigma ~ N(1, 1) in latents of unit variance, and
+None of these recipes has been run at this size here. Their numbers are those of the papers, in our units: the heads
+compare at levels of LADD's logit-normal with m = 1, s = 1, which is ln sigma ~ N(1, 1) in latents of unit variance, and
 the student's levels are the checkpoint's own at the times 1, 3/4, 1/2 and 1/4.
 """
 

@@ -1,15 +1,15 @@
-"""Adversarial Diffusion Distillation (Sauer et al. 2023, arXiv 2311.17042), with what this project has in its places.
+"""Adversarial Diffusion Distillation (Sauer et al. 2023, arXiv 2311.17042), with this project's parts.
 
-The heads look at samples in pixels, without noise, through a frozen feature network (there DINOv2, here the shipped
-digit-and-colour network), and know the class. The student's sample is pulled to what the teacher makes of it: noised
-again with noise of its own and denoised in one call, weighted by alpha_t. No pairs are needed: the noise is fresh. The
-same steps, batch and network as our best LADD recipe, `exp7_stored_smooth_l1`.
+The heads see samples in pixels, without noise, through a frozen feature network (there DINOv2, here the shipped
+digit-and-colour network), and know the class. The distance pulls the student's sample to the teacher's version of it:
+re-noised with new noise and denoised in one call, weighted by alpha_t. The noise is fresh, so no pairs are needed.
+Steps, batch and network are those of our best LADD recipe, `exp7_stored_smooth_l1`.
 
-Nothing of this ties a sample to its input. The pull seeks modes: without the heads one colour a class is left. Against
-that stand the heads alone, and they must keep up with the student, which learns to fool features of pixels within a few
-steps: with exp7's rates they stay at chance and the colours go. So the heads learn seven times as fast as the student,
-in two updates for one, and R1 (Mescheder et al. 2018, arXiv 1801.04406; in ADD as well) keeps them smooth. The pull
-looks at low levels, where the teacher's view of a sample is still that sample.
+Nothing here ties a sample to its input. The distance seeks modes: without the heads one colour per class is left. Only
+the heads oppose that, and they must keep up with the student, which learns to fool features of pixels within a few
+steps: with exp7's rates they stay at chance and the colours vanish. The heads therefore learn seven times as fast as
+the student, with two updates for its one, and R1 (Mescheder et al. 2018, arXiv 1801.04406; in ADD as well) keeps them
+smooth. The distance uses low levels, where the teacher's version of a sample still is that sample.
 """
 
 from dataclasses import replace

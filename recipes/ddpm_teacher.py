@@ -1,17 +1,17 @@
-"""A teacher trained and sampled as DDPM is: uniform timesteps, the error of the predicted noise, ancestral sampling.
+"""A teacher trained and sampled as in DDPM: uniform timesteps, the error of the predicted noise, ancestral sampling.
 
 (Ho et al. 2020, arXiv 2006.11239, algorithms 1 and 2.) The student trains as in experiment 7, but for its noise.
 
-**Which start.** Ancestral sampling adds noise in every step, so a sample does not follow from the noise that it started
-from: hundreds of samples belong to one x_T, and nearly all of what decides among them comes later. `stored` and `path`
-would pair what has nothing to do with each other; `validate` refuses them. What is left is `fresh`, x = x0 + sigma eps
-with new eps, which asks for no pairs and whose L2 optimum at high sigma is the mean: so the distance fades there
-(`sigma_power`), and the heads decide. Stored noise comes back with a sampler that adds none, on the same teacher:
+**Which start.** Ancestral sampling adds noise in every step, so the initial noise does not determine the sample:
+hundreds of samples belong to one x_T, and later noise decides nearly everything about them. `stored` and `path` would
+pair unrelated noise and samples; `validate` refuses them. `fresh` remains, x = x0 + sigma eps with new eps, which needs
+no pairs. Its L2 optimum at high sigma is the mean, so the distance fades there (`sigma_power`) and the heads decide.
+Stored noise works again with a sampler that adds none, on the same teacher:
 
     --swap start=stored --swap shards.sampler=euler
 
-At laptop scale the network is preconditioned as EDM's: with the teacher's own form, predicted noise, an error of the
-network counts 80-fold in a one-step sample, and the student never gets over it (docs/methods.md).
+At laptop scale the network has EDM's preconditioning: with the teacher's own form, predicted noise, an error of the
+network counts 80-fold in a one-step sample, and the student never recovers (docs/methods.md).
 
 The cosine schedule: `--teacher.sigma.schedule cosine --shards.sampler.schedule cosine`.
 """

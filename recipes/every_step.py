@@ -1,9 +1,9 @@
-"""Adversarial loss on every one of the student's steps, as Kandinsky 3.1 was distilled from Kandinsky 3.0.
+"""Adversarial loss on every one of the student's steps, as in Kandinsky 3.1.
 
-The student runs from its highest level to its lowest by its own rule, and both losses are taken at each of the four
-steps: four times the rows in each update. The batch is a quarter of the other recipes', so that a step trains on as
-many rows, and costs little more. At laptop scale the half-life of the average, which is told in samples of the batch,
-is a quarter too. Everything else is `exp7_stored_smooth_l1`'s.
+The student runs from its highest level to its lowest by its own rule, and both losses apply at each of the four steps:
+four times the rows in each update. The batch is a quarter of the other recipes', so a step trains on as many rows and
+costs little more. At laptop scale the half-life of the average, which counts samples of the batch, is a quarter too.
+Everything else is `exp7_stored_smooth_l1`'s.
 """
 
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Experiment 6 of the report: stored noise is fed to the student. There: no collapse, FID 15.48."""
+"""Experiment 6 of the report: the student's input has the stored noise. There: no collapse, FID 15.48."""
 
 from dataclasses import replace
 

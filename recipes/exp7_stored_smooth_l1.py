@@ -1,9 +1,11 @@
 """Our best recipe at laptop scale: stored noise, smooth-L1 distance, conditioned heads that look at low noise levels.
 
-What it changes against experiment 6, at the same number of steps, batch and network:
+Changes from experiment 6, at the same number of steps, batch and network:
 
-* smooth-L1 instead of mse, whose pull grows with the error and so averages what the student cannot tell apart;
-* heads conditioned on noise level and class, faster and compared at lower levels, where real and fake still differ;
+* smooth-L1 instead of mse, whose pull grows with the error and therefore averages targets that the student cannot tell
+  apart;
+* heads conditioned on noise level and class, which learn faster and compare at lower levels, where real and fake still
+  differ;
 * ten times the adversarial weight;
 * learning rates that fall along a cosine, and momentum for both networks.
 """
@@ -34,7 +36,7 @@ RECIPE = (
     )
     .at("smoke", adv_weight=LinearWarmup(value=1.0, steps=4), train=replace(SMOKE.train, **RATES))
     .at("laptop", adv_weight=LinearWarmup(value=1.0, steps=60), train=replace(LAPTOP.train, lr_heads=2e-3, **RATES))
-    # Not run at this scale. No call is spent on sigma = .002: the first four of five Karras levels.
+    # Not run at this scale. The levels are the first four of five Karras levels: none is spent on sigma = .002.
     .at(
         "paper",
         network=replace(PAPER.network, precondition="edm"),

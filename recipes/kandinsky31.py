@@ -1,10 +1,10 @@
 """Kandinsky 3.1 (Arkhipkin et al. 2023, arXiv 2312.03511): Kandinsky 3.0 distilled to four calls.
 
-The discriminator is the frozen down-sampling half of the U-Net with a head on each of its blocks; the adversarial loss
-is taken at every one of the student's steps, on its own run from noise; there is no distance. The levels are those of
+The discriminator is the frozen down-sampling half of the U-Net with a head on each of its blocks. The adversarial loss
+applies at every one of the student's steps, on its own run from noise; there is no distance. The levels are those of
 the published four-call model: the times 979, 729, 479 and 229 of a cosine schedule. Kandinsky's pipeline counts
-guidance from 0, so its default of 3 is 4 here. Gradients and optimizer are spread over the ranks (ZeRO-2): replicas of
-3.1 billion weights do not fit into 80 GB.
+guidance from 0, so its default of 3 is 4 here. ZeRO-2 shards gradients and optimizer states over the ranks, because
+replicas of 3.1 billion weights do not fit into 80 GB.
 """
 
 from dataclasses import replace

@@ -1,10 +1,10 @@
 """LADD as the paper describes it (Sauer et al. 2024, arXiv 2403.12015), at our scales.
 
 Fresh noise; the hinge game; no distance, because the data are the teacher's own samples; heads conditioned on noise
-level and class, at every block of the teacher; levels of the comparison logit-normal with m = 1, s = 1, in our units
-ln sigma ~ N(.307, 1); the student's levels in phases: the two lower ones alone for the first 500 updates, then mostly
-the highest. At laptop scale, with 300 updates in all, the phases change after 75; the student is slower than its heads,
-which have two updates for its one and R1 (not in the paper), because nothing else holds it.
+level and class, at every block of the teacher; re-noising levels logit-normal with m = 1, s = 1, in our units
+ln sigma ~ N(.307, 1); the student's levels in phases: only the two lower ones for the first 500 updates, then mostly
+the highest. At laptop scale, with 300 updates in all, the phases change after 75. There the student learns more slowly
+than its heads, which have two updates for its one and R1 (not in the paper), because nothing else stabilises it.
 """
 
 from dataclasses import replace

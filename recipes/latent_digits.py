@@ -1,7 +1,7 @@
-"""Digits in the latents of a small autoencoder: what real latent diffusion does, at the size of a laptop.
+"""Digits in the latents of a small autoencoder: latent diffusion at the size of a laptop.
 
-The stage `autoencoder` trains the codec first; teacher, shards and distillation stay in its latents, and pictures are
-decoded for dumps and figures alone. `reconstruction` in eval.json is what the codec costs by itself.
+The stage `autoencoder` trains the codec first. Teacher, shards and distillation stay in its latents, which are decoded
+for dumps and figures only. `reconstruction` in eval.json is the error of the codec by itself.
 """
 
 from dataclasses import replace

@@ -1,11 +1,10 @@
 """No pairs, and no collapse: the teacher's next step from the student's own sample, instead of a stored pair.
 
-Target `teacher_denoised` with the noise that the student's input had left: the student's sample is taken back to a
-level t along that noise, as the deterministic sampler does, and the frozen teacher denoises it in one call. What the
-teacher makes of it belongs to this noise, so that there is nothing to average, and nobody had to store which noise a
-sample came from: fresh noise everywhere. t lies where the teacher decides on shape and colour (quartiles 1, 1.6, 2.8);
-much higher its answer is the mean picture, much lower the sample is left as it is. Everything else is
-`exp7_stored_smooth_l1`'s.
+Target `teacher_denoised` with the noise that the student's input had left: the student's sample goes back to a level t
+along that noise, as in the deterministic sampler, and the frozen teacher denoises it in one call. The result belongs to
+this noise, so there is nothing to average, and no stored pair is needed: all noise is fresh. t lies where the teacher
+decides on shape and colour (quartiles 1, 1.6, 2.8); much higher, the result is the mean image; much lower, it is the
+student's sample itself. Everything else is `exp7_stored_smooth_l1`'s.
 """
 
 from ladd_dist.recipe import Reported

@@ -1,7 +1,7 @@
-"""Half of the student's inputs are what its own previous steps lead to: on-policy training of `exp7_stored_smooth_l1`.
+"""On-policy training of `exp7_stored_smooth_l1`: the student's own previous steps make half of its inputs.
 
 Everything else is that recipe's. With stored noise the student's own run begins at the noise of a pair, so the pair's
-sample stays the target, and the student learns to put right at a lower level what it got wrong at a higher one.
+sample stays the target, and the student learns to correct at a lower level its errors at a higher one.
 """
 
 from ladd_dist.rollouts.policies import OnPolicy

@@ -2,12 +2,12 @@
 
 Two changes, nothing else:
 
-* the student is trained at the one level it is called at, where experiment 7 spends a quarter of its batch;
+* the student trains at the only level at which it is called, where experiment 7 spends a quarter of its batch;
 * at laptop scale its average has a half-life of 800 samples instead of 4,400. A run there sees 19,200, and the first
-  step has furthest to go from the teacher: the longer average still holds students from half-way, which are duller. At
-  paper scale the half-life is a twentieth of the run already, and stays.
+  step is furthest from the teacher: the longer average still holds students from half-way, which are duller. At paper
+  scale the half-life is already a twentieth of the run, and stays.
 
-Heads, distance and rates were tried too and left alone: nothing moved the distance as the average did.
+Changes of heads, distance and rates were tried and dropped: none improved the distance as much as the average did.
 """
 
 from dataclasses import replace

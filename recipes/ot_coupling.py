@@ -1,15 +1,15 @@
-"""No pairs: the heads say what samples look like, and a transport cost says which of them a noise becomes.
+"""No pairs: the heads decide what samples look like, and a transport cost decides which sample a noise becomes.
 
-Coupling `ot` with target `input`: fresh noise n, the student's sample pulled to n itself in the data's units,
-w ||fake - sigma_data n||^2. The heads alone would allow any map of the noise, also one that forgets it; the cost picks
-the nearest one. The student's inputs at lower levels are its own (share 1), because no pair of
-sample and noise stands for its map, and it is sampled as it is trained, by keeping the noise's direction.
+Coupling `ot` with target `input`: fresh noise n, and the student's sample pulled to n itself in the data's units,
+w ||fake - sigma_data n||^2. The heads alone would allow any map of the noise, even one that forgets it; the cost picks
+the nearest one. The student's inputs at lower levels are its own (share 1), because no pair of sample and noise
+represents its map. Sampling keeps the noise's direction, as training does.
 
-The cost is paid at the first step alone: its weight falls to a sixtieth from level 80 to 3.9 (`sigma_power` below 0),
-because further down it would put the noise back into samples that are nearly made. With nothing else to hold them, the
-student must not outrun its heads: they learn ten times as fast, in two updates for one, with R1, and compare at the
-levels of experiments 2 to 6, where shapes differ and not strokes alone. That is not enough: after 150 updates it is
-varied, after 300 most colours are gone (docs/methods.md). `no_pairs` does the same job and keeps them.
+The cost counts at the first step only: its weight falls to a sixtieth from level 80 to 3.9 (`sigma_power` below 0),
+because further down it would put the noise back into nearly finished samples. As nothing else stabilises it, the
+student must not outrun its heads: they learn ten times as fast, with two updates for its one and R1, and compare at the
+levels of experiments 2 to 6, where shapes differ and not only strokes. That is not enough: after 150 updates samples
+are varied, after 300 most colours are gone (docs/methods.md). `no_pairs` does the same job and keeps them.
 """
 
 from dataclasses import replace

@@ -1,11 +1,11 @@
 """The teacher's own states as the student's inputs: coupling `path`, on the recipe `exp7_stored_smooth_l1`.
 
-Stored noise lies on the straight line between noise and sample; the teacher's way between them is bent. Here the shards
-hold the teacher's state at each of the student's levels, so the student learns the teacher's map from each of them. It
-is trained and sampled at these levels alone.
+Inputs with stored noise lie on the straight line between noise and sample; the teacher's path between them is curved.
+Here the shards hold the teacher's state at each of the student's levels, and the student learns the teacher's map from
+each of them. It trains and samples at these levels only.
 
-Half of its inputs are its own: a student whose sample is final leaves the bent way, and its next input lies on the
-straight one, where it was never asked. With the teacher's states alone four steps are worse than one.
+Half of its inputs are its own: a student that predicts the final sample leaves the curved path, and its next input lies
+on the straight line, where it was never trained. With the teacher's states alone four steps are worse than one.
 """
 
 from ladd_dist.rollouts.policies import OnPolicy

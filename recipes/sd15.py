@@ -1,6 +1,6 @@
 """Stable Diffusion 1.5 in four calls: an epsilon model on a variance-preserving schedule, sigma from .03 to 14.6.
 
-Taps are all down blocks and the middle: the up blocks are never computed for the discriminator.
+Taps are all down blocks and the middle: the discriminator never computes the up blocks.
 """
 
 from dataclasses import replace

@@ -1,6 +1,7 @@
 """Stable Diffusion 3 medium at 1024 pixels in four calls: rectified flow, whose time t is sigma / (1 + sigma).
 
-The times 1, 3/4, 1/2 and 1/4 of LADD, which was made for this model; t = 1 has no finite sigma and is t = .995.
+The levels are the times 1, 3/4, 1/2 and 1/4 of LADD, which was made for this model. t = 1 has no finite sigma; t = .995
+stands for it.
 """
 
 from dataclasses import replace

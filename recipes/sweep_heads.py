@@ -1,6 +1,6 @@
 """Heads x taps x warm-up of the adversarial weight, two seeds each: which variant wins, and which collapses when.
 
-`ladd sweep recipes/sweep_heads.py --on slurm/single_gpu.py`; all runs share one teacher and its samples.
+`ladd sweep recipes/sweep_heads.py --on slurm/single_gpu.py` runs it; all runs share one teacher and its samples.
 """
 
 from ladd_dist.recipe import Axis, Sweep

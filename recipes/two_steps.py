@@ -1,15 +1,15 @@
-"""Two steps: experiment 7 trained at two levels alone, the second of them higher than the teacher would have it.
+"""Two steps: experiment 7 trained at two levels alone, the second of them higher than the teacher's best.
 
 Three changes, nothing else:
 
-* the student is trained at the two levels it is called at, where experiment 7 spends half of its batch on two others;
-* the second is 3.0. The search for the teacher's own levels says 1.29, but a student's first step is far better than
-  the teacher's, and its second has work left where colours and strokes can still move: with one seed the distance fell
-  from 1.29 to 2.0 to 3.0, and no more at 3.9;
-* 65 of 100 samples are at level 80, which is the harder step.
+* the student trains at the two levels at which it is called; experiment 7 spends half of its batch on two others;
+* the second level is 3.0. The search for the teacher's own levels finds 1.29, but a student's first step is far better
+  than the teacher's, and its second is useful where colours and strokes can still move: with one seed the distance fell
+  from level 1.29 to 2.0 to 3.0, and no more at 3.9;
+* 65 of 100 samples are at level 80, the harder step.
 
-In two steps it comes to the sampling floor, where experiment 7 is too (not distinguishable over three seeds); its
-first step alone is better than experiment 7's.
+In two steps it reaches the sampling floor, as experiment 7 does (not distinguishable over three seeds); its first step
+alone is better than experiment 7's.
 """
 
 from dataclasses import replace

@@ -1,1 +1,1 @@
-"""Typed cluster profiles (none yet)."""
+"""Cluster profiles for `--on`: each file defines `CLUSTER`."""

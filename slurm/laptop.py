@@ -1,4 +1,4 @@
-"""This machine without SLURM (submitit's local executor): one run after the other, and `sweep` waits for the last."""
+"""This machine without SLURM (submitit's local executor): one run at a time, and `ladd sweep` waits for the last."""
 
 from ladd_dist.cluster import Cluster
 

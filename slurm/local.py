@@ -1,6 +1,6 @@
-"""The development cluster of slurm/dev_cluster.sh: four nodes on this machine. Two jobs of a sweep at once.
+"""The development cluster of slurm/dev_cluster.sh: four nodes on this machine, two jobs of a sweep at once.
 
-Our commands find it by themselves once it is up; `eval "$(slurm/dev_cluster.sh env)"` is for squeue and its kin.
+Our commands find it once it is up; `eval "$(slurm/dev_cluster.sh env)"` is for squeue and SLURM's other commands.
 """
 
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 from ladd_dist.cluster import Cluster
 
 FOLDER = Path(os.environ.get("SLURM_DEV_DIR", "/tmp/slurm-dev"))
-IS_UP = (FOLDER / "slurm.conf").is_file() and "SLURM_CONF" not in os.environ  # else the shell says which one
+IS_UP = (FOLDER / "slurm.conf").is_file() and "SLURM_CONF" not in os.environ  # otherwise the shell chooses the cluster
 
 CLUSTER = Cluster(
     partition="main",

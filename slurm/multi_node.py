@@ -1,4 +1,4 @@
-"""Four nodes of eight GPUs for each run: thirty-two processes in one group, joined over InfiniBand."""
+"""Four nodes of eight GPUs for each run: thirty-two processes in one group over InfiniBand."""
 
 from ladd_dist.cluster import Cluster
 

@@ -1,4 +1,4 @@
-"""A whole node of eight GPUs for each run: eight processes, one a GPU. The recipe's strategy, or `ddp`."""
+"""A whole node of eight GPUs for each run: eight processes, one per GPU, with the recipe's strategy or `ddp`."""
 
 from ladd_dist.cluster import Cluster
 

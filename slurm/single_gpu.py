@@ -1,4 +1,4 @@
-"""A queue of single GPUs: one process a run, as many runs at once as the queue gives."""
+"""A queue of single GPUs: one process per run, up to 32 runs at once."""
 
 from ladd_dist.cluster import Cluster
 

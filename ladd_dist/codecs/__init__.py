@@ -1,4 +1,4 @@
-"""Kind `codec`: the space in which teacher and student work, and the way between it and images."""
+"""Kind `codec`: the latent space of teacher and student, and the autoencoder between it and images."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from ladd_dist.core.types import Autoencoder, ImageSpec
 
 
 class Codec(Plugin):
-    """Describes and builds an autoencoder. Training and shards stay in its latents; dumps and figures are of images."""
+    """Description of an autoencoder. Training and shards use its latents; dumps and figures are of images."""
 
     kind = "codec"
     trained: ClassVar[bool] = False
-    """Whether a stage of its own trains it (then `build` gives random weights)."""
+    """Whether the stage `autoencoder` trains it; `build` then gives random weights."""
 
     def latent(self, image: ImageSpec) -> ImageSpec:
-        """What the networks see for images of this specification: latent channels and size, the same classes.
+        """Shape of the latents for images of this specification: channels and size, with the same classes.
 
         Raises:
-            UserError: a size or number of channels that this codec cannot take.
+            UserError: the codec cannot take this size or number of channels.
         """
         raise NotImplementedError
 
     def build(self, *, image: ImageSpec) -> Autoencoder:
-        """The autoencoder for such images, in eval mode, its weights frozen.
+        """Build the autoencoder for such images, in eval mode, with frozen weights.
 
         Raises:
             UserError: the weights cannot be found or do not fit; the message says what to do.
@@ -39,15 +39,22 @@ class Codec(Plugin):
 
 @dataclass(frozen=True)
 class CodecTraining:
-    """How the stage `autoencoder` trains a codec; the learning rate falls to 0 along a cosine."""
+    """Training of a codec by the stage `autoencoder`; the learning rate falls to 0 along a cosine."""
 
     steps: int = 1_000
+    """Number of updates."""
     batch_size: int = 64
+    """Images per update."""
     lr: float = 2e-3
+    """Learning rate at the beginning."""
     clip: float = 1.0
+    """Largest norm of the gradient, to which larger ones are scaled; 0: no limit."""
     seed: int = 0
+    """Seed of the training."""
     checkpoint_every: int = field(default=250, metadata=NEUTRAL)
+    """Steps between checkpoints."""
     log_every: int = field(default=10, metadata=NEUTRAL)
+    """Steps between rows of the log."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "checkpoint_every", "log_every"):
@@ -58,28 +65,28 @@ class CodecTraining:
 
 
 class TrainableAutoencoder(Autoencoder):
-    """An autoencoder that can learn, and has a scale for its latents that is measured when it has learned."""
+    """Trainable autoencoder that standardises its latents with a shift and a scale measured after training."""
 
     def forward(self, images: Tensor, eps: Tensor) -> dict[str, Tensor]:
-        """What training minimises, `loss`, and its parts (0-d each).
+        """Training `loss` and its parts by name, each a scalar.
 
         Args:
-            images: [B,C,H,W] in [-1, 1].
-            eps: [B,c,h,w] unit-variance noise of the latents.
+            images: images [B,C,H,W] in [-1, 1].
+            eps: unit-variance noise [B,c,h,w] of the latents.
         """
         raise NotImplementedError
 
     def calibrate(self, images: Tensor) -> None:
-        """Measure, on images [B,C,H,W], what `encode` must add and multiply for latents of mean 0 and deviation 0.5.
+        """Measure on images [B,C,H,W] the shift and scale with which `encode` gives mean 0 and deviation 0.5.
 
         Raises:
-            UserError: latents that are all alike.
+            UserError: all latents are alike.
         """
         raise NotImplementedError
 
 
 class TrainedCodec(Codec):
-    """A codec whose weights the stage `autoencoder` makes; `build` gives random ones, from torch's generator."""
+    """Codec whose weights the stage `autoencoder` trains; `build` gives random ones, from torch's generator."""
 
     trained = True
     training: CodecTraining

@@ -1,4 +1,4 @@
-"""The autoencoder of latent diffusion (Rombach et al. 2022, arXiv 2112.10752), small, trained by a stage of its own."""
+"""Small autoencoder of latent diffusion (Rombach et al. 2022, arXiv 2112.10752), trained by a stage of its own."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ from ladd_dist.core.plugin import register
 from ladd_dist.core.types import ImageSpec
 
 SIGMA_DATA = 0.5
-"""Standard deviation of the latents: what the networks' preconditioning expects of data (`sigma_data`)."""
+"""Standard deviation of the latents, which the networks' preconditioning expects of data (`sigma_data`)."""
 
 
 @register("autoencoder_kl")
 @dataclass(frozen=True)
 class AutoencoderKL(TrainedCodec):
-    """diffusers' `AutoencoderKL`: a convolutional encoder and decoder with a weak pull of the latents to a Gaussian."""
+    """diffusers' `AutoencoderKL`: a convolutional encoder and decoder with a weak KL penalty on the latents."""
 
     channels: int = 4
-    """Of the latents."""
+    """Number of latent channels."""
     widths: tuple[int, ...] = (16, 32)
     """Channels of each level of the encoder, from the finest; the image is halved between levels."""
     blocks: int = 1
-    """Residual blocks a level."""
+    """Residual blocks per level."""
     kl_weight: float = 1e-4
-    """Of the mean KL divergence of a latent number, beside the mean squared error of a pixel."""
+    """Weight of the mean KL divergence of a latent number against the mean squared error of a pixel."""
     training: CodecTraining = CodecTraining()
+    """Training of the codec."""
 
     def __post_init__(self) -> None:
         if not self.widths or any(width < 8 or width % 8 for width in self.widths):
@@ -60,7 +61,7 @@ class AutoencoderKL(TrainedCodec):
                 "pip install 'ladd_dist[diffusers]'"
             ) from error
         levels = len(self.widths)
-        groups = math.gcd(*self.widths) // 8  # of few channels they would take away how bright and of what colour
+        groups = math.gcd(*self.widths) // 8  # groups of fewer channels would normalise brightness and colour away
         library: Any = diffusers.AutoencoderKL  # it has no types
         network = library(
             in_channels=image.channels, out_channels=image.channels, latent_channels=self.channels,
@@ -72,7 +73,7 @@ class AutoencoderKL(TrainedCodec):
 
 
 class KLAutoencoder(TrainableAutoencoder):
-    """The module behind `AutoencoderKL`. Latents are the means, shifted and scaled by what `calibrate` measured."""
+    """Module behind `AutoencoderKL`. Its latents are the means, with the shift and scale that `calibrate` measured."""
 
     shift: Tensor
     scale: Tensor

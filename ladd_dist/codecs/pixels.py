@@ -1,4 +1,4 @@
-"""The codec of everything that works on pixels: none."""
+"""Codec `pixels`, for networks that work on pixels: it changes nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ladd_dist.core.types import Autoencoder, ImageSpec
 @register("pixels")
 @dataclass(frozen=True)
 class Pixels(Codec):
-    """Latents are the images themselves."""
+    """No autoencoder: the latents are the images themselves."""
 
     def latent(self, image: ImageSpec) -> ImageSpec:
         return image
@@ -24,7 +24,7 @@ class Pixels(Codec):
 
 
 class Identity(Autoencoder):
-    """Changes nothing."""
+    """Autoencoder that returns its input."""
 
     def encode(self, images: Tensor) -> Tensor:
         return images

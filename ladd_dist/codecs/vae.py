@@ -1,4 +1,4 @@
-"""The autoencoder of a latent diffusion checkpoint, as the library's pipelines use it."""
+"""The autoencoder of a latent diffusion checkpoint, used as in diffusers' pipelines."""
 
 from __future__ import annotations
 
@@ -22,16 +22,18 @@ _FOLDERS = ("vae", "movq")
 
 
 class _Family(NamedTuple):
-    """What differs between the autoencoders of diffusers."""
+    """Differences between the autoencoder classes of diffusers."""
 
     blocks: str
-    """The setting with one entry for each resolution."""
+    """Name of the setting with one entry for each resolution."""
     channels: tuple[str, ...]
-    """The setting with the channels of latents; the next one where it is empty."""
+    """Names of the settings with the number of latent channels; the first that is not empty counts."""
     scales: bool
-    """Whether its pipelines scale the latents."""
+    """Whether the pipelines scale the latents."""
     encode: Callable[[Any, Tensor], Tensor]
+    """Function (model, images [B,C,H,W]) -> unscaled latents [B,c,h,w]."""
     decode: Callable[[Any, Tensor], Tensor]
+    """Function (model, unscaled latents [B,c,h,w]) -> images [B,C,H,W]."""
 
 
 _FAMILIES = {
@@ -44,7 +46,7 @@ _FAMILIES = {
         "encoder_block_out_channels", ("latent_channels",), True,
         lambda model, images: model.encode(images).latent, lambda model, latents: model.decode(latents).sample,
     ),
-    # Kandinsky 3 gives the latents as they are, and does not quantise them.
+    # Kandinsky 3 neither scales nor quantises the latents.
     "VQModel": _Family(
         "block_out_channels", ("vq_embed_dim", "latent_channels"), False,
         lambda model, images: model.encode(images).latents,
@@ -56,18 +58,18 @@ _FAMILIES = {
 @register("vae")
 @dataclass(frozen=True)
 class Vae(Codec):
-    """The autoencoder of a diffusers checkpoint (`AutoencoderKL`, Sana's `AutoencoderDC`, Kandinsky 3's `VQModel`)."""
+    """Autoencoder of a diffusers checkpoint (`AutoencoderKL`, Sana's `AutoencoderDC`, Kandinsky 3's `VQModel`)."""
 
     source: str = ""
-    """Folder, or repository of the hub, of a pipeline or of the autoencoder alone."""
+    """Folder or hub repository of a pipeline, or of the autoencoder alone."""
     revision: str = ""
-    """Of the hub's repository: branch, tag or commit; empty: its newest."""
+    """Branch, tag or commit of the hub repository; empty: the newest."""
     subfolder: str = ""
     """The autoencoder's folder in `source`; empty: `vae`, `movq`, or `source` itself."""
     config: str = ""
     """Folder with the configuration files alone, laid out like `source`: enough to plan without the weights."""
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, str]:
         if not self.source or not Path(self.source).expanduser().is_dir():
             return {"config": ""}
         folder = self._folder(self.source)
@@ -122,10 +124,10 @@ class Vae(Codec):
 
 
 class _Pretrained(Autoencoder):
-    """A model of the library; latents have about unit variance, as its pipelines hold them."""
+    """Autoencoder of diffusers; its latents have about unit variance, as in the pipelines."""
 
     PIECE = 4
-    """Pictures worked on at a time where no gradient is asked for; each needs much more room than its latent."""
+    """Images processed at a time without gradients; each needs much more memory than its latent."""
 
     def __init__(self, model: Any, family: _Family) -> None:
         super().__init__()

@@ -1,8 +1,7 @@
-"""Text conditions as a table: computed once, looked up by id, so that the rest of the code knows ids alone.
+"""Table of text conditions, computed once and looked up by id; the rest of the code sees only ids.
 
 A table of N conditions has N + 1 rows in each of its tensors (encoder states, masks, pooled embeddings ...); the last
-is the null condition of guidance. It lies in one safetensors file, is memory-mapped, and only rows that are asked for
-are read.
+row is the null condition of guidance. The table is one safetensors file, memory-mapped: only requested rows are read.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,9 +17,11 @@ from torch import Tensor
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.rundir import write_atomic
 
+Layout = dict[str, tuple[torch.dtype, tuple[int, ...]]]
+"""Dtype and shape of one row of each tensor of a table, by name."""
 ON_DEVICE_BYTES = 2**30
-"""A table up to this size is kept whole on the accelerator that asks for it. From a larger one each new batch's rows
-are copied, for which the host must know the ids: that waits for the device once a batch."""
+"""Size in bytes up to which a table is copied whole to the accelerator. Rows of a larger one are copied for each new
+batch; the host must know the ids for that, so it waits for the device once per batch."""
 _NAMES = {
     torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64", torch.int32: "I32",
     torch.uint8: "U8", torch.bool: "BOOL",
@@ -29,38 +29,38 @@ _NAMES = {
 
 
 class Conditions:
-    """Rows of conditions by id. Not a module's parameter or buffer: no state dict, average or strategy sees it."""
+    """Table of conditions by id. It is no parameter or buffer: state dicts, averages and strategies ignore it."""
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
-        """A table of tensors [N+1, ...] on the CPU.
+        """Make a table of tensors [N+1, ...] on the CPU.
 
         Raises:
-            UserError: no tensor, or different numbers of rows.
+            UserError: there is no tensor, or their numbers of rows differ.
         """
         lengths = {name: len(tensor) if tensor.ndim else 0 for name, tensor in tensors.items()}
         if len(set(lengths.values())) != 1 or not min(lengths.values()):
             raise UserError(f"a table of conditions needs tensors with one row a condition, got rows {lengths}")
         self._tensors = dict(tensors)
         self.num = min(lengths.values()) - 1
-        """N: ids are 0 to N - 1, and N is the null condition."""
+        """Number of conditions N: ids are 0 to N - 1, and N is the null condition."""
         self.shapes: dict[str, tuple[int, ...]] = {name: tuple(t.shape[1:]) for name, t in tensors.items()}
         self._copies: dict[torch.device, dict[str, Tensor]] = {}
         self._last: tuple[Tensor, int, dict[str, Tensor]] | None = None
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Conditions:
+    def __deepcopy__(self, memo: dict[int, object]) -> Conditions:
         return self  # never written to: copies of a network share it
 
     @classmethod
     def blank(cls, shapes: Mapping[str, tuple[int, ...]]) -> Conditions:
-        """Zeros of these shapes for any id, on any device: for a network that is only measured."""
+        """Make a table that gives zeros of these shapes for any id, on any device, to measure a network with."""
         return _Blank({name: torch.zeros(1, 1).expand(2, *shape or (1,)) for name, shape in shapes.items()}, shapes)
 
     @classmethod
     def read(cls, path: Path) -> Conditions:
-        """The table of a file, memory-mapped.
+        """Open the table in a file, memory-mapped.
 
         Raises:
-            UserError: missing or damaged; the message names the file.
+            UserError: the file is missing or damaged; the message names it.
         """
         import safetensors
 
@@ -71,10 +71,10 @@ class Conditions:
             raise UserError(f"{path} is no readable table of conditions ({error}); make the shards again") from error
 
     def take(self, ids: Tensor) -> dict[str, Tensor]:
-        """Rows [B, ...] by name for ids [B] int64, on the ids' device; the same tensor object again is not looked up.
+        """Rows [B, ...] by name for ids [B] int64, on the ids' device; cached for the last tensor object of ids.
 
         Raises:
-            IndexError: an id above the table's (on the CPU; an accelerator fails in its own way).
+            IndexError: an id is above N (on the CPU; an accelerator fails in its own way).
         """
         version = -1 if ids.is_inference() else ids._version  # such tensors have no count of changes
         if self._last is not None and self._last[0] is ids and self._last[1] == version >= 0:
@@ -95,7 +95,7 @@ class Conditions:
 
 
 class _Blank(Conditions):
-    """Shapes without contents."""
+    """Table that knows the shapes of rows only, and gives zeros."""
 
     def __init__(self, tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
         super().__init__(tensors)
@@ -106,20 +106,20 @@ class _Blank(Conditions):
 
 
 def write_conditions(path: Path, num_rows: int, chunks: Iterable[Mapping[str, Tensor]]) -> None:
-    """Write a table chunk by chunk: no more than one chunk is in memory; the file appears only when whole.
+    """Write a table chunk by chunk, one chunk in memory at a time; the file appears only when it is complete.
 
     Args:
         num_rows: N + 1; the last row is the null condition.
-        chunks: rows [n, ...] by name, in order, `num_rows` of them in all; all chunks alike in names, shapes, dtypes.
+        chunks: rows [n, ...] by name, in order, `num_rows` of them in all; all with the same names, shapes and dtypes.
 
     Raises:
-        UserError: too few or too many rows, or chunks that differ.
+        UserError: there are too few or too many rows, or the chunks differ.
     """
     write_atomic(path, lambda temporary: _fill(temporary, num_rows, chunks))
 
 
 def _fill(path: Path, num_rows: int, chunks: Iterable[Mapping[str, Tensor]]) -> None:
-    done, places, layout = 0, dict[str, int](), dict[str, Any]()
+    done, places, layout = 0, dict[str, int](), Layout()
     with path.open("wb") as file:
         for chunk in chunks:
             own = {name: (tensor.dtype, tuple(tensor.shape[1:])) for name, tensor in chunk.items()}
@@ -140,17 +140,17 @@ def _fill(path: Path, num_rows: int, chunks: Iterable[Mapping[str, Tensor]]) -> 
         raise UserError(f"{done} conditions of the {num_rows} announced")
 
 
-def _header(layout: Mapping[str, Any], num_rows: int) -> tuple[bytes, dict[str, int]]:
-    """The beginning of a safetensors file, and where each tensor starts (8 bytes of length, JSON, then the data)."""
-    entries, offset = dict[str, Any](), 0
+def _header(layout: Layout, num_rows: int) -> tuple[bytes, dict[str, int]]:
+    """Header of a safetensors file (8 bytes of length, then JSON), and the file offset of each tensor."""
+    entries, offsets, offset = dict[str, dict[str, object]](), dict[str, int](), 0
     for name, (dtype, shape) in sorted(layout.items(), key=lambda item: -item[1][0].itemsize):  # keeps them aligned
         end = offset + num_rows * _row_bytes(dtype, shape)
         entries[name] = {"dtype": _NAMES[dtype], "shape": [num_rows, *shape], "data_offsets": [offset, end]}
-        offset = end
+        offsets[name], offset = offset, end
     text = json.dumps(entries).encode()
     text += b" " * (-len(text) % 8)
     start = 8 + len(text)
-    places = {name: start + entry["data_offsets"][0] for name, entry in entries.items()}
+    places = {name: start + first for name, first in offsets.items()}
     return len(text).to_bytes(8, "little") + text, places
 
 

@@ -3,7 +3,7 @@
     q(x_t | x_{t-1}) = N(sqrt(1 - beta_t) x_{t-1}, beta_t)      alpha-bar_t = prod_{s <= t} (1 - beta_s)
     q(x_t | x_0) = N(sqrt(alpha-bar_t) x_0, 1 - alpha-bar_t)    (eq. 4)
 
-Everywhere else in this package x = x0 + sigma n, which is the same in other units: x = x_t / sqrt(alpha-bar_t) and
+The rest of this package writes x = x0 + sigma n, the same process in other units: x = x_t / sqrt(alpha-bar_t) and
 sigma = sqrt((1 - alpha-bar_t) / alpha-bar_t). Schedules are float64 tensors [T], t = 1 .. T at index t - 1.
 """
 
@@ -23,10 +23,10 @@ BetaSchedule = Literal["linear", "cosine"]
 def linear_betas(timesteps: int, *, first: float = 1e-4, last: float = 0.02) -> Tensor:
     """beta_t from `first` to `last` in equal steps [T] (Ho et al. 2020, section 4; given for T = 1,000).
 
-    For another T both ends are multiplied by 1,000 / T, so that alpha-bar_T stays about the same (4e-5).
+    For another T both ends are multiplied by 1,000 / T, which keeps alpha-bar_T about the same (4e-5).
 
     Raises:
-        UserError: fewer than 25 timesteps: the last beta would be above .8.
+        UserError: there are fewer than 25 timesteps (the last beta would be above .8).
     """
     if timesteps < 25:
         raise UserError(f"the linear schedule needs at least 25 timesteps, got {timesteps}")
@@ -40,7 +40,7 @@ def cosine_betas(timesteps: int, *, offset: float = 0.008, most: float = 0.999) 
     (Nichol and Dhariwal 2021, arXiv 2102.09672, eq. 17.)
 
     Raises:
-        UserError: no timestep.
+        UserError: there are fewer than 1 timesteps.
     """
     if timesteps < 1:
         raise UserError(f"a schedule needs at least 1 timestep, got {timesteps}")
@@ -50,20 +50,20 @@ def cosine_betas(timesteps: int, *, offset: float = 0.008, most: float = 0.999) 
 
 
 def alpha_bars(schedule: BetaSchedule, timesteps: int) -> Tensor:
-    """alpha-bar_t [T] of a named schedule, descending.
+    """alpha-bar_t [T] in (0, 1) of a named schedule, descending.
 
     Raises:
-        UserError: too few timesteps for it.
+        UserError: there are too few timesteps for this schedule.
     """
     betas = linear_betas(timesteps) if schedule == "linear" else cosine_betas(timesteps)
     return torch.cumprod(1 - betas, dim=0)
 
 
 def respaced(alpha_bar: Tensor, steps: int) -> Tensor:
-    """The alpha-bars [steps] of evenly spaced timesteps, the last one among them (arXiv 2102.09672, section 4).
+    """alpha-bar [steps] at evenly spaced timesteps, always with the last one (arXiv 2102.09672, section 4).
 
     Raises:
-        UserError: not 1 .. T steps.
+        UserError: `steps` is not 1 to T.
     """
     total = len(alpha_bar)
     if not 1 <= steps <= total:
@@ -74,7 +74,7 @@ def respaced(alpha_bar: Tensor, steps: int) -> Tensor:
 
 
 def sigma_of(alpha_bar: Tensor) -> Tensor:
-    """sigma = sqrt((1 - alpha-bar) / alpha-bar)."""
+    """sigma = sqrt((1 - alpha-bar) / alpha-bar) >= 0 in units of x0, elementwise for alpha-bar in (0, 1]."""
     return ((1 - alpha_bar) / alpha_bar).sqrt()
 
 
@@ -87,14 +87,14 @@ class Posterior(NamedTuple):
 
 
 def posterior(alpha_bar_t: float, alpha_bar_s: float) -> Posterior:
-    """The law of x_s given x_t and x_0, for any s < t (Ho et al. 2020, eq. 6 and 7 for s = t - 1; alpha-bar_0 = 1).
+    """Posterior of x_s given x_t and x_0 for any s < t (Ho et al. 2020, eq. 6 and 7 for s = t - 1; alpha-bar_0 = 1).
 
     With alpha = alpha-bar_t / alpha-bar_s and beta = 1 - alpha of the jump: of_x0 = sqrt(alpha-bar_s) beta /
     (1 - alpha-bar_t), of_xt = sqrt(alpha) (1 - alpha-bar_s) / (1 - alpha-bar_t), variance = (1 - alpha-bar_s) beta /
     (1 - alpha-bar_t).
 
     Raises:
-        UserError: not 0 < alpha-bar_t < alpha-bar_s <= 1.
+        UserError: 0 < alpha-bar_t < alpha-bar_s <= 1 does not hold.
     """
     if not 0 < alpha_bar_t < alpha_bar_s <= 1:
         raise UserError(f"need 0 < alpha-bar_t < alpha-bar_s <= 1, got {alpha_bar_t} and {alpha_bar_s}")

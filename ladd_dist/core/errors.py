@@ -1,4 +1,4 @@
-"""`UserError`, the one kind of error that a command shows as a single line, and reading files that may be damaged."""
+"""`UserError`, which a command shows as a single line, and a guard for reading files that may be damaged."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 class UserError(ValueError):
-    """Something that the user can mend; its text says what is wrong, where, and what would work.
+    """Error that the user can fix; its text says what is wrong, where, and what would work.
 
     A command prints the text alone, without a traceback, and ends with exit code 1 (2 for a `RecipeError` or
     `PluginError`). Every other exception is a fault of the program and keeps its traceback.
@@ -16,7 +16,7 @@ class UserError(ValueError):
 
 
 class UnknownTapError(UserError, KeyError):
-    """A tap that the network does not have; the text lists those it has."""
+    """Error about a tap that the network does not have; its text lists those it has."""
 
     def __str__(self) -> str:  # KeyError's own would put the sentence in quotes
         return str(self.args[0])
@@ -24,12 +24,12 @@ class UnknownTapError(UserError, KeyError):
 
 @contextlib.contextmanager
 def reading(path: Path, problem: str, remedy: str) -> Iterator[None]:
-    """Turn what a damaged or foreign file of tensors raises into a `UserError`: `PATH PROBLEM (why); REMEDY`.
+    """Turn the errors of a damaged or foreign file of tensors into a `UserError`: `PATH PROBLEM (why); REMEDY`.
 
-    Running out of memory and every other exception pass unchanged: making the file again would not help against them.
+    Out-of-memory errors and all other exceptions pass unchanged, because writing the file again would not help.
 
     Raises:
-        UserError: the file is damaged, or does not fit what it is read into.
+        UserError: the file is damaged, or does not fit the object it is read into.
     """
     try:
         yield

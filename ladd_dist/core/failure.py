@@ -1,4 +1,4 @@
-"""Why a process of several ended, written where the process that started it looks."""
+"""Reports of failed ranks: each rank writes why it ended to a file that the launching process reads."""
 
 from __future__ import annotations
 
@@ -15,52 +15,53 @@ from typing import Literal
 from ladd_dist.core.errors import UserError
 
 Kind = Literal["failure", "missing", "stop", "victim"]
-"""failure: an error of this process; missing: another did not come; stop: a signal; victim: another one ended."""
+"""Reason why a rank ended. failure: its own error; missing: another rank did not arrive; stop: a signal; victim:
+another rank ended."""
 
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
-"""The variable that launchers of PyTorch's kind name the file in."""
+"""Environment variable in which PyTorch's launchers name the report file."""
 CORES = "LADD_CORES"
-"""The variable with the number of cores that a launch has divided among its ranks, unless the user did."""
+"""Environment variable with this rank's share of the cores; unset where the user chose a number of threads."""
 
 LOG_NOTE = "log: "
-"""How the note begins that tells the command where the traceback of an exception was written."""
+"""Prefix of the exception note that tells a command where the traceback was written."""
 
 PARENT = "LADD_PARENT"
-"""The process id of the launch that started this rank."""
+"""Environment variable with the process id of the launch that started this rank."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """How one rank ended."""
+    """Report of how one rank ended."""
 
     rank: int
     code: int
     kind: Kind
     message: str
-    """For the user; empty where the traceback is all there is."""
+    """Text for the user; empty where there is only a traceback."""
     trace: str
     time: float
 
 
 def world_size() -> int:
-    """Processes of this training, by the environment alone (PyTorch need not be there yet)."""
+    """Number of processes of this training, from environment variables alone (without importing PyTorch)."""
     size = os.environ.get("WORLD_SIZE") if "RANK" in os.environ else os.environ.get("SLURM_STEP_NUM_TASKS")
     return int(size or 1)
 
 
 def rank_here() -> int:
-    """The rank of this process, by the environment alone."""
+    """Rank of this process, from environment variables alone."""
     rank = os.environ.get("RANK", os.environ.get("SLURM_PROCID")) if world_size() > 1 else None
     return int(rank or 0)
 
 
 def has_parent() -> bool:
-    """Whether the launch that started this rank is there to tell the user."""
+    """Whether the launch that started this rank is still there to show its message to the user."""
     return os.environ.get(PARENT) == str(os.getppid())
 
 
 def write_failure(error: BaseException, message: str | None, code: int, kind: Kind) -> None:
-    """Leave word of how this rank ends, in the form that PyTorch's launchers show too."""
+    """Write how this rank ends to the report file, if there is one, in a format that PyTorch's launchers show too."""
     path = os.environ.get(ERROR_FILE)
     if not path:
         return
@@ -74,7 +75,7 @@ def write_failure(error: BaseException, message: str | None, code: int, kind: Ki
 
 @contextlib.contextmanager
 def tracebacks_kept(folder: Path) -> Iterator[None]:
-    """Write the traceback of an unexpected exception to `FOLDER/fault-TIME.txt`, and note the file on the exception."""
+    """Write the traceback of an unexpected exception to `FOLDER/fault-TIME.txt`, and add its path as a note."""
     try:
         yield
     except UserError:
@@ -89,7 +90,7 @@ def tracebacks_kept(folder: Path) -> Iterator[None]:
 
 
 def read_failure(path: Path) -> Failure | None:
-    """What a rank wrote; None when it ended without a word."""
+    """Report that a rank wrote; None if it wrote none that can be read."""
     try:
         return Failure(**json.loads(path.read_text(encoding="utf-8"))["ladd"])
     except (OSError, ValueError, KeyError, TypeError):

@@ -1,11 +1,11 @@
-"""The shipped feature network, a small classifier of digit and hue: behind `fd` and `accuracy`, and a pixel critic."""
+"""Shipped feature network, a small classifier of digit and hue, for `fd`, `accuracy` and a pixel critic."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,13 +21,13 @@ WEIGHTS_NAME = "digit_color.safetensors"
 CARD_NAME = "digit_color.json"
 _FOLDER = Path(__file__).parent.parent / "metrics"
 _REMEDY = (
-    "install ladd_dist again, or train it: python -m ladd_dist.metrics.train_features --mnist-root data/mnist "
+    "install ladd_dist again, or train it: python benchmarks/train_features.py --mnist-root data/mnist "
     "--out ladd_dist/metrics"
 )
 
 
 class Reading(NamedTuple):
-    """What the network sees in N images."""
+    """Outputs of the network for N images."""
 
     features: Tensor  # [N,64] zero mean, unit variance over its training images
     digit: Tensor  # [N,10] logits
@@ -35,7 +35,7 @@ class Reading(NamedTuple):
 
 
 def shrink(images: Tensor) -> Tensor:
-    """Images [N,3,S,S] as float32 [N,3,16,16]: antialiased bilinear, nothing at S = 16."""
+    """Images [N,3,S,S] resized to float32 [N,3,16,16], antialiased bilinear; unchanged at S = 16."""
     images = images.float()
     if images.shape[-2:] == (SIZE, SIZE):
         return images
@@ -43,10 +43,10 @@ def shrink(images: Tensor) -> Tensor:
 
 
 class DigitColorNet(nn.Module):
-    """Four convolutions, 64 features, and two linear readings of them (digit, hue); about 147,000 parameters.
+    """Four convolutions, 64 features, and two linear classifiers on them (digit, hue); about 147,000 parameters.
 
-    The features are standardised (batch norm without scale), so that a Frechet distance is in units of the spread of
-    real images, 64 in all, whatever training made of their scale.
+    Batch norm without scale standardises the features. A Frechet distance is then in units of the spread of real
+    images, 64 in all, whatever scale training chose.
     """
 
     def __init__(self) -> None:
@@ -64,10 +64,10 @@ class DigitColorNet(nn.Module):
         self.hue = nn.Linear(FEATURE_DIM, NUM_HUES)
 
     def forward(self, images: Tensor) -> Reading:
-        """Read images [N,3,S,S] in [-1,1] of any size S.
+        """Features and logits of images [N,3,S,S] in [-1,1] of any size S.
 
         Raises:
-            UserError: images that are not [N,3,S,S].
+            UserError: the images are not [N,3,S,S].
         """
         if images.ndim != 4 or images.shape[1] != 3:
             raise UserError(f"the digit-and-colour network reads RGB images [N,3,S,S], got {list(images.shape)}")
@@ -81,7 +81,7 @@ def _block(channels_in: int, channels_out: int, *, stride: int) -> list[nn.Modul
 
 
 def load_features(folder: Path | None = None) -> DigitColorNet:
-    """The trained network on the CPU, in eval mode, without gradients, after a check of the weights' sha256.
+    """Load the trained network on the CPU, in eval mode, without gradients, after a check of the weights' sha256.
 
     Args:
         folder: where `digit_color.safetensors` and its card `digit_color.json` lie; default: the shipped ones.
@@ -107,11 +107,12 @@ def load_features(folder: Path | None = None) -> DigitColorNet:
     return net.to(memory_format=torch.channels_last).requires_grad_(False).eval()
 
 
-def read_card(folder: Path | None = None) -> dict[str, Any]:
-    """The card of the weights: training command, held-out accuracies per source, sha256, feature dimension, date.
+def read_card(folder: Path | None = None) -> dict[str, object]:
+    """Card of the weights: training command, held-out accuracies per source, sha256, feature dimension, date.
 
     Raises:
-        FileNotFoundError: missing. ValueError: not a card.
+        FileNotFoundError: the card is missing.
+        UserError: the file is damaged or no card.
     """
     path = (folder or _FOLDER) / CARD_NAME
     try:

@@ -73,7 +73,7 @@ def hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def hinge_generator(fake: Tensor) -> Tensor:
-    """-E fake."""
+    """-E fake (arXiv 2403.12015), unbounded: only the heads' loss has a margin."""
     return -_precise(fake).mean()
 
 
@@ -83,7 +83,7 @@ def lsgan_discriminator(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def lsgan_generator(fake: Tensor) -> Tensor:
-    """E (fake - 1)^2."""
+    """E (fake - 1)^2 (arXiv 1611.04076, with label 1 for real)."""
     return (_precise(fake) - 1).square().mean()
 
 
@@ -93,7 +93,7 @@ def wgan_discriminator(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def wgan_generator(fake: Tensor) -> Tensor:
-    """-E fake."""
+    """-E fake (arXiv 1701.07875), unbounded like the heads' loss."""
     return -_precise(fake).mean()
 
 
@@ -103,5 +103,5 @@ def relativistic_discriminator(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def relativistic_generator(fake: Tensor, real: Tensor) -> Tensor:
-    """E softplus(-(fake - real)), pairs of the same row."""
+    """E softplus(-(fake - real)), pairs of the same row (arXiv 1807.00734, RSGAN)."""
     return functional.softplus(-(_precise(fake) - _precise(real))).mean()

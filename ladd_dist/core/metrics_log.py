@@ -1,4 +1,4 @@
-"""Reading `metrics.jsonl`, whatever a killed run left of it. One reader for trackers, report and comparison."""
+"""Reader of `metrics.jsonl` that copes with what a killed run left; for trackers, report and comparison."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from pathlib import Path
 from typing import Any
 
 
-def read_rows(path: Path, at_most: int | None = None) -> tuple[list[dict[str, Any]], int]:
-    """The logged steps in order, a step logged twice (a resumed run) as last logged; and the number of broken lines.
+def read_rows(path: Path, at_most: int | None = None) -> tuple[list[dict[str, float]], int]:
+    """Rows of the log in order of steps, and the number of broken lines. The last row of a step counts.
 
-    A half-written last line is what a killed run leaves, and is not counted. A missing file has no rows.
+    A resumed run logs a step twice. A killed run leaves a half-written last line, which does not count as broken. A
+    missing file has no rows.
 
     Args:
-        at_most: of a file with more lines, about so many of them are read, evenly spread: what a curve needs.
+        at_most: read about this many lines of a longer file, evenly spread: enough for a curve.
     """
     if not path.exists():
         return [], 0
-    lines = path.read_bytes().splitlines()  # decoded are those that are wanted
+    lines = path.read_bytes().splitlines()  # only the wanted lines are decoded
     if at_most is not None and len(lines) > at_most:
         lines = lines[:: -(-len(lines) // at_most)]
     found, broken = _parse(lines)
-    rows: dict[float, dict[str, Any]] = {}
+    rows: dict[float, dict[str, float]] = {}
     for row in found:
         step = row.get("step") if isinstance(row, dict) else None
         if isinstance(step, int | float) and not isinstance(step, bool) and math.isfinite(step):
@@ -31,7 +32,7 @@ def read_rows(path: Path, at_most: int | None = None) -> tuple[list[dict[str, An
 
 
 def _parse(lines: list[bytes]) -> tuple[list[Any], int]:
-    """The values of the lines, and how many of them but the last are broken."""
+    """Values of the lines, and the number of broken ones before the last."""
     try:
         found = json.loads(b"[%b]" % b",".join(lines))  # one call for a sound file: a third of the time
         if len(found) == len(lines):

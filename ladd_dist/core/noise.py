@@ -30,7 +30,7 @@ def karras_levels(num_steps: int, *, sigma_min: float, sigma_max: float, rho: fl
     """Descending levels sigma_0 = sigma_max .. sigma_{N-1} = sigma_min (eq. 5), without the final 0; float64.
 
     Raises:
-        ValueError: fewer than one step, or levels that do not descend.
+        ValueError: there is fewer than one step, or the levels would not descend.
     """
     if num_steps < 1:
         raise ValueError(f"num_steps must be at least 1, got {num_steps}")
@@ -46,7 +46,7 @@ def karras_levels(num_steps: int, *, sigma_min: float, sigma_max: float, rho: fl
 
 
 def precondition(sigma: Tensor, kind: Precondition, sigma_data: float = SIGMA_DATA) -> Coefficients:
-    """Coefficients of the denoiser for levels sigma [B] > 0.
+    """Coefficients [B] of the denoiser for levels sigma [B] > 0.
 
     `edm`: table 1 of Karras et al. `ddpm`: epsilon-prediction as a denoiser, D = x - sigma F(c_in x; c_noise).
     """
@@ -59,7 +59,7 @@ def precondition(sigma: Tensor, kind: Precondition, sigma_data: float = SIGMA_DA
 
 
 def edm_loss_weight(sigma: Tensor, sigma_data: float = SIGMA_DATA) -> Tensor:
-    """Weight [B] of ||D - x0||^2 in teacher training: (sigma^2 + sd^2) / (sigma sd)^2."""
+    """Weight [B] of ||D - x0||^2 in teacher training: (sigma^2 + sd^2) / (sigma sd)^2 (table 1, lambda)."""
     return (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
 
 
@@ -97,10 +97,10 @@ def few_step_sample(
 
     Args:
         generator: source of the new noise, needed by `sde` when there is more than one level; a `RowSource` where the
-            samples are some rows of more.
+            samples are rows of a larger batch.
 
     Raises:
-        ValueError: no level, or `sde` without a generator.
+        ValueError: there is no level, or no generator for `sde`.
     """
     if not levels:
         raise ValueError("a sampler needs at least one level")
@@ -118,9 +118,9 @@ def few_step_inputs(
     rule: Literal["sde", "ode"],
     generator: torch.Generator | RowSource | None = None,
 ) -> Iterator[Tensor]:
-    """What `few_step_sample` asks the network about: its input [B,C,H,W] at each level, beginning with `x`.
+    """Inputs [B,C,H,W] of the network in `few_step_sample`, one at each level, beginning with `x`.
 
-    `len(levels)` inputs for one call less.
+    `len(levels)` inputs take one call less.
     """
     yield x
     for level, following in itertools.pairwise(levels):
@@ -164,7 +164,7 @@ def hybrid_sample(
 
 
 def ode_step(x: Tensor, x0: Tensor, sigma: float, sigma_next: float) -> Tensor:
-    """Euler step of dx/dsigma = (x - x0) / sigma from sigma to sigma_next (algorithm 1, line 5)."""
+    """Euler step [B,C,H,W] of dx/dsigma = (x - x0) / sigma from sigma to sigma_next (algorithm 1, line 5)."""
     return x + (sigma_next - sigma) * (x - x0) / sigma
 
 

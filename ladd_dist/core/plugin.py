@@ -1,7 +1,7 @@
 """The registry: a plug-in is a frozen dataclass, its kind is its base class, its name is text that can stand for it.
 
 Ordinary imports are the main registry (a recipe imports the head it wants). The name table below serves only where
-text must become a type: `config.json`, `--swap head=max_pool`, sweep axes, `python -m ladd_dist.plugins`.
+text must become a type: `config.json`, `--swap head=max_pool`, sweep axes, `ladd plugins`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import importlib.metadata
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import ClassVar, TypeVar
 
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.moved import moved
@@ -29,8 +29,8 @@ class PluginError(UserError):
 class Plugin:
     """Base of every kind. A kind sets `kind`; `register` sets `name`.
 
-    Instances are frozen dataclasses: they hold settings only, compare by value and cost nothing to make. What only a
-    run knows (channels, devices, folders) arrives later as arguments of `build` or of the call.
+    Instances are frozen dataclasses: they hold settings only, compare by value and cost nothing to make. Values that
+    only a run knows (channels, devices, folders) arrive later as arguments of `build` or of the call.
     """
 
     kind: ClassVar[str] = ""
@@ -38,11 +38,11 @@ class Plugin:
 
     @property
     def neutral(self) -> bool:
-        """Whether these settings change nothing of what is computed; signatures leave such a plug-in out."""
+        """Whether these settings change no result; signatures leave such a plug-in out."""
         return False
 
-    def identity(self) -> Mapping[str, Any]:
-        """What signatures hash in place of the fields of these names: what a file holds, not where it lies."""
+    def identity(self) -> Mapping[str, object]:
+        """Values by field name that signatures hash instead of the fields: a file's contents, not its path."""
         return {}
 
 
@@ -57,7 +57,7 @@ def register(name: str) -> Callable[[P], P]:
     """Class decorator: enter a frozen dataclass into the table of its kind under `name` (snake_case).
 
     Raises:
-        PluginError: not a frozen dataclass, no kind, a bad or taken name, a reserved field name.
+        PluginError: the class is no frozen dataclass or has no kind, or a name is malformed, taken or reserved.
     """
 
     def enter(cls: P) -> P:
@@ -86,7 +86,7 @@ def register(name: str) -> Callable[[P], P]:
 
 
 def load_modules(modules: Iterable[str]) -> None:
-    """Import plug-in modules by name, so that what they register can be found.
+    """Import modules by name for the plug-ins that they register.
 
     Raises:
         PluginError: a module is missing or fails while it is imported.
@@ -115,15 +115,15 @@ def load_entry_points() -> None:
 
 
 def broken_entry_points() -> dict[str, str]:
-    """Entry points that failed to load: name -> reason."""
+    """Reasons by name of the entry points that failed to load."""
     return dict(_broken_entry_points)
 
 
 def lookup(kind: str, name: str) -> type[Plugin]:
-    """The plug-in class of this kind and name; entry points are loaded only when the name is not known yet.
+    """Plug-in class of this kind and name; entry points are loaded only when the name is not known yet.
 
     Raises:
-        PluginError: no such kind or name (the message lists the valid ones), or its package is broken.
+        PluginError: there is no such kind or name (the message lists the valid ones), or its package is broken.
     """
     if name not in _tables.get(kind, {}):
         load_entry_points()
@@ -138,10 +138,10 @@ def lookup(kind: str, name: str) -> type[Plugin]:
 
 
 def create(kind: str, name: str) -> Plugin:
-    """The plug-in with its default fields.
+    """Plug-in of this kind and name with its default fields.
 
     Raises:
-        PluginError: unknown, or it has a field without default.
+        PluginError: the name is unknown, or the plug-in has a field without default.
     """
     cls = lookup(kind, name)
     missing = [
@@ -155,7 +155,7 @@ def create(kind: str, name: str) -> Plugin:
 
 
 def registered() -> dict[str, dict[str, type[Plugin]]]:
-    """Every kind's table, sorted by kind and name (a copy)."""
+    """Copy of the registry, kind -> name -> class, sorted by kind and name."""
     return {kind: dict(sorted(table.items())) for kind, table in sorted(_tables.items())}
 
 
@@ -165,7 +165,7 @@ def _installed_packages() -> Mapping[str, list[str]]:
 
 
 def origin(cls: type[Plugin]) -> str:
-    """Where a plug-in comes from: `core`, a folder `plugins/` or file `my_heads.py`, or `package X` if installed."""
+    """Origin of a plug-in: `core`, a folder like `plugins/`, a file like `my_heads.py`, or an installed `package X`."""
     top = cls.__module__.split(".")[0]
     own = __name__.split(".")[0]
     if top == own:
@@ -177,11 +177,11 @@ def origin(cls: type[Plugin]) -> str:
 
 
 def summary(cls: type[Plugin]) -> str:
-    """First line of the docstring (dataclasses invent one when it is missing: that one does not count)."""
+    """First line of a class's docstring; empty without one (the one that dataclasses invent does not count)."""
     doc = cls.__dict__.get("__doc__") or ""
     return "" if doc.startswith(f"{cls.__name__}(") else inspect.cleandoc(doc).split("\n")[0]
 
 
 def plugin_modules(given: tuple[str, ...]) -> tuple[str, ...]:
-    """The modules to import for their plug-ins: the package `plugins` and those given by --plugins."""
+    """Names of the modules to import for their plug-ins: the package `plugins` and those given by --plugins."""
     return tuple(dict.fromkeys(("plugins", *given)))

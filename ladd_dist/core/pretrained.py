@@ -1,4 +1,4 @@
-"""Checkpoints that others made: where they are, what identifies them, and that nothing in them can run code."""
+"""Third-party checkpoints: find them, identify them, and refuse files that could run code."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _PICKLES = ("bin", "pt", "pth", "ckpt", "pkl")
 
 
 def locate(source: str, *, field: str, revision: str = "", patterns: Sequence[str] = ()) -> Path:
-    """A local folder, or else a repository of the hub, of which the files that match `patterns` are fetched.
+    """Folder of a checkpoint: a local one, or a hub repository of which the files that match `patterns` are fetched.
 
     Args:
-        field: the recipe's field that names the source, for messages.
+        field: name of the recipe's field that holds `source`, for messages.
 
     Raises:
-        UserError: there is no such folder, and the hub does not give such a repository.
+        UserError: there is no such folder, and no such repository on the hub.
     """
     if not source:
         raise UserError(f"{field} is empty; name a folder, or a repository of the hub, with a checkpoint of diffusers")
@@ -43,7 +43,7 @@ def locate(source: str, *, field: str, revision: str = "", patterns: Sequence[st
 
 @functools.cache
 def _snapshot(source: str, revision: str, patterns: tuple[str, ...]) -> Path:
-    """A repository's files here. Asked for once a process: a recipe's latent shape is, wherever samples are drawn."""
+    """Local copy of a hub repository; cached, because every use of a recipe's latent shape asks for it."""
     from huggingface_hub import snapshot_download
 
     return Path(snapshot_download(source, revision=revision or None, allow_patterns=list(patterns)))
@@ -53,7 +53,7 @@ def require_safetensors(folder: Path, stem: str) -> None:
     """Refuse a model's folder whose weights could run code when they are read.
 
     Raises:
-        UserError: there is no `stem`.safetensors (or a part of one); the message says what there is instead.
+        UserError: there is no `stem`.safetensors (or part of one); the message says what there is instead.
     """
     if any(folder.glob(f"{stem}*.safetensors")):
         return
@@ -67,10 +67,10 @@ def require_safetensors(folder: Path, stem: str) -> None:
 
 
 def digest(files: Iterable[Path]) -> str:
-    """16 hexadecimal digits for what some files hold: the same wherever they lie.
+    """Hash of the contents of files, 16 hexadecimal digits, independent of their paths.
 
-    Of JSON its values, without the notes of the library that wrote it; of safetensors their table, their size and the
-    first kilobyte of each tensor: gigabytes of weights are told apart without reading them.
+    For JSON it covers the values without the notes of the library that wrote them. For safetensors it covers the
+    header, the size and the first kilobyte of each tensor, which tells weights apart without reading gigabytes.
     """
     total = hashlib.sha256()
     for path in files:
@@ -81,7 +81,7 @@ def digest(files: Iterable[Path]) -> str:
 
 @functools.lru_cache(maxsize=256)
 def _digest(path: str, size: int, changed_ns: int) -> str:
-    """Of one file, kept while it is not written to (`changed_ns`)."""
+    """Hash of one file, cached until the file changes (`changed_ns`)."""
     file = Path(path)
     if file.suffix == ".safetensors":
         return _digest_weights(file, size)

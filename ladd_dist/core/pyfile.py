@@ -1,4 +1,4 @@
-"""A Python file that the user names, run as a module: a recipe, a sweep, a cluster's profile."""
+"""Running a Python file that the user names as a module: a recipe, a sweep, a cluster's profile."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ladd_dist.core.serialize import RecipeError
 
 
 def run_file(path: Path, said: str, *, others: str = "files") -> ModuleType:
-    """The module that the file makes. What lies in its folder, and beside that, can be imported from it.
+    """Run a file and return its module. The file can import from its own folder and from that folder's parent.
 
     Args:
-        said: how messages begin, like `recipe recipes/exp4_specnorm.py`.
-        others: what they call the files beside one that does not exist.
+        said: beginning of messages, like `recipe recipes/exp4_specnorm.py`.
+        others: word in messages for the other files of the folder.
 
     Raises:
-        RecipeError: no such file, or it does not run (the cause is the exception); the file's own are passed on.
+        RecipeError: the file does not exist or fails (the exception is the cause); one of its own passes unchanged.
     """
     if not path.is_file():
         near = sorted(str(file) for file in path.parent.glob("[!_]*.py")) if path.parent.is_dir() else []

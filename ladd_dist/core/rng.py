@@ -1,4 +1,4 @@
-"""Randomness from (seed, step, purpose): the same numbers after a resume, whatever was drawn in between."""
+"""Random numbers from (seed, purpose, step): the same after a resume, whatever was drawn in between."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def generator(*parts: int | str, device: torch.device | str = "cpu") -> torch.Ge
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows first .. stop - 1 of a batch of `total`: what one process, or one micro-batch, works on."""
+    """Rows first .. stop - 1 of a batch of `total`: the share of one process or one micro-batch."""
 
     first: int
     stop: int
@@ -40,7 +40,7 @@ class Rows:
         """Part `number` of `parts` equal ones.
 
         Raises:
-            ValueError: the rows cannot be parted evenly (every process must have its share of every step).
+            ValueError: the rows do not divide evenly (every process needs an equal share of every step).
         """
         size, rest = divmod(len(self), parts)
         if rest:
@@ -54,11 +54,11 @@ def whole_batch(size: int) -> Rows:
 
 
 class RowSource:
-    """Random numbers for some rows of a batch: each row's depend on the seed and its place in the whole batch alone.
+    """Random numbers for some rows of a batch; a row's numbers depend only on the seed and its index in the batch.
 
-    So the same sample gets the same noise whichever process computes it, and 1, 2 or 4 of them see the same numbers.
-    They are drawn in blocks of 64 rows, of which a process draws those it needs a row of. With `repeats` there are
-    numbers for the rows several times, one behind the other, each time others; the first are those without repeats.
+    The same sample gets the same noise on any process, and 1, 2 or 4 processes see the same numbers. Numbers are drawn
+    in blocks of 64 rows; a process draws the blocks that hold its rows. With `repeats` the rows come several times,
+    one copy after the other, with new numbers in each; the first copy is the one without repeats.
     """
 
     BLOCK = 64
@@ -73,11 +73,11 @@ class RowSource:
         ]
 
     def normal(self, *shape: int) -> Tensor:
-        """Unit normal numbers [repeats x rows, *shape] on the device; every call goes on with the stream."""
+        """Unit normal numbers [repeats x rows, *shape] on the device; every call continues the stream."""
         return self._draw(torch.randn, shape)
 
     def uniform(self, *shape: int) -> Tensor:
-        """Uniform numbers in [0, 1) [repeats x rows, *shape] on the device; every call goes on with the stream."""
+        """Uniform numbers in [0, 1) [repeats x rows, *shape] on the device; every call continues the stream."""
         return self._draw(torch.rand, shape)
 
     def _draw(self, draw: Any, shape: tuple[int, ...]) -> Tensor:
@@ -100,7 +100,7 @@ def sample_noise(seed: int, indices: range, shape: tuple[int, ...]) -> Tensor:
 
 
 def sample_starts(seed: int, indices: range, image: ImageSpec, device: torch.device) -> tuple[Tensor, Tensor]:
-    """What samples start from: unit noise [len(indices),C,H,W], channels_last, and class ids, on the device."""
+    """Unit noise [len(indices),C,H,W], channels_last, and class ids to start samples from, on the device."""
     noise = sample_noise(seed, indices, (image.channels, image.size, image.size)).to(device)
     cond = sample_classes(seed, indices, image.num_classes).to(device)
     return noise.contiguous(memory_format=torch.channels_last), cond

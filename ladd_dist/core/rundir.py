@@ -1,4 +1,4 @@
-"""Every path of a run, and writing that is whole or absent."""
+"""Paths of a run, and writing files and folders that appear complete or not at all."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class RunDir:
         """Make the folders.
 
         Raises:
-            OSError: the place is not writable (the caller turns it into a message).
+            OSError: the folder is not writable (the caller turns it into a message).
         """
         for folder in (self.path, self.samples, self.dumps, self.checkpoints):
             folder.mkdir(parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ class RunDir:
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     """Call `write(temporary path)` and rename the result to `path`: readers see the whole file or none.
 
-    A failure leaves neither the temporary nor a changed target.
+    A failure leaves neither the temporary file nor a changed target.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{_temporary_prefix()}{os.getpid()}-{path.name}")
@@ -74,7 +74,7 @@ def _temporary_prefix() -> str:
 
 
 def remove_stale(folder: Path) -> None:
-    """Remove temporary files in `folder` that processes of this machine left when they were killed."""
+    """Remove temporary files in `folder` that killed processes of this machine left."""
     for path in folder.glob(f"{glob.escape(_temporary_prefix())}*"):
         pid = path.name.removeprefix(_temporary_prefix()).partition("-")[0]
         with contextlib.suppress(FileNotFoundError):  # its writer has just renamed it
@@ -100,9 +100,9 @@ def _is_there(pid: int, since: float) -> bool:
 
 @contextlib.contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Be the only process that makes `folder`; another one that does so is waited for (and then found to be done).
+    """Hold the lock for making `folder`; wait while another process holds it (which has made it by then).
 
-    The lock is the operating system's, so it ends with its holder, however that dies.
+    The operating system releases the lock when its holder ends, however that ends.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))
@@ -118,7 +118,7 @@ def exclusive(folder: Path) -> Iterator[None]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
+    """Write a file atomically."""
     write_atomic(path, lambda temporary: temporary.write_bytes(content))
 
 
@@ -131,7 +131,7 @@ def read_json(path: Path) -> Any:
     """Read JSON.
 
     Raises:
-        UserError: missing or damaged; the message names the file.
+        UserError: the file is missing or damaged; the message names it.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -155,7 +155,7 @@ def commit_folder(folder: Path, fill: Callable[[Path], None]) -> None:
 
 
 def publish(temporary: Path, folder: Path) -> None:
-    """Rename a filled folder to its name, in place of one that has it, when all of it is on disk."""
+    """Flush a filled folder to disk and rename it to `folder`, replacing an older one."""
     for path in (*temporary.iterdir(), temporary):
         _sync(path)
     if folder.exists():
@@ -176,15 +176,15 @@ def save_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[st
     """Save tensors as safetensors, atomically.
 
     Raises:
-        OSError: no room or not writable (`safetensors.torch.save_file` raises an error without an errno).
+        OSError: the disk is full or not writable (`safetensors.torch.save_file` raises an error without an errno).
     """
-    import safetensors.torch  # and torch with it: commands that only read JSON must start at once
+    import safetensors.torch  # imports torch: commands that only read JSON must start fast
 
     write_bytes(path, safetensors.torch.save(tensors, metadata))
 
 
 def weights_sha256(weights: dict[str, torch.Tensor]) -> str:
-    """Hexadecimal sha256 of tensors: names, types, shapes and bytes, by name; the card around them changes nothing."""
+    """Hexadecimal sha256 over names, dtypes, shapes and bytes of tensors, in order of names, without metadata."""
     import torch
 
     digest = hashlib.sha256()

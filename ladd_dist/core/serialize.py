@@ -1,4 +1,4 @@
-"""Recipes to JSON and back, type checks, and signatures. Data only: nothing read here can run code."""
+"""Conversion of recipes to JSON and back, type checks, and signatures. Nothing read here can run code."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import hashlib
 import json
 import types
 import typing
-from typing import Any, TypeVar, Union, get_args, get_origin
+from collections.abc import Mapping
+from typing import Any, TypedDict, TypeVar, Union, get_args, get_origin
 
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import Plugin, lookup, origin, summary
@@ -15,15 +16,32 @@ from ladd_dist.core.plugin import Plugin, lookup, origin, summary
 T = TypeVar("T")
 
 NEUTRAL = {"neutral": True}
-"""Field metadata: this field changes where or how often, never what is computed; signatures leave it out."""
-
+"""Field metadata: the field says where or how often, and changes no result; signatures leave it out."""
 
 ADDED = {"added": True}
-"""Field metadata: it came after runs had been made; at its default, signatures leave it out, so theirs still hold."""
+"""Field metadata: the field is newer than existing runs. Signatures leave it out at its default, so theirs hold."""
+
+
+class FieldDescription(TypedDict):
+    """Field of a plug-in as JSON data: its annotation, its default, and whether it has none."""
+
+    type: str
+    default: object
+    required: bool
+
+
+class PluginDescription(TypedDict):
+    """Plug-in as JSON data, as `ladd plugins --json` prints it."""
+
+    name: str
+    kind: str
+    doc: str
+    origin: str
+    fields: dict[str, FieldDescription]
 
 
 class RecipeError(UserError):
-    """A recipe or a part of one is wrong; the message gives the field's path and what would have worked."""
+    """Error in a recipe or a part of one; the message gives the field's path and what would have worked."""
 
 
 def to_data(value: Any, *, neutral: bool = True) -> Any:
@@ -31,10 +49,10 @@ def to_data(value: Any, *, neutral: bool = True) -> Any:
 
     Args:
         neutral: whether to keep fields marked `NEUTRAL`, plug-ins that are neutral by themselves, and fields marked
-            `ADDED` at their default, and to show files by their paths, not by what is in them (`Plugin.identity`).
+            `ADDED` at their default, and to show files by their paths, not their contents (`Plugin.identity`).
 
     Raises:
-        RecipeError: a value that JSON cannot hold.
+        RecipeError: JSON cannot hold a value.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {
@@ -53,7 +71,7 @@ def to_data(value: Any, *, neutral: bool = True) -> Any:
 
 
 def has_effect(value: Any) -> bool:
-    """Whether a value changes what is computed; a plug-in may say of itself that it does not."""
+    """Whether a value changes results; a plug-in can declare that it does not (`Plugin.neutral`)."""
     return not (isinstance(value, Plugin) and value.neutral)
 
 
@@ -67,10 +85,11 @@ def _left_out(value: Any, field: dataclasses.Field[Any]) -> bool:
 
 
 def from_data(annotation: Any, data: Any, where: str = "recipe") -> Any:
-    """The inverse of `to_data`, guided by the annotation; every value is checked.
+    """Build a value of the annotated type from JSON data, with every part checked; the inverse of `to_data`.
 
     Raises:
-        RecipeError: wrong type, missing or unknown field. PluginError: unknown plug-in name.
+        RecipeError: a value has the wrong type, or a field is missing or unknown.
+        PluginError: the name of a plug-in is unknown.
     """
     if isinstance(annotation, type) and issubclass(annotation, Plugin):
         if not isinstance(data, dict) or not isinstance(data.get("plugin"), str):
@@ -94,7 +113,7 @@ def from_data(annotation: Any, data: Any, where: str = "recipe") -> Any:
     return data
 
 
-def _build(cls: type[T], data: dict[str, Any], where: str) -> T:
+def _build(cls: type[T], data: Mapping[str, object], where: str) -> T:
     known = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     unknown = sorted(set(data) - known)
     if unknown:
@@ -120,7 +139,7 @@ def check(annotation: Any, value: Any, where: str = "recipe") -> None:
     """Check a value against its annotation, all the way down. An int passes for a float, a bool for nothing else.
 
     Raises:
-        RecipeError: with the path of the first field that is wrong.
+        RecipeError: a value does not fit; the message gives the path of the first such field.
     """
     origin = get_origin(annotation)
     if annotation is Any:
@@ -159,16 +178,16 @@ def _type_name(annotation: type) -> str:
 def signature(*parts: Any) -> str:
     """Ten hexadecimal digits that identify the parts (dataclasses or JSON data).
 
-    Left out are fields marked `NEUTRAL`, and those marked `ADDED` at their default.
+    Fields marked `NEUTRAL`, and those marked `ADDED` at their default, do not count.
     """
     data = [to_data(part, neutral=False) if dataclasses.is_dataclass(part) else part for part in parts]
     text = json.dumps(data, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
-def describe(cls: type[Plugin]) -> dict[str, Any]:
-    """Name, kind, doc, origin and fields of a plug-in, as `plugins --json` prints them."""
-    fields = {}
+def describe(cls: type[Plugin]) -> PluginDescription:
+    """Name, kind, doc, origin and fields of a plug-in, as `ladd plugins --json` prints them."""
+    fields: dict[str, FieldDescription] = {}
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         default = None

@@ -1,4 +1,4 @@
-"""Being stopped by a signal, as an exception that knows which one it was."""
+"""`Stopped`, the exception that a signal raises, and the signals received so far."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import os
 import signal
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
-"""Ctrl-C; the end of a time limit or a shutdown; what schedulers send ahead of either (submitit's default)."""
+"""Signals that stop a run: Ctrl-C; the end of a time limit or a shutdown; the warning that schedulers send before
+either (submitit's default)."""
 
 RECEIVED: set[int] = set()
-"""Every signal that came to this process: schedulers send several, and who acts at the end has to know them all."""
-
+"""All signals received so far. Schedulers send several; the exit path needs every one."""
 
 SAVED = "what is finished is saved: run the same command again to go on"
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asked the program to end; what is finished is saved."""
+    """Request by a signal to end the program; all finished work is saved."""
 
     def __init__(self, number: int) -> None:
         self.number = signal.Signals(number)
@@ -24,10 +24,10 @@ class Stopped(KeyboardInterrupt):
 
     @property
     def code(self) -> int:
-        """The exit code: 130 for Ctrl-C, else 75, with which schedulers start a job again."""
+        """Exit code: 130 for Ctrl-C, otherwise 75, which makes schedulers start the job again."""
         return 130 if self.number == signal.SIGINT else os.EX_TEMPFAIL
 
     @property
     def text(self) -> str:
-        """For the user."""
+        """Message for the user."""
         return f"{self}; {SAVED}"

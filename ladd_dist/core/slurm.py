@@ -1,4 +1,4 @@
-"""The ranks of a SLURM step, `srun python -m ...`, by what SLURM says alone."""
+"""Ranks of a SLURM step (`srun ladd launch ...`), from SLURM's environment variables alone."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from collections.abc import Callable, Mapping
 from ladd_dist.core.errors import UserError
 
 PORTS = range(12_000, 32_000)
-"""Below those that the kernel gives to outgoing connections."""
+"""Ports for rank 0, below those that the kernel gives to outgoing connections."""
 
 
 def show_hostnames(nodes: str) -> str:
-    """The first of a list of nodes like `gpu[03-05,9]`."""
+    """First host of a list of nodes like `gpu[03-05,9]`.
+
+    Raises:
+        UserError: `scontrol` is missing or does not answer.
+    """
     if "[" not in nodes:
         return nodes.split(",")[0]
     try:
@@ -26,7 +30,7 @@ def show_hostnames(nodes: str) -> str:
 
 
 def ranks_of_step(env: Mapping[str, str], first_host: Callable[[str], str] = show_hostnames) -> dict[str, str]:
-    """What a launcher like torchrun would have set; nothing where there is one, or where this is no step of several.
+    """Environment variables that torchrun would set for this rank; empty if they are set, or for a step of one task.
 
     Raises:
         UserError: the host of rank 0 cannot be found.
@@ -39,7 +43,7 @@ def ranks_of_step(env: Mapping[str, str], first_host: Callable[[str], str] = sho
         "WORLD_SIZE": env["SLURM_STEP_NUM_TASKS"],
         "LOCAL_RANK": env.get("SLURM_LOCALID", "0"),
         "LOCAL_WORLD_SIZE": str(_tasks_here(env)),
-        # Steps of one job may run at once, and jobs may share a node.
+        # Steps of one job can run at once, and jobs can share a node.
         "MASTER_PORT": env.get("MASTER_PORT") or str(PORTS[(job * 7 + step) % len(PORTS)]),
     }
     nodes = env.get("SLURM_STEP_NODELIST") or env.get("SLURM_JOB_NODELIST", "")
@@ -47,7 +51,7 @@ def ranks_of_step(env: Mapping[str, str], first_host: Callable[[str], str] = sho
 
 
 def _tasks_here(env: Mapping[str, str]) -> int:
-    """This node's entry of a list like `4(x2),1`."""
+    """Number of tasks on this node, from a list by node like `4(x2),1`."""
     counts: list[int] = []
     for entry in (env.get("SLURM_STEP_TASKS_PER_NODE") or "1").split(","):
         match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", entry)

@@ -1,4 +1,4 @@
-"""Shared types and the one legend of shapes.
+"""Shared types, and the legend of shapes.
 
 B batch; C,H,W image channels, height, width; c,h,w the same of a feature map; E embedding; K logits of one head per
 sample; L stored noise levels. Tensors are float32 unless said otherwise; images are in [-1, 1]; noise levels sigma, tau
@@ -21,7 +21,7 @@ from ladd_dist.core.conditions import Conditions
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """Images, or what a network sees of them (latents): channels, square size in pixels, number of classes."""
+    """Shape of square images or latents: channels, side length in pixels, number of classes."""
 
     channels: int
     size: int
@@ -38,12 +38,12 @@ class Batch(NamedTuple):
     path_levels: tuple[float, ...]  # the L levels of `path`, descending
 
     def rows(self, which: slice) -> Batch:
-        """Some of its rows (views)."""
+        """Batch of the selected rows (views)."""
         noise, path = (None if tensor is None else tensor[which] for tensor in (self.noise, self.path))
         return Batch(self.x0[which], self.cond[which], noise, path, self.path_levels)
 
     def repeat(self, times: int) -> Batch:
-        """All of it, `times` times, one behind the other."""
+        """Batch of all rows `times` times, one copy after the other."""
         if times == 1:
             return self
         x0, cond, noise, path = (None if tensor is None else torch.cat([tensor] * times) for tensor in self[:4])
@@ -59,7 +59,7 @@ class TapSpec(NamedTuple):
 
 
 class NetOutput(NamedTuple):
-    """What a denoiser returns: `denoised` is None when it was not asked for."""
+    """Output of a denoiser; `denoised` is None if it was not requested."""
 
     denoised: Tensor | None  # [B,C,H,W]
     features: dict[str, Tensor]  # tap name -> [B,c,h,w]
@@ -75,16 +75,16 @@ class Denoiser(nn.Module):
     has_null: bool = True
     """Whether `cond` may be the null condition: guidance needs it."""
     sigma_max: float = math.inf
-    """The largest level that the network can tell from a larger one."""
+    """Largest noise level that the network distinguishes from larger ones, in units of x0."""
     condition_shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({})
-    """What a row of the table of conditions holds, by name; empty where `cond` are classes."""
+    """Shapes of one row of the table of conditions, by name; empty where `cond` are class ids."""
 
     def facts(self) -> dict[str, str]:
-        """What a pretrained network is, in words, for the record."""
+        """Description of a pretrained network for the run's record, as name -> text."""
         return {}
 
     def attach(self, conditions: Conditions) -> None:
-        """Give the table whose rows `cond` then names (`conditions.num` is the null condition).
+        """Set the table whose rows `cond` then indexes (`conditions.num` is the null condition).
 
         Raises:
             ValueError: this network takes no such table.
@@ -96,7 +96,7 @@ class Denoiser(nn.Module):
     ) -> NetOutput:
         """Denoise x [B,C,H,W] at levels sigma [B] for classes cond [B] (`num_classes` means "no class").
 
-        With `denoise=False` it returns at the last asked tap, without computing the rest.
+        With `denoise=False` it returns after the last requested tap, without computing the rest.
 
         Raises:
             KeyError: an unknown tap; the message lists the catalog.
@@ -104,12 +104,12 @@ class Denoiser(nn.Module):
         raise NotImplementedError
 
     def blocks(self) -> list[nn.Module]:
-        """The parts that are sharded, checkpointed and compiled one by one, in order of execution; none: the whole."""
+        """Modules to shard, checkpoint and compile one by one, in order of execution; empty: the whole network."""
         return []
 
 
 class Autoencoder(nn.Module):
-    """Base of what a codec builds: images [B,C,H,W] in [-1, 1] to latents [B,c,h,w] and back."""
+    """Base of every codec's network: images [B,C,H,W] in [-1, 1] to latents [B,c,h,w] and back."""
 
     def encode(self, images: Tensor) -> Tensor:
         """Latents [B,c,h,w] of images [B,C,H,W]."""

@@ -1,4 +1,4 @@
-"""Kind `critic`: whose features the heads look at."""
+"""Kind `critic`: the frozen network whose features the heads classify."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from ladd_dist.core.types import Autoencoder, Denoiser, ImageSpec
 
 
 class Critic(Plugin):
-    """Gives the frozen network below the heads."""
+    """Frozen network below the heads."""
 
     kind = "critic"
     renoises: ClassVar[bool] = True
     """Whether samples are re-noised to a level tau before the network sees them."""
 
     def build(self, *, teacher: Denoiser, image: ImageSpec, codec: Callable[[], Autoencoder]) -> Denoiser:
-        """A network with named taps and a `cond_vec`, asked for features alone (`denoise=False`): its weights stay.
+        """Build a network with named taps and a `cond_vec`; it is called for features alone (`denoise=False`).
 
-        It is called with samples x0 [B,C,H,W] as the student makes them (re-noised, if `renoises`), levels tau [B] and
-        classes [B], and must pass gradients to x0.
+        Its inputs are samples x0 [B,C,H,W] as the student makes them (re-noised, if `renoises`), levels tau [B] and
+        classes [B]. It must pass gradients to x0. Its weights do not train.
 
         Args:
-            teacher: the recipe's network, on whatever device a run has at that time.
-            image: what the dataset has; the networks see the codec's latents of that.
-            codec: gives the frozen autoencoder; not called by critics that stay in the latents.
+            teacher: the recipe's network, on the device that the run uses at that time.
+            image: shape of the dataset's images; the networks see the codec's latents of them.
+            codec: function that returns the frozen autoencoder; critics that stay in the latents do not call it.
 
         Raises:
-            ValueError: this critic cannot look at the teacher's samples, or its own weights are not there.
+            ValueError: the critic cannot read the teacher's samples, or its own weights are missing.
         """
         raise NotImplementedError

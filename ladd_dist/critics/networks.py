@@ -1,4 +1,4 @@
-"""Feature networks that a pixel critic can look through."""
+"""Feature networks for a pixel critic."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from ladd_dist.core.errors import UserError
 from ladd_dist.core.features import load_features, shrink
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's RGB in [0, 1], which pretrained networks were fed."""
+"""Mean and standard deviation of ImageNet's RGB in [0, 1], by which inputs of pretrained networks are normalised."""
 
 
 class Body(nn.Module):
-    """Images [B,C,H,W] in [-1, 1] -> features of the named layers."""
+    """Feature network: images [B,C,H,W] in [-1, 1] to features of named layers."""
 
     names: tuple[str, ...]
-    """Of its layers, in order of execution."""
+    """Names of the layers, in order of execution."""
 
     def forward(self, images: Tensor, taps: tuple[str, ...]) -> dict[str, Tensor]:
-        """The features of `taps`, computed as far as the last of them where the network can stop there."""
+        """Features by name of the layers `taps`; the network stops after the last of them if it can."""
         raise NotImplementedError
 
 
 class DigitColor(Body):
-    """The shipped digit-and-colour network's four convolutions, with their norm and activation."""
+    """Four convolutions of the shipped digit-and-colour network, with their norm and activation."""
 
     names = ("conv0", "conv1", "conv2", "conv3")
 
@@ -50,7 +50,7 @@ class DigitColor(Body):
 
 
 class Pretrained(Body):
-    """What networks of a library share: they were trained on ImageNet's pictures."""
+    """Base of a library's networks, which were trained on images of ImageNet."""
 
     mean: Tensor
     std: Tensor
@@ -62,13 +62,13 @@ class Pretrained(Body):
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
 
     def stand(self) -> None:
-        """Write nothing in place: a tap may be what the next layer would write over."""
+        """Switch in-place operations off: the next layer could overwrite a tap."""
         for layer in self.modules():
             if hasattr(layer, "inplace"):
                 setattr(layer, "inplace", False)  # noqa: B010  of whatever class it is
 
     def prepared(self, images: Tensor) -> Tensor:
-        """RGB of the asked size, normalised; one channel is grey."""
+        """Images as normalised RGB of the requested size; a single channel is taken as grey."""
         images = images.float().expand(-1, 3, -1, -1) if images.shape[1] == 1 else images.float()
         if self.size and images.shape[-2:] != (self.size, self.size):
             images = functional.interpolate(
@@ -78,7 +78,7 @@ class Pretrained(Body):
 
 
 class TorchVision(Pretrained):
-    """A classifier of torchvision; its taps are its top-level modules."""
+    """Classifier of torchvision; its taps are its top-level modules."""
 
     def __init__(self, model: str, weights: str, size: int) -> None:
         from torchvision import models
@@ -110,7 +110,7 @@ class TorchVision(Pretrained):
 
 
 class Timm(Pretrained):
-    """A model of timm (PyTorch Image Models); its taps are the stages timm names, stage0 and on."""
+    """Model of timm (PyTorch Image Models); its taps are timm's feature stages: stage0, stage1 and so on."""
 
     def __init__(self, model: str, weights: str, size: int) -> None:
         try:

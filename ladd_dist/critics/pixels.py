@@ -1,4 +1,4 @@
-"""Critic `pixels`: a frozen feature network looks at images, as they are."""
+"""Critic `pixels`: a frozen feature network on images without noise."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ladd_dist.critics.networks import Body, DigitColor, Timm, TorchVision
 
 
 class PixelCritic(Denoiser):
-    """A feature network in the place of a teacher: the same taps and call, no noise levels, nothing denoised."""
+    """Feature network with a teacher's interface: named taps, but no noise levels and no denoised output."""
 
     def __init__(self, codec: Autoencoder, body: Body, image: ImageSpec) -> None:
         super().__init__()
@@ -34,10 +34,10 @@ class PixelCritic(Denoiser):
     def forward(
         self, x: Tensor, sigma: Tensor, cond: Tensor, *, taps: tuple[str, ...] = (), denoise: bool = True
     ) -> NetOutput:
-        """Features of what latents x [B,c,h,w] decode to; sigma [B] is not looked at; cond_vec is the class, one-hot.
+        """Features of the decoded latents x [B,c,h,w]; sigma [B] is ignored; cond_vec is the class, one-hot.
 
         Raises:
-            KeyError: an unknown tap; the message lists the catalog.
+            KeyError: a tap is unknown; the message lists the catalog.
         """
         for tap in taps:
             if tap not in self.taps:
@@ -51,17 +51,19 @@ class PixelCritic(Denoiser):
 class Pixels(Critic):
     """ADD's critic (Sauer et al. 2023, arXiv 2311.17042): a frozen feature network on decoded samples without noise.
 
-    `source` says where it comes from: `digit_color`, the network that is shipped with the package (taps conv0 .. conv3,
-    for colour digits only), or a `model` of `torchvision` or `timm` by name, whose taps are its top-level modules with
-    a feature map, or timm's stages. These see [-1, 1] as RGB normalised for ImageNet, resized to `size` pixels (0: as
-    they are). `weights`: empty for the library's own pretrained ones (downloaded), `random`, or a .safetensors file.
-    Heads that are `conditioned` see the class, not a noise level.
+    The shipped network `digit_color` has the taps conv0 .. conv3 and serves colour digits only. The taps of a model of
+    `torchvision` are its top-level modules with a feature map, those of `timm` its stages; both see RGB normalised for
+    ImageNet. Heads that are `conditioned` see the class, not a noise level.
     """
 
     source: Literal["digit_color", "torchvision", "timm"] = "digit_color"
+    """Origin of the network: shipped with the package, or a library."""
     model: str = ""
+    """Name of the library's model."""
     weights: str = ""
+    """Weights of the model: empty for the library's pretrained ones (downloaded), `random`, or a .safetensors file."""
     size: int = 0
+    """Side length in pixels to which a library's model has images resized; 0: unchanged."""
     renoises = False
 
     def __post_init__(self) -> None:
@@ -76,12 +78,12 @@ class Pixels(Critic):
             raise UserError(f"pixels.size must be 0 (as they are) or more, got {self.size}")
 
     def build(self, *, teacher: Denoiser, image: ImageSpec, codec: Callable[[], Autoencoder]) -> Denoiser:
-        with torch.device("cpu"):  # also where a recipe is looked at without data: the weights are read, or random
+        with torch.device("cpu"):  # also where a recipe is planned on the device "meta": weights are read, or random
             body = self.body(image)
         return PixelCritic(codec(), body, image).eval().requires_grad_(False)
 
     def body(self, image: ImageSpec) -> Body:
-        """The feature network, for such images."""
+        """Feature network for images of this specification."""
         if self.source == "torchvision":
             return TorchVision(self.model, self.weights, self.size)
         if self.source == "timm":

@@ -1,4 +1,4 @@
-"""Critic `teacher`: LADD's own."""
+"""Critic `teacher`: the frozen teacher, as in LADD."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ladd_dist.critics import Critic
 @register("teacher")
 @dataclass(frozen=True)
 class Teacher(Critic):
-    """The frozen teacher looks at re-noised samples, in latents where it works there (LADD, arXiv 2403.12015)."""
+    """Frozen teacher on re-noised samples, in latents if it works there (LADD, arXiv 2403.12015)."""
 
     def build(self, *, teacher: Denoiser, image: ImageSpec, codec: Callable[[], Autoencoder]) -> Denoiser:
         return teacher

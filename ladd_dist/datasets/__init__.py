@@ -1,4 +1,4 @@
-"""Kind `dataset`: the images the teacher learns from."""
+"""Kind `dataset`: the images that the teacher learns from."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Split = Literal["train", "test"]
 
 
 class ImageSet(Protocol):
-    """A finite set of labelled images with random access."""
+    """Finite set of labelled images with random access."""
 
     image: ImageSpec
 
@@ -25,14 +25,14 @@ class ImageSet(Protocol):
 
 
 class Dataset(Plugin):
-    """Describes and opens an image set."""
+    """Description of an image set, which it can open."""
 
     kind = "dataset"
     has_images: ClassVar[bool] = True
     """Whether there are real images; a pretrained teacher needs none."""
 
     def texts(self) -> tuple[str, ...]:
-        """The text that each class stands for, where the network reads texts and not class ids.
+        """Text of each class, for networks that read texts; empty where they read class ids.
 
         Raises:
             ValueError: the file with the texts cannot be used.
@@ -40,14 +40,14 @@ class Dataset(Plugin):
         return ()
 
     def spec(self) -> ImageSpec:
-        """What the images look like, without reading them."""
+        """Shape and number of classes of the images, without reading them."""
         raise NotImplementedError
 
     def build(self, *, split: Split) -> ImageSet:
-        """Open the set.
+        """Open a split of the set.
 
         Raises:
-            FileNotFoundError: the files are missing and cannot be fetched; the message names the place to put them.
+            FileNotFoundError: the files are missing and cannot be fetched; the message names the folder for them.
             ValueError: there are no images (`has_images`).
         """
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Colour digits: grey digits on a black ground, each dyed with a colour drawn from (seed, index) alone."""
+"""Colour digits: grey digits on a black background, each dyed with a colour drawn from (seed, index) alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ladd_dist.datasets import Split
 NUM_CLASSES = 10
 SATURATION = (0.6, 1.0)
 VALUE = (0.8, 1.0)
-# One stream of colours a split, so that a test digit never repeats the colour of the training digit of its index.
+# One stream of colours per split: a test digit must not repeat the colour of the training digit of its index.
 _STREAMS: dict[Split, int] = {"train": 0, "test": 1}
 
 
@@ -31,8 +31,8 @@ def hsv_to_rgb(hsv: Tensor) -> Tensor:
 def draw_colours(num: int, *, seed: int, stream: int = 0) -> Tensor:
     """`num` colours [N,3], RGB in [0,1]: hue U(0,1), saturation U(.6,1), value U(.8,1).
 
-    Row i depends on (seed, stream, i) alone, never on `num`. The raw output of Philox (Salmon et al. 2011) is used and
-    not a numpy distribution, because only raw streams are promised to stay the same from one numpy to the next.
+    Row i depends on (seed, stream, i) alone, never on `num`. The source is the raw output of Philox (Salmon et al.
+    2011) and not a numpy distribution, because numpy promises stable streams for raw output only.
     """
     raw = np.random.Philox(key=np.array([seed, stream], dtype=np.uint64)).random_raw(3 * num)
     uniform = torch.from_numpy((raw >> np.uint64(11)).astype(np.float64) * 2.0**-53).reshape(num, 3)
@@ -47,20 +47,20 @@ def paint(grey: Tensor, rgb: Tensor) -> Tensor:
 
 
 class ColorDigits:
-    """An `ImageSet` of grey digits, coloured when a batch is asked for.
+    """`ImageSet` of grey digits, coloured when a batch is requested.
 
-    With `repeat` > 1 the set is `repeat` times as long: index i shows digit i mod N in colour i, so that a small set
-    of digits still fills the space of colours.
+    With `repeat` > 1 the set is `repeat` times as long: index i shows digit i mod N in colour i, and a small set of
+    digits still fills the space of colours.
 
     Args:
         grey: ink, uint8 [N,1,S,S], 255 is full ink.
-        labels: int64 [N], classes 0 to 9.
-        seed: of the colours, 0 or more.
-        split: which stream of colours; train and test share none.
-        repeat: how often each digit appears, 1 or more.
+        labels: classes 0 to 9, int64 [N].
+        seed: seed of the colours, 0 or more.
+        split: split that chooses the stream of colours; train and test share none.
+        repeat: number of times that each digit appears, 1 or more.
 
     Raises:
-        UserError: wrong shapes or types.
+        UserError: a shape or dtype is wrong.
     """
 
     def __init__(self, grey: Tensor, labels: Tensor, *, seed: int, split: Split = "train", repeat: int = 1) -> None:
@@ -82,7 +82,7 @@ class ColorDigits:
         """Images [B,3,S,S] in [-1,1] and classes [B] int64 for indices [B] int64, each in [0, len).
 
         Raises:
-            IndexError: an index outside the set.
+            IndexError: an index is outside the set.
         """
         if indices.numel() and (int(indices.min()) < 0 or int(indices.max()) >= len(self)):
             raise IndexError(f"indices must lie in 0..{len(self) - 1}, got {int(indices.min())}..{int(indices.max())}")

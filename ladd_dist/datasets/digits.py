@@ -18,10 +18,10 @@ _TEST_EVERY = 6
 
 
 def held_out(labels: Tensor) -> Tensor:
-    """True for every sixth digit of each class, bool [N].
+    """Mask bool [N] of the test split: True for every sixth digit of each class.
 
-    Counted within the class, because the classes of this set follow each other in order for long stretches: every
-    sixth of the whole would be nearly all odd digits.
+    The count runs within each class. The classes of this set follow each other in order for long stretches, so every
+    sixth digit of the whole set would nearly always be odd.
     """
     rank = torch.zeros_like(labels)
     for digit in range(NUM_CLASSES):
@@ -35,13 +35,15 @@ def held_out(labels: Tensor) -> Tensor:
 class Digits(Dataset):
     """Colour digits from scikit-learn's 8x8 digits, enlarged (bicubic). Needs no network.
 
-    1,501 digits are for training and 296 for tests. `repeat` shows each that many times, every time in another colour:
-    the default makes 21,014 training images.
+    1,501 digits are for training and 296 for tests. With the default `repeat` they make 21,014 training images.
     """
 
     size: int = 16
+    """Side length of the images in pixels."""
     seed: int = 0
+    """Seed of the colours."""
     repeat: int = 14
+    """Number of times that each digit appears, each time in another colour."""
 
     def __post_init__(self) -> None:
         if self.size < 8:

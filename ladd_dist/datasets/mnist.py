@@ -16,8 +16,8 @@ from ladd_dist.core.types import ImageSpec
 from ladd_dist.datasets import Dataset, Split
 from ladd_dist.datasets.color import NUM_CLASSES, ColorDigits
 
-# The four files and their sizes in bytes. A download or an extraction that was interrupted leaves a shorter file,
-# which torchvision takes for a good one.
+# The four files and their sizes in bytes. An interrupted download or extraction leaves a shorter file, which
+# torchvision takes for a good one.
 FILES = {
     "train-images-idx3-ubyte": 47_040_016,
     "train-labels-idx1-ubyte": 60_008,
@@ -29,7 +29,7 @@ _WITHOUT = "`--swap dataset=digits` (or `--scale laptop`) needs no such files"
 
 
 def resize(grey: Tensor, size: int) -> Tensor:
-    """Digits uint8 [N,1,28,28] as uint8 [N,1,size,size].
+    """Digits uint8 [N,1,28,28] resized to uint8 [N,1,size,size].
 
     32: two pixels of ground on each side. 16: the central 24x24 (digits fill 20x20), then antialiased bicubic.
     28: as they are. Other sizes: padded to 32, then antialiased bicubic.
@@ -53,9 +53,13 @@ class Mnist(Dataset):
     """Colour MNIST: 60,000 training and 10,000 test digits, from `root`/MNIST/raw or downloaded there on first use."""
 
     root: str = field(default="data/mnist", metadata=NEUTRAL)
+    """Folder above MNIST/raw."""
     size: int = 32
+    """Side length of the images in pixels."""
     download: bool = field(default=True, metadata=NEUTRAL)
+    """Whether to download missing files."""
     seed: int = 0
+    """Seed of the colours."""
 
     def __post_init__(self) -> None:
         if self.size < 8:
@@ -67,10 +71,10 @@ class Mnist(Dataset):
         return ImageSpec(channels=3, size=self.size, num_classes=NUM_CLASSES)
 
     def build(self, *, split: Split) -> ColorDigits:
-        """Open the set; the first use may download it (torchvision shows the progress).
+        """Open a split; the first use may download the files (torchvision shows the progress).
 
         Raises:
-            FileNotFoundError: the files are not there and cannot be fetched.
+            FileNotFoundError: the files are missing and cannot be fetched.
             UserError: a file is damaged.
         """
         grey, labels = self._read(split)

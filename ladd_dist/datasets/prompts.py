@@ -1,11 +1,11 @@
-"""Prompts of a text file, or class numbers alone: what a pretrained teacher is asked for. There are no images."""
+"""Prompts of a text file, or class ids alone, for a pretrained teacher: a data set without images."""
 
 from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
@@ -14,23 +14,25 @@ from ladd_dist.core.types import ImageSpec
 from ladd_dist.datasets import Dataset, ImageSet, Split
 
 LONGEST = 10_000
-"""Characters of a prompt; text encoders read some hundred tokens at most, so a longer line is no prompt."""
+"""Most characters of a prompt; text encoders read some hundred tokens, so a longer line is no prompt."""
 
 
 @register("prompts")
 @dataclass(frozen=True)
 class Prompts(Dataset):
-    """Prompts of a UTF-8 text file, one a line (blank lines are skipped), for a pretrained teacher that reads texts.
+    """Prompts of a UTF-8 text file, one per line, for a pretrained teacher that reads texts; blank lines do not count.
 
-    Without a file: `num_classes` class ids, for a pretrained teacher that knows classes; 1 where it knows none.
+    Without a file: `num_classes` class ids, for a pretrained teacher that knows classes; 1 if it knows none.
     """
 
     file: str = ""
+    """Text file with one prompt per line; empty: class ids only."""
     size: int = 512
-    """Of the pictures, in pixels."""
+    """Side length of the images in pixels."""
     channels: int = 3
+    """Channels of the images."""
     num_classes: int = 1
-    """Without a file."""
+    """Number of class ids, for a data set without a file."""
     has_images: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -39,7 +41,7 @@ class Prompts(Dataset):
         if self.file and self.num_classes != 1:
             raise UserError("prompts: with a file, each of its lines is a class; leave num_classes out")
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, str]:
         path = Path(self.file).expanduser()
         return {"file": digest([path])} if self.file and path.is_file() else {}
 
@@ -54,10 +56,10 @@ class Prompts(Dataset):
 
 
 def read_prompts(path: Path) -> tuple[str, ...]:
-    """The prompts of a file, without the white space around them; they may repeat.
+    """Prompts of a file, without the white space around them; they may repeat.
 
     Raises:
-        UserError: no such file, no prompt in it, not UTF-8, or a line that is too long; the message names the line.
+        UserError: the file is missing, empty or not UTF-8, or a line is too long; the message names the line.
     """
     try:
         status = path.stat()
@@ -70,7 +72,7 @@ def read_prompts(path: Path) -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=4)
 def _read(path: Path, size: int, changed_ns: int) -> tuple[str, ...]:
-    """Kept while the file is not written to (`changed_ns`)."""
+    """Prompts of a file, cached until the file changes (`changed_ns`)."""
     prompts = []
     lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines()
     for number, line in enumerate(lines, start=1):

@@ -6,14 +6,14 @@ from ladd_dist.core.plugin import Plugin
 
 
 class Levels(Plugin):
-    """The descending noise levels at which a sampler calls the network."""
+    """Descending noise levels at which a sampler calls the network."""
 
     kind = "levels"
 
     def __call__(self, num_steps: int) -> tuple[float, ...]:
-        """`num_steps` levels, descending, > 0, in the units of x0; the final 0 is not among them.
+        """Descending levels > 0 in units of x0, `num_steps` of them, without the final 0.
 
         Raises:
-            ValueError: no levels for that many steps.
+            ValueError: there are no levels for that many steps.
         """
         raise NotImplementedError

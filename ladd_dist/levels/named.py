@@ -13,11 +13,14 @@ from ladd_dist.levels import Levels
 @register("karras")
 @dataclass(frozen=True)
 class Karras(Levels):
-    """The report's: Karras levels from sigma_max to sigma_min, whose last call changes almost nothing."""
+    """Karras levels from sigma_max to sigma_min, as in the report; the last call changes almost nothing."""
 
     sigma_min: float = 0.002
+    """Lowest level, in units of x0."""
     sigma_max: float = 80.0
+    """Highest level, in units of x0."""
     rho: float = 7.0
+    """Exponent of the spacing: larger values put more levels near `sigma_min`."""
 
     def __post_init__(self) -> None:
         karras_levels(2, sigma_min=self.sigma_min, sigma_max=self.sigma_max, rho=self.rho)
@@ -32,8 +35,11 @@ class Good(Levels):
     """Levels found by a search against the teacher's 50 steps (`ladd levels` finds your own)."""
 
     four: tuple[float, ...] = (80.0, 3.92, 1.29, 0.34)
+    """Levels of a sampler with four steps, descending."""
     two: tuple[float, ...] = (80.0, 1.29)
+    """Levels of a sampler with two steps, descending."""
     one: tuple[float, ...] = (80.0,)
+    """Level of a sampler with one step."""
 
     def __post_init__(self) -> None:
         for count, levels in ((4, self.four), (2, self.two), (1, self.one)):

@@ -1,4 +1,4 @@
-"""Search of few-step levels: which N levels bring Euler's method nearest to many steps from the same noise?"""
+"""Search for the N levels with which Euler's method comes nearest to many steps from the same noise."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from ladd_dist.core.noise import is_descending
 from ladd_dist.core.types import DenoiseFn
 
 ROUNDS = 6
-"""Rounds of the search; the step in ln sigma is halved from one to the next: .7, .35, .. .022."""
+"""Rounds of the search; each halves the step in ln sigma: .7, .35, .. .022."""
 SWEEPS = 2
-"""Passes over all levels in a round, at most: one that changes nothing ends the round."""
+"""Largest number of passes over all levels in a round; a pass that changes nothing ends the round."""
 
 Levels = tuple[float, ...]
 
 
 class Found(NamedTuple):
-    """The best levels, their error, and how many sets were tried."""
+    """Best levels, their error, and the number of sets tried."""
 
     levels: Levels
     error: float
@@ -29,7 +29,7 @@ class Found(NamedTuple):
 
 
 class _Called(NamedTuple):
-    """A state of the sampler before and after a call of the network."""
+    """State of the sampler before and after a call of the network."""
 
     level: float
     x: Tensor  # [n,C,H,W] noised at `level`
@@ -37,15 +37,15 @@ class _Called(NamedTuple):
 
 
 class Pairs:
-    """Noise, classes and the many-step samples made from them; called with levels, it gives their error.
+    """Noise, classes and the many-step samples made from them; a call with levels returns their error.
 
     The error is the mean square difference per pixel between the sample that the `ode` rule makes in `len(levels)`
-    calls (`core.noise.few_step_sample`) and the target, at the same noise. Calls are remembered as far as two
-    successive sets of levels agree: to change the last level only costs one call, and the first is made once.
+    calls (`core.noise.few_step_sample`) and the target, at the same noise. Two successive sets of levels share the
+    network calls as far as they agree: a change of the last level alone costs one call.
     """
 
     def __init__(self, denoise: DenoiseFn, noise: Tensor, cond: Tensor, target: Tensor, *, batch_size: int) -> None:
-        """noise and target [N,C,H,W], cond [N]; `batch_size` samples go through the network at a time."""
+        """Keep noise and target [N,C,H,W] and cond [N]; `batch_size` samples go through the network at a time."""
         self.denoise, self.num_values = denoise, target.numel()
         parts = (torch.split(tensor, batch_size) for tensor in (noise, cond, target))
         self._parts = list(zip(*parts, strict=True))
@@ -53,7 +53,7 @@ class Pairs:
 
     @torch.inference_mode()
     def __call__(self, levels: Levels) -> float:
-        """Error of descending levels > 0."""
+        """Mean square error per pixel of descending levels > 0."""
         total = 0.0
         for (noise, cond, target), called in zip(self._parts, self._called, strict=True):
             agreed = 0
@@ -76,19 +76,19 @@ def search_levels(
     rounds: int = ROUNDS,
     progress: Callable[[int, Found], None] = lambda done, found: None,
 ) -> Found:
-    """Coordinate search in ln sigma from the best of `starts`; the first level (sigma_max) stays as it is.
+    """Search coordinates of ln sigma from the best of `starts`; the first level (sigma_max) stays as it is.
 
-    Each round moves one level after the other up and down by the round's step, as far as they stay in descending
-    order, and keeps what lowers the error. No randomness: the same error function gives the same levels, and never
-    worse ones than the best start.
+    Each round moves one level after the other up and down by the round's step, as long as they stay in descending
+    order, and keeps changes that lower the error. The search is deterministic, and never returns levels worse than the
+    best start.
 
     Args:
-        error: of a set of levels; NaN counts as infinite.
-        starts: sets of levels of one length, each descending and > 0.
-        progress: called with the rounds done and the best so far.
+        error: error of a set of levels; NaN counts as infinite.
+        starts: sets of levels of equal length, each descending and > 0.
+        progress: called with the number of rounds done and the best levels so far.
 
     Raises:
-        ValueError: no start, or one that does not descend.
+        ValueError: there is no start, or one does not descend.
     """
     tried: dict[Levels, float] = {}
 

@@ -8,7 +8,7 @@ from ladd_dist.core.plugin import Plugin
 
 
 class Adversarial(Plugin):
-    """The game between heads and student, on the logits of ONE head; the engine averages over heads."""
+    """Game between heads and student, on the logits of ONE head; the engine averages over heads."""
 
     kind = "adversarial"
 
@@ -22,10 +22,10 @@ class Adversarial(Plugin):
 
 
 class Distance(Plugin):
-    """How far the student's sample is from the teacher's."""
+    """Distance of the student's sample from its target."""
 
     kind = "distance"
 
     def __call__(self, sample: Tensor, target: Tensor, sigma: Tensor) -> Tensor:
-        """Scalar distance of sample and target [B,C,H,W], weighted by w(sigma) for sigma [B]."""
+        """Distance of sample and target [B,C,H,W]: a scalar >= 0, weighted by w(sigma) for sigma [B]."""
         raise NotImplementedError

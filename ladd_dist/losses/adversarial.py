@@ -21,6 +21,7 @@ class Bce(Adversarial):
     """
 
     saturating: bool = False
+    """Whether the student minimises log(1 - D), as in the report, instead of -log D."""
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         """softplus(-real) + softplus(fake)."""
@@ -34,7 +35,7 @@ class Bce(Adversarial):
 @register("hinge")
 @dataclass(frozen=True)
 class Hinge(Adversarial):
-    """Hinge with margin 1, as in the LADD paper (arXiv 2403.12015)."""
+    """Hinge loss with margin 1, as in the LADD paper (arXiv 2403.12015)."""
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         """max(0, 1 - real) + max(0, 1 + fake)."""
@@ -48,7 +49,7 @@ class Hinge(Adversarial):
 @register("lsgan")
 @dataclass(frozen=True)
 class Lsgan(Adversarial):
-    """Least squares with labels 0 and 1 (arXiv 1611.04076)."""
+    """Least-squares game with labels 0 and 1 (arXiv 1611.04076)."""
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         """(real - 1)^2 + fake^2."""
@@ -64,8 +65,8 @@ class Lsgan(Adversarial):
 class Wgan(Adversarial):
     """Wasserstein game (arXiv 1701.07875): unbounded, so use it with the regulariser `gradient_penalty`.
 
-    That penalty holds the heads' slope near 1, far above what other games settle at, and the student feels it: choose a
-    smaller `adv_weight`, or `train.adv_norm_decay`, with which the weight means the same in every game.
+    The penalty holds the heads' slope near 1, far steeper than in other games, so the student's gradient is larger:
+    choose a smaller `adv_weight`, or `train.adv_norm_decay`, which gives the weight the same meaning in every game.
     """
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
@@ -80,7 +81,7 @@ class Wgan(Adversarial):
 @register("relativistic")
 @dataclass(frozen=True)
 class Relativistic(Adversarial):
-    """Is the real sample more real than the fake one of the same row (arXiv 1807.00734)? Symmetric for the student."""
+    """Relativistic game: which sample of a row is more real (arXiv 1807.00734)? The student swaps real and fake."""
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         """softplus(-(real - fake))."""

@@ -54,7 +54,9 @@ class Mse(Distance):
     """Mean squared error over pixels and batch, weighted by noise level."""
 
     sigma_scale: float = 0.5
+    """Noise level above which the weight of the distance falls, in units of x0."""
     sigma_power: float = 0.0
+    """Exponent p of the weight (1 + (sigma / sigma_scale)^2)^-p; 0: no weighting."""
 
     def __post_init__(self) -> None:
         _require_weighting(self.name, self.sigma_scale, self.sigma_power)
@@ -76,12 +78,15 @@ class PseudoHuber(Distance):
     """sqrt(d^2 + c^2) - c, d the Euclidean distance of a whole sample: quadratic when near, linear when far.
 
     c = `c_scale` sqrt(D) with D = C H W; .00054 is the value of Song and Dhariwal 2023 (arXiv 2310.14189, section 3.3).
-    A sum over pixels under the root: about sqrt(D) times the root of `mse`, so its loss weight is not that of `mse`.
+    The root is of a sum over pixels: about sqrt(D) times the root of `mse`, so it needs another loss weight than `mse`.
     """
 
     c_scale: float = 0.00054
+    """Distance per pixel (root mean square) around which the loss turns from quadratic to linear."""
     sigma_scale: float = 0.5
+    """Noise level above which the weight of the distance falls, in units of x0."""
     sigma_power: float = 0.0
+    """Exponent p of the weight (1 + (sigma / sigma_scale)^2)^-p; 0: no weighting."""
 
     def __post_init__(self) -> None:
         _require_positive(self.name, c_scale=self.c_scale)
@@ -103,11 +108,14 @@ class PseudoHuber(Distance):
 @register("smooth_l1")
 @dataclass(frozen=True)
 class SmoothL1(Distance):
-    """Per pixel, d^2 / (2 beta) below `beta` and |d| - beta/2 above; mean over pixels (arXiv 1504.08083)."""
+    """Smooth L1: d^2 / (2 beta) below `beta` and |d| - beta/2 above, mean over pixels (arXiv 1504.08083)."""
 
     beta: float = 1.0
+    """Pixel difference at which the loss turns from quadratic to linear."""
     sigma_scale: float = 0.5
+    """Noise level above which the weight of the distance falls, in units of x0."""
     sigma_power: float = 0.0
+    """Exponent p of the weight (1 + (sigma / sigma_scale)^2)^-p; 0: no weighting."""
 
     def __post_init__(self) -> None:
         _require_positive(self.name, beta=self.beta)

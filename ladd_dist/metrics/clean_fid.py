@@ -1,8 +1,8 @@
 """Metrics `clean_fid` and `clean_clip`: FID and KID as clean-fid computes them (Parmar et al. 2022, arXiv 2104.11222).
 
-clean-fid's resizing and its network give the features; the distances are this package's own formulas, which agree with
-clean-fid's to 1e-6 on the same features, and come with intervals. The weights are not shipped and are never downloaded:
-they lie in a folder, as a file whose sha256 is known, because such a file holds code (TorchScript).
+clean-fid's resizing and its network give the features. The distances are this package's own formulas, which agree with
+clean-fid's to 1e-6 on the same features, and come with intervals. The weights are neither shipped nor downloaded: they
+are a local file whose sha256 is known, because such a file holds code (TorchScript).
 """
 
 from __future__ import annotations
@@ -41,14 +41,18 @@ _CHUNK = 64
 
 
 class Keys(NamedTuple):
-    """What a network's figures are called."""
+    """Names of a network's two figures."""
 
     frechet: str
     kernel: str
 
 
 def to_bytes(images: Tensor) -> NDArray[Any]:
-    """Images [N,C,H,W] in [-1, 1], C 1 or 3, as they lie in a PNG: uint8 [N,H,W,3]."""
+    """Convert images [N,C,H,W] in [-1, 1], C = 1 or 3, to the bytes of a PNG: uint8 [N,H,W,3].
+
+    Raises:
+        UserError: the images are not [N,C,H,W] with C = 1 or 3.
+    """
     import numpy as np
 
     if images.ndim != 4 or images.shape[1] not in (1, 3):
@@ -58,7 +62,7 @@ def to_bytes(images: Tensor) -> NDArray[Any]:
 
 
 def reader_of(resize: Callable[[Any], Any], network: Callable[[Tensor], Tensor]) -> Reader:
-    """Resize picture by picture on the CPU, as clean-fid does, and read some at a time."""
+    """Make a reader that resizes images one by one on the CPU, as clean-fid does, and runs the network in batches."""
     import numpy as np
 
     @torch.inference_mode()
@@ -76,10 +80,10 @@ def reader_of(resize: Callable[[Any], Any], network: Callable[[Tensor], Tensor])
 
 @functools.lru_cache(maxsize=2)
 def inception_reader(folder: str, sha256: str, device: torch.device) -> Reader:
-    """clean-fid's Inception in mode "clean": features [N,2048].
+    """Reader of clean-fid's Inception in mode "clean", with features [N,2048].
 
     Raises:
-        UserError: clean-fid or the weights are missing, or the file is another one.
+        UserError: clean-fid or the weights are missing, or the file has another sha256.
     """
     _require("cleanfid", "clean_fid", "pip install clean-fid 'scipy<1.18'")
     path = _weights(Path(folder or tempfile.gettempdir()) / INCEPTION_FILE, sha256, INCEPTION_URL, "clean_fid")
@@ -92,10 +96,10 @@ def inception_reader(folder: str, sha256: str, device: torch.device) -> Reader:
 
 @functools.lru_cache(maxsize=2)
 def clip_reader(folder: str, sha256: str, device: torch.device) -> Reader:
-    """clean-fid's CLIP ViT-B/32: features [N,512].
+    """Reader of clean-fid's CLIP ViT-B/32, with features [N,512].
 
     Raises:
-        UserError: as `inception_reader`, or the package `clip` is missing.
+        UserError: clean-fid, `clip` or the weights are missing, or the file has another sha256.
     """
     _require("cleanfid", "clean_clip", "pip install clean-fid 'scipy<1.18'")
     _require("clip", "clean_clip", "pip install git+https://github.com/openai/CLIP.git")
@@ -127,19 +131,20 @@ def _weights(path: Path, sha256: str, url: str, metric: str) -> Path:
 
 @dataclass(frozen=True)
 class _FidAndKid(Metric):
-    """What both networks share."""
+    """FID and KID by either network."""
 
     folder: str = ""
-    """Where the weights' file lies; where clean-fid itself looks for it, unless given."""
+    """Folder of the weights file; empty: where clean-fid itself looks for it."""
     sha256: str = ""
-    """Of the weights' file; that of the published one unless given."""
+    """Expected sha256 of the weights file; empty: that of the published file."""
     subsets: int = 100
-    """KID is the mean over so many random subsets, as in clean-fid."""
+    """Number of random subsets that KID is the mean over, as in clean-fid."""
     subset_size: int = 1_000
+    """Number of samples in a subset."""
     seed: int = 0
-    """Of the subsets."""
+    """Seed of the subsets."""
     by_class: bool = False
-    """Measure each class too: a covariance of 2,048 features needs some thousand samples of each."""
+    """Whether to measure each class too: a covariance of 2,048 features needs some thousand samples of each."""
     keys: ClassVar[Keys]
     published: ClassVar[str]
 
@@ -167,7 +172,7 @@ class _FidAndKid(Metric):
             what = f"{self.name} {self.sha256 or self.published}"
             return samples.read(what, lambda images: self.reader(images.device)(images))["features"]
 
-        self.require(references.real.images.device)  # said now, also where all features of the references are kept
+        self.require(references.real.images.device)  # fails now, also where a cache has all features of the references
         sets = {"": features(references.real), "_teacher": features(references.teacher)}
         gaussians = {name: frechet_reference(rows) for name, rows in sets.items()}
         kernels = {name: kernel_reference(rows) for name, rows in sets.items()}
@@ -194,8 +199,8 @@ class _FidAndKid(Metric):
 class CleanFid(_FidAndKid):
     """clean-fid's FID and KID (`fid`, `inception_kid`), to the real set and to the teacher's samples (`..._teacher`).
 
-    The figures that can be compared with published ones; both depend on the number of samples and of real images
-    (`evaluate.num_samples`, `evaluate.num_references`), FID strongly so. Needs clean-fid's weights.
+    These figures can be compared with published ones. Both depend on the number of samples and of real images
+    (`evaluate.num_samples`, `evaluate.num_references`), FID strongly. Needs clean-fid's weights.
     """
 
     keys: ClassVar[Keys] = Keys("fid", "inception_kid")

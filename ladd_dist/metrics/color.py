@@ -14,22 +14,22 @@ from ladd_dist.core.plugin import register
 from ladd_dist.metrics import Measure, Metric, References, Samples
 from ladd_dist.metrics.interval import Estimate, with_intervals
 
-# Far below the palest digit of the data (0.6), above the tint that the mean of some hundred colours keeps.
+# Far below the palest digit of the data (0.6), above the tint that remains in the mean of some hundred colours.
 MIN_SATURATION = 0.2
 _CHUNK = 5000
 _NO_INK = 0.1
 
 
 def mean_colour(images: Tensor) -> Tensor:
-    """The colour of each image's ink: images [N,3,H,W] in [-1,1] to RGB [N,3] in [0,1], as at full ink.
+    """Colour of each image's ink: images [N,3,H,W] in [-1,1] to RGB [N,3] in [0,1], as at full ink.
 
-    With the ink of a pixel its brightest channel in [0,1], the colour is sum(ink rgb) / sum(ink^2): the mean of
-    rgb/ink, each pixel weighted by ink^2. The black ground counts for nothing, and soft or blurred strokes do not
-    darken the colour: a stroke of one colour gives that colour over its largest channel, whatever its shape. Pixels
-    outside [-1,1] are clipped first, as a display does. An image without ink (no pixel brighter than 0.1) gives black.
+    The ink of a pixel is its brightest channel in [0,1]. The colour is sum(ink rgb) / sum(ink^2): the mean of rgb/ink,
+    each pixel weighted by ink^2. The black background counts for nothing, and soft or blurred strokes do not darken
+    the colour: a stroke of one colour gives that colour over its largest channel, whatever its shape. Pixels outside
+    [-1,1] are clipped first, as a display does. An image without ink (no pixel brighter than 0.1) gives black.
 
     Raises:
-        UserError: images that are not [N,3,H,W], or hold NaN.
+        UserError: the images are not [N,3,H,W], or hold NaN.
     """
     _check_rgb(images)
     rows = []
@@ -68,16 +68,22 @@ def hue(rgb: Tensor) -> Tensor:
 def hue_entropy(rgb: Tensor, *, bins: int = 12, min_saturation: float = MIN_SATURATION) -> float:
     """Diversity of the hues of colours [N,3] in [0,1]: 0 (one hue, or no colour at all) to 1 (all hues alike).
 
-    Entropy of the histogram of hues over log(bins), times the share of samples that have a colour. Without colour are
-    those whose saturation is below `min_saturation` (grey, white, black): their hue is an accident of rounding, so that
-    they enter no bin, and as they are not diverse they pull the figure down by their share: all grey gives 0, half grey
-    and half of uniform hue gives 0.5.
+    Entropy of the histogram of hues over log(bins), times the share of samples that have a colour. Samples whose
+    saturation is below `min_saturation` (grey, white, black) have none: rounding decides their hue, so they enter no
+    bin. They are not diverse and lower the figure by their share: all grey gives 0, half grey and half of uniform hue
+    gives 0.5.
     """
     return hue_estimate(rgb, bins=bins, min_saturation=min_saturation).value
 
 
 def hue_estimate(rgb: Tensor, *, bins: int, min_saturation: float) -> Estimate:
-    """The same, and what each colour adds: -log(share of its bin) / log(bins), 0 without a colour; their mean is it."""
+    """Hue entropy of colours [N,3] in [0,1] (see `hue_entropy`) as the mean of one part per sample.
+
+    The part is -log(share of the sample's bin) / log(bins), or 0 without a colour.
+
+    Raises:
+        UserError: there is no sample.
+    """
     if len(rgb) == 0:
         raise UserError("the entropy of hues needs at least one sample")
     has_colour = (saturation(rgb) >= min_saturation).cpu()
@@ -96,14 +102,16 @@ def hue_estimate(rgb: Tensor, *, bins: int, min_saturation: float) -> Estimate:
 class Color(Metric):
     """Colour diversity: hue entropy in [0,1], variance of the ink's colour over samples, mean saturation.
 
-    `hue_entropy`: of the hue of each sample's mean ink colour, in `bins` bins; samples whose saturation is below
-    `min_saturation` have no hue and count as not diverse. `colour_variance`: of the ink's mean RGB in [0,1] over
-    samples, mean of the three channels; about 0.13 for colour digits. `saturation`: of the same colour, mean over
-    samples.
+    `hue_entropy`: entropy of the hue of each sample's mean ink colour, in `bins` bins; samples whose saturation is
+    below `min_saturation` have no hue and count as not diverse. `colour_variance`: variance of the ink's mean RGB in
+    [0,1] over samples, mean of the three channels; about 0.13 for colour digits. `saturation`: mean over samples of
+    the same colour's saturation.
     """
 
     bins: int = 12
+    """Number of bins of hue."""
     min_saturation: float = MIN_SATURATION
+    """Saturation in [0, 1] below which a sample has no hue."""
     few: ClassVar[tuple[str, ...]] = ("hue_entropy", "colour_variance", "saturation")
 
     def needs(self) -> int:

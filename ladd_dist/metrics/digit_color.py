@@ -1,4 +1,4 @@
-"""Metric `digit_color`: Frechet distances and class accuracy, as a small digit-and-colour network sees them."""
+"""Metric `digit_color`: Frechet distances and class accuracy by a small digit-and-colour network."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class DigitColor(Metric):
     """Frechet distance to the real set (`fd`) and to the teacher's samples (`fd_teacher`), and class accuracy.
 
     The features are those of a small classifier of digit and hue (`core/features.py`), made for colour digits: the
-    figures compare samples of this data only, and are no FID. `accuracy`: share of samples whose asked class is the
-    one the classifier sees.
+    figures compare samples of this data only, and are no FID. `accuracy`: share of samples that the classifier assigns
+    to the requested class.
     """
 
     few: ClassVar[tuple[str, ...]] = ("accuracy",)

@@ -1,4 +1,4 @@
-"""Metric `diversity`: how far apart samples of one class are, against the teacher's of the same class."""
+"""Metric `diversity`: distances between samples of one class, against the teacher's of the same class."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ladd_dist.metrics.neighbours import blocks
 
 
 def pairwise_estimate(features: Tensor, cond: Tensor) -> Estimate:
-    """Mean distance of two different samples of one class, [N,D] and [N]; mean over the classes that have two.
+    """Mean distance of two samples of one class, for features [N,D] and classes [N]; mean over classes with two.
 
     Raises:
         UserError: no class has two samples.
@@ -40,13 +40,14 @@ def pairwise_estimate(features: Tensor, cond: Tensor) -> Estimate:
 @register("diversity")
 @dataclass(frozen=True)
 class Diversity(Metric):
-    """Mean distance between two samples of one class (`pairwise_distance`), and its share of the teacher's.
+    """Mean distance between two samples of one class (`pairwise_distance`), and its ratio to the teacher's.
 
-    `pairwise_share` is 1 for a student as varied as the teacher's samples of the same classes, and 0 for one that makes
-    one picture a class. Both are absent where no class has two samples.
+    The ratio `pairwise_share` is 1 for a student as varied as the teacher's samples of the same classes, and 0 for one
+    that makes one image per class. Both figures are absent if no class has two samples.
     """
 
     features: Features = "digit_color"
+    """Space of the distances: features of the digit-and-colour network, or pixels."""
     few: ClassVar[tuple[str, ...]] = ("pairwise_share",)
 
     def build(self, *, references: References) -> Measure:
@@ -68,5 +69,5 @@ class Diversity(Metric):
 
 
 def _has_pair(cond: Tensor) -> bool:
-    """Whether a class is asked for twice."""
+    """Whether a class appears twice."""
     return len(set(cond.tolist())) < len(cond)

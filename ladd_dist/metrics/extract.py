@@ -1,4 +1,4 @@
-"""The features that distances are measured in, by name; each set of samples is read once by each network."""
+"""Features for distances, by name; each network reads each set of samples once."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ladd_dist.core.features import DigitColorNet, load_features, read_card
 from ladd_dist.metrics import Read, Samples
 
 Features = Literal["digit_color", "pixels"]
-_CHUNK = 512  # a share of `stages/reading.py` is a multiple of it, so shares see the same portions
+_CHUNK = 512  # shares in `evaluation/feature_cache.py` are multiples of it, so they run in the same batches
 
 
 def extract(samples: Samples, features: Features) -> Tensor:
     """Features [N,D] of samples: 64 of the shipped digit-and-colour network, or the pixels themselves.
 
     Raises:
-        UserError: images that the network cannot read.
+        UserError: the network cannot read the images.
     """
     if features == "pixels":
         return samples.images.flatten(1)
@@ -29,7 +29,7 @@ def extract(samples: Samples, features: Features) -> Tensor:
 
 
 def digit_color(samples: Samples) -> Read:
-    """`features` [N,64] and `digit` [N] int64, the class seen, by the shipped network."""
+    """Outputs of the shipped network by name: `features` [N,64] and `digit` [N] int64, the predicted class."""
     net, name = _shipped()
 
     def reader(images: Tensor) -> Read:
@@ -41,16 +41,16 @@ def digit_color(samples: Samples) -> Read:
 
 @functools.lru_cache(maxsize=1)
 def _shipped() -> tuple[DigitColorNet, str]:
-    """The network, and a name that stands for its weights."""
+    """Shipped network, and a name that identifies its weights."""
     return load_features(), f"digit_color {json.dumps(read_card()['sha256'])}"
 
 
 @torch.inference_mode()
 def read_images(net: DigitColorNet, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Features [N,64] and digit classes [N] int64 of images [N,3,S,S] in [-1,1], in passes of 512, where they lie.
+    """Features [N,64] and digit classes [N] int64 of images [N,3,S,S] in [-1,1], on their device, 512 at a time.
 
     Raises:
-        UserError: images that are not [N,3,S,S].
+        UserError: the images are not [N,3,S,S].
     """
     if images.ndim != 4 or images.shape[1] != 3:
         raise UserError(

@@ -13,7 +13,7 @@ from ladd_dist.metrics.interval import Estimate
 # Largest negative eigenvalue, relative to the largest one, that rounding explains.
 _ROUNDING = 1e-8
 _ROWS = 2_000
-"""Rows worked on at a time."""
+"""Number of rows processed at a time."""
 
 
 class Moments(NamedTuple):
@@ -27,7 +27,7 @@ def moments(features: Tensor) -> Moments:
     """Mean and unbiased covariance of features [N,D], in float64.
 
     Raises:
-        UserError: fewer than two rows, or values that are not finite.
+        UserError: there are fewer than two rows, or a value is not finite.
     """
     if features.ndim != 2 or len(features) < 2:
         raise UserError(f"a covariance needs features [N,D] of at least 2 samples, got shape {list(features.shape)}")
@@ -50,7 +50,7 @@ def frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -
     than features), where the square root of the product cov1 cov2 turns complex.
 
     Raises:
-        UserError: shapes that do not agree, or a matrix that is no covariance (clearly negative eigenvalues).
+        UserError: the shapes do not agree, or a matrix is no covariance (clearly negative eigenvalues).
     """
     mean1, cov1, mean2, cov2 = (part.detach().cpu().double() for part in (mean1, cov1, mean2, cov2))
     dim = len(mean1)
@@ -69,35 +69,35 @@ def frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -
 
 
 class FrechetReference(NamedTuple):
-    """One side of the distance."""
+    """Reference side of a Frechet distance."""
 
     moments: Moments
     root: Tensor  # [D,D] symmetric square root of the covariance
 
 
 def frechet_reference(features: Tensor) -> FrechetReference:
-    """Prepare one side from features [N,D].
+    """Prepare the reference side of `frechet_estimate` from features [N,D].
 
     Raises:
-        UserError: as `moments`.
+        UserError: there are fewer than two rows, or a value is not finite.
     """
     own = moments(features)
     return FrechetReference(own, _root(own.cov))
 
 
 def frechet_estimate(features: Tensor, reference: FrechetReference) -> Estimate:
-    """The same distance of features [N,D] to a reference, and what each of the N samples adds to it.
+    """Squared Frechet distance >= 0 of features [N,D] to a reference, with the part that each of the N samples adds.
 
     With T = R^.5 C R^.5 of the reference's covariance R and the samples' C, a change dC moves Tr sqrt(T) by
     Tr(A dC)/2 with A = R^.5 T^-.5 R^.5, so a sample at d from the samples' mean adds
 
         2 (mean - mean_R) d + d (I - A) d
 
-    up to a constant: the influence function. Directions in which T vanishes (fewer samples than features) are left out
-    of A, as in a pseudo-inverse.
+    up to a constant: the influence function. A leaves out directions in which T vanishes (fewer samples than
+    features), as a pseudo-inverse does.
 
     Raises:
-        UserError: as `moments`, or features of another length than the reference's.
+        UserError: there are fewer than two rows, a value is not finite, or D is not the reference's.
     """
     own, (theirs, root) = moments(features), reference
     if len(own.mean) != len(theirs.mean):

@@ -1,11 +1,11 @@
-"""Bootstrap intervals of figures, from what each sample adds to them.
+"""Bootstrap intervals of figures, from the part that each sample adds to them.
 
-A figure of N samples is, to first order, a mean of one part a sample: exactly for an accuracy, by its influence
+A figure of N samples is, to first order, a mean of one part per sample: exactly for an accuracy, by its influence
 function for a Frechet distance (Hampel 1974, "The influence curve and its role in robust estimation"). The bootstrap
 (Efron & Tibshirani 1993, "An Introduction to the Bootstrap", chapters 13 and 22) draws N of the parts with replacement,
-again and again. That costs one matrix product where computing the figure itself on every draw would cost hundreds of
-eigendecompositions, and it keeps the interval around the figure: drawing with replacement leaves a third of the samples
-out, which makes a Frechet distance larger, and its percentiles would lie above the figure they are about.
+again and again. That costs one matrix product; computing the figure itself on every draw would cost hundreds of
+eigendecompositions. It also keeps the interval around the figure: a draw with replacement leaves out a third of the
+samples, which makes a Frechet distance larger, so the percentiles of recomputed figures would lie above the figure.
 """
 
 from __future__ import annotations
@@ -25,19 +25,23 @@ LOW, HIGH = "_low", "_high"
 
 
 class Estimate(NamedTuple):
-    """A figure, and what each sample adds to it."""
+    """Figure, and the part that each sample adds to it."""
 
     value: float
     parts: Tensor  # [N]; only differences between them count
 
 
 def with_intervals(estimates: Mapping[str, Estimate], *, at_least: float | None = None) -> dict[str, float]:
-    """Each figure NAME with NAME_low and NAME_high: 95 % for the choice of the samples, the references being fixed.
+    """Figures by name, each NAME with its 95 % interval NAME_low, NAME_high over the choice of the samples.
 
-    The same draws serve all figures of one number of samples, so that their errors can be compared.
+    The references are fixed. All figures of the same number of samples share their draws, which makes their errors
+    comparable.
 
     Args:
-        at_least: no bound is below it; for a distance that cannot be negative.
+        at_least: smallest value of a bound, for a distance that cannot be negative.
+
+    Raises:
+        ValueError: an estimate does not have one part per sample.
     """
     figures: dict[str, float] = {}
     for name, estimate in estimates.items():
@@ -54,12 +58,12 @@ def with_intervals(estimates: Mapping[str, Estimate], *, at_least: float | None 
 
 
 def is_bound(name: str) -> bool:
-    """Whether a name is that of one end of an interval."""
+    """Whether a figure's name is that of a bound of an interval."""
     return name.endswith((LOW, HIGH))
 
 
 @functools.lru_cache(maxsize=3)
 def _counts(num: int) -> Tensor:
-    """How often each of `num` samples is drawn, in each of the draws: float64 [draws, num]."""
+    """Counts of each of `num` samples in each of the draws, float64 [draws, num]."""
     drawn = torch.randint(num, (NUM_DRAWS, num), generator=generator("bootstrap", num))
     return torch.zeros(NUM_DRAWS, num, dtype=torch.float64).scatter_add_(1, drawn, torch.ones_like(drawn).double())

@@ -1,8 +1,8 @@
 """Kernel distance (KID) between two sets of features (Binkowski et al. 2018, arXiv 1801.01401, section 4).
 
-The squared maximum mean discrepancy under the kernel k(x, y) = (x.y / D + 1)^3, without bias: unlike a Frechet distance
-its mean does not depend on the number of samples, and it is 0 on average for two sets of one distribution (so it may
-come out slightly negative).
+The estimate of the squared maximum mean discrepancy under the kernel k(x, y) = (x.y / D + 1)^3 is unbiased. Unlike that
+of a Frechet distance, its mean does not depend on the number of samples. It is 0 on average for two sets of one
+distribution, so it can be slightly negative.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from ladd_dist.core.errors import UserError
 from ladd_dist.metrics.interval import Estimate
 
 _ELEMENTS = 1_000_000
-"""Numbers of the kernel matrix that exist at a time: 8 MB, which stay in a processor's cache."""
+"""Number of entries of the kernel matrix computed at a time: 8 MB, which stay in a processor's cache."""
 
 
 class KernelReference(NamedTuple):
-    """One side of the distance."""
+    """Reference side of a kernel distance."""
 
     features: Tensor  # [M,D] float64
     within: float  # mean of k over pairs of different rows
 
 
 def kernel_reference(features: Tensor) -> KernelReference:
-    """Prepare one side.
+    """Prepare the reference side of `kernel_estimate` from features [M,D].
 
     Raises:
-        UserError: fewer than two rows, or values that are not finite.
+        UserError: there are fewer than two rows, or a value is not finite.
     """
     rows = _checked(features)
     within = sums(rows, rows).sum() - diagonal(rows).sum()
@@ -38,10 +38,13 @@ def kernel_reference(features: Tensor) -> KernelReference:
 
 
 def kernel_estimate(features: Tensor, reference: KernelReference) -> Estimate:
-    """The unbiased estimate from all pairs of features [N,D] and the reference, and what each of the N samples adds.
+    """Unbiased estimate from all pairs of features [N,D] and the reference, with the part that each sample adds.
 
     A sample adds 2 (its mean kernel with the other samples - its mean kernel with the reference), the first-order
     (Hajek) projection of the U-statistic.
+
+    Raises:
+        UserError: there are fewer than two rows, a value is not finite, or D is not the reference's.
     """
     rows = _checked(features)
     if rows.shape[1] != reference.features.shape[1]:
@@ -55,7 +58,7 @@ def kernel_estimate(features: Tensor, reference: KernelReference) -> Estimate:
 def subset_kernel_distance(
     features: Tensor, reference: Tensor, *, num_subsets: int = 100, subset_size: int = 1_000, seed: int = 0
 ) -> float:
-    """clean-fid's estimate of the same: the mean over random subsets; the one to compare with published KIDs.
+    """Kernel distance as clean-fid estimates it, the mean over random subsets, to compare with published KIDs.
 
     The subsets are those that clean-fid's `kernel_distance(reference, features)` draws after `numpy.random.seed(seed)`.
     """
@@ -74,7 +77,7 @@ def subset_kernel_distance(
 
 
 def sums(x: Tensor, y: Tensor) -> Tensor:
-    """Sum of k(x_i, y_j) over j: [N] of x [N,D] and y [M,D], a few rows at a time."""
+    """Sums [N] of k(x_i, y_j) over j for x [N,D] and y [M,D], computed a few rows at a time."""
     one = torch.ones(1, dtype=x.dtype)
     height = max(1, _ELEMENTS // len(y))
     parts = [torch.addmm(one, rows, y.T, alpha=1.0 / x.shape[1]).pow_(3).sum(dim=1) for rows in torch.split(x, height)]
@@ -82,7 +85,7 @@ def sums(x: Tensor, y: Tensor) -> Tensor:
 
 
 def diagonal(x: Tensor) -> Tensor:
-    """k(x_i, x_i): [N]."""
+    """Diagonal [N] of the kernel matrix, k(x_i, x_i), for x [N,D]."""
     return (x.square().sum(dim=1) / x.shape[1] + 1.0).pow(3)
 
 

@@ -16,11 +16,12 @@ from ladd_dist.metrics.kernel import kernel_estimate, kernel_reference
 class Kid(Metric):
     """Kernel distance to the real set (`kid`) and to the teacher's samples (`kid_teacher`), over all pairs.
 
-    The formula is KID's, the features are `features`, so the figures are comparable among themselves alone; the metric
-    `clean_fid` gives the one of the literature. Without bias: two sets of one distribution have 0 on average.
+    The formula is KID's, but on other features, so the figures compare only with each other; the metric `clean_fid`
+    gives the KID of the literature. The estimate is unbiased: two sets of one distribution have 0 on average.
     """
 
     features: Features = "digit_color"
+    """Space of the distances: features of the digit-and-colour network, or pixels."""
 
     def of_real(self) -> tuple[str, ...]:
         return ("kid",)

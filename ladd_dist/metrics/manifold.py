@@ -17,18 +17,19 @@ from ladd_dist.metrics.neighbours import blocks, radii
 
 
 def manifold_estimates(samples: Tensor, reference: Tensor, k: int, reference_radii: Tensor) -> dict[str, Estimate]:
-    """The four figures of samples [N,D] against a reference [M,D] whose rows have the k-th neighbour radii [M].
+    """Four figures of samples [N,D] against a reference [M,D] whose rows have the k-th neighbour radii [M].
 
     With a ball around each row, of its radius: `precision`, the share of samples in a ball of the reference; `recall`,
     the share of the reference in a ball of the samples (Kynkaanniemi et al. 2019, arXiv 1904.06991, eq. 1-2);
-    `density`, how many balls of the reference a sample lies in, over k; `coverage`, the share of the reference's balls
-    with a sample in them (Naeem et al. 2020, arXiv 2002.09797, eq. 3 and 5).
+    `density`, the mean number of balls of the reference around a sample, over k; `coverage`, the share of the
+    reference's balls with a sample in them (Naeem et al. 2020, arXiv 2002.09797, eq. 3 and 5).
 
-    A part is a sample's for precision and density; for recall and coverage, which are shares of the reference, it is a
-    reference row's.
+    Precision and density have one part per sample; recall and coverage, which are shares of the reference, have one
+    part per row of the reference.
 
     Raises:
-        UserError: no more than k samples, or values that are not finite.
+        UserError: a value is not finite.
+        ValueError: there are no more than k samples.
     """
     for part in (samples, reference):
         if not bool(part.isfinite().all()):
@@ -52,14 +53,16 @@ def manifold_estimates(samples: Tensor, reference: Tensor, k: int, reference_rad
 class Manifold(Metric):
     """Precision, recall, density and coverage against the teacher's samples (or `real` images), of equal number.
 
-    `precision` and `density` fall when samples lie where the reference has none, `recall` and `coverage` when parts of
-    it are missed; `density` may exceed 1, and is not fooled by a single outlier of the reference as precision is.
+    `precision` and `density` fall when samples lie outside the reference, `recall` and `coverage` when they miss parts
+    of it. `density` can exceed 1; unlike precision, it is not fooled by a single outlier of the reference.
     """
 
     features: Features = "digit_color"
+    """Space of the distances: features of the digit-and-colour network, or pixels."""
     against: Literal["teacher", "real"] = "teacher"
+    """Reference: the teacher's samples, or real images."""
     neighbours: int = 5
-    """k: the radius of a ball is the distance to the k-th nearest neighbour."""
+    """Number k: the radius of a ball is the distance to the k-th nearest neighbour."""
 
     def __post_init__(self) -> None:
         if self.neighbours < 1:
@@ -73,10 +76,10 @@ class Manifold(Metric):
 
     def build(self, *, references: References) -> Measure:
         chosen = references.teacher if self.against == "teacher" else references.real
-        extract(chosen, self.features)  # what cannot be read is said now
+        extract(chosen, self.features)  # images that cannot be read fail now
 
         def measure(samples: Samples) -> dict[str, float]:
-            # As many of the reference: with more, its balls are smaller, and the figures depend on the ratio.
+            # An equal number of the reference: with more, its balls are smaller, and the figures depend on the ratio.
             same_number = chosen.first(len(samples))
             reference = extract(same_number, self.features)
             known = same_number.once(

@@ -1,4 +1,4 @@
-"""Metric `matched`: how far samples are from the teacher's own at the same noise and class."""
+"""Metric `matched`: distance of samples from the teacher's own at the same noise and class."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from ladd_dist.metrics.interval import Estimate, with_intervals
 class Matched(Metric):
     """Mean squared difference of pixels (in [-1, 1]) to the teacher's many-step sample from the same noise and class.
 
-    `matched_error` is 0 for the teacher itself, so sampling adds no floor to it. A student that was trained with fresh
-    noise is not asked to make the same picture, and has a large one without being bad.
+    `matched_error` is 0 for the teacher itself, so sampling adds no floor to it. A student trained with fresh noise has
+    no reason to make the same image: its error can be large although its samples are good.
     """
 
     few: ClassVar[tuple[str, ...]] = ("matched_error",)

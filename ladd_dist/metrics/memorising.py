@@ -16,15 +16,16 @@ from ladd_dist.metrics.neighbours import nearest
 @register("memorising")
 @dataclass(frozen=True)
 class Memorising(Metric):
-    """Distance to the nearest training sample, and its share of the distance that these keep among themselves.
+    """Distance to the nearest training sample, and its ratio to the usual distance between training samples.
 
-    `nearest_train_distance`: to the dataset's images, which the teacher was trained on. `nearest_teacher_distance`: to
-    the teacher's stored samples, which the student was trained on. Means over samples. The shares
-    (`nearest_train_share`, `nearest_teacher_share`) are of the mean distance of a training sample to its nearest
-    neighbour among them: about 1 for new samples of the same distribution, 0 for copies.
+    `nearest_train_distance` is to the dataset's images, on which the teacher was trained; `nearest_teacher_distance` is
+    to the teacher's stored samples, on which the student was trained. Both are means over samples. The ratios
+    (`nearest_train_share`, `nearest_teacher_share`) divide by the mean distance of a training sample to its nearest
+    neighbour among the others: about 1 for new samples of the same distribution, 0 for copies.
     """
 
     features: Features = "digit_color"
+    """Space of the distances: features of the digit-and-colour network, or pixels."""
 
     def of_real(self) -> tuple[str, ...]:
         return ("nearest_train_distance", "nearest_train_share")

@@ -1,4 +1,4 @@
-"""Distances to nearest neighbours, in blocks: memory does not grow with the square of the number of samples."""
+"""Distances to nearest neighbours, in blocks, so memory does not grow with the square of the number of samples."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ import torch
 from torch import Tensor
 
 _ELEMENTS = 4_000_000
-"""Distances that exist at a time: 16 MB."""
+"""Number of distances computed at a time: 16 MB."""
 
 
 def blocks(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Euclidean distances of x [N,D] to y [M,D], some rows [n,M] at a time.
+    """Euclidean distances of x [N,D] to y [M,D], as a slice of rows and their distances [n,M] at a time.
 
-    In float32 by |x|^2 + |y|^2 - 2 x.y, which is ten times faster than differences; rounding makes a distance uncertain
-    by about 1e-3 of the features' length where it is much smaller than that. Both are centred on y's mean first, which
-    keeps that length small.
+    Computed in float32 as |x|^2 + |y|^2 - 2 x.y, ten times faster than by differences. Rounding makes distances that
+    are much smaller than the features' norm uncertain by about 1e-3 of it; centring both on y's mean keeps that small.
+
+    Raises:
+        ValueError: x and y are empty or not [N,D] and [M,D] of one D.
     """
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or not len(x) or not len(y):
         raise ValueError(f"distances need features [N,D] and [M,D] of one D, got {list(x.shape)} and {list(y.shape)}")
@@ -31,10 +33,10 @@ def blocks(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
 
 
 def radii(x: Tensor, k: int) -> Tensor:
-    """Distance of each row of x [N,D] to its k-th nearest other row: [N].
+    """Distances [N] of the rows of x [N,D] to their k-th nearest other row.
 
     Raises:
-        ValueError: no more than k rows.
+        ValueError: there are no more than k rows.
     """
     if not 1 <= k < len(x):
         raise ValueError(f"the {k}th nearest neighbour needs more than {k} samples, got {len(x)}")
@@ -47,7 +49,7 @@ def radii(x: Tensor, k: int) -> Tensor:
 
 
 def nearest(x: Tensor, y: Tensor, *, same: bool = False) -> Tensor:
-    """Distance of each row of x [N,D] to the nearest row of y [M,D]: [N], exact, so that a copy is at 0.
+    """Distances [N] of the rows of x [N,D] to the nearest row of y [M,D], exact: a copy has distance 0.
 
     Args:
         same: x and y are the same rows in the same order, and none is its own neighbour.

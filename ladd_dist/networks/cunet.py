@@ -27,13 +27,17 @@ class CUNet(Network):
     widths: tuple[int, ...] = (32, 64, 64)
     """Channels of each level, from the finest; the image is halved between levels."""
     blocks: int = 1
-    """Residual blocks a level."""
+    """Residual blocks per level."""
     patch: int = 2
     """Space-to-depth factor at the input: 2 quarters the work of the finest level."""
     embed_dim: int = 128
+    """Size of the embedding of noise level and class."""
     attention_heads: int = 4
+    """Heads of the self-attention in the middle block."""
     precondition: Precondition = "edm"
+    """Preconditioning of the network: EDM's, or `ddpm`, prediction of the noise."""
     sigma_data: float = 0.5
+    """Standard deviation of the data, for the preconditioning."""
 
     def __post_init__(self) -> None:
         if not self.widths or any(width < 8 or width % 8 for width in self.widths):
@@ -145,7 +149,7 @@ class UNet(Denoiser):
 
 
 class Embedding(nn.Module):
-    """Noise level and class to one vector [B,E]; the last class id is "no class" (guidance)."""
+    """Embedding of noise level and class as one vector [B,E]; the last class id is "no class" (guidance)."""
 
     def __init__(self, dim: int, num_classes: int) -> None:
         super().__init__()
@@ -180,7 +184,7 @@ class ResBlock(nn.Module):
 
 
 class DownBlock(nn.Module):
-    """Halves the map (2x2 mean) when `shrink`, then residual blocks."""
+    """Residual blocks, after halving the map (2x2 mean) if `shrink`."""
 
     def __init__(self, inputs: int, outputs: int, embed_dim: int, blocks: int, *, shrink: bool) -> None:
         super().__init__()
@@ -219,7 +223,7 @@ class MiddleBlock(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """Doubles the map (nearest) when `grow`, joins the skip, then residual blocks."""
+    """Residual blocks on the map and its skip, after doubling the map (nearest) if `grow`."""
 
     def __init__(self, inputs: int, skip: int, outputs: int, embed_dim: int, blocks: int, *, grow: bool) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What the fields of a recipe demand of each other."""
+"""Consistency checks between the fields of a recipe."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _AT_LEAST_ONE = {
 
 
 def require_consistent(recipe: Recipe) -> None:
-    """Refuse what cannot work, before any stage runs.
+    """Refuse a recipe that cannot work, before any stage runs.
 
     Raises:
-        RecipeError: names the field and what would have worked.
+        RecipeError: two fields do not fit; the message names them and what would have worked.
     """
     for stage, names in _AT_LEAST_ONE.items():
         for name in names.split():
@@ -55,7 +55,7 @@ def require_consistent(recipe: Recipe) -> None:
 
 
 def _check_compute(recipe: Recipe) -> None:
-    """Refuse what does not go together, with what would."""
+    """Refuse compute settings that do not go together, and say what would."""
     for stage in ("teacher", "train"):
         compute, batch_size = getattr(recipe, stage).compute, getattr(recipe, stage).batch_size
         where = f"recipe.{stage}.compute"

@@ -1,4 +1,4 @@
-"""Recipe files, read and validated."""
+"""Reading and validating recipe files."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ladd_dist.recipe.scales import Scale, Scales
 
 
 def validate(recipe: Recipe) -> Recipe:
-    """Check types and what fields demand of each other; returns the recipe with its numbers in canonical form.
+    """Check types and the consistency of fields; return the recipe with its numbers in canonical form.
 
     Raises:
-        RecipeError: names the field and what would have worked.
+        RecipeError: a field is wrong; the message names it and what would have worked.
     """
     check(Recipe, recipe, "recipe")
     recipe = typing.cast(Recipe, from_data(Recipe, to_data(recipe)))
@@ -26,10 +26,10 @@ def validate(recipe: Recipe) -> Recipe:
 
 
 def load_recipe(path: Path, scale: Scale) -> Recipe:
-    """The `RECIPE` of a Python file, at a scale. A bare `Recipe` serves every scale.
+    """Read the `RECIPE` of a Python file, at a scale. A bare `Recipe` serves every scale.
 
     Raises:
-        RecipeError: no such file, it does not run, or has no `RECIPE`.
+        RecipeError: the file does not exist, fails, or has no `RECIPE`.
     """
     module = load_module(path)
     found = getattr(module, "RECIPE", None)
@@ -41,9 +41,9 @@ def load_recipe(path: Path, scale: Scale) -> Recipe:
 
 
 def load_module(path: Path) -> ModuleType:
-    """A recipe file, run.
+    """Run a recipe file and return its module.
 
     Raises:
-        RecipeError: no such file, or it does not run.
+        RecipeError: the file does not exist or fails.
     """
     return run_file(path, f"recipe {path}")

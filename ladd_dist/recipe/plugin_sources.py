@@ -1,4 +1,4 @@
-"""The plug-ins of a recipe, and the sources that their results depend on."""
+"""Plug-ins of a recipe, and the source files that their results depend on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ladd_dist import __version__
 from ladd_dist.core.plugin import Plugin, origin
@@ -24,15 +24,15 @@ INSTALLED = {"site-packages", "dist-packages"}
 
 
 class Used(NamedTuple):
-    """A plug-in in a recipe: at which field, and whether it changes results."""
+    """Plug-in of a recipe, the path of its field, and whether it is neutral (changes no result)."""
 
     field: str
     plugin: Plugin
     neutral: bool
 
 
-def plugins_in(node: Any, where: str = "", neutral: bool = False) -> Iterator[Used]:
-    """Every plug-in of a tree, outermost first."""
+def plugins_in(node: object, where: str = "", neutral: bool = False) -> Iterator[Used]:
+    """Plug-ins of a tree of dataclasses and tuples, outermost first."""
     if isinstance(node, Plugin):
         yield Used(where, node, neutral or node.neutral)
     if dataclasses.is_dataclass(node) and not isinstance(node, type):
@@ -85,10 +85,10 @@ def _package(cls: type[Plugin]) -> tuple[str | None, str | None]:
 
 
 def sources(cls: type[Plugin]) -> dict[str, str]:
-    """Module -> sha256 of its file: of the class and its bases, and of the user's own modules that they import.
+    """sha256 by module of the files of a class, of its bases, and of the user's own modules that they import.
 
-    Whole files, as bytes: what a class computes is also in the functions beside it. Modules of this package that they
-    import are left out, its version stands for them; so are installed packages and the standard library.
+    Hashes cover whole files, because a class computes with the functions beside it too. Imported modules of this
+    package are left out, because its version stands for them; so are installed packages and the standard library.
     """
     waiting = [base.__module__ for base in cls.__mro__ if issubclass(base, Plugin) and base is not Plugin]
     files: dict[str, str] = {}

@@ -1,10 +1,9 @@
-"""`Recipe`: everything one run does, as one frozen tree of dataclasses. The only module that knows every kind."""
+"""`Recipe`: one run as a frozen tree of dataclasses. This is the only module that knows every kind."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
 
 import ladd_dist.recipe.builtin  # noqa: F401  # registers what the names in config.json stand for
 from ladd_dist.codecs import Codec
@@ -49,7 +48,7 @@ from ladd_dist.trackers.jsonl import Jsonl
 
 @dataclass(frozen=True)
 class Recipe:
-    """One run. Derive variants with `dataclasses.replace`; `ladd launch FILE --help` lists every field."""
+    """Settings of one run. Derive variants with `dataclasses.replace`; `ladd launch FILE --help` lists every field."""
 
     dataset: Dataset
     network: Network
@@ -77,18 +76,21 @@ class Recipe:
     parallel: Parallel = neutral(Single())
     tracker: Tracker = neutral(Jsonl())
     student_steps: int = 4
+    """Number of steps in which the student samples."""
     seed: int = 0
-    """Of the distillation; teacher, shards and evaluation have their own, so that runs of several seeds share them."""
+    """Seed of the distillation; teacher, shards and evaluation have their own, which runs of several seeds share."""
     name: str = neutral("unnamed")
+    """Name of the run; its folder begins with it."""
     note: str = neutral("")
+    """Note about the run, for its report."""
     reported: Reported = neutral(Reported())
 
     def latent(self) -> ImageSpec:
-        """What the networks see: the dataset's images, or the codec's latents of them."""
+        """Shape of the networks' inputs: the dataset's images, or the codec's latents of them."""
         return self.codec.latent(self.dataset.spec())
 
     def student_levels(self) -> tuple[float, ...]:
-        """The levels at which the student is trained and sampled with `student_steps` calls, descending."""
+        """Descending levels at which the student is trained and sampled with `student_steps` calls."""
         return self.levels(self.student_steps)
 
     def path_levels(self) -> tuple[float, ...]:
@@ -96,46 +98,46 @@ class Recipe:
         return self.student_levels() if self.start.needs_path else ()
 
     def teacher_levels(self) -> dict[str, tuple[float, ...]]:
-        """The levels at which the teacher itself is measured in four steps; a recipe's own where it sets some."""
+        """Sets of four levels, by name, at which the teacher itself is measured, the recipe's own among them."""
         own = {self.levels.name: self.levels(4)} if self.levels.name in ("good", "karras") else {}
-        if self.network.pretrained:  # it has a range of levels of its own, which 80 may be beyond
+        if self.network.pretrained:  # its own range of levels may not reach 80
             high, *_, low = self.shards.sampler.levels()
             return {"karras": Karras(sigma_min=low, sigma_max=high)(4)} | own
         return {"good": Good()(4), "karras": Karras()(4)} | own
 
     def autoencoder_signature(self) -> str:
-        """Identifies a codec that a stage trains."""
+        """Signature of the codec that the stage `autoencoder` trains."""
         return signature("autoencoder-1", self.dataset, self.codec)
 
     def teacher_signature(self) -> str:
-        """Identifies the teacher."""
+        """Signature of the teacher."""
         trained = () if self.network.pretrained else (self.teacher,)
         return signature("teacher-1", self.dataset, self.network, *trained, *self._later("codec"))
 
     def shards_signature(self) -> str:
-        """Identifies the set of the teacher's samples."""
+        """Signature of the shards, the teacher's samples."""
         if self.shards.source:
             encoded = (self.dataset, self.network) if self.dataset.texts() else ()  # the texts' table is our own
             return signature("shards-1", self.shards, self.latent(), *self._later("codec"), *encoded)
         return signature("shards-1", self.teacher_signature(), self.shards, list(self.path_levels()))
 
     def distill_signature(self) -> str:
-        """Identifies the run: all that the trained student depends on."""
+        """Signature of the run: everything that the trained student depends on."""
         own = [part for name in _DISTILL_FIELDS if has_effect(part := getattr(self, name))]
         own += [*self._later(*_DISTILL_LATER), self.student_steps, self.seed]
         return signature("distill-1", self.teacher_signature(), self.shards_signature(), *own)
 
     def reference_signature(self) -> str:
-        """Identifies the teacher's own evaluation."""
+        """Signature of the teacher's own evaluation."""
         held_out = [self.evaluate.num_samples, self.evaluate.seed, self.shards.guidance, self.teacher_levels()]
         return signature("reference-1", self.teacher_signature(), self.shards.sampler, *held_out)
 
     def evaluate_signature(self) -> str:
-        """Identifies the figures of a run."""
+        """Signature of the figures of a run."""
         return signature("evaluate-1", self.distill_signature(), self.reference_signature(), self.evaluate)
 
-    def _later(self, *names: str) -> list[Any]:
-        """Fields that came after runs had been made: named, and left out at their default."""
+    def _later(self, *names: str) -> list[dict[str, object]]:
+        """Values by name of fields that are newer than existing runs, without those at their default."""
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         changed = [name for name in names if getattr(self, name) != defaults[name]]
         return [{name: to_data(getattr(self, name), neutral=False)} for name in changed]
@@ -147,4 +149,4 @@ _DISTILL_FIELDS = (
 )  # fmt: skip
 
 _DISTILL_LATER = ("student", "critic", "target", "rollout")
-"""The same, for fields that came after runs had been made."""
+"""Further fields of the run's signature, newer than existing runs; signatures leave them out at their default."""

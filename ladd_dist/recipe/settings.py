@@ -1,4 +1,4 @@
-"""What each stage of a run can be told: the plain (not pluggable) parts of a recipe."""
+"""Settings of the stages: the plain (not pluggable) parts of a recipe."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ladd_dist.sigmas import SigmaLaw
 
 
 def neutral(default: Any) -> Any:
-    """A field that changes where or how often, never what is computed: signatures leave it out."""
+    """Declare a field that says where or how often and changes no result; signatures leave it out."""
     return field(default=default, metadata=NEUTRAL)
 
 
 def added(default: Any) -> Any:
-    """A field that came after runs had been made: at its default, it does not change their signatures."""
+    """Declare a field that is newer than existing runs; at its default, it does not change their signatures."""
     return field(default=default, metadata=ADDED)
 
 
@@ -28,9 +28,9 @@ class Ema:
     """Exponential moving average of weights, after each update (Karras et al. 2022, section F.2)."""
 
     half_life: int = 500_000
-    """In samples; 0 turns averaging off."""
+    """Half-life of the average in samples; 0 turns averaging off."""
     ramp: float = 0.05
-    """Half-life is at most this share of the samples seen, so that the start is forgotten; 0 means no such limit."""
+    """Limit of the half-life as a share of the samples seen so far, to forget the start; 0: no limit."""
 
 
 @dataclass(frozen=True)
@@ -38,21 +38,30 @@ class TeacherStage:
     """Training of the teacher: EDM's, or DDPM's with the law `timesteps` and the weighting `simple`."""
 
     steps: int
+    """Number of updates."""
     batch_size: int
+    """Images per update, over all processes."""
     lr: float
+    """Learning rate at the beginning."""
     sigma: SigmaLaw
     lr_final: float = 0.0
-    """The learning rate falls along a cosine to this share of `lr`."""
+    """Share of `lr` to which the learning rate falls along a cosine."""
     weighting: Literal["edm", "simple"] = added("edm")
-    """Of noise levels in the loss: EDM's, or DDPM's L_simple, the error of the predicted noise."""
+    """Weighting of noise levels in the loss: EDM's, or DDPM's L_simple, the error of the predicted noise."""
     label_dropout: float = 0.1
+    """Share of samples that train without their class, for guidance."""
     weight_decay: float = 0.0
+    """Weight decay of AdamW."""
     clip: float = 1.0
+    """Largest norm of the gradient, to which larger ones are scaled; 0: no limit."""
     ema: Ema = Ema()
     seed: int = 0
+    """Seed of the teacher's training."""
     compute: Compute = added(Compute())
     checkpoint_every: int = neutral(500)
+    """Steps between checkpoints."""
     log_every: int = neutral(10)
+    """Steps between rows of the log."""
 
 
 @dataclass(frozen=True)
@@ -60,15 +69,22 @@ class ShardStage:
     """The teacher's samples, written as WebDataset shards."""
 
     num_samples: int
+    """Number of samples."""
     sampler: Sampler
     guidance: float = 4.0
+    """Scale of classifier-free guidance; 1: none."""
     seed: int = 0
+    """Seed of the samples' noise and classes."""
     dtype: Literal["float32", "float16"] = "float32"
+    """Type of the stored numbers."""
     source: str = ""
-    """A glob of somebody else's WebDataset shards; set, it replaces generation by the teacher."""
+    """Glob of existing WebDataset shards, which replace generation by the teacher."""
     batch_size: int = neutral(250)
+    """Number of samples generated at a time."""
     samples_per_chunk: int = 125
+    """Number of samples in a chunk, one record of a shard."""
     chunks_per_shard: int = 8
+    """Number of chunks in a shard."""
 
 
 @dataclass(frozen=True)
@@ -76,35 +92,47 @@ class DistillStage:
     """Training of student and heads."""
 
     steps: int
+    """Number of updates of the student."""
     batch_size: int
+    """Samples per update, over all processes."""
     lr_student: float
+    """Learning rate of the student at the beginning."""
     lr_heads: float
+    """Learning rate of the heads at the beginning."""
     betas_student: tuple[float, float] = (0.5, 0.99)
+    """Decay rates of the student's moments in AdamW."""
     betas_heads: tuple[float, float] = (0.5, 0.99)
+    """Decay rates of the heads' moments in AdamW."""
     weight_decay: float = 0.0
+    """Weight decay of AdamW, for student and heads."""
     clip: float = 1.0
+    """Largest norm of the gradients of student and heads, to which larger ones are scaled; 0: no limit."""
     lr_final: float = 1.0
-    """The learning rates fall along a cosine to this share; 1 keeps them constant."""
+    """Share to which the learning rates fall along a cosine; 1 keeps them constant."""
     ema: Ema = Ema(half_life=4_400, ramp=0.0)
     mode: Literal["fused", "alternate"] = "fused"
-    """`fused` shares the student's forward and the features between both updates; `alternate` computes them twice."""
+    """Order of the updates: `fused` shares the student's forward and the features between both updates; `alternate`
+    computes them twice."""
     head_updates: int = 1
-    """Updates of the heads for one of the student."""
+    """Number of updates of the heads for one of the student."""
     adv_norm_decay: float = added(0.0)
-    """Above 0, the adversarial gradient at each of the student's samples is divided by its usual norm: the root of a
-    running mean (this is its decay a step, such as .99) of its square. `adv_weight` is then that gradient's norm; for
+    """Decay per step, such as .99, of the running mean of the squared norm by whose root the adversarial gradient at
+    each of the student's samples is divided; 0: not normalised. `adv_weight` is then that gradient's norm; for
     comparison, a distance that averages D numbers and has slopes up to 1 pulls with at most D^-1/2."""
     compute: Compute = added(Compute())
     log_every: int = neutral(10)
+    """Steps between rows of the log."""
     dump_every: int = neutral(500)
+    """Steps between dumps of samples."""
     evaluate_every: int = neutral(500)
     """Steps between measurements of the fixed small set that the dumps show (`watch/...` in the next row of the log);
     0: never."""
     checkpoint_every: int = neutral(500)
+    """Steps between checkpoints."""
     keep_checkpoints: int = neutral(2)
-    """The newest ones that are kept."""
+    """Number of newest checkpoints to keep."""
     keep_steps: tuple[int, ...] = neutral(())
-    """Steps that get a checkpoint which is never removed."""
+    """Steps whose checkpoints are made and never removed."""
 
     def __post_init__(self) -> None:
         if self.evaluate_every < 0:
@@ -118,17 +146,21 @@ class EvaluateStage:
     """Measurement on noise and classes held out from training."""
 
     num_samples: int
+    """Number of samples of each sampler."""
     metrics: tuple[Metric, ...]
     steps: tuple[int, ...] = (4, 2, 1)
+    """Numbers of sampling steps at which the student is measured."""
     num_references: int = 5_000
-    """Real images, and stored samples of the teacher, that the samples are compared with."""
+    """Number of real images, and of the teacher's stored samples, to compare with."""
     seed: int = 1_000_003
+    """Seed of the held-out noise and classes."""
     batch_size: int = neutral(250)
+    """Number of samples generated at a time."""
 
 
 @dataclass(frozen=True)
 class Reported:
-    """The published figures of the same experiment (Inception FID), for the report page."""
+    """Published figures of the same experiment (Inception FID), for the report page."""
 
     student_4: float | None = None
     teacher_4: float | None = 25.29

@@ -1,4 +1,4 @@
-"""Plug-ins of a recipe replaced by name, as `--swap` and `--parallel` do."""
+"""Replacing plug-ins of a recipe by name, as `--swap` and `--parallel` do."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from ladd_dist.recipe.recipe import Recipe
 
 
 def choose_parallel(recipe: Recipe, asked: str, swaps: tuple[str, ...], num: int) -> Recipe:
-    """The recipe with the strategy asked for; `ddp` in place of `single` where there are several processes.
+    """Recipe with the requested strategy; without a request, `ddp` replaces `single` for several processes.
 
     Raises:
-        RecipeError: `single` was asked for, and there are several. PluginError: no such strategy.
+        RecipeError: `single` was requested for several processes.
+        PluginError: there is no such strategy.
     """
     from ladd_dist.core.serialize import RecipeError
 
@@ -34,7 +35,8 @@ def swap(recipe: Recipe, assignment: str) -> Recipe:
     """Replace one plug-in field by name: `head=max_pool`, `adv_weight=cosine`, `teacher.sigma=log_normal`.
 
     Raises:
-        RecipeError: no such field, or it holds no plug-in. PluginError: unknown name (lists the valid ones).
+        RecipeError: there is no such field, or it holds no plug-in.
+        PluginError: the name is unknown; the message lists the valid ones.
     """
     path, equals, name = assignment.partition("=")
     if not equals or not path or not name:

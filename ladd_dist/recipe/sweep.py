@@ -24,12 +24,12 @@ __all__ = ["Axis", "Grid", "Points", "Random", "Range", "Sweep", "SweepRun", "ex
 WHOLE = "recipe"
 """The axis whose values are recipe files."""
 MOST_TRIES = 100
-"""Draws for one new point before a random sweep is said to have no more."""
+"""Most draws for one new point; a random sweep that needs more is exhausted."""
 
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers between two, for the mode `Random`; `log` draws their logarithm evenly."""
+    """Interval of numbers for the mode `Random`; `log` draws uniformly on a logarithmic scale."""
 
     low: float
     high: float
@@ -40,7 +40,7 @@ class Range:
             raise RecipeError(f"{self}: needs low < high{', and low > 0' if self.log else ''}")
 
     def draw(self, source: random.Random) -> float:
-        """A number of the range, to three digits: more would only make labels long."""
+        """Draw a number of the range, rounded to three digits to keep labels short."""
         low, high = (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
         drawn = source.uniform(low, high)
         return float(f"{math.exp(drawn) if self.log else drawn:.3g}")
@@ -48,13 +48,13 @@ class Range:
 
 @dataclass(frozen=True)
 class Axis:
-    """One thing that varies: `Axis("head", (SpectralNorm(), "max_pool"))`, `Axis("train.lr_heads", (1e-4, 5e-4))`.
+    """Field that varies: `Axis("head", (SpectralNorm(), "max_pool"))`, `Axis("train.lr_heads", (1e-4, 5e-4))`.
 
-    `Axis("recipe", ("recipes/exp1_smallconv.py", ...))` varies the whole recipe, in place of the sweep's base.
+    `Axis("recipe", ("recipes/exp1_smallconv.py", ...))` varies the whole recipe, instead of the sweep's base.
     """
 
     field: str
-    """A field of the recipe, with dots for what is inside one; or `recipe`."""
+    """Field of the recipe, with dots for nested fields; or `recipe`."""
     values: tuple[Any, ...] | Range
     """Plug-ins, or names of plug-ins; numbers or text for a plain field; files for `recipe`."""
 
@@ -66,9 +66,9 @@ class Grid:
 
 @dataclass(frozen=True)
 class Points:
-    """These alone: each `{"head": "max_pool", "train.lr_heads": 1e-4}`, or the same with plug-ins."""
+    """Explicit points: each `{"head": "max_pool", "train.lr_heads": 1e-4}`, with names of plug-ins or plug-ins."""
 
-    points: tuple[Mapping[str, Any], ...]
+    points: tuple[Mapping[str, object], ...]
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Sweep:
 
     name: str
     base: Scales | Recipe | None = None
-    """What the axes change; None where the axis `recipe` gives it."""
+    """Recipe that the axes change; None where the axis `recipe` gives it."""
     axes: tuple[Axis, ...] = ()
     seeds: tuple[int, ...] = (0,)
     mode: Grid | Points | Random = Grid()
@@ -101,19 +101,19 @@ class SweepRun:
 
     recipe: Recipe
     axes: tuple[tuple[str, str], ...]
-    """Axis and the label of its value."""
+    """Axes, each with the label of its value."""
 
     @property
     def label(self) -> str:
-        """`head=max_pool train.lr_heads=0.0001 seed=1`."""
+        """Label of the run, like `head=max_pool train.lr_heads=0.0001 seed=1`."""
         return " ".join([*(f"{axis}={label}" for axis, label in self.axes), f"seed={self.recipe.seed}"])
 
 
 def load_sweep(path: Path) -> Sweep:
-    """The `SWEEP` of a Python file.
+    """Read the `SWEEP` of a Python file.
 
     Raises:
-        RecipeError: no such file, it does not run, or has no `SWEEP`.
+        RecipeError: the file does not exist, fails, or has no `SWEEP`.
     """
     module = load_module(path)
     found = getattr(module, "SWEEP", None)
@@ -124,11 +124,10 @@ def load_sweep(path: Path) -> Sweep:
 
 
 def expand(sweep: Sweep, scale: Scale) -> tuple[list[SweepRun], list[str]]:
-    """The runs, in the order of axes and seeds, and what there is to tell about them.
+    """Runs of a sweep in the order of axes and seeds, and notes for the user.
 
     Raises:
-        RecipeError: an empty sweep, an axis that names no field, a value that does not fit, or runs that would share a
-            folder.
+        RecipeError: the sweep is empty, an axis names no field, a value does not fit, or runs would share a folder.
     """
     _check_sweep(sweep)
     runs: list[SweepRun] = []
@@ -178,7 +177,7 @@ def _check_axis(axis: Axis, mode: Grid | Points | Random) -> None:
             raise RecipeError(f"axis {axis.field!r}: the value {value!r} is there twice")
 
 
-def _points(sweep: Sweep) -> Iterator[dict[str, Any]]:
+def _points(sweep: Sweep) -> Iterator[dict[str, object]]:
     if isinstance(sweep.mode, Points):
         yield from (dict(point) for point in sweep.mode.points)
     elif isinstance(sweep.mode, Random):
@@ -189,9 +188,9 @@ def _points(sweep: Sweep) -> Iterator[dict[str, Any]]:
             yield {axis.field: value for axis, value in zip(sweep.axes, chosen, strict=True)}
 
 
-def _drawn(axes: tuple[Axis, ...], mode: Random) -> Iterator[dict[str, Any]]:
+def _drawn(axes: tuple[Axis, ...], mode: Random) -> Iterator[dict[str, object]]:
     source = random.Random(mode.seed)
-    seen: list[dict[str, Any]] = []
+    seen: list[dict[str, object]] = []
     for _ in range(mode.budget):
         for _ in range(MOST_TRIES):
             point = {
@@ -206,7 +205,7 @@ def _drawn(axes: tuple[Axis, ...], mode: Random) -> Iterator[dict[str, Any]]:
         yield point
 
 
-def _base(sweep: Sweep, point: Mapping[str, Any], scale: Scale) -> Recipe:
+def _base(sweep: Sweep, point: Mapping[str, object], scale: Scale) -> Recipe:
     if WHOLE in point:
         file = point[WHOLE]
         if not isinstance(file, str | Path):
@@ -219,7 +218,7 @@ def _base(sweep: Sweep, point: Mapping[str, Any], scale: Scale) -> Recipe:
 
 
 def _set(recipe: Recipe, field: str, value: Any) -> Recipe:
-    """The recipe with one field changed: a plug-in, the name of one, or a plain value."""
+    """Recipe with one field changed to a plug-in, the plug-in of a name, or a plain value."""
     try:
         hint = _hint(recipe, field.split("."), field)
         if isinstance(hint, type) and issubclass(hint, Plugin) and isinstance(value, str):
@@ -277,7 +276,7 @@ def _label(sweep: Sweep, field: str, value: Any) -> str:
 
 
 def _merge(runs: list[SweepRun]) -> tuple[list[SweepRun], list[str]]:
-    """Equal runs once; runs that only their measurement tells apart would share a folder, which is refused."""
+    """Runs without duplicates, and a note on each; refuse runs that differ in measurement only and share a folder."""
     kept: dict[str, SweepRun] = {}
     notes = []
     for run in runs:
@@ -295,5 +294,5 @@ def _merge(runs: list[SweepRun]) -> tuple[list[SweepRun], list[str]]:
 
 
 def sweep_signature(runs: list[SweepRun]) -> str:
-    """Identifies a sweep: the runs that belong to it, in any order."""
+    """Signature of a sweep: that of its runs, in any order."""
     return signature("sweep-1", sorted(run.recipe.evaluate_signature() for run in runs))

@@ -1,4 +1,4 @@
-"""Kind `rollout`: where the student's inputs come from, off or on its own policy."""
+"""Kind `rollout`: the source of the student's inputs, off or on its own policy."""
 
 from __future__ import annotations
 
@@ -12,34 +12,35 @@ from ladd_dist.core.rng import RowSource
 
 
 class Inputs(NamedTuple):
-    """What the student is asked about: R rows, the batch's B of them once or several times, one behind the other."""
+    """Inputs of the student: R rows, the B rows of the batch once or several times, one copy after the other."""
 
     x: Tensor  # [R,C,H,W]
     sigma: Tensor  # [R] levels, in units of x0
 
 
 class Rollout(Plugin):
-    """Makes the student's inputs from those of the coupling and from its own steps."""
+    """Source of the student's inputs: those of the coupling, its own steps, or both."""
 
     kind = "rollout"
     needs_levels: ClassVar[bool] = False
-    """Whether inputs are made at the student's own levels alone: then `student_sigma` must draw from these."""
+    """Whether inputs exist at the student's own levels only: `student_sigma` must then draw from these."""
 
     def repeats(self, num_levels: int) -> int:
-        """How often each row of the batch is in the inputs: R = repeats x B."""
+        """Number of times that each row of the batch is in the inputs: R = repeats x B."""
         return 1
 
     def __call__(
         self, given: Inputs, own: Callable[[], Iterator[Tensor]], levels: tuple[float, ...], source: RowSource
     ) -> Inputs:
-        """The student's inputs; called without gradients.
+        """Make the student's inputs; called without gradients.
 
-        How often `own` calls the student must depend on the settings alone: sharded weights are gathered by all ranks.
+        The number of calls of the student must depend on the settings alone: all ranks gather sharded weights together.
 
         Args:
             given: the coupling's inputs, B rows.
-            own: starts the student's own run from its highest level, by the coupling's rule: yields its input
-                [B,C,H,W] at each of `levels`, and asks the student between them.
+            own: function that starts the student's own run from its highest level, by the coupling's rule; it yields
+                the input [B,C,H,W] at each of `levels` and calls the student between them.
+            levels: the student's sampling levels in units of x0, descending.
             source: random numbers of the B rows.
         """
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""The student's inputs: made from the teacher's samples, by the student's own steps, or by all of them."""
+"""Rollouts: the student's inputs from the teacher's samples, from its own steps, or from every one of its steps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ladd_dist.rollouts import Inputs, Rollout
 @register("off_policy")
 @dataclass(frozen=True)
 class OffPolicy(Rollout):
-    """As the coupling makes them from the teacher's samples: LADD."""
+    """Inputs that the coupling makes from the teacher's samples, as in LADD."""
 
     def __call__(
         self, given: Inputs, own: Callable[[], Iterator[Tensor]], levels: tuple[float, ...], source: RowSource
@@ -28,13 +28,14 @@ class OffPolicy(Rollout):
 @register("on_policy")
 @dataclass(frozen=True)
 class OnPolicy(Rollout):
-    """A share of the rows gets what the student's own previous steps lead to, from its highest level down.
+    """Inputs that the student's own previous steps make, from its highest level down, for a share of the rows.
 
-    That is what it meets when it samples; the teacher's samples are better than what it has made by then. Costs N - 1
-    forwards of the student without gradients, N its number of levels, whatever the share.
+    The student meets such inputs when it samples; the teacher's samples are better than its own at that point. Costs
+    N - 1 forwards of the student without gradients, N its number of levels, whatever the share.
     """
 
     share: float = 0.5
+    """Share of the rows with the student's own inputs, 0 (off policy) to 1."""
     needs_levels = True
 
     def __post_init__(self) -> None:
@@ -58,10 +59,10 @@ class OnPolicy(Rollout):
 @register("every_step")
 @dataclass(frozen=True)
 class EveryStep(Rollout):
-    """The student's own run over all its levels; both losses on each of its steps (Kandinsky 3.1, arXiv 2312.03511).
+    """Inputs at all levels of the student's own run, both losses on each step (Kandinsky 3.1, arXiv 2312.03511).
 
-    N - 1 forwards without gradients give the inputs, then one forward with a graph takes all N x B of them. The losses
-    do not pass from a step back to the one before. `student_sigma` has no say: every row is at every level.
+    N - 1 forwards without gradients give the inputs; one forward with a graph then takes all N x B of them. Gradients
+    do not flow from a step to the one before. `student_sigma` has no effect: every row is at every level.
     """
 
     needs_levels = True

@@ -11,22 +11,26 @@ from ladd_dist.core.types import DenoiseFn
 
 
 class Sampler(Plugin):
-    """Turns noise into samples with many calls of a denoiser."""
+    """Many-step sampler, which turns noise into samples with many calls of a denoiser."""
 
     kind = "sampler"
     stochastic: ClassVar[bool] = False
-    """Whether it adds noise on its way: a sample is then no smooth function of the noise that it started from."""
+    """Whether sampling adds noise: a sample is then no smooth function of its initial noise."""
 
     def levels(self) -> tuple[float, ...]:
-        """The descending levels of the steps, without the final 0."""
+        """Descending levels of the steps in units of x0, without the final 0."""
         raise NotImplementedError
 
     def num_calls(self) -> int:
-        """Calls of the denoiser for one sample."""
+        """Number of calls of the denoiser for one sample."""
         raise NotImplementedError
 
     def __call__(
         self, denoise: DenoiseFn, noise: Tensor, cond: Tensor, *, record: tuple[float, ...] = ()
     ) -> tuple[Tensor, Tensor]:
-        """Samples [B,C,H,W] from unit noise [B,C,H,W] and classes [B]; also the states [B,L,C,H,W] at `record`."""
+        """Samples [B,C,H,W] from unit noise [B,C,H,W] and classes [B], and the states [B,L,C,H,W] at `record`.
+
+        Raises:
+            ValueError: a level of `record` is not above 0 and at most the first level.
+        """
         raise NotImplementedError

@@ -20,17 +20,18 @@ from ladd_dist.samplers import Sampler
 @register("ancestral")
 @dataclass(frozen=True)
 class Ancestral(Sampler):
-    """Draws x_{t-1} from q(x_{t-1} | x_t, x_0) with the denoiser's x_0: new noise in every step but the last."""
+    """DDPM's sampler: x_{t-1} from q(x_{t-1} | x_t, x_0), x_0 by the denoiser; new noise in all but the last step."""
 
     stochastic = True
     schedule: ddpm.BetaSchedule = "linear"
+    """Noise schedule of the timesteps."""
     timesteps: int = 1_000
-    """T of the schedule."""
+    """Number of timesteps T of the schedule."""
     steps: int = 1_000
-    """Evenly spaced ones of the T timesteps (Nichol and Dhariwal 2021, arXiv 2102.09672, section 4)."""
+    """Number of steps, evenly spaced among the T timesteps (Nichol and Dhariwal 2021, arXiv 2102.09672, section 4)."""
     clip: float = 1.0
-    """The denoiser's answers are clipped to [-clip, clip], as Ho et al.'s samples are: images are in [-1, 1]. 0: not,
-    which latents need."""
+    """Limit to which the denoiser's outputs are clipped, as in Ho et al. (images are in [-1, 1]); 0: no clipping, for
+    latents."""
 
     def __post_init__(self) -> None:
         try:
@@ -41,7 +42,7 @@ class Ancestral(Sampler):
             raise UserError(f"ancestral: clip must be >= 0 (0: no clipping), got {self.clip}")
 
     def alpha_bars(self) -> Tensor:
-        """alpha-bar [steps] of the steps, ascending in t."""
+        """alpha-bar [steps] of the steps, in ascending order of t."""
         return ddpm.respaced(ddpm.alpha_bars(self.schedule, self.timesteps), self.steps)
 
     def levels(self) -> tuple[float, ...]:
@@ -53,9 +54,10 @@ class Ancestral(Sampler):
     def __call__(
         self, denoise: DenoiseFn, noise: Tensor, cond: Tensor, *, record: tuple[float, ...] = ()
     ) -> tuple[Tensor, Tensor]:
-        """See `Sampler`; x_T = noise. A recorded state x_t / sqrt(alpha-bar_t) inside a step lies on its straight line.
+        """Samples and recorded states, as in `Sampler`; x_T = noise.
 
-        The new noise of a sample follows from its own initial noise, so it is the same in any batch.
+        A recorded state x_t / sqrt(alpha-bar_t) inside a step lies on that step's straight line. The new noise of a
+        sample follows from its own initial noise, so it is the same in any batch.
         """
         levels = self.levels()
         if any(not 0 < level <= levels[0] for level in record):
@@ -83,9 +85,9 @@ class Ancestral(Sampler):
 
 
 class _FreshNoise:
-    """Unit normal noise for each step, from a generator a sample that its initial noise seeds.
+    """Unit normal noise for each step, from one generator per sample that its initial noise seeds.
 
-    What is hashed is the noise in half precision: stored in float16 and read back, it gives the same sample.
+    The seed is a hash of the noise in half precision: noise stored in float16 gives the same sample.
     """
 
     def __init__(self, noise: Tensor) -> None:
@@ -94,7 +96,7 @@ class _FreshNoise:
         self.sources = [generator("ancestral", hashlib.blake2b(row.tobytes()).hexdigest()) for row in rows]
 
     def draw(self) -> Tensor:
-        """[B,C,H,W], on the CPU first: the same on any device."""
+        """Draw noise [B,C,H,W] on the CPU and move it to the device, so it is the same on any device."""
         shape = self.like.shape[1:]
         drawn = torch.stack([torch.randn(shape, generator=source) for source in self.sources])
         return drawn.to(self.like.device, self.like.dtype)

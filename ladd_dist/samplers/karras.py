@@ -17,9 +17,13 @@ from ladd_dist.samplers import Sampler
 @dataclass(frozen=True)
 class _Karras(Sampler):
     steps: int = 50
+    """Number of steps."""
     sigma_min: float = 0.002
+    """Lowest level before the final 0, in units of x0."""
     sigma_max: float = 80.0
+    """Highest level, in units of x0."""
     rho: float = 7.0
+    """Exponent of the spacing: larger values put more levels near `sigma_min`."""
 
     def __post_init__(self) -> None:
         karras_levels(self.steps, sigma_min=self.sigma_min, sigma_max=self.sigma_max, rho=self.rho)
@@ -31,7 +35,7 @@ class _Karras(Sampler):
 @register("euler")
 @dataclass(frozen=True)
 class Euler(_Karras):
-    """First order: one call a step."""
+    """Euler's method (first order): one call per step."""
 
     def num_calls(self) -> int:
         return self.steps
@@ -45,7 +49,7 @@ class Euler(_Karras):
 @register("heun")
 @dataclass(frozen=True)
 class Heun(_Karras):
-    """Second order: two calls a step, one in the last (2N - 1 in all)."""
+    """Heun's method (second order): two calls per step, one in the last (2N - 1 in all)."""
 
     def num_calls(self) -> int:
         return 2 * self.steps - 1

@@ -6,10 +6,10 @@ from ladd_dist.core.plugin import Plugin
 
 
 class Schedule(Plugin):
-    """A weight as a function of the step."""
+    """Weight or factor as a function of the step."""
 
     kind = "schedule"
 
     def __call__(self, step: int) -> float:
-        """The value at `step` = student updates done so far (0 at the first one); finite."""
+        """Finite value at `step`, the number of student updates done so far (0 at the first)."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Kind `sigma`: laws from which noise levels are drawn."""
+"""Kind `sigma`: laws (distributions) from which noise levels are drawn."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from ladd_dist.core.plugin import Plugin
 
 
 class SigmaLaw(Plugin):
-    """Draws one noise level a sample."""
+    """Distribution of noise levels, one level per sample."""
 
     kind = "sigma"
 
     def __call__(self, num: int, step: int, generator: torch.Generator, *, levels: tuple[float, ...]) -> Tensor:
-        """`num` levels [num] in the units of x0, on the generator's device.
+        """Draw levels [num] > 0 in units of x0, on the generator's device.
 
         Args:
-            step: student updates done so far.
+            step: number of student updates done so far.
             levels: the student's sampling levels, descending (laws that need none ignore them).
+
+        Raises:
+            UserError: the law needs levels, and these do not fit.
         """
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Laws of noise levels: fixed sets for the student, log-normal for teacher and discriminator."""
+"""Distributions of noise levels: fixed sets for the student, log-normal for teacher and discriminator."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ladd_dist.sigmas import SigmaLaw
 
 @dataclass(frozen=True)
 class Phase:
-    """From student update `start_step` on, the student's levels are drawn with these probabilities."""
+    """Probabilities of the student's levels, highest level first, from student update `start_step` on."""
 
     start_step: int
     probabilities: tuple[float, ...]
@@ -28,7 +28,7 @@ class FixedSet(SigmaLaw):
     """The student's sampling levels, highest first, with probabilities per phase (LADD, arXiv 2403.12015)."""
 
     phases: tuple[Phase, ...] = ()
-    """Without phases every level is equally likely."""
+    """Probabilities of the levels by phase; empty: every level is equally likely."""
 
     def __post_init__(self) -> None:
         starts = [phase.start_step for phase in self.phases]
@@ -62,7 +62,9 @@ class LogNormal(SigmaLaw):
     """ln sigma ~ N(mean, std^2). LADD's logit-normal t with m = 1, s = 1 is mean .307, std 1 at sigma_data = .5."""
 
     mean: float = 0.307
+    """Mean of ln sigma."""
     std: float = 1.0
+    """Standard deviation of ln sigma."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.mean) and 0 <= self.std < math.inf):

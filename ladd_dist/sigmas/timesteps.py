@@ -23,7 +23,9 @@ class Timesteps(SigmaLaw):
     """
 
     schedule: ddpm.BetaSchedule = "linear"
+    """Noise schedule of the DDPM."""
     timesteps: int = 1_000
+    """Number of timesteps T."""
 
     def __post_init__(self) -> None:
         try:

@@ -1,4 +1,4 @@
-"""The noise couplings: the axis that decided the report's experiments."""
+"""Noise couplings, the choice that decided the report's experiments."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Fresh(Start):
 @register("stored")
 @dataclass(frozen=True)
 class Stored(Start):
-    """x = x0 + sigma n with the noise n from which the teacher made x0: a deterministic map, nothing to average."""
+    """x = x0 + sigma n with the noise n from which the teacher made x0: a function of n, with nothing to average."""
 
     rule = "ode"
     needs_pairs = True
@@ -41,11 +41,11 @@ class Stored(Start):
 @register("ot")
 @dataclass(frozen=True)
 class Ot(Start):
-    """x = x0 + sigma n with new noise, and a student that makes a map of it: for target `input`, which pins it.
+    """x = x0 + sigma n with new noise, for a student that learns its own map of noise (target `input` pins it).
 
-    No pair says where a noise belongs, so the student decides, and keeps to it: it is sampled by keeping the noise's
-    direction. Below the highest level its inputs should be its own (rollout `on_policy`, share 1): those of other
-    people's pairs contradict its map.
+    No pair says which sample a noise belongs to. The student decides and keeps to it, so sampling keeps the noise's
+    direction. Below the highest level its inputs should be its own (rollout `on_policy`, share 1): inputs from random
+    pairs contradict its map.
     """
 
     rule = "ode"
@@ -57,7 +57,7 @@ class Ot(Start):
 @register("path")
 @dataclass(frozen=True)
 class Path(Start):
-    """x = the teacher's own state at sigma on its way from n to x0; the shards hold these states."""
+    """x = the teacher's own state at sigma on its path from n to x0; the shards hold these states."""
 
     rule = "ode"
     needs_pairs = True

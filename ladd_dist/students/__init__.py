@@ -1,4 +1,4 @@
-"""Kind `student`: which of the copied teacher's weights train."""
+"""Kind `student`: the choice of the copied teacher's weights that train."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from ladd_dist.core.types import Denoiser
 
 
 class StudentForm(Plugin):
-    """Turns a copy of the teacher into a student."""
+    """Form of the student, made from a copy of the teacher."""
 
     kind = "student"
     needs_teacher: ClassVar[bool] = False
-    """Whether a student's file is a part of it only: the teacher's weights are needed besides."""
+    """Whether a student's file holds a part of the weights only and needs the teacher's besides."""
 
     def prepare(self, network: Denoiser) -> Denoiser:
-        """The student, in training mode: what trains requires grad, nothing else does. Called on a copy of the teacher.
+        """Turn a copy of the teacher into the student, in training mode; only weights that train require gradients.
 
         Raises:
-            ValueError: this network has no such weights.
+            ValueError: the network has no such weights.
         """
         raise NotImplementedError
 
     def weights(self, network: Denoiser) -> dict[str, Tensor]:
-        """What a student's file holds of a trained network: all of it, unless `needs_teacher`."""
+        """Weights of a trained network for a student's file: all of them, unless `needs_teacher`."""
         return {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
 
     def restore(self, network: Denoiser, weights: Mapping[str, Tensor]) -> Denoiser:
-        """The trained student, a plain network, from what its file holds; called on a copy of the teacher.
+        """Turn a copy of the teacher into the trained student, a plain network, with the weights of its file.
 
         Raises:
             ValueError, RuntimeError: the weights are of another network.

@@ -1,7 +1,7 @@
 """Low-rank adapters (LoRA; Hu et al. 2021, arXiv 2106.09685) on any denoiser, through `peft`.
 
 W x becomes W x + strength * alpha / rank * B A x, for linear layers and convolutions. Names in an adapter's state are
-PEFT's (`middle.qkv.lora_A.weight`), so that what reads PEFT's format reads them.
+PEFT's (`middle.qkv.lora_A.weight`), so readers of PEFT's format can load it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ladd_dist.core.errors import UserError
 
 ADAPTER = "default"
-"""PEFT's name of the one adapter that a network has here; left out of the names of its state, as PEFT does."""
+"""PEFT's name of a network's only adapter; the names in its state leave it out, as PEFT's files do."""
 N = TypeVar("N", bound=nn.Module)
 
 
@@ -34,10 +34,10 @@ def adaptable(network: nn.Module) -> list[str]:
 
 
 def targeted(network: nn.Module, patterns: tuple[str, ...]) -> list[str]:
-    """The layers in whose names one of the patterns (regular expressions) is found; all without patterns.
+    """Names of the layers that contain a match of one of the patterns (regular expressions); all without patterns.
 
     Raises:
-        UserError: a pattern finds nothing.
+        UserError: a pattern matches no layer.
     """
     names = adaptable(network)
     for pattern in patterns:
@@ -47,7 +47,7 @@ def targeted(network: nn.Module, patterns: tuple[str, ...]) -> list[str]:
 
 
 def add_adapter(network: N, *, rank: int, alpha: float, layers: list[str]) -> N:
-    """Give the named layers a low-rank adapter, in place: it alone trains, and changes nothing yet (B = 0).
+    """Give the named layers a low-rank adapter, in place; only the adapter trains, and it changes nothing yet (B = 0).
 
     A is drawn from torch's global generator.
 
@@ -62,8 +62,8 @@ def add_adapter(network: N, *, rank: int, alpha: float, layers: list[str]) -> N:
         raise UserError("the network has an adapter already: merge or remove it first")
     config = LoraConfig(
         r=rank,
-        lora_alpha=alpha,  # type: ignore[arg-type]  # a whole number by its type alone: it is divided by the rank
-        target_modules="|".join(map(re.escape, layers)),  # matched whole: a list would match endings of names too
+        lora_alpha=alpha,  # type: ignore[arg-type]  # typed as int, but only divided by the rank
+        target_modules="|".join(map(re.escape, layers)),  # full matches: a list would match ends of names too
         bias="none",
     )
     with warnings.catch_warnings():  # about model classes that PEFT knows
@@ -73,7 +73,7 @@ def add_adapter(network: N, *, rank: int, alpha: float, layers: list[str]) -> N:
 
 
 def has_adapter(network: nn.Module) -> bool:
-    """Whether a network has one."""
+    """Whether a network has an adapter."""
     return any(".lora_A." in name for name, _ in network.named_parameters())
 
 
@@ -84,7 +84,7 @@ def _layers(network: nn.Module) -> Iterator[tuple[str, Any]]:
 
 
 def adapter_state(network: nn.Module) -> dict[str, Tensor]:
-    """The adapter's weights, float32 copies on the CPU, by PEFT's names; empty without one."""
+    """Weights of the network's adapter, float32 copies on the CPU, by PEFT's names; empty without an adapter."""
     return {
         name.replace(f".{ADAPTER}.", "."): parameter.detach().to("cpu", torch.float32, copy=True).contiguous()
         for name, parameter in network.named_parameters()
@@ -94,10 +94,10 @@ def adapter_state(network: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def set_adapter(network: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Overwrite the adapter's weights: the inverse of `adapter_state`.
+    """Overwrite the adapter's weights, the inverse of `adapter_state`.
 
     Raises:
-        UserError: other layers or shapes than the network's.
+        UserError: the layers or shapes are not the network's.
     """
     own = {
         name.replace(f".{ADAPTER}.", "."): parameter
@@ -117,19 +117,19 @@ def set_adapter(network: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 
 def layers_of(state: Mapping[str, Tensor]) -> list[str]:
-    """The layers that an adapter's state is for."""
+    """Names of the layers in an adapter's state."""
     return [name.removesuffix(".lora_A.weight") for name in state if name.endswith(".lora_A.weight")]
 
 
 def set_strength(network: nn.Module, strength: float) -> None:
-    """Set the adapter's factor: 1 as trained, 0 the untouched network bit for bit, -1 the opposite."""
+    """Set the adapter's strength: 1 as trained, 0 the untouched network bit for bit, -1 the opposite."""
     for _, layer in _layers(network):
         layer._disable_adapters = strength == 0  # not `enable_adapters`: that would change what trains
         layer.set_scale(ADAPTER, strength)
 
 
 def merge_adapter(network: N) -> N:
-    """Add the adapter, at its strength, to the weights, in place: the layers are as they were before it came."""
+    """Merge the adapter, at its strength, into the weights, in place, and put the plain layers back."""
     for name, layer in list(_layers(network)):
         if not layer._disable_adapters:
             layer.merge()

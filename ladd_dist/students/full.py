@@ -1,4 +1,4 @@
-"""The student of the LADD paper: a copy of the teacher, all of it trained."""
+"""The student of the LADD paper: a copy of the teacher whose weights all train."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ladd_dist.students import StudentForm
 @register("full")
 @dataclass(frozen=True)
 class Full(StudentForm):
-    """Every weight trains."""
+    """Full copy of the teacher: every weight trains."""
 
     def prepare(self, network: Denoiser) -> Denoiser:
         return network.train().requires_grad_(True)

@@ -1,4 +1,4 @@
-"""A student of which low-rank adapters train (LoRA; Hu et al. 2021, arXiv 2106.09685)."""
+"""A student whose low-rank adapters train (LoRA; Hu et al. 2021, arXiv 2106.09685)."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ class Lora(StudentForm):
     """Low-rank adapters of linear layers and convolutions train; the teacher's weights stay, bit for bit."""
 
     rank: int = 16
+    """Rank of the adapters."""
     alpha: float = 16.0
-    """The adapters' product is scaled by alpha / rank."""
+    """Scale of the adapters: their product is multiplied by alpha / rank."""
     targets: tuple[str, ...] = ()
-    """Regular expressions: layers in whose names one is found get an adapter; without any, all of them."""
+    """Regular expressions; layers whose names contain a match get an adapter, all layers if there are none."""
     seed: int = 0
-    """Of the adapters' random halves."""
+    """Seed of the adapters' random halves."""
     needs_teacher = True
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Kind `taps`: which of the teacher's feature maps get a head."""
+"""Kind `taps`: the choice of the teacher's feature maps that get a head."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ladd_dist.core.types import TapSpec
 
 
 class TapLayout(Plugin):
-    """Chooses tap names from a network's catalog."""
+    """Choice of tap names from a network's catalog."""
 
     kind = "taps"
 
@@ -17,6 +17,6 @@ class TapLayout(Plugin):
         """Tap names in the catalog's order, at least one.
 
         Raises:
-            KeyError: a name that the catalog lacks; the message lists the catalog.
+            KeyError: the catalog lacks a name; the message lists the catalog.
         """
         raise NotImplementedError

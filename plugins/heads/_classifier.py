@@ -1,4 +1,4 @@
-"""What the heads share: the last layers, and the check of their sizes."""
+"""Parts that the heads share: the last layers, and the check of their sizes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class ProjectionClassifier(nn.Module):
         self.scale = 1 / math.sqrt(width)
 
     def forward(self, pooled: Tensor, cond_vec: Tensor) -> Tensor:
-        """pooled [B,F], cond_vec [B,E] -> logits [B,1]."""
+        """Logits [B,1] of pooled features [B,F] and cond_vec [B,E]."""
         hidden = functional.leaky_relu(self.hidden(pooled), SLOPE)
         logits: Tensor = self.logit(hidden)
         if self.project is not None:

@@ -27,7 +27,7 @@ class MaxPoolHead(nn.Module):
         self.classifier = ProjectionClassifier(width, width, cond_dim, conditioned=conditioned)
 
     def forward(self, features: Tensor, cond_vec: Tensor) -> Tensor:
-        """features [B,c,h,w], cond_vec [B,E] -> logits [B,1]."""
+        """Logits [B,1] of features [B,c,h,w] and cond_vec [B,E]."""
         logits: Tensor = self.classifier(self.body(features).mean(dim=(2, 3)), cond_vec)
         return logits
 
@@ -37,17 +37,19 @@ class MaxPoolHead(nn.Module):
 class MaxPool(Head):
     """Down blocks of 3x3 convolution, LeakyReLU and max-pooling, then a fully connected classifier.
 
-    `width` >= 1: channels of every block and of the hidden layer; `blocks` >= 1. Parameters for c channels:
-    9 c w + (9 blocks - 8) w^2 + (blocks + 2) w + 1. `conditioned` adds the projection on noise level and class.
+    Parameters for c channels and width w: 9 c w + (9 blocks - 8) w^2 + (blocks + 2) w + 1, without the projection.
     """
 
     width: int = 64
+    """Channels of every block and of the hidden layer, 1 or more."""
     blocks: int = 2
+    """Number of blocks, 1 or more."""
     conditioned: bool = False
+    """Whether to add the projection on noise level and class."""
 
     def __post_init__(self) -> None:
         require_at_least(self.name, 1, width=self.width, blocks=self.blocks)
 
     def build(self, *, channels: int, cond_dim: int) -> nn.Module:
-        """A module `(features [B,c,h,w], cond_vec [B,E]) -> logits [B,1]`."""
+        """Build a module `(features [B,c,h,w], cond_vec [B,E]) -> logits [B,1]`."""
         return MaxPoolHead(channels, cond_dim, self.width, self.blocks, self.conditioned)

@@ -20,7 +20,7 @@ class SmallConvHead(nn.Module):
         self.classifier = ProjectionClassifier(width * pool**2, width, cond_dim, conditioned=conditioned)
 
     def forward(self, features: Tensor, cond_vec: Tensor) -> Tensor:
-        """features [B,c,h,w], cond_vec [B,E] -> logits [B,1]."""
+        """Logits [B,1] of features [B,c,h,w] and cond_vec [B,E]."""
         logits: Tensor = self.classifier(self.body(features).flatten(1), cond_vec)
         return logits
 
@@ -30,18 +30,19 @@ class SmallConvHead(nn.Module):
 class SmallConv(Head):
     """1x1 convolution, LeakyReLU, adaptive average pooling, fully connected layers.
 
-    `width` >= 1: channels of the convolution and of the hidden layer; `pool` >= 1: side of the pooled map (smaller maps
-    are repeated up to it). Parameters for c channels: c w + pool^2 w^2 + 3 w + 1. `conditioned` adds the projection on
-    noise level and class.
+    Parameters for c channels and width w: c w + pool^2 w^2 + 3 w + 1, without the projection.
     """
 
     width: int = 64
+    """Channels of the convolution and of the hidden layer, 1 or more."""
     pool: int = 1
+    """Side length of the pooled map, 1 or more; smaller maps are repeated up to it."""
     conditioned: bool = False
+    """Whether to add the projection on noise level and class."""
 
     def __post_init__(self) -> None:
         require_at_least(self.name, 1, width=self.width, pool=self.pool)
 
     def build(self, *, channels: int, cond_dim: int) -> nn.Module:
-        """A module `(features [B,c,h,w], cond_vec [B,E]) -> logits [B,1]`."""
+        """Build a module `(features [B,c,h,w], cond_vec [B,E]) -> logits [B,1]`."""
         return SmallConvHead(channels, cond_dim, self.width, self.pool, self.conditioned)

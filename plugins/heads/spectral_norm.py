@@ -34,7 +34,7 @@ class SpectralNormHead(nn.Module):
         )
 
     def forward(self, features: Tensor, cond_vec: Tensor) -> Tensor:
-        """features [B,c,h,w], cond_vec [B,E] -> logits [B,1]."""
+        """Logits [B,1] of features [B,c,h,w] and cond_vec [B,E]."""
         maps = self.body(features)
         pooled = torch.cat([maps.mean(dim=(2, 3)), maps.amax(dim=(2, 3))], dim=1)
         logits: Tensor = self.classifier(pooled, cond_vec)
@@ -46,21 +46,23 @@ class SpectralNormHead(nn.Module):
 class SpectralNorm(Head):
     """Convolutions with spectral norm and LeakyReLU, mean and max over space, a fully connected classifier.
 
-    Spectral norm: Miyato et al. 2018 (arXiv 1802.05957). Its power iteration moves two buffers a layer in every
-    training-mode forward, so a head that must not change is put into eval mode. `width` >= 1: channels of every block
-    and of the hidden layer; `blocks` >= 1; `spectral_classifier` puts the norm on the fully connected layers too.
-    Parameters for c channels: 9 c w + (9 blocks - 7) w^2 + (blocks + 2) w + 1. `conditioned` adds the projection on
-    noise level and class.
+    Spectral norm: Miyato et al. 2018 (arXiv 1802.05957). Its power iteration moves two buffers per layer in every
+    training-mode forward, so a head that must not change is put into eval mode. Parameters for c channels and width w:
+    9 c w + (9 blocks - 7) w^2 + (blocks + 2) w + 1, without the projection.
     """
 
     width: int = 64
+    """Channels of every block and of the hidden layer, 1 or more."""
     blocks: int = 1
+    """Number of blocks, 1 or more."""
     conditioned: bool = False
+    """Whether to add the projection on noise level and class."""
     spectral_classifier: bool = True
+    """Whether the fully connected layers have spectral norm too."""
 
     def __post_init__(self) -> None:
         require_at_least(self.name, 1, width=self.width, blocks=self.blocks)
 
     def build(self, *, channels: int, cond_dim: int) -> nn.Module:
-        """A module `(features [B,c,h,w], cond_vec [B,E]) -> logits [B,1]`."""
+        """Build a module `(features [B,c,h,w], cond_vec [B,E]) -> logits [B,1]`."""
         return SpectralNormHead(channels, cond_dim, self.width, self.blocks, self.conditioned, self.spectral_classifier)

@@ -6,14 +6,22 @@ import math
 
 
 def require_finite(schedule: str, **values: float) -> None:
-    """Raises ValueError for a value that is infinite or not a number."""
+    """Check that settings are finite.
+
+    Raises:
+        ValueError: a value is infinite or not a number.
+    """
     for field, value in values.items():
         if not math.isfinite(value):
             raise ValueError(f"{schedule}: {field} must be a finite number, got {value}")
 
 
 def require_steps(schedule: str, minimum: int, **steps: int) -> None:
-    """Raises ValueError for a number of steps below `minimum`."""
+    """Check numbers of steps.
+
+    Raises:
+        ValueError: a number is below `minimum`.
+    """
     for field, value in steps.items():
         if value < minimum:
             raise ValueError(f"{schedule}: {field} must be an integer >= {minimum}, got {value}")

@@ -12,9 +12,10 @@ from plugins.schedules._checks import require_finite
 @register("constant")
 @dataclass(frozen=True)
 class Constant(Schedule):
-    """The same value at every step (0 switches a loss off)."""
+    """Constant: the same value at every step (0 switches a loss off)."""
 
     value: float = 1.0
+    """Value at every step."""
 
     def __post_init__(self) -> None:
         require_finite(self.name, value=self.value)

@@ -16,14 +16,17 @@ class Cosine(Schedule):
     """Half a cosine from `start` to `end` over `steps` steps, then constant (Loshchilov 2017, arXiv 1608.03983)."""
 
     start: float = 1.0
+    """Value at step 0."""
     end: float = 0.0
+    """Value from step `steps` on."""
     steps: int = 1000
+    """Number of steps from `start` to `end`."""
 
     def __post_init__(self) -> None:
         require_finite(self.name, start=self.start, end=self.end)
         require_steps(self.name, 1, steps=self.steps)
 
     def __call__(self, step: int) -> float:
-        """`start` at step 0, the mean of both half-way, `end` from `steps` on."""
+        """Value at `step`: `start` at 0, the mean of both half-way, `end` from `steps` on."""
         progress = min(max(step / self.steps, 0.0), 1.0)
         return self.end + (self.start - self.end) * 0.5 * (1 + math.cos(math.pi * progress))

@@ -15,8 +15,11 @@ class LinearWarmup(Schedule):
     """Zero up to `start_step`, then linear over `steps` steps to `value`, then constant."""
 
     value: float = 1.0
+    """Value at the end of the warm-up."""
     steps: int = 1000
+    """Number of steps of the warm-up."""
     start_step: int = 0
+    """Step at which the warm-up starts."""
 
     def __post_init__(self) -> None:
         require_finite(self.name, value=self.value)
@@ -24,6 +27,6 @@ class LinearWarmup(Schedule):
         require_steps(self.name, 0, start_step=self.start_step)
 
     def __call__(self, step: int) -> float:
-        """0 at `start_step`, `value` from `start_step + steps` on."""
+        """Value at `step`: 0 up to `start_step`, `value` from `start_step + steps` on."""
         progress = (step - self.start_step) / self.steps
         return self.value * min(max(progress, 0.0), 1.0)

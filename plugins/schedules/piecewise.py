@@ -13,12 +13,10 @@ from plugins.schedules._checks import require_finite, require_steps
 @register("piecewise")
 @dataclass(frozen=True)
 class Piecewise(Schedule):
-    """Linear between `points` (step, value), constant before the first and after the last.
-
-    At least one point; steps >= 0 and strictly increasing; values finite.
-    """
+    """Straight lines between `points` (step, value), constant before the first and after the last."""
 
     points: tuple[tuple[int, float], ...] = ((0, 0.0), (1000, 1.0))
+    """Points (step, value), at least one: steps are 0 or more and strictly increase, values are finite."""
 
     def __post_init__(self) -> None:
         if not self.points:
@@ -31,7 +29,7 @@ class Piecewise(Schedule):
                 raise ValueError(f"piecewise: steps must strictly increase, got {before} then {after}")
 
     def __call__(self, step: int) -> float:
-        """The value of the line through the two points around `step`."""
+        """Value at `step` of the line through the two points around it."""
         if step <= self.points[0][0]:
             return self.points[0][1]
         for (before, low), (after, high) in pairwise(self.points):

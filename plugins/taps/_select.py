@@ -1,4 +1,4 @@
-"""Choosing from a catalog by kind of block."""
+"""Choosing taps from a catalog by kind of block."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def select(catalog: Mapping[str, TapSpec], layout: str, *blocks: str) -> tuple[s
     """Names of the catalog, in its order, that are a block's name with or without a number (`down` -> down0, down1 ..).
 
     Raises:
-        KeyError: the catalog has nothing for one of the blocks: a layout never shrinks silently.
+        KeyError: the catalog has no tap for one of the blocks: a layout never shrinks silently.
     """
     for block in blocks:
         if not any(_is_block(name, block) for name in catalog):

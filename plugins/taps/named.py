@@ -14,9 +14,10 @@ from ladd_dist.taps import TapLayout
 @register("named")
 @dataclass(frozen=True)
 class Named(TapLayout):
-    """Taps chosen by name, one head each. At least one name, none twice."""
+    """Taps chosen by name, one head each."""
 
     names: tuple[str, ...] = ("middle",)
+    """Names of the taps, at least one, none twice."""
 
     def __post_init__(self) -> None:
         if not self.names:
@@ -26,10 +27,10 @@ class Named(TapLayout):
             raise ValueError(f"named: each tap name may stand once in names, found twice: {', '.join(twice)}")
 
     def __call__(self, catalog: Mapping[str, TapSpec]) -> tuple[str, ...]:
-        """The names in the catalog's order, whatever the order they were given in.
+        """Tap names in the catalog's order, whatever the order of `names`.
 
         Raises:
-            KeyError: a name that the catalog lacks; the message lists the catalog.
+            KeyError: the catalog lacks a name; the message lists the catalog.
         """
         for name in self.names:
             if name not in catalog:

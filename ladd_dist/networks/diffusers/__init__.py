@@ -1,4 +1,4 @@
-"""`Diffusers`: a checkpoint of Hugging Face's library as a network."""
+"""`Diffusers`: a checkpoint of Hugging Face diffusers as a network."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -22,27 +22,27 @@ from ladd_dist.networks import Network
 @register("diffusers")
 @dataclass(frozen=True)
 class Diffusers(Network):
-    """A model of Hugging Face diffusers: U-Nets, PixArt, SD3, Flux, Sana; its own prediction and noise schedule."""
+    """Model of Hugging Face diffusers (U-Nets, PixArt, SD3, Flux, Sana) with its own prediction and noise schedule."""
 
     source: str = ""
-    """Folder, or repository of the hub, of a pipeline or of one model with a `scheduler/` in it or beside it."""
+    """Folder or hub repository of a pipeline, or of one model with a `scheduler/` in it or beside it."""
     revision: str = ""
-    """Of the hub's repository: branch, tag or commit; empty: its newest."""
+    """Branch, tag or commit of the hub repository; empty: the newest."""
     subfolder: str = ""
     """The model's folder in `source`; empty: `unet`, `transformer`, or `source` itself."""
     config: str = ""
     """Folder with the configuration files alone, laid out like `source`: enough to plan without the weights."""
     tokens: int = 0
-    """Length of a text; 0: as the model's pipeline has it (Stable Diffusion 1, 2, XL, Kandinsky 3 know one alone)."""
+    """Length of a text in tokens; 0: the pipeline's own, the only one for Stable Diffusion 1, 2, XL and Kandinsky 3."""
     embedded_guidance: float = 3.5
-    """The guidance that a guidance-distilled model (Flux dev) is told; others ignore it."""
+    """Guidance scale given as an input to a guidance-distilled model (Flux dev); other models ignore it."""
     pretrained: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.tokens < 0:
             raise UserError(f"diffusers.tokens must be 0 or more, got {self.tokens}")
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, str]:
         from ladd_dist.networks.diffusers.checkpoint import checkpoint_files
 
         files = checkpoint_files(self.source or self.config, self.subfolder)
@@ -62,7 +62,7 @@ class Diffusers(Network):
 
         config = open_checkpoint(self.source, subfolder=self.subfolder, revision=self.revision, weights=False).config
         settings = defaults_of(config) | config
-        family = FAMILIES[settings["_class_name"]](settings, image, self.tokens, self.embedded_guidance)
+        family = FAMILIES[str(settings["_class_name"])](settings, image, self.tokens, self.embedded_guidance)
         root = locate(self.source, field="network.source", revision=self.revision, patterns=PARTS)
         encoder = TextEncoder(root, settings, self.tokens, device)
         return encode(encoder, texts, tuple(family.condition_shapes()), size=image.size)
@@ -75,7 +75,7 @@ class Diffusers(Network):
         source = self.source if weights else self.config or self.source
         checkpoint = open_checkpoint(source, subfolder=self.subfolder, revision=self.revision, weights=weights)
         settings = defaults_of(checkpoint.config) | checkpoint.config
-        family = FAMILIES[settings["_class_name"]](settings, image, self.tokens, self.embedded_guidance)
+        family = FAMILIES[str(settings["_class_name"])](settings, image, self.tokens, self.embedded_guidance)
         try:
             family.check()
         except ValueError as error:
@@ -88,7 +88,7 @@ class Diffusers(Network):
 
 @functools.lru_cache(maxsize=8)
 def _taps_of(folder: Path, config: str, image: ImageSpec, tokens: int) -> tuple[dict[str, TapSpec], int]:
-    """Taps and size of the embedding of a model of this configuration (JSON); finding them runs it, without data."""
+    """Taps and embedding size of a model of this configuration (JSON), from a forward on the device "meta"."""
     from ladd_dist.networks.diffusers.checkpoint import FAMILIES, Checkpoint, build_model
     from ladd_dist.networks.diffusers.denoiser import find_taps
 
@@ -98,11 +98,11 @@ def _taps_of(folder: Path, config: str, image: ImageSpec, tokens: int) -> tuple[
         return find_taps(build_model(Checkpoint(folder, settings, {})), family)
 
 
-def defaults_of(config: dict[str, Any]) -> dict[str, Any]:
-    """What the library takes where a model's configuration says nothing."""
+def defaults_of(config: Mapping[str, object]) -> dict[str, object]:
+    """Defaults of diffusers for the settings of a model, by name; its configuration may leave some out."""
     import inspect
 
     import diffusers
 
-    parameters = inspect.signature(getattr(diffusers, config["_class_name"]).__init__).parameters
+    parameters = inspect.signature(getattr(diffusers, str(config["_class_name"])).__init__).parameters
     return {name: p.default for name, p in parameters.items() if p.default is not inspect.Parameter.empty}

@@ -1,4 +1,4 @@
-"""Where a diffusers checkpoint's parts are, and reading them: JSON and safetensors, never a pickle."""
+"""Finding and reading the parts of a diffusers checkpoint: JSON and safetensors, never a pickle."""
 
 from __future__ import annotations
 
@@ -32,25 +32,27 @@ _FILES = (f"{_WEIGHTS}.safetensors", f"{_WEIGHTS}-*.safetensors")
 
 
 class Checkpoint(NamedTuple):
-    """The configuration of a model and its scheduler."""
+    """Configuration of a model and its scheduler."""
 
     folder: Path
-    """Of the model; its weights may be missing."""
-    config: dict[str, Any]
-    scheduler: dict[str, Any]
+    """Folder of the model; its weights may be missing."""
+    config: dict[str, object]
+    """Contents of the model's `config.json`."""
+    scheduler: dict[str, object]
+    """Contents of the scheduler's `scheduler_config.json`."""
 
 
 def open_checkpoint(source: str, *, subfolder: str, revision: str, weights: bool) -> Checkpoint:
-    """A local folder, or else a repository of the hub, of which only the configuration is fetched without `weights`.
+    """Open a checkpoint in a local folder or a hub repository; without `weights`, fetch only its configuration.
 
     Raises:
-        UserError: no such folder or repository, no model that is known, no scheduler, no safetensors.
+        UserError: there is no such folder or repository, no supported model, no scheduler, or no safetensors.
     """
     root = locate(source, field="network.source", revision=revision, patterns=["*.json"])
     folder = _model_folder(root, subfolder)
     config = read_json(folder / "config.json")
     if isinstance(config, dict) and config.get("_class_name") == "Transformer2DModel":
-        # What PixArt's published checkpoints say; the library has split the class since, and reads them in this way.
+        # PixArt's published checkpoints say so; diffusers has split the class since, and reads them in this way.
         config["_class_name"] = _SPLIT.get(str(config.get("norm_type")), "Transformer2DModel")
     name = config.get("_class_name") if isinstance(config, dict) else None
     if name not in FAMILIES:
@@ -65,7 +67,7 @@ def open_checkpoint(source: str, *, subfolder: str, revision: str, weights: bool
 
 
 def checkpoint_files(source: str, subfolder: str) -> list[Path]:
-    """What makes a local checkpoint what it is: configuration, scheduler, weights; none where it is not there."""
+    """Files that identify a local checkpoint: configuration, scheduler, weights; empty if there is no such folder."""
     root = Path(source).expanduser()
     if not source or not root.is_dir():
         return []
@@ -75,10 +77,10 @@ def checkpoint_files(source: str, subfolder: str) -> list[Path]:
 
 
 def build_model(checkpoint: Checkpoint) -> nn.Module:
-    """A model of the checkpoint's configuration with random weights, on the current default device.
+    """Build a model of the checkpoint's configuration with random weights, on the current default device.
 
     Raises:
-        UserError: a configuration that the library does not accept.
+        UserError: diffusers does not accept the configuration.
     """
     try:
         model: nn.Module = _model_class(checkpoint).from_config(dict(checkpoint.config))
@@ -88,10 +90,10 @@ def build_model(checkpoint: Checkpoint) -> nn.Module:
 
 
 def load_model(checkpoint: Checkpoint) -> nn.Module:
-    """The model with the checkpoint's weights, in float32.
+    """Load the model with the checkpoint's weights, in float32.
 
     Raises:
-        UserError: weights that are damaged, or of another configuration.
+        UserError: the weights are damaged, or of another configuration.
     """
     import safetensors
     import torch
@@ -115,7 +117,7 @@ def load_model(checkpoint: Checkpoint) -> nn.Module:
 def _model_class(checkpoint: Checkpoint) -> Any:
     import diffusers
 
-    return getattr(diffusers, checkpoint.config["_class_name"])
+    return getattr(diffusers, str(checkpoint.config["_class_name"]))
 
 
 def _model_folder(root: Path, subfolder: str) -> Path:

@@ -1,8 +1,8 @@
 """A model of diffusers as a denoiser with named taps and early exit.
 
-The library's own forward runs. Taps are read by hooks that exist during one call, on the wanted blocks alone; the last
-one ends the forward by an exception that the same call catches. A hook registered that late runs after those of FSDP,
-so a sharded block has given up its gathered weights by then.
+The library's own forward runs. Hooks on the wanted blocks read the taps; they exist during one call. The last hook ends
+the forward by an exception that the same call catches. Hooks registered this late run after those of FSDP, when a
+sharded block has already released its gathered weights.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from ladd_dist.networks.diffusers.prediction import Prediction
 
 
 class _Enough(Exception):
-    """All that was asked for has been seen."""
+    """Signal of a hook that all requested outputs have been read, to end the forward."""
 
 
-class _Watch:
-    """What the model's parts returned during one call."""
+class _TapHooks:
+    """Forward hooks that read features and embedding from the model's parts during one call."""
 
     def __init__(self, family: Family, model: nn.Module, taps: Iterable[str], *, stop: bool) -> None:
         self.family, self.stop = family, stop
@@ -36,11 +36,11 @@ class _Watch:
         self.missing = len(self.blocks) + len(self.parts)
         self.handles: list[Any] = []
         if any(getattr(block, "_compiled_call_impl", None) is not None for block in self.blocks.values()):
-            raise UserError(  # compiled code would go on without the hook
+            raise UserError(  # compiled code would run on without the hook
                 "taps cannot be read from compiled blocks of a diffusers network: take 'teacher' out of compute.compile"
             )
 
-    def __enter__(self) -> _Watch:
+    def __enter__(self) -> _TapHooks:
         self.handles += [block.register_forward_hook(self._keep(name)) for name, block in self.blocks.items()]
         self.handles += [part.register_forward_hook(self._add) for part in self.parts]
         return self
@@ -93,10 +93,10 @@ class DiffusersDenoiser(Denoiser):
         return list(self.family.blocks(self.model).values())
 
     def attach(self, conditions: Conditions) -> None:
-        """Give the table of texts; a text may have another number of tokens than `condition_shapes`.
+        """Set the table of texts; their number of tokens may differ from that in `condition_shapes`.
 
         Raises:
-            UserError: other entries than this model reads, or of another size.
+            UserError: the table's entries or their sizes are not those that this model reads.
         """
         needed, given = ({name: shape[-1] for name, shape in shapes.items() if "mask" not in name}
                          for shapes in (self.condition_shapes, conditions.shapes))  # fmt: skip
@@ -116,14 +116,14 @@ class DiffusersDenoiser(Denoiser):
         rows = self._rows(cond)
         noised = self.prediction.noised(x, sigma.to(x.dtype))
         raw: Tensor | None = None
-        with _Watch(self.family, self.model, taps, stop=not denoise) as watch:
+        with _TapHooks(self.family, self.model, taps, stop=not denoise) as hooks:
             raw = self.family.call(self.model, noised.x, noised.timestep, cond, rows)
-        assert watch.embedding is not None
-        cond_vec = torch.cat([watch.embedding, text_mean(rows)], dim=1) if self._adds_text else watch.embedding
+        assert hooks.embedding is not None
+        cond_vec = torch.cat([hooks.embedding, text_mean(rows)], dim=1) if self._adds_text else hooks.embedding
         if raw is None or not denoise:
-            return NetOutput(None, watch.features, cond_vec)
+            return NetOutput(None, hooks.features, cond_vec)
         raw = raw[:, : x.shape[1]]  # the rest, where there is one, is the predicted variance
-        return NetOutput(self.prediction.denoised(raw, x, sigma), watch.features, cond_vec)
+        return NetOutput(self.prediction.denoised(raw, x, sigma), hooks.features, cond_vec)
 
     def _rows(self, cond: Tensor) -> dict[str, Tensor]:
         if not self.condition_shapes:
@@ -136,7 +136,7 @@ class DiffusersDenoiser(Denoiser):
 
 
 def text_mean(rows: Mapping[str, Tensor]) -> Tensor:
-    """Mean over tokens [B,E] of encoder states [B,T,E], over those that the mask keeps where there is a mask."""
+    """Mean [B,E] of encoder states [B,T,E] over the tokens that the mask keeps, or over all without a mask."""
     states = rows["prompt_embeds"].float()
     if "prompt_attention_mask" not in rows:
         return states.mean(dim=1)
@@ -145,16 +145,16 @@ def text_mean(rows: Mapping[str, Tensor]) -> Tensor:
 
 
 def find_taps(model: nn.Module, family: Family) -> tuple[dict[str, TapSpec], int]:
-    """The catalog and the size of the embedding, from one forward of a model on the device "meta"."""
+    """Tap catalog and embedding size, from one forward of a model on the device "meta"."""
     image = family.image
     with torch.device("meta"), torch.no_grad():
         x = torch.zeros(1, image.channels, image.size, image.size)
         rows = {name: torch.zeros(1, *shape) for name, shape in family.condition_shapes().items()}
-        with _Watch(family, model, family.blocks(model), stop=False) as watch:
+        with _TapHooks(family, model, family.blocks(model), stop=False) as hooks:
             family.call(model, x, torch.zeros(1), torch.zeros(1, dtype=torch.int64), rows)
-    assert watch.embedding is not None
-    specs = {name: TapSpec(found.shape[1], image.size // found.shape[2]) for name, found in watch.features.items()}
-    return specs, watch.embedding.shape[1]
+    assert hooks.embedding is not None
+    specs = {name: TapSpec(found.shape[1], image.size // found.shape[2]) for name, found in hooks.features.items()}
+    return specs, hooks.embedding.shape[1]
 
 
 def _listed(shapes: Mapping[str, tuple[int, ...]]) -> str:

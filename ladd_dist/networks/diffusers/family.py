@@ -1,4 +1,4 @@
-"""What differs between the model classes of diffusers: how each is called and where its parts are."""
+"""Base of the adapters to the model classes of diffusers: how to call each, and where its parts are."""
 
 from __future__ import annotations
 
@@ -15,32 +15,35 @@ from ladd_dist.core.types import ImageSpec
 
 @dataclass(frozen=True)
 class Family:
-    """One model class: `config` is the checkpoint's configuration, `image` the latents that it works on."""
+    """Adapter to one model class."""
 
     config: Mapping[str, Any]
+    """Configuration of the checkpoint; each adapter knows the types of the settings it reads."""
     image: ImageSpec
+    """Shape of the latents that the model works on."""
     tokens: int
-    """Length of a text; 0: the family's own."""
+    """Length of a text in tokens; 0: the family's default."""
     embedded_guidance: float
-    """The guidance that a guidance-distilled model is told."""
+    """Guidance scale given as an input to a guidance-distilled model."""
 
     own_tokens: ClassVar[int] = 0
+    """Default length of a text in tokens."""
     pools_text: ClassVar[bool] = False
     """Whether the model's own embedding of the noise level holds the text as well."""
 
     def channels(self) -> int:
-        """Of the latents."""
+        """Number of latent channels."""
         return int(self.config["in_channels"])
 
     def stride(self) -> int:
-        """The sizes that the model takes are multiples of it."""
+        """Number that latent sizes must be divisible by."""
         return int(self.config["patch_size"])
 
     def check(self) -> None:
-        """Refuse what this adapter cannot call.
+        """Refuse a model that this adapter cannot call.
 
         Raises:
-            UserError: a model of this class that needs other inputs, or latents of a shape that it does not take.
+            UserError: the model needs other inputs, or does not take latents of this shape.
         """
         if self.channels() != self.image.channels:
             raise UserError(f"the model works on {self.channels()} channels, the dataset has {self.image.channels}")
@@ -52,10 +55,10 @@ class Family:
         return True
 
     def refuse(self, **allowed: tuple[Any, ...]) -> None:
-        """Refuse a configuration with another value than these.
+        """Refuse a configuration with other values of settings than the allowed ones.
 
         Raises:
-            UserError: it names the setting, its value and those that work.
+            UserError: a value is not allowed; the message names the setting, its value and those that work.
         """
         for name, values in allowed.items():
             if self.config.get(name) not in values:
@@ -63,39 +66,39 @@ class Family:
                 raise UserError(f"{name} = {self.config[name]!r} is not supported; supported: {known}")
 
     def condition_shapes(self) -> dict[str, tuple[int, ...]]:
-        """A row of the table of conditions, named as the pipelines of diffusers name them; empty: class ids."""
+        """Shapes of one row of the table of conditions, by the names of diffusers' pipelines; empty: class ids."""
         return {}
 
     def text_shape(self, dim: int) -> tuple[int, int]:
-        """Encoder states of one text [T,E]."""
+        """Shape (T, E) of the encoder states of one text."""
         return (self.tokens or self.own_tokens, dim)
 
     def blocks(self, model: Any) -> dict[str, nn.Module]:
-        """The model's blocks by the name of their tap, in order of execution."""
+        """Blocks of the model by the name of their tap, in order of execution."""
         return {f"block{i:02d}": block for i, block in enumerate(model.transformer_blocks)}
 
     def embeddings(self, model: Any) -> list[nn.Module]:
-        """The modules whose outputs [B,E] (the last of a tuple) add up to the embedding of level and condition."""
+        """Modules whose outputs [B,E] (the last of a tuple) add up to the embedding of level and condition."""
         raise NotImplementedError
 
     def call(self, model: nn.Module, x: Tensor, timestep: Tensor, cond: Tensor, rows: Mapping[str, Tensor]) -> Tensor:
-        """The model's prediction [B,C,H,W].
+        """Prediction [B,C,H,W] of the model.
 
         Args:
-            x: as the model's own training had it [B,C,H,W].
-            timestep: [B].
+            x: the model's own input [B,C,H,W], as `Prediction.noised` gives it.
+            timestep: the model's own timesteps [B].
             cond: class ids [B].
-            rows: of the table of conditions, as `condition_shapes` has them.
+            rows: rows [B,...] of the table of conditions, by the names in `condition_shapes`.
         """
         raise NotImplementedError
 
     def feature(self, out: Any) -> Tensor:
-        """The map [B,c,h,w] in what a block returned."""
+        """Feature map [B,c,h,w] in the output of a block."""
         side = self.image.size // self.stride()
         tokens: Tensor = out[-1] if isinstance(out, tuple) else out
         return rearrange(tokens, "b (h w) c -> b c h w", h=side)
 
 
 def like(rows: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
-    """One entry of the rows, in x's dtype."""
+    """Entry `name` of the rows, in x's dtype."""
     return rows[name].to(x.dtype)

@@ -1,9 +1,9 @@
-"""What a diffusers model predicts and at which timestep, as a denoiser D(x; sigma) of x = x0 + sigma n.
+"""Conversion of a diffusers model's predictions and timesteps to a denoiser D(x; sigma) of x = x0 + sigma n.
 
 With a = 1/sqrt(1 + sigma^2), a discrete-time (VP) model sees x_t = a x, and its alpha-bar is a^2; a flow model sees
 x_t = (1 - t) x at t = sigma / (1 + sigma) (Karras et al. 2022, arXiv 2206.00364; Salimans and Ho 2022, arXiv
-2202.00512; Liu et al. 2022, arXiv 2209.03003). Noise schedule and kind of
-prediction are those of the checkpoint's scheduler.
+2202.00512; Liu et al. 2022, arXiv 2209.03003). The checkpoint's scheduler gives the noise schedule and the prediction
+type.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from torch import Tensor, nn
 from ladd_dist.core.errors import UserError
 
 Kind = Literal["epsilon", "v_prediction", "sample", "flow_prediction"]
-_NO_SIGNAL = 2.0**-24  # alpha-bar in place of 0 at the end of a schedule: sigma stays finite, as the library has it
+_NO_SIGNAL = 2.0**-24  # replaces an alpha-bar of 0 at the end of a schedule: sigma stays finite, as in diffusers
 
 
 class Noised(NamedTuple):
-    """A model's own input."""
+    """Input of a model in its own units."""
 
     x: Tensor  # [B,C,H,W]
     timestep: Tensor  # [B]
 
 
 class Prediction(nn.Module):
-    """The dictionary between the world of sigma and a model's own."""
+    """Conversion between levels sigma and a model's own inputs, timesteps and outputs."""
 
     def __init__(self, kind: Kind, log_sigmas: Tensor | None, num_timesteps: int) -> None:
-        """As a rule made by `read_scheduler`.
+        """Set the prediction type and the noise schedule; `read_scheduler` does so for a checkpoint.
 
         Args:
             log_sigmas: ln sigma [num_timesteps] of a VP model's timesteps, ascending; None for a flow model.
@@ -43,21 +43,21 @@ class Prediction(nn.Module):
         self.register_buffer("log_sigmas", log_sigmas, persistent=False)
 
     def sigma_max(self) -> float:
-        """The level of the last timestep."""
+        """Noise level of the last timestep, in units of x0; infinite for a flow model."""
         table: Tensor | None = self.log_sigmas
         return math.inf if table is None else math.exp(float(table[-1]))
 
     def noised(self, x: Tensor, sigma: Tensor) -> Noised:
-        """What the model sees in place of x [B,C,H,W] at levels sigma [B] > 0."""
+        """Model's own input and timestep for x [B,C,H,W] at levels sigma [B] > 0."""
         if self.kind == "flow_prediction":
             t = sigma / (1 + sigma)
             return Noised(_bchw(1 - t, x) * x, t * self.num_timesteps)
         return Noised(x / _bchw(torch.sqrt(1 + sigma**2), x), self.timestep(sigma))
 
     def timestep(self, sigma: Tensor) -> Tensor:
-        """Timesteps [B], linear in ln sigma between the schedule's own, and the first or last one beyond them.
+        """Timesteps [B], linear in ln sigma between those of the schedule, and clamped to the first and last.
 
-        The rule of the library's `EulerDiscreteScheduler` for levels of one's own.
+        diffusers' `EulerDiscreteScheduler` has the same rule for custom levels.
         """
         table = self.get_buffer("log_sigmas")
         log_sigma = torch.log(sigma.to(table.dtype))
@@ -77,11 +77,11 @@ class Prediction(nn.Module):
         return (x - level * raw) / (1 + level)
 
 
-def read_scheduler(config: Mapping[str, Any], where: str) -> Prediction:
-    """The prediction of a checkpoint from its scheduler's configuration.
+def read_scheduler(config: Mapping[str, object], where: str) -> Prediction:
+    """Prediction of a checkpoint from its scheduler's configuration.
 
     Raises:
-        UserError: a scheduler or a kind of prediction that this dictionary does not have.
+        UserError: the scheduler or its prediction type is unknown, or it has no discrete noise schedule.
     """
     import diffusers
 
@@ -89,7 +89,7 @@ def read_scheduler(config: Mapping[str, Any], where: str) -> Prediction:
     cls = getattr(diffusers, name, None) if name.endswith("Scheduler") else None
     if not isinstance(cls, type):
         raise UserError(f"{where}: diffusers has no scheduler {name!r}")
-    with torch.device("cpu"):  # also where the network is only planned, on tensors without data
+    with torch.device("cpu"):  # also where the network is only planned, on the device "meta"
         scheduler: Any = cls.from_config(dict(config))  # type: ignore[attr-defined]
     settings = scheduler.config
     kind = settings.get("prediction_type", "epsilon")

@@ -1,4 +1,4 @@
-"""Texts as the checkpoint's own pipeline of diffusers encodes them, with only the text parts of it loaded."""
+"""Text encoding by the checkpoint's own diffusers pipeline, of which only the text parts are loaded."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ladd_dist.core.errors import UserError
 from ladd_dist.core.rundir import read_json
 
 BATCH = 16
-"""Texts that are encoded together; no setting, so that the same texts always give the same bits."""
+"""Number of texts encoded together; fixed, because the same texts must always give the same bits."""
 PARTS = ("*.json", "text_encoder*/*.safetensors", "tokenizer*/*")
-"""Of a hub's repository: what encoding needs."""
+"""Patterns of the files in a hub repository that encoding needs."""
 _HEAVY = (
     "unet", "transformer", "vae", "movq", "scheduler", "safety_checker", "feature_extractor", "image_encoder",
 )  # fmt: skip
@@ -24,16 +24,16 @@ Rows = dict[str, Tensor]
 
 
 class _Way(NamedTuple):
-    """How a pipeline is asked."""
+    """Way to call the `encode_prompt` of a pipeline."""
 
     pipelines: tuple[str, ...]
-    """Classes of the library; the one that `model_index.json` names, or else the first."""
+    """Classes of diffusers: the one that `model_index.json` names is used, otherwise the first."""
     returns: tuple[str, ...]
-    """What `encode_prompt` returns, in order; names with `negative_` belong to the null condition."""
-    asks: Mapping[str, Any] = {}
-    """Further arguments of `encode_prompt`."""
+    """Names of the returned tensors, in order; those with `negative_` belong to the null condition."""
+    asks: Mapping[str, None] = {}
+    """Further arguments."""
     takes_length: bool = True
-    """Whether it takes the length of a text."""
+    """Whether the length of a text is an argument."""
 
 
 _EMBEDS = ("prompt_embeds", "negative_prompt_embeds")
@@ -56,20 +56,20 @@ _WAYS = {
 
 
 class TextEncoder:
-    """The text parts of a pipeline, on a device, in float32."""
+    """Text parts of a pipeline, on a device, in float32."""
 
-    def __init__(self, root: Path, config: Mapping[str, Any], tokens: int, device: torch.device) -> None:
+    def __init__(self, root: Path, config: Mapping[str, object], tokens: int, device: torch.device) -> None:
         """Load tokenizers and text encoders, and nothing else.
 
         Args:
-            root: the pipeline's folder.
-            config: of its denoising model.
-            tokens: length of a text; 0: the pipeline's own.
+            root: folder of the pipeline.
+            config: configuration of its denoising model.
+            tokens: length of a text in tokens; 0: the pipeline's own.
 
         Raises:
-            UserError: no pipeline with text encoders, or one that cannot be read (pickles are not).
+            UserError: there is no pipeline with text encoders, or it cannot be read (pickles are not).
         """
-        self.name = config["_class_name"]
+        self.name = str(config["_class_name"])
         kind = f"{self.name} {config['addition_embed_type']}" if config.get("addition_embed_type") else self.name
         self.way, self.tokens, self.device = _WAYS[kind], tokens, device
         self.pipeline = _load(root, self.way).to(device)
@@ -81,7 +81,7 @@ class TextEncoder:
 
     @torch.no_grad()
     def null(self, *, size: int) -> Rows:
-        """The row [1, ...] without a text: what the pipeline itself guides away from, else the empty text."""
+        """Row [1, ...] of the null condition: the pipeline's own negative embedding, otherwise the empty text."""
         found = self._ask([""], null=True)
         own = {name.removeprefix("negative_"): row for name, row in found.items() if name.startswith("negative_")}
         return self._finished(own or found, size)
@@ -103,13 +103,13 @@ class TextEncoder:
         return {name: row for name, row in zip(self.way.returns, found, strict=True) if name and row is not None}
 
     def _length(self) -> int:
-        """Of what the pipeline lets one choose: SD3 puts T5's tokens behind CLIP's."""
+        """Length in tokens to request from the pipeline; SD3 appends T5's tokens to CLIP's."""
         of_clip = self.pipeline.tokenizer_max_length if self.name == "SD3Transformer2DModel" else 0
         return self.tokens - of_clip
 
     def _finished(self, rows: Rows, size: int) -> Rows:
         num, side = len(rows["prompt_embeds"]), float(size)
-        if self.way.pipelines == ("StableDiffusionXLPipeline",):  # sizes and place of the crop
+        if self.way.pipelines == ("StableDiffusionXLPipeline",):  # sizes and corner of the crop
             rows["time_ids"] = torch.tensor([[side, side, 0.0, 0.0, side, side]]).expand(num, -1)
         if self.name == "PixArtTransformer2DModel":
             rows["resolution"] = torch.full((num, 2), side)
@@ -118,7 +118,7 @@ class TextEncoder:
 
 
 def encode(encoder: TextEncoder, texts: Sequence[str], names: Sequence[str], *, size: int) -> Iterator[Rows]:
-    """The table's rows, batch by batch: one a text, then the null condition; of each the entries in `names`."""
+    """Rows of the table with the entries in `names`, batch by batch: one per text, then the null condition."""
     for first in range(0, len(texts), BATCH):
         rows = encoder.rows(texts[first : first + BATCH], size=size)
         yield {name: rows[name] for name in names}
@@ -148,7 +148,7 @@ def _load(root: Path, way: _Way) -> Any:
     parts = [name for name in accepted if name.startswith(("text_encoder", "tokenizer"))]
     for name in parts:
         _require_part(root, name, index.get(name))
-    others: dict[str, Any] = {name: None for name in accepted if name in _HEAVY}
+    others: dict[str, bool | None] = {name: None for name in accepted if name in _HEAVY}
     others |= {"requires_safety_checker": False} if "requires_safety_checker" in accepted else {}
     try:
         return pipeline.from_pretrained(
@@ -159,10 +159,10 @@ def _load(root: Path, way: _Way) -> Any:
         raise UserError(f"{root}: its text encoders cannot be read ({reason}); only safetensors are") from error
 
 
-def _require_part(root: Path, name: str, entry: Any) -> None:
-    """Refuse a part that is not there, or whose class is not the library's own."""
+def _require_part(root: Path, name: str, entry: object) -> None:
+    """Refuse a part that is missing, or whose class is not of transformers or diffusers."""
     if entry is None or entry == [None, None]:
-        return  # this checkpoint does without it
+        return  # this checkpoint needs none
     library = entry[0] if isinstance(entry, list) and len(entry) == 2 else entry
     if library not in ("transformers", "diffusers"):
         raise UserError(f"{root / 'model_index.json'}: {name} is of {library!r}, supported is 'transformers'")

@@ -1,4 +1,4 @@
-"""Adapters of the transformers: PixArt, Stable Diffusion 3, Flux, Sana."""
+"""Adapters to the transformers: PixArt, Stable Diffusion 3, Flux, Sana."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _PACK = 2  # Flux takes 2x2 latent pixels as one token
 
 
 class PixArt(Family):
-    """`PixArtTransformer2DModel` (alpha and sigma)."""
+    """Adapter to `PixArtTransformer2DModel` (alpha and sigma)."""
 
     own_tokens = 120
 
     def is_sized(self) -> bool:
-        """Whether the model is told the picture's resolution and aspect ratio."""
+        """Whether the image's resolution and aspect ratio are inputs of the model."""
         use = self.config.get("use_additional_conditions")
         return bool(self.config["sample_size"] == 128 if use is None else use)
 
@@ -44,7 +44,7 @@ class PixArt(Family):
 
 
 class SD3(Family):
-    """`SD3Transformer2DModel` (Stable Diffusion 3 and 3.5)."""
+    """Adapter to `SD3Transformer2DModel` (Stable Diffusion 3 and 3.5)."""
 
     own_tokens = 77 + 256  # of CLIP and T5
     pools_text = True
@@ -71,7 +71,7 @@ class SD3(Family):
 
 
 class Flux(Family):
-    """`FluxTransformer2DModel`: double-stream blocks, then single-stream ones."""
+    """Adapter to `FluxTransformer2DModel`: double-stream blocks, then single-stream ones."""
 
     own_tokens = 512
     pools_text = True
@@ -113,13 +113,13 @@ class Flux(Family):
 
 
 class Sana(Family):
-    """`SanaTransformer2DModel`."""
+    """Adapter to `SanaTransformer2DModel`."""
 
     own_tokens = 300
 
     def check(self) -> None:
         super().check()
-        self.refuse(guidance_embeds=(None, False))  # of Sana Sprint, whose TrigFlow world is another one
+        self.refuse(guidance_embeds=(None, False))  # only Sana Sprint has them, and its TrigFlow is not supported
 
     def condition_shapes(self) -> dict[str, tuple[int, ...]]:
         text = self.text_shape(int(self.config["caption_channels"]))

@@ -1,4 +1,4 @@
-"""Adapters of the U-Nets: `UNet2DModel`, `UNet2DConditionModel`, `Kandinsky3UNet`."""
+"""Adapters to the U-Nets: `UNet2DModel`, `UNet2DConditionModel`, `Kandinsky3UNet`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SDXL_TIME_IDS = 6  # original height and width, crop top and left, target height
 
 
 class UNet(Family):
-    """Down blocks (each ends with its down-sampling), a middle, up blocks."""
+    """Base of the U-Nets' adapters: down blocks (each ends with its down-sampling), a middle, up blocks."""
 
     def stride(self) -> int:
         return int(2 ** (len(self.config["block_out_channels"]) - 1))
@@ -31,7 +31,7 @@ class UNet(Family):
 
 
 class ClassUNet(UNet):
-    """`UNet2DModel`, with or without classes."""
+    """Adapter to `UNet2DModel`, with or without classes."""
 
     def check(self) -> None:
         super().check()
@@ -55,7 +55,7 @@ class ClassUNet(UNet):
 
 
 class TextUNet(UNet):
-    """`UNet2DConditionModel` as in Stable Diffusion 1, 2 and XL."""
+    """Adapter to `UNet2DConditionModel`, as in Stable Diffusion 1, 2 and XL."""
 
     own_tokens = 77  # of CLIP
 
@@ -89,7 +89,7 @@ class TextUNet(UNet):
 
 
 class Kandinsky3(UNet):
-    """`Kandinsky3UNet`."""
+    """Adapter to `Kandinsky3UNet`."""
 
     own_tokens = 128
     pools_text = True
