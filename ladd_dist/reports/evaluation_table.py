@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypedDict
 
 from rich.table import Column, Table
 
@@ -28,7 +28,16 @@ def table_of(figures: Mapping[str, Mapping[str, float]]) -> Table:
     return table
 
 
-def hybrid_table(rows: Sequence[Mapping[str, Any]], figures: Mapping[str, Mapping[str, float]]) -> Table:
+class HybridRow(TypedDict):
+    """One split of the steps between teacher and student, as the file of `ladd evaluate` holds it."""
+
+    entry: str
+    steps: int
+    teacher_steps: int
+    forwards: int
+
+
+def hybrid_table(rows: Sequence[HybridRow], figures: Mapping[str, Mapping[str, float]]) -> Table:
     """A row for each split of the steps: what it costs, quality and variety; the file has the rest."""
     names = [name for name in HYBRID if any(name in figures[row["entry"]] for row in rows)]
     facts = ("steps", "teacher_steps", "forwards")
