@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ladd_dist.core.rundir import RunDir
+    from ladd_dist.sliders.effect import Effect
+    from ladd_dist.sliders.slider import ControlCard, On
     from ladd_dist.workspace.run import Run
 
 PROG = "python -m ladd_dist.control"
@@ -132,10 +135,10 @@ def _open(options: Where) -> tuple[Run, RunDir]:
 
 
 def _suffix(path: Path, wanted: str) -> Path:
-    """The path.
+    """The path, if its name ends in `wanted`.
 
     Raises:
-        RecipeError: its name does not end as it must.
+        RecipeError: its name ends otherwise.
     """
     from ladd_dist.core.serialize import RecipeError
 
@@ -162,10 +165,10 @@ def _train(options: Train) -> int:
 
 
 def _strengths(given: tuple[float, ...]) -> tuple[float, ...]:
-    """The strengths, each once.
+    """The strengths without duplicates.
 
     Raises:
-        RecipeError: none, or one that is not finite.
+        RecipeError: there is none, or one is not finite.
     """
     import math
 
@@ -214,36 +217,37 @@ def _transfer(options: Transfer) -> int:
     control = load_control(options.file)
     run, folder = _open(options)
     require_pixels(run.recipe)
-    name, rows, networks = control.card["attribute"], [], {}
+    effects: dict[On, Effect] = {}
+    rows = []
     for on in NETWORKS:
         samples, cond = slide(run, folder, control, on, strengths, options.num_samples)
-        networks[on] = effect(samples, cond, name)
+        effects[on] = effect(samples, cond, control.card["attribute"])
         rows += [(f"{on} {_signed(strength)}", images[:16]) for strength, images in samples.items()]
     facts = {"run": run.recipe.distill_signature(), "num_samples": options.num_samples, "ladd_dist": __version__}
-    found = {"format": 1, **facts, "control": control.card, "networks": networks}
+    networks = {on: found.as_json() for on, found in effects.items()}
+    record = {"format": 1, **facts, "control": control.card, "networks": networks}
     write_grid(out.with_suffix(".png"), rows)
-    write_json(out, found)
+    write_json(out, record)
     if options.json:
-        print(json.dumps(found))
+        print(json.dumps(record))
     else:
-        Console(width=160).print(table_of(found))
+        Console(width=160).print(table_of(control.card, effects))
         print(out)
     return 0
 
 
-def table_of(found: dict[str, Any]) -> Table:
-    """A row for each network and strength; intervals of 95 % over samples."""
+def table_of(card: ControlCard, effects: Mapping[On, Effect]) -> Table:
+    """A table with a row for each network and strength, with intervals of 95 % over samples."""
     from rich.table import Table
 
-    card, networks = found["control"], found["networks"]
-    others = [key for key in next(iter(networks["teacher"]["strengths"].values())) if _is_other(key)]
+    others = [key for key in next(iter(effects["teacher"].strengths.values())) if _is_other(key)]
     columns = ["network", "strength", "moved", "goal", "accuracy", *others, "drift"]
     table = Table(*columns, title=f"{card['attribute']}, learned on the {card['on']} (rank {card['rank']})")
-    for on, measured in networks.items():
-        for strength, row in measured["strengths"].items():
+    for on, found in effects.items():
+        for strength, row in found.strengths.items():
             cells = [_cell(row, key) for key in columns[2:]]
             table.add_row(on, strength, *cells)
-        table.add_row(on, "span", _cell(measured, "span"), end_section=True)
+        table.add_row(on, "span", _cell(found.span, "span"), end_section=True)
     return table
 
 

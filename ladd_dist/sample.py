@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -15,11 +15,12 @@ from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import plugin_modules
 
 if TYPE_CHECKING:
+    from ladd_dist.builders.card import StudentCard
     from ladd_dist.core.types import DenoiseFn, Denoiser
 
 PROG = "python -m ladd_dist.sample"
 BATCH = 250
-"""Latents that are decoded at once."""
+"""Number of latents that are decoded at once."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def _main(options: Options) -> int:
         pictures[number] = decode(codec, samples, BATCH)
     if options.folder is not None:
         for number, images in pictures.items():
-            names = [options.folder / f"class-{number}-{workspace:05d}.png" for workspace in range(len(images))]
+            names = [options.folder / f"class-{number}-{index:05d}.png" for index in range(len(images))]
             write_pictures(names, images)
         print(options.folder)
         return 0
@@ -109,11 +110,11 @@ def _main(options: Options) -> int:
     return 0
 
 
-def _teacher(options: Options, source: Path, network: Denoiser, card: dict[str, Any], steps: int) -> DenoiseFn | None:
-    """The teacher of the run with its guidance; None where it takes no step.
+def _teacher(options: Options, source: Path, network: Denoiser, card: StudentCard, steps: int) -> DenoiseFn | None:
+    """The run's teacher with its guidance; None if it takes no step.
 
     Raises:
-        UserError: it takes a step and nothing says which it is, or it is not where the run says.
+        UserError: no run is named, or its teacher is missing.
     """
     from ladd_dist.builders.student_file import require_same_space
     from ladd_dist.builders.teacher import guided_teacher, load_teacher

@@ -43,8 +43,9 @@ def save_student(path: Path, network: Denoiser, run: Run) -> None:
         "rule": recipe.start.rule,
         "recipe": recipe.name,
         "signature": recipe.distill_signature(),
-        **codec_card(recipe),
     }
+    if codec := codec_card(recipe):
+        card["codec"], card["pixels"], card["space"] = codec["codec"], codec["pixels"], codec["space"]
     if recipe.student.needs_teacher:
         card["student"] = to_data(recipe.student)
     if recipe.student.needs_teacher and not recipe.network.pretrained:

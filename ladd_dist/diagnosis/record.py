@@ -38,8 +38,6 @@ class OptimumFigures(SampleFigures):
 
     levels: list[float]
     num_samples: int
-    share: NotRequired[float]
-    """Colour variance of the samples over that of the stored ones."""
 
 
 class FoundLevels(SampleFigures):

@@ -28,6 +28,8 @@ class SampleFigures(TypedDict, total=False):
     hue_entropy: float
     accuracy: float
     fd_teacher: float
+    share: float
+    """Colour variance over that of the stored samples, where it was compared."""
 
 
 class SampleAttributes(NamedTuple):

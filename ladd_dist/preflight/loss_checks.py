@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor
 
+from ladd_dist.core.types import Batch
 from ladd_dist.engine.shard_reader import to_device
 from ladd_dist.parallel import Trainable
 from ladd_dist.preflight.check import Check, Fail, Skip
@@ -101,7 +102,7 @@ def check_equal_sides(fixture: Fixture) -> str:
     batch = to_device(training.reader.batch(0, BATCH, fixture.recipe.seed), fixture.run.device)
     step, watch = watched(training.ladd_step, regulariser=NoRegulariser())
     step = dataclasses.replace(step, student=cast(Trainable, Echo(training.student, batch)))
-    figures: dict[str, Any] = step(batch, fixture.step)
+    figures = step(batch, fixture.step)
     logits = torch.cat([value.flatten() for value in watch.heads[0].logits.values()])
     undecided = float((logits == 0).double().mean())  # heads that begin at 0 are right about nothing
     accuracy, gap = float(figures["accuracy"]), float(figures["logit_gap"])
@@ -117,7 +118,7 @@ def check_equal_sides(fixture: Fixture) -> str:
 
 
 @functools.lru_cache(maxsize=1)  # two checks look at it
-def _loud(fixture: Fixture) -> tuple[Watch, dict[str, Any], int, Any]:
+def _loud(fixture: Fixture) -> tuple[Watch, dict[str, Tensor | float], int, Batch]:
     """A step whose heads disagree strongly, and its batch."""
     fixture.require_steps()
     training = fixture.training()
@@ -125,7 +126,7 @@ def _loud(fixture: Fixture) -> tuple[Watch, dict[str, Any], int, Any]:
     offsets = {tap: APART if i % 2 else -2 * APART for i, tap in enumerate(taps)}
     step, watch = watched(training.ladd_step, offsets=offsets, regulariser=NoRegulariser())
     batch = to_device(training.reader.batch(0, BATCH, fixture.recipe.seed), fixture.run.device)
-    figures: dict[str, Any] = step(batch, fixture.step)
+    figures = step(batch, fixture.step)
     return watch, figures, fixture.step, batch
 
 

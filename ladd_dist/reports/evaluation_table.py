@@ -40,11 +40,10 @@ class HybridRow(TypedDict):
 def hybrid_table(rows: Sequence[HybridRow], figures: Mapping[str, Mapping[str, float]]) -> Table:
     """A row for each split of the steps: what it costs, quality and variety; the file has the rest."""
     names = [name for name in HYBRID if any(name in figures[row["entry"]] for row in rows)]
-    facts = ("steps", "teacher_steps", "forwards")
-    table = Table(Column("hybrid", no_wrap=True), *facts, *names)
+    table = Table(Column("hybrid", no_wrap=True), "steps", "teacher_steps", "forwards", *names)
     for row in rows:
         cells = (_cell(figures[row["entry"]], name) for name in names)
-        table.add_row(row["entry"], *(str(row[fact]) for fact in facts), *cells)
+        table.add_row(row["entry"], str(row["steps"]), str(row["teacher_steps"]), str(row["forwards"]), *cells)
     return table
 
 
