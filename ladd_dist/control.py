@@ -28,7 +28,7 @@ DESCRIPTION = "Concept sliders: learn a direction on teacher or student, use it 
 
 @dataclass(frozen=True)
 class Where:
-    """What all three need."""
+    """The arguments of all three subcommands."""
 
     run: tyro.conf.Positional[Path]
     """A finished run's folder."""
@@ -45,11 +45,11 @@ class Train(Where):
     """Learn a low-rank direction of the weights along which an attribute of the samples grows."""
 
     on: Literal["teacher", "student"] = "teacher"
-    """Whose weights."""
+    """The network whose weights learn the direction."""
     attribute: str = "hue"
     """hue (towards red, away from it), stroke (wider, narrower), value (brighter, darker)."""
     rank: int = 4
-    """Of the direction, in each layer."""
+    """Rank of the direction in each layer."""
     steps: int = 200
     """Updates."""
     batch_size: int = 64
@@ -59,7 +59,7 @@ class Train(Where):
     targets: tuple[str, ...] = ()
     """Regular expressions: layers in whose names one is found take part; all unless given."""
     seed: int = 0
-    """Of the adapter's random half, the noise and the order of the samples."""
+    """Seed of the adapter's random half, the noise and the order of the samples."""
     out: Path = Path("control.safetensors")
     """The file to write."""
 
@@ -69,9 +69,9 @@ class Apply(Where):
     """Make a picture: a row for each strength, a column for each noise."""
 
     file: tyro.conf.Positional[Path] = Path("control.safetensors")
-    """What `train` wrote."""
+    """The file that `train` wrote."""
     to: Literal["teacher", "student"] = "student"
-    """Who samples."""
+    """The network that samples."""
     strength: tuple[float, ...] = (-1.0, 0.0, 1.0)
     """How much of the direction is added: 0 the untouched network, 1 as trained, -1 the opposite."""
     columns: int = 16
@@ -85,7 +85,7 @@ class Transfer(Where):
     """Measure on teacher and student how far the attribute moves and how much of the rest stays."""
 
     file: tyro.conf.Positional[Path] = Path("control.safetensors")
-    """What `train` wrote."""
+    """The file that `train` wrote."""
     strength: tuple[float, ...] = (-1.0, 0.0, 1.0)
     """As in `apply`; 0 is always measured."""
     num_samples: int = 200
@@ -93,7 +93,7 @@ class Transfer(Where):
     out: Path = Path("transfer.json")
     """The JSON file to write; the picture lies beside it."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Print what is written in place of a table."""
+    """Print what is written instead of a table."""
 
 
 Options = (

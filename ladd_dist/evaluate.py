@@ -42,7 +42,7 @@ class Options:
     num_samples: int = 0
     """Samples of each kind; as many as the run's recipe says unless given."""
     seed: int | None = None
-    """Of the noise and the classes; the run's recipe's unless given."""
+    """Seed of the noise and the classes; that of the run's recipe unless given."""
     cache: Path | None = None
     """The folder with the run's teacher and shards; unless given, the one its command named."""
     out: Path | None = None
@@ -50,7 +50,7 @@ class Options:
     again: bool = False
     """Measure also where the file to write holds these figures already."""
     json: bool = False
-    """Print what is written in place of a table."""
+    """Print what is written instead of a table."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 ..."""
     plugins: tuple[str, ...] = ()

@@ -30,11 +30,11 @@ class Options:
     source: tyro.conf.Positional[Path | None] = None
     """A run's folder, or its student.safetensors or an exported file (all that is needed, also on another machine)."""
     from_: Annotated[Path | None, tyro.conf.arg(name="from")] = None
-    """The same, as a flag."""
+    """The student, as a flag."""
     steps: int = 0
     """Network calls a picture; 0 takes the most that the student was measured at."""
     levels: tuple[float, ...] = ()
-    """Noise levels of your own, descending, in place of the student's: as many as network calls."""
+    """Noise levels of your own, descending, instead of the student's: one for each network call."""
     teacher_steps: int = 0
     """How many of the first steps the teacher takes, with its guidance; it is the run's."""
     like: Path | None = None
@@ -44,7 +44,7 @@ class Options:
     classes: tuple[int, ...] = ()
     """Classes to show, or numbers of prompts, from 0; all when empty, of prompts the first 16."""
     conditions: Path | None = None
-    """Of a student that reads texts: the folder of its shards, which has their table; a run's folder knows its own."""
+    """For a student that reads texts: the folder of its shards, which has their table; a run knows its own."""
     columns: int = 16
     """Pictures of each class."""
     seed: int = 0
@@ -52,7 +52,7 @@ class Options:
     out: Path = Path("samples.png")
     """The PNG file to write."""
     folder: Path | None = None
-    """Write every picture as a PNG of its own size into this folder, `class-C-K.png`, in place of the grid."""
+    """Write every picture as a PNG of its own size into this folder, `class-C-K.png`, instead of the grid."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 ..."""
     plugins: tuple[str, ...] = ()

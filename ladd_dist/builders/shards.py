@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ladd_dist.builders.texts import ShardIndex, require_made_by
+from ladd_dist.builders.texts import ShardOrigin, require_made_by
 from ladd_dist.core.rundir import read_json
 from ladd_dist.engine.shard_reader import ShardReader
 from ladd_dist.engine.shard_writer import INDEX, ShardError
@@ -25,6 +25,6 @@ def open_shards(run: Run) -> ShardReader:
 
 
 def _verify(recipe: Recipe, reader: ShardReader) -> None:
-    index: ShardIndex = read_json(reader.folder / INDEX)
+    index: ShardOrigin = read_json(reader.folder / INDEX)
     require_made_by(recipe, index, reader.folder)
     reader.verify(recipe.latent())

@@ -33,7 +33,7 @@ class ConditionsEntry(TypedDict):
     """Digest of the texts in their order."""
 
 
-class ShardIndex(TypedDict, total=False):
+class ShardOrigin(TypedDict, total=False):
     """The part of a shards' index that says what the shards were made with."""
 
     teacher: str
@@ -46,7 +46,7 @@ def texts_digest(texts: tuple[str, ...]) -> str:
     return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16]
 
 
-def require_made_by(recipe: Recipe, index: ShardIndex, folder: Path) -> None:
+def require_made_by(recipe: Recipe, index: ShardOrigin, folder: Path) -> None:
     """Refuse shards in the recipe's folder that were made with something else than the recipe says.
 
     Raises:
