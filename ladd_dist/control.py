@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ladd_dist.core.rundir import RunDir
+    from ladd_dist.sliders.effect import Effect
+    from ladd_dist.sliders.slider import ControlCard, On
     from ladd_dist.workspace.run import Run
 
 PROG = "python -m ladd_dist.control"
@@ -24,7 +27,7 @@ DESCRIPTION = "Concept sliders: learn a direction on teacher or student, use it 
 
 @dataclass(frozen=True)
 class Where:
-    """What all three need."""
+    """The arguments of all three subcommands."""
 
     run: tyro.conf.Positional[Path]
     """A finished run's folder."""
@@ -41,11 +44,11 @@ class Train(Where):
     """Learn a low-rank direction of the weights along which an attribute of the samples grows."""
 
     on: Literal["teacher", "student"] = "teacher"
-    """Whose weights."""
+    """The network whose weights learn the direction."""
     attribute: str = "hue"
     """hue (towards red, away from it), stroke (wider, narrower), value (brighter, darker)."""
     rank: int = 4
-    """Of the direction, in each layer."""
+    """Rank of the direction in each layer."""
     steps: int = 200
     """Updates."""
     batch_size: int = 64
@@ -55,7 +58,7 @@ class Train(Where):
     targets: tuple[str, ...] = ()
     """Regular expressions: layers in whose names one is found take part; all unless given."""
     seed: int = 0
-    """Of the adapter's random half, the noise and the order of the samples."""
+    """Seed of the adapter's random half, the noise and the order of the samples."""
     out: Path = Path("control.safetensors")
     """The file to write."""
 
@@ -65,9 +68,9 @@ class Apply(Where):
     """Make a picture: a row for each strength, a column for each noise."""
 
     file: tyro.conf.Positional[Path] = Path("control.safetensors")
-    """What `train` wrote."""
+    """The file that `train` wrote."""
     to: Literal["teacher", "student"] = "student"
-    """Who samples."""
+    """The network that samples."""
     strength: tuple[float, ...] = (-1.0, 0.0, 1.0)
     """How much of the direction is added: 0 the untouched network, 1 as trained, -1 the opposite."""
     columns: int = 16
@@ -81,7 +84,7 @@ class Transfer(Where):
     """Measure on teacher and student how far the attribute moves and how much of the rest stays."""
 
     file: tyro.conf.Positional[Path] = Path("control.safetensors")
-    """What `train` wrote."""
+    """The file that `train` wrote."""
     strength: tuple[float, ...] = (-1.0, 0.0, 1.0)
     """As in `apply`; 0 is always measured."""
     num_samples: int = 200
@@ -89,7 +92,7 @@ class Transfer(Where):
     out: Path = Path("transfer.json")
     """The JSON file to write; the picture lies beside it."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Print what is written in place of a table."""
+    """Print what is written instead of a table."""
 
 
 Options = (
@@ -122,10 +125,10 @@ def _open(options: Where) -> tuple[Run, RunDir]:
 
 
 def _suffix(path: Path, wanted: str) -> Path:
-    """The path.
+    """The path, if its name ends in `wanted`.
 
     Raises:
-        RecipeError: its name does not end as it must.
+        RecipeError: its name ends otherwise.
     """
     from ladd_dist.core.serialize import RecipeError
 
@@ -152,10 +155,10 @@ def _train(options: Train) -> int:
 
 
 def _strengths(given: tuple[float, ...]) -> tuple[float, ...]:
-    """The strengths, each once.
+    """The strengths without duplicates.
 
     Raises:
-        RecipeError: none, or one that is not finite.
+        RecipeError: there is none, or one is not finite.
     """
     import math
 
@@ -204,36 +207,37 @@ def _transfer(options: Transfer) -> int:
     control = load_control(options.file)
     run, folder = _open(options)
     require_pixels(run.recipe)
-    name, rows, networks = control.card["attribute"], [], {}
+    effects: dict[On, Effect] = {}
+    rows = []
     for on in NETWORKS:
         samples, cond = slide(run, folder, control, on, strengths, options.num_samples)
-        networks[on] = effect(samples, cond, name)
+        effects[on] = effect(samples, cond, control.card["attribute"])
         rows += [(f"{on} {_signed(strength)}", images[:16]) for strength, images in samples.items()]
     facts = {"run": run.recipe.distill_signature(), "num_samples": options.num_samples, "ladd_dist": __version__}
-    found = {"format": 1, **facts, "control": control.card, "networks": networks}
+    networks = {on: found.as_json() for on, found in effects.items()}
+    record = {"format": 1, **facts, "control": control.card, "networks": networks}
     write_grid(out.with_suffix(".png"), rows)
-    write_json(out, found)
+    write_json(out, record)
     if options.json:
-        print(json.dumps(found))
+        print(json.dumps(record))
     else:
-        Console(width=160).print(table_of(found))
+        Console(width=160).print(table_of(control.card, effects))
         print(out)
     return 0
 
 
-def table_of(found: dict[str, Any]) -> Table:
-    """A row for each network and strength; intervals of 95 % over samples."""
+def table_of(card: ControlCard, effects: Mapping[On, Effect]) -> Table:
+    """A table with a row for each network and strength, with intervals of 95 % over samples."""
     from rich.table import Table
 
-    card, networks = found["control"], found["networks"]
-    others = [key for key in next(iter(networks["teacher"]["strengths"].values())) if _is_other(key)]
+    others = [key for key in next(iter(effects["teacher"].strengths.values())) if _is_other(key)]
     columns = ["network", "strength", "moved", "goal", "accuracy", *others, "drift"]
     table = Table(*columns, title=f"{card['attribute']}, learned on the {card['on']} (rank {card['rank']})")
-    for on, measured in networks.items():
-        for strength, row in measured["strengths"].items():
+    for on, found in effects.items():
+        for strength, row in found.strengths.items():
             cells = [_cell(row, key) for key in columns[2:]]
             table.add_row(on, strength, *cells)
-        table.add_row(on, "span", _cell(measured, "span"), end_section=True)
+        table.add_row(on, "span", _cell(found.span, "span"), end_section=True)
     return table
 
 

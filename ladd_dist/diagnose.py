@@ -7,7 +7,7 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -18,6 +18,8 @@ from ladd_dist.core.plugin import plugin_modules
 
 if TYPE_CHECKING:
     from ladd_dist.core.rundir import RunDir
+    from ladd_dist.diagnosis.record import Diagnosis
+    from ladd_dist.evaluation.assess import Evaluation
     from ladd_dist.recipe import Recipe
     from ladd_dist.workspace.run import Run
 
@@ -95,8 +97,8 @@ def _from_recipe(options: Options, rest: list[str]) -> tuple[Recipe, list[str]]:
     return parse(RecipeOptions, arguments, prog=PROG)[1], [*arguments, *places]
 
 
-def before_training(run: Run, options: Options, arguments: list[str]) -> dict[str, Any]:
-    """Work out and write RUN/diagnose.json and diagnose.png; the run's folder is made as `launch` makes it.
+def before_training(run: Run, options: Options, arguments: list[str]) -> Diagnosis:
+    """Write RUN/diagnose.json and diagnose.png before training, in a run's folder as `launch` makes it.
 
     Raises:
         UserError: there are no shards yet; the message has the command that makes them.
@@ -122,8 +124,8 @@ def before_training(run: Run, options: Options, arguments: list[str]) -> dict[st
     return _predict(run, options, run.folder)
 
 
-def of_run(options: Options) -> dict[str, Any]:
-    """The views of a run that has a student, and its page written anew."""
+def of_run(options: Options) -> Diagnosis:
+    """Write the diagnosis and the views of a run that has a student, and its page anew."""
     from ladd_dist.diagnosis.views import make_views
     from ladd_dist.parallel.devices import pick_device
     from ladd_dist.reports.page import write_report
@@ -141,21 +143,21 @@ def of_run(options: Options) -> dict[str, Any]:
     return diagnosis
 
 
-def _predict(run: Run, options: Options, folder: RunDir) -> dict[str, Any]:
+def _predict(run: Run, options: Options, folder: RunDir) -> Diagnosis:
     from ladd_dist.core.rundir import read_json, write_json
     from ladd_dist.diagnosis.l2_optimum import predict, write_picture
 
-    prediction = predict(run, num_pairs=options.num_samples, search=options.search)
-    write_picture(folder.path / "diagnose.png", prediction)
-    write_json(folder.path / "diagnose.json", prediction.figures)
+    optimum = predict(run, num_pairs=options.num_samples, search=options.search)
+    write_picture(folder.path / "diagnose.png", optimum)
+    write_json(folder.path / "diagnose.json", optimum.figures)
     if not options.json:
-        show(prediction.figures, read_json(folder.eval) if folder.eval.exists() else {})
+        show(optimum.figures, read_json(folder.eval) if folder.eval.exists() else {})
         print(folder.path / "diagnose.png")
-    return prediction.figures
+    return optimum.figures
 
 
-def show(figures: dict[str, Any], evaluation: dict[str, Any]) -> None:
-    """Print a prediction for people, beside what was trained where that is known."""
+def show(figures: Diagnosis, evaluation: Evaluation) -> None:
+    """Print a diagnosis as tables, with the trained student's figures where `evaluation` has them."""
     from rich.console import Console
     from rich.table import Table
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -59,6 +59,20 @@ class Options:
     """Print one JSON object on stdout; everything else goes to stderr."""
 
 
+@dataclass(frozen=True)
+class Report:
+    """Findings of all checks; `--json` prints its fields."""
+
+    format: int
+    recipe: str | None
+    scale: str | None
+    signature: str | None
+    seconds: float
+    counts: dict[str, int]
+    """Number of findings by state."""
+    checks: tuple[Finding, ...]
+
+
 def main(argv: list[str] | None = None) -> int:
     """The command; returns the exit code."""
     arguments = sys.argv[1:] if argv is None else argv
@@ -91,24 +105,27 @@ def _main(arguments: list[str]) -> int:
     set_threads(options.threads)
     workspace = Workspace(options.out, options.cache, pick_device(options.device))
     findings = examine_all(recipe, workspace, options.only)
-    facts: dict[str, Any] = {
-        "format": FORMAT,
-        "recipe": recipe.name if recipe else None,
-        "scale": pick_scale(options.scale) if recipe else None,
-        "signature": recipe.distill_signature() if recipe else None,
-        "seconds": round(time.monotonic() - started, 1),
-        "counts": {state: sum(finding.state == state for finding in findings) for state in MARKS},
-        "checks": [dataclasses.asdict(finding) for finding in findings],
-    }
-    print(json.dumps(facts)) if options.json else show(facts)
-    return FAILURE if facts["counts"]["fail"] else 0
+    report = Report(
+        format=FORMAT,
+        recipe=recipe.name if recipe else None,
+        scale=pick_scale(options.scale) if recipe else None,
+        signature=recipe.distill_signature() if recipe else None,
+        seconds=round(time.monotonic() - started, 1),
+        counts={state: sum(finding.state == state for finding in findings) for state in MARKS},
+        checks=tuple(findings),
+    )
+    print(json.dumps(dataclasses.asdict(report))) if options.json else show(report)
+    return FAILURE if report.counts["fail"] else 0
 
 
 def examine_all(recipe: Recipe | None, workspace: Workspace, only: Collection[str] = ()) -> list[Finding]:
-    """Every check of the machine, and of the method where there is a recipe; or `only` those named.
+    """Findings of every check of the machine, and of the method if there is a recipe.
+
+    Args:
+        only: names of the checks to make; empty: all.
 
     Raises:
-        RecipeError: there is no check of that name.
+        RecipeError: there is no check of such a name.
     """
     from ladd_dist.core.serialize import RecipeError
     from ladd_dist.preflight import loss_checks as game
@@ -147,35 +164,35 @@ def examine_all(recipe: Recipe | None, workspace: Workspace, only: Collection[st
         return findings + [examine("method", check, subject) for check in wanted]
 
 
-def show(facts: dict[str, Any]) -> None:
-    """Print the findings for people: a table, then what to do about each that is not well."""
+def show(report: Report) -> None:
+    """Print a table of the findings, then the cause and the cure of each that did not pass."""
     from rich.markup import escape
     from rich.table import Table
 
     console = open_console(highlight=False)
-    about = f"{facts['recipe']} at scale {facts['scale']}" if facts["recipe"] else "this machine"
+    about = f"{report.recipe} at scale {report.scale}" if report.recipe else "this machine"
     table = Table(title=f"ladd doctor: {about}", title_justify="left", box=None, pad_edge=False)
     for heading in ("", "check", "what holds", "found"):
         table.add_column(heading, overflow="fold")
     group = None
-    for finding in facts["checks"]:
-        if finding["group"] != group:
-            group = finding["group"]
+    for finding in report.checks:
+        if finding.group != group:
+            group = finding.group
             table.add_row("", f"[bold]{group}[/]", "", "")
-        found = escape(finding["found"])
-        table.add_row(MARKS[finding["state"]], finding["name"], escape(finding["says"]), found)
+        found = escape(finding.found)
+        table.add_row(MARKS[finding.state], finding.name, escape(finding.says), found)
     console.print(table)
-    for finding in (finding for finding in facts["checks"] if finding["state"] in ("fail", "warn")):
-        console.print(f"\n{MARKS[finding['state']]} [bold]{finding['name']}[/]: {escape(finding['found'])}")
-        for title in ("cause", "cure"):
-            if finding[title]:
-                console.print(f"  {title}: {escape(finding[title])}")
-    cures = dict.fromkeys(f["cure"] for f in facts["checks"] if f["state"] == "skipped" and f["cure"])
-    for cure in cures:
-        names = ", ".join(f["name"] for f in facts["checks"] if f["state"] == "skipped" and f["cure"] == cure)
+    for finding in (finding for finding in report.checks if finding.state in ("fail", "warn")):
+        console.print(f"\n{MARKS[finding.state]} [bold]{finding.name}[/]: {escape(finding.found)}")
+        for title, text in (("cause", finding.cause), ("cure", finding.cure)):
+            if text:
+                console.print(f"  {title}: {escape(text)}")
+    skipped = [finding for finding in report.checks if finding.state == "skipped" and finding.cure]
+    for cure in dict.fromkeys(finding.cure for finding in skipped):
+        names = ", ".join(finding.name for finding in skipped if finding.cure == cure)
         console.print(f"\n[dim]skipped[/] {names}: {escape(cure)}")
-    counts = ", ".join(f"{number} {state}" for state, number in facts["counts"].items() if number)
-    console.print(f"\n{counts}, in {facts['seconds']} s")
+    counts = ", ".join(f"{number} {state}" for state, number in report.counts.items() if number)
+    console.print(f"\n{counts}, in {report.seconds} s")
 
 
 if __name__ == "__main__":

@@ -5,19 +5,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 import tyro
 
 from ladd_dist.cli.console import open_console
 from ladd_dist.cli.errors import run_guarded
 from ladd_dist.core.errors import UserError
-from ladd_dist.evaluation.student_evaluation import Student, measured, signature_of
+from ladd_dist.evaluation.student_evaluation import EvaluationFile, Student, measured, signature_of
 
 if TYPE_CHECKING:
+    from ladd_dist.metrics import Metric
     from ladd_dist.recipe import Recipe
     from ladd_dist.workspace.opening import OpenedRun
 
@@ -43,7 +43,7 @@ class Options:
     num_samples: int = 0
     """Samples of each kind; as many as the run's recipe says unless given."""
     seed: int | None = None
-    """Of the noise and the classes; the run's recipe's unless given."""
+    """Seed of the noise and the classes; that of the run's recipe unless given."""
     cache: Path | None = None
     """The folder with the run's teacher and shards; unless given, the one that it used."""
     out: Path | None = None
@@ -51,7 +51,7 @@ class Options:
     again: bool = False
     """Measure also where the file to write holds these figures already."""
     json: bool = False
-    """Print what is written in place of a table."""
+    """Print what is written instead of a table."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 ..."""
     plugins: tuple[str, ...] = ()
@@ -92,8 +92,8 @@ def _main(options: Options) -> int:
         if is_file
         else options.source / "evaluations" / f"{name}.json"
     )
-    found = read_json(out) if out.is_file() and not options.again else {}
-    if found.get("signature") == name:
+    found: EvaluationFile | None = read_json(out) if out.is_file() and not options.again else None
+    if found is not None and found.get("signature") == name:
         print(f"measured before: {out}", file=sys.stderr)
     else:
         found = measured(student, name, workspace)
@@ -126,40 +126,40 @@ def _student(options: Options, opened: OpenedRun) -> Student:
 
 
 def with_settings(recipe: Recipe, options: Options) -> Recipe:
-    """The recipe with what the command line says of its evaluation.
+    """The recipe with the evaluation settings of the command line.
 
     Raises:
-        RecipeError: no numbers, or numbers of which the recipe allows none. PluginError: unknown metrics.
+        RecipeError: --steps holds no whole numbers, or the recipe does not allow the settings.
+        PluginError: a metric is unknown.
     """
     from ladd_dist.core.plugin import create
     from ladd_dist.core.serialize import RecipeError
     from ladd_dist.recipe import validate
 
-    changes: dict[str, Any] = {}
+    settings = recipe.evaluate
     if options.metrics:
-        own = {metric.name: metric for metric in recipe.evaluate.metrics}  # with the settings that the recipe gives it
+        own = {metric.name: metric for metric in settings.metrics}  # with the settings that the recipe gives it
         names = list(dict.fromkeys(options.metrics.split(",")))
-        changes["metrics"] = tuple(own.get(name) or create("metric", name) for name in names)
+        metrics = tuple(own.get(name) or cast("Metric", create("metric", name)) for name in names)
+        settings = dataclasses.replace(settings, metrics=metrics)
     if options.steps:
         words = options.steps.split(",")
         if not all(word.isdigit() and int(word) > 0 for word in words):
             raise RecipeError(f"--steps takes whole numbers with commas between them, like 1,2,4, got {options.steps}")
-        changes["steps"] = tuple(dict.fromkeys(int(word) for word in words))
+        settings = dataclasses.replace(settings, steps=tuple(dict.fromkeys(int(word) for word in words)))
     elif options.levels:
-        changes["steps"] = (len(options.levels),)
+        settings = dataclasses.replace(settings, steps=(len(options.levels),))
     if options.num_samples:
-        changes["num_samples"] = options.num_samples
+        settings = dataclasses.replace(settings, num_samples=options.num_samples)
     if options.seed is not None:
-        changes["seed"] = options.seed
-    changed = dataclasses.replace(recipe, evaluate=dataclasses.replace(recipe.evaluate, **changes))
-    steps = changed.evaluate.steps
-    # A student's own levels count, also those that the run's law does not know: what `validate` asks is asked below.
-    validate(dataclasses.replace(changed, evaluate=dataclasses.replace(changed.evaluate, steps=recipe.evaluate.steps)))
-    return dataclasses.replace(changed, evaluate=dataclasses.replace(changed.evaluate, steps=steps))
+        settings = dataclasses.replace(settings, seed=options.seed)
+    # The run's own steps: `validate` asks the run's law for levels, and the student's card may have others.
+    validate(dataclasses.replace(recipe, evaluate=dataclasses.replace(settings, steps=recipe.evaluate.steps)))
+    return dataclasses.replace(recipe, evaluate=settings)
 
 
-def show(found: Mapping[str, Any]) -> None:
-    """The figures as a table: a row a figure, with half of its interval."""
+def show(found: EvaluationFile) -> None:
+    """Print a table with a row for each figure and half of its interval."""
     from ladd_dist.reports.evaluation_table import hybrid_table, table_of
 
     console = open_console()

@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -15,11 +15,12 @@ from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import plugin_modules
 
 if TYPE_CHECKING:
+    from ladd_dist.builders.card import StudentCard
     from ladd_dist.core.types import DenoiseFn, Denoiser
 
 PROG = "python -m ladd_dist.sample"
 BATCH = 250
-"""Latents that are decoded at once."""
+"""Number of latents that are decoded at once."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,11 @@ class Options:
     source: tyro.conf.Positional[Path | None] = None
     """A run's folder, or its student.safetensors or an exported file (all that is needed, also on another machine)."""
     from_: Annotated[Path | None, tyro.conf.arg(name="from")] = None
-    """The same, as a flag."""
+    """The student, as a flag."""
     steps: int = 0
     """Network calls a picture; 0 takes the most that the student was measured at."""
     levels: tuple[float, ...] = ()
-    """Noise levels of your own, descending, in place of the student's: as many as network calls."""
+    """Noise levels of your own, descending, instead of the student's: one for each network call."""
     teacher_steps: int = 0
     """How many of the first steps the teacher takes, with its guidance; it is the run's."""
     like: Path | None = None
@@ -43,7 +44,7 @@ class Options:
     classes: tuple[int, ...] = ()
     """Classes to show, or numbers of prompts, from 0; all when empty, of prompts the first 16."""
     conditions: Path | None = None
-    """Of a student that reads texts: the folder of its shards, which has their table; a run's folder knows its own."""
+    """For a student that reads texts: the folder of its shards, which has their table; a run knows its own."""
     columns: int = 16
     """Pictures of each class."""
     seed: int = 0
@@ -51,7 +52,7 @@ class Options:
     out: Path = Path("samples.png")
     """The PNG file to write."""
     folder: Path | None = None
-    """Write every picture as a PNG of its own size into this folder, `class-C-K.png`, in place of the grid."""
+    """Write every picture as a PNG of its own size into this folder, `class-C-K.png`, instead of the grid."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 ..."""
     plugins: tuple[str, ...] = ()
@@ -99,7 +100,7 @@ def _main(options: Options) -> int:
         pictures[number] = decode(codec, samples, BATCH)
     if options.folder is not None:
         for number, images in pictures.items():
-            names = [options.folder / f"class-{number}-{workspace:05d}.png" for workspace in range(len(images))]
+            names = [options.folder / f"class-{number}-{index:05d}.png" for index in range(len(images))]
             write_pictures(names, images)
         print(options.folder)
         return 0
@@ -109,11 +110,11 @@ def _main(options: Options) -> int:
     return 0
 
 
-def _teacher(options: Options, source: Path, network: Denoiser, card: dict[str, Any], steps: int) -> DenoiseFn | None:
-    """The teacher of the run with its guidance; None where it takes no step.
+def _teacher(options: Options, source: Path, network: Denoiser, card: StudentCard, steps: int) -> DenoiseFn | None:
+    """The run's teacher with its guidance; None if it takes no step.
 
     Raises:
-        UserError: it takes a step and nothing says which it is, or it is not where the run says.
+        UserError: no run is named, or its teacher is missing.
     """
     from ladd_dist.builders.student_file import require_same_space
     from ladd_dist.builders.teacher import guided_teacher, load_teacher

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -42,6 +42,30 @@ class Options(RecipeOptions):
     """As in `launch`."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON object on stdout; everything else goes to stderr."""
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """Levels with their errors: those found, Karras et al.'s, and the named choice `good` where it has some.
+
+    An error is the mean square difference per pixel from the teacher's many-step samples.
+    """
+
+    recipe: str
+    teacher: str
+    """Signature of the teacher."""
+    steps: int
+    num_pairs: int
+    levels: tuple[float, ...]
+    error: float
+    karras_levels: tuple[float, ...]
+    karras_error: float
+    good_levels: tuple[float, ...] | None
+    good_error: float | None
+    tried: int
+    """Number of sets of levels whose error was computed."""
+    flags: str | None
+    """Flags of `launch` that use the levels; None where `good` has no field for their number."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -80,14 +104,14 @@ def _main(arguments: list[str]) -> int:
         )
     result = search(run, options.steps, options.num_pairs)
     if options.json:
-        print(json.dumps(result))
+        print(json.dumps(asdict(result)))
     else:
         _show(result)
     return 0
 
 
-def search(run: Run, steps: int, num_pairs: int) -> dict[str, Any]:
-    """Search levels for a trained teacher; returns what `--json` prints."""
+def search(run: Run, steps: int, num_pairs: int) -> SearchResult:
+    """Search `steps` levels for a trained teacher on `num_pairs` held-out pairs."""
     from ladd_dist.core.noise import karras_levels
     from ladd_dist.engine.loop import Bar
     from ladd_dist.levels.named import Karras
@@ -111,9 +135,10 @@ def search(run: Run, steps: int, num_pairs: int) -> dict[str, Any]:
 
 
 def make_pairs(run: Run, num_pairs: int) -> Pairs:
-    """Held-out noise and classes and the teacher's many-step samples of them.
+    """Held-out noise and classes, and the teacher's many-step samples from them.
 
-    Their seed is neither the shards' nor the evaluation's: levels tuned on the noise they are judged on would flatter.
+    Their seed is neither the shards' nor the evaluation's, because levels tuned on the evaluation's noise would look
+    better than they are.
     """
     import torch
 
@@ -136,7 +161,7 @@ def make_pairs(run: Run, num_pairs: int) -> Pairs:
 
 
 def _good(recipe: Recipe, steps: int) -> tuple[float, ...] | None:
-    """The recipe's own `good` levels, else the default ones; None for a number of steps they do not know."""
+    """The recipe's own `good` levels, else the default ones; None for a number of steps that `good` does not have."""
     from ladd_dist.levels.named import Good
 
     try:
@@ -152,10 +177,11 @@ def _result(
     num_pairs: int,
     karras: tuple[float, ...],
     good: tuple[float, ...] | None,
-) -> dict[str, Any]:
+) -> SearchResult:
+    """The errors of the found levels, of Karras' and of `good` on the same pairs."""
     from ladd_dist.levels.named import Good
 
-    levels = tuple(float(f"{level:.4g}") for level in found.levels)  # what the flag says is what was measured
+    levels = tuple(float(f"{level:.4g}") for level in found.levels)  # the rounded levels of the flag are measured
     rows = {"karras": karras} | ({"good": good} if good is not None else {}) | {"found": levels}
     errors = {name: pairs(row) for name, row in rows.items()}
     if errors["found"] > min(errors.values()):  # rounding, or nothing better was found
@@ -163,41 +189,43 @@ def _result(
         levels, errors["found"] = rows[name], errors[name]
     swap = "" if isinstance(recipe.levels, Good) else "--swap levels=good "
     field = FIELDS.get(len(levels))
-    return {
-        "recipe": recipe.name,
-        "teacher": recipe.teacher_signature(),
-        "steps": len(levels),
-        "num_pairs": num_pairs,
-        "levels": list(levels),
-        "error": errors["found"],
-        "karras_levels": list(karras),
-        "karras_error": errors["karras"],
-        "good_levels": list(good) if good is not None else None,
-        "good_error": errors.get("good"),
-        "tried": found.tried,
-        "flags": f"{swap}--levels.{field} {' '.join(f'{level:g}' for level in levels)}" if field else None,
-    }
+    return SearchResult(
+        recipe=recipe.name,
+        teacher=recipe.teacher_signature(),
+        steps=len(levels),
+        num_pairs=num_pairs,
+        levels=levels,
+        error=errors["found"],
+        karras_levels=karras,
+        karras_error=errors["karras"],
+        good_levels=good,
+        good_error=errors.get("good"),
+        tried=found.tried,
+        flags=f"{swap}--levels.{field} {' '.join(f'{level:g}' for level in levels)}" if field else None,
+    )
 
 
-def _show(result: dict[str, Any]) -> None:
+def _show(result: SearchResult) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{result['steps']} steps, teacher {result['teacher']}, {result['num_pairs']} held-out pairs")
+    table = Table(title=f"{result.steps} steps, teacher {result.teacher}, {result.num_pairs} held-out pairs")
     for heading in ("levels", "noise levels", "mean square error"):
         table.add_column(heading, justify="right" if heading.startswith("mean") else "left")
-    for name, prefix in (("karras", "karras_"), ("good, as the recipe has them", "good_"), ("found", "")):
-        if result[f"{prefix}levels"] is not None:
-            levels = ", ".join(f"{level:.4g}" for level in result[f"{prefix}levels"])
-            table.add_row(name, levels, f"{result[f'{prefix}error']:.6f}")
+    rows = (
+        ("karras", result.karras_levels, result.karras_error),
+        ("good, as the recipe has them", result.good_levels, result.good_error),
+        ("found", result.levels, result.error),
+    )
+    for name, levels, error in rows:
+        if levels is not None:
+            table.add_row(name, ", ".join(f"{level:.4g}" for level in levels), f"{error:.6f}")
     console = Console()
     console.print(table)
-    if result["flags"] is None:
-        console.print(
-            f"The choice `good` has no field for {result['steps']} levels: register a plug-in of kind levels."
-        )
+    if result.flags is None:
+        console.print(f"The choice `good` has no field for {result.steps} levels: register a plug-in of kind levels.")
         return
-    print(f"To use them: {result['flags']}")
+    print(f"To use them: {result.flags}")
 
 
 if __name__ == "__main__":

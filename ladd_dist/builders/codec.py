@@ -1,18 +1,18 @@
-"""The space in which a run's networks work, and the way from it to images: only what shows or measures asks for it.
+"""The codec of a recipe: the space in which its networks work, and the way from it to images.
 
-Training never decodes (a critic that looks at pictures apart): the codec is loaded where images are needed (dumps,
-figures, views), and let go afterwards.
+Training never decodes, unless the critic sees images: the codec is loaded where images are needed (dumps, figures,
+views) and released afterwards.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ladd_dist.builders.card import CodecCard
 from ladd_dist.builders.networks import CODEC_PREFIX
 from ladd_dist.core.errors import UserError, reading
 from ladd_dist.core.serialize import signature, to_data
@@ -32,7 +32,7 @@ def load_codec(run: Run) -> Autoencoder:
     """The recipe's autoencoder, frozen, in eval mode.
 
     Raises:
-        UserError: it is not there, or its weights do not fit.
+        UserError: a trained codec's weights are missing or do not fit.
     """
     recipe = run.recipe
     codec = recipe.codec.build(image=recipe.dataset.spec())
@@ -42,10 +42,10 @@ def load_codec(run: Run) -> Autoencoder:
 
 
 def trained_weights(run: Run) -> dict[str, Tensor]:
-    """The weights that the stage `autoencoder` made; none for a codec that no stage trains.
+    """The weights that the stage `autoencoder` made; empty for a codec that no stage trains.
 
     Raises:
-        UserError: they are not there, or cannot be read.
+        UserError: the file is missing or cannot be read.
     """
     if not run.recipe.codec.trained:
         return {}
@@ -58,7 +58,10 @@ def trained_weights(run: Run) -> dict[str, Tensor]:
 
 
 def fill(codec: Autoencoder, weights: Mapping[str, Tensor], where: str) -> None:
-    """Give an autoencoder its weights.
+    """Load weights into an autoencoder.
+
+    Args:
+        where: file or folder that the error names.
 
     Raises:
         UserError: they do not fit.
@@ -69,8 +72,8 @@ def fill(codec: Autoencoder, weights: Mapping[str, Tensor], where: str) -> None:
         raise UserError(f"{where}: the weights of the codec do not fit it ({' '.join(str(error).split())})") from error
 
 
-def codec_card(recipe: Recipe) -> dict[str, Any]:
-    """What a student's card says of the codec; nothing for a student that makes pictures itself."""
+def codec_card(recipe: Recipe) -> CodecCard:
+    """The codec's part of a student's card; empty for a student on pixels."""
     if is_pixels(recipe):
         return {}
     space = recipe.autoencoder_signature() if recipe.codec.trained else signature("space-1", recipe.codec)
@@ -78,13 +81,13 @@ def codec_card(recipe: Recipe) -> dict[str, Any]:
 
 
 def packed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A codec's weights under the names that they have in a student's file."""
+    """A codec's weights under their names in a student's file."""
     return {CODEC_PREFIX + name: tensor for name, tensor in weights.items()}
 
 
 @torch.inference_mode()
 def decode(codec: Autoencoder, latents: Tensor, batch_size: int) -> Tensor:
-    """Images [N,C,H,W] of latents [N,c,h,w], a batch at a time, on the latents' device."""
+    """Images [N,C,H,W] of latents [N,c,h,w], decoded a batch at a time, on the latents' device."""
     if next(codec.parameters(), None) is None:
         return codec.decode(latents)
     device = next(codec.parameters()).device
@@ -92,7 +95,7 @@ def decode(codec: Autoencoder, latents: Tensor, batch_size: int) -> Tensor:
 
 
 def decoded(run: Run, latents: Tensor) -> Tensor:
-    """The same with the recipe's codec, loaded for this and let go; images of a recipe on pixels are themselves."""
+    """Images [N,C,H,W] of the recipe's latents, by its codec, loaded for this call; pixels stay as they are."""
     if is_pixels(run.recipe):
         return latents
     return decode(load_codec(run), latents, run.recipe.evaluate.batch_size)

@@ -1,4 +1,4 @@
-"""A recipe's network with weights from disk, frozen, with its table of conditions where it reads texts."""
+"""A recipe's network with weights from disk: frozen, and with its table of conditions if it reads texts."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from ladd_dist.recipe import Recipe
 from ladd_dist.workspace.run import Run
 
 TABLE = "conditions.safetensors"
-"""Of the shards' folder: the encoded texts of the dataset."""
+"""Name of the file in the shards' folder that holds the encoded texts of the dataset."""
 
 
 CODEC_PREFIX = "codec."
-"""In a student's file: of the weights of a codec that was trained with it."""
+"""Prefix, in a student's file, of the weights of a codec that was trained with it."""
 
 
 def denoiser(network: Denoiser) -> DenoiseFn:
@@ -41,15 +41,15 @@ def save_weights(path: Path, network: nn.Module) -> None:
 
 
 def own_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Those of a student's file that are its own, without the codec's."""
+    """The weights of a student's file without those of its codec."""
     return {name: weights[name] for name in weights if not name.startswith(CODEC_PREFIX)}
 
 
 def reads_texts(recipe: Recipe, network: Denoiser) -> bool:
-    """Whether the network reads the dataset's texts (else class ids).
+    """Whether the network reads the dataset's texts rather than class ids.
 
     Raises:
-        UserError: it needs what the dataset does not have.
+        UserError: the network reads texts and the dataset has none, or the other way round.
     """
     texts, name = recipe.dataset.texts(), recipe.network.name
     if network.condition_shapes and not texts:
@@ -66,10 +66,10 @@ def reads_texts(recipe: Recipe, network: Denoiser) -> bool:
 
 
 def attach(network: Denoiser, run: Run) -> Denoiser:
-    """The network, with the shards' table of conditions where it reads texts.
+    """Attach the shards' table of conditions to a network that reads texts; returns the network.
 
     Raises:
-        UserError: there is no such table, or it is another dataset's.
+        UserError: the table is missing, or belongs to another dataset.
     """
     if not reads_texts(run.recipe, network):
         return network
@@ -89,7 +89,7 @@ def load_network(run: Run, path: Path, *, stage: str) -> Denoiser:
     """The recipe's network with the weights that a stage wrote, frozen, in eval mode, its conditions attached.
 
     Raises:
-        UserError: they are not there, or do not fit.
+        UserError: the weights are missing or do not fit.
     """
     if not path.exists():
         raise UserError(f"{path} does not exist yet; run the stage that makes it first: --stages {stage}")

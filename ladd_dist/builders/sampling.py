@@ -1,8 +1,8 @@
-"""Samples of a few-step student, by the rule and the levels that belong to it."""
+"""Samples of a few-step student, by its own sampling rule and noise levels."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from ladd_dist.recipe import Recipe
 
 
 def sample_student(recipe: Recipe, network: Denoiser, noise: Tensor, cond: Tensor, num_steps: int) -> Tensor:
-    """Student's samples [B,C,H,W] from unit noise, by the rule that matches the recipe's coupling."""
+    """The student's samples [B,C,H,W] from unit noise [B,C,H,W], by the sampling rule of the recipe's coupling."""
     return sample_few(network, noise, cond, recipe.levels(num_steps), recipe.start.rule, recipe.evaluate.seed)
 
 
@@ -31,9 +31,11 @@ def sample_few(
     teacher: DenoiseFn | None = None,
     teacher_steps: int = 0,
 ) -> Tensor:
-    """A student's samples [B,C,H,W] from unit noise [B,C,H,W]; the seed is that of the noise which `sde` adds.
+    """A student's samples [B,C,H,W] from unit noise [B,C,H,W].
 
     Args:
+        levels: descending, one for each step.
+        seed: seeds the noise that the rule `sde` adds.
         teacher: takes the first `teacher_steps` of the steps, which are the student's own unless given.
     """
     noise = noise.contiguous(memory_format=torch.channels_last)
@@ -44,7 +46,7 @@ def sample_few(
 def sample_class(
     network: Denoiser,
     levels: tuple[float, ...],
-    rule: Any,
+    rule: Literal["sde", "ode"],
     number: int,
     count: int,
     seed: int,

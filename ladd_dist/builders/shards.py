@@ -1,8 +1,8 @@
-"""The reader of a recipe's finished shards."""
+"""Access to a recipe's finished shards."""
 
 from __future__ import annotations
 
-from ladd_dist.builders.texts import require_made_by
+from ladd_dist.builders.texts import ShardOrigin, require_made_by
 from ladd_dist.core.rundir import read_json
 from ladd_dist.engine.shard_reader import ShardReader
 from ladd_dist.engine.shard_writer import INDEX, ShardError
@@ -11,19 +11,20 @@ from ladd_dist.workspace.run import Run
 
 
 def open_shards(run: Run) -> ShardReader:
-    """The recipe's shards, each compared with its sha256 and every sample looked at.
+    """A reader of the recipe's shards, after their sha256 and every sample have been verified.
 
     Raises:
-        ShardError: not there or damaged; the message says what to do.
+        ShardError: they are missing or damaged; the message says what to do.
     """
     folder = run.shards_folder
     if not (folder / INDEX).exists():
         raise ShardError(f"no whole set of the teacher's samples in {folder}; make it first: --stages teacher,shards")
     reader = ShardReader(folder)
-    run.ranks.from_rank0(lambda: _verify(run.recipe, reader))  # one rank reads it all, for every one
+    run.ranks.from_rank0(lambda: _verify(run.recipe, reader))  # one rank reads it all, for every rank
     return reader
 
 
 def _verify(recipe: Recipe, reader: ShardReader) -> None:
-    require_made_by(recipe, read_json(reader.folder / INDEX), reader.folder)
+    index: ShardOrigin = read_json(reader.folder / INDEX)
+    require_made_by(recipe, index, reader.folder)
     reader.verify(recipe.latent())

@@ -1,14 +1,14 @@
-"""The student as a network and as a file: `student.safetensors`, the weights that its form keeps, and a card."""
+"""The student as a network and as a file: student.safetensors holds the weights that its form keeps, and a card."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file
 
+from ladd_dist.builders.card import StudentCard
 from ladd_dist.builders.codec import codec_card, packed, trained_weights
 from ladd_dist.builders.networks import load_network, own_weights
 from ladd_dist.builders.teacher import load_teacher
@@ -28,14 +28,14 @@ def new_student(run: Run) -> Denoiser:
 
 
 def save_student(path: Path, network: Denoiser, run: Run) -> None:
-    """Write the student, and a codec that was trained for it, with a card that says how to build and sample it.
+    """Write the student with its card, and the codec that was trained for it.
 
     Args:
-        network: in the recipe's form, as `new_student` gave it.
+        network: in the recipe's form, as `new_student` returns it.
     """
     recipe = run.recipe
     levels = {str(steps): list(recipe.levels(steps)) for steps in recipe.evaluate.steps}
-    card: dict[str, Any] = {
+    card: StudentCard = {
         "network": to_data(recipe.network),
         "image": to_data(recipe.latent()),
         "levels": levels,
@@ -43,8 +43,9 @@ def save_student(path: Path, network: Denoiser, run: Run) -> None:
         "rule": recipe.start.rule,
         "recipe": recipe.name,
         "signature": recipe.distill_signature(),
-        **codec_card(recipe),
     }
+    if codec := codec_card(recipe):
+        card["codec"], card["pixels"], card["space"] = codec["codec"], codec["pixels"], codec["space"]
     if recipe.student.needs_teacher:
         card["student"] = to_data(recipe.student)
     if recipe.student.needs_teacher and not recipe.network.pretrained:
@@ -58,7 +59,7 @@ def load_student(run: Run, path: Path) -> Denoiser:
     """The recipe's trained student from its file: a plain network, frozen, in eval mode.
 
     Raises:
-        UserError: it is not there, or does not fit.
+        UserError: the file is missing or does not fit.
     """
     recipe = run.recipe
     if not recipe.student.needs_teacher:
@@ -71,12 +72,15 @@ def load_student(run: Run, path: Path) -> Denoiser:
     return network.eval().requires_grad_(False)
 
 
-def from_card(card: dict[str, Any], weights: dict[str, torch.Tensor], path: Path) -> Denoiser:
-    """The student that a card and what its file holds describe.
+def from_card(card: StudentCard, weights: dict[str, torch.Tensor], path: Path) -> Denoiser:
+    """The student that a card describes, with the weights of its file.
+
+    Args:
+        path: the file, for errors.
 
     Raises:
-        UserError: a form that needs the teacher, and that is not where the card says.
-        KeyError, TypeError, RuntimeError: damaged.
+        UserError: the student needs its teacher, which is not where the card says.
+        KeyError, TypeError, RuntimeError: the card or the weights are damaged.
     """
     image = from_data(ImageSpec, card["image"], "image")
     described: Network = from_data(Network, card["network"], "network")
@@ -89,11 +93,15 @@ def from_card(card: dict[str, Any], weights: dict[str, torch.Tensor], path: Path
     return form.restore(network, weights)
 
 
-def _teacher_of(card: dict[str, Any], path: Path) -> dict[str, torch.Tensor]:
-    """The weights beside which a partial student works: at the card's place, else in a `cache` of this folder."""
+def _teacher_of(card: StudentCard, path: Path) -> dict[str, torch.Tensor]:
+    """The teacher's weights for a partial student: from the file on its card, else from ./cache.
+
+    Raises:
+        UserError: neither file exists.
+    """
     signature = str(card["teacher"]["signature"])
     places = [Path(card["teacher"]["file"]), Path("cache") / f"teacher-{signature}" / "teacher.safetensors"]
-    found = next((workspace for workspace in places if workspace.is_file()), None)
+    found = next((place for place in places if place.is_file()), None)
     if found is None:
         raise UserError(
             f"{path} holds the {card['student']['plugin']} weights of a student alone and needs its teacher "

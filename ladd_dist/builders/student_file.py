@@ -1,10 +1,10 @@
-"""A student's file: its card (how to build and sample it), its weights, its codec."""
+"""A student's file: its card, its weights and its codec."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.rundir import weights_sha256
@@ -12,16 +12,24 @@ from ladd_dist.core.rundir import weights_sha256
 if TYPE_CHECKING:
     import torch
 
+    from ladd_dist.builders.card import StudentCard
     from ladd_dist.core.types import Autoencoder, Denoiser
     from ladd_dist.recipe import Recipe
 
-
 CARD = ("network", "image", "levels", "rule", "recipe", "signature")
-"""What a student's card must say: how to build it and how to sample it, and where it came from."""
+"""Keys without which a student's card is refused."""
 
 
-def require_same_space(source: Path, network: Denoiser, card: dict[str, Any], run: Path, recipe: Recipe) -> None:
-    """Refuse a student and a run whose data have other shapes or classes, or are latents of another codec."""
+def require_same_space(source: Path, network: Denoiser, card: StudentCard, run: Path, recipe: Recipe) -> None:
+    """Refuse a student for a run whose data have another shape, other classes, or another codec.
+
+    Args:
+        source: the student's file or run, for errors.
+        run: the folder of the run with `recipe`, for errors.
+
+    Raises:
+        UserError: they do not go together.
+    """
     from ladd_dist.builders.codec import codec_card
 
     if network.image != recipe.latent():
@@ -32,11 +40,11 @@ def require_same_space(source: Path, network: Denoiser, card: dict[str, Any], ru
         raise UserError(f"{source} works in the latents of another codec than {run}")
 
 
-def levels_of(card: dict[str, Any], steps: int) -> tuple[float, ...]:
-    """The levels at which a student is sampled in so many steps: those on its card, else by the law on it.
+def levels_of(card: StudentCard, steps: int) -> tuple[float, ...]:
+    """The descending levels at which a student is sampled in `steps` steps: those on its card, else by the card's law.
 
     Raises:
-        RecipeError: neither knows.
+        RecipeError: the card has no levels for this number of steps.
     """
     from ladd_dist.core.serialize import RecipeError, from_data
     from ladd_dist.levels import Levels
@@ -53,12 +61,11 @@ def levels_of(card: dict[str, Any], steps: int) -> tuple[float, ...]:
         raise RecipeError(f"--steps {steps}: {known}, and its law says: {error}; or give your own --levels") from error
 
 
-def load_student(source: Path, device: torch.device) -> tuple[Denoiser, dict[str, Any]]:
-    """The student in a run's folder or file, frozen, in eval mode, and its card (network, levels, rule, signature).
+def load_student(source: Path, device: torch.device) -> tuple[Denoiser, StudentCard]:
+    """The student in a run's folder or file, frozen, in eval mode, and its card. Nothing in the file can run code.
 
     Raises:
-        UserError: no such file, no student of ours, a damaged one, or one that needs its teacher, which is not there;
-            nothing in the file can run code.
+        UserError: the file is missing, is no student, is damaged, or needs a teacher that is missing.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -70,7 +77,7 @@ def load_student(source: Path, device: torch.device) -> tuple[Denoiser, dict[str
         raise UserError(f"{path} does not exist; give a finished run's folder, or its student.safetensors")
     try:
         with safe_open(path, framework="pt") as file:
-            card: dict[str, Any] = json.loads((file.metadata() or {})["ladd_dist"])
+            card: StudentCard = json.loads((file.metadata() or {})["ladd_dist"])
             names = [name for name in file.keys() if not name.startswith(CODEC_PREFIX)]  # noqa: SIM118  # no mapping
             weights = {name: file.get_tensor(name) for name in names}
         missing = [name for name in CARD if name not in card]
@@ -86,15 +93,18 @@ def load_student(source: Path, device: torch.device) -> tuple[Denoiser, dict[str
 
 
 def file_of(source: Path) -> Path:
-    """The student's file that is meant by a run's folder or a file."""
+    """The student's file in a run's folder, or the file itself."""
     return source / "student.safetensors" if source.is_dir() else source
 
 
-def load_codec(source: Path, card: dict[str, Any], device: torch.device) -> Autoencoder:
-    """What makes pictures of the samples of the student in a run's folder or file, by its card: frozen, in eval mode.
+def load_codec(source: Path, card: StudentCard, device: torch.device) -> Autoencoder:
+    """The autoencoder that decodes a student's samples, frozen, in eval mode; the identity for a student on pixels.
+
+    Args:
+        source: the student's run folder or file.
 
     Raises:
-        UserError: its weights are not there, or do not fit.
+        UserError: the weights in the file do not fit.
     """
     from ladd_dist.builders.codec import fill
     from ladd_dist.codecs import Codec
@@ -112,7 +122,7 @@ def load_codec(source: Path, card: dict[str, Any], device: torch.device) -> Auto
 
 
 def codec_weights(source: Path) -> dict[str, torch.Tensor]:
-    """The weights of the codec that was trained with the student in a run's folder or file; there may be none."""
+    """The weights of the codec that was trained with a student, from its run or file; empty if there is none."""
     from safetensors import safe_open
 
     from ladd_dist.builders.networks import CODEC_PREFIX

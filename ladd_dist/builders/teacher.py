@@ -1,4 +1,4 @@
-"""The frozen teacher of a recipe: built, loaded, guided, and the loss it is trained with."""
+"""The teacher of a recipe: its network, its weights, its guidance, and the loss that trains it."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from ladd_dist.workspace.run import Run
 
 
 def require_levels(recipe: Recipe, network: Denoiser) -> None:
-    """Refuse levels beyond the last one that a network knows: it would take them for that one, and say nothing.
+    """Refuse levels above the highest one of a network, which would silently treat them as that one.
 
     Raises:
-        UserError: names the field, and the highest level.
+        UserError: a level is too high; the message names the field and the highest level.
     """
     highest = {"shards.sampler": recipe.shards.sampler.levels()[0], "levels": recipe.student_levels()[0]}
     for field, level in highest.items():
@@ -59,14 +59,18 @@ def teacher_loss(
 
 
 def fresh_network(recipe: Recipe) -> Denoiser:
-    """The recipe's network, initialised from the teacher's seed, whatever was drawn before."""
+    """The recipe's network, initialised from the teacher's seed; the global generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed("init", recipe.teacher.seed))
         return recipe.network.build(image=recipe.latent())
 
 
 def planned_network(recipe: Recipe) -> Denoiser:
-    """The same for whoever only measures it: where it reads texts, these are blank."""
+    """The recipe's network with random weights, for measuring its cost: texts that it reads are blank.
+
+    Raises:
+        UserError: the recipe's levels or its dataset do not fit the network.
+    """
     network = fresh_network(recipe)
     require_levels(recipe, network)
     if reads_texts(recipe, network):
@@ -83,7 +87,7 @@ def averaged(
     """The recipe's network with averaged weights, on rank 0 (None elsewhere); every rank calls this.
 
     Args:
-        make: the network to fill; it has what does not train already.
+        make: builds the network to fill, with the weights that are not trained.
     """
     weights = whole(average.weights, run.ranks)
     if weights is None:
@@ -100,7 +104,7 @@ def load_teacher(run: Run) -> Denoiser:
     """The trained teacher, frozen, in eval mode, its conditions attached.
 
     Raises:
-        UserError: it is not there, or its weights do not fit.
+        UserError: its weights are missing or do not fit.
     """
     recipe = run.recipe
     if recipe.network.pretrained:
@@ -109,5 +113,5 @@ def load_teacher(run: Run) -> Denoiser:
 
 
 def guided_teacher(recipe: Recipe, teacher: Denoiser) -> DenoiseFn:
-    """The teacher as it makes samples: with the recipe's guidance."""
+    """The teacher with the recipe's guidance, as it makes the shards."""
     return guided(denoiser(teacher), recipe.shards.guidance, recipe.latent().num_classes)

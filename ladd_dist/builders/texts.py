@@ -1,11 +1,11 @@
-"""Texts of a dataset as conditions of a network that reads them."""
+"""The texts of a dataset as conditions of a network that reads them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from ladd_dist.builders.networks import TABLE
 from ladd_dist.core.conditions import Conditions
@@ -16,27 +16,41 @@ from ladd_dist.engine.shard_writer import ShardError
 from ladd_dist.recipe import Recipe
 
 TEXTS = "texts.json"
-"""Of the shards' folder: the texts themselves, in the table's order, and what their table is."""
-
-
+"""Name of the file in the shards' folder that holds the texts, in the table's order, and the table's entry."""
 LABEL_CHARS = 32
-"""Of a prompt beside its pictures."""
-
-
+"""Length of a prompt beside its images."""
 MOST_TEXTS = 16
-"""Prompts that are shown where none are asked for."""
+"""Number of prompts that are shown if none are named."""
+
+
+class ConditionsEntry(TypedDict):
+    """The table of conditions, as the shards' index and `texts.json` describe it."""
+
+    name: str
+    bytes: int
+    sha256: str
+    texts: str
+    """Digest of the texts in their order."""
+
+
+class ShardOrigin(TypedDict, total=False):
+    """The part of a shards' index that says what the shards were made with."""
+
+    teacher: str
+    """Signature of the teacher; empty for imported samples."""
+    conditions: ConditionsEntry
 
 
 def texts_digest(texts: tuple[str, ...]) -> str:
-    """16 hexadecimal digits for some texts in their order."""
+    """16 hexadecimal digits that identify texts in their order."""
     return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16]
 
 
-def require_made_by(recipe: Recipe, index: dict[str, Any], folder: Path) -> None:
-    """Refuse shards that lie under this recipe's name and were made with something else.
+def require_made_by(recipe: Recipe, index: ShardOrigin, folder: Path) -> None:
+    """Refuse shards in the recipe's folder that were made with something else than the recipe says.
 
     Raises:
-        ShardError: another teacher, or other texts.
+        ShardError: they were made by another teacher, or with other texts.
     """
     again = "remove the folder and run the same command again, stage `shards` included"
     made_by, own = index.get("teacher"), recipe.teacher_signature()
@@ -44,20 +58,24 @@ def require_made_by(recipe: Recipe, index: dict[str, Any], folder: Path) -> None
         raise ShardError(
             f"the shards in {folder} were made by another teacher ({made_by}, the recipe's is {own}); {again}"
         )
-    texts, table = recipe.dataset.texts(), index.get("conditions") or {}
+    texts, table = recipe.dataset.texts(), index.get("conditions")
     if texts and not table:
         raise ShardError(
             f"the shards in {folder} have no table of conditions for the recipe's {len(texts)} texts; {again}"
         )
-    if texts and table["texts"] != texts_digest(texts):
+    if texts and table and table["texts"] != texts_digest(texts):
         raise ShardError(f"the shards in {folder} were made with other texts than {recipe.dataset.name}'s; {again}")
 
 
 def attach_texts(network: Denoiser, source: Path, folder: Path | None) -> list[str]:
-    """Give a student that reads texts the table of its shards; returns the texts (none for one that takes classes).
+    """Attach the table of its shards to a student that reads texts; returns the texts (empty for class ids).
+
+    Args:
+        source: the run's folder, or the student's file.
+        folder: the shards' folder; None: the one of the run.
 
     Raises:
-        UserError: the table is not known, not there, or another one's.
+        UserError: no folder is known, the table is missing, or it has another number of texts.
     """
     if not network.condition_shapes:
         return []
@@ -76,5 +94,5 @@ def attach_texts(network: Denoiser, source: Path, folder: Path | None) -> list[s
 
 
 def shortened(text: str) -> str:
-    """The beginning of a text, for the margin of a grid."""
+    """A text cut to `LABEL_CHARS`, for the margin of a grid."""
     return text if len(text) <= LABEL_CHARS else f"{text[: LABEL_CHARS - 3]}..."

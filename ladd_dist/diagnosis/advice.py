@@ -1,23 +1,21 @@
-"""What to change in a recipe whose distance averages, from the calculation alone: a pure function of its figures."""
+"""Advice for a recipe whose distance regresses to the mean: a pure function of the findings in diagnose.json."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
+from ladd_dist.diagnosis.record import Advice, Findings
 from ladd_dist.losses import Distance
 from ladd_dist.losses.distance import sigma_weight
 from ladd_dist.recipe import Recipe
 from ladd_dist.reports.diagnosis_text import REGRESSES
 
 STRONG = 0.1
-"""A distance weight above this still rules where the heads' weight is the usual one."""
+"""A distance weight above this still dominates heads of the usual weight."""
 GAIN = 0.8
-"""Levels are suggested where they bring the distance below this share of the recipe's own."""
+"""Levels are suggested if they bring the Frechet distance below this share of the recipe's own."""
 
 
 def weight_at(distance: Distance, sigma: float) -> float | None:
-    """The distance's own weight of a level, where it has the fields of the project's distances; else None."""
+    """The weight that a distance gives a level; None for a distance without the fields of the project's own."""
     import torch
 
     scale, power = getattr(distance, "sigma_scale", None), getattr(distance, "sigma_power", None)
@@ -26,34 +24,38 @@ def weight_at(distance: Distance, sigma: float) -> float | None:
     return float(sigma_weight(torch.tensor([sigma]), scale, power))
 
 
-def advise(recipe: Recipe, figures: Mapping[str, Any], *, has_noise: bool) -> list[dict[str, str]]:
-    """Suggestions, the strongest first: `what`, `why`, `flags` (for `launch`; empty where there is nothing to set)."""
+def advise(recipe: Recipe, findings: Findings, *, has_noise: bool) -> list[Advice]:
+    """Suggestions, the strongest first.
+
+    Args:
+        has_noise: whether the shards hold the noise of their samples.
+    """
     if not any(recipe.distill_weight(step) for step in range(0, recipe.train.steps, max(1, recipe.train.steps // 100))):
         return [_advice("the distance has weight 0", "nothing here regresses by it; the heads alone steer the student")]
-    bad = [row["sigma"] for row in figures["levels"] if row["verdict"] == REGRESSES and row["trained"]]
-    if figures["deterministic"]:
-        return _without_new_noise(figures)
+    bad = [row["sigma"] for row in findings["levels"] if row["verdict"] == REGRESSES and row["trained"]]
+    if findings["deterministic"]:
+        return _without_new_noise(findings)
     if not bad:
         return [_advice("nothing to change", "at every trained level the input says which sample is meant")]
-    return _stored(has_noise) + _fade(recipe, figures, bad) + _levels(figures)
+    return _stored(has_noise) + _fade(recipe, findings, bad) + _levels(findings)
 
 
-def _advice(what: str, why: str, flags: str = "") -> dict[str, str]:
+def _advice(what: str, why: str, flags: str = "") -> Advice:
     return {"what": what, "why": why, "flags": flags}
 
 
-def _without_new_noise(figures: Mapping[str, Any]) -> list[dict[str, str]]:
-    error = figures["reproduced"]
+def _without_new_noise(findings: Findings) -> list[Advice]:
+    error = findings["reproduced"]
     if error is not None and error > 1e-3:
         why = (
-            f"sampled from its own noise by the rule {figures['rule']!r} the optimum misses the stored samples (mean "
+            f"sampled from its own noise by the rule {findings['rule']!r} the optimum misses the stored samples (mean "
             f"square error {error:.3g}): the rule does not fit the coupling"
         )
         return [_advice("another sampling rule", why)]
     return [_advice("nothing to change", "each input belongs to one sample, so that nothing is averaged at any level")]
 
 
-def _stored(has_noise: bool) -> list[dict[str, str]]:
+def _stored(has_noise: bool) -> list[Advice]:
     if not has_noise:
         why = "stored noise would remove the averaging, but these shards hold none: make shards with a teacher of yours"
         return [_advice("shards with their noise", why)]
@@ -61,10 +63,10 @@ def _stored(has_noise: bool) -> list[dict[str, str]]:
     return [_advice("stored noise", why, "--swap start=stored")]
 
 
-def _fade(recipe: Recipe, figures: Mapping[str, Any], bad: list[float]) -> list[dict[str, str]]:
-    """Let the distance fade above the threshold, where it is strong."""
+def _fade(recipe: Recipe, findings: Findings, bad: list[float]) -> list[Advice]:
+    """The advice to let a strong distance fade above the threshold."""
     weights = {sigma: weight_at(recipe.distance, sigma) for sigma in bad}
-    scale = figures["threshold"]
+    scale = findings["threshold"]
     if scale is None or any(weight is None or weight < STRONG for weight in weights.values()):
         return []
     top = max(bad)
@@ -76,10 +78,10 @@ def _fade(recipe: Recipe, figures: Mapping[str, Any], bad: list[float]) -> list[
     return [_advice("a distance that fades", why, f"--distance.sigma-power 1 --distance.sigma-scale {scale:g}")]
 
 
-def _levels(figures: Mapping[str, Any]) -> list[dict[str, str]]:
-    found = figures["found_levels"]
+def _levels(findings: Findings) -> list[Advice]:
+    found = findings["found_levels"]
     own = next(
-        (row for row in figures["samples"].values() if found and len(row["levels"]) == len(found["levels"])), None
+        (row for row in findings["samples"].values() if found and len(row["levels"]) == len(found["levels"])), None
     )
     if not found or own is None or found["fd_teacher"] > GAIN * own["fd_teacher"]:
         return []

@@ -1,16 +1,16 @@
-"""The student that the distance alone would end with, worked out from the stored pairs without a network.
+"""The student that the distance alone would converge to, computed from the stored pairs without a network.
 
-Training draws a stored pair i of class c, an input x from the coupling, and asks for the teacher's sample x0_i. The
+Training draws a stored pair i of class c and an input x from the coupling; the target is the teacher's sample x0_i. The
 function of (x, sigma, c) with the least expected squared error is the posterior mean E[x0 | x, sigma, c]. A coupling
 whose input is centre_i + spread eps, eps unit noise, has
 
     D*(x) = sum_i w_i x0_i,   w_i proportional to exp(-|x - centre_i|^2 / (2 spread^2)),   i over the pairs of class c
 
-(`fresh`: centre_i = x0_i, spread = sigma). With spread 0 (`stored`, `path`) each pair has one input of its own. There
-D* is the pair's own sample: nothing is averaged. At any other input the training loss says nothing; what is computed
-there is the limit of small spread, the sample of the nearest pair: what a student that only remembers would do.
+(`fresh`: centre_i = x0_i, spread = sigma). With spread 0 (`stored`, `path`) each pair has a single input, where D* is
+the pair's own sample: nothing is averaged. At any other input the training loss is silent; D* is then the limit of
+small spread, the sample of the nearest pair, as of a student that only memorises.
 
-Every pair counts, also the one that an input was made from: that is the optimum of the loss over these shards.
+The sum includes the pair that an input was made from: D* is the optimum of the loss over these shards.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from ladd_dist.starts import Start
 
 _TOLERANCE = 1e-4
 _QUERIES, _PAIRS = 256, 1024
-"""Inputs and pairs that are looked at together: what bounds the memory."""
+"""Inputs and pairs that are compared at a time, which bounds the memory."""
 
 
 class Coupling(NamedTuple):
-    """What the student's input is made of at one level: centre + spread eps, eps unit noise."""
+    """The student's input at one level, centre + spread eps with unit noise eps."""
 
     centre: Tensor  # [N,C,H,W] float64
     spread: float
@@ -41,11 +41,11 @@ class Weighed(NamedTuple):
     """The posterior at some inputs."""
 
     mean: Tensor  # [B,C,H,W] E[x0 | x, sigma, class], float32
-    averaged: Tensor  # [B] how many samples the mean is made of, 1 / sum w^2 (Kish), float32
+    averaged: Tensor  # [B] effective number of samples in the mean, 1 / sum w^2 (Kish), float32
 
 
 def coupling_at(start: Start, batch: Batch, sigma: float) -> Coupling:
-    """How a coupling makes inputs at a level, found by asking it.
+    """The form of a coupling's inputs at a level, found by probing the coupling.
 
     Raises:
         UserError: the batch lacks what the coupling needs, or its noise is not added with one factor for all samples.
@@ -78,12 +78,12 @@ class PosteriorMean:
         return self.weigh(x, sigma, cond).mean
 
     def spread(self, sigma: float) -> float:
-        """How far the coupling's inputs of one pair lie apart at a level; 0: one input a pair."""
+        """Standard deviation of the inputs of one pair at a level; 0: each pair has a single input."""
         few = torch.arange(min(2, len(self.pairs.x0)))
         return coupling_at(self.start, _take(self.pairs, few), sigma).spread
 
     def inputs(self, which: Tensor, sigma: float, eps: Tensor) -> Tensor:
-        """The student's inputs [n,C,H,W] at a level, made from the pairs `which` [n] and fresh unit noise eps."""
+        """The student's inputs [n,C,H,W] at a level, made from the pairs `which` [n] and unit noise eps [n,C,H,W]."""
         batch = _take(self.pairs, which)
         return self.start(batch, torch.full((len(which),), sigma, device=batch.x0.device), eps)
 
@@ -92,7 +92,7 @@ class PosteriorMean:
         """The posterior at inputs x [B,C,H,W] of one level (sigma [B], all alike) and classes cond [B].
 
         Raises:
-            UserError: several levels at once, a class of which no sample is stored, or an unknown kind of coupling.
+            UserError: sigma holds several levels, no sample of a class is stored, or the coupling is of another form.
         """
         level = float(sigma[0])
         if not bool((sigma == sigma[0]).all()):

@@ -1,4 +1,4 @@
-"""The views of a finished run that need its networks: made once, kept beside its samples, shown by its page."""
+"""Views of a finished run that need its networks: made once, kept beside its samples, and shown on its page."""
 
 from __future__ import annotations
 
@@ -13,8 +13,19 @@ from ladd_dist.builders.student import load_student
 from ladd_dist.builders.teacher import load_teacher
 from ladd_dist.core.rundir import RunDir, read_json, write_json
 from ladd_dist.core.types import Denoiser
-from ladd_dist.diagnosis.attention import attend, describe_maps, draw_maps, enlarged, noised
-from ladd_dist.diagnosis.trajectories import draw_strips, judge_strips, shown, strips
+from ladd_dist.diagnosis.attention import (
+    attention_figures,
+    draw_saliency,
+    noised,
+    saliency_maps,
+    upsampled,
+)
+from ladd_dist.diagnosis.trajectories import (
+    decode_trajectories,
+    draw_trajectories,
+    find_decisions,
+    record_trajectories,
+)
 from ladd_dist.recipe import Recipe
 from ladd_dist.reports.page import write_report
 from ladd_dist.workspace.run import Run
@@ -23,17 +34,17 @@ FORMAT = 1
 
 
 def write_page(run: Run) -> Path:
-    """The stage `report`: the views that are missing, then the page. A view that cannot be made is left out."""
+    """Run the stage `report`: make missing views, then the page; returns its path. A view that fails is left out."""
     for line in make_views(run, run.folder):
         print(f"report: left out: {line}", file=sys.stderr)
     return write_report(run.folder.path)
 
 
 def make_views(run: Run, folder: RunDir, *, again: bool = False) -> list[str]:
-    """Make samples/strips.* and samples/attention.* where they are not there yet; returns what could not be made, why.
+    """Make samples/strips.* and samples/attention.* unless they exist; returns a line for each view that failed.
 
     Args:
-        again: also where they are there.
+        again: make them even if they exist.
     """
     wanted = [
         (name, make) for name, make in (("strips", _strips), ("attention", _attention))
@@ -51,7 +62,7 @@ def make_views(run: Run, folder: RunDir, *, again: bool = False) -> list[str]:
 
 
 def _is_made(recipe: Recipe, path: Path) -> bool:
-    """Whether it is there, whole, and of this recipe's student."""
+    """Whether a view's JSON file is there, whole, and of this recipe's student."""
     try:
         found = read_json(path)
     except ValueError:
@@ -68,19 +79,18 @@ Make = Callable[[Run, RunDir, Denoiser, Denoiser], None]
 
 def _strips(run: Run, folder: RunDir, teacher: Denoiser, student: Denoiser) -> None:
     recipe = run.recipe
-    found = shown(strips(recipe, teacher, student), partial(decoded, run))
-    figures = judge_strips(recipe, found)
-    draw_strips(folder.samples / "strips.png", found, figures)
-    write_json(folder.samples / "strips.json", {"made_for": _identity(recipe), "samplers": figures})
+    found = decode_trajectories(record_trajectories(recipe, teacher, student), partial(decoded, run))
+    decisions = find_decisions(recipe, found)
+    draw_trajectories(folder.samples / "strips.png", found, decisions)
+    write_json(folder.samples / "strips.json", {"made_for": _identity(recipe), "samplers": decisions})
 
 
 def _attention(run: Run, folder: RunDir, teacher: Denoiser, student: Denoiser) -> None:
-    maps, samples = attend(run, folder, teacher, student, open_shards(run))
-    show = partial(decoded, run)
-    images = show(samples)
-    maps = enlarged(maps, images.shape[-1])
-    draw_maps(
-        folder.samples / "attention.png", maps, images, {tau: show(x) for tau, x in noised(maps, samples).items()}
-    )
-    heads = describe_maps(maps, images)
+    maps, samples = saliency_maps(run, folder, teacher, student, open_shards(run))
+    to_images = partial(decoded, run)
+    images = to_images(samples)
+    maps = upsampled(maps, images.shape[-1])
+    inputs = {tau: to_images(noisy) for tau, noisy in noised(maps, samples).items()}
+    draw_saliency(folder.samples / "attention.png", maps, images, inputs)
+    heads = [row._asdict() for row in attention_figures(maps, images)]
     write_json(folder.samples / "attention.json", {"made_for": _identity(run.recipe), "heads": heads})

@@ -1,4 +1,4 @@
-"""Samples of student and teacher at the same held-out noise and classes, measured against real and teacher."""
+"""Samples of student and teacher from the same held-out noise, measured against real images and stored samples."""
 
 from __future__ import annotations
 
@@ -30,52 +30,53 @@ from ladd_dist.workspace.run import Run
 from ladd_dist.workspace.workspace import Workspace, is_done, make_together, mark_done
 
 NUM_SHOWN = 16
-
-
 COSTS = ("s_per_image", "s_decode_per_image")
-
-
 RECONSTRUCTION = "reconstruction"
 
-
-Evaluation = dict[str, dict[str, float]]
-
-
+Evaluation = dict[str, Figures]
+"""The contents of eval.json: entry, such as `student@4`, -> figure -> value."""
 SampleFn = Callable[[Tensor, Tensor], Tensor]
+"""A sampler: unit noise [B,c,h,w] and classes [B] to samples [B,c,h,w]."""
 
 
 class Assessed(NamedTuple):
-    """A student's samples and figures, and its teacher's."""
+    """Figures and images of a student and its teacher."""
 
     measured: Measured
     samples: dict[str, Tensor]
+    """Entry -> images [N,C,H,W] in [-1, 1]."""
 
 
-def assess(run: Run, ways: Mapping[str, SampleFn], stop: StopFlag) -> Assessed:
-    """Sample in each of the ways, from the recipe's held-out noise and classes, and measure that and the teacher.
+def assess(run: Run, samplers: Mapping[str, SampleFn], stop: StopFlag) -> Assessed:
+    """Draw the recipe's held-out samples by each sampler and by the teacher, and measure them.
+
+    Args:
+        samplers: those of the student, by entry.
 
     Raises:
-        UserError: samples that are not finite, or that a metric of the recipe cannot measure.
+        UserError: samples are not finite, or a metric of the recipe cannot measure them.
     """
     recipe = run.recipe
-    settings, spec, many = recipe.evaluate, recipe.dataset.spec(), f"teacher@{_steps(recipe)}"
-    share, keep = sharded(run.ranks), cached(run.workspace.cache / "features", run.ranks)
+    settings, spec, many = recipe.evaluate, recipe.dataset.spec(), f"teacher@{teacher_steps(recipe)}"
+    extract, extract_cached = sharded(run.ranks), cached(run.workspace.cache / "features", run.ranks)
     cond = sample_classes(settings.seed, range(settings.num_samples), spec.num_classes).to(run.device)
     codec = load_codec(run)
     teacher, costs = teacher_samples(run, codec, stop)
-    theirs = {name: Samples(_finite(name, images).to(run.device), cond, keep) for name, images in teacher.items()}
-    against = references(run, codec, keep)._replace(matched=theirs[many])
+    theirs = {
+        name: Samples(_finite(name, images).to(run.device), cond, extract_cached) for name, images in teacher.items()
+    }
+    against = references(run, codec, extract_cached)._replace(matched=theirs[many])
     measure = Measurement(settings.metrics, against)
     sampled: dict[str, Tensor] = {}
-    for name, way in ways.items():
-        sampled[name], costs[name] = _timed(recipe, name, way, run.workspace, codec, stop)
-    own = {name: Samples(_finite(name, images).to(run.device), cond, share) for name, images in sampled.items()}
+    for name, sample in samplers.items():
+        sampled[name], costs[name] = _timed(recipe, name, sample, run.workspace, codec, stop)
+    own = {name: Samples(_finite(name, images).to(run.device), cond, extract) for name, images in sampled.items()}
     num_classes = 0 if recipe.dataset.texts() else spec.num_classes  # a text has too few samples for figures of its own
     measured = measure(own | theirs, num_classes=num_classes, check=stop.check)
     facts = {"num_samples": float(settings.num_samples), "seed": float(settings.seed)}
     figures = {name: facts | costs[name] | found for name, found in measured.figures.items()}
     lowest = floor(settings.metrics, theirs[many], against, check=stop.check)
-    figures[f"floor@{_steps(recipe)}"] = facts | lowest
+    figures[f"floor@{teacher_steps(recipe)}"] = facts | lowest
     if not is_pixels(recipe) and recipe.dataset.has_images:
         figures[RECONSTRUCTION] = facts | reconstruction(run, codec, against, stop)
     measured = measured._replace(figures=figures)
@@ -85,7 +86,7 @@ def assess(run: Run, ways: Mapping[str, SampleFn], stop: StopFlag) -> Assessed:
 
 
 def _finite(name: str, images: Tensor) -> Tensor:
-    """The samples, unless no figure could describe them.
+    """The images [N,C,H,W], if all are finite.
 
     Raises:
         UserError: some are NaN or infinite.
@@ -99,12 +100,13 @@ def _finite(name: str, images: Tensor) -> Tensor:
     return images
 
 
-def _steps(recipe: Recipe) -> int:
+def teacher_steps(recipe: Recipe) -> int:
+    """The number of steps with which the recipe's teacher makes the shards."""
     return len(recipe.shards.sampler.levels())
 
 
 def teacher_samples(run: Run, codec: Autoencoder, stop: StopFlag) -> tuple[dict[str, Tensor], dict[str, Figures]]:
-    """The teacher's images at 50 and at 4 steps (both sets of levels) and what they cost; made once a teacher."""
+    """The teacher's images at many and at 4 steps (each set of levels) and their costs, made once for each teacher."""
     folder = run.reference_folder
     make_together(
         run.ranks,
@@ -126,11 +128,11 @@ def _make_teacher_samples(run: Run, codec: Autoencoder, stop: StopFlag, folder: 
     def few(levels: tuple[float, ...]) -> SampleFn:
         return lambda noise, cond: few_step_sample(denoise, noise, cond, levels, "ode")
 
-    ways: dict[str, SampleFn] = {
-        f"teacher@{_steps(recipe)}": lambda noise, cond: recipe.shards.sampler(denoise, noise, cond)[0]
+    samplers: dict[str, SampleFn] = {
+        f"teacher@{teacher_steps(recipe)}": lambda noise, cond: recipe.shards.sampler(denoise, noise, cond)[0]
     }
-    ways |= {f"teacher@4:{name}": few(levels) for name, levels in recipe.teacher_levels().items()}
-    timed = {name: _timed(recipe, name, way, run.workspace, codec, stop) for name, way in ways.items()}
+    samplers |= {f"teacher@4:{name}": few(levels) for name, levels in recipe.teacher_levels().items()}
+    timed = {name: _timed(recipe, name, sample, run.workspace, codec, stop) for name, sample in samplers.items()}
 
     def fill(temporary: Path) -> None:
         save_tensors(temporary / "samples.safetensors", {name: images for name, (images, _) in timed.items()})
@@ -146,11 +148,11 @@ def _make_teacher_samples(run: Run, codec: Autoencoder, stop: StopFlag, folder: 
 def _timed(
     recipe: Recipe, name: str, sample: SampleFn, workspace: Workspace, codec: Autoencoder, stop: StopFlag
 ) -> tuple[Tensor, Figures]:
-    """Images [N,C,H,W] on the CPU and seconds an image (of one process; sampling alone, without drawing the noise).
+    """Images [N,C,H,W] on the CPU, and seconds for each image and process.
 
-    What decoding latents takes besides is a cost of its own, `s_decode_per_image`; on pixels there is none.
-
-    Each rank samples whole batches, so that the samples are the same on any number of ranks.
+    `s_per_image` is the time of sampling without that of drawing noise; decoding latents is `s_decode_per_image`, which
+    a recipe on pixels does not have. Each rank samples whole batches, so the samples do not depend on the number of
+    ranks.
     """
     settings, spec, image, ranks = recipe.evaluate, recipe.latent(), recipe.dataset.spec(), workspace.ranks
     shares = share_of(settings.num_samples, settings.batch_size, ranks)
@@ -175,28 +177,28 @@ def _timed(
     return images.contiguous(), dict(zip(COSTS[: 1 if is_pixels(recipe) else 2], spent.tolist(), strict=False))
 
 
-def references(run: Run, codec: Autoencoder, work: FeatureExtraction) -> References:
-    """Real images and the teacher's stored samples, up to `num_references` of each.
+def references(run: Run, codec: Autoencoder, extraction: FeatureExtraction) -> References:
+    """Up to `num_references` real images and as many of the teacher's stored samples.
 
-    For a dataset without images the stored samples stand in for them; `without_real` drops what comes of that.
+    For a dataset without images the stored samples stand in for the real ones; `without_real` drops those figures.
     """
     recipe = run.recipe
     reader, device = open_shards(run), run.device
     stored = reader.take(np.arange(min(recipe.evaluate.num_references, len(reader))))
     made = decode(codec, stored.x0.to(device), recipe.evaluate.batch_size)
-    teacher = Samples(made, stored.cond.to(device), work)
+    teacher = Samples(made, stored.cond.to(device), extraction)
     if not recipe.dataset.has_images:
         return References(teacher, teacher)
     images = recipe.dataset.build(split="train")
     count = min(recipe.evaluate.num_references, len(images))
     real = images.batch(torch.randperm(len(images), generator=generator("references"))[:count])
-    return References(Samples(real[0].to(device), real[1].to(device), work), teacher)
+    return References(Samples(real[0].to(device), real[1].to(device), extraction), teacher)
 
 
-def reconstruction(run: Run, codec: Autoencoder, against: References, stop: StopFlag) -> dict[str, float]:
-    """What real images get that were encoded and decoded: nothing in this space can come nearer to the real ones.
+def reconstruction(run: Run, codec: Autoencoder, against: References, stop: StopFlag) -> Figures:
+    """Figures of real images that were encoded and decoded: the best that samples in this latent space can reach.
 
-    `matched_error` compares each with the image it was made from.
+    `matched_error` compares each image with the one that was encoded.
     """
     recipe = run.recipe
     images = recipe.dataset.build(split="train")

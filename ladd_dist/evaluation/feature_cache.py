@@ -1,4 +1,4 @@
-"""How an evaluation reads images: each rank its share, and what comes again in the next run from a cache by content."""
+"""Feature extraction for an evaluation: shared among ranks, and cached by content for images that later runs reuse."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from ladd_dist.parallel.gather import joined_rows, share_of
 from ladd_dist.parallel.ranks import Ranks
 
 BLOCK = 512
-"""Rows that stay together, so that networks see the same portions, and give the same bits, on any number of ranks."""
+"""Rows in a batch: networks then see the same batches, and give the same bits, on any number of ranks."""
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def sharded(ranks: Ranks) -> FeatureExtraction:
-    """Every rank reads its share of the images and gets the rows of all; every rank has to ask."""
+    """Extraction in which each rank computes its share and gets the rows of all; a collective call."""
 
     def work(what: str, reader: Reader, images: Tensor) -> Read:
         shares = share_of(len(images), BLOCK, ranks)
         if ranks.size == 1 or any(first == stop for first, stop in shares):
-            return reader(images)  # too few to share: the form of an empty share's rows would be unknown
+            return reader(images)  # too few to share: the shape of an empty share's rows would be unknown
         first, stop = shares[ranks.rank]
         own = reader(images[first:stop])
         return {name: joined_rows(rows, shares, ranks).to(images.device) for name, rows in own.items()}
@@ -35,10 +35,10 @@ def sharded(ranks: Ranks) -> FeatureExtraction:
 
 
 def cached(folder: Path, ranks: Ranks) -> FeatureExtraction:
-    """The same, from `folder` where these images were read by the same network before, in whatever run.
+    """Extraction with a cache in `folder`, shared by all runs; a collective call.
 
-    A file is named by the sha256 of the network's name and the images' bytes: other images or weights are another file,
-    and nothing has to be kept up to date.
+    A file is named by the sha256 of the network's name and the images' bytes. Other images or weights are another file,
+    so nothing becomes stale.
     """
     inner = sharded(ranks)
 
@@ -55,7 +55,7 @@ def cached(folder: Path, ranks: Ranks) -> FeatureExtraction:
 
 
 def content_name(what: str, images: Tensor) -> str:
-    """32 hexadecimal digits for a network's name and images."""
+    """32 hexadecimal digits that identify a network (by its name `what`) and images [N,C,H,W]."""
     plain = images.detach().cpu().contiguous()
     digest = hashlib.sha256(f"features-1 {what} {plain.dtype} {tuple(plain.shape)}\n".encode())
     digest.update(plain.numpy().data)
@@ -72,5 +72,5 @@ def _save(path: Path, rows: Read) -> None:
     try:
         save_tensors(path, {name: tensor.cpu().contiguous() for name, tensor in rows.items()})
     except OSError as error:
-        if error.errno not in READ_ONLY:  # a cache that somebody else made may be read, and nothing more
+        if error.errno not in READ_ONLY:  # a cache that somebody else owns is read only
             raise

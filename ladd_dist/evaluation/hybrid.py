@@ -1,4 +1,4 @@
-"""Hybrid inference: the guided teacher takes the first of the student's steps, the student the rest.
+"""Hybrid inference: the guided teacher takes the first of the student's steps, the student takes the rest.
 
 "Diversity distillation" of Gandikota and Bau 2025 (arXiv 2503.10637); `core.noise.hybrid_sample` is the sampler.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from torch import Tensor
 
@@ -15,29 +15,30 @@ from ladd_dist.builders.sampling import sample_few
 from ladd_dist.core.serialize import RecipeError
 from ladd_dist.core.types import DenoiseFn, Denoiser
 from ladd_dist.evaluation.assess import SampleFn
+from ladd_dist.reports.evaluation_table import HybridRow
 
 
 class Split(NamedTuple):
-    """A student's steps, and how many of them the teacher takes."""
+    """A number of steps, and how many of them the teacher takes."""
 
     steps: int
     teacher_steps: int
 
     @property
     def entry(self) -> str:
-        """Its name among the figures; without the teacher it is the student's own."""
+        """The split's name among the figures; `student@STEPS` if the teacher takes no step."""
         return f"hybrid@{self.steps}:{self.teacher_steps}" if self.teacher_steps else f"student@{self.steps}"
 
     def forwards(self, guidance: float) -> int:
-        """Network forwards an image: a guided call of the teacher is two, and one at guidance 1."""
+        """Network forwards for an image: a guided step of the teacher takes two, one at guidance 1 takes one."""
         return self.steps + (0 if guidance == 1.0 else self.teacher_steps)
 
 
 def splits_of(words: str, steps: tuple[int, ...]) -> tuple[Split, ...]:
-    """`0..2` or `0,2` for each number of steps that is large enough; empty for no words.
+    """The splits that `0..2` or `0,2` asks for, at each number of steps that is large enough; empty for no words.
 
     Raises:
-        RecipeError: other words, or more of the teacher's steps than there are.
+        RecipeError: the words are malformed, or ask for more of the teacher's steps than there are.
     """
     if not words:
         return ()
@@ -64,18 +65,31 @@ def samplers_of(
     rule: Literal["sde", "ode"],
     seed: int,
 ) -> dict[str, SampleFn]:
-    """How to sample each split with a teacher's step in it; levels by the number of steps."""
+    """Samplers of the splits in which the teacher takes a step, by entry.
 
-    def way(split: Split) -> SampleFn:
+    Args:
+        levels: the student's, by number of steps.
+        seed: seeds the noise that the rule `sde` adds.
+    """
+
+    def sampler(split: Split) -> SampleFn:
         def sample(noise: Tensor, cond: Tensor) -> Tensor:
             own, number = levels[split.steps], split.teacher_steps
             return sample_few(student, noise, cond, own, rule, seed, teacher=teacher, teacher_steps=number)
 
         return sample
 
-    return {split.entry: way(split) for split in splits if split.teacher_steps}
+    return {split.entry: sampler(split) for split in splits if split.teacher_steps}
 
 
-def rows_of(splits: tuple[Split, ...], guidance: float) -> list[dict[str, Any]]:
-    """What the figures' file says of each split: its entry there, and what an image costs in forwards."""
-    return [{"entry": split.entry, **split._asdict(), "forwards": split.forwards(guidance)} for split in splits]
+def hybrid_rows(splits: tuple[Split, ...], guidance: float) -> list[HybridRow]:
+    """Each split's entry among the figures, and its network forwards for an image."""
+    return [
+        {
+            "entry": split.entry,
+            "steps": split.steps,
+            "teacher_steps": split.teacher_steps,
+            "forwards": split.forwards(guidance),
+        }
+        for split in splits
+    ]

@@ -1,4 +1,4 @@
-"""All metrics on all sets of samples: whole, class by class, and the floor that sampling alone leaves."""
+"""All metrics on all sets of samples: as a whole, class by class, and the floor that sampling noise sets."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ Figures = dict[str, float]
 
 
 class Measured(NamedTuple):
-    """What was found."""
+    """Figures of several sets of samples (entries)."""
 
     figures: dict[str, Figures]
     """Entry -> figure -> value."""
     classes: dict[str, dict[str, Figures]]
     """Entry -> class -> figure -> value."""
     left_out: dict[str, str]
-    """Metrics without figures by class, and figures that are not measured at all; and why."""
+    """Reasons, by metric without figures by class and by figure that is not measured at all."""
 
 
 class Measurement:
-    """Metrics that are built and wait for samples: what is missing, or cannot be measured, is said before they come."""
+    """Metrics built before there are samples: a missing file, or images that they cannot measure, is reported early."""
 
     def __init__(self, metrics: Sequence[Metric], references: References) -> None:
         self.metrics, self.references = metrics, references
@@ -36,7 +36,7 @@ class Measurement:
 
         Args:
             num_classes: classes are 0 to num_classes - 1; 0: no figures by class.
-            check: called between pieces of work; raises to stop.
+            check: called between metrics and entries; raises to stop.
 
         Raises:
             ValueError: a metric cannot measure these images.
@@ -59,7 +59,7 @@ class Measurement:
 
 
 def why_not_by_class(metric: Metric, sets: Sequence[Samples], num_classes: int) -> str:
-    """Why a metric has no figures by class; empty where it has."""
+    """The reason that a metric has no figures by class; empty if it has some."""
     needed = metric.needs()
     if not num_classes or not needed:
         return "it is not measured class by class"
@@ -72,17 +72,17 @@ def why_not_by_class(metric: Metric, sets: Sequence[Samples], num_classes: int) 
 def floor(
     metrics: Sequence[Metric], teacher: Samples, references: References, *, check: Callable[[], None] = lambda: None
 ) -> Figures:
-    """What the teacher's new samples get against the teacher's stored ones: as near as sampling lets anything come.
+    """Figures of new samples of the teacher against its stored ones: the best that a finite number of samples allows.
 
-    The stored samples stand in for the real images too, so every figure, whatever it is compared with, has a floor for
-    this number of samples and references.
+    The stored samples stand in for the real images too, so every figure has a floor for this number of samples and
+    references.
     """
     against = References(real=references.teacher, teacher=references.teacher, matched=teacher)
     return Measurement(metrics, against)({"floor": teacher}, num_classes=0, check=check).figures["floor"]
 
 
 def without_real(metrics: Sequence[Metric], found: Measured) -> Measured:
-    """The same without figures that compare with real images, for a dataset that has none; `left_out` says so."""
+    """The figures without those that compare with real images, for a dataset that has none; `left_out` names them."""
     names = [name for metric in metrics for name in metric.of_real()]
     gone = {f"{name}{end}" for name in names for end in ("", LOW, HIGH)}
 

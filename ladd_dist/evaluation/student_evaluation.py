@@ -2,29 +2,74 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple, NotRequired, TypedDict
 
 if TYPE_CHECKING:
+    from ladd_dist.builders.card import StudentCard
     from ladd_dist.core.types import Denoiser
     from ladd_dist.evaluation.hybrid import Split
+    from ladd_dist.evaluation.measurement import Figures
     from ladd_dist.recipe import Recipe
+    from ladd_dist.reports.evaluation_table import HybridRow
     from ladd_dist.workspace.workspace import Workspace
 
 
 class Student(NamedTuple):
-    """What is measured, and against what."""
+    """A student to measure, and the recipe that says against what."""
 
     network: Denoiser
-    card: dict[str, Any]
+    card: StudentCard
     recipe: Recipe
-    """Of the run whose data and teacher serve, with what the command line says of the evaluation."""
+    """Recipe of the run with the data and the teacher; its `evaluate` is as the command line says."""
     weights_sha256: str
     splits: tuple[Split, ...]
-    """Of the student's steps between the teacher and the student."""
+    """Divisions of the steps between teacher and student that are measured too."""
+
+
+class StudentIdentity(TypedDict):
+    """The student that was measured, and its levels by entry."""
+
+    recipe: str
+    signature: str
+    weights_sha256: str
+    levels: dict[str, list[float]]
+    rule: str
+
+
+class Against(TypedDict):
+    """Signatures of the teacher and of the shards against which a student was measured."""
+
+    teacher: str
+    shards: str
+
+
+class ClassFigures(TypedDict):
+    """Figures by class: entry -> class -> figure -> value."""
+
+    left_out: dict[str, str]
+    """Reasons, by metric without figures by class and by figure that is not measured at all."""
+    entries: dict[str, dict[str, Figures]]
+
+
+class EvaluationFile(TypedDict):
+    """The contents of RUN/evaluations/SIGNATURE.json, which `ladd evaluate --json` prints."""
+
+    format: int
+    signature: str
+    student: StudentIdentity
+    evaluate: Mapping[str, object]
+    """The recipe's `evaluate` as data."""
+    against: Against
+    versions: Mapping[str, object]
+    figures: dict[str, Figures]
+    classes: ClassFigures
+    hybrid: NotRequired[list[HybridRow]]
+    """Missing in files of older versions."""
 
 
 def signature_of(student: Student) -> str:
-    """Identifies the figures: the student's weights and levels, and all that they are measured against."""
+    """The signature of a student's figures: of its weights and levels, and of all that it is measured against."""
     from ladd_dist.builders.student_file import levels_of
     from ladd_dist.core.serialize import signature
 
@@ -36,8 +81,15 @@ def signature_of(student: Student) -> str:
     return signature("evaluation-1", student.weights_sha256, levels, str(card["rule"]), *against)
 
 
-def measured(student: Student, name: str, workspace: Workspace) -> dict[str, Any]:
-    """What the file says: settings, figures, figures by class, versions."""
+def measured(student: Student, name: str, workspace: Workspace) -> EvaluationFile:
+    """Measure a student; returns what its file holds.
+
+    Args:
+        name: `signature_of` the student.
+
+    Raises:
+        UserError: samples are not finite, a metric cannot measure them, or a file of the run is missing.
+    """
     from ladd_dist import __version__
     from ladd_dist.builders.networks import attach
     from ladd_dist.builders.sampling import sample_few
@@ -46,7 +98,7 @@ def measured(student: Student, name: str, workspace: Workspace) -> dict[str, Any
     from ladd_dist.core.serialize import to_data
     from ladd_dist.engine.loop import StopFlag
     from ladd_dist.evaluation.assess import SampleFn, assess
-    from ladd_dist.evaluation.hybrid import rows_of, samplers_of
+    from ladd_dist.evaluation.hybrid import hybrid_rows, samplers_of
     from ladd_dist.workspace.config import environment
     from ladd_dist.workspace.run import Run
 
@@ -55,16 +107,16 @@ def measured(student: Student, name: str, workspace: Workspace) -> dict[str, Any
 
     network = attach(student.network, run)
 
-    def way(levels: tuple[float, ...]) -> SampleFn:
+    def sampler(levels: tuple[float, ...]) -> SampleFn:
         return lambda noise, cond: sample_few(network, noise, cond, levels, card["rule"], seed)
 
     levels = {steps: levels_of(card, steps) for steps in recipe.evaluate.steps}
-    ways = {f"student@{steps}": way(values) for steps, values in levels.items()}
+    samplers = {f"student@{steps}": sampler(values) for steps, values in levels.items()}
     if student.splits:
         teacher = guided_teacher(recipe, load_teacher(run))
-        ways |= samplers_of(student.splits, teacher, network, levels, card["rule"], seed)
+        samplers |= samplers_of(student.splits, teacher, network, levels, card["rule"], seed)
     with StopFlag().listen() as stop:
-        found = assess(run, ways, stop).measured
+        found = assess(run, samplers, stop).measured
     return {
         "format": 1,
         "signature": name,
@@ -80,5 +132,5 @@ def measured(student: Student, name: str, workspace: Workspace) -> dict[str, Any
         "versions": {"ladd_dist": __version__, **environment(workspace.device)},
         "figures": found.figures,
         "classes": {"left_out": found.left_out, "entries": found.classes},
-        "hybrid": rows_of(student.splits, recipe.shards.guidance),
+        "hybrid": hybrid_rows(student.splits, recipe.shards.guidance),
     }

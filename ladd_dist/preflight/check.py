@@ -1,4 +1,4 @@
-"""What a check is, and what it finds."""
+"""A check and its finding."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ S = TypeVar("S")
 
 
 class Outcome(Exception):
-    """How a check ends when it does not pass: what was found, why, and what to do."""
+    """The end of a check that does not pass: what was found, its cause, and its cure."""
 
     state: State
 
@@ -27,13 +27,13 @@ class Outcome(Exception):
 
 
 class Fail(Outcome):
-    """A run would fail, or would compute something else than it says."""
+    """A run would fail, or would compute something else than the recipe says."""
 
     state = "fail"
 
 
 class Warn(Outcome):
-    """A run works, but not as well as it could."""
+    """A run would work, but not as well as it could."""
 
     state = "warn"
 
@@ -46,17 +46,17 @@ class Skip(Outcome):
 
 @dataclass(frozen=True)
 class Check(Generic[S]):
-    """One question to a subject; `look` returns what it found, or raises an `Outcome`."""
+    """One question about a subject; `look` returns what it found, or raises an `Outcome`."""
 
     name: str
     says: str
-    """What holds when it passes, as a sentence without a full stop."""
+    """What holds if the check passes, as a sentence without a full stop."""
     look: Callable[[S], str]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """The answer of a check."""
+    """The result of a check."""
 
     group: Group
     name: str
@@ -69,7 +69,7 @@ class Finding:
 
 
 def examine(group: Group, check: Check[S], subject: S) -> Finding:
-    """Make one check; whatever it raises is a finding."""
+    """Make one check; every exception that it raises becomes a finding."""
     started = time.monotonic()
     state: State = "pass"
     cause = cure = ""
@@ -83,7 +83,7 @@ def examine(group: Group, check: Check[S], subject: S) -> Finding:
 
 
 def skip_all(group: Group, checks: Iterable[Check[S]], why: str, cure: str) -> list[Finding]:
-    """Findings of checks that cannot be made."""
+    """Findings of checks that cannot be made, with the reason and a cure."""
     return [Finding(group, check.name, check.says, "skipped", why, "", cure, 0.0) for check in checks]
 
 

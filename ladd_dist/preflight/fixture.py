@@ -1,4 +1,4 @@
-"""The recipe under examination: its own objects at a small batch, in a place that is gone afterwards."""
+"""The recipe under examination: its own objects at a small batch, in a temporary workspace."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ from ladd_dist.workspace.workspace import Workspace, mark_done
 BATCH = 8
 OWN_SAMPLES = 16
 MOST_STEPS = 2
-"""Of the sampler that makes the samples to practise on: what is checked on them does not depend on their quality."""
+"""Steps of the sampler that makes samples for the checks, which do not depend on their quality."""
 SHOWN = 64
-"""Real samples that are looked at."""
+"""Number of real samples that checks examine."""
 WAKE = 0.02
-"""Zero-initialised layers would hide everything behind them."""
+"""Size of the noise on untrained weights: zero-initialised layers would hide everything behind them."""
 
 P = TypeVar("P", bound=Sampler)
 NO_TEACHER = "no trained teacher in the cache yet"
@@ -52,7 +52,7 @@ RUN_FIRST = "launch the recipe with --stages teacher,shards, then call doctor ag
 
 
 class Watched(NamedTuple):
-    """Two steps of the training, with what went wrong in them."""
+    """Two recorded steps of the training, and the exception that ended them."""
 
     training: Distillation
     watch: Watch
@@ -63,7 +63,7 @@ class Watched(NamedTuple):
 
 
 class Fixture:
-    """A recipe and what its checks share. Everything is made by the code that a run uses."""
+    """A recipe and the objects that its checks share, all made by the code that a run uses."""
 
     def __init__(self, run: Run, folder: Path) -> None:
         recipe = run.recipe
@@ -89,7 +89,7 @@ class Fixture:
 
     @functools.cached_property
     def teacher(self) -> Denoiser:
-        """The recipe's teacher where there is one, else a network that was never trained."""
+        """The recipe's trained teacher; without one, a network that was never trained."""
         if self.is_trained:
             return load_teacher(self.run)
         network = fresh_network(self.recipe)
@@ -100,8 +100,8 @@ class Fixture:
         return network.to(self.run.device).eval().requires_grad_(False)
 
     def build(self) -> None:
-        """Put a teacher and samples of it into a workspace of our own."""
-        if isinstance(codec := self.recipe.codec, TrainedCodec):  # its weights if it has some: the dumps ask for it
+        """Put a teacher and its samples into the temporary workspace."""
+        if isinstance(codec := self.recipe.codec, TrainedCodec):  # the dumps load it
             trained = is_autoencoder_done(self.run)
             network = load_codec(self.run) if trained else codec.build(image=self.recipe.dataset.spec())
             self.own.autoencoder_folder.mkdir(parents=True)
@@ -110,18 +110,18 @@ class Fixture:
         folder.mkdir(parents=True)
         save_weights(folder / "teacher.safetensors", self.teacher)
         mark_done(folder / "done.json", self.small.teacher_signature())
-        with contextlib.redirect_stderr(io.StringIO()):  # its progress
+        with contextlib.redirect_stderr(io.StringIO()):  # hides the progress bars
             make_shards(self.own)
 
     @functools.cached_property
     def reader(self) -> ShardReader:
-        """The teacher's samples in the cache.
+        """A reader of the teacher's samples in the cache.
 
         Raises:
-            Skip: there are none.
+            Skip: the cache has none.
         """
         if not self.has_shards:
-            if (self.run.shards_folder / INDEX).exists():  # there, and not as the index says
+            if (self.run.shards_folder / INDEX).exists():  # damaged: opening it says how
                 ShardReader(self.run.shards_folder)
             raise Skip(NO_SHARDS, cure=RUN_FIRST)
         return ShardReader(self.run.shards_folder)
@@ -130,7 +130,7 @@ class Fixture:
         """The trained teacher.
 
         Raises:
-            Skip: there is none.
+            Skip: the cache has none.
         """
         if not self.is_trained:
             raise Skip(NO_TEACHER, cure=RUN_FIRST)
@@ -138,7 +138,7 @@ class Fixture:
 
     @functools.cached_property
     def batch(self) -> Batch:
-        """Some of the teacher's samples: from the cache where there are some, else those of our own."""
+        """Up to `SHOWN` of the teacher's samples: from the cache, else from the temporary workspace."""
         reader = self.reader if self.has_shards else ShardReader(self.own.shards_folder)
         num = min(SHOWN, len(reader))
         return to_device(reader.take(np.linspace(0, len(reader) - 1, num).astype(np.int64)), self.run.device)
@@ -146,7 +146,7 @@ class Fixture:
     def training(
         self, *, compute: Compute | None = None, workspace: Workspace | None = None, **changes: Any
     ) -> Distillation:
-        """A training from its start; `changes` of the recipe at a small batch."""
+        """A training from its start, of the recipe at a small batch with `changes`."""
         recipe = dataclasses.replace(self.small, **changes)
         if compute is not None:
             recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, compute=compute))
@@ -157,17 +157,17 @@ class Fixture:
         training = Distillation(run)
         for module in training.heads.module.modules():
             if isinstance(module, nn.modules.dropout._DropoutNd):
-                module.p = 0.0  # allowed in heads, and nothing could be compared with it
+                module.p = 0.0  # allowed in heads, but it would make every comparison fail
         return training
 
     @functools.cached_property
     def untouched(self) -> Distillation:
-        """A training that nobody trains."""
+        """A training that no check advances."""
         return self.training()
 
     @functools.cached_property
     def step(self) -> int:
-        """A step at which the heads count, if there is one; early, so that learning rates are what they say."""
+        """An early step at which the adversarial weight is largest, before learning rates decay."""
         steps = self.recipe.train.steps
         choices = sorted({0, min(1, steps - 1), steps // 4, steps // 2})
         weights = [abs(self.recipe.adv_weight(step)) for step in choices]
@@ -175,7 +175,7 @@ class Fixture:
 
     @functools.cached_property
     def watched(self) -> Watched:
-        """Two steps of the training under observation."""
+        """Two recorded steps of the training."""
         training = self.training()
         step, watch = watched(
             training.ladd_step, lambda: {name: part.tensor for name, part in training.average.weights.items()}
@@ -190,10 +190,10 @@ class Fixture:
         return Watched(training, watch, figures, None, self.step)
 
     def require_steps(self) -> Watched:
-        """The two steps, both whole.
+        """The two recorded steps.
 
         Raises:
-            Skip: they broke off; check `step` says why.
+            Skip: they failed; check `step` says why.
         """
         found = self.watched
         if found.error is not None:
@@ -202,7 +202,7 @@ class Fixture:
 
 
 def short(sampler: P) -> P:
-    """The same sampler with few steps, if it has a number of them."""
+    """The sampler with at most `MOST_STEPS` steps, if it has a field for them."""
     steps = getattr(sampler, "steps", None)
     if isinstance(steps, int) and steps > MOST_STEPS:
         return dataclasses.replace(sampler, steps=MOST_STEPS)  # type: ignore[type-var]
@@ -211,9 +211,9 @@ def short(sampler: P) -> P:
 
 @contextlib.contextmanager
 def fixture(run: Run) -> Iterator[Fixture]:
-    """A recipe to examine; what was made for it is removed at the end."""
+    """The fixture of a recipe; its temporary workspace is removed at the end."""
     before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False  # comparisons are of what is computed, not of how it is rounded
+    torch.backends.cudnn.allow_tf32 = False  # checks compare computations, not their rounding
     try:
         with tempfile.TemporaryDirectory(prefix="ladd-doctor-") as folder:
             yield Fixture(run, Path(folder))

@@ -1,14 +1,15 @@
-"""Checks of the game between heads and student: what they are shown, and what their losses are."""
+"""Checks of the adversarial game: what heads and student are shown, and what their losses are."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor
 
+from ladd_dist.core.types import Batch
 from ladd_dist.engine.shard_reader import to_device
 from ladd_dist.parallel import Trainable
 from ladd_dist.preflight.check import Check, Fail, Skip
@@ -20,18 +21,18 @@ from ladd_dist.targets import Pull
 from ladd_dist.targets.pulls import StoredSample
 
 CLOSE = 1e-3
-"""Of a loss computed in another order."""
+"""Relative tolerance for a loss whose sums are made in another order."""
 APART = 3.0
-"""Added to and taken from the logits of heads in turn: some are past any margin."""
+"""Offset that is added to and subtracted from the logits of alternate heads, so that some are past any margin."""
 
 
 def same(first: float, second: float, slack: float = CLOSE) -> bool:
-    """Equal up to rounding."""
+    """Whether two numbers are equal up to a relative tolerance."""
     return abs(first - second) <= slack * max(1.0, abs(first), abs(second))
 
 
 def check_what_is_compared(fixture: Fixture) -> str:
-    """Real is the teacher's sample, fake the student's; level, noise and class are the same for both."""
+    """Check that heads compare the teacher's sample with the student's at the same level, noise and class."""
     found = fixture.require_steps()
     training, watch = found.training, found.watch
     batches = [
@@ -95,13 +96,13 @@ def _check_halves(watch: Watch) -> None:
 
 
 def check_equal_sides(fixture: Fixture) -> str:
-    """With the student's samples replaced by the teacher's, nobody can tell them: accuracy 50 %, gap 0."""
+    """Check that with the teacher's samples as fakes the heads have accuracy 50 % and a logit gap of 0."""
     training = fixture.training()
-    training.heads.module.eval()  # dropout would tell them apart, for no reason of the step's
+    training.heads.module.eval()  # dropout would tell them apart, and that is no fault of the step
     batch = to_device(training.reader.batch(0, BATCH, fixture.recipe.seed), fixture.run.device)
     step, watch = watched(training.ladd_step, regulariser=NoRegulariser())
     step = dataclasses.replace(step, student=cast(Trainable, Echo(training.student, batch)))
-    figures: dict[str, Any] = step(batch, fixture.step)
+    figures = step(batch, fixture.step)
     logits = torch.cat([value.flatten() for value in watch.heads[0].logits.values()])
     undecided = float((logits == 0).double().mean())  # heads that begin at 0 are right about nothing
     accuracy, gap = float(figures["accuracy"]), float(figures["logit_gap"])
@@ -117,7 +118,7 @@ def check_equal_sides(fixture: Fixture) -> str:
 
 
 @functools.lru_cache(maxsize=1)  # two checks look at it
-def _loud(fixture: Fixture) -> tuple[Watch, dict[str, Any], int, Any]:
+def _loud(fixture: Fixture) -> tuple[Watch, dict[str, Tensor | float], int, Batch]:
     """A step whose heads disagree strongly, and its batch."""
     fixture.require_steps()
     training = fixture.training()
@@ -125,7 +126,7 @@ def _loud(fixture: Fixture) -> tuple[Watch, dict[str, Any], int, Any]:
     offsets = {tap: APART if i % 2 else -2 * APART for i, tap in enumerate(taps)}
     step, watch = watched(training.ladd_step, offsets=offsets, regulariser=NoRegulariser())
     batch = to_device(training.reader.batch(0, BATCH, fixture.recipe.seed), fixture.run.device)
-    figures: dict[str, Any] = step(batch, fixture.step)
+    figures = step(batch, fixture.step)
     return watch, figures, fixture.step, batch
 
 
@@ -134,7 +135,7 @@ def _mean(values: list[Tensor]) -> float:
 
 
 def check_heads_loss(fixture: Fixture) -> str:
-    """The heads' loss is the mean over heads of the game's loss of each head."""
+    """Check that the heads' loss is the mean over heads of the game's loss of each head."""
     game = fixture.recipe.adversarial
     watch, figures, _, _ = _loud(fixture)
     last = [call for call in watch.heads if not call.frozen][-1]
@@ -152,7 +153,7 @@ def check_heads_loss(fixture: Fixture) -> str:
 
 
 def check_student_loss(fixture: Fixture) -> str:
-    """The student's loss: w_adv times the mean over heads, plus w_distill times the distance."""
+    """Check that the student's loss is w_adv times the mean over heads plus w_distill times the distance."""
     recipe = fixture.recipe
     watch, figures, step, batch = _loud(fixture)
     weight_adv, weight_distill = recipe.adv_weight(step), recipe.distill_weight(step)
@@ -198,7 +199,7 @@ def _require_frozen(calls: list[HeadsCall]) -> HeadsCall:
 
 
 def check_weights(fixture: Fixture) -> str:
-    """Whether both losses ever count."""
+    """Check that each loss has a weight above 0 at some step."""
     recipe, steps = fixture.recipe, fixture.recipe.train.steps
     probes = sorted({round(i * (steps - 1) / 40) for i in range(41)})
     adversarial = [recipe.adv_weight(step) for step in probes]

@@ -1,4 +1,4 @@
-"""Checks of the machine: what PyTorch finds, how processes would talk to each other, memory, compiler."""
+"""Checks of the machine: PyTorch, devices, communication between processes, memory, compiler."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MEETS_WITHIN_S = 20
 
 @dataclass(frozen=True)
 class Machine:
-    """What the checks of the environment look at; without a recipe some of them do not apply."""
+    """The subject of the environment's checks; without a recipe some of them do not apply."""
 
     recipe: Recipe | None
     workspace: Workspace
@@ -34,7 +34,7 @@ class Machine:
         """The recipe.
 
         Raises:
-            Skip: there is none.
+            Skip: none was given.
         """
         if self.recipe is None:
             raise Skip("no recipe was given", cure="ladd doctor RECIPE")
@@ -42,7 +42,7 @@ class Machine:
 
 
 def check_python(machine: Machine) -> str:
-    """Versions."""
+    """Check that PyTorch is new enough; returns the versions."""
     found = f"Python {platform.python_version()}, torch {torch.__version__}, {platform.machine()}"
     version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
     if version < NEEDS_TORCH:
@@ -55,7 +55,7 @@ def check_python(machine: Machine) -> str:
 
 
 def check_accelerator(machine: Machine) -> str:
-    """The device of the run, and whether it computes in the recipe's precision."""
+    """Check that the run's device computes, and that no GPU is overlooked."""
     device = machine.workspace.device
     if device.type == "cpu":
         built = torch.version.cuda or torch.version.hip
@@ -79,7 +79,7 @@ def _cores() -> list[int]:
 
 
 def check_precision(machine: Machine) -> str:
-    """Whether the device has what `train.compute.precision` asks for."""
+    """Check that the device is fast in the precision that `compute.precision` names."""
     device, recipe = machine.workspace.device, machine.recipe
     wanted = {recipe.train.compute.precision, recipe.teacher.compute.precision} if recipe else {"bf16"}
     fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
@@ -99,7 +99,7 @@ def check_precision(machine: Machine) -> str:
 
 
 def check_processes(machine: Machine) -> str:
-    """A gloo group over a real connection to this machine itself."""
+    """Check that a gloo group works over a real connection of this machine to itself."""
     if dist.is_initialized():
         raise Skip("a process group is there already")
     _loopback()
@@ -140,7 +140,7 @@ def _loopback() -> None:
 
 
 def check_nccl(machine: Machine) -> str:
-    """NCCL, where there are GPUs."""
+    """Check that PyTorch has NCCL if the run is on GPUs."""
     if machine.workspace.device.type != "cuda":
         raise Skip(f"no GPU in this run ({machine.workspace.device.type}); gloo connects processes")
     if not dist.is_nccl_available():
@@ -153,7 +153,7 @@ def check_nccl(machine: Machine) -> str:
 
 
 def check_deepspeed(machine: Machine) -> str:
-    """Whether it is installed; importing it takes seconds, and check `strategy` does that where a recipe uses it."""
+    """Check that DeepSpeed is installed. Check `strategy` imports it, which takes seconds, if the recipe uses it."""
     needed = machine.recipe is not None and machine.recipe.parallel.name.startswith("zero")
     try:
         version = importlib.metadata.version("deepspeed")
@@ -168,7 +168,7 @@ def check_deepspeed(machine: Machine) -> str:
 
 
 def check_compiler(machine: Machine) -> str:
-    """A C++ compiler, which `torch.compile` calls."""
+    """Check that there is a C++ compiler for `torch.compile`."""
     asked = machine.recipe is not None and bool(
         machine.recipe.train.compute.compile or machine.recipe.teacher.compute.compile
     )
@@ -185,7 +185,7 @@ def check_compiler(machine: Machine) -> str:
 
 
 def check_memory(machine: Machine) -> str:
-    """What a training step keeps, against what is free."""
+    """Check that a training step fits into the free memory."""
     from ladd_dist.costs.memory_model import memory, room
     from ladd_dist.stages.dry_step import trial
 
@@ -208,7 +208,7 @@ def check_memory(machine: Machine) -> str:
 
 
 def available_bytes() -> int:
-    """Bytes that a process of this machine can still have, within the limit of its control group."""
+    """Bytes of memory that a process can still allocate, within the machine and its control group."""
     import psutil
 
     available = int(psutil.virtual_memory().available)

@@ -1,4 +1,4 @@
-"""Checks of noise levels, of what the student is fed, and of samplers."""
+"""Checks of noise levels, of the student's inputs, and of samplers."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from ladd_dist.preflight.teacher_checks import correlation, rms
 from ladd_dist.targets.pulls import Input
 
 LOW = 0.1
-"""A level at which x0 is most of the student's input: pure noise shows."""
+"""A level at which the student's input is mostly x0, so that pure noise stands out."""
 ALIKE, UNLIKE = 0.99, 0.2
 PATH_SLACK = 0.35
 DRAWN = 256
 
 
 def check_last_level(fixture: Fixture) -> str:
-    """A denoiser that knows the answer must be believed to the end: every sampler ends at level 0."""
+    """Check that every sampler ends at level 0: with a perfect denoiser its sample is the answer."""
     recipe = fixture.recipe
     image = recipe.latent()
     source = torch.Generator().manual_seed(0)
@@ -52,7 +52,7 @@ def check_last_level(fixture: Fixture) -> str:
 
 
 def check_student_input(fixture: Fixture) -> str:
-    """Signal and noise in what the start gives, a sample at a time."""
+    """Check the signal-to-noise ratio of the inputs that the start makes, sample by sample."""
     start, batch = fixture.recipe.start, fixture.batch
     levels = fixture.recipe.student_levels()
     if start.needs_path:
@@ -77,7 +77,11 @@ def check_student_input(fixture: Fixture) -> str:
 
 
 def _as_the_network_is_told(fixture: Fixture) -> None:
-    """In the training step: the network's sigma is that of its input."""
+    """Check that in the training step the sigma that the network is told is that of its input.
+
+    Raises:
+        Fail: it is another one.
+    """
     found = fixture.require_steps()
     signal = rms(found.training.reader.batch(0, OWN_SAMPLES, 0).x0)  # an untrained teacher's samples may be huge
     for call in found.watch.students:
@@ -92,7 +96,7 @@ def _as_the_network_is_told(fixture: Fixture) -> None:
 
 
 def _on_the_path(fixture: Fixture, batch: Batch, levels: tuple[float, ...]) -> str:
-    """The teacher's own states: their variance is the data's and the noise's together, and they begin as the noise."""
+    """Check that states of the teacher's path have the variance of data and noise together."""
     name = fixture.recipe.start.name
     own = fixture.untouched.reader.batch(0, BATCH, 0) if batch.path is None else batch
     for level in levels:
@@ -110,7 +114,7 @@ def _on_the_path(fixture: Fixture, batch: Batch, levels: tuple[float, ...]) -> s
 
 
 def check_levels(fixture: Fixture) -> str:
-    """Whether each sample of a batch gets a level of its own, from the laws and in the training step."""
+    """Check that each sample of a batch has its own level, from the noise distributions and in the training step."""
     recipe = fixture.recipe
     laws = {"student_sigma": recipe.student_sigma, "renoise_sigma": recipe.renoise_sigma}
     step = fixture.untouched.ladd_step
@@ -144,7 +148,7 @@ def check_levels(fixture: Fixture) -> str:
 
 
 class Deaf(Denoiser):
-    """Answers x0 = 0 and remembers what it was asked."""
+    """A denoiser that returns x0 = 0 and records its inputs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -158,7 +162,7 @@ class Deaf(Denoiser):
 
 
 def check_coupling(fixture: Fixture) -> str:
-    """What the student is trained on against how it is sampled: fresh noise and sde, kept noise and ode."""
+    """Check that the student is sampled as it is trained: `sde` with fresh noise, `ode` with stored noise."""
     recipe, batch = fixture.recipe, fixture.batch
     start = recipe.start
     own = fixture.untouched.reader.batch(0, BATCH, 0) if start.needs_path and batch.path is None else batch
@@ -167,11 +171,13 @@ def check_coupling(fixture: Fixture) -> str:
         torch.randn(own.x0.shape, generator=torch.Generator().manual_seed(seed)).to(own.x0) for seed in (2, 3)
     )
     is_fresh = not torch.equal(start(own, top, first), start(own, top, second))
-    wanted = "sde" if is_fresh and recipe.target != Input() else "ode"  # which makes the map, pair by pair, itself
+    wanted = (
+        "sde" if is_fresh and recipe.target != Input() else "ode"
+    )  # a target `input` makes the map from noise to sample itself
     if start.rule != wanted:
         raise Fail(
             f"start {start.name!r} feeds {'fresh' if is_fresh else 'stored'} noise and is sampled by {start.rule!r}",
-            cause="the student is sampled on inputs that it never saw in training: quality is lost without a word",
+            cause="the student is sampled on inputs that it never saw in training: quality is lost silently",
             cure=f'set `rule = "{wanted}"` in the class of the start',
         )
     if not is_fresh and own.noise is not None:
@@ -196,7 +202,11 @@ def check_coupling(fixture: Fixture) -> str:
 
 
 def _last_input(fixture: Fixture, noise: Tensor, cond: Tensor) -> Tensor:
-    """The few-step sampler's last input, when its levels and the size of its noise are right."""
+    """The few-step sampler's last input [B,C,H,W].
+
+    Raises:
+        Fail: its levels or the size of its noise are wrong.
+    """
     recipe, deaf = fixture.recipe, Deaf()
     deaf.register_buffer("place", torch.zeros(1, device=noise.device))
     sample_student(recipe, deaf, noise, cond, recipe.student_steps)
@@ -218,7 +228,7 @@ def _last_input(fixture: Fixture, noise: Tensor, cond: Tensor) -> Tensor:
 
 
 def check_waste(fixture: Fixture) -> str:
-    """Whether the last call of the few-step sampler does anything."""
+    """Check that the last call of the few-step sampler changes the sample noticeably."""
     levels = fixture.recipe.student_levels()
     if len(levels) > 1 and levels[-1] < WASTED:
         raise Warn(

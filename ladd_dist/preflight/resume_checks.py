@@ -1,4 +1,4 @@
-"""Checks of what lasts from step to step: the average, checkpoints; and the strategy that spreads a step."""
+"""Checks of state that outlives a step (the weight average, checkpoints) and of the parallel strategy."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ladd_dist.preflight.update_checks import NETWORKS, SUMS, flat
 from ladd_dist.stages.distill import Distillation
 
 STALE = 0.2
-"""Of what the average began with, at the end of training."""
+"""Share of the initial weights in the average at the end of training that is too much."""
 MEETS_WITHIN_S = 60.0
 
 
 def check_average(fixture: Fixture) -> str:
-    """The averaged weights follow the student's after each of its updates, and are what is evaluated."""
+    """Check that the average follows the student once a step, and that it is what is evaluated."""
     found = fixture.require_steps()
     watch, training = found.watch, found.training
     students = [turn for turn in watch.turns if turn.role == "student"]
@@ -46,14 +46,14 @@ def check_average(fixture: Fixture) -> str:
     if float((flat(live) - flat({name: own[name] for name in live})).norm()) > SUMS * step:
         raise Fail(
             "what is evaluated and saved is not the average",
-            cause="the live weights are taken in place of the average",
-            cure="stages.teacher.averaged takes average.weights",
+            cause="the live weights are taken instead of the average",
+            cure="builders.teacher.averaged takes average.weights",
         )
     return "moves once a step, after the student's update; it is what is evaluated"
 
 
 def check_span(fixture: Fixture) -> str:
-    """Whether the average forgets the weights that it began with."""
+    """Check that the average forgets the weights that it began with."""
     ema, updates = fixture.recipe.train.ema, fixture.recipe.train.steps * fixture.recipe.train.batch_size
     left = 0.5 ** (updates / ema.half_life) if ema.half_life > 0 and ema.ramp == 0 else 0.0
     if left > STALE:
@@ -66,7 +66,7 @@ def check_span(fixture: Fixture) -> str:
 
 
 def check_resume(fixture: Fixture) -> str:
-    """A checkpoint brings back weights, moments, counters and average, and the next step has the same bits."""
+    """Check that a checkpoint restores weights, moments, counters and average, and that the next step is the same."""
     training = fixture.training()
     first = fixture.step
     training.step(first)
@@ -84,16 +84,14 @@ def check_resume(fixture: Fixture) -> str:
         one, other = getattr(training, role), getattr(again, role)
         for quantity in ("weight", "exp_avg", "exp_avg_sq"):
             if not torch.equal(flat(one.local(quantity)), flat(other.local(quantity))):
-                raise Fail(
-                    f"resumed, the {role} has other values in {quantity}", cause="reset without a word", cure=cure
-                )
+                raise Fail(f"resumed, the {role} has other values in {quantity}", cause="reset silently", cure=cure)
         if one.counters() != other.counters():
             raise Fail(f"resumed, the {role} has other counters", cause="Adam would begin anew", cure=cure)
     if not torch.equal(flat(training.average.weights), flat(again.average.weights)):
         raise Fail("resumed, the average is another", cause="it begins again from the live weights", cure=cure)
     for way in (training, again):
         way.step(first + 1)
-    # Kernels of accelerators may add in another order each time.
+    # Kernels of accelerators may sum in another order each time.
     slack = 0.0 if fixture.run.device.type == "cpu" else SUMS * fixture.small.train.lr_student
     for role in NETWORKS:
         one, other = (flat(getattr(way, role).local("weight")) for way in (training, again))
@@ -108,7 +106,7 @@ def check_resume(fixture: Fixture) -> str:
 
 
 def check_strategy(fixture: Fixture) -> str:
-    """The recipe's strategy, in a group of one process, against one process without a strategy."""
+    """Check that the recipe's strategy, in a group of one process, computes the step of a process without one."""
     recipe = fixture.recipe
     if recipe.parallel.name == "single":
         raise Skip("one process: nothing to spread (--parallel ddp, fsdp, zero1 ...)")

@@ -1,4 +1,4 @@
-"""Checks of what runs are sent to: SLURM, submitit, Weights & Biases."""
+"""Checks of services that runs use: SLURM, submitit, Weights & Biases."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COMMANDS = ("sbatch", "squeue", "scancel", "scontrol", "sinfo")
 
 
 def check_slurm(machine: Machine) -> str:
-    """Its commands, whether its controller answers, and whether it starts jobs again."""
+    """Check that SLURM's commands are there and its controller answers; returns its partitions and requeueing."""
     there = [name for name in COMMANDS if shutil.which(name)]
     if not there:
         raise Skip("no SLURM here: runs stay on this machine", cure="call doctor on a login node of the cluster")
@@ -35,7 +35,7 @@ def check_slurm(machine: Machine) -> str:
 
 
 def requeueing(config: str) -> str:
-    """What `scontrol show config` says about jobs that end early (sweeps and --on ask for requeueing themselves)."""
+    """What becomes of jobs that end early, from `scontrol show config`; sweeps and --on always ask for requeueing."""
     rows = dict(re.findall(r"(?m)^(\w+)\s*=\s*(.*?)\s*$", config))
     by_itself = rows.get("JobRequeue", "1") != "0"
     by_code = "75" in re.split(r"[,\s]+", rows.get("RequeueExit", ""))
@@ -45,10 +45,10 @@ def requeueing(config: str) -> str:
 
 
 def _answer(*command: str) -> str:
-    """What SLURM prints.
+    """The output of a SLURM command.
 
     Raises:
-        Warn: nothing, or an error.
+        Warn: the command fails or does not answer.
     """
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWERS_WITHIN_S)
@@ -65,7 +65,7 @@ def _answer(*command: str) -> str:
 
 
 def check_submitit(machine: Machine) -> str:
-    """Whether it is installed."""
+    """Check that submitit is installed."""
     try:
         return importlib.metadata.version("submitit") + " installed"
     except importlib.metadata.PackageNotFoundError as error:
@@ -77,7 +77,7 @@ def check_submitit(machine: Machine) -> str:
 
 
 def check_wandb(machine: Machine) -> str:
-    """Whether the recipe's tracker will reach its server."""
+    """Check that the recipe's tracker reaches its server."""
     recipe = machine.require_recipe()
     tracker = recipe.tracker
     if not isinstance(tracker, Wandb):

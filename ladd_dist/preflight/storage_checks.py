@@ -1,4 +1,4 @@
-"""Checks of the places that runs write to, and of clocks."""
+"""Checks of the folders that runs write to, and of clocks."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from ladd_dist.workspace.run import Run
 
 WORD = 4
 SPARE = 1.2
-"""Room for reports, logs and pictures."""
+"""Factor that leaves room for reports, logs and images."""
 SKEW_S = 2.0
 
 
 def existing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that is there."""
+    """The folder, or its nearest ancestor that exists."""
     folder = folder.absolute()
     while not folder.is_dir():
         folder = folder.parent
@@ -39,17 +39,17 @@ def existing(folder: Path) -> Path:
 
 @contextlib.contextmanager
 def scratch(folder: Path) -> Iterator[Path]:
-    """A folder for a moment, where `folder` is or would be.
+    """A temporary folder where `folder` is or would be.
 
     Raises:
         Fail: nothing can be written there.
     """
-    workspace = existing(folder)
+    place = existing(folder)
     try:
-        made = tempfile.mkdtemp(prefix=".ladd-doctor-", dir=workspace)
+        made = tempfile.mkdtemp(prefix=".ladd-doctor-", dir=place)
     except OSError as error:
         raise Fail(
-            f"{workspace} cannot be written to ({error.strerror})",
+            f"{place} cannot be written to ({error.strerror})",
             cause="it belongs to somebody else, is mounted read-only, or is full",
             cure="choose writable folders with --out and --cache",
         ) from error
@@ -60,7 +60,7 @@ def scratch(folder: Path) -> Iterator[Path]:
 
 
 def bytes_needed(run: Run) -> tuple[int, int]:
-    """About what a run still writes into --cache and into --out."""
+    """Estimated bytes that a run will still write into --cache and into --out."""
     recipe = run.recipe
     with torch.device("meta"):
         network = fresh_network(recipe)
@@ -83,7 +83,7 @@ def bytes_needed(run: Run) -> tuple[int, int]:
 
 
 def check_disk(machine: Machine) -> str:
-    """Whether both folders can be written to, and have the room that the recipe needs."""
+    """Check that both folders can be written to, and have the room that the recipe needs."""
     workspace = machine.workspace
     needed = bytes_needed(Run(machine.recipe, workspace)) if machine.recipe else (0, 0)
     wanted: dict[int, int] = {}
@@ -114,7 +114,7 @@ def check_disk(machine: Machine) -> str:
 
 
 def check_locks(machine: Machine) -> str:
-    """Whether a lock in the cache keeps a second process out: runs that share a teacher rely on it."""
+    """Check that a lock in the cache excludes a second process, as runs that share a teacher need it."""
     with scratch(machine.workspace.cache) as own:
         first, second = (FileLock(own / "lock") for _ in range(2))
         try:
@@ -140,7 +140,7 @@ def _no_locks(machine: Machine, how: str) -> Fail:
 
 
 def check_clocks(machine: Machine) -> str:
-    """This machine's clock against the one that stamps the cache's files, which other machines see too."""
+    """Check that this machine's clock agrees with that of the cache's file system, which other machines share."""
     ticks = [time.monotonic() for _ in range(100)]
     if sorted(ticks) != ticks:
         raise Fail("time.monotonic() goes back", cause="a broken virtual clock", cure="report it to the host's admin")

@@ -19,31 +19,31 @@ from ladd_dist.taps import TapLayout
 from ladd_dist.testing import ContractError, check_plugin, check_taps
 
 SLACK = 0.05
-"""Of a sample's own size."""
+"""Relative tolerance, in units of a sample's own size."""
 MOST_S = 10.0
-"""What computing samples anew may take."""
+"""Seconds that computing samples again may take."""
 LIKE = 0.9
 MIDDLE = 0.3
-"""A noise level at which a trained teacher takes noise away, in units of x0."""
+"""A noise level at which a trained teacher removes noise, in units of x0."""
 SAME_TASTE = 0.02
 FEW = 8
 COLLAPSED = 0.01
 
 
 def rms(x: Tensor) -> float:
-    """Root of the mean square."""
+    """Root mean square of all elements."""
     return float(x.double().square().mean().sqrt())
 
 
 def correlation(x: Tensor, y: Tensor) -> float:
-    """Pearson's, over all elements; 0 where one of them is constant."""
+    """Pearson's correlation over all elements; 0 if one tensor is constant."""
     one, other = (value.double().flatten() - value.double().mean() for value in (x, y))
     size = float(one.norm() * other.norm())
     return float(one @ other) / size if size > 0 else 0.0
 
 
 def plugins_of(node: object, path: str = "") -> Iterator[tuple[str, Plugin]]:
-    """Every plug-in in a recipe, with its place there."""
+    """Every plug-in in a recipe, with its path there."""
     if isinstance(node, Plugin):
         yield path, node
     elif isinstance(node, tuple):
@@ -55,7 +55,7 @@ def plugins_of(node: object, path: str = "") -> Iterator[tuple[str, Plugin]]:
 
 
 def check_plugins(fixture: Fixture) -> str:
-    """The contract of every plug-in in the recipe."""
+    """Check that every plug-in of the recipe keeps the contract of its kind."""
     found = dict(plugins_of(fixture.recipe))
     for name, plugin in found.items():
         try:
@@ -73,7 +73,7 @@ def check_plugins(fixture: Fixture) -> str:
 
 
 def check_frozen(fixture: Fixture) -> str:
-    """Whether the teacher the heads look through stands still."""
+    """Check that the teacher below the heads does not change and holds no gradient."""
     found = fixture.watched
     network = found.training.ladd_step.critic.network
     loose = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
@@ -98,7 +98,7 @@ def check_frozen(fixture: Fixture) -> str:
 
 
 def check_differentiable(fixture: Fixture) -> str:
-    """Whether each tap passes a gradient to the picture."""
+    """Check that each tap passes a gradient to the image."""
     training, batch = fixture.untouched, fixture.batch
     teacher = training.ladd_step.critic
     x0 = batch.x0[:2].clone().requires_grad_()
@@ -119,7 +119,7 @@ def check_differentiable(fixture: Fixture) -> str:
 
 
 def check_x0(fixture: Fixture) -> str:
-    """D(x0 + sigma n; sigma) = x0 where sigma is small, and nearer to x0 than its input where it is not."""
+    """Check that D(x0 + sigma n; sigma) is x0 at small sigma, and nearer to x0 than its input at a larger one."""
     teacher, batch = fixture.require_trained(), fixture.batch
     small = fixture.recipe.shards.sampler.levels()[-1]
     noise = torch.randn(batch.x0.shape, generator=torch.Generator().manual_seed(0)).to(batch.x0)
@@ -145,7 +145,7 @@ def check_x0(fixture: Fixture) -> str:
 
 
 def check_guidance(fixture: Fixture) -> str:
-    """Whether the teacher's samples are made with the guidance that the recipe names."""
+    """Check that the teacher's samples are made with the recipe's guidance."""
     recipe, teacher, batch = fixture.recipe, fixture.teacher, fixture.batch
     if recipe.shards.source:
         raise Skip("the samples are imported (shards.source)")
@@ -163,7 +163,7 @@ def check_guidance(fixture: Fixture) -> str:
         raise Fail(
             f"what makes the samples is not D_uncond + {scale:g} (D_cond - D_uncond)",
             cause="references without guidance: the student then learns from worse samples than its teacher can make",
-            cure="stages.teacher.guided_teacher must apply shards.guidance",
+            cure="builders.teacher.guided_teacher must apply shards.guidance",
         )
     if scale == 1:
         raise Warn(
@@ -175,7 +175,7 @@ def check_guidance(fixture: Fixture) -> str:
 
 
 def check_samples(fixture: Fixture) -> str:
-    """Whether what stands for real are pictures, and the noise beside them is noise."""
+    """Check that stored samples differ from each other and from their noise, which has unit variance."""
     reader, recipe = fixture.reader, fixture.recipe
     reader.verify(recipe.latent())
     batch = fixture.batch
@@ -212,7 +212,7 @@ def check_samples(fixture: Fixture) -> str:
 
 
 def check_stored_noise(fixture: Fixture) -> str:
-    """Whether the teacher makes the stored sample from the stored noise."""
+    """Check that the teacher makes the stored samples from their stored noise."""
     reader, teacher, batch = fixture.reader, fixture.require_trained(), fixture.batch
     recipe = fixture.recipe
     if recipe.shards.source or batch.noise is None:

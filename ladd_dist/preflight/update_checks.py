@@ -1,4 +1,4 @@
-"""Checks of the two updates: who gets gradients, what moves, accumulation, learning rates."""
+"""Checks of the two updates: gradients, changed weights, accumulation, learning rates."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from ladd_dist.stages.distill import Distillation
 NETWORKS: tuple[Role, ...] = ("heads", "student")
 OTHER: dict[Role, Role] = {"heads": "student", "student": "heads"}
 SUMS = 2e-2
-"""Of moments whose sums were made in another order: the second network's see the first one's rounding through Adam."""
+"""Relative tolerance for moments whose sums are made in another order; Adam carries rounding to the other network."""
 FIGURES = 5e-3
 RATES = 0.1
-"""Small gradients move a weight by less than the rate."""
+"""Relative tolerance for moves, because small gradients move a weight by less than the rate."""
 
 
 def flat(parts: Mapping[str, FlatShard] | Mapping[str, Tensor]) -> Tensor:
@@ -34,7 +34,7 @@ def flat(parts: Mapping[str, FlatShard] | Mapping[str, Tensor]) -> Tensor:
 
 
 def check_step(fixture: Fixture) -> str:
-    """A step as the recipe says it: its precision, mode and micro-batches; all figures finite."""
+    """Check that a step in the recipe's precision, mode and micro-batches runs, and that its figures are finite."""
     found = fixture.watched
     if found.error is not None:
         raise found.error
@@ -55,7 +55,7 @@ def check_step(fixture: Fixture) -> str:
 
 
 def check_gradients(fixture: Fixture) -> str:
-    """After a network's turn neither it nor the other holds a gradient, and the other has not moved."""
+    """Check that after a network's update no gradient is left in either network, and the other has not changed."""
     found = fixture.watched
     for turn in found.watch.turns:
         other = OTHER[turn.role]
@@ -98,7 +98,7 @@ def _whose(role: Role) -> str:
 
 
 def check_frozen_heads(fixture: Fixture) -> str:
-    """Heads on the student's turn: no buffer moves either (spectral norm's do in a training-mode forward)."""
+    """Check that the student's update leaves the heads' buffers alone, such as those of spectral norm."""
     found = fixture.require_steps()
     turns = [turn for turn in found.watch.turns if turn.role == "student"]
     moved = sorted({name for turn in turns for name in turn.moved("heads")})
@@ -114,7 +114,7 @@ def check_frozen_heads(fixture: Fixture) -> str:
 
 
 def check_accumulation(fixture: Fixture) -> str:
-    """One batch of eight, and eight micro-batches of one: the same through the optimizer's step, for both networks."""
+    """Check that one batch of eight and eight micro-batches of one give both networks the same update."""
     whole, parts = _both_ways(fixture)
     for role in NETWORKS:
         for quantity in ("exp_avg", "exp_avg_sq"):
@@ -140,7 +140,7 @@ def check_accumulation(fixture: Fixture) -> str:
 
 
 def check_statistics(fixture: Fixture) -> str:
-    """Figures are those of the whole batch, however it was cut: a collapse hides in one micro-batch's accuracy."""
+    """Check that figures are those of the whole batch, not of one micro-batch, in which a collapse could hide."""
     whole, parts = (way[1] for way in _both_ways(fixture))
     for name, value in whole.items():
         if not name.startswith("grad_norm") and abs(value - parts[name]) > FIGURES * max(1.0, abs(value)):
@@ -164,7 +164,7 @@ def _both_ways(fixture: Fixture) -> list[tuple[Distillation, dict[str, float]]]:
 
 
 def check_rates(fixture: Fixture) -> str:
-    """Adam's first step moves a weight by the learning rate: each network's own."""
+    """Check that the first update moves each network's weights by its own learning rate, as Adam does."""
     found = fixture.require_steps()
     train = fixture.recipe.train
     factor = cosine_factor(found.first, train.steps, train.lr_final)
@@ -182,7 +182,7 @@ def check_rates(fixture: Fixture) -> str:
 
 
 def _largest_move(turn: Turn, names: Iterable[str], decay: float) -> float:
-    """Of a weight in one update, without weight decay: Adam moves those with a gradient by its rate."""
+    """The largest change of a weight in one update, without weight decay; Adam's is the learning rate."""
     before, after = turn.before[turn.role], turn.after[turn.role]
     return max((float((after[name] - before[name] * (1 - decay)).abs().max()) for name in names), default=0.0)
 

@@ -1,7 +1,7 @@
 """Attributes of coloured digits: how much of one an image has, and the edit that gives it more or less.
 
 An edit at strength s makes the pair that a concept slider learns from; s = 0 changes nothing. A measure is one number
-an image, its mean over samples a figure.
+for each image; its mean over samples is a figure.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ GAIN = 1.5
 
 
 class Attribute(NamedTuple):
-    """One thing about an image that can be more or less."""
+    """A property of an image that has a degree."""
 
     what: str
-    """The measure, for people: what it is and in which unit."""
+    """Description of the measure, with its unit."""
     measure: Callable[[Tensor], Tensor]
-    """Images [N,3,H,W] in [-1,1] to values [N]."""
+    """Maps images [N,3,H,W] in [-1,1] to values [N]."""
     edit: Callable[[Tensor, float], Tensor]
-    """Images [N,3,H,W] in [-1,1] and strength s to images with more of it (s > 0) or less (s < 0)."""
+    """Maps images [N,3,H,W] in [-1,1] and a strength s to images with more of it (s > 0) or less (s < 0)."""
 
 
 def signed_turn(turns: Tensor) -> Tensor:
-    """Hue as the shortest way from red, in turns [-0.5, 0.5)."""
+    """Signed angle of a hue from red, in turns [-0.5, 0.5)."""
     return (turns + 0.5) % 1.0 - 0.5
 
 
@@ -105,13 +105,13 @@ def widen(images: Tensor, strength: float) -> Tensor:
 
 
 def brightness(images: Tensor) -> Tensor:
-    """Mean [N] of the ink where there is some, weighted by itself, in [0,1]; no ink gives 0."""
+    """Mean [N] of the ink, weighted by itself so that the background does not count, in [0,1]; no ink gives 0."""
     grey = ink(images)
     return grey.square().sum(dim=(1, 2)) / grey.sum(dim=(1, 2)).clamp_min(1e-6)
 
 
 def brighten(images: Tensor, strength: float) -> Tensor:
-    """Multiply the light by GAIN^s; what would be brighter than full ink stays within it, at its own hue."""
+    """Multiply brightness by GAIN^s; pixels brighter than full ink are scaled back to it and keep their hue."""
     light = (images + 1.0) / 2.0 * GAIN**strength
     return light / light.amax(dim=1, keepdim=True).clamp_min(1.0) * 2.0 - 1.0 if strength else images
 
@@ -124,10 +124,10 @@ ATTRIBUTES: dict[str, Attribute] = {
 
 
 def attribute(name: str) -> Attribute:
-    """By name.
+    """The attribute of that name.
 
     Raises:
-        UserError: unknown; the message lists the known ones.
+        UserError: the name is unknown; the message lists the known ones.
     """
     if name not in ATTRIBUTES:
         raise UserError(f"unknown attribute {name!r}; there are {', '.join(ATTRIBUTES)}")

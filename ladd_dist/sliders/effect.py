@@ -1,9 +1,10 @@
-"""What a concept slider does to samples: how far its attribute moves, and how much of the rest stays."""
+"""The effect of a concept slider on samples: how far its attribute moves, and how much of the rest stays."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, get_args
+from dataclasses import dataclass
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -27,15 +28,35 @@ from ladd_dist.workspace.run import Run
 NETWORKS: tuple[On, ...] = get_args(On)
 
 
+@dataclass(frozen=True)
+class Effect:
+    """Figures of samples along a direction, each with the ends of its interval over samples."""
+
+    strengths: dict[str, dict[str, float]]
+    """By strength, against the samples of strength 0:
+
+    `moved`: mean change of the attribute; `goal`: the change that the edit itself would have made; `accuracy`: share of
+    samples that the shipped classifier assigns to their class; `other/NAME`: mean change of the other attributes;
+    `drift`: distance to the edit of the untouched sample in the shipped digit-and-colour features, in units of the mean
+    distance of two untouched samples of one class.
+    """
+    span: dict[str, float]
+    """`span`: mean change of the attribute from the lowest strength to the highest."""
+
+    def as_json(self) -> dict[str, dict[str, dict[str, float]] | float]:
+        """The network's entry in transfer.json."""
+        return {"strengths": self.strengths, **self.span}
+
+
 def slide(
     run: Run, folder: RunDir, control: Control, on: On, strengths: tuple[float, ...], num: int
 ) -> tuple[dict[float, Tensor], Tensor]:
-    """Samples [num,C,H,W] at each strength, from the same held-out noise and classes, and the classes [num].
+    """Samples [num,C,H,W] by strength, from the same held-out noise and classes, and the classes [num].
 
     The teacher samples as for the shards, the student in as many steps as it was trained for.
 
     Raises:
-        UserError: a network that is not there or of another shape, or samples that are not finite.
+        UserError: the network is missing or of another shape, or samples are not finite.
     """
     recipe = run.recipe
     size, found = recipe.evaluate.batch_size, {}
@@ -43,7 +64,7 @@ def slide(
         for number, strength in enumerate(strengths):
             network = attach(network_of(run, folder, on), control, recipe)
             set_strength(network, strength)
-            sample = _sampler(recipe, merge_adapter(network), on)  # merged it is as fast as without
+            sample = _sampler(recipe, merge_adapter(network), on)  # a merged adapter costs no time
             parts = []
             for first in range(0, num, size):
                 stop.check()
@@ -69,19 +90,18 @@ def _sampler(recipe: Recipe, network: Denoiser, on: On) -> Callable[[Tensor, Ten
     return sample
 
 
-def effect(samples: Mapping[float, Tensor], cond: Tensor, name: str) -> dict[str, Any]:
-    """What each strength did to the samples of strength 0, with intervals over samples; by strength.
+def effect(samples: Mapping[float, Tensor], cond: Tensor, name: str) -> Effect:
+    """Measure samples along a direction.
 
-    `moved`: mean change of the attribute; `goal`: what the edit itself would have changed; `accuracy`: share of samples
-    in which the shipped classifier sees the class asked for; `other/NAME`: mean change of the other attributes;
-    `drift`: distance, in the shipped digit-and-colour features, to the edit of the untouched sample, where 1 is the
-    mean distance of two untouched samples of one class. And `span`: change of the attribute from the lowest strength
-    to the highest.
+    Args:
+        samples: images [N,3,H,W] by strength, with those of strength 0.
+        cond: their classes [N].
+        name: the attribute that the direction moves.
     """
     base, chosen = samples[0.0], ATTRIBUTES[name]
     before = {key: item.measure(base) for key, item in ATTRIBUTES.items()}
     apart = _apart(_features(base, cond), cond)
-    found: dict[str, Any] = {}
+    found: dict[str, dict[str, float]] = {}
     for strength, images in samples.items():
         wanted = chosen.edit(base, strength)
         changes = {key: item.measure(images) - before[key] for key, item in ATTRIBUTES.items()}
@@ -93,7 +113,7 @@ def effect(samples: Mapping[float, Tensor], cond: Tensor, name: str) -> dict[str
         found[f"{strength:g}"] = {**_means(parts), "goal": float(goal.double().mean())}
     low, high = min(samples), max(samples)
     spans = {"span": chosen.measure(samples[high]) - chosen.measure(samples[low])}
-    return {"strengths": found, **_means(spans)}
+    return Effect(found, _means(spans))
 
 
 def _means(parts: Mapping[str, Tensor]) -> dict[str, float]:
@@ -105,7 +125,7 @@ def _features(images: Tensor, cond: Tensor) -> Tensor:
 
 
 def _apart(features: Tensor, cond: Tensor) -> float:
-    """Mean distance of a sample to the next one of its class (of all samples, where no class has two)."""
+    """Mean distance of a sample to the next one of its class, or to the next of all if no class has two."""
     pairs = [
         features[rows] - features[rows].roll(1, 0) for rows in (cond == number for number in range(int(cond.max()) + 1))
     ]

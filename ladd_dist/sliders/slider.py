@@ -1,9 +1,9 @@
 """Concept sliders: one low-rank direction of the weights for one attribute, for teacher and student alike.
 
-After Gandikota et al. 2023 (arXiv 2311.12092, section 4.2, sliders from pairs of images): the network that runs with
-the adapter at strength +1 learns, by the loss that it was trained with itself, samples that have more of the attribute,
-and with the same adapter at strength -1 the same samples with less of it. What both ask for (to fit these samples
-better) wants one sign of the adapter at +1 and the other at -1, and so has no part in it to first order.
+After Gandikota et al. 2023 (arXiv 2311.12092, section 4.2, sliders from pairs of images). With the adapter at strength
++1 the network learns, by the loss of its own training, samples that have more of the attribute; at strength -1 it
+learns the same samples with less of it. Fitting these samples better would need opposite signs of the adapter at +1 and
+-1, so to first order the direction contains the attribute alone.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple, TypedDict
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ladd_dist.builders.card import ImageData, PluginData
 from ladd_dist.builders.codec import is_pixels
 from ladd_dist.builders.shards import open_shards
 from ladd_dist.builders.student import load_student
@@ -48,7 +49,7 @@ CARD = ("attribute", "rank", "alpha", "on", "network", "image", "signature")
 
 @dataclass(frozen=True)
 class Training:
-    """How a direction is learned."""
+    """Settings for learning a direction."""
 
     attribute: str
     on: On
@@ -68,18 +69,38 @@ class Training:
             )
 
 
+class ControlCard(TypedDict):
+    """What a direction is, and the network on which it was learned: the JSON in the metadata of its file."""
+
+    kind: Literal["control"]
+    attribute: str
+    on: On
+    rank: int
+    steps: int
+    batch_size: int
+    lr: float
+    targets: list[str]
+    seed: int
+    alpha: float
+    network: PluginData
+    image: ImageData
+    recipe: str
+    signature: str
+    """Signature of the teacher, or of the student's run."""
+
+
 class Control(NamedTuple):
-    """A direction: an adapter's state, and what it is."""
+    """A direction: the state of its adapter, and its card."""
 
     state: dict[str, Tensor]
-    card: dict[str, Any]
+    card: ControlCard
 
 
 def require_pixels(recipe: Recipe) -> None:
-    """Attributes are of RGB images, which the networks must work on.
+    """Refuse a recipe whose networks do not work on RGB pixels, which attributes are edited in.
 
     Raises:
-        UserError: they work on something else.
+        UserError: the networks work on latents or on another number of channels.
     """
     if not is_pixels(recipe) or recipe.latent().channels != 3:
         raise UserError(
@@ -92,16 +113,16 @@ def network_of(run: Run, folder: RunDir, on: On) -> Denoiser:
     """The run's teacher or trained student, frozen, in eval mode.
 
     Raises:
-        UserError: it is not there.
+        UserError: its weights are missing.
     """
     return load_teacher(run) if on == "teacher" else load_student(run, folder.student)
 
 
 def train_control(run: Run, folder: RunDir, settings: Training) -> Control:
-    """Learn a direction from the run's stored samples; what is drawn depends on the seed and the step alone.
+    """Learn a direction from the run's stored samples; random numbers depend on the seed and the step alone.
 
     Raises:
-        UserError: no network or no samples, or a loss that is not finite.
+        UserError: the network or the samples are missing, or the loss is not finite.
     """
     recipe = run.recipe
     require_pixels(recipe)
@@ -136,14 +157,14 @@ def train_control(run: Run, folder: RunDir, settings: Training) -> Control:
 
 
 def _edited(batch: Batch, edit: Callable[[Tensor, float], Tensor], strength: float) -> Batch:
-    """The batch as it would be if its samples had more or less of the attribute; its noise stays."""
+    """The batch with more or less of the attribute in its samples (and in their paths); its noise stays."""
     x0 = edit(batch.x0, strength)
     path = None if batch.path is None else batch.path + (x0 - batch.x0)[:, None]
     return batch._replace(x0=x0, path=path)
 
 
 def _teacher_loss(recipe: Recipe, network: Denoiser, batch: Batch, seed: int, step: int) -> Tensor:
-    """Denoising, at the levels and with the share of missing classes of the teacher's training."""
+    """The denoising loss of the teacher's training, at its levels and with its label dropout."""
     num, device = len(batch.x0), batch.x0.device
     source = generator("control-levels", seed, step)
     sigma = recipe.teacher.sigma(num, step, source, levels=()).to(device)
@@ -153,7 +174,7 @@ def _teacher_loss(recipe: Recipe, network: Denoiser, batch: Batch, seed: int, st
 
 
 def _student_loss(recipe: Recipe, network: Denoiser, batch: Batch, seed: int, step: int) -> Tensor:
-    """The recipe's distance, at its levels and with its coupling of noise."""
+    """The recipe's distance, at the student's levels and with the recipe's coupling of noise."""
     source = generator("control-levels", seed, step)
     sigma = recipe.student_sigma(len(batch.x0), step, source, levels=recipe.student_levels()).to(batch.x0.device)
     fake = network(recipe.start(batch, sigma, _noise(batch, seed, step)), sigma, batch.cond).denoised
@@ -165,11 +186,18 @@ def _noise(batch: Batch, seed: int, step: int) -> Tensor:
     return torch.randn(batch.x0.shape, generator=source, device=batch.x0.device)
 
 
-def _card(recipe: Recipe, settings: Training) -> dict[str, Any]:
+def _card(recipe: Recipe, settings: Training) -> ControlCard:
     signature = recipe.teacher_signature() if settings.on == "teacher" else recipe.distill_signature()
     return {
         "kind": "control",
-        **to_data(settings),
+        "attribute": settings.attribute,
+        "on": settings.on,
+        "rank": settings.rank,
+        "steps": settings.steps,
+        "batch_size": settings.batch_size,
+        "lr": settings.lr,
+        "targets": list(settings.targets),
+        "seed": settings.seed,
         "alpha": float(settings.rank),
         "network": to_data(recipe.network),
         "image": to_data(recipe.latent()),
@@ -179,15 +207,15 @@ def _card(recipe: Recipe, settings: Training) -> dict[str, Any]:
 
 
 def save_control(path: Path, control: Control) -> None:
-    """Write the direction as safetensors with its card."""
+    """Write a direction as safetensors, its card in the metadata."""
     save_tensors(path, control.state, {"ladd_dist": json.dumps(control.card)})
 
 
 def load_control(path: Path) -> Control:
-    """The direction in a file.
+    """The direction in a file. Nothing in the file can run code.
 
     Raises:
-        UserError: no such file, or no direction.
+        UserError: the file is missing, or holds no direction.
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist; `ladd control train` writes such a file")
@@ -207,10 +235,10 @@ def load_control(path: Path) -> Control:
 
 
 def attach(network: Denoiser, control: Control, recipe: Recipe) -> Denoiser:
-    """Give a frozen network the direction, at strength 1, in place.
+    """Add a direction to a network in place, at strength 1; returns the network, frozen, in eval mode.
 
     Raises:
-        UserError: it was learned on a network of another shape.
+        UserError: the direction was learned on a network of another shape.
     """
     if control.card["network"] != to_data(recipe.network) or control.card["image"] != to_data(recipe.latent()):
         raise UserError(

@@ -1,4 +1,4 @@
-"""Stage `autoencoder`: trains the codec, where a recipe has one that is trained here, before anything works in it."""
+"""Stage `autoencoder`: train the codec of a recipe whose codec has to be trained, before the networks that use it."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from ladd_dist.workspace.workspace import is_done, make_together, mark_done, row
 
 BATCH_FIELD = "codec.training.batch_size"
 NUM_CALIBRATED = 2_048
-"""Images on which the scale of the latents is measured."""
+"""Number of images on which the scale of the latents is measured."""
 
 
 def is_autoencoder_done(run: Run) -> bool:
-    """Whether the trained codec lies in the cache."""
+    """Whether the cache holds the trained codec."""
     folder = run.autoencoder_folder
     return is_done(folder / "done.json", run.recipe.autoencoder_signature()) and (folder / FILE).exists()
 
 
 def train_autoencoder(run: Run) -> Path:
-    """Train the codec, or find it trained; returns the folder with `autoencoder.safetensors`."""
+    """Train the codec unless the cache holds it; returns the folder with autoencoder.safetensors."""
     folder = run.autoencoder_folder
     make_together(run.ranks, folder, lambda: is_autoencoder_done(run), lambda: _train(run, folder))
     return folder
@@ -66,7 +66,7 @@ def _train(run: Run, folder: Path) -> None:
 
 
 class AutoencoderTraining:
-    """Everything the training of a codec holds, restored from the newest checkpoint if there is one."""
+    """The state of a codec's training, restored from the newest checkpoint if there is one."""
 
     def __init__(self, run: Run, folder: Path) -> None:
         recipe = run.recipe
@@ -97,13 +97,13 @@ class AutoencoderTraining:
         self.shape = (latent.channels, latent.size, latent.size)
 
     def fresh(self) -> TrainableAutoencoder:
-        """The codec before its training, from its seed, whatever was drawn before."""
+        """The codec before training, initialised from its seed; the global generator is left as it was."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed("init-autoencoder", self.settings.seed))
             return self.codec.build(image=self.recipe.dataset.spec()).train().requires_grad_(True)
 
     def step(self, step: int) -> Figures:
-        """One update; what is drawn depends on (seed, step) and the place in the global batch alone."""
+        """Make one update. Random numbers depend on (seed, step) and the row of the global batch alone."""
         settings, device = self.settings, self.workspace.device
         source = generator("autoencoder", settings.seed, step)
         picked = torch.randint(len(self.images), (settings.batch_size,), generator=source)
@@ -121,13 +121,13 @@ class AutoencoderTraining:
         return {"grad_norm/autoencoder": norm, **figures}
 
     def save(self, updates: int) -> None:
-        """Write a checkpoint."""
+        """Write a checkpoint after `updates` updates."""
         parts = state_of("autoencoder", self.trainable)
         self.checkpoints.save(updates, parts, {"counters": {"autoencoder": self.trainable.counters()}})
 
     @torch.no_grad()
     def finished(self, weights: dict[str, Tensor]) -> TrainableAutoencoder:
-        """The codec with these weights, and the scale of its latents measured on images of the training set."""
+        """The codec with these weights, and with the scale of its latents measured on training images."""
         network = self.fresh().eval().requires_grad_(False)
         for name, parameter in network.named_parameters():
             parameter.copy_(weights[name])

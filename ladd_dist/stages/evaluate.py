@@ -1,4 +1,4 @@
-"""Stage `evaluate`: student and teacher at the same held-out noise and classes, measured against real and teacher."""
+"""Stage `evaluate`: measure student and teacher on the same held-out noise, against real images and stored samples."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ladd_dist.builders.teacher import load_teacher
 from ladd_dist.core.rundir import RunDir, read_json, write_json
 from ladd_dist.core.types import Denoiser
 from ladd_dist.engine.loop import StopFlag
-from ladd_dist.evaluation.assess import NUM_SHOWN, Evaluation, SampleFn, _steps, assess
+from ladd_dist.evaluation.assess import NUM_SHOWN, Evaluation, SampleFn, assess, teacher_steps
 from ladd_dist.recipe import Recipe
 from ladd_dist.reports.collapse import as_number, onset
 from ladd_dist.reports.grids import write_grid
@@ -24,10 +24,10 @@ def is_evaluated(run: Run) -> bool:
 
 
 def require_metrics(run: Run) -> None:
-    """Say what a metric of the recipe lacks here before hours of training, unless the run is measured already.
+    """Refuse to train for hours if a metric could not be computed afterwards; a measured run passes.
 
     Raises:
-        ValueError: a file or a package is missing.
+        ValueError: a metric lacks a file or a package.
     """
     if not is_evaluated(run):
         for metric in run.recipe.evaluate.metrics:
@@ -35,23 +35,27 @@ def require_metrics(run: Run) -> None:
 
 
 def evaluate(run: Run) -> Evaluation:
-    """Measure the run's student and its teacher; returns what `eval.json` holds. Every rank samples and reads a share.
+    """Measure the run's student and its teacher; returns the contents of eval.json.
 
-    The rest is computed by each rank, from the same samples: rank 0 writes.
+    Each rank samples and extracts features of its share. Every rank computes all figures, and rank 0 writes them.
     """
     recipe = run.recipe
     if run.ranks.from_rank0(lambda: is_evaluated(run)):
         found: Evaluation = read_json(run.folder.eval)
         return found
     student = load_student(run, run.folder.student)
-    # The student before training is the teacher, without guidance and by the student's rule: what a run began with.
+    # The student before training: the teacher without guidance, sampled by the student's rule.
     untrained = load_teacher(run)
-    ways = {f"student@{steps}": _student_fn(recipe, student, steps) for steps in recipe.evaluate.steps}
-    ways[f"untrained@{recipe.student_steps}"] = _student_fn(recipe, untrained, recipe.student_steps)
+    samplers = {f"student@{steps}": _sampler(recipe, student, steps) for steps in recipe.evaluate.steps}
+    samplers[f"untrained@{recipe.student_steps}"] = _sampler(recipe, untrained, recipe.student_steps)
     with StopFlag().listen() as stop:
-        measured, samples = assess(run, ways, stop)
+        measured, samples = assess(run, samplers, stop)
     if run.ranks.is_first:
-        order = [f"teacher@{_steps(recipe)}", *ways, *(f"teacher@4:{name}" for name in recipe.teacher_levels())]
+        order = [
+            f"teacher@{teacher_steps(recipe)}",
+            *samplers,
+            *(f"teacher@4:{name}" for name in recipe.teacher_levels()),
+        ]
         write_grid(run.folder.samples / "final.png", [(name, samples[name][:NUM_SHOWN]) for name in order])
         write_json(run.folder.eval_classes, {"left_out": measured.left_out, "entries": measured.classes})
         write_json(run.folder.eval, measured.figures)
@@ -63,14 +67,14 @@ def evaluate(run: Run) -> Evaluation:
 
 
 def tell_tracker(recipe: Recipe, run: RunDir, figures: Evaluation) -> None:
-    """Give the recipe's tracker what `eval.json` holds, and the last grid."""
+    """Send the contents of eval.json and the last grid to the recipe's tracker."""
     flat = {f"eval/{name}/{key}": value for name, measured in figures.items() for key, value in measured.items()}
     if (collapsed := as_number(onset(run.path))) is not None:
-        flat["collapse/step"] = collapsed  # trackers have no dumps to tell it from
+        flat["collapse/step"] = collapsed  # computed here, because trackers have no dumps
     config = tracked_config(recipe, run)
     with tracker_alone(recipe.tracker, folder=run.path, config=config, resume_step=recipe.train.steps) as log:
         log.summary(flat, {"samples/final": run.samples / "final.png"})
 
 
-def _student_fn(recipe: Recipe, student: Denoiser, steps: int) -> SampleFn:
+def _sampler(recipe: Recipe, student: Denoiser, steps: int) -> SampleFn:
     return lambda noise, cond: sample_student(recipe, student, noise, cond, steps)

@@ -23,7 +23,7 @@ from ladd_dist.workspace.workspace import is_done, make_together, mark_done
 
 
 def are_shards_done(run: Run) -> bool:
-    """Whether the whole set lies in the cache (each shard is there and has its size)."""
+    """Whether the cache holds the whole set: each shard is there and has its size."""
     folder = run.shards_folder
     if not is_done(folder / "done.json", run.recipe.shards_signature()) or not (folder / INDEX).exists():
         return False
@@ -35,7 +35,7 @@ def are_shards_done(run: Run) -> bool:
 
 
 def make_shards(run: Run) -> Path:
-    """Generate the teacher's samples (or import somebody else's shards), or find them made; returns their folder."""
+    """Generate the teacher's samples or import foreign shards, unless the cache holds them; returns their folder."""
     folder = run.shards_folder
     make_together(run.ranks, folder, lambda: are_shards_done(run), lambda: _make(run, folder))
     return folder
@@ -77,14 +77,14 @@ def _make(run: Run, folder: Path) -> None:
             write(share=(ranks.rank, ranks.size))
             ranks.barrier()
         if ranks.is_first:
-            write()  # what is there stays, so with several ranks this leaves the index
+            write()  # finished shards stay, so with several ranks this writes the index alone
     if ranks.is_first:
         mark_done(folder / "done.json", recipe.shards_signature(), num_samples=num_samples)
     stop.check()  # a signal during the last batch
 
 
 class TeacherSamples:
-    """Makes samples by index: each depends on (seed, index) alone, whatever the batch that computes it."""
+    """Generator of samples by index: each depends on (seed, index) alone, not on its batch."""
 
     def __init__(self, recipe: Recipe, teacher: Denoiser, stop: StopFlag) -> None:
         self.recipe, self.stop = recipe, stop
@@ -109,7 +109,7 @@ class TeacherSamples:
 
 
 class _Imported:
-    """Serves imported samples chunk by chunk."""
+    """Source of imported samples, chunk by chunk."""
 
     def __init__(self, samples: list[Chunk]) -> None:
         self.samples = samples

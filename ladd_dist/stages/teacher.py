@@ -1,7 +1,7 @@
 """Stage `teacher`: EDM training (Karras et al. 2022, arXiv 2206.00364, section 5) with label dropout for guidance.
 
-With `sigma=Timesteps()` and `weighting="simple"` it is DDPM training. A pretrained network's own weights are looked at,
-and left where they are.
+With `sigma=Timesteps()` and `weighting="simple"` it is DDPM training. A pretrained network is only checked; its weights
+are not copied.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ladd_dist.workspace.workspace import is_done, make_together, mark_done, row
 
 
 def is_teacher_done(run: Run) -> bool:
-    """Whether the trained teacher lies in the cache, or a pretrained one has been looked at."""
+    """Whether the cache holds the trained teacher, or a pretrained one has been checked."""
     folder = run.teacher_folder
     if not is_done(folder / "done.json", run.recipe.teacher_signature()):
         return False
@@ -36,15 +36,19 @@ def is_teacher_done(run: Run) -> bool:
 
 
 def train_teacher(run: Run) -> Path:
-    """Train the teacher, or find it trained; returns the folder with `teacher.safetensors` (averaged weights)."""
+    """Train the teacher unless the cache holds it; returns the folder with teacher.safetensors (averaged weights)."""
     folder = run.teacher_folder
-    make = _look_at if run.recipe.network.pretrained else _train
+    make = _check if run.recipe.network.pretrained else _train
     make_together(run.ranks, folder, lambda: is_teacher_done(run), lambda: make(run, folder))
     return folder
 
 
-def _look_at(run: Run, folder: Path) -> None:
-    """Read a pretrained teacher, so that what is wrong with it is said before anything is made with it."""
+def _check(run: Run, folder: Path) -> None:
+    """Load a pretrained teacher once, to report faults before it makes samples.
+
+    Raises:
+        UserError: it does not fit the recipe's levels, texts or guidance.
+    """
     recipe = run.recipe
     if run.ranks.is_first:
         network = recipe.network.load(image=recipe.latent())
@@ -86,7 +90,7 @@ def _train(run: Run, folder: Path) -> None:
 
 
 class TeacherTraining:
-    """Everything the training of a teacher holds, restored from the newest checkpoint if there is one."""
+    """The state of a teacher's training, restored from the newest checkpoint if there is one."""
 
     def __init__(self, run: Run, folder: Path) -> None:
         recipe = run.recipe
@@ -119,7 +123,7 @@ class TeacherTraining:
             saved.fill(self.average.parts())
 
     def step(self, step: int) -> Figures:
-        """One update; what is drawn depends on (seed, step) and the place in the global batch alone."""
+        """Make one update. Random numbers depend on (seed, step) and the row of the global batch alone."""
         settings, rows = self.settings, slice(self.rows.first, self.rows.stop)
         source = generator("teacher", settings.seed, step)
         picked = torch.randint(len(self.images), (settings.batch_size,), generator=source)
@@ -147,6 +151,6 @@ class TeacherTraining:
         return {**figures, "loss/teacher": torch.stack(losses).mean()}
 
     def save(self, updates: int) -> None:
-        """Write a checkpoint."""
+        """Write a checkpoint after `updates` updates."""
         parts = state_of("teacher", self.trainable) | self.average.parts()
         self.checkpoints.save(updates, parts, {"counters": {"teacher": self.trainable.counters()}})

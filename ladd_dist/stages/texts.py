@@ -1,16 +1,15 @@
-"""The dataset's texts as a table of conditions beside the shards, encoded once by the checkpoint's own text encoder."""
+"""The table of conditions beside the shards: the dataset's texts, encoded once by the checkpoint's text encoder."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ladd_dist.builders.networks import TABLE
-from ladd_dist.builders.texts import TEXTS, texts_digest
+from ladd_dist.builders.texts import TEXTS, ConditionsEntry, texts_digest
 from ladd_dist.core.conditions import write_conditions
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.rundir import read_json, write_json
@@ -20,26 +19,27 @@ from ladd_dist.recipe import Recipe
 from ladd_dist.workspace.run import Run
 
 
-def encode_texts(run: Run, folder: Path, stop: StopFlag) -> dict[str, Any]:
-    """Write the table, unless it is there; returns its entry of the shards' index, on every rank.
+def encode_texts(run: Run, folder: Path, stop: StopFlag) -> ConditionsEntry:
+    """Write the table unless it is there; returns its entry in the shards' index, on every rank.
 
-    Nothing of a text encoder is left in memory afterwards. Rank 0 encodes, the others wait.
+    Rank 0 encodes and the others wait. The text encoder does not stay in memory.
 
     Raises:
-        UserError: the checkpoint has no text encoder that can be read, or it gives what is not finite.
+        UserError: the checkpoint's text encoder is missing, cannot be read, or gives values that are not finite.
     """
     return run.ranks.from_rank0(lambda: _found(run.recipe, folder) or _write(run, folder, stop))
 
 
-def _found(recipe: Recipe, folder: Path) -> dict[str, Any]:
+def _found(recipe: Recipe, folder: Path) -> ConditionsEntry | None:
+    """The entry of the table in `folder`, if it is whole and of the recipe's texts."""
     if not (folder / TEXTS).exists() or not (folder / TABLE).exists():
-        return {}
-    entry: dict[str, Any] = read_json(folder / TEXTS)["table"]
+        return None
+    entry: ConditionsEntry = read_json(folder / TEXTS)["table"]
     whole = entry["texts"] == texts_digest(recipe.dataset.texts()) and entry["bytes"] == (folder / TABLE).stat().st_size
-    return entry if whole else {}
+    return entry if whole else None
 
 
-def _write(run: Run, folder: Path, stop: StopFlag) -> dict[str, Any]:
+def _write(run: Run, folder: Path, stop: StopFlag) -> ConditionsEntry:
     recipe = run.recipe
     texts, dtype = recipe.dataset.texts(), getattr(torch, recipe.shards.dtype)
     folder.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ def _write(run: Run, folder: Path, stop: StopFlag) -> dict[str, Any]:
 
     with Bar("texts", len(texts)) as bar:
         write_conditions(folder / TABLE, len(texts) + 1, chunks(bar))
-    entry = {
+    entry: ConditionsEntry = {
         "name": TABLE,
         "bytes": (folder / TABLE).stat().st_size,
         "sha256": file_sha256(folder / TABLE),

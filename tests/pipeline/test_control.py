@@ -84,7 +84,7 @@ def test_the_edit_itself_reaches_its_goal_without_drift() -> None:
     images = torch.rand(40, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
     cond = torch.arange(40) % 10
     samples = {strength: ATTRIBUTES["hue"].edit(images, strength) for strength in (-1.0, 0.0, 1.0)}
-    for strength, row in effect(samples, cond, "hue")["strengths"].items():
+    for strength, row in effect(samples, cond, "hue").strengths.items():
         assert row["moved"] == pytest.approx(row["goal"], abs=1e-6), strength
         assert row["drift"] == pytest.approx(0.0, abs=1e-4)
         assert row["other/stroke"] == pytest.approx(0.0, abs=1e-4)

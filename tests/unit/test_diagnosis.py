@@ -21,10 +21,11 @@ from torch import Tensor, nn
 
 from ladd_dist.core.types import Batch, Denoiser, ImageSpec, NetOutput, TapSpec
 from ladd_dist.diagnosis.advice import advise, weight_at
-from ladd_dist.diagnosis.attention import describe_maps, input_gradients
-from ladd_dist.diagnosis.l2_optimum import look_at, predict, trained_levels
+from ladd_dist.diagnosis.attention import attention_figures, input_gradients
+from ladd_dist.diagnosis.l2_optimum import predict
+from ladd_dist.diagnosis.optimum_by_level import optimum_at, trained_levels
 from ladd_dist.diagnosis.posterior import PosteriorMean
-from ladd_dist.diagnosis.trajectories import Strip, decided, draw_strips, judge_strips, same_hue
+from ladd_dist.diagnosis.trajectories import Trajectory, decided, draw_trajectories, find_decisions, same_hue
 from ladd_dist.engine.discriminator import FrozenCritic, Heads
 from ladd_dist.engine.shard_writer import Chunk, write_shards
 from ladd_dist.heads import Head
@@ -107,7 +108,7 @@ def test_what_an_optimum_keeps_is_the_mean_tanh_of_the_closed_form() -> None:
         s = float((square(RED) - square(GREEN)).square().sum()) / 4 / sigma**2
         expected = float(torch.tanh(s + math.sqrt(s) * z).mean())
         assert 0.1 < expected < 0.99
-        found = look_at(recipe_with(Fresh()), PosteriorMean(pairs, Fresh()), sigma)["kept"]
+        found = optimum_at(recipe_with(Fresh()), PosteriorMean(pairs, Fresh()), sigma)["kept"]
         assert found == pytest.approx(expected, abs=0.04)
 
 
@@ -118,9 +119,9 @@ def test_the_threshold_parts_levels_that_keep_half_of_the_colours_from_those_tha
     chunk = two_colours(0, 120)
     posterior = PosteriorMean(Batch(chunk.x0, chunk.cond, chunk.noise, None, ()), Fresh())
     assert (
-        look_at(recipe, posterior, threshold * 1.5)["share"]
+        optimum_at(recipe, posterior, threshold * 1.5)["share"]
         < 0.5
-        < look_at(recipe, posterior, threshold / 1.5)["share"]
+        < optimum_at(recipe, posterior, threshold / 1.5)["share"]
     )
 
 
@@ -234,11 +235,11 @@ def test_hues_are_compared_on_the_circle_and_no_colour_agrees_with_nothing() -> 
 def test_the_deciding_step_of_a_colour_is_found_in_estimates_that_turn_from_grey_to_it() -> None:
     recipe = recipe_with(Fresh())
     grey, red, green = square(torch.full((3, 1, 1), 0.2)), square(RED), square(GREEN)
-    teacher = Strip(
+    teacher = Trajectory(
         (80.0, 8.0, 1.0), torch.stack([torch.stack([grey, grey]), torch.stack([red, grey]), torch.stack([red, green])])
     )
-    student = Strip((80.0, 1.0), torch.stack([torch.stack([grey, grey]), torch.stack([green, green])]))
-    figures = judge_strips(recipe, {"teacher@3": teacher, "student@2": student})
+    student = Trajectory((80.0, 1.0), torch.stack([torch.stack([grey, grey]), torch.stack([green, green])]))
+    figures = find_decisions(recipe, {"teacher@3": teacher, "student@2": student})
     assert figures["teacher@3"]["hue"]["steps"] == [2, 3]
     assert figures["student@2"]["hue"]["steps"] == [2, 2]
     assert figures["student@2"]["hue"]["sigma"] == 1.0
@@ -249,10 +250,10 @@ def test_the_deciding_step_of_a_colour_is_found_in_estimates_that_turn_from_grey
 def test_a_strip_shows_the_students_estimates_below_the_teachers_at_their_levels(tmp_path: Path) -> None:
     recipe = recipe_with(Fresh())
     levels = tuple(80 * 0.5**i for i in range(12))
-    teacher = Strip(levels, square(RED).expand(12, 2, -1, -1, -1))
-    student = Strip((80.0, 5.0), square(GREEN).expand(2, 2, -1, -1, -1))
+    teacher = Trajectory(levels, square(RED).expand(12, 2, -1, -1, -1))
+    student = Trajectory((80.0, 5.0), square(GREEN).expand(2, 2, -1, -1, -1))
     found = {"teacher@12": teacher, "student@2": student}
-    draw_strips(tmp_path / "strips.png", found, judge_strips(recipe, found))
+    draw_trajectories(tmp_path / "strips.png", found, find_decisions(recipe, found))
     with Image.open(tmp_path / "strips.png") as image:
         pixels = np.asarray(image).astype(int)
     green = (pixels[..., 1] - pixels[..., 0] > 100) & (pixels[..., 2] < 60)
@@ -361,9 +362,9 @@ def test_the_map_of_a_linear_head_is_the_length_of_its_weights() -> None:
     (found,) = input_gradients(FrozenCritic(network, ("in",)), heads, images, torch.zeros(2, dtype=torch.int64), 0.5)
     assert found.heat[:, 0, 0].tolist() == pytest.approx([math.sqrt(6) / 2] * 2)  # the mean of two logits
     assert found.heat.sum() == found.heat[:, 0, 0].sum()
-    (row,) = describe_maps([found], images)
-    assert row["on_ink"] == 0
-    assert row["ink_area"] == pytest.approx(64 / 256)
+    (row,) = attention_figures([found], images)
+    assert row.on_ink == 0
+    assert row.ink_area == pytest.approx(64 / 256)
 
 
 # --- the page ---
