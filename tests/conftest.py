@@ -5,9 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from wandb_server import QUIET, Server
+
+# Before PyTorch is imported, for it and every process of the tests: their networks are too small to share out, and
+# threads that wait for each other in turns cost a busy machine many times the work itself.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 _REPO = Path(__file__).resolve().parent.parent
 
@@ -40,6 +45,29 @@ def no_wandb_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
     for name, value in QUIET.items():
         monkeypatch.setenv(name, value)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several processes share the tests, let those that mostly wait, for SLURM, begin."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: item.get_closest_marker("slurm") is None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `-n`: a file's tests in one process, for their fixtures, and all tests of SLURM in one, for its cluster."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Grouped(LoadFileScheduling):  # type: ignore[misc, unused-ignore]
+        """Files in the order in which they were collected."""
+
+        def _split_scope(self, nodeid: str) -> str:
+            file: str = super()._split_scope(nodeid)
+            return "slurm" if Path(file).name.startswith("test_slurm") else file
+
+    config.option.loadscopereorder = False
+    return Grouped(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
