@@ -18,7 +18,7 @@ SWEEP = """
 import dataclasses, os, time
 from ladd_dist.core.plugin import register
 from ladd_dist.schedules import Schedule
-from ladd_dist.sweeps import Axis, Grid, Points, Random, Range, Sweep
+from ladd_dist.recipe import Axis, Grid, Points, Random, Range, Sweep
 from recipes._base import BASE
 from tests.distributed.distill_worker import SmoothHead
 
