@@ -5,14 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from wandb_server import QUIET, Server
-
-# Before PyTorch is imported, for it and every process of the tests: their networks are too small to share out, and
-# threads that wait for each other in turns cost a busy machine many times the work itself.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 _REPO = Path(__file__).resolve().parent.parent
 
@@ -47,6 +42,17 @@ def no_wandb_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
+def pytest_configure() -> None:
+    """Compute with one thread, here and in every process of the tests: their networks are too small to share out.
+
+    Threads that wait for each other cost a busy machine many times the work itself.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    import torch
+
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where several processes share the tests, let those that mostly wait, for SLURM, begin."""
@@ -55,7 +61,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     """With `-n`: a file's tests in one process, for their fixtures, and all tests of SLURM in one, for its cluster."""
     from xdist.scheduler import LoadFileScheduling
 

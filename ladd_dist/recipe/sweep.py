@@ -119,7 +119,7 @@ def load_sweep(path: Path) -> Sweep:
     found = getattr(module, "SWEEP", None)
     if not isinstance(found, Sweep):
         other = f"it is a single recipe: `ladd launch {path}`" if hasattr(module, "RECIPE") else f"it has {found!r}"
-        raise RecipeError(f"{path} must define SWEEP (a ladd_dist.recipe.Sweep); {other}")
+        raise RecipeError(f"{path} must define SWEEP (a ladd_dist.sweeps.Sweep); {other}")
     return found
 
 

@@ -16,7 +16,7 @@ from ladd_dist.recipe.sweep import expand, load_sweep
 from ladd_dist.wandb_sweep import find_run, main, parameters
 
 FILE = """
-from ladd_dist.recipe import Axis, Points, Sweep
+from ladd_dist.sweeps import Axis, Points, Sweep
 from recipes.exp4_specnorm import RECIPE
 
 SWEEP = Sweep(name="small", base=RECIPE, {})
