@@ -7,6 +7,8 @@ INSTALLED := $(VENV)/.installed
 
 RECIPE ?= recipes/exp4_specnorm.py
 ARGS ?=
+# Processes of `make check`, of one thread each.
+WORKERS ?= 2
 
 .PHONY: help setup demo test slurm check format clean
 
@@ -15,7 +17,7 @@ help:
 	@echo "make demo     setup, then $(RECIPE) at the scale that fits this machine (RECIPE=..., ARGS='--scale smoke')"
 	@echo "make test     setup, then every test that needs no special machine (ARGS='-m \"not slow\"')"
 	@echo "make slurm    setup, then the tests that bring up a SLURM of their own (minutes; Debian's packages, root)"
-	@echo "make check    setup, then format check, lint, types and all tests that this machine can run, as CI does"
+	@echo "make check    setup, then format check, lint, types and all tests that this machine can run, as CI does (WORKERS=2)"
 	@echo "make format   write the format and the fixable lint"
 	@echo "make clean    remove caches and builds; keeps $(VENV), runs/ and cache/"
 
@@ -40,7 +42,8 @@ check: setup
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m mypy
-	$(BIN)/python -m pytest -m "not gpu" $(ARGS)
+	$(BIN)/python -m pytest -m "alone and not gpu"
+	$(BIN)/python -m pytest -m "not alone and not gpu" -n $(WORKERS) $(ARGS)
 
 format: setup
 	$(BIN)/python -m ruff format .

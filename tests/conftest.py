@@ -52,6 +52,40 @@ def no_wandb_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
+def pytest_configure() -> None:
+    """Compute with one thread, here and in every process of the tests: their networks are too small to share out.
+
+    Threads that wait for each other cost a busy machine many times the work itself.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    import torch
+
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several processes share the tests, let those that mostly wait, for SLURM, begin."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: item.get_closest_marker("slurm") is None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """With `-n`: a file's tests in one process, for their fixtures, and all tests of SLURM in one, for its cluster."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Grouped(LoadFileScheduling):  # type: ignore[misc, unused-ignore]
+        """Files in the order in which they were collected."""
+
+        def _split_scope(self, nodeid: str) -> str:
+            file: str = super()._split_scope(nodeid)
+            return "slurm" if Path(file).name.startswith("test_slurm") else file
+
+    config.option.loadscopereorder = False
+    return Grouped(config, log)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print why tests were skipped, once a reason: a skip nobody sees is a test nobody runs."""
     reasons: dict[str, int] = {}

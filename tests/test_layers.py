@@ -260,6 +260,7 @@ def run(code: str) -> str:
     return result.stdout.strip()
 
 
+@pytest.mark.alone
 def test_importing_the_recipe_costs_little_more_than_importing_torch() -> None:
     """Measured as processor time of this process alone, best of three, with torch already there."""
     code = """

@@ -6,11 +6,14 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from prepared import PREPARED
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -105,7 +108,10 @@ class Bench:
         out = ["--out", self.folder / "runs", "--cache", self.cache] if places else []
         line = [str(word) for word in (sys.executable, "-m", f"ladd_dist.{command}", *words, *out)]
         environment = {**os.environ, **self.variables, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-        done = subprocess.run(line, cwd=REPO, env=environment, capture_output=True, text=True, timeout=300)
+        with tempfile.TemporaryDirectory() as folder:
+            out_file, err_file = Path(folder, "out"), Path(folder, "err")
+            [ended] = PREPARED.run(line[2:], cwd=REPO, out=out_file, err=err_file, environments=[environment])
+            done = subprocess.CompletedProcess(line, ended, out_file.read_text(), err_file.read_text())
         assert done.returncode == code, done
         assert "Traceback" not in done.stderr, done.stderr
         return done

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prepared import run_ranks
 
 from ladd_dist.parallel.gather import share_of
 from ladd_dist.parallel.ranks import Ranks
@@ -20,7 +21,6 @@ from ladd_dist.stages.evaluate import evaluate
 from ladd_dist.stages.table import stage_table
 
 REPO = Path(__file__).resolve().parents[2]
-WORKER = REPO / "tests" / "distributed" / "reading_worker.py"
 RECIPE = REPO / "recipes" / "exp4_specnorm.py"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO)}
 
@@ -34,8 +34,7 @@ def run(command: list[str], cwd: Path) -> str:
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("reading")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    run([*launcher, str(WORKER), str(folder)], REPO)
+    run_ranks(2, "tests.distributed.reading_worker", folder, cwd=REPO, out=folder / "said.txt")
     found: dict[str, Any] = json.loads((folder / "results.json").read_text())
     return found
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prepared import run_ranks
 from tiny_texts import write_pipeline
 
 from tests.distributed.family_worker import STEPS, TAPS
@@ -27,12 +25,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_pipeline(folder / family, family)
     (folder / "prompts.txt").write_text("a cat\na dog on a mat\ntwo birds\n")
     for ranks, names in ((1, ("single",)), (2, STRATEGIES)):
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
-        command = [sys.executable, *launcher, "-m", "tests.distributed.family_worker", str(folder), *names]
-        done = subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, timeout=500, env={**os.environ, "OMP_NUM_THREADS": "1"}
-        )
-        assert done.returncode == 0, done.stderr[-6_000:]
+        said = folder / f"said-{ranks}.txt"
+        run_ranks(ranks, "tests.distributed.family_worker", folder, *names, cwd=ROOT, out=said)
     return folder
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from prepared import run_ranks
 from safetensors import safe_open
 
 from ladd_dist.stages.shards import make_shards
@@ -54,12 +52,7 @@ def start(folder: Path, ranks: int, jobs: list[dict[str, Any]]) -> None:
     """Run jobs in `ranks` processes of one thread each."""
     plan = folder / f"jobs-{ranks}.json"
     plan.write_text(json.dumps({"jobs": jobs, "runs": str(folder / "runs"), "cache": str(folder / "cache")}))
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
-    command = [sys.executable, *launcher, "-m", "tests.distributed.distill_worker", str(plan)]
-    finished = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=500, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
-    assert finished.returncode == 0, finished.stderr[-6_000:]
+    run_ranks(ranks, "tests.distributed.distill_worker", plan, cwd=ROOT, out=folder / f"said-{ranks}.txt")
 
 
 @pytest.fixture(scope="module")

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from prepared import run_ranks
 
 from ladd_dist.core.plugin import create
 from ladd_dist.parallel import Adam, FlatShard
@@ -37,12 +35,9 @@ def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         pytest.skip("no CUDA device")
     ranks = 2 if device == "cpu" else min(2, torch.cuda.device_count())
     out = tmp_path_factory.mktemp("strategies") / "results.json"
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
-    command += [str(REPO / "tests" / "distributed" / "worker.py"), "--out", str(out), "--device", device]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO)}
-    done = subprocess.run(command, cwd=REPO, env=environment, capture_output=True, text=True, timeout=400)
-    assert done.returncode == 0, done.stderr[-6000:]
-    assert done.stdout == "", "something prints, and would be taken for the output of a command"
+    words = ("tests.distributed.worker", "--out", out, "--device", device)
+    printed = run_ranks(ranks, *words, cwd=REPO, out=out.with_suffix(".txt"))
+    assert printed == "", "something prints, and would be taken for the output of a command"
     return {**json.loads(out.read_text(encoding="utf-8")), "tolerance": TOLERANCE[device], "device": device}
 
 

@@ -207,6 +207,7 @@ def test_an_unknown_command_of_ladd_lists_the_commands(tmp_path: Path) -> None:
     assert "launch " in done.stderr
 
 
+@pytest.mark.alone
 def test_help_comes_in_three_seconds(tmp_path: Path) -> None:
     spent = []
     for _ in range(3):

@@ -466,6 +466,7 @@ def wait_until(seen: Any, seconds: float = 60.0) -> None:
 # --- the commands ---
 
 
+@pytest.mark.alone
 def test_a_thousand_runs_are_read_in_two_seconds(tmp_path: Path) -> None:
     names = [f"r-{number:010d}" for number in range(1000)]
     rows = [{**ROW, "step": step} for step in range(200)]
