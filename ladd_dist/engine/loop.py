@@ -134,8 +134,7 @@ def train(
             ranks.beat(f"{label} step {updates}")
             logged = updates % log_every == 0 or updates == num_steps
             if logged:
-                figures = window.close()
-                figures |= more()
+                figures = window.close() | more()
                 # About once a second: the ranks stop at the same step, without talking about it at each.
                 poll_every = max(1, int(figures["rate/steps_per_s"])) if ranks.size > 1 else 1
                 require_finite(label, figures, updates)
