@@ -27,7 +27,7 @@ class FrozenCritic:
     """A network as a feature extractor: weights fixed, differentiable in its input, stops at the last tap."""
 
     def __init__(self, network: Denoiser, taps: tuple[str, ...], renoises: bool = True) -> None:
-        """renoises: whether it looks at re-noised samples, as LADD's teacher does."""
+        """renoises: whether samples are re-noised for the network, as LADD's teacher needs it."""
         self.network = network.eval().requires_grad_(False)
         self.taps, self.renoises = taps, renoises
 

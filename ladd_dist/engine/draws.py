@@ -75,7 +75,7 @@ class MicroBatches:
         return RowSource(rows, purpose, self.seed, *parts, device=device, repeats=repeats)
 
     def source_of(self, part: Part, purpose: str, *parts: int) -> RowSource:
-        """The same for each of the R rows of a micro-batch."""
+        """Random numbers for each of the R rows of a micro-batch; see `source`."""
         return self.source(purpose, part.rows, *parts, device=part.batch.x0.device, repeats=self.repeats)
 
     def draw(self, batch: Batch, rows: Rows, step: int, turn: int) -> Draws:

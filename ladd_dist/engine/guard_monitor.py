@@ -1,4 +1,4 @@
-"""The guard's eyes on a training: samples the student, asks the guard, remembers. Others act on the verdict."""
+"""Samples the student during a training and asks the guard about it; the stage acts on the verdict."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class GuardMonitor:
 
     @torch.no_grad()
     def _look(self, student: Trainable, steps: int) -> Tensor:
-        """Rows of `describe` of the student's samples of the whole fixed set, on every rank."""
+        """Describe the student's samples of the whole fixed set (rows of `describe`), on every rank."""
         module = student.module
         was_training = module.training
         module.eval()

@@ -92,7 +92,7 @@ class LaddStep:
 
     @property
     def heads_update(self) -> HeadsUpdate:
-        """The heads' turn."""
+        """The heads' turn of this step."""
         sides = (self.heads, self.critic, self.adversarial, self.regulariser)
         return HeadsUpdate(*sides, self.micro_batches, self.head_updates, self.head_sums)
 

@@ -138,7 +138,7 @@ class ShardReader:
 
 
 def _map(path: Path, size: int) -> memoryview:
-    """A file's bytes. Mapped by torch: Python's own mmap keeps a descriptor a file, and there may be thousands."""
+    """Map a file's bytes, by torch: Python's own mmap keeps a descriptor a file, and there may be thousands."""
     _require_size(path, size)
     return torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).numpy().data.toreadonly()
 

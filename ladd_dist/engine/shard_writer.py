@@ -165,7 +165,7 @@ def file_sha256(path: Path) -> str:
 
 
 def read_foreign(source: str, image: ImageSpec) -> Iterator[Chunk]:
-    """One sample a member, as other people write them: `.npy`/`.x0.npy`, `.noise.npy`, `.cls` or `.safetensors`.
+    """Read foreign shards, one sample a member: `.npy`/`.x0.npy`, `.noise.npy`, `.cls` or `.safetensors`.
 
     Nothing is decoded that could run code (no pickle, no `.pth`).
 
@@ -204,7 +204,7 @@ def read_foreign(source: str, image: ImageSpec) -> Iterator[Chunk]:
 
 
 def _require_end(path: Path) -> None:
-    """A tar file that was cut between two members reads without an error; all it lacks are the empty blocks at its end.
+    """Refuse a tar file that was cut between two members: it reads without an error, only the blocks at its end lack.
 
     Raises:
         tarfile.ReadError: they are missing. Compressed files have ends of their own.

@@ -29,11 +29,11 @@ class PenaltyInputs(NamedTuple):
     real: dict[str, Tensor]
     """The critic's features of the teacher's samples, detached: tap -> [B,c,h,w]."""
     fake: dict[str, Tensor]
-    """The same of the student's samples."""
+    """The critic's features of the student's samples, detached."""
     cond_vec: Tensor
     """The critic's embedding of level and class [B,E], the same for both."""
     source: RowSource
-    """Random numbers, a row a sample: the same ones whichever process computes the sample."""
+    """Random numbers, a row a sample, the same whichever process computes the sample."""
     nearby: NearbyFn
     """Asks the critic for features of moved inputs. Every process has to call it equally often, with one sample at
     least: the critic may be spread over them."""

@@ -1,4 +1,4 @@
-"""Stage `distill`: student and heads are trained on the teacher's samples."""
+"""Stage `distill`: trains student and heads on the teacher's samples."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from ladd_dist.workspace.run import Run
 from ladd_dist.workspace.workspace import is_done, mark_done, rows_of
 
 NUM_SHOWN = 32
-"""Samples in a dump and its grid."""
+"""The number of samples in a dump and its grid."""
 
 
 def is_distilled(run: Run) -> bool:
@@ -141,7 +141,7 @@ class Distillation:
         self.guarding.restore(self.first_step, saved.meta.get("guard") if saved else None)
 
     def run_to_end(self) -> None:
-        """The steps that are left."""
+        """Train for the steps that are left."""
         settings, ranks = self.run.recipe.train, self.run.ranks
         # The log outside: a run that is stopped has its checkpoint before anybody waits for a tracker's server.
         with _log_of(self.run, self.first_step) as log, self.checkpoints.complete():
@@ -169,7 +169,7 @@ class Distillation:
         return regular or self.guarding.wants_save(updates)
 
     def step(self, step: int) -> Figures:
-        """One update of heads and student, and the guard's look at it."""
+        """Update heads and student once, and let the guard check them."""
         settings = self.run.recipe.train
         factor = cosine_factor(step, settings.steps, settings.lr_final)
         self.student.set_lr_factor(factor)
@@ -182,7 +182,7 @@ class Distillation:
         return figures
 
     def save(self, updates: int) -> None:
-        """Write a checkpoint: all that a bit-exact continuation needs (order and noise follow from seed and step)."""
+        """Write a checkpoint, enough for a bit-exact continuation: order and noise follow from seed and step."""
         networks = {"student": self.student, "heads": self.heads}
         parts = self.average.parts() | self.adv_norm.parts()
         for name, network in networks.items():
@@ -233,7 +233,7 @@ class Distillation:
             self.dump(updates, student)
 
     def dump(self, updates: int, student: Tensor) -> None:
-        """Teacher's and student's samples at the same noise, as tensors and picture."""
+        """Write teacher's and student's samples at the same noise, as tensors and picture."""
         tensors = {name: tensor.contiguous().cpu() for name, tensor in {**self.shown, "student": student}.items()}
         save_tensors(self.run.folder.dumps / f"step-{updates:06d}.safetensors", tensors)
         rows = [("teacher", self.shown["teacher"]), (f"student@{self.run.recipe.student_steps}", student)]

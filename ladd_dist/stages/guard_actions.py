@@ -32,7 +32,7 @@ FILE = "guard.json"
 
 
 class RollBack(BaseException):  # no error: handlers of errors must let it through, as with a signal
-    """The training goes back to an earlier step."""
+    """Raised to take the training back to an earlier step."""
 
     def __init__(self, to: int) -> None:
         self.to = to
@@ -114,7 +114,7 @@ class Guarding:
         return None if self.monitor is None else self.monitor.to_checkpoint()
 
     def wants_save(self, updates: int) -> bool:
-        """Whether a rollback may come back to this step: the guard's own choice, whenever else checkpoints are due."""
+        """Whether a rollback may come back to this step, which then needs a checkpoint."""
         return self.guard.action == "rollback" and self.state.healthy == updates
 
     def pinned(self) -> tuple[int, ...]:
@@ -132,7 +132,7 @@ class Guarding:
     def after(
         self, updates: int, figures: Figures, student: Trainable, log: RunLog, save: Callable[[int], None]
     ) -> None:
-        """Check the student if a check is due, and act on the verdict; `control` has the rest of it.
+        """Check the student if a check is due, and act on the verdict; `control` then has its say in the steps to come.
 
         Raises:
             RollBack: to the last healthy step. StoppedByGuardError: the state is saved.

@@ -1,4 +1,4 @@
-"""A student's figures while it trains, on the fixed small set that its dumps show."""
+"""Figures of a student while it trains, on the fixed small set that its dumps show."""
 
 from __future__ import annotations
 
