@@ -81,7 +81,7 @@ def test_parts_of_unequal_size_add_up_to_the_whole() -> None:
 class Two(Ranks):
     """Rank 0 of two, the other of which says the same."""
 
-    def total(self, values: Tensor) -> Tensor:
+    def sum(self, values: Tensor) -> Tensor:
         return 2 * values
 
 
