@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from ladd_dist.core.types import Batch
+from ladd_dist.engine.draws import Draws, MicroBatches
 from ladd_dist.engine.ladd_step import LaddStep
 
 CLASSES = ("convolution", "norm", "matrix product", "elementwise", "heads", "optimizer", "rng", "python")
@@ -19,7 +20,7 @@ STEP, HEADS, RNG = "bench:step", "bench:heads", "bench:rng"
 
 def breakdown(step: LaddStep, batch: Batch, first: int, num: int) -> dict[str, float]:
     """Share of the time in each of `CLASSES`, by the profiler: the self time of every operation, backward included."""
-    heads, draw = step.heads, step.draw
+    heads = step.heads
 
     class Marked:
         """The heads with their forward passes marked; all else is theirs."""
@@ -31,12 +32,17 @@ def breakdown(step: LaddStep, batch: Batch, first: int, num: int) -> dict[str, f
             with record_function(HEADS):
                 return heads(*args)
 
-    def marked_draw(*args: Any, **kwargs: Any) -> Any:
-        with record_function(RNG):
-            return draw(*args, **kwargs)
+    class MarkedDraws(MicroBatches):
+        """Micro-batches whose random numbers are drawn under a mark."""
 
-    marked = replace(step, heads=Marked())
-    marked.draw = marked_draw  # type: ignore[method-assign]
+        def draw(self, *args: Any, **kwargs: Any) -> Draws:
+            with record_function(RNG):
+                return super().draw(*args, **kwargs)
+
+    micro_batches = MarkedDraws(
+        **{field.name: getattr(step.micro_batches, field.name) for field in fields(MicroBatches)}
+    )
+    marked = replace(step, heads=Marked(), micro_batches=micro_batches)
     with profile(activities=[ProfilerActivity.CPU], acc_events=True) as profiled:
         for number in range(first, first + num):
             with record_function(STEP):

@@ -20,7 +20,7 @@ from ladd_dist.engine.head_statistics import HeadSums
 from ladd_dist.engine.ladd_step import LaddStep
 from ladd_dist.engine.loop import Figures
 from ladd_dist.engine.shard_reader import to_device
-from ladd_dist.guards.judge import Memory
+from ladd_dist.guards.judge import GuardState
 from ladd_dist.parallel import Adam
 from ladd_dist.parallel.ranks import SINGLE
 from ladd_dist.recipe import load_recipe
@@ -49,7 +49,8 @@ def measure(scale: str, pairs: int, cache: Path) -> dict[str, Any]:
     step = make_step(Run(recipe, workspace))
     round_steps = recipe.guard.every * recipe.guard.full_every
     plain = count_flops(lambda: step(batch, 1000)) * round_steps
-    guarding = guard_of(Run(recipe, workspace), reader, step)
+    summed = dataclasses.replace(step, head_sums=HeadSums(step.critic.taps))
+    guarding = guard_of(Run(recipe, workspace), reader, summed)
     checks = count_flops(lambda: [look(guarding, step, number) for number in range(round_steps)])
 
     heads: Any = step.heads
@@ -57,10 +58,9 @@ def measure(scale: str, pairs: int, cache: Path) -> dict[str, Any]:
     spent: dict[str, list[float]] = {"with": [], "without": []}
     for number in range(-2, pairs * round_steps):
         for kind in ("with", "without")[:: 1 if number % 2 else -1]:
-            step.head_sums = guarding.watch.sums if kind == "with" and guarding.watch else None
             heads.groups = groups if kind == "with" else {}
             started = time.process_time()
-            figures = step(batch, 1000)
+            figures = (summed if kind == "with" else step)(batch, 1000)
             if kind == "with":
                 look(guarding, step, number % round_steps, figures)
             if number >= 0:
@@ -76,15 +76,16 @@ def measure(scale: str, pairs: int, cache: Path) -> dict[str, Any]:
 
 def look(guarding: Guarding, step: LaddStep, number: int, figures: Figures | None = None) -> None:
     """What the guard does after update `number` + 1; its verdicts are forgotten, so that every round is alike."""
-    assert guarding.watch is not None
-    guarding.watch.after(number + 1, figures or {}, step.student)
-    guarding.watch.memory = Memory()
+    assert guarding.monitor is not None
+    guarding.monitor.after(number + 1, figures or {}, step.student)
+    guarding.monitor.state = GuardState()
 
 
 def guard_of(run: Run, reader: Any, step: LaddStep) -> Guarding:
     """The recipe's guard on a step's networks."""
     unused = Checkpoints(run.workspace.runs / "unused", identity="", keep=1)
-    return Guarding(run, reader, HeadSums(step.critic.taps), unused)
+    assert step.head_sums is not None
+    return Guarding(run, reader, step.head_sums, unused)
 
 
 def make_step(run: Run) -> LaddStep:

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.variants import VARIANTS
 from ladd_dist.guards import Guard
-from ladd_dist.guards.judge import Memory, judge
+from ladd_dist.guards.judge import GuardState, judge
 from recipes._base import LAPTOP
 
 TRACES = Path(__file__).parent / "guard_traces.json"
@@ -166,7 +166,7 @@ def trace(row: dict[str, float]) -> dict[str, float]:
 
 def replay(run: dict[str, Any], guard: Guard | None = None) -> Outcome:
     """What a guard would have said of a recorded run; by default the recipes' own at laptop scale."""
-    guard, steps, memory = guard or LAPTOP.guard, run["steps"], Memory()
+    guard, steps, state = guard or LAPTOP.guard, run["steps"], GuardState()
     name, seed, variances = run["name"], run["seed"], []
     for row in checks_of(run):
         if not guard.is_due(row["step"], steps):
@@ -176,7 +176,7 @@ def replay(run: dict[str, Any], guard: Guard | None = None) -> Outcome:
         seen |= {key: value for key, value in row.items() if key.startswith("student@1/")}
         if not guard.is_early(row["step"], steps):
             variances.append(row["student@1/colour_variance"])
-        memory, verdict = judge(guard, memory, seen, row["step"], steps)
+        state, verdict = judge(guard, state, seen, row["step"], steps)
         if verdict is not None and verdict.level == "collapsed":
             return Outcome(name, seed, steps, row["step"], verdict.headline, tuple(variances))
     return Outcome(name, seed, steps, None, "", tuple(variances))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ladd_dist.builders.texts import ShardOrigin, require_made_by
 from ladd_dist.core.rundir import read_json
+from ladd_dist.engine.shard_index import INDEX, ShardError
 from ladd_dist.engine.shard_reader import ShardReader
-from ladd_dist.engine.shard_writer import INDEX, ShardError
 from ladd_dist.recipe import Recipe
 from ladd_dist.workspace.run import Run
 

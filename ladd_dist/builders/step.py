@@ -11,23 +11,27 @@ from ladd_dist.builders.teacher import guided_teacher
 from ladd_dist.core.errors import UnknownTapError
 from ladd_dist.core.rng import derive_seed
 from ladd_dist.core.types import Autoencoder, Denoiser
+from ladd_dist.engine.adv_norm import AdversarialNorm
 from ladd_dist.engine.discriminator import FrozenCritic, Heads
-from ladd_dist.engine.ladd_step import LaddStep, no_teacher
+from ladd_dist.engine.draws import MicroBatches
+from ladd_dist.engine.head_statistics import HeadSums
+from ladd_dist.engine.ladd_step import LaddStep
 from ladd_dist.parallel import Trainable
 from ladd_dist.recipe import Recipe
+from ladd_dist.targets import no_teacher
 from ladd_dist.workspace.run import Run
 
 
 class Frozen(NamedTuple):
-    """The networks of a training that are not trained."""
+    """The frozen networks of a training."""
 
     critic: Denoiser
-    """Below the heads: the teacher, or another."""
+    """The network below the heads: the teacher, or another."""
     teacher: Denoiser | None
-    """Where the target asks it; the same object where it is the critic too."""
+    """The teacher, where the target asks it; the same object as the critic where it is both."""
 
     def networks(self) -> list[Denoiser]:
-        """Each of them once."""
+        """Each network once."""
         return [self.critic] + ([self.teacher] if self.teacher not in (None, self.critic) else [])
 
 
@@ -35,7 +39,7 @@ def build_critic(recipe: Recipe, teacher: Denoiser, run: Run | None = None) -> D
     """The network below the heads; the teacher itself where the recipe says nothing else.
 
     Args:
-        run: where the weights of a codec are that a stage trains; without it they are random, for costs and shapes.
+        run: says where the weights of a trained codec are; without it they are random, for costs and shapes.
 
     Raises:
         ValueError: it cannot look at the teacher's samples, or its weights or the codec's are not there.
@@ -49,7 +53,7 @@ def build_critic(recipe: Recipe, teacher: Denoiser, run: Run | None = None) -> D
 
 
 def freeze(recipe: Recipe, teacher: Denoiser, critic: Denoiser, **common: Any) -> Frozen:
-    """What the recipe's step needs of teacher and critic, frozen by its strategy (`Parallel.freeze`)."""
+    """The critic, and the teacher if the target asks it, frozen by the recipe's strategy (`Parallel.freeze`)."""
     frozen = cast(Denoiser, recipe.parallel.freeze(critic, **common))
     if not recipe.target.needs_teacher:
         return Frozen(frozen, None)
@@ -79,17 +83,33 @@ def taps_of(recipe: Recipe, network: Denoiser) -> tuple[str, ...]:
         raise UnknownTapError(str(error.args[0])) from error
 
 
-def build_step(recipe: Recipe, student: Trainable, heads: Trainable, frozen: Frozen) -> LaddStep:
-    """The recipe's LADD step on given networks."""
+def build_step(
+    recipe: Recipe,
+    student: Trainable,
+    heads: Trainable,
+    frozen: Frozen,
+    *,
+    adv_norm: AdversarialNorm | None = None,
+    head_sums: HeadSums | None = None,
+) -> LaddStep:
+    """The recipe's LADD step on given networks, complete.
+
+    Args:
+        adv_norm: divides the adversarial gradient at the student's samples; None: nothing does.
+        head_sums: adds up the heads' logits by head and noise level; None: nothing is kept.
+    """
     return LaddStep(
         student=student,
         heads=heads,
         critic=FrozenCritic(frozen.critic, taps_of(recipe, frozen.critic), recipe.critic.renoises),
-        start=recipe.start,
-        rollout=recipe.rollout,
-        student_sigma=recipe.student_sigma,
-        renoise_sigma=recipe.renoise_sigma,
-        levels=recipe.student_levels(),
+        micro_batches=MicroBatches(
+            start=recipe.start,
+            rollout=recipe.rollout,
+            student_sigma=recipe.student_sigma,
+            renoise_sigma=recipe.renoise_sigma,
+            levels=recipe.student_levels(),
+            seed=recipe.seed,
+        ),
         adversarial=recipe.adversarial,
         target=recipe.target,
         distance=recipe.distance,
@@ -98,6 +118,7 @@ def build_step(recipe: Recipe, student: Trainable, heads: Trainable, frozen: Fro
         distill_weight=recipe.distill_weight,
         mode=recipe.train.mode,
         head_updates=recipe.train.head_updates,
-        seed=recipe.seed,
         teacher=no_teacher if frozen.teacher is None else guided_teacher(recipe, frozen.teacher),
+        head_sums=head_sums,
+        adv_norm=AdversarialNorm(0.0) if adv_norm is None else adv_norm,
     )

@@ -12,7 +12,7 @@ from ladd_dist.core.conditions import Conditions
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.rundir import RunDir, read_json
 from ladd_dist.core.types import Denoiser
-from ladd_dist.engine.shard_writer import ShardError
+from ladd_dist.engine.shard_index import ShardError
 from ladd_dist.recipe import Recipe
 
 TEXTS = "texts.json"

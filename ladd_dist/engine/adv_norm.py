@@ -23,7 +23,7 @@ class AdversarialNorm:
         """decay in [0, 1); 0 turns it off."""
         self.decay, self.ranks = decay, ranks
         self.state = torch.zeros(2, device=device)
-        """The running sum of mean squares, and of their weights."""
+        """The running sum of mean squares, and the running sum of their weights."""
         self.seen: list[Tensor] = []
         self.factor: Tensor | None = None
 
@@ -32,7 +32,7 @@ class AdversarialNorm:
         return torch.where(self.state[1] > 0, self.state[0] / self.state[1], 0.0).sqrt()
 
     def towards_heads(self, fake: Tensor) -> Tensor:
-        """The same samples [B,C,H,W]; what comes back through them is the adversarial gradient alone."""
+        """Return the samples [B,C,H,W] as a branch through which only the adversarial gradient comes back, divided."""
         branch = fake.view_as(fake)
         if not self.decay or not branch.requires_grad:
             return fake
@@ -40,9 +40,9 @@ class AdversarialNorm:
         return branch
 
     def weighed(self, loss: Tensor) -> Tensor:
-        """The adversarial loss (0-d, a mean over samples), before it is weighed.
+        """Return the adversarial loss (0-d, a mean over samples), to be called before it is multiplied by its weight.
 
-        What comes back through it is its weight, and whatever else multiplies gradients: micro-batches, fp16's scale.
+        Its gradient is the weight times whatever else multiplies gradients: micro-batches, fp16's scale.
         """
         if self.decay:
             loss.register_hook(self._remember)  # type: ignore[no-untyped-call]
@@ -59,7 +59,7 @@ class AdversarialNorm:
         return gradient * torch.where(root > 0, 1 / root, 0.0).to(gradient.dtype)
 
     def advance(self) -> dict[str, Tensor]:
-        """After an update, on every rank; returns the usual norm, this step's included."""
+        """Take the step into the mean, after an update, on every rank; returns the usual norm."""
         if not self.seen:
             return {}
         now = self.ranks.sum_on_device(torch.stack(self.seen).mean()) / self.ranks.size
@@ -69,5 +69,5 @@ class AdversarialNorm:
         return {"grad_norm/adversarial": self.root()}
 
     def parts(self) -> dict[str, FlatShard]:
-        """For a checkpoint."""
+        """The tensors of a checkpoint; none where it is off."""
         return {"adv_norm/state": replicated(self.state)} if self.decay else {}

@@ -9,7 +9,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -18,16 +18,41 @@ from torch.distributed.checkpoint import CheckpointException
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.rundir import publish, read_json, write_json
 from ladd_dist.engine.dcp_planners import FlatChunk, read_chunks, write_chunks
+from ladd_dist.engine.guard_monitor import MonitorState
 from ladd_dist.parallel import QUANTITIES, FlatShard, Trainable
 from ladd_dist.parallel.ranks import SINGLE, Ranks
 
 META = "meta.json"
 
 
+class DataPosition(TypedDict):
+    """The place in the order of the samples, for readers of `meta.json`: it follows from seed and step."""
+
+    seed: int
+    epoch: int
+    position: int
+
+
+class Facts(TypedDict, total=False):
+    """Everything besides tensors that a training needs to go on, as JSON."""
+
+    counters: dict[str, dict[str, float]]  # of each network's optimizer
+    data: DataPosition
+    guard: MonitorState | None
+
+
+class Meta(Facts):
+    """The contents of `meta.json`."""
+
+    identity: str
+    step: int
+    ranks: int  # how many wrote it
+
+
 class Saved:
     """A checkpoint on disk."""
 
-    def __init__(self, path: Path, meta: dict[str, Any]) -> None:
+    def __init__(self, path: Path, meta: Meta) -> None:
         self.path, self.meta = path, meta
         self.step = int(meta["step"])
 
@@ -91,11 +116,17 @@ def state_of(prefix: str, trainable: Trainable) -> dict[str, FlatShard]:
 
 
 class Checkpoints:
-    """The checkpoints of one training under `folder`; `identity` is the signature of what is trained."""
+    """The checkpoints of one training under `folder`."""
 
     def __init__(
         self, folder: Path, *, identity: str, keep: int, pinned: tuple[int, ...] = (), ranks: Ranks = SINGLE
     ) -> None:
+        """
+        Args:
+            identity: the signature of the stage that trains; checkpoints of another are refused.
+            keep: how many of the newest stay.
+            pinned: steps whose checkpoints stay whatever their age.
+        """
         self.folder, self.identity, self.keep, self.pinned, self.ranks = folder, identity, keep, pinned, ranks
         self._writing: threading.Thread | None = None
         self._failure: BaseException | None = None
@@ -111,13 +142,13 @@ class Checkpoints:
         """The folder of a step."""
         return self.folder / f"step-{step:08d}"
 
-    def save(self, step: int, parts: Mapping[str, FlatShard], facts: dict[str, Any]) -> None:
+    def save(self, step: int, parts: Mapping[str, FlatShard], facts: Facts, *, pinned: tuple[int, ...] = ()) -> None:
         """Write the state after `step` updates, in the background: what is written is the state at this call.
 
-        Then all but the newest `keep` checkpoints go, and those pinned stay. Every rank calls this, at the same step.
+        Then all but the newest `keep` checkpoints go, except those pinned. Every rank calls this, at the same step.
 
         Args:
-            facts: what else is needed to go on, as JSON (`counters` of each optimizer).
+            pinned: steps whose checkpoints stay this time, besides those that always do.
 
         Raises:
             OSError: no room or not writable; that of the save before, if it failed.
@@ -130,14 +161,15 @@ class Checkpoints:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
         self.ranks.barrier()
-        meta = {"identity": self.identity, "step": step, "ranks": self.ranks.size, **facts}
+        meta: Meta = {"identity": self.identity, "step": step, "ranks": self.ranks.size, **facts}
+        kept = {*self.pinned, *pinned}
 
         def write() -> None:
             write_chunks(temporary, chunks, self.ranks.background)
             if self.ranks.is_first:
                 write_json(temporary / META, meta)
                 publish(temporary, self.path(step))
-                self._prune()
+                self._prune(kept)
 
         self._writing = threading.Thread(target=self._guarded, args=(write, temporary), daemon=True)
         self._writing.start()
@@ -151,7 +183,7 @@ class Checkpoints:
                 shutil.rmtree(temporary, ignore_errors=True)
 
     def wait(self) -> None:
-        """Until the checkpoint that is being written is there.
+        """Wait until the checkpoint that is being written is on disk.
 
         Raises:
             OSError: it could not be written.
@@ -171,9 +203,9 @@ class Checkpoints:
         finally:
             self.wait()
 
-    def _prune(self) -> None:
+    def _prune(self, kept: set[int]) -> None:
         for old in self.steps()[: -self.keep]:
-            if old not in self.pinned:
+            if old not in kept:
                 shutil.rmtree(self.path(old))
 
     def latest(self) -> Saved | None:
@@ -186,7 +218,7 @@ class Checkpoints:
         if not steps:
             return None
         path = self.path(steps[-1])
-        meta = read_json(path / META)
+        meta: Meta = read_json(path / META)
         if not isinstance(meta, dict) or type(meta.get("step")) is not int:
             raise UserError(
                 f"{path / META} holds no facts of a checkpoint; delete it: the run goes on from the one before it"
@@ -213,7 +245,7 @@ class Checkpoints:
 
 
 def _share(part: FlatShard, ranks: Ranks) -> FlatChunk:
-    """What this rank writes of a tensor, as a copy on the CPU; of what all ranks hold, each writes an equal share."""
+    """This rank's chunk of a tensor, as a copy on the CPU; ranks that all hold it write an equal share each."""
     total = part.shape.numel()
     start, stop = part.start, part.stop
     if part.copies:
@@ -228,7 +260,7 @@ def _cause(failure: BaseException) -> BaseException:
 
 
 def _as_os_error(failure: BaseException) -> BaseException:
-    """A failure to write with its errno, which the message for the user is made of."""
+    """The failure to write as an error with an errno, from which the message for the user is made."""
     failure = _cause(failure)
     if not isinstance(failure, OSError) and "No space left" in str(failure):
         return OSError(errno.ENOSPC, "No space left on device")

@@ -16,8 +16,8 @@ from ladd_dist.core.types import Denoiser
 from ladd_dist.heads import Head
 
 
-class Seen(NamedTuple):
-    """What the heads look at."""
+class CriticOutput(NamedTuple):
+    """The features that the heads look at, and the embedding of level and class that they are conditioned on."""
 
     features: dict[str, Tensor]  # tap -> [B,c,h,w]
     cond_vec: Tensor  # [B,E]
@@ -27,35 +27,35 @@ class FrozenCritic:
     """A network as a feature extractor: weights fixed, differentiable in its input, stops at the last tap."""
 
     def __init__(self, network: Denoiser, taps: tuple[str, ...], renoises: bool = True) -> None:
-        """renoises: whether it looks at re-noised samples, as LADD's teacher does."""
+        """renoises: whether samples are re-noised for the network, as LADD's teacher needs it."""
         self.network = network.eval().requires_grad_(False)
         self.taps, self.renoises = taps, renoises
 
-    def features(self, x0: Tensor, cond: Tensor, tau: Tensor, eps: Tensor) -> Seen:
+    def features(self, x0: Tensor, cond: Tensor, tau: Tensor, eps: Tensor) -> CriticOutput:
         """Features of x0 [B,C,H,W], re-noised (if so) to levels tau [B] with unit noise eps [B,C,H,W]."""
-        return self._look(self._shown(x0, tau, eps), cond, tau)
+        return self._critique(self._shown(x0, tau, eps), cond, tau)
 
     @torch.no_grad()
     def nearby(self, x0: Tensor, cond: Tensor, draws: tuple[Tensor, Tensor], shift: Tensor) -> dict[str, Tensor]:
-        """The same features, with draws = (tau, eps), of an input moved by shift [B,C,H,W] after it was re-noised.
+        """Features of x0 at draws = (tau, eps), of an input moved by shift [B,C,H,W] after it was re-noised.
 
         The shift is in units of the network's input c_in x, c_in = 1 / sqrt(tau^2 + sigma_data^2); in those of x0 where
         nothing is re-noised. A clean input against a noised one would differ by tau, not by the shift.
         """
         tau, eps = draws
         scale = torch.sqrt(tau.view(-1, 1, 1, 1) ** 2 + SIGMA_DATA**2) if self.renoises else 1.0
-        return self._look(self._shown(x0, tau, eps) + scale * shift, cond, tau).features
+        return self._critique(self._shown(x0, tau, eps) + scale * shift, cond, tau).features
 
     def _shown(self, x0: Tensor, tau: Tensor, eps: Tensor) -> Tensor:
         return x0 + tau.view(-1, 1, 1, 1) * eps if self.renoises else x0
 
-    def _look(self, shown: Tensor, cond: Tensor, tau: Tensor) -> Seen:
+    def _critique(self, shown: Tensor, cond: Tensor, tau: Tensor) -> CriticOutput:
         out = self.network(shown, tau, cond, taps=self.taps, denoise=False)
-        return Seen(out.features, out.cond_vec)
+        return CriticOutput(out.features, out.cond_vec)
 
 
 class Heads(nn.Module):
-    """One independent head a tap."""
+    """The heads of a discriminator: an independent one for each tap."""
 
     def __init__(self, head: Head, network: Denoiser, taps: tuple[str, ...]) -> None:
         super().__init__()
@@ -82,10 +82,10 @@ class Heads(nn.Module):
         return {tap: list(self.heads[tap].parameters()) for tap in self.taps}
 
 
-def join(real: Seen, fake: Seen) -> Seen:
-    """Both along the batch, detached: one call of the heads in place of two."""
+def join(real: CriticOutput, fake: CriticOutput) -> CriticOutput:
+    """Concatenate both along the batch, detached, so that one call of the heads serves two."""
     features = {tap: torch.cat([real.features[tap], fake.features[tap].detach()]) for tap in real.features}
-    return Seen(features, torch.cat([real.cond_vec, fake.cond_vec]).detach())
+    return CriticOutput(features, torch.cat([real.cond_vec, fake.cond_vec]).detach())
 
 
 def split(logits: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

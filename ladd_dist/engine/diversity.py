@@ -1,4 +1,4 @@
-"""How varied samples are, beside the teacher's from the same noises and classes."""
+"""The variety of samples, compared with the teacher's from the same noises and classes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch.nn import functional
 from ladd_dist.metrics.color import hue_entropy, mean_colour
 
 POOLED = 8
-"""Distances are those of pictures averaged down to at most so many pixels a side: little to send, and no fine noise."""
+"""Pixels a side to which pictures are averaged down before distances are taken: little to send, and no fine noise."""
 
 
 def describe(images: Tensor, *, coloured: bool) -> Tensor:
-    """What is kept of samples [N,C,H,W]: [N,K] float32 on the CPU; a row depends on its sample alone.
+    """A short description of each sample [N,C,H,W]: [N,K] float32 on the CPU; a row depends on its sample alone.
 
     The first column says whether the sample is finite, then comes its colour if these are `coloured` pictures, then its
     pixels, averaged down.
@@ -30,8 +30,8 @@ def compare(student: Tensor, teacher: Tensor, cond: Tensor, *, coloured: bool) -
     """Shares of the teacher's figures, from rows of `describe` [N,K] at the same noises and classes.
 
     `finite` is the share of the student's samples that are; where it is below 1 it is all there is. `colour_variance`
-    and `hue_entropy` need `coloured` pictures; `class_distance` needs classes [N] of which some are there twice. What
-    the teacher itself has nothing of is left out.
+    and `hue_entropy` need `coloured` pictures; `class_distance` needs classes [N] of which some are there twice.
+    Figures that are 0 for the teacher are left out.
     """
     finite = float(student[:, 0].mean())
     if finite < 1:

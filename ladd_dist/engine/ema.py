@@ -36,5 +36,5 @@ class WeightAverage:
         torch._foreach_lerp_(own, self.live, 1 - self.beta(updates))
 
     def parts(self) -> dict[str, FlatShard]:
-        """What a checkpoint holds of it."""
+        """The tensors of a checkpoint."""
         return {f"average/{name}": part for name, part in self.weights.items()}

@@ -1,10 +1,10 @@
-"""The watch over a training: looks at the student, asks the guard, remembers. What follows is for others to do."""
+"""Samples the student during a training and asks the guard about it; the stage acts on the verdict."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import torch
 from torch import Tensor
@@ -17,15 +17,23 @@ from ladd_dist.engine.head_statistics import HeadSums, figures, sides
 from ladd_dist.engine.loop import Figures
 from ladd_dist.engine.shard_reader import to_device
 from ladd_dist.guards import Guard
-from ladd_dist.guards.judge import Judgement, Memory, from_data, judge
+from ladd_dist.guards.judge import GuardState, Judgement, from_data, judge, rolled_back
 from ladd_dist.parallel import Trainable
 from ladd_dist.parallel.ranks import Ranks
 
 READER = "guard"
-"""The watch's name among the readers of `HeadSums`."""
+"""The monitor's name among the readers of `HeadSums`."""
 
 
-class Watch:
+class MonitorState(TypedDict):
+    """The state of a `GuardMonitor` in a checkpoint, as JSON."""
+
+    memory: dict[str, Any]  # `GuardState.to_data`
+    window: list[float] | None  # sums of the heads' logits since the last check; None where one is not finite
+    not_finite: int
+
+
+class GuardMonitor:
     """Checks a training when its guard says so; each rank holds one, and all come to the same judgement.
 
     The student is looked at as it is, without averaging: an average of weights shows a collapse, and a recovery, much
@@ -48,8 +56,8 @@ class Watch:
         """
         Args:
             fixed: the teacher's samples on the CPU, with the noises they came from.
-            levels: of the student's sampler, for each number of steps to look at.
-            coloured: whether samples are colour pictures; of latents only distances say something.
+            levels: the levels of the student's sampler, for each number of steps to look at.
+            coloured: whether samples are colour pictures; for latents only distances mean something.
         """
         assert fixed.noise is not None
         self.guard, self.sums, self.levels, self.rule = guard, sums, levels, rule
@@ -64,13 +72,16 @@ class Watch:
         assert own.noise is not None
         self.noise, self.own_cond = own.noise.contiguous(memory_format=torch.channels_last), own.cond
         sums.open(READER)
-        self.memory = Memory()
+        self.state = GuardState()
         self.not_finite: Tensor | float = 0.0
         self.seen: dict[str, float] = {}
         """The figures of the last check."""
 
     def after(self, updates: int, found: Figures, student: Trainable) -> Judgement | None:
-        """To be called after each update with its figures, on every rank; None where no check is due."""
+        """Check the student if a check is due after `updates` updates, else return None.
+
+        Every rank calls this after each update, with its figures.
+        """
         watched = [value for name, value in found.items() if name.startswith(("loss/", "grad_norm/"))]
         tensors = [value.to(self.device, torch.float32) for value in watched if isinstance(value, Tensor)]
         if tensors:
@@ -89,13 +100,13 @@ class Watch:
         self.seen["not_finite"] = float(self.ranks.max(int(self.not_finite)))
         self.not_finite = 0.0
         # By rank 0 for all: sums over ranks may differ in their last bit.
-        judgement = self.ranks.from_rank0(lambda: judge(self.guard, self.memory, self.seen, updates, self.num_steps))
-        self.memory = judgement.memory
+        judgement = self.ranks.from_rank0(lambda: judge(self.guard, self.state, self.seen, updates, self.num_steps))
+        self.state = judgement.state
         return judgement
 
     @torch.no_grad()
     def _look(self, student: Trainable, steps: int) -> Tensor:
-        """Rows of `describe` of the student's samples of the whole fixed set, on every rank."""
+        """Describe the student's samples of the whole fixed set (rows of `describe`), on every rank."""
         module = student.module
         was_training = module.training
         module.eval()
@@ -115,17 +126,22 @@ class Watch:
         rows[self.first : self.rows.stop] = own[self.first - self.rows.first :]
         return self.ranks.sum(rows)
 
-    def state(self) -> dict[str, Any]:
-        """All that going on identically takes, as JSON; every rank calls this."""
+    def to_checkpoint(self) -> MonitorState:
+        """The state that an identical continuation needs; every rank calls this."""
         window = self.sums.take(READER, self.ranks).tolist()
         whole = all(map(math.isfinite, window))
         not_finite = self.ranks.max(int(self.not_finite))
-        return {"memory": self.memory.to_data(), "window": window if whole else None, "not_finite": not_finite}
+        return {"memory": self.state.to_data(), "window": window if whole else None, "not_finite": not_finite}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state`."""
-        self.memory = from_data(state["memory"])
-        self.not_finite = float(state["not_finite"])
-        if state["window"] is not None and len(state["window"]) == len(self.sums.take(READER)):
-            sums = torch.tensor(state["window"], dtype=torch.float64)
-            self.sums.put(READER, sums, self.ranks)
+    def restore(self, saved: MonitorState | None, rollbacks: int = 0) -> None:
+        """The inverse of `to_checkpoint`, in a run that has gone back `rollbacks` times.
+
+        Rollbacks that came after the checkpoint lower the adversarial weight as well. None: there is no checkpoint.
+        """
+        if saved is not None:
+            self.state = from_data(saved["memory"])
+            self.not_finite = float(saved["not_finite"])
+            if saved["window"] is not None and len(saved["window"]) == len(self.sums.take(READER)):
+                self.sums.put(READER, torch.tensor(saved["window"], dtype=torch.float64), self.ranks)
+        for _ in range(rollbacks - self.state.rollbacks):
+            self.state = rolled_back(self.state)

@@ -1,4 +1,4 @@
-"""What the heads answered, by head and noise level, summed on the device until somebody reads it.
+"""Sums of the heads' logits by head and noise level, kept on the device until somebody reads them.
 
 Sums and counts are kept, not means: ranks, micro-batches and steps add up to the figures of one process on the whole
 batch, and a mean over few logits weighs as little as it should.
@@ -12,14 +12,14 @@ from torch import Tensor
 from ladd_dist.parallel.ranks import SINGLE, Ranks
 
 EDGES = (0.1, 0.3, 1.0, 3.0, 10.0)
-"""Of the bins of tau, in units of x0; an edge belongs to the bin above it."""
+"""Edges of the bins of tau, in units of x0; an edge belongs to the bin above it."""
 BINS = ("0-0.1", "0.1-0.3", "0.3-1", "1-3", "3-10", "10-inf")
 QUANTITIES = 5
-"""How many logits of one side; real ones above 0, fake ones below 0; the sum of the real ones, of the fake ones."""
+"""For each head: logits of one side, real ones above 0, fake ones below 0, the sum of the real and of the fake ones."""
 
 
 class _Window:
-    """What was added since a reader last read; the parts of the sums are put together when somebody reads."""
+    """The sums since a reader last read; their parts are put together when somebody reads."""
 
     def __init__(self) -> None:
         self.answers: Tensor | None = None  # [bins, 1 + 4 logits of all heads]
@@ -29,22 +29,22 @@ class _Window:
 
 
 class HeadSums:
-    """Sums since each of several readers last read; nothing here waits for the device but `read` and `take`."""
+    """Sums since each of several readers last read; only `read` and `take` wait for the device."""
 
     def __init__(self, taps: tuple[str, ...]) -> None:
         self.taps = taps
         self.windows = {"log": _Window()}
         self.num_logits: list[int] = []
-        """Of each head for a sample, known from the first logits."""
+        """Logits of each head for a sample, known from the first logits."""
         self.edges: Tensor | None = None
 
     def open(self, reader: str) -> None:
-        """One more reader; it begins with nothing."""
+        """Open or reset a reader; its sums begin at 0."""
         self.windows[reader] = _Window()
 
     @torch.no_grad()
     def add(self, real: dict[str, Tensor], fake: dict[str, Tensor], tau: Tensor) -> None:
-        """Logits [B,K] of each head at levels tau [B], of one micro-batch.
+        """Add the logits [B,K] of each head at levels tau [B], of one micro-batch.
 
         Few operations for all heads together: at each step an accelerator is asked for a dozen small things, not a
         dozen a head.
@@ -64,7 +64,7 @@ class HeadSums:
 
     @torch.no_grad()
     def add_norms(self, norms: dict[str, Tensor]) -> None:
-        """Norms of the gradients of each head in one update, over all ranks; nothing where they are not known."""
+        """Add the gradient norm of each head in one update, over all ranks; an empty mapping adds nothing."""
         if norms:
             squares = torch.stack([norms[tap] for tap in self.taps]).double().square()
             for window in self.windows.values():
@@ -99,7 +99,7 @@ class HeadSums:
         self.windows[reader] = window
 
     def read(self, reader: str, ranks: Ranks = SINGLE) -> dict[str, float]:
-        """The figures since the last time, of all ranks; every rank calls this."""
+        """The figures since the reader last read, over all ranks; every rank calls this."""
         sums = self.take(reader, ranks)
         self.open(reader)
         return figures(self.taps, sums)

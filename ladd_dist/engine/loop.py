@@ -23,14 +23,14 @@ Figures = dict[str, Tensor | float]
 
 
 class StopFlag:
-    """Set by SIGINT, SIGTERM or SIGUSR2 inside `listen`; the same signal again takes the default way out."""
+    """A flag that SIGINT, SIGTERM or SIGUSR2 sets inside `listen`; the same signal again takes the default way out."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
 
     @contextlib.contextmanager
     def listen(self) -> Iterator[StopFlag]:
-        """Turn signals into the flag, so that a step is never cut in two."""
+        """Turn signals into the flag, which lets a step run to its end."""
         before = {number: signal.getsignal(number) for number in NUMBERS}
 
         def handle(number: int, frame: FrameType | None) -> None:
@@ -52,7 +52,7 @@ class StopFlag:
             raise Stopped(self.signal)
 
     def agree(self, ranks: Ranks) -> bool:
-        """Whether any rank has it set; then every rank has. A signal reaches them at different steps."""
+        """Whether the flag is set on any rank; sets it on all. A signal reaches ranks at different steps."""
         found = ranks.max(self.signal or 0)
         if found:  # otherwise what came in while they talked would be forgotten
             self.signal = found
@@ -134,8 +134,7 @@ def train(
             ranks.beat(f"{label} step {updates}")
             logged = updates % log_every == 0 or updates == num_steps
             if logged:
-                figures = window.close()
-                figures |= more()
+                figures = window.close() | more()
                 # About once a second: the ranks stop at the same step, without talking about it at each.
                 poll_every = max(1, int(figures["rate/steps_per_s"])) if ranks.size > 1 else 1
                 require_finite(label, figures, updates)
@@ -155,7 +154,7 @@ def train(
 
 
 class NotFiniteError(UserError):
-    """A training broke at `step`."""
+    """A figure of the training is not finite at `step`."""
 
     def __init__(self, message: str, step: int) -> None:
         super().__init__(message)
@@ -163,7 +162,7 @@ class NotFiniteError(UserError):
 
 
 def require_finite(label: str, figures: dict[str, float], updates: int) -> None:
-    """Refuse to go on from a training that broke.
+    """Refuse to go on with figures that are not finite.
 
     Raises:
         NotFiniteError: names the first figure that is not finite.

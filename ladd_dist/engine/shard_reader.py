@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 
 from ladd_dist.core.rng import generator
-from ladd_dist.core.rundir import read_json
 from ladd_dist.core.types import Batch, ImageSpec
-from ladd_dist.engine.shard_writer import FORMAT, INDEX, Chunk, ShardError, check_chunk, file_sha256
+from ladd_dist.engine.shard_index import INDEX, ChunkEntry, ShardError, read_index
+from ladd_dist.engine.shard_writer import Chunk, check_chunk, file_sha256
 
-_DTYPES: dict[str, Any] = {"F32": np.float32, "F16": np.float16, "I64": np.int64}
+_DTYPES: dict[str, type[np.generic]] = {"F32": np.float32, "F16": np.float16, "I64": np.int64}
 Array = np.ndarray[Any, Any]
 
 
 class Column(NamedTuple):
-    """Where one tensor of all samples lies: its rows are alike, a chunk's rows lie one behind the other."""
+    """The places of one tensor of all samples: its rows are alike, a chunk's rows lie one behind the other."""
 
     dtype: str
     shape: tuple[int, ...]  # of a row
@@ -29,13 +29,14 @@ class Column(NamedTuple):
 
     @property
     def row_bytes(self) -> int:
+        """The size of a row."""
         return math.prod(self.shape) * int(np.dtype(_DTYPES[self.dtype]).itemsize)
 
 
 class ShardReader:
     """The samples of a shard folder, memory-mapped: nothing is read before it is asked for.
 
-    What it holds itself grows by some bytes a chunk, and by 8 bytes a sample for the order of the epoch at hand.
+    Its own memory grows by some bytes a chunk, and by 8 bytes a sample for the order of the epoch at hand.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -45,17 +46,15 @@ class ShardReader:
             ShardError: no index, a damaged one or another format, or a shard that is missing or of the wrong size.
         """
         self.folder = folder
-        index = _read_index(folder / INDEX)
-        shards = index["shards"]
-        self.path_levels: tuple[float, ...] = tuple(index.get("path_levels", ()))
-        self._data = [_map(folder / record["name"], record["bytes"]) for record in shards]
-        self._files = np.repeat(np.arange(len(shards)), [len(record["chunks"]) for record in shards])
-        chunks = [chunk for record in shards for chunk in record["chunks"]]
-        self._starts = np.cumsum([0, *(chunk["samples"] for chunk in chunks)])
-        sizes = [record["bytes"] for record in shards for _ in record["chunks"]]
-        self._columns = _columns(folder, chunks, sizes)
-        if table := index.get("conditions"):
-            _require_size(folder / table["name"], table["bytes"])
+        index = read_index(folder / INDEX)
+        shards, chunks = index.shards, index.chunks()
+        self.path_levels = index.path_levels
+        self._data = [_map(folder / shard.name, shard.bytes) for shard in shards]
+        self._files = np.repeat(np.arange(len(shards)), [len(shard.chunks) for shard in shards])
+        self._starts = np.cumsum([0, *(chunk.samples for chunk in chunks)])
+        self._columns = _columns(folder, chunks, [shard.bytes for shard in shards for _ in shard.chunks])
+        if index.conditions is not None:
+            _require_size(folder / index.conditions.name, index.conditions.bytes)
         self._orders: dict[tuple[int, int], Array] = {}
 
     def __len__(self) -> int:
@@ -68,10 +67,9 @@ class ShardReader:
             ShardError: names the damaged shard, or the sample that is not finite or has the wrong shape or class.
         """
         # Read again: the index is large as Python objects, and one string kept of it keeps the memory around it.
-        index = _read_index(self.folder / INDEX)
-        for record in (*index["shards"], *([index["conditions"]] if index.get("conditions") else [])):
-            path = self.folder / record["name"]
-            if file_sha256(path) != record["sha256"]:
+        for entry in read_index(self.folder / INDEX).files():
+            path = self.folder / entry.name
+            if file_sha256(path) != entry.sha256:
                 raise ShardError(
                     f"shard {path} is damaged: its sha256 is not the index's; delete it and run the same command "
                     "again, stage `shards` included, to rebuild it"
@@ -139,27 +137,8 @@ class ShardReader:
         return self._orders[seed, epoch]
 
 
-def _read_index(path: Path) -> dict[str, Any]:
-    try:
-        index: dict[str, Any] = read_json(path)
-    except ValueError as error:
-        raise ShardError(str(error)) from error
-    found = index.get("format") if isinstance(index, dict) else None
-    if found != FORMAT:
-        raise ShardError(f"{path}: format {found}, this version reads {FORMAT}; run stage `shards` again")
-    try:
-        chunks = [chunk for record in index["shards"] for chunk in record["chunks"]]
-        whole = all({"x0", "cond"} <= chunk["tensors"].keys() and chunk["samples"] > 0 for chunk in chunks)
-        whole &= all({"name", "bytes", "sha256"} <= record.keys() for record in index["shards"])
-    except (KeyError, TypeError, AttributeError):
-        whole = False
-    if not whole or not chunks:
-        raise ShardError(f"{path} is damaged; delete it and run stage `shards` again to rebuild it")
-    return index
-
-
 def _map(path: Path, size: int) -> memoryview:
-    """A file's bytes. Mapped by torch: Python's own mmap keeps a descriptor a file, and there may be thousands."""
+    """Map a file's bytes, by torch: Python's own mmap keeps a descriptor a file, and there may be thousands."""
     _require_size(path, size)
     return torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).numpy().data.toreadonly()
 
@@ -177,33 +156,33 @@ def _require_size(path: Path, size: int) -> None:
         )
 
 
-def _columns(folder: Path, chunks: list[dict[str, Any]], sizes: list[int]) -> dict[str, Column]:
+def _columns(folder: Path, chunks: list[ChunkEntry], sizes: list[int]) -> dict[str, Column]:
     """The index's chunks as one array a tensor; `sizes` are those of the chunks' files.
 
     Raises:
         ShardError: chunks that do not hold the same, or do not lie in their file.
     """
-    first = chunks[0]["tensors"]
+    first = chunks[0].tensors
     for number, chunk in enumerate(chunks):
-        if chunk["tensors"].keys() != first.keys():
-            held, wanted = ", ".join(sorted(chunk["tensors"])), ", ".join(sorted(first))
+        if chunk.tensors.keys() != first.keys():
+            held, wanted = ", ".join(sorted(chunk.tensors)), ", ".join(sorted(first))
             raise ShardError(
                 f"{folder}: chunk {number} holds {held}, chunk 0 holds {wanted}; remove the folder, make them anew"
             )
     columns = {}
     for name, item in first.items():
-        if item["dtype"] not in _DTYPES or (item["dtype"] == "I64") != (name == "cond"):
-            raise ShardError(f"{folder}: {name} is stored as {item['dtype']}; remove the folder, make the shards anew")
-        offsets = np.array([chunk["tensors"][name]["offset"] for chunk in chunks], dtype=np.int64)
-        columns[name] = Column(item["dtype"], tuple(item["shape"][1:]), offsets)
+        if item.dtype not in _DTYPES or (item.dtype == "I64") != (name == "cond"):
+            raise ShardError(f"{folder}: {name} is stored as {item.dtype}; remove the folder, make the shards anew")
+        offsets = np.array([chunk.tensors[name].offset for chunk in chunks], dtype=np.int64)
+        columns[name] = Column(item.dtype, item.shape[1:], offsets)
         for number, (chunk, size) in enumerate(zip(chunks, sizes, strict=True)):
-            found, samples = chunk["tensors"][name], chunk["samples"]
-            alike = (found["dtype"], found["shape"]) == (item["dtype"], [samples, *item["shape"][1:]])
-            if not alike or not 0 <= found["offset"] <= size - samples * columns[name].row_bytes:
+            found, samples = chunk.tensors[name], chunk.samples
+            alike = (found.dtype, found.shape) == (item.dtype, (samples, *item.shape[1:]))
+            if not alike or not 0 <= found.offset <= size - samples * columns[name].row_bytes:
                 raise ShardError(
-                    f"{folder}, chunk {number}: {name} has shape {tuple(found['shape'])} of {found['dtype']} at byte "
-                    f"{found['offset']}, which does not fit its {samples} samples, its shard of {size} bytes or chunk "
-                    f"0 ({tuple(item['shape'])} of {item['dtype']}); remove the folder, make the shards anew"
+                    f"{folder}, chunk {number}: {name} has shape {found.shape} of {found.dtype} at byte "
+                    f"{found.offset}, which does not fit its {samples} samples, its shard of {size} bytes or chunk "
+                    f"0 ({item.shape} of {item.dtype}); remove the folder, make the shards anew"
                 )
     return columns
 

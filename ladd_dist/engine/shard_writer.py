@@ -10,34 +10,28 @@ import hashlib
 import json
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor
 
-from ladd_dist.core.errors import UserError
 from ladd_dist.core.rundir import read_json, remove_stale, write_atomic, write_json
 from ladd_dist.core.types import ImageSpec
-
-INDEX = "index.json"
-FORMAT = 1
+from ladd_dist.engine.shard_index import FORMAT, INDEX, ChunkEntry, ShardEntry, ShardError, TensorEntry, shard_entry
 
 
 class Chunk(NamedTuple):
-    """Some samples in a row."""
+    """Consecutive samples."""
 
     x0: Tensor  # [n,C,H,W]
     cond: Tensor  # [n] int64
     noise: Tensor | None  # like x0
     path: Tensor | None  # [n,L,C,H,W]
-
-
-class ShardError(UserError):
-    """A shard or its content is wrong; the message names file and cure."""
 
 
 MakeChunk = Callable[[int, int], Chunk]
@@ -53,7 +47,7 @@ def write_shards(
     dtype: torch.dtype,
     make: MakeChunk,
     image: ImageSpec,
-    card: dict[str, Any],
+    card: Mapping[str, object],
     texts: Sequence[str] = (),
     share: tuple[int, int] | None = None,
     progress: Callable[[int], None] = lambda done: None,
@@ -62,8 +56,8 @@ def write_shards(
 
     Args:
         share: (rank, ranks): write every ranks-th shard, the first at rank, and no index; None: all, and the index.
-        card: what the samples are (seed, sampler, guidance, teacher's signature); stored in the index.
-        texts: of each class; those of a chunk's samples lie beside it as `{key}.json`, a list in their order.
+        card: facts about the samples for the index (seed, sampler, guidance, teacher's signature).
+        texts: the text of each class; those of a chunk's samples lie beside it as `{key}.json`, a list in their order.
         progress: called with the number of samples that exist.
 
     Raises:
@@ -72,22 +66,22 @@ def write_shards(
     folder.mkdir(parents=True, exist_ok=True)
     remove_stale(folder)
     per_shard = samples_per_chunk * chunks_per_shard
-    records = []
+    entries = []
     for number, first in enumerate(range(0, num_samples, per_shard)):
         if share is not None and number % share[1] != share[0]:
             continue
         last = min(first + per_shard, num_samples)
         tar, record_path = folder / f"{number:06d}.tar", folder / f"{number:06d}.json"
-        record = read_json(record_path) if record_path.exists() and tar.exists() else None
-        if record is None or record["bytes"] != tar.stat().st_size or record["samples"] != last - first:
+        entry = shard_entry(read_json(record_path)) if record_path.exists() and tar.exists() else None
+        if entry is None or entry.bytes != tar.stat().st_size or entry.samples != last - first:
             bounds = [(a, min(a + samples_per_chunk, last)) for a in range(first, last, samples_per_chunk)]
-            record = _write_shard(tar, _checked(make, bounds, image, tar, progress), dtype, texts)
-            write_json(record_path, record)
+            entry = _write_shard(tar, _checked(make, bounds, image, tar, progress), dtype, texts)
+            write_json(record_path, asdict(entry))
         progress(last)
-        records.append(record)
+        entries.append(asdict(entry))
     if share is not None:
         return
-    write_json(folder / INDEX, {"format": FORMAT, **card, "num_samples": num_samples, "shards": records})
+    write_json(folder / INDEX, {"format": FORMAT, **card, "num_samples": num_samples, "shards": entries})
 
 
 def _checked(
@@ -124,7 +118,7 @@ def check_chunk(chunk: Chunk, image: ImageSpec, where: str) -> None:
 
 def _write_shard(
     path: Path, chunks: Iterator[tuple[str, Chunk]], dtype: torch.dtype, texts: Sequence[str]
-) -> dict[str, Any]:
+) -> ShardEntry:
     def write(temporary: Path) -> None:
         import webdataset
 
@@ -145,7 +139,7 @@ def _tensors(chunk: Chunk, dtype: torch.dtype) -> dict[str, Tensor]:
     return {**kept, "cond": chunk.cond.contiguous()}
 
 
-def describe_shard(path: Path) -> dict[str, Any]:
+def describe_shard(path: Path) -> ShardEntry:
     """The index entry of a shard: size, sha256, and where each tensor of each chunk lies in the file."""
     chunks = []
     with tarfile.open(path) as tar, path.open("rb") as stream:
@@ -155,14 +149,13 @@ def describe_shard(path: Path) -> dict[str, Any]:
             header = json.loads(stream.read(length))
             base = member.offset_data + 8 + length
             tensors = {
-                name: {"dtype": item["dtype"], "shape": item["shape"], "offset": base + item["data_offsets"][0]}
+                name: TensorEntry(item["dtype"], tuple(item["shape"]), base + item["data_offsets"][0])
                 for name, item in header.items()
                 if name != "__metadata__"
             }
-            chunks.append({"samples": tensors["cond"]["shape"][0], "tensors": tensors})
-    samples = sum(chunk["samples"] for chunk in chunks)
-    size = path.stat().st_size
-    return {"name": path.name, "samples": samples, "bytes": size, "sha256": file_sha256(path), "chunks": chunks}
+            chunks.append(ChunkEntry(tensors["cond"].shape[0], tensors))
+    samples = sum(chunk.samples for chunk in chunks)
+    return ShardEntry(path.name, samples, path.stat().st_size, file_sha256(path), chunks)
 
 
 def file_sha256(path: Path) -> str:
@@ -172,7 +165,7 @@ def file_sha256(path: Path) -> str:
 
 
 def read_foreign(source: str, image: ImageSpec) -> Iterator[Chunk]:
-    """One sample a member, as other people write them: `.npy`/`.x0.npy`, `.noise.npy`, `.cls` or `.safetensors`.
+    """Read foreign shards, one sample a member: `.npy`/`.x0.npy`, `.noise.npy`, `.cls` or `.safetensors`.
 
     Nothing is decoded that could run code (no pickle, no `.pth`).
 
@@ -211,7 +204,7 @@ def read_foreign(source: str, image: ImageSpec) -> Iterator[Chunk]:
 
 
 def _require_end(path: Path) -> None:
-    """A tar file that was cut between two members reads without an error; all it lacks are the empty blocks at its end.
+    """Refuse a tar file that was cut between two members: it reads without an error, only the blocks at its end lack.
 
     Raises:
         tarfile.ReadError: they are missing. Compressed files have ends of their own.
@@ -224,7 +217,7 @@ def _require_end(path: Path) -> None:
             raise tarfile.ReadError("its end is missing")
 
 
-def _decode_foreign(sample: dict[str, Any], where: str) -> Chunk:
+def _decode_foreign(sample: Mapping[str, bytes], where: str) -> Chunk:
     import io
 
     from safetensors import SafetensorError

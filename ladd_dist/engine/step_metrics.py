@@ -1,4 +1,4 @@
-"""Figures of a training step, without looking at a value."""
+"""Figures of a training step, computed without waiting for the device."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from torch import Tensor
 
 
 class Means:
-    """Means of figures over micro-batches, without looking at a value."""
+    """Means of figures over micro-batches, computed without waiting for the device."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}
 
     def add(self, figures: dict[str, Tensor]) -> None:
-        """The figures of one micro-batch, 0-d."""
+        """Add the figures (0-d) of one micro-batch."""
         for name, value in figures.items():
             value = value.detach()
             self.sums[name] = self.sums[name] + value if name in self.sums else value
             self.counts[name] = self.counts.get(name, 0) + 1
 
     def means(self) -> dict[str, Tensor | float]:
-        """What was added, averaged."""
+        """The mean of each figure over the micro-batches that had it."""
         return {
             name: value / self.counts[name] if self.counts[name] > 1 else value for name, value in self.sums.items()
         }

@@ -23,37 +23,37 @@ Level = Literal["healthy", "warning", "collapsed"]
 Action = Literal["warn", "alert", "lower_adv", "freeze_heads", "rollback", "stop"]
 ACTIONS: tuple[Action, ...] = ("warn", "alert", "lower_adv", "freeze_heads", "rollback", "stop")
 NEUTRAL_ACTIONS: tuple[Action, ...] = ("warn", "alert")
-"""What tells people and leaves the training alone."""
+"""Actions that tell people and leave the training alone."""
 
 
 class Finding(NamedTuple):
-    """One thing that is wrong at one check."""
+    """A fault found at one check."""
 
     fault: str
-    """Which fault it is, the same words at each check."""
+    """The name of the fault, the same words at each check."""
     text: str
-    """With the figures of this check."""
+    """A sentence with the figures of this check."""
     means: str
-    """What it is a sign of; empty where the text says it all."""
+    """The cause that the fault points to; empty where the text says it all."""
     level: Level
     at_once: bool = False
     """Whether one check is enough to be sure."""
 
 
 class Guard(Plugin):
-    """Says when to look, at what, and what is wrong with what was seen. Settings only: the memory is `Memory`."""
+    """Says when to check, on which samples, and which figures are faults. Holds settings only; see `GuardState`."""
 
     kind = "guard"
     action: Action = "warn"
-    """What follows from a collapse. Each but `warn` also alerts the tracker."""
+    """The action on a collapse. Each but `warn` also alerts the tracker."""
     patience: int = 2
     """Checks in a row that must find a fault."""
     max_rollbacks: int = 3
-    """After so many a further collapse stops the run."""
+    """Rollbacks after which a further collapse stops the run."""
 
     @property
     def neutral(self) -> bool:
-        """Whether no action of its own changes what is trained; such a guard is in no signature."""
+        """Whether its action leaves the training as it is; such a guard is in no signature."""
         return self.action in NEUTRAL_ACTIONS
 
     def is_due(self, step: int, num_steps: int) -> bool:
@@ -61,20 +61,20 @@ class Guard(Plugin):
         raise NotImplementedError
 
     def is_full(self, step: int, num_steps: int) -> bool:
-        """Whether this check looks at the student at all its numbers of steps; else at one step alone.
+        """Whether this check samples the student at all its numbers of steps, or at one step alone.
 
         Full checks that find nothing are what a rollback goes back to.
         """
         raise NotImplementedError
 
     def num_samples(self) -> int:
-        """How many stored samples the student is compared on."""
+        """The number of stored samples that the student is compared on."""
         raise NotImplementedError
 
     def is_early(self, step: int, num_steps: int) -> bool:
-        """Whether it is too early to judge: what is found is remembered, no verdict follows."""
+        """Whether it is too early to judge: findings are remembered, no verdict follows."""
         raise NotImplementedError
 
     def findings(self, figures: Mapping[str, float]) -> tuple[Finding, ...]:
-        """What is wrong, the worst first; nothing for a healthy run."""
+        """The faults in these figures, the worst first; empty for a healthy run."""
         raise NotImplementedError

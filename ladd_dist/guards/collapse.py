@@ -65,20 +65,20 @@ class Collapse(Guard):
     every: int = 50
     """Updates between checks."""
     full_every: int = 6
-    """Every so many checks look at the student at its own number of steps too, not at one step alone."""
+    """Checks between those that sample the student at its own number of steps too, not at one step alone."""
     samples: int = 32
     grace: float = 0.1
     """Share of the budget in which findings lead to no verdict."""
     patience: int = 2
     one_step: float = 0.35
-    """Below it at one step: regression to the mean."""
+    """The least share of the teacher's figure at one step; below it lies regression to the mean."""
     few_steps: float = 0.4
-    """Below it at the student's own number of steps: colours, or samples altogether, have become one."""
+    """The least share at the student's own number of steps; below it colours, or whole samples, have become one."""
     heads_won_accuracy: float = 0.95
-    """On the teacher's samples and on the student's."""
+    """Accuracy, on the teacher's samples and on the student's, above which the heads have won."""
     heads_won_gap: float = 15.0
     one_head_share: float = 0.98
-    """Of the squared norm of the heads' gradients, that a single head of several may have."""
+    """The largest share of the heads' squared gradient that a single head of several may have."""
     max_rollbacks: int = 3
 
     def __post_init__(self) -> None:
@@ -147,7 +147,7 @@ class Collapse(Guard):
         return found
 
     def _heads(self, figures: Mapping[str, float], *, student_fails: bool) -> list[Finding]:
-        """Silent where the heads have no say. At chance they are worth a word only beside a student that fails."""
+        """Findings about the heads; none where they have no weight, and at chance only beside a student that fails."""
         real, fake, gap = (figures.get(f"heads/{name}") for name in ("accuracy_real", "accuracy_fake", "gap"))
         if real is None or fake is None or gap is None or figures.get("weight/adversarial", 0.0) == 0.0:
             return []

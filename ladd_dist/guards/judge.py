@@ -1,4 +1,4 @@
-"""From findings to verdicts: what must last to be believed, since when it does, and what follows from it. Pure."""
+"""Judges findings over the checks of a run: which have lasted long enough, since when, and what follows. Pure."""
 
 from __future__ import annotations
 
@@ -12,8 +12,21 @@ ORDER: tuple[Level, ...] = ("healthy", "warning", "collapsed")
 
 
 @dataclass(frozen=True)
-class Memory:
-    """What a guard knows from the checks before; part of every checkpoint, as JSON."""
+class GuardControl:
+    """A guard's say in the training steps that follow."""
+
+    adv_factor: float = 1.0
+    """Multiplies the adversarial weight."""
+    heads_learn: bool = True
+    """Whether the heads are updated; otherwise only their losses are evaluated."""
+
+
+NO_CHANGE = GuardControl()
+
+
+@dataclass(frozen=True)
+class GuardState:
+    """What a guard knows from the checks so far; part of every checkpoint, as JSON."""
 
     checked: int = 0
     """The step of the last check."""
@@ -23,12 +36,12 @@ class Memory:
     counts: dict[str, int] = field(default_factory=dict)
     """Fault -> how many checks that counted have found it in a row."""
     faults: tuple[str, ...] = ()
-    """Those of the last verdict."""
+    """The faults of the last verdict."""
     first: int | None = None
-    """Since when the run is collapsed: the first check that saw the worst fault of the verdict."""
+    """The step since which the run is collapsed: the first check that saw the worst fault of the verdict."""
     headline: str = ""
     healthy: int | None = None
-    """The last full check that found nothing: where a rollback goes."""
+    """The last full check that found nothing, which a rollback goes back to."""
     acted: int | None = None
     """The check of the last action."""
     lowered: int = 0
@@ -40,67 +53,72 @@ class Memory:
 
     @property
     def adv_factor(self) -> float:
-        """What the adversarial weight is multiplied with."""
+        """The factor by which the adversarial weight is lowered."""
         return 0.5**self.lowered
 
+    @property
+    def control(self) -> GuardControl:
+        """The actions taken so far, for the training step."""
+        return GuardControl(self.adv_factor, heads_learn=not self.frozen)
+
     def to_data(self) -> dict[str, Any]:
-        """As JSON."""
+        """The fields as JSON data."""
         return {**asdict(self), "faults": list(self.faults)}
 
 
-def from_data(data: Mapping[str, Any]) -> Memory:
-    """The inverse of `to_data`; fields of other versions are left out."""
-    known = {name: data[name] for name in Memory.__dataclass_fields__ if name in data}
-    return Memory(**{**known, "faults": tuple(known.get("faults", ()))})
+def from_data(data: Mapping[str, Any]) -> GuardState:
+    """The inverse of `to_data`; fields of other versions are ignored."""
+    known = {name: data[name] for name in GuardState.__dataclass_fields__ if name in data}
+    return GuardState(**{**known, "faults": tuple(known.get("faults", ()))})
 
 
-class Verdict(NamedTuple):
-    """What a check came to, when that is news."""
+class GuardVerdict(NamedTuple):
+    """The outcome of a check, where it is news."""
 
     step: int
     level: Level
     headline: str
     reasons: tuple[str, ...]
     action: Action | None
-    """What is done about it; None for what needs nothing, or no more than before."""
+    """The action that follows; None where none is needed, or no further one."""
     since: int | None
 
 
 class Judgement(NamedTuple):
-    """After one check: what to remember, and the verdict if it is news or something is to be done."""
+    """The state after one check, and the verdict if it is news or something is to be done."""
 
-    memory: Memory
-    verdict: Verdict | None
+    state: GuardState
+    verdict: GuardVerdict | None
 
 
-def judge(guard: Guard, memory: Memory, figures: Mapping[str, float], step: int, num_steps: int) -> Judgement:
-    """One check after `step` updates."""
+def judge(guard: Guard, state: GuardState, figures: Mapping[str, float], step: int, num_steps: int) -> Judgement:
+    """Judge the figures of one check, made after `step` updates."""
     found = guard.findings(figures)
     early, full = guard.is_early(step, num_steps), guard.is_full(step, num_steps)
-    since, counts = _remember(memory, found, step, early=early, full=full)
+    since, counts = _remember(state, found, step, early=early, full=full)
     sure = [item for item in found if item.at_once or counts[item.fault] >= guard.patience]
-    faults = {item.fault for item in sure} | {fault for fault in since if fault in memory.faults}
+    faults = {item.fault for item in sure} | {fault for fault in since if fault in state.faults}
     level: Level = max((item.level for item in sure), key=ORDER.index, default="healthy")
     if level == "healthy" and faults:  # seen at full checks alone, and this is none
-        level = memory.level
+        level = state.level
     worst = next((item for item in sure if item.level == level), None)
-    headline = memory.headline if worst is None else sentence(worst, since[worst.fault])
-    first = None if level == "healthy" else memory.first if worst is None else since[worst.fault]
+    headline = state.headline if worst is None else sentence(worst, since[worst.fault])
+    first = None if level == "healthy" else state.first if worst is None else since[worst.fault]
     now = replace(
-        memory, checked=step, level=level, since=since, counts=counts, faults=tuple(sorted(faults)),
+        state, checked=step, level=level, since=since, counts=counts, faults=tuple(sorted(faults)),
         first=first, headline=headline if level != "healthy" else "",
-        healthy=step if full and not found and not early else memory.healthy,
-        acted=memory.acted if level == "collapsed" else None,
+        healthy=step if full and not found and not early else state.healthy,
+        acted=state.acted if level == "collapsed" else None,
     )  # fmt: skip
     action = _action(guard, now, is_seen=worst is not None)
-    is_news = level != memory.level or (level != "healthy" and set(now.faults) - set(memory.faults))
+    is_news = level != state.level or (level != "healthy" and set(now.faults) - set(state.faults))
     if action is None and not is_news:
         return Judgement(now, None)
     now = _follow(now, action, step)
     if level == "healthy":
-        return Judgement(now, Verdict(step, level, "recovered" if memory.faults else "healthy", (), None, None))
+        return Judgement(now, GuardVerdict(step, level, "recovered" if state.faults else "healthy", (), None, None))
     rest = tuple(sentence(item, since[item.fault]) for item in sure if item is not worst)
-    return Judgement(now, Verdict(step, level, now.headline, rest, action, now.first))
+    return Judgement(now, GuardVerdict(step, level, now.headline, rest, action, now.first))
 
 
 def sentence(item: Finding, since: int) -> str:
@@ -109,18 +127,18 @@ def sentence(item: Finding, since: int) -> str:
 
 
 def _remember(
-    memory: Memory, found: tuple[Finding, ...], step: int, *, early: bool, full: bool
+    state: GuardState, found: tuple[Finding, ...], step: int, *, early: bool, full: bool
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """Since when, and in how many checks that count, each fault was found.
+    """The step since which each fault is found, and in how many checks that count.
 
     A check at one step alone says nothing of faults at more steps: these stay as they were.
     """
-    unseen = set() if full else {fault for fault in memory.since if _is_few_step(fault)}
-    since = {fault: memory.since[fault] for fault in unseen}
-    counts = {fault: memory.counts[fault] for fault in unseen}
+    unseen = set() if full else {fault for fault in state.since if _is_few_step(fault)}
+    since = {fault: state.since[fault] for fault in unseen}
+    counts = {fault: state.counts[fault] for fault in unseen}
     for item in found:
-        since[item.fault] = memory.since.get(item.fault, step)
-        counts[item.fault] = 0 if early and not item.at_once else memory.counts.get(item.fault, 0) + 1
+        since[item.fault] = state.since.get(item.fault, step)
+        counts[item.fault] = 0 if early and not item.at_once else state.counts.get(item.fault, 0) + 1
     return since, counts
 
 
@@ -128,34 +146,34 @@ def _is_few_step(fault: str) -> bool:
     return fault.startswith("student@") and not fault.startswith("student@1 ")
 
 
-def _action(guard: Guard, memory: Memory, *, is_seen: bool) -> Action | None:
-    """What to do at this check: at the beginning of a collapse, and again when that has not helped for a while."""
-    if memory.level != "collapsed" or not is_seen:
+def _action(guard: Guard, state: GuardState, *, is_seen: bool) -> Action | None:
+    """The action at this check: at the beginning of a collapse, and again when that has not helped for a while."""
+    if state.level != "collapsed" or not is_seen:
         return None
-    if memory.acted is not None and (guard.action != "lower_adv" or memory.lowered >= 10):
+    if state.acted is not None and (guard.action != "lower_adv" or state.lowered >= 10):
         return None
-    if memory.acted is not None and memory.counts[_worst(memory)] % guard.patience:
+    if state.acted is not None and state.counts[_worst(state)] % guard.patience:
         return None
-    if guard.action == "rollback" and memory.rollbacks >= guard.max_rollbacks:
+    if guard.action == "rollback" and state.rollbacks >= guard.max_rollbacks:
         return "stop"
     return guard.action
 
 
-def _worst(memory: Memory) -> str:
-    return max(memory.counts, key=lambda fault: memory.counts[fault])
+def _worst(state: GuardState) -> str:
+    return max(state.counts, key=lambda fault: state.counts[fault])
 
 
-def _follow(memory: Memory, action: Action | None, step: int) -> Memory:
+def _follow(state: GuardState, action: Action | None, step: int) -> GuardState:
     if action is None:
-        return memory
-    memory = replace(memory, acted=step)
+        return state
+    state = replace(state, acted=step)
     if action == "lower_adv":
-        return replace(memory, lowered=memory.lowered + 1)
+        return replace(state, lowered=state.lowered + 1)
     if action == "freeze_heads":
-        return replace(memory, frozen=True)
-    return replace(memory, stopped=True) if action == "stop" else memory
+        return replace(state, frozen=True)
+    return replace(state, stopped=True) if action == "stop" else state
 
 
-def rolled_back(memory: Memory) -> Memory:
-    """The memory of the step gone back to, and the lesson: with the same weight it would end in the same place."""
-    return replace(memory, rollbacks=memory.rollbacks + 1, lowered=memory.lowered + 1)
+def rolled_back(state: GuardState) -> GuardState:
+    """The state of the step gone back to, with the weight halved: unchanged, it would end in the same place."""
+    return replace(state, rollbacks=state.rollbacks + 1, lowered=state.lowered + 1)

@@ -20,12 +20,12 @@ from ladd_dist.builders.networks import save_weights
 from ladd_dist.builders.teacher import fresh_network, load_teacher
 from ladd_dist.codecs import TrainedCodec
 from ladd_dist.core.types import Batch, Denoiser
+from ladd_dist.engine.shard_index import INDEX
 from ladd_dist.engine.shard_reader import ShardReader, to_device
-from ladd_dist.engine.shard_writer import INDEX
 from ladd_dist.parallel.compute import Compute
 from ladd_dist.parallel.single import Single
 from ladd_dist.preflight.check import Skip
-from ladd_dist.preflight.recorder import Watch, watched
+from ladd_dist.preflight.recorder import Recorder, watched
 from ladd_dist.recipe import Ema
 from ladd_dist.samplers import Sampler
 from ladd_dist.stages.autoencoder import is_autoencoder_done
@@ -55,7 +55,7 @@ class Watched(NamedTuple):
     """Two recorded steps of the training, and the exception that ended them."""
 
     training: Distillation
-    watch: Watch
+    watch: Recorder
     figures: list[dict[str, float]]
     error: Exception | None
     first: int

@@ -14,10 +14,10 @@ from ladd_dist.engine.shard_reader import to_device
 from ladd_dist.parallel import Trainable
 from ladd_dist.preflight.check import Check, Fail, Skip
 from ladd_dist.preflight.fixture import BATCH, Fixture
-from ladd_dist.preflight.recorder import Echo, HeadsCall, TeacherCall, Watch, watched
+from ladd_dist.preflight.recorder import Echo, HeadsCall, Recorder, TeacherCall, watched
 from ladd_dist.preflight.teacher_checks import correlation
 from ladd_dist.regularisers.penalties import NoRegulariser
-from ladd_dist.targets import Pull
+from ladd_dist.targets import TargetSample
 from ladd_dist.targets.pulls import StoredSample
 
 CLOSE = 1e-3
@@ -37,7 +37,7 @@ def check_what_is_compared(fixture: Fixture) -> str:
     training, watch = found.training, found.watch
     batches = [
         to_device(training.reader.batch(found.first + i, BATCH, fixture.recipe.seed), fixture.run.device).repeat(
-            training.ladd_step.repeats
+            training.ladd_step.micro_batches.repeats
         )
         for i in range(2)
     ]
@@ -52,7 +52,7 @@ def check_what_is_compared(fixture: Fixture) -> str:
             raise Fail(
                 "the heads are shown something that is neither the teacher's sample nor the student's",
                 cause="it is the stored noise" if alike > 1 - CLOSE else "a tensor mixed up in the training step",
-                cure="LaddStep.see takes batch.x0 for real and the student's output for fake",
+                cure="HeadsUpdate shows the critic batch.x0 for real and the student's output for fake",
             )
         if abs(float(call.eps.std()) - 1) > 0.2 or not any(torch.equal(call.cond, b.cond) for b in batches):
             raise Fail(
@@ -66,7 +66,7 @@ def check_what_is_compared(fixture: Fixture) -> str:
         raise Fail(
             f"{len(lonely)} of {len(groups)} views have {' and '.join(sorted(lonely[0]))} alone at their noise",
             cause="real and fake are re-noised with different levels or noise: the heads can tell them by that",
-            cure="LaddStep.draw once for both: only x0 and the fake may differ",
+            cure="MicroBatches.draw once for both: only x0 and the fake may differ",
         )
     _check_halves(watch)
     return f"{len(groups)} views, each of real and fake at the same level and noise"
@@ -80,7 +80,7 @@ def _key(call: TeacherCall) -> bytes:
     return bytes(call.tau.cpu().numpy().tobytes() + call.eps.contiguous().cpu().numpy().tobytes())
 
 
-def _check_halves(watch: Watch) -> None:
+def _check_halves(watch: Recorder) -> None:
     """On the heads' turn the first half is real and the second fake: their labels depend on it."""
     tap = next(iter(watch.teachers[0].features))
     views = {len(call.features[tap]) for call in watch.teachers}
@@ -118,7 +118,7 @@ def check_equal_sides(fixture: Fixture) -> str:
 
 
 @functools.lru_cache(maxsize=1)  # two checks look at it
-def _loud(fixture: Fixture) -> tuple[Watch, dict[str, Tensor | float], int, Batch]:
+def _loud(fixture: Fixture) -> tuple[Recorder, dict[str, Tensor | float], int, Batch]:
     """A step whose heads disagree strongly, and its batch."""
     fixture.require_steps()
     training = fixture.training()
@@ -158,16 +158,16 @@ def check_student_loss(fixture: Fixture) -> str:
     watch, figures, step, batch = _loud(fixture)
     weight_adv, weight_distill = recipe.adv_weight(step), recipe.distill_weight(step)
     call = watch.students[-1]
-    pull = watch.pulls[-1]
+    target = watch.targets[-1]
     if recipe.target == StoredSample():
-        pull = Pull(batch.repeat(fixture.untouched.ladd_step.repeats).x0, call.sigma)
-    distance = float(recipe.distance(call.denoised, pull.x0, pull.sigma))
+        target = TargetSample(batch.repeat(fixture.untouched.ladd_step.micro_batches.repeats).x0, call.sigma)
+    distance = float(recipe.distance(call.denoised, target.x0, target.sigma))
     said = float(figures["loss/distill"])
     if not same(said, distance):
         raise Fail(
             f"the distance to target {recipe.target.name!r} is {distance:.4f}, the step says {said:.4f}",
             cause="it is taken to something else than the target, or at other levels",
-            cure="distance(fake, pull.x0, pull.sigma), with target 'stored' batch.x0 at the student's levels",
+            cure="distance(fake, target.x0, target.sigma), with target 'stored' batch.x0 at the student's levels",
         )
     expected = weight_distill * distance
     if weight_adv != 0:

@@ -91,7 +91,7 @@ def _as_the_network_is_told(fixture: Fixture) -> None:
                 raise Fail(
                     f"the student is told sigma {float(sigma):g} with an input of size {rms(x):.3g}",
                     cause="input and level come from different draws",
-                    cure="LaddStep.fake passes draws.sigma to the start and to the student",
+                    cure="MicroBatches.inputs passes draws.sigma to the start, LaddStep.fake to the student",
                 )
 
 
@@ -117,12 +117,12 @@ def check_levels(fixture: Fixture) -> str:
     """Check that each sample of a batch has its own level, from the noise distributions and in the training step."""
     recipe = fixture.recipe
     laws = {"student_sigma": recipe.student_sigma, "renoise_sigma": recipe.renoise_sigma}
-    step = fixture.untouched.ladd_step
+    micro_batches = fixture.untouched.ladd_step.micro_batches
     rows = whole_batch(DRAWN)
     like = fixture.batch.x0[:1]
     batch = Batch(like.expand(DRAWN, *like.shape[1:]), torch.zeros(DRAWN, dtype=torch.int64), None, None, ())
     steps = range(fixture.step, fixture.step + 4)
-    drawn = [step.draw(batch, rows, number, 0) for number in steps]
+    drawn = [micro_batches.draw(batch, rows, number, 0) for number in steps]
     drawn = [d._replace(tau=d.tau[:DRAWN]) for d in drawn]
     in_step = {"student_sigma": [d.sigma for d in drawn], "renoise_sigma": [d.tau for d in drawn]}
     counts = {}

@@ -1,4 +1,4 @@
-"""A training step under observation: who was called with what, and which update changed what."""
+"""A training step under observation: the arguments of every call, and the tensors that each update changed."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from ladd_dist.core.types import Batch, NetOutput
-from ladd_dist.engine.discriminator import FrozenCritic, Seen
+from ladd_dist.engine.discriminator import CriticOutput, FrozenCritic
 from ladd_dist.engine.ladd_step import LaddStep
 from ladd_dist.parallel import Trainable
-from ladd_dist.targets import Pull, Target
+from ladd_dist.targets import Target, TargetSample
 
 Role = Literal["student", "heads", "teacher", "average"]
 State = dict[Role, dict[str, Tensor]]
@@ -31,7 +31,7 @@ class StudentCall(NamedTuple):
 
 
 class TeacherCall(NamedTuple):
-    """One look of the teacher at re-noised images."""
+    """One forward of the critic on re-noised images."""
 
     x0: Tensor
     cond: Tensor
@@ -55,9 +55,9 @@ class Turn(NamedTuple):
     before: State
     after: State
     gradients: dict[Role, list[str]]
-    """Parameters, by network, that hold a gradient after it."""
+    """Parameters, by network, that hold a gradient after the update."""
     losses: list[float]
-    """Of its micro-batches."""
+    """The loss of each micro-batch."""
 
     def moved(self, role: Role) -> list[str]:
         """Weights and buffers of a network that this update changed."""
@@ -65,8 +65,8 @@ class Turn(NamedTuple):
 
 
 @dataclass
-class Watch:
-    """What happened, in order."""
+class Recorder:
+    """The calls and updates of a step, in order."""
 
     networks: dict[Role, nn.Module]
     average: Callable[[], Mapping[str, Tensor]] = dict
@@ -74,7 +74,7 @@ class Watch:
     teachers: list[TeacherCall] = field(default_factory=list)
     heads: list[HeadsCall] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
-    pulls: list[Pull] = field(default_factory=list)
+    targets: list[TargetSample] = field(default_factory=list)
 
     def state(self) -> State:
         """A copy of every weight and buffer."""
@@ -96,9 +96,11 @@ def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 class WatchedNetwork:
     """A trainable that reports; see `Trainable`."""
 
-    def __init__(self, inner: Trainable, role: Role, watch: Watch, offsets: Mapping[str, float] | None = None) -> None:
+    def __init__(
+        self, inner: Trainable, role: Role, recorder: Recorder, offsets: Mapping[str, float] | None = None
+    ) -> None:
         """offsets: added to every logit of a head, so that heads differ and some are past a margin."""
-        self.inner, self.role, self.watch, self.offsets = inner, role, watch, offsets or {}
+        self.inner, self.role, self.recorder, self.offsets = inner, role, recorder, offsets or {}
         self.module, self.accumulate = inner.module, inner.accumulate
         self.is_frozen = False
 
@@ -106,16 +108,16 @@ class WatchedNetwork:
         out = self.inner(*args, **kwargs)
         if self.role == "student":
             x, sigma, cond = (value.detach() for value in args[:3])
-            self.watch.students.append(StudentCall(x, sigma, cond, out.denoised.detach()))
+            self.recorder.students.append(StudentCall(x, sigma, cond, out.denoised.detach()))
             return out
         out = {tap: logits + self.offsets.get(tap, 0.0) for tap, logits in out.items()}
         logits = {tap: value.detach() for tap, value in out.items()}
         features = {tap: value.detach() for tap, value in args[0].items()}
-        self.watch.heads.append(HeadsCall(features, logits, self.is_frozen))
+        self.recorder.heads.append(HeadsCall(features, logits, self.is_frozen))
         return out
 
     def update(self, loss_of: Callable[[int], Tensor]) -> Tensor:
-        before = self.watch.state()
+        before = self.recorder.state()
         losses: list[float] = []
 
         def seen(micro: int) -> Tensor:
@@ -124,8 +126,8 @@ class WatchedNetwork:
             return loss
 
         norm = self.inner.update(seen)
-        watch = self.watch
-        watch.turns.append(Turn(self.role, before, watch.state(), watch.gradients(), losses))
+        recorder = self.recorder
+        recorder.turns.append(Turn(self.role, before, recorder.state(), recorder.gradients(), losses))
         return norm
 
     @contextmanager
@@ -144,15 +146,15 @@ class WatchedNetwork:
 class WatchedCritic:
     """A frozen critic that reports; see `FrozenCritic`."""
 
-    def __init__(self, inner: FrozenCritic, watch: Watch) -> None:
+    def __init__(self, inner: FrozenCritic, recorder: Recorder) -> None:
         self.network, self.taps, self.renoises = inner.network, inner.taps, inner.renoises
-        self.inner, self.watch = inner, watch
+        self.inner, self.recorder = inner, recorder
 
-    def features(self, x0: Tensor, cond: Tensor, tau: Tensor, eps: Tensor) -> Seen:
-        seen = self.inner.features(x0, cond, tau, eps)
-        kept = {tap: value.detach() for tap, value in seen.features.items()}
-        self.watch.teachers.append(TeacherCall(x0.detach(), cond, tau, eps, kept))
-        return seen
+    def features(self, x0: Tensor, cond: Tensor, tau: Tensor, eps: Tensor) -> CriticOutput:
+        output = self.inner.features(x0, cond, tau, eps)
+        kept = {tap: value.detach() for tap, value in output.features.items()}
+        self.recorder.teachers.append(TeacherCall(x0.detach(), cond, tau, eps, kept))
+        return output
 
     def __getattr__(self, name: str) -> Any:  # what a regulariser asks for is no comparison of real and fake
         return getattr(self.inner, name)
@@ -161,13 +163,13 @@ class WatchedCritic:
 class WatchedTarget:
     """A target that reports; see `Target`."""
 
-    def __init__(self, inner: Target, watch: Watch) -> None:
-        self.inner, self.watch = inner, watch
+    def __init__(self, inner: Target, recorder: Recorder) -> None:
+        self.inner, self.recorder = inner, recorder
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Pull:
-        pull = self.inner(*args, **kwargs)
-        self.watch.pulls.append(pull)
-        return pull
+    def __call__(self, *args: Any, **kwargs: Any) -> TargetSample:
+        target: TargetSample = self.inner(*args, **kwargs)
+        self.recorder.targets.append(target)
+        return target
 
 
 class Echo:
@@ -188,18 +190,18 @@ def watched(
     average: Callable[[], Mapping[str, Tensor]] = dict,
     offsets: Mapping[str, float] | None = None,
     **changes: Any,
-) -> tuple[LaddStep, Watch]:
+) -> tuple[LaddStep, Recorder]:
     """The same step on the same networks, observed."""
     networks: dict[Role, nn.Module] = {
         "student": step.student.module, "heads": step.heads.module, "teacher": step.critic.network,
     }  # fmt: skip
-    watch = Watch(networks, average)
+    recorder = Recorder(networks, average)
     spied = dataclasses.replace(
         step,
-        student=cast(Trainable, WatchedNetwork(step.student, "student", watch)),
-        heads=cast(Trainable, WatchedNetwork(step.heads, "heads", watch, offsets)),
-        critic=cast(FrozenCritic, WatchedCritic(step.critic, watch)),
-        target=cast(Target, WatchedTarget(step.target, watch)),
+        student=cast(Trainable, WatchedNetwork(step.student, "student", recorder)),
+        heads=cast(Trainable, WatchedNetwork(step.heads, "heads", recorder, offsets)),
+        critic=cast(FrozenCritic, WatchedCritic(step.critic, recorder)),
+        target=cast(Target, WatchedTarget(step.target, recorder)),
         **changes,
     )
-    return spied, watch
+    return spied, recorder

@@ -147,7 +147,7 @@ def check_statistics(fixture: Fixture) -> str:
             raise Fail(
                 f"{name} is {value:.4f} for the batch, {parts[name]:.4f} in eight micro-batches",
                 cause="it is the figure of one micro-batch (or a sum of them), not of all",
-                cure="engine.ladd_step.Means adds every micro-batch and divides by their number",
+                cure="engine.step_metrics.Means adds every micro-batch and divides by their number",
             )
     return f"{len(whole)} figures are the same for 1 x 8 and 8 x 1"
 

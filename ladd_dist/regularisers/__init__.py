@@ -1,13 +1,14 @@
-"""Kind `regulariser`: what keeps the heads smooth."""
+"""Kind `regulariser`: penalties that keep the heads smooth."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal, NamedTuple, Self
 
 from torch import Tensor
 
-from ladd_dist.core.plugin import Plugin
+from ladd_dist.core.plugin import Plugin, PluginError
 from ladd_dist.core.rng import RowSource
 
 HeadsFn = Callable[[dict[str, Tensor], Tensor], dict[str, Tensor]]
@@ -19,6 +20,23 @@ NearbyFn = Callable[[Side, slice, float], dict[str, Tensor]]
 
 n is new unit normal noise, eps in units of the network's input c_in x. A pass through the critic, when it is called.
 """
+
+
+class PenaltyInputs(NamedTuple):
+    """The heads, and what they were shown in one micro-batch."""
+
+    heads: HeadsFn
+    real: dict[str, Tensor]
+    """The critic's features of the teacher's samples, detached: tap -> [B,c,h,w]."""
+    fake: dict[str, Tensor]
+    """The critic's features of the student's samples, detached."""
+    cond_vec: Tensor
+    """The critic's embedding of level and class [B,E], the same for both."""
+    source: RowSource
+    """Random numbers, a row a sample, the same whichever process computes the sample."""
+    nearby: NearbyFn
+    """Asks the critic for features of moved inputs. Every process has to call it equally often, with one sample at
+    least: the critic may be spread over them."""
 
 
 def of_samples(value: Tensor, num: int, rows: slice) -> Tensor:
@@ -34,22 +52,38 @@ class Regulariser(Plugin):
 
     kind = "regulariser"
 
-    def __call__(
-        self,
-        heads: HeadsFn,
-        real: dict[str, Tensor],
-        fake: dict[str, Tensor],
-        cond_vec: Tensor,
-        source: RowSource,
-        nearby: NearbyFn,
-    ) -> Tensor:
-        """Scalar penalty for detached features real, fake (tap -> [B,c,h,w]) with embeddings cond_vec [B,E].
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Refuse a class written for an older version, when it is used rather than when its module is imported.
 
-        `source` draws random numbers a sample: the same ones whichever process computes the sample. `nearby` has to be
-        called equally often by every process, with one sample at least: the critic may be spread over them.
+        Raises:
+            PluginError: `__call__` does not take `PenaltyInputs` alone; the message shows how to change it.
         """
+        require_current(cls)
+        return super().__new__(cls)
+
+    def __call__(self, inputs: PenaltyInputs) -> Tensor:
+        """The penalty (0-d): a mean over samples."""
         raise NotImplementedError
 
     def differentiates(self) -> bool:
         """Whether the penalty is made of gradients, so that the heads are differentiated twice."""
         return True
+
+
+def require_current(cls: type[Regulariser]) -> None:
+    """Refuse a regulariser whose `__call__` has the signature of an earlier version.
+
+    Raises:
+        PluginError: `__call__` does not take one argument; the message shows the new line.
+    """
+    signature = inspect.signature(cls.__call__)
+    try:
+        signature.bind("self", "inputs")
+    except TypeError:
+        taken = [name for name, item in signature.parameters.items() if item.kind is not item.VAR_KEYWORD][1:]
+        raise PluginError(
+            f"regulariser {cls.name or cls.__name__!r} ({cls.__module__}.{cls.__qualname__}): __call__ takes "
+            f"({', '.join(taken)}), but a regulariser is now called with one argument. Write "
+            "`def __call__(self, inputs: PenaltyInputs) -> Tensor:` (from ladd_dist.regularisers) and, as its first "
+            f"line, `{', '.join(PenaltyInputs._fields)} = inputs`; the rest stays as it is"
+        ) from None

@@ -19,8 +19,7 @@ from torch import Tensor
 
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
-from ladd_dist.core.rng import RowSource
-from ladd_dist.regularisers import HeadsFn, NearbyFn, Regulariser, Side, of_samples
+from ladd_dist.regularisers import PenaltyInputs, Regulariser, Side, of_samples
 from ladd_dist.regularisers.penalties import require_weight
 
 
@@ -40,24 +39,17 @@ class _Approximate(Regulariser):
         if self.every < 1:
             raise UserError(f"{self.name}: every must be at least 1, got {self.every}")
 
-    def __call__(
-        self,
-        heads: HeadsFn,
-        real: dict[str, Tensor],
-        fake: dict[str, Tensor],
-        cond_vec: Tensor,
-        source: RowSource,
-        nearby: NearbyFn,
-    ) -> Tensor:
+    def __call__(self, inputs: PenaltyInputs) -> Tensor:
         """weight E[(l(x') - l(x))^2] / eps^2 over samples, logits and heads; samples 0, every, 2 every, ... of the
         global batch, whichever process has them."""
-        batch, first = source.rows, -source.rows.first % self.every
+        batch, cond_vec = inputs.source.rows, inputs.cond_vec
+        first = -batch.first % self.every
         is_here, num = first < len(batch), len(batch)
         rows = slice(first if is_here else 0, None, self.every if is_here else num)
-        features = real if self.side == "real" else fake
-        moved = nearby(self.side, rows, self.eps)
+        features = inputs.real if self.side == "real" else inputs.fake
+        moved = inputs.nearby(self.side, rows, self.eps)
         both = {tap: torch.cat([of_samples(value, num, rows), moved[tap]]) for tap, value in features.items()}
-        logits = heads(both, torch.cat([of_samples(cond_vec, num, rows)] * 2))
+        logits = inputs.heads(both, torch.cat([of_samples(cond_vec, num, rows)] * 2))
         squares = []
         for value in logits.values():
             before, after = value.float().chunk(2)

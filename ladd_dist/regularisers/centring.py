@@ -1,4 +1,4 @@
-"""What keeps the logits of real and fake samples around 0."""
+"""Penalty that centres real and fake logits on 0."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from ladd_dist.core.plugin import register
-from ladd_dist.core.rng import RowSource
-from ladd_dist.regularisers import HeadsFn, NearbyFn, Regulariser
+from ladd_dist.regularisers import PenaltyInputs, Regulariser
 from ladd_dist.regularisers.penalties import require_weight
 
 
@@ -23,18 +22,10 @@ class Centring(Regulariser):
     def __post_init__(self) -> None:
         require_weight(self.name, "weight", self.weight)
 
-    def __call__(
-        self,
-        heads: HeadsFn,
-        real: dict[str, Tensor],
-        fake: dict[str, Tensor],
-        cond_vec: Tensor,
-        source: RowSource,
-        nearby: NearbyFn,
-    ) -> Tensor:
+    def __call__(self, inputs: PenaltyInputs) -> Tensor:
         """Scalar penalty: mean over samples and logits, then over heads. Row by row: of one class and noise level."""
-        both = {tap: torch.cat([value, fake[tap]]) for tap, value in real.items()}
-        logits = heads(both, torch.cat([cond_vec, cond_vec]))
+        both = {tap: torch.cat([value, inputs.fake[tap]]) for tap, value in inputs.real.items()}
+        logits = inputs.heads(both, torch.cat([inputs.cond_vec, inputs.cond_vec]))
         pairs = [value.float().chunk(2) for value in logits.values()]
         return self.weight * torch.stack([(first + second).square().mean() for first, second in pairs]).mean()
 

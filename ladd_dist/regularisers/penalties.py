@@ -15,8 +15,7 @@ from torch import Tensor
 
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
-from ladd_dist.core.rng import RowSource
-from ladd_dist.regularisers import HeadsFn, NearbyFn, Regulariser
+from ladd_dist.regularisers import HeadsFn, PenaltyInputs, Regulariser
 
 
 def _input_gradients(heads: HeadsFn, features: dict[str, Tensor], cond_vec: Tensor, *, mean: bool) -> list[Tensor]:
@@ -32,6 +31,11 @@ def _input_gradients(heads: HeadsFn, features: dict[str, Tensor], cond_vec: Tens
 
 
 def require_weight(name: str, field: str, value: float) -> None:
+    """Refuse the weight of a penalty.
+
+    Raises:
+        UserError: it is negative or not finite.
+    """
     if not (math.isfinite(value) and value >= 0):
         raise UserError(f"{name}: {field} must be a finite number >= 0, got {value}")
 
@@ -41,17 +45,9 @@ def require_weight(name: str, field: str, value: float) -> None:
 class NoRegulariser(Regulariser):
     """No penalty: zero, without calling the heads."""
 
-    def __call__(
-        self,
-        heads: HeadsFn,
-        real: dict[str, Tensor],
-        fake: dict[str, Tensor],
-        cond_vec: Tensor,
-        source: RowSource,
-        nearby: NearbyFn,
-    ) -> Tensor:
-        """0."""
-        return torch.zeros((), device=cond_vec.device)
+    def __call__(self, inputs: PenaltyInputs) -> Tensor:
+        """A zero on the device of the inputs."""
+        return torch.zeros((), device=inputs.cond_vec.device)
 
     def differentiates(self) -> bool:
         return False
@@ -71,22 +67,14 @@ class GradientPenalty(Regulariser):
     def __post_init__(self) -> None:
         require_weight(self.name, "weight", self.weight)
 
-    def __call__(
-        self,
-        heads: HeadsFn,
-        real: dict[str, Tensor],
-        fake: dict[str, Tensor],
-        cond_vec: Tensor,
-        source: RowSource,
-        nearby: NearbyFn,
-    ) -> Tensor:
-        """Scalar penalty; `source` draws the place between real and fake, uniform in [0, 1)."""
-        place = source.uniform()
+    def __call__(self, inputs: PenaltyInputs) -> Tensor:
+        """Scalar penalty; `inputs.source` draws the place between real and fake, uniform in [0, 1)."""
+        place = inputs.source.uniform()
         between = {}
-        for tap, value in real.items():
+        for tap, value in inputs.real.items():
             share = place.to(value.dtype).view(-1, 1, 1, 1)
-            between[tap] = share * value + (1 - share) * fake[tap]
-        gradients = _input_gradients(heads, between, cond_vec, mean=True)
+            between[tap] = share * value + (1 - share) * inputs.fake[tap]
+        gradients = _input_gradients(inputs.heads, between, inputs.cond_vec, mean=True)
         penalties = [(gradient.norm(dim=1) - 1).square().mean() for gradient in gradients]
         return self.weight * torch.stack(penalties).mean()
 
@@ -101,16 +89,8 @@ class R1(Regulariser):
     def __post_init__(self) -> None:
         require_weight(self.name, "gamma", self.gamma)
 
-    def __call__(
-        self,
-        heads: HeadsFn,
-        real: dict[str, Tensor],
-        fake: dict[str, Tensor],
-        cond_vec: Tensor,
-        source: RowSource,
-        nearby: NearbyFn,
-    ) -> Tensor:
+    def __call__(self, inputs: PenaltyInputs) -> Tensor:
         """Scalar penalty on the real features alone."""
-        gradients = _input_gradients(heads, real, cond_vec, mean=False)
+        gradients = _input_gradients(inputs.heads, inputs.real, inputs.cond_vec, mean=False)
         penalties = [gradient.square().sum(dim=1).mean() for gradient in gradients]
         return 0.5 * self.gamma * torch.stack(penalties).mean()

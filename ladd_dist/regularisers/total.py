@@ -1,4 +1,4 @@
-"""Several penalties at once."""
+"""A regulariser that adds up others."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from ladd_dist.core.plugin import register
-from ladd_dist.core.rng import RowSource
-from ladd_dist.regularisers import HeadsFn, NearbyFn, Regulariser
+from ladd_dist.regularisers import PenaltyInputs, Regulariser
 from ladd_dist.regularisers.approximate import ApproximateR1, ApproximateR2
 
 
@@ -20,19 +19,11 @@ class Sum(Regulariser):
 
     terms: tuple[Regulariser, ...] = (ApproximateR1(), ApproximateR2())
 
-    def __call__(
-        self,
-        heads: HeadsFn,
-        real: dict[str, Tensor],
-        fake: dict[str, Tensor],
-        cond_vec: Tensor,
-        source: RowSource,
-        nearby: NearbyFn,
-    ) -> Tensor:
+    def __call__(self, inputs: PenaltyInputs) -> Tensor:
         """Scalar; the terms draw from the source one after the other."""
-        total = torch.zeros((), device=cond_vec.device)
+        total = torch.zeros((), device=inputs.cond_vec.device)
         for term in self.terms:
-            total = total + term(heads, real, fake, cond_vec, source, nearby)
+            total = total + term(inputs)
         return total
 
     def differentiates(self) -> bool:

@@ -1,4 +1,4 @@
-"""Stage `distill`: student and heads are trained on the teacher's samples."""
+"""Stage `distill`: trains student and heads on the teacher's samples."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ladd_dist.core.rng import sample_starts
 from ladd_dist.core.rundir import save_tensors
 from ladd_dist.core.types import Denoiser
 from ladd_dist.engine.adv_norm import AdversarialNorm
-from ladd_dist.engine.checkpoint import Checkpoints, state_of
+from ladd_dist.engine.checkpoint import Checkpoints, DataPosition, Facts, state_of
 from ladd_dist.engine.ema import WeightAverage
 from ladd_dist.engine.head_statistics import HeadSums
 from ladd_dist.engine.loop import Figures, NotFiniteError, cosine_factor, train
@@ -27,7 +27,7 @@ from ladd_dist.engine.shard_reader import to_device
 from ladd_dist.parallel import Adam
 from ladd_dist.reports.grids import write_grid
 from ladd_dist.stages.guard_actions import Guarding, RollBack
-from ladd_dist.stages.sample_monitor import Watch
+from ladd_dist.stages.sample_monitor import SampleMonitor
 from ladd_dist.trackers import RunLog
 from ladd_dist.trackers.opening import run_log
 from ladd_dist.workspace.config import tracked_config
@@ -35,7 +35,7 @@ from ladd_dist.workspace.run import Run
 from ladd_dist.workspace.workspace import is_done, mark_done, rows_of
 
 NUM_SHOWN = 32
-"""Samples in a dump and its grid."""
+"""The number of samples in a dump and its grid."""
 
 
 def is_distilled(run: Run) -> bool:
@@ -67,7 +67,7 @@ def _train(run: Run) -> Distillation:
 
 
 def _attempt(run: Run) -> Distillation | None:
-    """Train from the newest checkpoint to the end; None where the guard turned back, and made an older one the newest.
+    """Train from the newest checkpoint to the end; None where the guard went back and made an older one the newest.
 
     A function of its own: when it has returned, nothing holds the networks that were given up.
     """
@@ -78,9 +78,9 @@ def _attempt(run: Run) -> Distillation | None:
         training.checkpoints.forget_after(back.to)
         return None
     except NotFiniteError as error:
-        if not training.guarding.may_go_back():
+        if not training.guarding.can_roll_back():
             raise
-        training.checkpoints.forget_after(training.guarding.turn_back(error.step, str(error)))
+        training.checkpoints.forget_after(training.guarding.roll_back(error.step, str(error)))
         return None
     return training
 
@@ -131,17 +131,17 @@ class Distillation:
             saved.fill_optimizer("heads", self.heads)
             saved.fill(self.average.parts() | self.adv_norm.parts())
         self.shown = shown_samples(run, teacher) if ranks.is_first else {}
-        self.watch = Watch(recipe.evaluate.metrics if ranks.is_first else (), self.shown)
-        frozen = freeze(recipe, teacher, critic, **common)
-        self.ladd_step = build_step(recipe, self.student, self.heads, frozen)
-        self.ladd_step.adv_norm = self.adv_norm
-        self.head_sums = self.ladd_step.head_sums = HeadSums(self.ladd_step.critic.taps)
+        self.monitor = SampleMonitor(recipe.evaluate.metrics if ranks.is_first else (), self.shown)
+        self.head_sums = HeadSums(heads.taps)
+        self.ladd_step = build_step(
+            recipe, self.student, self.heads, freeze(recipe, teacher, critic, **common),
+            adv_norm=self.adv_norm, head_sums=self.head_sums,
+        )  # fmt: skip
         self.guarding = Guarding(run, self.reader, self.head_sums, self.checkpoints)
         self.guarding.restore(self.first_step, saved.meta.get("guard") if saved else None)
-        self.guarding.steer(self.ladd_step)
 
     def run_to_end(self) -> None:
-        """The steps that are left."""
+        """Train for the steps that are left."""
         settings, ranks = self.run.recipe.train, self.run.ranks
         # The log outside: a run that is stopped has its checkpoint before anybody waits for a tracker's server.
         with _log_of(self.run, self.first_step) as log, self.checkpoints.complete():
@@ -158,7 +158,7 @@ class Distillation:
                 on_log=self.on_log,
                 note=_note,
                 after_step=self.maybe_dump,
-                more=lambda: self.head_sums.read("log", ranks) | self.guarding.news(),
+                more=lambda: self.head_sums.read("log", ranks) | self.guarding.take_metrics(),
                 ranks=ranks,
             )
 
@@ -169,29 +169,29 @@ class Distillation:
         return regular or self.guarding.wants_save(updates)
 
     def step(self, step: int) -> Figures:
-        """One update of heads and student, and the guard's look at it."""
+        """Update heads and student once, and let the guard check them."""
         settings = self.run.recipe.train
         factor = cosine_factor(step, settings.steps, settings.lr_final)
         self.student.set_lr_factor(factor)
         self.heads.set_lr_factor(factor)
         rows = range(self.rows.first, self.rows.stop)
         batch = self.reader.batch(step, settings.batch_size, self.run.recipe.seed, rows)
-        figures = self.ladd_step(to_device(batch, self.run.device), step, self.rows)
+        figures = self.ladd_step(to_device(batch, self.run.device), step, self.rows, self.guarding.control)
         self.average.update(step + 1)
-        self.guarding.after(step + 1, figures, self.student, self.ladd_step, self.log, self.save)
+        self.guarding.after(step + 1, figures, self.student, self.log, self.save)
         return figures
 
     def save(self, updates: int) -> None:
-        """Write a checkpoint: all that a bit-exact continuation needs (order and noise follow from seed and step)."""
+        """Write a checkpoint, enough for a bit-exact continuation: order and noise follow from seed and step."""
         networks = {"student": self.student, "heads": self.heads}
         parts = self.average.parts() | self.adv_norm.parts()
         for name, network in networks.items():
             parts |= state_of(name, network)
         epoch, position = divmod(updates * self.run.recipe.train.batch_size, len(self.reader))
         counters = {name: network.counters() for name, network in networks.items()}
-        data = {"seed": self.run.recipe.seed, "epoch": epoch, "position": position}
-        self.checkpoints.pinned = (*self.run.recipe.train.keep_steps, *self.guarding.pinned())
-        self.checkpoints.save(updates, parts, {"counters": counters, "data": data, "guard": self.guarding.state()})
+        data: DataPosition = {"seed": self.run.recipe.seed, "epoch": epoch, "position": position}
+        facts: Facts = {"counters": counters, "data": data, "guard": self.guarding.to_checkpoint()}
+        self.checkpoints.save(updates, parts, facts, pinned=self.guarding.pinned())
 
     def averaged(self) -> Denoiser | None:
         """The student with averaged weights, on rank 0 (None elsewhere); every rank calls this."""
@@ -227,13 +227,13 @@ class Distillation:
         noise, cond, recipe = self.shown["noise"], self.shown["cond"], self.run.recipe
         student = decoded(self.run, sample_student(recipe, network, noise, cond, recipe.student_steps))
         if self.is_watched(updates):
-            self.log.log(updates, self.waiting | self.watch(student))
+            self.log.log(updates, self.waiting | self.monitor(student))
             self.waiting = {}
         if is_dumped:
             self.dump(updates, student)
 
     def dump(self, updates: int, student: Tensor) -> None:
-        """Teacher's and student's samples at the same noise, as tensors and picture."""
+        """Write teacher's and student's samples at the same noise, as tensors and picture."""
         tensors = {name: tensor.contiguous().cpu() for name, tensor in {**self.shown, "student": student}.items()}
         save_tensors(self.run.folder.dumps / f"step-{updates:06d}.safetensors", tensors)
         rows = [("teacher", self.shown["teacher"]), (f"student@{self.run.recipe.student_steps}", student)]

@@ -1,4 +1,4 @@
-"""A student's figures while it trains, on the fixed small set that its dumps show."""
+"""Figures of a student while it trains, on the fixed small set that its dumps show."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ladd_dist.metrics import Measure, Metric, References, Samples
 PREFIX = "watch/"
 
 
-class Watch:
-    """Those figures that say something on some tens of samples (`Metric.few`), against the teacher's at the same noise.
+class SampleMonitor:
+    """Measures the figures `Metric.few`, which mean something on tens of samples, against the teacher's.
 
-    A Frechet distance of 32 samples says nothing, and is not among them.
+    A Frechet distance of 32 samples says nothing and is left out.
     """
 
     def __init__(self, metrics: Sequence[Metric], shown: Mapping[str, Tensor]) -> None:

@@ -14,8 +14,9 @@ from ladd_dist.core.rng import sample_starts
 from ladd_dist.core.serialize import to_data
 from ladd_dist.core.types import Denoiser
 from ladd_dist.engine.loop import Bar, StopFlag
+from ladd_dist.engine.shard_index import INDEX, ShardError
 from ladd_dist.engine.shard_reader import ShardReader
-from ladd_dist.engine.shard_writer import INDEX, Chunk, ShardError, read_foreign, write_shards
+from ladd_dist.engine.shard_writer import Chunk, read_foreign, write_shards
 from ladd_dist.recipe import Recipe
 from ladd_dist.stages.texts import encode_texts
 from ladd_dist.workspace.run import Run

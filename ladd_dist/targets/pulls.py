@@ -15,7 +15,7 @@ from ladd_dist.core.plugin import register
 from ladd_dist.core.rng import RowSource
 from ladd_dist.core.serialize import ADDED
 from ladd_dist.core.types import Batch, DenoiseFn
-from ladd_dist.targets import Pull, Target
+from ladd_dist.targets import Target, TargetSample
 
 
 @register("stored")
@@ -25,8 +25,8 @@ class StoredSample(Target):
 
     def __call__(
         self, fake: Tensor, x: Tensor, sigma: Tensor, batch: Batch, *, teacher: DenoiseFn, source: RowSource
-    ) -> Pull:
-        return Pull(batch.x0, sigma)
+    ) -> TargetSample:
+        return TargetSample(batch.x0, sigma)
 
 
 @register("teacher_denoised")
@@ -57,13 +57,13 @@ class TeacherDenoised(Target):
 
     def __call__(
         self, fake: Tensor, x: Tensor, sigma: Tensor, batch: Batch, *, teacher: DenoiseFn, source: RowSource
-    ) -> Pull:
+    ) -> TargetSample:
         level = (self.mean + self.std * source.normal()).exp()
         if self.noise == "new":
             eps = source.normal(*fake.shape[1:])
         else:
             level, eps = torch.minimum(level, sigma), (x - fake) / sigma.view(-1, 1, 1, 1)
-        return Pull(teacher(fake + level.view(-1, 1, 1, 1) * eps, level, batch.cond), level)
+        return TargetSample(teacher(fake + level.view(-1, 1, 1, 1) * eps, level, batch.cond), level)
 
 
 @register("input")
@@ -80,6 +80,6 @@ class Input(Target):
 
     def __call__(
         self, fake: Tensor, x: Tensor, sigma: Tensor, batch: Batch, *, teacher: DenoiseFn, source: RowSource
-    ) -> Pull:
+    ) -> TargetSample:
         scale = SIGMA_DATA / (sigma.square() + SIGMA_DATA**2).sqrt()
-        return Pull(scale.view(-1, 1, 1, 1) * x, sigma)
+        return TargetSample(scale.view(-1, 1, 1, 1) * x, sigma)

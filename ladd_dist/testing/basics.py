@@ -1,4 +1,4 @@
-"""What every contract check needs; the checks are in `ladd_dist.testing.checks` and beside it."""
+"""Helpers of all contract checks; the checks themselves are in `ladd_dist.testing.checks` and beside it."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class ContractError(ValueError):
 
 
 def require(condition: bool, message: str) -> None:
-    """Raises ContractError unless the condition holds."""
+    """Raise ContractError unless the condition holds."""
     if not condition:
         raise ContractError(message)
 
 
 def label(plugin: Plugin) -> str:
-    """How messages name a plug-in: `head 'small_conv'`."""
+    """The words by which messages name a plug-in: `head 'small_conv'`."""
     return f"{plugin.kind} {plugin.name or type(plugin).__name__!r}"
 
 
@@ -39,7 +39,7 @@ def seeded(seed: int = 0) -> Iterator[None]:
 
 
 def call(who: str, doing: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """The function's result; whatever it raises becomes a ContractError that says what was being done."""
+    """Call the function; whatever it raises becomes a ContractError that says what was being done."""
     try:
         return function(*args, **kwargs)
     except ContractError:
@@ -49,7 +49,7 @@ def call(who: str, doing: str, function: Callable[..., Any], *args: Any, **kwarg
 
 
 def check_basics(plugin: Plugin) -> None:
-    """What holds for every kind: registered, documented, right field types, the same after a round trip through JSON.
+    """Check what every kind needs: registration, docstring, types of fields, a round trip through JSON.
 
     Raises:
         ContractError: one of these does not hold.

@@ -14,15 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ladd_dist.core.plugin import Plugin, create
+from ladd_dist.core.plugin import Plugin, PluginError, create
 from ladd_dist.core.rng import Rows, RowSource, whole_batch
 from ladd_dist.core.types import TapSpec
 from ladd_dist.guards import ACTIONS, Finding, Guard
 from ladd_dist.losses import Adversarial, Distance
-from ladd_dist.regularisers import Regulariser, Side
+from ladd_dist.regularisers import PenaltyInputs, Regulariser, Side, require_current
 from ladd_dist.schedules import Schedule
 from ladd_dist.taps import TapLayout
-from ladd_dist.testing.basics import TOLERANCE, call, check_basics, label, require, seeded
+from ladd_dist.testing.basics import TOLERANCE, ContractError, call, check_basics, label, require, seeded
 from ladd_dist.testing.critics import check_critic
 from ladd_dist.testing.heads import check_head
 from ladd_dist.testing.rollouts import check_rollout
@@ -30,7 +30,7 @@ from ladd_dist.testing.targets import check_target
 
 
 def check_plugin(plugin: Plugin | type[Plugin]) -> None:
-    """All checks for a plug-in's kind; kinds without checks of their own are checked for serialisation and docstring.
+    """Run all checks of a plug-in's kind; kinds without any are checked for serialisation and docstring.
 
     Args:
         plugin: an instance, or a class whose fields all have defaults.
@@ -41,6 +41,11 @@ def check_plugin(plugin: Plugin | type[Plugin]) -> None:
     if isinstance(plugin, type):
         who = f"{plugin.kind} {plugin.name or plugin.__name__!r}"
         require(bool(plugin.name), f"{who} is not registered: put @register('snake_name') above it")
+        if issubclass(plugin, Regulariser):
+            try:
+                require_current(plugin)
+            except PluginError as error:
+                raise ContractError(str(error)) from error
         plugin = call(
             who, "to be made with its default fields (else check an instance)", create, plugin.kind, plugin.name
         )
@@ -58,10 +63,10 @@ def unet_catalog(levels: int) -> dict[str, TapSpec]:
 
 
 def check_taps(layout: TapLayout, catalog: Mapping[str, TapSpec] | None = None) -> None:
-    """A layout gives at least one name of the catalog, in its order, each once, and a KeyError for a foreign network.
+    """Check that a layout gives names of the catalog, in its order, each once, and a KeyError for a foreign network.
 
     Args:
-        catalog: of the network the layout is for; by default U-Nets with 2 to 4 levels are tried.
+        catalog: the taps of the network the layout is for; None tries U-Nets with 2 to 4 levels.
 
     Raises:
         ContractError: one of these does not hold.
@@ -86,7 +91,7 @@ def check_taps(layout: TapLayout, catalog: Mapping[str, TapSpec] | None = None) 
 
 
 def check_schedule(schedule: Schedule) -> None:
-    """A schedule is a pure function from steps to finite floats.
+    """Check that a schedule is a pure function from steps to finite floats.
 
     Raises:
         ContractError: not a float, not finite, or another value for the same step.
@@ -111,7 +116,7 @@ def _scalar(who: str, what: str, value: Any) -> Tensor:
 
 
 def check_adversarial(game: Adversarial) -> None:
-    """Scalars, finite for sure heads, averaged over logits after the non-linearity, and pushing the right way.
+    """Check for scalars, finite at large logits, averaged after the non-linearity, with gradients of the right sign.
 
     Raises:
         ContractError: one of these does not hold.
@@ -135,7 +140,7 @@ def check_adversarial(game: Adversarial) -> None:
 
 
 def check_distance(distance: Distance) -> None:
-    """A non-negative float32 scalar, zero for equal samples, a finite gradient, the same for a batch repeated.
+    """Check for a float32 scalar >= 0, 0 for equal samples, with finite gradients, the same for a batch repeated.
 
     Raises:
         ContractError: one of these does not hold.
@@ -163,7 +168,7 @@ def check_distance(distance: Distance) -> None:
 
 
 def check_regulariser(regulariser: Regulariser) -> None:
-    """A finite scalar >= 0, a mean over samples, reproducible for the same source, with finite heads' gradients.
+    """Check for a finite scalar >= 0, a mean over samples, reproducible, with finite gradients of the heads.
 
     Raises:
         ContractError: one of these does not hold.
@@ -188,8 +193,8 @@ def check_regulariser(regulariser: Regulariser) -> None:
             seen = features[side == "fake"]
             return {tap: (value + eps * source.normal(*value.shape[1:]))[which] for tap, value in seen.items()}
 
-        args = (logits, *features, cond_vec[own], source, nearby)
-        return _scalar(who, "the penalty", call(who, "on two taps", regulariser, *args))
+        inputs = PenaltyInputs(logits, features[0], features[1], cond_vec[own], source, nearby)
+        return _scalar(who, "the penalty", call(who, "on two taps", regulariser, inputs))
 
     rows = whole_batch(4)
     first, second = penalty(rows), penalty(rows)
@@ -208,7 +213,7 @@ def check_regulariser(regulariser: Regulariser) -> None:
 
 
 def check_guard(guard: Guard) -> None:
-    """Due at steps that depend on the step alone, full checks among them; findings a pure function of any figures.
+    """Check that steps alone decide when it is due, and that findings are a pure function of any figures.
 
     Raises:
         ContractError: one of these does not hold.

@@ -1,4 +1,4 @@
-"""What a critic must keep; see `ladd_dist/testing/checks.py`."""
+"""The contract of kind `critic`; see `ladd_dist/testing/checks.py`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ IMAGE = ImageSpec(channels=3, size=16, num_classes=4)
 
 
 class _Teacher(Denoiser):
-    """The smallest one."""
+    """The smallest teacher that a critic can be built on."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class _Same(Autoencoder):
 
 
 def check_critic(critic: Critic) -> None:
-    """Features as its catalog says them, gradients to every sample and to no weight, a KeyError for a foreign tap.
+    """Check features against the catalog, gradients to every sample and no weight, and a KeyError for a foreign tap.
 
     Raises:
         ContractError: one of these does not hold.

@@ -13,7 +13,7 @@ COND_DIM = 6
 
 
 def check_head(head: Head) -> None:
-    """The contract of `Head.build`: any map size, [B,K] finite logits, samples independent, no hidden state.
+    """Check `Head.build`: any map size, finite logits [B,K], independent samples, no hidden state.
 
     Raises:
         ContractError: the first thing that does not hold.

@@ -1,4 +1,4 @@
-"""What a rollout must keep; see `ladd_dist/testing/checks.py`."""
+"""The contract of kind `rollout`; see `ladd_dist/testing/checks.py`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LEVELS = (80.0, 4.0, 1.0)
 
 
 def check_rollout(rollout: Rollout) -> None:
-    """As many rows as it says, at levels above 0, each from its own row; the student asked as often on every rank.
+    """Check number and levels of rows, that each depends on its own row, and that ranks ask the student equally often.
 
     Raises:
         ContractError: one of these does not hold.

@@ -1,4 +1,4 @@
-"""What a target must keep; see `ladd_dist/testing/checks.py`."""
+"""The contract of kind `target`; see `ladd_dist/testing/checks.py`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from torch import Tensor
 
 from ladd_dist.core.rng import Rows, RowSource, whole_batch
 from ladd_dist.core.types import Batch
-from ladd_dist.targets import Pull, Target
+from ladd_dist.targets import Target, TargetSample
 from ladd_dist.testing.basics import TOLERANCE, call, check_basics, label, require, seeded
 
 
 def check_target(target: Target) -> None:
-    """A finite x0 like the fake and a level a sample, above 0; each row from its own inputs and source alone.
+    """Check that x0 is finite and like the fake, levels are above 0, and each row depends on its own inputs alone.
 
     Raises:
         ContractError: one of these does not hold.
@@ -27,7 +27,7 @@ def check_target(target: Target) -> None:
         require(target.needs_teacher, f"{who} asks the teacher; set needs_teacher = True in its class")
         return noised / (1 + level.square()).view(-1, 1, 1, 1)
 
-    def pull(rows: Rows) -> Pull:
+    def sample(rows: Rows) -> TargetSample:
         own = slice(rows.first, rows.stop)
         batch = Batch(x0[own], cond[own], None, None, ())
         source = RowSource(rows, "contract")
@@ -36,10 +36,10 @@ def check_target(target: Target) -> None:
         )
         shapes = [getattr(part, "shape", None) for part in found]
         require(shapes == [fake[own].shape, sigma[own].shape], f"{who} must return x0 and sigma like the fake's")
-        return Pull(*found)
+        return TargetSample(*found)
 
     rows = whole_batch(4)
-    whole, again, halves = pull(rows), pull(rows), [pull(rows.part(number, 2)) for number in range(2)]
+    whole, again, halves = sample(rows), sample(rows), [sample(rows.part(number, 2)) for number in range(2)]
     require(bool(whole.x0.isfinite().all()), f"{who} returned a target that is not finite")
     require(bool((whole.sigma > 0).all()), f"{who} must return levels above 0, got {whole.sigma.tolist()}")
     require(torch.equal(whole.x0, again.x0), f"{who} must draw from the given source only: two calls differ")

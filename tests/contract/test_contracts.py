@@ -23,7 +23,7 @@ from ladd_dist.regularisers import Regulariser
 from ladd_dist.rollouts import Inputs, Rollout
 from ladd_dist.schedules import Schedule
 from ladd_dist.taps import TapLayout
-from ladd_dist.targets import Pull, Target
+from ladd_dist.targets import Target, TargetSample
 from ladd_dist.targets.pulls import TeacherDenoised
 from ladd_dist.testing import ContractError, check_head, check_plugin, check_taps
 from plugins.heads import MaxPool, SmallConv, SpectralNorm
@@ -197,12 +197,12 @@ def _own_generator(num: int) -> Tensor:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda self, heads, real, fake, cond, source, nearby: -torch.ones(()), "must not be negative"),
-        (lambda self, heads, real, fake, cond, source, nearby: torch.rand(()), "two calls differ"),
-        (lambda self, heads, real, fake, cond, source, nearby: torch.zeros(2), "must return a scalar"),
-        (lambda self, heads, real, fake, cond, source, nearby: heads(real)["a"], "fails on two taps: TypeError"),
-        (lambda self, heads, real, fake, cond, source, nearby: real["a"].square().sum(), "must average over samples"),
-        (lambda self, heads, real, fake, cond, source, nearby: _own_generator(len(cond)), "draw for each from its row"),
+        (lambda self, inputs: -torch.ones(()), "must not be negative"),
+        (lambda self, inputs: torch.rand(()), "two calls differ"),
+        (lambda self, inputs: torch.zeros(2), "must return a scalar"),
+        (lambda self, inputs: inputs.heads(inputs.real)["a"], "fails on two taps: TypeError"),
+        (lambda self, inputs: inputs.real["a"].square().sum(), "must average over samples"),
+        (lambda self, inputs: _own_generator(len(inputs.cond_vec)), "draw for each from its row"),
     ],
 )
 def test_a_broken_regulariser_is_caught(call: Callable[..., Tensor], message: str) -> None:
@@ -216,8 +216,8 @@ def test_a_target_that_draws_from_elsewhere_is_caught() -> None:
     class Careless(Target):
         """Draws from the global generator."""
 
-        def __call__(self, fake: Tensor, x: Tensor, sigma: Tensor, batch: Batch, **_: Any) -> Pull:
-            return Pull(fake + torch.randn_like(fake), sigma)
+        def __call__(self, fake: Tensor, x: Tensor, sigma: Tensor, batch: Batch, **_: Any) -> TargetSample:
+            return TargetSample(fake + torch.randn_like(fake), sigma)
 
     with pytest.raises(ContractError, match="must draw from the given source only"):
         check_plugin(Careless())

@@ -91,15 +91,19 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "real_is_noise": Mutation(
         "what stands for real is noise",
-        _one("engine/ladd_step.py", "self.see(part.batch.x0, part, draws)", "self.see(part.batch.noise, part, draws)"),
+        _one(
+            "engine/heads_update.py",
+            "critique(self.critic, part.batch.x0, part)",
+            "critique(self.critic, part.batch.noise, part)",
+        ),
         check="compared",
     ),
     "own_noise_for_real": Mutation(
         "real and fake are compared at different noise",
         _one(
-            "engine/ladd_step.py",
-            "self.see(part.batch.x0, part, draws)",
-            "self.see(part.batch.x0, part, self.draw(part.batch, part.rows, step, 9))",
+            "engine/heads_update.py",
+            "critique(self.critic, part.batch.x0, part)",
+            "critique(self.critic, part.batch.x0, self.redrawn(part, step, 9))",
         ),
         check="real-real",
     ),
@@ -214,13 +218,13 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "damaged_samples": Mutation(
         "damaged samples are read silently",
-        _one("engine/shard_reader.py", 'if file_sha256(path) != record["sha256"]:', "if False:"),
+        _one("engine/shard_reader.py", "if file_sha256(path) != entry.sha256:", "if False:"),
         test="tests/unit/test_shards.py::test_a_damaged_or_missing_shard_is_named",
     ),
     "one_level_a_batch": Mutation(
         "one noise level for the whole batch",
         _one(
-            "engine/ladd_step.py",
+            "engine/draws.py",
             "law(rows.total, step, source, levels=self.levels)",
             "law(1, step, source, levels=self.levels).expand(rows.total)",
         ),

@@ -126,9 +126,9 @@ def test_training_never_decodes(latents: tuple[Recipe, Workspace], counted: Coun
     counted.clear()
     for step in range(6):  # the guard looks after the fifth
         training.step(step)
-    assert training.guarding.watch is not None
-    assert "student@1/class_distance" in training.guarding.watch.seen
-    assert not any("colour" in name for name in training.guarding.watch.seen)
+    assert training.guarding.monitor is not None
+    assert "student@1/class_distance" in training.guarding.monitor.seen
+    assert not any("colour" in name for name in training.guarding.monitor.seen)
     assert counted == Counter()
     teacher = TeacherTraining(Run(recipe, workspace), tmp_path / "teacher")
     counted.clear()

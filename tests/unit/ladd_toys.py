@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from ladd_dist.core.rng import whole_batch
 from ladd_dist.core.types import Batch, Denoiser, ImageSpec
 from ladd_dist.engine.discriminator import FrozenCritic, Heads
-from ladd_dist.engine.ladd_step import LaddStep, Part
+from ladd_dist.engine.draws import MicroBatches, Part
+from ladd_dist.engine.ladd_step import LaddStep
 from ladd_dist.heads import Head
 from ladd_dist.losses.adversarial import Bce
 from ladd_dist.losses.distance import Mse
@@ -74,17 +75,23 @@ def make_step(
     accumulate: int = 1,
     **options: Any,
 ) -> LaddStep:
+    """A step with a student like its teacher; `options` are fields of `LaddStep` or of its `MicroBatches`."""
     teacher = network(settings, image)
     student = copy.deepcopy(teacher)
     torch.manual_seed(1)
     heads = Heads(head or SpectralNorm(width=8, conditioned=True), teacher, taps)
-    fields: dict[str, Any] = {
+    drawn: dict[str, Any] = {
         "start": Stored(),
         "rollout": OffPolicy(),
-        "target": StoredSample(),
         "student_sigma": FixedSet(),
         "renoise_sigma": LogNormal(mean=-0.5, std=1.2),
         "levels": LEVELS,
+        "seed": 5,
+    }
+    drawn |= {name: options.pop(name) for name in drawn.keys() & options.keys()}
+    fields: dict[str, Any] = {
+        "micro_batches": MicroBatches(**drawn),
+        "target": StoredSample(),
         "adversarial": Bce(),
         "distance": Mse(),
         "regulariser": NoRegulariser(),
@@ -92,7 +99,6 @@ def make_step(
         "distill_weight": Constant(value=1.0),
         "mode": "fused",
         "head_updates": 1,
-        "seed": 5,
     }
     compute = Compute(accumulate=accumulate)
     own = {

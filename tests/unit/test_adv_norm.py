@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ladd_dist.engine.adv_norm import AdversarialNorm
 from ladd_dist.engine.checkpoint import Checkpoints
+from ladd_dist.engine.heads_update import critique
 from ladd_dist.engine.ladd_step import LaddStep
 from ladd_dist.losses.adversarial import Bce
 from ladd_dist.recipe import DistillStage
@@ -38,7 +39,7 @@ def adversarial_slopes(step: LaddStep, number: int) -> Tensor:
     """The gradient [B,C,H,W] of each sample's own adversarial loss, from the networks as they are."""
     part = whole(step, make_batch(), number)
     fake = step.fake(part).detach().requires_grad_()
-    seen = step.see(fake, part, part.draws)
+    seen = critique(step.critic, fake, part)
     logits = step.heads(seen.features, seen.cond_vec)
     loss = torch.stack([Bce().generator(value, value).mean() for value in logits.values()]).mean()
     (slope,) = torch.autograd.grad(loss, fake)

@@ -119,6 +119,17 @@ def test_pinned_steps_stay_whatever_else_goes(tmp_path: Path) -> None:
         assert torch.equal(found["w"], torch.full((2,), float(step)))
 
 
+def test_a_step_pinned_at_a_save_stays_until_a_save_no_longer_pins_it(tmp_path: Path) -> None:
+    """As the last healthy step of a guard does, which moves on."""
+    saved, parts = checkpoints(tmp_path, keep=1, pinned=(0,)), {"w": replicated(torch.ones(2))}
+    found = []
+    for step, pinned in enumerate([(), (), (1,), (1,), (3,)]):
+        saved.save(step, parts, {}, pinned=pinned)
+        saved.wait()
+        found.append(saved.steps())
+    assert found == [[0], [0, 1], [0, 1, 2], [0, 1, 3], [0, 3, 4]]
+
+
 def test_what_is_written_is_the_state_at_the_call_though_training_goes_on(tmp_path: Path) -> None:
     """In 100 MB, which take longer to write than a step takes to change them."""
     saved = checkpoints(tmp_path)

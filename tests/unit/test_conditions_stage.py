@@ -22,8 +22,8 @@ from ladd_dist.codecs.vae import Vae
 from ladd_dist.core.conditions import Conditions
 from ladd_dist.core.rundir import read_json, write_json
 from ladd_dist.datasets.prompts import Prompts
+from ladd_dist.engine.shard_index import INDEX, ShardError
 from ladd_dist.engine.shard_reader import ShardReader
-from ladd_dist.engine.shard_writer import INDEX, ShardError
 from ladd_dist.levels.named import Good, Karras
 from ladd_dist.networks.cunet import CUNet
 from ladd_dist.networks.diffusers import Diffusers

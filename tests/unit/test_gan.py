@@ -13,7 +13,7 @@ from ladd_dist.core import gan
 from ladd_dist.core.rng import Rows, RowSource, whole_batch
 from ladd_dist.losses.adversarial import Bce, Hinge, Lsgan, Relativistic, Wgan
 from ladd_dist.losses.distance import Mse, PseudoHuber, SmoothL1, sigma_weight
-from ladd_dist.regularisers import Side
+from ladd_dist.regularisers import HeadsFn, PenaltyInputs, Side
 from ladd_dist.regularisers.penalties import R1, GradientPenalty, NoRegulariser
 
 REAL, FAKE = torch.tensor([[2.0, -1.0], [0.5, 3.0]]), torch.tensor([[1.0, -2.0], [0.0, -0.5]])
@@ -196,36 +196,41 @@ def nearby(side: Side, rows: slice, eps: float) -> dict[str, Tensor]:
     raise AssertionError("the teacher was asked")
 
 
+def inputs_of(heads: HeadsFn, real: dict[str, Tensor], fake: dict[str, Tensor]) -> PenaltyInputs:
+    """Inputs of a penalty that asks no teacher."""
+    return PenaltyInputs(heads, real, fake, COND, source(), nearby)
+
+
 def test_r1_of_a_linear_head_is_half_gamma_times_its_squared_norm() -> None:
     weight = torch.randn(12, 1, generator=torch.Generator().manual_seed(0))
-    penalty = R1(gamma=3.0)(linear_heads(tap0=weight), features(3), features(3), COND, source(), nearby)
+    penalty = R1(gamma=3.0)(inputs_of(linear_heads(tap0=weight), features(3), features(3)))
     assert penalty.item() == pytest.approx(1.5 * weight.square().sum().item(), rel=1e-5)
 
 
 def test_r1_sums_over_logits_of_a_head_and_averages_over_heads() -> None:
     heads = linear_heads(tap0=torch.full((12, 2), 1.0), tap1=torch.full((4, 1), 3.0))
-    penalty = R1(gamma=2.0)(heads, features(3, 1), features(3, 1), COND, source(), nearby)
+    penalty = R1(gamma=2.0)(inputs_of(heads, features(3, 1), features(3, 1)))
     assert penalty.item() == pytest.approx((12 * 2**2 + 4 * 3**2) / 2)
 
 
 def test_r1_looks_at_real_features_only() -> None:
     real = {"tap0": torch.full((5, 1, 1, 1), 3.0)}
     fake = {"tap0": torch.full((5, 1, 1, 1), 100.0)}
-    penalty = R1(gamma=2.0)(lambda seen, _: {"tap0": seen["tap0"].flatten(1) ** 2}, real, fake, COND, source(), nearby)
+    penalty = R1(gamma=2.0)(inputs_of(lambda seen, _: {"tap0": seen["tap0"].flatten(1) ** 2}, real, fake))
     assert penalty.item() == pytest.approx(6.0**2)
 
 
 def test_gradient_penalty_of_a_linear_head_is_its_distance_from_unit_norm() -> None:
     weight = torch.full((4, 1), 1.5)  # norm 3
-    penalty = GradientPenalty(weight=10.0)(linear_heads(tap0=weight), features(1), features(1), COND, source(), nearby)
+    penalty = GradientPenalty(weight=10.0)(inputs_of(linear_heads(tap0=weight), features(1), features(1)))
     assert penalty.item() == pytest.approx(10 * (3 - 1) ** 2)
-    unit = GradientPenalty()(linear_heads(tap0=weight / 3), features(1), features(1), COND, source(), nearby)
+    unit = GradientPenalty()(inputs_of(linear_heads(tap0=weight / 3), features(1), features(1)))
     assert unit.item() == pytest.approx(0, abs=1e-10)
 
 
 def test_gradient_penalty_is_averaged_over_heads() -> None:
     heads = linear_heads(tap0=torch.full((4, 1), 1.5), tap1=torch.full((4, 1), 0.5))
-    penalty = GradientPenalty(weight=1.0)(heads, features(1, 1), features(1, 1), COND, source(), nearby)
+    penalty = GradientPenalty(weight=1.0)(inputs_of(heads, features(1, 1), features(1, 1)))
     assert penalty.item() == pytest.approx(((3 - 1) ** 2 + 0) / 2)
 
 
@@ -239,7 +244,7 @@ def test_gradient_penalty_looks_between_real_and_fake_at_places_the_source_draws
     real = {"a": torch.ones(5, 1, 2, 2), "b": torch.ones(5, 3, 1, 1)}
     fake = {"a": torch.zeros(5, 1, 2, 2), "b": torch.zeros(5, 3, 1, 1)}
     for _ in range(2):
-        GradientPenalty()(heads, real, fake, COND, source(), nearby)
+        GradientPenalty()(inputs_of(heads, real, fake))
     place = source().uniform()
     torch.testing.assert_close(seen[0]["a"], place.view(5, 1, 1, 1).expand(5, 1, 2, 2))
     torch.testing.assert_close(seen[0]["b"], place.view(5, 1, 1, 1).expand(5, 3, 1, 1))
@@ -253,15 +258,18 @@ def test_a_penalty_of_a_batch_is_the_mean_over_its_rows_whoever_computes_them(pe
     def heads(inputs: dict[str, Tensor], _: Tensor) -> dict[str, Tensor]:
         return {tap: value.flatten(1).pow(3).sum(1, keepdim=True) for tap, value in inputs.items()}
 
-    whole = penalty(heads, real, fake, COND, source(), nearby)
+    whole = penalty(inputs_of(heads, real, fake))
     rows = [Rows(number, number + 1, 5) for number in range(5)]
     alone = [
         penalty(
-            heads,
-            *({"tap0": seen["tap0"][row.first : row.stop]} for seen in (real, fake)),
-            COND[:1],
-            source(rows=row),
-            nearby,
+            PenaltyInputs(
+                heads,
+                {"tap0": real["tap0"][row.first : row.stop]},
+                {"tap0": fake["tap0"][row.first : row.stop]},
+                COND[:1],
+                source(rows=row),
+                nearby,
+            )
         )
         for row in rows
     ]
@@ -272,7 +280,7 @@ def test_a_penalty_of_a_batch_is_the_mean_over_its_rows_whoever_computes_them(pe
 def test_a_penalty_reaches_the_weights_of_the_heads_and_not_the_features(penalty: R1) -> None:
     weight = torch.randn(12, 1, generator=torch.Generator().manual_seed(0)).requires_grad_()
     real, fake = features(3), features(3)
-    penalty(linear_heads(tap0=weight), real, fake, COND, source(), nearby).backward()
+    penalty(inputs_of(linear_heads(tap0=weight), real, fake)).backward()
     assert weight.grad is not None and weight.grad.abs().sum() > 0
     assert not real["tap0"].requires_grad and real["tap0"].grad is None
 
@@ -281,4 +289,4 @@ def test_no_regulariser_is_zero_and_never_calls_the_heads() -> None:
     def heads(inputs: dict[str, Tensor], cond_vec: Tensor) -> dict[str, Tensor]:
         raise AssertionError("called")
 
-    assert NoRegulariser()(heads, features(1), features(1), COND, source(), nearby).item() == 0
+    assert NoRegulariser()(inputs_of(heads, features(1), features(1))).item() == 0

@@ -13,7 +13,7 @@ from benchmarks.guard import COLLAPSES, HEALTHY, TRACES, WITHIN, checks_of, colu
 from ladd_dist.core.serialize import from_data, to_data
 from ladd_dist.guards import ACTIONS, NEUTRAL_ACTIONS, Action, Guard
 from ladd_dist.guards.collapse import Collapse, NoGuard
-from ladd_dist.guards.judge import Judgement, Memory, Verdict, judge, rolled_back
+from ladd_dist.guards.judge import GuardState, GuardVerdict, Judgement, judge, rolled_back
 from ladd_dist.guards.judge import from_data as memory_from
 from ladd_dist.recipe import Recipe, load_recipe
 
@@ -25,19 +25,19 @@ GUARD = Collapse(every=10, full_every=2, grace=0.1)
 STEPS = 200
 
 
-def run(guard: Guard, *checks: dict[str, float], memory: Memory | None = None, first: int = 10) -> list[Judgement]:
+def run(guard: Guard, *checks: dict[str, float], state: GuardState | None = None, first: int = 10) -> list[Judgement]:
     """One check after another, each at the next due step; only the figures a check of its sort sees."""
-    memory, said = memory or Memory(), []
+    state, said = state or GuardState(), []
     for number, figures in enumerate(checks):
         step = first + 10 * number
         full = guard.is_full(step, STEPS)
         seen = {key: value for key, value in figures.items() if full or not key.startswith("student@4")}
-        said.append(judge(guard, memory, seen, step, STEPS))
-        memory = said[-1].memory
+        said.append(judge(guard, state, seen, step, STEPS))
+        state = said[-1].state
     return said
 
 
-def verdicts(*checks: dict[str, float], guard: Guard = GUARD) -> list[Verdict]:
+def verdicts(*checks: dict[str, float], guard: Guard = GUARD) -> list[GuardVerdict]:
     return [item.verdict for item in run(guard, *checks) if item.verdict is not None]
 
 
@@ -97,7 +97,7 @@ def test_a_fault_at_more_steps_is_judged_by_full_checks_alone_and_lasts_between_
     news = [item.verdict for item in said if item.verdict is not None]
     assert [(item.step, item.level) for item in news] == [(60, "collapsed"), (100, "healthy")]
     assert news[0].since == 40 and "one-colour collapse" in news[0].headline
-    assert [item.memory.level for item in said[5:9]] == ["collapsed"] * 4  # also at 70 and 90, where nobody looked
+    assert [item.state.level for item in said[5:9]] == ["collapsed"] * 4  # also at 70 and 90, where nobody looked
 
 
 def test_a_run_that_recovers_is_said_to_and_may_collapse_again() -> None:
@@ -125,32 +125,32 @@ def test_an_action_is_taken_when_the_collapse_is_sure(action: Action) -> None:
     taken = [(10 + 10 * n, item.verdict.action) for n, item in enumerate(said) if item.verdict and item.verdict.action]
     assert taken[0] == (40, action)
     assert len(taken) == (3 if action == "lower_adv" else 1)  # at 40, and while it lasts at 60 and 80
-    memory = said[-1].memory
-    assert memory.adv_factor == (0.125 if action == "lower_adv" else 1.0)
-    assert (memory.frozen, memory.stopped) == (action == "freeze_heads", action == "stop")
+    state = said[-1].state
+    assert state.adv_factor == (0.125 if action == "lower_adv" else 1.0)
+    assert (state.frozen, state.stopped) == (action == "freeze_heads", action == "stop")
 
 
 def test_a_rollback_goes_to_the_last_full_check_that_found_nothing_with_half_the_weight_and_not_for_ever() -> None:
     guard = dataclasses.replace(GUARD, action="rollback", max_rollbacks=1)
     said = run(guard, FINE, FINE, FINE, FINE, FINE, MEAN, MEAN)
     assert said[-1].verdict is not None and said[-1].verdict.action == "rollback"
-    assert said[-1].memory.healthy == 40  # 50 was no full check
-    back = rolled_back(said[3].memory)
+    assert said[-1].state.healthy == 40  # 50 was no full check
+    back = rolled_back(said[3].state)
     assert (back.rollbacks, back.adv_factor, back.checked, back.healthy) == (1, 0.5, 40, 40)
-    (again,) = [item.verdict for item in run(guard, MEAN, MEAN, memory=back, first=50) if item.verdict]
+    (again,) = [item.verdict for item in run(guard, MEAN, MEAN, state=back, first=50) if item.verdict]
     assert again.action == "stop"
 
 
 def test_a_check_with_findings_is_nothing_to_go_back_to() -> None:
-    assert run(GUARD, MEAN, MEAN, MEAN, MEAN)[-1].memory.healthy is None
+    assert run(GUARD, MEAN, MEAN, MEAN, MEAN)[-1].state.healthy is None
 
 
 def test_going_on_from_a_memory_written_as_json_gives_the_same_verdicts() -> None:
     checks = [FINE, FINE, MEAN, MEAN, FINE, FINE, MEAN, MEAN]
     whole = run(GUARD, *checks)
     for cut in range(1, len(checks)):
-        memory = memory_from(json.loads(json.dumps(whole[cut - 1].memory.to_data())))
-        assert run(GUARD, *checks[cut:], memory=memory, first=10 + 10 * cut) == whole[cut:]
+        state = memory_from(json.loads(json.dumps(whole[cut - 1].state.to_data())))
+        assert run(GUARD, *checks[cut:], state=state, first=10 + 10 * cut) == whole[cut:]
 
 
 def test_nobody_watching_finds_nothing_and_is_never_due() -> None:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ladd_dist.core.rng import whole_batch
 from ladd_dist.engine.head_statistics import BINS, EDGES, HeadSums, figures, sides
-from ladd_dist.engine.ladd_step import logit_metrics
+from ladd_dist.engine.step_metrics import logit_metrics
+from ladd_dist.guards.judge import GuardControl
 from ladd_dist.parallel.ranks import Ranks
 
 Logits = dict[str, Tensor]
@@ -80,7 +81,7 @@ def test_parts_of_unequal_size_add_up_to_the_whole() -> None:
 class Two(Ranks):
     """Rank 0 of two, the other of which says the same."""
 
-    def total(self, values: Tensor) -> Tensor:
+    def sum(self, values: Tensor) -> Tensor:
         return 2 * values
 
 
@@ -111,10 +112,10 @@ def test_readers_do_not_disturb_each_other_and_a_window_can_be_put_back() -> Non
 def test_micro_batches_of_a_step_have_the_figures_of_one_batch(accumulate: int) -> None:
     batch, found = make_batch(6), []
     for number in (1, accumulate):
-        step = make_step(mode="alternate", accumulate=number, head_updates=2)
-        step.head_sums = HeadSums(TAPS)
+        sums = HeadSums(TAPS)
+        step = make_step(mode="alternate", accumulate=number, head_updates=2, head_sums=sums)
         step(batch, 0, whole_batch(6))
-        found.append(step.head_sums.read("log"))
+        found.append(sums.read("log"))
     assert found[0].keys() == found[1].keys()
     assert found[1] == pytest.approx(found[0], rel=1e-3, abs=1e-5)
     shares = [value for key, value in found[0].items() if key.startswith("grad_share/")]
@@ -122,8 +123,7 @@ def test_micro_batches_of_a_step_have_the_figures_of_one_batch(accumulate: int) 
 
 
 def test_the_norms_of_the_heads_make_the_norm_of_all() -> None:
-    step = make_step()
-    step.head_sums = HeadSums(TAPS)
+    step = make_step(head_sums=HeadSums(TAPS))
     total = step(make_batch(), 0)["grad_norm/heads"]
     norms = cast(dict[str, Tensor], step.heads.group_norms)
     assert float(torch.stack(list(norms.values())).norm()) == pytest.approx(float(total), rel=1e-5)
@@ -133,14 +133,12 @@ def test_heads_that_learn_no_more_stay_as_they_are_and_the_student_goes_on() -> 
     step = make_step()
     before = {name: value.clone() for name, value in step.heads.module.state_dict().items()}
     student = {name: value.clone() for name, value in step.student.module.state_dict().items()}
-    step.heads_learn = False
-    found = step(make_batch(), 0)
+    found = step(make_batch(), 0, control=GuardControl(heads_learn=False))
     assert "loss/heads" in found and "grad_norm/heads" not in found
     assert all(torch.equal(value, before[name]) for name, value in step.heads.module.state_dict().items())
     assert any(not torch.equal(value, student[name]) for name, value in step.student.module.state_dict().items())
 
 
 def test_a_lowered_weight_is_the_schedules_times_the_factor() -> None:
-    step = make_step()
-    step.adv_factor = 0.25
-    assert step(make_batch(), 0)["weight/adversarial"] == pytest.approx(0.25 * 0.3)
+    figures = make_step()(make_batch(), 0, control=GuardControl(adv_factor=0.25))
+    assert figures["weight/adversarial"] == pytest.approx(0.25 * 0.3)

@@ -256,7 +256,7 @@ def test_heads_are_updated_as_often_as_asked_and_the_student_once(mode: str, hea
 
 def test_every_turn_of_the_heads_compares_at_new_levels() -> None:
     step, batch = make_step(), make_batch()
-    first, second = (step.draw(batch, whole_batch(6), 0, turn) for turn in (0, 1))
+    first, second = (step.micro_batches.draw(batch, whole_batch(6), 0, turn) for turn in (0, 1))
     assert not torch.equal(first.tau, second.tau)
     assert not torch.equal(first.renoise_eps, second.renoise_eps)
 
@@ -265,7 +265,7 @@ def test_real_and_fake_are_compared_at_the_same_level_and_noise() -> None:
     """A student that reproduces the teacher's samples exactly cannot be told from them."""
     step, batch = make_step(head=SmallConv(width=8)), make_batch()
     part = whole(step, batch)
-    figures, _ = step.update_heads([part], [batch.x0], [None], 0)
+    figures, _ = step.heads_update([part], [batch.x0], [None], 0, learn=True)
     assert float(figures.means()["logit_gap"]) == pytest.approx(0.0, abs=1e-6)
 
 
@@ -319,7 +319,7 @@ def test_another_step_or_seed_gives_other_weights(other: dict[str, Any]) -> None
 
 def test_the_draws_of_a_step_have_nothing_in_common_with_each_other() -> None:
     step, batch = make_step(), make_batch(64)
-    draws = [step.draw(batch, whole_batch(64), number, turn) for number in (0, 1) for turn in (0, 1)]
+    draws = [step.micro_batches.draw(batch, whole_batch(64), number, turn) for number in (0, 1) for turn in (0, 1)]
     noises = [eps.flatten() for draw in draws for eps in (draw.start_eps, draw.renoise_eps)]
     correlations = torch.corrcoef(torch.stack(noises)).fill_diagonal_(0)
     assert float(correlations.abs().max()) < 0.05
@@ -362,7 +362,7 @@ def test_a_penalty_reaches_the_heads_and_not_the_student() -> None:
 
 
 def test_logit_metrics_count_the_right_side_of_zero() -> None:
-    from ladd_dist.engine.ladd_step import logit_metrics
+    from ladd_dist.engine.step_metrics import logit_metrics
 
     real = {"a": torch.tensor([[1.0], [2.0], [-1.0], [3.0]]), "b": torch.full((4, 2), 1.0)}
     fake = {"a": torch.tensor([[-1.0], [2.0], [1.0], [3.0]]), "b": torch.full((4, 2), -1.0)}

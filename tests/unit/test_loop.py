@@ -175,7 +175,7 @@ class Two(Ranks):
     size: int = 2
     says: dict[str, float] = field(default_factory=lambda: {"signal": 0, "figure": 4.0})
 
-    def highest(self, value: int) -> int:
+    def max(self, value: int) -> int:
         return max(value, int(self.says["signal"]))
 
     def mean(self, values: torch.Tensor) -> torch.Tensor:

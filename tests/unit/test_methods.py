@@ -22,6 +22,7 @@ from ladd_dist.core.types import Autoencoder, Batch, Denoiser, ImageSpec
 from ladd_dist.costs.flops import count_flops
 from ladd_dist.critics.pixels import Pixels
 from ladd_dist.engine.discriminator import FrozenCritic, Heads
+from ladd_dist.engine.heads_update import critique
 from ladd_dist.engine.ladd_step import LaddStep
 from ladd_dist.losses.distance import sigma_weight
 from ladd_dist.parallel.compute import Compute
@@ -74,11 +75,11 @@ def test_by_default_a_step_is_asked_what_it_always_was() -> None:
     """The coupling's input at the level drawn, the stored sample as target; nothing is run, repeated or drawn."""
     step, batch = make_step(), make_batch()
     part = whole(step, batch)
-    assert torch.equal(part.inputs.x, step.start(batch, part.draws.sigma, part.draws.start_eps))
+    assert torch.equal(part.inputs.x, step.micro_batches.start(batch, part.draws.sigma, part.draws.start_eps))
     assert part.inputs.sigma is part.draws.sigma
-    pull = step.pull(torch.zeros_like(batch.x0), part, 0)
-    assert pull.x0 is part.batch.x0
-    assert pull.sigma is part.draws.sigma
+    found = step.target_of(torch.zeros_like(batch.x0), part, 0)
+    assert found.x0 is part.batch.x0
+    assert found.sigma is part.draws.sigma
     with pytest.raises(ValueError, match="needs_teacher"):
         step.teacher(batch.x0, part.draws.sigma, batch.cond)
 
@@ -111,7 +112,7 @@ def test_every_step_asks_the_student_what_the_sampler_would(start: Any) -> None:
         asked.append(x)
         return step.denoise(x, sigma, cond)
 
-    source = RowSource(whole_batch(len(batch.x0)), "rollout_noise", step.seed, 0)
+    source = RowSource(whole_batch(len(batch.x0)), "rollout_noise", step.micro_batches.seed, 0)
     with torch.no_grad():
         last = few_step_sample(denoise, noise, batch.cond, LEVELS, start.rule, source)
         fakes = step.fake(part)
@@ -136,7 +137,7 @@ def test_on_policy_gives_a_share_of_rows_their_own_state_at_their_own_level(shar
     assert batch.noise is not None
     with torch.no_grad():
         states = list(few_step_inputs(step.denoise, LEVELS[0] * batch.noise, batch.cond, LEVELS, "ode"))
-    given = step.start(batch, part.draws.sigma, part.draws.start_eps)
+    given = step.micro_batches.start(batch, part.draws.sigma, part.draws.start_eps)
     mine = 0
     for row, sigma in enumerate(part.inputs.sigma):
         own = states[min(range(4), key=lambda i, sigma=sigma: abs(LEVELS[i] - float(sigma)))][row]  # type: ignore[misc]
@@ -176,11 +177,11 @@ def test_adds_target_is_the_teachers_denoising_at_levels_and_noise_of_its_own() 
     fake = 0.3 + torch.zeros(num, 1, 2, 2)
     batch = Batch(fake, torch.zeros(num, dtype=torch.int64), None, None, ())
     level = torch.full((num,), 80.0)
-    pull = target(fake, fake, level, batch, teacher=gaussian, source=RowSource(whole_batch(num), "target", 0))
-    assert float(pull.sigma.log().mean()) == pytest.approx(0.0, abs=0.05)
-    assert float(pull.sigma.log().std()) == pytest.approx(0.5, rel=0.05)
-    shrink = (SD**2 / (SD**2 + pull.sigma.square())).view(-1, 1, 1, 1)
-    noise = (pull.x0 / shrink - fake) / pull.sigma.view(-1, 1, 1, 1)
+    found = target(fake, fake, level, batch, teacher=gaussian, source=RowSource(whole_batch(num), "target", 0))
+    assert float(found.sigma.log().mean()) == pytest.approx(0.0, abs=0.05)
+    assert float(found.sigma.log().std()) == pytest.approx(0.5, rel=0.05)
+    shrink = (SD**2 / (SD**2 + found.sigma.square())).view(-1, 1, 1, 1)
+    noise = (found.x0 / shrink - fake) / found.sigma.view(-1, 1, 1, 1)
     assert float(noise.mean()) == pytest.approx(0.0, abs=0.03)
     assert float(noise.std()) == pytest.approx(1.0, rel=0.03)
     assert len(noise.flatten().unique()) > num
@@ -209,10 +210,10 @@ def test_no_gradient_passes_through_the_teachers_view_of_the_fake() -> None:
     step = make_step(target=TeacherDenoised(), teacher=gaussian)
     part = whole(step, make_batch())
     fake = torch.randn_like(part.batch.x0).requires_grad_()
-    pull = step.pull(fake, part, 0)
-    assert not pull.x0.requires_grad
-    (gradient,) = torch.autograd.grad(step.distance(fake, pull.x0, pull.sigma), fake)
-    torch.testing.assert_close(gradient, 2 * (fake.detach() - pull.x0) / fake.numel())
+    found = step.target_of(fake, part, 0)
+    assert not found.x0.requires_grad
+    (gradient,) = torch.autograd.grad(step.distance(fake, found.x0, found.sigma), fake)
+    torch.testing.assert_close(gradient, 2 * (fake.detach() - found.x0) / fake.numel())
 
 
 def test_the_exponential_weight_of_add_is_alpha_of_its_level() -> None:
@@ -228,9 +229,9 @@ def test_the_input_as_target_has_the_datas_variance_at_every_level() -> None:
     for level in (0.01, 0.5, 80.0):
         sigma = torch.full((num,), level)
         x = Ot()(batch, sigma, eps / SD)
-        pull = Input()(x0, x, sigma, batch, teacher=gaussian, source=RowSource(whole_batch(num), "target", 0))
-        assert float(pull.x0.std()) == pytest.approx(SD, rel=0.03)
-    torch.testing.assert_close(pull.x0, eps, rtol=0, atol=0.05)  # at sigma 80: the noise, in the data's units
+        found = Input()(x0, x, sigma, batch, teacher=gaussian, source=RowSource(whole_batch(num), "target", 0))
+        assert float(found.x0.std()) == pytest.approx(SD, rel=0.03)
+    torch.testing.assert_close(found.x0, eps, rtol=0, atol=0.05)  # at sigma 80: the noise, in the data's units
 
 
 # Critics
@@ -240,8 +241,8 @@ def test_a_pixel_critic_sees_samples_as_they_are_and_passes_gradients_but_keeps_
     step, critic = pixel_step()
     part = whole(step, make_batch())
     x0 = part.batch.x0.clone().requires_grad_()
-    seen = step.see(x0, part, part.draws)
-    louder = step.see(x0, part, part.draws._replace(tau=2 * part.draws.tau))
+    seen = critique(step.critic, x0, part)
+    louder = critique(step.critic, x0, part._replace(draws=part.draws._replace(tau=2 * part.draws.tau)))
     assert all(torch.equal(value, louder.features[tap]) for tap, value in seen.features.items())
     (gradient,) = torch.autograd.grad(sum(value.square().sum() for value in seen.features.values()), x0)
     assert bool(gradient.flatten(1).any(dim=1).all())

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ladd_dist.core.rng import Rows, whole_batch
 from ladd_dist.core.types import Batch
-from ladd_dist.engine.ladd_step import LaddStep, Means
+from ladd_dist.engine.ladd_step import LaddStep
+from ladd_dist.engine.step_metrics import Means
 from ladd_dist.losses.adversarial import Bce, Hinge, Relativistic
 from ladd_dist.parallel.compute import Compute
 from ladd_dist.regularisers.penalties import R1, GradientPenalty, NoRegulariser
@@ -109,7 +110,7 @@ def test_the_rows_of_a_share_are_parted_into_micro_batches_of_the_global_batch()
     step, batch = calm_step(accumulate=2), make_batch(NUM)
     parts = step.parts(batch.rows(slice(4, 8)), 3, whole_batch(NUM).part(1, 2))
     assert [part.rows for part in parts] == [Rows(4, 6, NUM), Rows(6, 8, NUM)]
-    draws = step.draw(batch, whole_batch(NUM), 3, turn=0)
+    draws = step.micro_batches.draw(batch, whole_batch(NUM), 3, turn=0)
     for part in parts:
         own = slice(part.rows.first, part.rows.stop)
         assert torch.equal(part.batch.x0, batch.x0[own])

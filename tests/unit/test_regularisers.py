@@ -18,10 +18,12 @@ from ladd_dist.core.noise import SIGMA_DATA
 from ladd_dist.core.plugin import registered
 from ladd_dist.core.rng import Rows, RowSource, whole_batch
 from ladd_dist.engine.discriminator import FrozenCritic
-from ladd_dist.engine.ladd_step import LaddStep, Part
+from ladd_dist.engine.draws import Part
+from ladd_dist.engine.heads_update import critique
+from ladd_dist.engine.ladd_step import LaddStep
 from ladd_dist.heads import Head
 from ladd_dist.recipe import load_recipe, swap, validate
-from ladd_dist.regularisers import Regulariser, Side
+from ladd_dist.regularisers import PenaltyInputs, Regulariser, Side
 from ladd_dist.regularisers.approximate import ApproximateR1, ApproximateR2
 from ladd_dist.regularisers.centring import Centring
 from ladd_dist.regularisers.penalties import R1, NoRegulariser
@@ -62,10 +64,10 @@ def prepared() -> tuple[LaddStep, Part, Tensor]:
 
 
 def penalty(step: LaddStep, part: Part, fake: Tensor, regulariser: Regulariser) -> float:
-    step.regulariser = regulariser
+    step = dataclasses.replace(step, regulariser=regulariser)
     with torch.no_grad():
-        seen = [step.see(x0, part, part.draws) for x0 in (part.batch.x0, fake)]
-    return float(step._penalty(part, fake, seen[0], seen[1], 0, 0).detach())
+        real, faked = (critique(step.critic, x0, part) for x0 in (part.batch.x0, fake))
+    return float(step.heads_update.penalty(part, fake, real, faked, 0, 0).detach())
 
 
 def slopes(step: LaddStep, part: Part, x0: Tensor) -> Tensor:
@@ -85,7 +87,7 @@ def test_it_tends_to_the_squared_slope_along_its_noise_with_the_order_of_a_diffe
 ) -> None:
     """For one n: ((l(x + eps n) - l(x)) / eps)^2 = (g . n)^2 + O(eps), g from autograd, in the network's units."""
     step, part, fake = prepared()
-    noise = RowSource(part.rows, "regulariser", step.seed, 0, 0).normal(*fake.shape[1:]).flatten(1)
+    noise = RowSource(part.rows, "regulariser", step.micro_batches.seed, 0, 0).normal(*fake.shape[1:]).flatten(1)
     g = slopes(step, part, part.batch.x0 if cls is ApproximateR1 else fake)
     exact = float((g * noise).sum(dim=2).square().mean())
     sizes = (0.04, 0.02, 0.01, 0.005)
@@ -101,8 +103,8 @@ def test_on_average_over_directions_it_is_exact_r1_on_the_input() -> None:
     exact = float(slopes(step, part, part.batch.x0).square().sum(dim=2).mean())
     found = []
     for seed in range(150):
-        step.seed = seed
-        found.append(penalty(step, part, fake, ApproximateR1(weight=1.0, eps=1e-4, every=1)))
+        own = dataclasses.replace(step, micro_batches=dataclasses.replace(step.micro_batches, seed=seed))
+        found.append(penalty(own, part, fake, ApproximateR1(weight=1.0, eps=1e-4, every=1)))
     spread = torch.tensor(found).std() / math.sqrt(len(found))
     assert abs(sum(found) / len(found) - exact) < 4 * spread < 0.5 * exact
 
@@ -122,7 +124,8 @@ def toy(rows: Rows, regulariser: Regulariser) -> tuple[float, list[int]]:
         return {"a": features["a"].flatten(1).mean(dim=1, keepdim=True)}
 
     seen = {"a": values}
-    return float(regulariser(heads, seen, seen, torch.zeros(len(values), 3), source, nearby)), looked
+    inputs = PenaltyInputs(heads, seen, seen, torch.zeros(len(values), 3), source, nearby)
+    return float(regulariser(inputs)), looked
 
 
 @pytest.mark.parametrize("parts", [1, 3, 6])
@@ -137,12 +140,12 @@ def test_one_sample_in_four_is_looked_at_whoever_has_it(parts: int) -> None:
 
 def test_a_batch_that_is_seen_several_times_is_looked_at_in_each_copy() -> None:
     """As with `every_step`, where a sample is shown at each of the student's levels."""
-    step = make_step(head=SmoothHead(), rollout=EveryStep())
+    step = make_step(head=SmoothHead(), rollout=EveryStep(), regulariser=ApproximateR1())
     part = whole(step, make_batch())
     fake = part.batch.x0 + 0.3
     assert len(fake) == 6 * len(LEVELS)
     with torch.no_grad():
-        seen = [step.see(x0, part, part.draws) for x0 in (part.batch.x0, fake)]
+        real, faked = (critique(step.critic, x0, part) for x0 in (part.batch.x0, fake))
     asked: list[int] = []
 
     def watched(x0: Tensor, cond: Tensor, draws: Any, shift: Tensor) -> dict[str, Tensor]:
@@ -151,8 +154,7 @@ def test_a_batch_that_is_seen_several_times_is_looked_at_in_each_copy() -> None:
         return FrozenCritic.nearby(step.critic, x0, cond, draws, shift)
 
     step.critic.nearby = watched  # type: ignore[method-assign]
-    step.regulariser = ApproximateR1()
-    assert float(step._penalty(part, fake, seen[0], seen[1], 0, 0).detach()) > 0
+    assert float(step.heads_update.penalty(part, fake, real, faked, 0, 0).detach()) > 0
     assert asked == [0, 4] * len(LEVELS)
 
 
@@ -174,10 +176,13 @@ def test_centring_is_the_mean_square_of_the_sum_of_real_and_fake_logits() -> Non
     def heads(features: dict[str, Tensor], cond_vec: Tensor) -> dict[str, Tensor]:
         return features
 
-    arguments: Any = (heads, logits, fake, torch.zeros(1, 3), source, None)
-    assert float(Centring(weight=0.5)(*arguments)) == pytest.approx(0.5 * ((4 + 4) / 2 + 1) / 2)
+    def nearby(side: Side, which: slice, eps: float) -> dict[str, Tensor]:
+        raise AssertionError("the teacher was asked")
+
+    inputs = PenaltyInputs(heads, logits, fake, torch.zeros(1, 3), source, nearby)
+    assert float(Centring(weight=0.5)(inputs)) == pytest.approx(0.5 * ((4 + 4) / 2 + 1) / 2)
     opposite = {tap: -value for tap, value in logits.items()}
-    assert float(Centring()(heads, logits, opposite, torch.zeros(1, 3), source, None)) == 0  # type: ignore[arg-type]
+    assert float(Centring()(inputs._replace(fake=opposite))) == 0
 
 
 def test_a_sum_is_the_sum_and_says_whether_a_term_differentiates() -> None:

@@ -23,8 +23,9 @@ import webdataset
 from ladd_dist.core.signals import Stopped
 from ladd_dist.core.types import ImageSpec
 from ladd_dist.engine.loop import StopFlag
+from ladd_dist.engine.shard_index import INDEX, ShardError
 from ladd_dist.engine.shard_reader import ShardReader, to_device
-from ladd_dist.engine.shard_writer import INDEX, Chunk, ShardError, read_foreign, write_shards
+from ladd_dist.engine.shard_writer import Chunk, read_foreign, write_shards
 from ladd_dist.networks.cunet import CUNet
 from ladd_dist.recipe import Recipe, load_recipe
 from ladd_dist.samplers.karras import Heun

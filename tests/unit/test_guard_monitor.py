@@ -1,4 +1,4 @@
-"""The watch over a training: what it looks at, whoever shares the work, and that it leaves the training alone."""
+"""The guard's monitor: what it looks at, whoever shares the work, and that it leaves the training alone."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import torch
 from ladd_toys import IMAGE, LEVELS, TAPS, make_batch, make_step, weights
 from torch import Tensor
 
-from ladd_dist.engine.guard_monitor import Watch
+from ladd_dist.engine.guard_monitor import GuardMonitor
 from ladd_dist.engine.head_statistics import HeadSums
 from ladd_dist.engine.ladd_step import LaddStep
 from ladd_dist.guards.collapse import Collapse
+from ladd_dist.guards.judge import GuardControl
 from ladd_dist.parallel.ranks import Ranks
 
 FIXED = make_batch(10, seed=7)
@@ -24,21 +25,20 @@ GUARD = Collapse(every=2, full_every=2, grace=0.0, samples=10, one_step=0.0, few
 class OneOf(Ranks):
     """A rank whose sums with the others are its own part: the test adds them up."""
 
-    def total(self, values: Tensor) -> Tensor:
+    def sum(self, values: Tensor) -> Tensor:
         return values
 
-    def agree(self, ask: Callable[[], Any]) -> Any:
+    def from_rank0(self, ask: Callable[[], Any]) -> Any:
         return ask()
 
-    def highest(self, value: int) -> int:
+    def max(self, value: int) -> int:
         return value
 
 
-def watch(step: LaddStep, ranks: Ranks | None = None) -> Watch:
-    step.head_sums = HeadSums(TAPS)
-    return Watch(
-        GUARD, FIXED, step.head_sums, levels={1: LEVELS[:1], 4: LEVELS}, rule="sde", coloured=True, num_steps=100,
-        ranks=ranks or Ranks(), device=torch.device("cpu"),
+def monitor(step: LaddStep, ranks: Ranks | None = None) -> GuardMonitor:
+    return GuardMonitor(
+        GUARD, FIXED, step.head_sums or HeadSums(TAPS), levels={1: LEVELS[:1], 4: LEVELS}, rule="sde", coloured=True,
+        num_steps=100, ranks=ranks or Ranks(), device=torch.device("cpu"),
     )  # fmt: skip
 
 
@@ -46,8 +46,8 @@ def watch(step: LaddStep, ranks: Ranks | None = None) -> Watch:
 def test_ranks_share_the_samples_and_together_have_each_once(size: int) -> None:
     """Ranks sample equally many, as a student that is spread over them demands; what is there twice counts once."""
     step = make_step()
-    whole = watch(step)._look(step.student, 4)
-    parts = [watch(step, OneOf(rank, size))._look(step.student, 4) for rank in range(size)]
+    whole = monitor(step)._look(step.student, 4)
+    parts = [monitor(step, OneOf(rank, size))._look(step.student, 4) for rank in range(size)]
     torch.testing.assert_close(torch.stack(parts).sum(dim=0), whole, rtol=1e-4, atol=1e-5)
     assert whole[:, 0].eq(1.0).all()
 
@@ -55,11 +55,11 @@ def test_ranks_share_the_samples_and_together_have_each_once(size: int) -> None:
 def test_looking_changes_no_weight_no_mode_and_draws_from_no_generator() -> None:
     step = make_step()
     before, state = weights(step.student), torch.get_rng_state()
-    watched = watch(step)
+    watched = monitor(step)
     figures = {"loss/heads": torch.ones(()), "weight/adversarial": 0.1}
     assert watched.after(1, figures, step.student) is None
     judgement = watched.after(4, figures, step.student)
-    assert judgement is not None and judgement.memory.healthy == 4
+    assert judgement is not None and judgement.state.healthy == 4
     assert step.student.module.training
     assert all(torch.equal(value, before[name]) for name, value in weights(step.student).items())
     assert torch.equal(torch.get_rng_state(), state)
@@ -68,27 +68,37 @@ def test_looking_changes_no_weight_no_mode_and_draws_from_no_generator() -> None
 
 def test_a_loss_that_was_no_number_between_two_checks_is_not_forgotten() -> None:
     step = make_step()
-    watched = watch(step)
+    watched = monitor(step)
     watched.after(1, {"loss/heads": torch.tensor(float("nan"))}, step.student)
     judgement = watched.after(2, {"loss/heads": torch.ones(())}, step.student)
     assert judgement is not None and judgement.verdict is not None
     assert "not finite" in judgement.verdict.headline
     again = watched.after(4, {"loss/heads": torch.ones(())}, step.student)
-    assert again is not None and again.memory.level == "healthy"
+    assert again is not None and again.state.level == "healthy"
 
 
 def test_its_state_is_json_and_brings_back_the_window_of_the_heads() -> None:
-    step = make_step()
-    watched = watch(step)
+    step = make_step(head_sums=HeadSums(TAPS))
+    watched = monitor(step)
     for number in range(3):
         figures = step(make_batch(), number)
         watched.after(number + 1, figures, step.student)
-    state = json.loads(json.dumps(watched.state()))
+    state = json.loads(json.dumps(watched.to_checkpoint()))
     other_step = make_step()
-    other = watch(other_step)
+    other = monitor(other_step)
     other.restore(state)
-    assert other.state() == state and other.memory == watched.memory
+    assert other.to_checkpoint() == state and other.state == watched.state
     for one in (watched, other):
         one.after(4, figures, step.student)
     assert other.seen == watched.seen and "accuracy/down0" in other.seen
     assert IMAGE.channels == 3 and "student@1/colour_variance" in other.seen
+
+
+def test_rollbacks_after_the_checkpoint_halve_the_weight_once_each() -> None:
+    first, again, anew = (monitor(make_step()) for _ in range(3))
+    first.restore(None, rollbacks=1)
+    saved = first.to_checkpoint()
+    again.restore(saved, rollbacks=3)
+    assert (again.state.rollbacks, again.state.control) == (3, GuardControl(adv_factor=0.125))
+    anew.restore(saved, rollbacks=1)
+    assert anew.state == first.state

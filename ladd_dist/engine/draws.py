@@ -1,0 +1,113 @@
+"""The micro-batches of a training step, and the random numbers and inputs of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ladd_dist.core.noise import few_step_inputs
+from ladd_dist.core.rng import Rows, RowSource, generator
+from ladd_dist.core.types import Batch, DenoiseFn
+from ladd_dist.rollouts import Inputs, Rollout
+from ladd_dist.sigmas import SigmaLaw
+from ladd_dist.starts import Start
+
+
+class Draws(NamedTuple):
+    """The random numbers of one step. R rows are shown to the heads: the B of the batch once, or several times."""
+
+    sigma: Tensor  # [B] level the student starts from
+    start_eps: Tensor  # [B,C,H,W] fresh noise of the student's input
+    tau: Tensor  # [R] level at which the heads compare
+    renoise_eps: Tensor  # [R,C,H,W] shared by real and fake: only x0 and the fake differ
+
+
+class Part(NamedTuple):
+    """A micro-batch: some rows of the global batch, and the random numbers that belong to them."""
+
+    batch: Batch  # R rows
+    rows: Rows  # of the batch's B
+    draws: Draws
+    inputs: Inputs  # R rows that the student denoises
+
+
+@dataclass(frozen=True)
+class MicroBatches:
+    """Splits batches into micro-batches and draws their random numbers, each from (seed, purpose, step, row)."""
+
+    start: Start
+    rollout: Rollout
+    student_sigma: SigmaLaw
+    renoise_sigma: SigmaLaw
+    levels: tuple[float, ...]
+    """The student's levels, descending."""
+    seed: int
+
+    @property
+    def repeats(self) -> int:
+        """How often a row of the batch is trained on in one step: R / B."""
+        return self.rollout.repeats(len(self.levels))
+
+    def split(self, batch: Batch, step: int, rows: Rows, *, count: int, student: DenoiseFn) -> list[Part]:
+        """The batch as `count` micro-batches of equal size.
+
+        Args:
+            rows: the batch's place in the global batch.
+            student: for a rollout that trains on the student's own steps.
+
+        Raises:
+            ValueError: `count` does not divide the batch.
+        """
+        parts = []
+        for number in range(count):
+            own = rows.part(number, count)
+            piece = batch.rows(slice(own.first - rows.first, own.stop - rows.first))
+            draws = self.draw(piece, own, step, turn=0)
+            parts.append(Part(piece.repeat(self.repeats), own, draws, self.inputs(piece, own, draws, step, student)))
+        return parts
+
+    def source(self, purpose: str, rows: Rows, *parts: int, device: torch.device, repeats: int = 1) -> RowSource:
+        """Random numbers that depend on the seed, the parts and each row's place in the global batch."""
+        return RowSource(rows, purpose, self.seed, *parts, device=device, repeats=repeats)
+
+    def source_of(self, part: Part, purpose: str, *parts: int) -> RowSource:
+        """Random numbers for each of the R rows of a micro-batch; see `source`."""
+        return self.source(purpose, part.rows, *parts, device=part.batch.x0.device, repeats=self.repeats)
+
+    def draw(self, batch: Batch, rows: Rows, step: int, turn: int) -> Draws:
+        """The random numbers of some rows; they depend on (seed, step, turn) and the row's place in the global batch.
+
+        Levels are drawn on the CPU: drawing from a set of levels on an accelerator would wait for it in every step.
+        """
+        device, again = batch.x0.device, self.repeats
+
+        def level(law: SigmaLaw, purpose: str, repeats: int = 1) -> Tensor:
+            source = generator(purpose, self.seed, step, turn)
+            drawn = [law(rows.total, step, source, levels=self.levels)[rows.first : rows.stop] for _ in range(repeats)]
+            return torch.cat(drawn).to(device, non_blocking=True)
+
+        def noise(purpose: str, repeats: int = 1) -> Tensor:
+            eps = self.source(purpose, rows, step, turn, device=device, repeats=repeats).normal(*batch.x0.shape[1:])
+            return eps.contiguous(memory_format=torch.channels_last)
+
+        sigma, tau = level(self.student_sigma, "sigma"), level(self.renoise_sigma, "tau", again)
+        return Draws(sigma, noise("start"), tau, noise("renoise", again))
+
+    @torch.no_grad()
+    def inputs(self, batch: Batch, rows: Rows, draws: Draws, step: int, student: DenoiseFn) -> Inputs:
+        """The student's inputs: noised samples of the teacher, or the states that its own steps lead to."""
+        device = batch.x0.device
+        given = Inputs(self.start(batch, draws.sigma, draws.start_eps), draws.sigma)
+
+        def own() -> Iterator[Tensor]:
+            # From the coupling's own noise, with nothing of the sample in it: as the sampler starts.
+            top, nothing = torch.full_like(draws.sigma, self.levels[0]), batch._replace(x0=torch.zeros_like(batch.x0))
+            x = self.start(nothing, top, draws.start_eps)
+            again = self.source("rollout_noise", rows, step, device=device)
+            return few_step_inputs(student, x, batch.cond, self.levels, self.start.rule, again)
+
+        return self.rollout(given, own, self.levels, self.source("rollout", rows, step, device=device))
