@@ -171,7 +171,7 @@ def _reference(result: Comparison, index: int, columns: Columns) -> Cells:
 
 
 def _runs(result: Comparison) -> list[list[float | str | None]]:
-    """A list [variant, seed, figure, collapsed from, finished, source] for each run, made into tables on demand."""
+    """A list [variant, seed, figure, collapsed from, finished, source] for each run, made a table when asked."""
     lines: list[list[float | str | None]] = []
     for index, row in enumerate(result.rows):
         for run in row.variant.runs:

@@ -129,7 +129,7 @@ class WandbLog(RunLog):
             self.log(int(figures.pop("step")), figures)
 
     def _init(self, config: Mapping[str, object], online: bool) -> tuple[Any, bool]:
-        """Open the run and say whether it is online; a silent server or a refused key is one warning."""
+        """Open the run and say whether it is online; a server that is silent or refuses the key is one warning."""
         if online:
             try:
                 return self._open(config, "online"), True
