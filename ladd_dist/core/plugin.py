@@ -23,7 +23,7 @@ RESERVED_FIELDS = frozenset({"name", "kind", "plugin", "neutral", "identity"})
 
 
 class PluginError(UserError):
-    """A plug-in cannot be registered, found or loaded; the message says what would have worked."""
+    """Error about a plug-in that cannot be registered, found or loaded; the message says what would have worked."""
 
 
 class Plugin:

@@ -213,7 +213,7 @@ class CleanFid(_FidAndKid):
 @register("clean_clip")
 @dataclass(frozen=True)
 class CleanClip(_FidAndKid):
-    """clean-fid's variant on CLIP ViT-B/32 features: `clip_fd` and `clip_kid`, to the real set and to the teacher.
+    """clean-fid's variant on CLIP ViT-B/32 features: `clip_fd` and `clip_kid`, to the real set and to the teacher's.
 
     Needs the package `clip` and its weights. CLIP's features see content that Inception's, made for ImageNet's classes,
     do not (Kynkaanniemi et al. 2023, arXiv 2203.06026).

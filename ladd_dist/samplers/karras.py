@@ -69,7 +69,7 @@ def _solve(
     *,
     second_order: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Integrate from levels[0] to 0. A recorded level inside a step lies on that step's straight line."""
+    """Integrate the ODE from levels[0] to 0. A recorded state inside a step lies on that step's straight line."""
     if any(not 0 < level <= levels[0] for level in record):
         raise UserError(f"states can be recorded at levels in (0, {levels[0]}], asked for {record}")
     x = noise * levels[0]

@@ -59,7 +59,10 @@ class FixedSet(SigmaLaw):
 @register("log_normal")
 @dataclass(frozen=True)
 class LogNormal(SigmaLaw):
-    """ln sigma ~ N(mean, std^2). LADD's logit-normal t with m = 1, s = 1 is mean .307, std 1 at sigma_data = .5."""
+    """Log-normal levels: ln sigma ~ N(mean, std^2).
+
+    LADD's logit-normal t with m = 1, s = 1 is mean .307, std 1 at sigma_data = .5.
+    """
 
     mean: float = 0.307
     """Mean of ln sigma."""
