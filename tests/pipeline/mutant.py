@@ -38,7 +38,14 @@ def run(job: dict[str, object]) -> None:
 
 def main() -> None:
     """Every job, a few at a time."""
-    for name in ("doctor", "launch", "doctoring.course", "doctoring.game", "doctoring.services", "doctoring.storage"):
+    for name in (
+        "doctor",
+        "launch",
+        "preflight.resume_checks",
+        "preflight.loss_checks",
+        "preflight.service_checks",
+        "preflight.storage_checks",
+    ):
         importlib.import_module(f"ladd_dist.{name}")
     for name in ("plugins", "torch._dynamo", "webdataset"):  # the last two at their first use otherwise
         importlib.import_module(name)

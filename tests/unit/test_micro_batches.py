@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from typing import Any
 
@@ -159,13 +160,19 @@ def train_together(ranks: int, steps: int, **options: Any) -> tuple[list[LaddSte
     """Train on shares of each batch, in a thread a rank; returns each rank's step and figures."""
     table: dict[tuple[int, str], list[dict[str, Tensor]]] = {}
     meeting = threading.Barrier(ranks)
-    members = [calm_step(head=SMOOTH, **options) for _ in range(ranks)]
+
+    def together(step: LaddStep, role: str) -> Together:
+        module, accumulate = getattr(step, role).module, step.student.accumulate
+        trainable = Together(module, lr=1e-3, compute=Compute(accumulate=accumulate))
+        trainable.table, trainable.meeting, trainable.role = table, meeting, role
+        return trainable
+
+    steps_alone = [calm_step(head=SMOOTH, **options) for _ in range(ranks)]
+    members = [
+        dataclasses.replace(step, student=together(step, "student"), heads=together(step, "heads"))
+        for step in steps_alone
+    ]
     for member in members:
-        for role in ("student", "heads"):
-            module, accumulate = getattr(member, role).module, member.student.accumulate
-            trainable = Together(module, lr=1e-3, compute=Compute(accumulate=accumulate))
-            trainable.table, trainable.meeting, trainable.role = table, meeting, role
-            setattr(member, role, trainable)
         calm(member)
     figures: list[list[dict[str, Any]]] = [[] for _ in members]
     failures: list[BaseException] = []
