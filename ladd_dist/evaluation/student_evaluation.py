@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, NamedTuple, NotRequired, TypedDict
 if TYPE_CHECKING:
     from ladd_dist.builders.card import StudentCard
     from ladd_dist.core.types import Denoiser
+    from ladd_dist.evaluation.assess import SampleFn
     from ladd_dist.evaluation.hybrid import Split
     from ladd_dist.evaluation.measurement import Figures
     from ladd_dist.recipe import Recipe
     from ladd_dist.reports.evaluation_table import HybridRow
+    from ladd_dist.workspace.run import Run
     from ladd_dist.workspace.workspace import Workspace
 
 
@@ -91,32 +93,19 @@ def measured(student: Student, name: str, workspace: Workspace) -> EvaluationFil
         UserError: samples are not finite, a metric cannot measure them, or a file of the run is missing.
     """
     from ladd_dist import __version__
-    from ladd_dist.builders.networks import attach
-    from ladd_dist.builders.sampling import sample_few
     from ladd_dist.builders.student_file import levels_of
-    from ladd_dist.builders.teacher import guided_teacher, load_teacher
     from ladd_dist.core.serialize import to_data
     from ladd_dist.engine.loop import StopFlag
-    from ladd_dist.evaluation.assess import SampleFn, assess
-    from ladd_dist.evaluation.hybrid import hybrid_rows, samplers_of
+    from ladd_dist.evaluation.assess import assess
+    from ladd_dist.evaluation.hybrid import hybrid_rows
     from ladd_dist.workspace.config import environment
     from ladd_dist.workspace.run import Run
 
     run = Run(student.recipe, workspace)
-    recipe, card, seed = student.recipe, student.card, student.recipe.evaluate.seed
-
-    network = attach(student.network, run)
-
-    def sampler(levels: tuple[float, ...]) -> SampleFn:
-        return lambda noise, cond: sample_few(network, noise, cond, levels, card["rule"], seed)
-
+    recipe, card = student.recipe, student.card
     levels = {steps: levels_of(card, steps) for steps in recipe.evaluate.steps}
-    samplers = {f"student@{steps}": sampler(values) for steps, values in levels.items()}
-    if student.splits:
-        teacher = guided_teacher(recipe, load_teacher(run))
-        samplers |= samplers_of(student.splits, teacher, network, levels, card["rule"], seed)
     with StopFlag().listen() as stop:
-        found = assess(run, samplers, stop).measured
+        found = assess(run, _samplers(student, run, levels), stop).measured
     return {
         "format": 1,
         "signature": name,
@@ -134,3 +123,23 @@ def measured(student: Student, name: str, workspace: Workspace) -> EvaluationFil
         "classes": {"left_out": found.left_out, "entries": found.classes},
         "hybrid": hybrid_rows(student.splits, recipe.shards.guidance),
     }
+
+
+def _samplers(student: Student, run: Run, levels: Mapping[int, tuple[float, ...]]) -> dict[str, SampleFn]:
+    """Samplers of the student at each number of steps and of its splits, by entry."""
+    from ladd_dist.builders.networks import attach
+    from ladd_dist.builders.sampling import sample_few
+    from ladd_dist.builders.teacher import guided_teacher, load_teacher
+    from ladd_dist.evaluation.hybrid import samplers_of
+
+    rule, seed = student.card["rule"], student.recipe.evaluate.seed
+    network = attach(student.network, run)
+
+    def sampler(own: tuple[float, ...]) -> SampleFn:
+        return lambda noise, cond: sample_few(network, noise, cond, own, rule, seed)
+
+    samplers = {f"student@{steps}": sampler(own) for steps, own in levels.items()}
+    if student.splits:
+        teacher = guided_teacher(student.recipe, load_teacher(run))
+        samplers |= samplers_of(student.splits, teacher, network, levels, rule, seed)
+    return samplers
