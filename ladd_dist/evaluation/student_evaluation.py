@@ -125,20 +125,19 @@ def measured(student: Student, name: str, workspace: Workspace) -> EvaluationFil
     }
 
 
-def _samplers(student: Student, run: Run, levels: Mapping[int, tuple[float, ...]]) -> dict[str, SampleFn]:
-    """Samplers of the student at each number of steps and of its splits, by entry."""
+def _samplers(student: Student, run: Run, levels: dict[int, tuple[float, ...]]) -> dict[str, SampleFn]:
+    """Samplers of the student at each number of steps and, where it was asked for, with the teacher's first steps."""
     from ladd_dist.builders.networks import attach
     from ladd_dist.builders.sampling import sample_few
     from ladd_dist.builders.teacher import guided_teacher, load_teacher
     from ladd_dist.evaluation.hybrid import samplers_of
 
-    rule, seed = student.card["rule"], student.recipe.evaluate.seed
-    network = attach(student.network, run)
+    network, rule, seed = attach(student.network, run), student.card["rule"], student.recipe.evaluate.seed
 
-    def sampler(own: tuple[float, ...]) -> SampleFn:
-        return lambda noise, cond: sample_few(network, noise, cond, own, rule, seed)
+    def sampler(levels: tuple[float, ...]) -> SampleFn:
+        return lambda noise, cond: sample_few(network, noise, cond, levels, rule, seed)
 
-    samplers = {f"student@{steps}": sampler(own) for steps, own in levels.items()}
+    samplers = {f"student@{steps}": sampler(values) for steps, values in levels.items()}
     if student.splits:
         teacher = guided_teacher(student.recipe, load_teacher(run))
         samplers |= samplers_of(student.splits, teacher, network, levels, rule, seed)
