@@ -1,1 +1,1 @@
-"""What a recipe and the disk are made into: teacher, student, codec, shards, texts, critic, heads, training step."""
+"""Builders of a recipe's objects: teacher, student, codec, shards, texts, critic, heads, samplers, training step."""

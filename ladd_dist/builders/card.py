@@ -45,7 +45,7 @@ class StudentCard(CodecCard):
 
     network: PluginData
     image: ImageData
-    """What the student makes: images or latents."""
+    """Shape and classes of the student's samples: images or latents."""
     levels: dict[str, list[float]]
     """Descending noise levels, by number of steps."""
     law: NotRequired[PluginData]
@@ -57,4 +57,4 @@ class StudentCard(CodecCard):
     """The form of a student that is not a full network, such as a LoRA adapter."""
     teacher: NotRequired[TeacherCard]
     weights_sha256: NotRequired[str]
-    """In exported files."""
+    """Digest of the weights; exported files have it."""

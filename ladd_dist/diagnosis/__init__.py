@@ -1,1 +1,1 @@
-"""Looking into a run: what the distance would do before training, when samples are decided, what the heads see."""
+"""Diagnosis of a recipe or a run: the optimum of its distance, deciding steps of samplers, saliency of heads."""

@@ -1,1 +1,1 @@
-"""Measures finished students and their teachers on held-out noise."""
+"""Measurement of finished students and their teachers on held-out noise."""

@@ -33,7 +33,7 @@ class Effect:
     """Figures of samples along a direction, each with the ends of its interval over samples."""
 
     strengths: dict[str, dict[str, float]]
-    """By strength, against the samples of strength 0:
+    """Figures by strength, against the samples of strength 0.
 
     `moved`: mean change of the attribute; `goal`: the change that the edit itself would have made; `accuracy`: share of
     samples that the shipped classifier assigns to their class; `other/NAME`: mean change of the other attributes;
