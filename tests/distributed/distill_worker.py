@@ -99,7 +99,8 @@ def main(jobs_file: Path) -> None:
             if ranks.is_first:
                 run.create()
                 if "resume" in job:  # the state in the middle of another run
-                    other = Workspace(Path(jobs["runs"]) / job["resume"], workspace.cache, workspace.device).run(recipe)
+                    elsewhere = dataclasses.replace(workspace, runs=Path(jobs["runs"]) / job["resume"])
+                    other = Run(recipe, elsewhere).folder
                     step = f"step-{HALF:08d}"
                     shutil.copytree(other.checkpoints / step, run.checkpoints / step)
             ranks.barrier()

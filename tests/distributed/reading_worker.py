@@ -15,7 +15,7 @@ from torch import Tensor
 from ladd_dist.core.types import ImageSpec  # noqa: F401  the package before the process group
 from ladd_dist.evaluation.feature_cache import cached, sharded
 from ladd_dist.evaluation.measurement import Measurement
-from ladd_dist.metrics import Read, Reader, References, Samples, Work, here
+from ladd_dist.metrics import FeatureExtraction, Read, Reader, References, Samples, here
 from ladd_dist.metrics.digit_color import DigitColor
 from ladd_dist.metrics.kid import Kid
 from ladd_dist.metrics.manifold import Manifold
@@ -25,12 +25,12 @@ from ladd_dist.parallel.ranks import Ranks, join
 METRICS = (DigitColor(), Kid(), Manifold())
 
 
-def pictures(num: int, seed: int, work: Work) -> Samples:
+def pictures(num: int, seed: int, work: FeatureExtraction) -> Samples:
     images = torch.rand(num, 3, 16, 16, generator=torch.Generator().manual_seed(seed)) * 2 - 1
     return Samples(images, torch.arange(num) % 10, work)
 
 
-def figures(work: Work) -> dict[str, float]:
+def figures(work: FeatureExtraction) -> dict[str, float]:
     real, teacher, own = (pictures(num, seed, work) for seed, num in enumerate((1500, 1100, 1300)))
     measured = Measurement(METRICS, References(real, teacher))({"own": own}, num_classes=10)
     return measured.figures["own"] | {f"3/{key}": value for key, value in measured.classes["own"]["3"].items()}
@@ -43,7 +43,7 @@ def main(folder: Path) -> None:
         store = [figures(cached(folder / "features", ranks)) for _ in range(2)]
         results = {
             "shared": shared,
-            "cached": store,
+            "kept": store,
             "files": len(list((folder / "features").glob("*.safetensors"))) if ranks.is_first else 0,
             "alone": figures(here),
             "read": count.rows,
@@ -67,7 +67,7 @@ def joined(ranks: Ranks) -> list[list[int]]:
 class Counting:
     """Counts the rows that this rank reads itself."""
 
-    def __init__(self, inner: Work) -> None:
+    def __init__(self, inner: FeatureExtraction) -> None:
         self.inner, self.rows = inner, 0
 
     def work(self, what: str, reader: Reader, images: Tensor) -> Read:

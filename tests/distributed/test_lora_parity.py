@@ -34,8 +34,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     train_teacher(Run(recipe, workspace))
     make_shards(Run(recipe, workspace))
     own = Workspace(folder / "runs" / "single", folder / "cache", torch.device("cpu"))
-    own.run(recipe).create()
-    distill(recipe, own)
+    Run(recipe, own).folder.create()
+    distill(Run(recipe, own))
     start(folder, 2, [job(name) for name in STRATEGIES])
     return folder / "runs"
 
