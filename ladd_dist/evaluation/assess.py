@@ -115,7 +115,7 @@ def teacher_samples(run: Run, codec: Autoencoder, stop: StopFlag) -> tuple[dict[
         lambda: _make_teacher_samples(run, codec, stop, folder),
     )
     path = folder / "samples.safetensors"
-    with reading(path, "cannot be read", "delete its folder and run the same command again"):
+    with reading(path, "cannot be read", "delete the folder and run the same command again"):
         samples = load_file(path)
     told = read_json(folder / "done.json")
     return samples, {name: {cost: told[cost][name] for cost in COSTS if cost in told} for name in samples}
