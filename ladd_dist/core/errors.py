@@ -22,6 +22,10 @@ class UnknownTapError(UserError, KeyError):
         return str(self.args[0])
 
 
+class MissingFileError(FileNotFoundError, UserError):
+    """A file that the user has to put somewhere; the text says which and where."""
+
+
 @contextlib.contextmanager
 def reading(path: Path, problem: str, remedy: str) -> Iterator[None]:
     """Turn the errors of a damaged or foreign file of tensors into a `UserError`: `PATH PROBLEM (why); REMEDY`.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ladd_dist.core.errors import UserError, reading
+from ladd_dist.core.errors import MissingFileError, UserError, reading
 
 FEATURE_DIM = 64
 NUM_DIGITS = 10
@@ -128,4 +128,4 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{path} is missing; {_REMEDY}") from error
+        raise MissingFileError(f"{path} is missing; {_REMEDY}") from error

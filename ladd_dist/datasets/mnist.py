@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ladd_dist.core.errors import UserError
+from ladd_dist.core.errors import MissingFileError, UserError
 from ladd_dist.core.plugin import register
 from ladd_dist.core.serialize import NEUTRAL
 from ladd_dist.core.types import ImageSpec
@@ -123,7 +123,7 @@ class Mnist(Dataset):
             except Exception as error:  # it reads the files too: an archive of good checksum holds good files
                 reason = f"the download gave bad files: {type(error).__name__}: {error}"
         names = ", ".join(FILES)
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"MNIST is not in {self._folder()} ({reason}). Put the four files {names} there"
             f"{' (or their .gz)' if self.download else ''}, name the folder above MNIST/raw with `--dataset.root`, "
             f"or do without: {_WITHOUT}"

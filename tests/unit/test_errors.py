@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from ladd_dist.cli.errors import FAILURE, USAGE, run_guarded
-from ladd_dist.core.errors import UnknownTapError, UserError, reading
+from ladd_dist.core.errors import MissingFileError, UnknownTapError, UserError, reading
 from ladd_dist.core.failure import tracebacks_kept
 from ladd_dist.core.serialize import RecipeError
 
@@ -63,6 +63,12 @@ def test_an_unknown_tap_is_a_sentence_without_quotes() -> None:
     error = UnknownTapError("unknown tap 'down9'; this network has down0, down1")
     assert isinstance(error, KeyError)
     assert str(error) == "unknown tap 'down9'; this network has down0, down1"
+
+
+def test_a_file_that_the_user_must_put_there_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    error = MissingFileError("MNIST is not in data: put the four files there")
+    assert isinstance(error, FileNotFoundError)
+    assert ending(error, capsys) == (FAILURE, "error: MNIST is not in data: put the four files there\n")
 
 
 @pytest.mark.parametrize("error", [MemoryError("no memory"), torch.OutOfMemoryError("no memory"), AttributeError("x")])
