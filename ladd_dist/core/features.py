@@ -115,8 +115,9 @@ def read_card(folder: Path | None = None) -> dict[str, object]:
         UserError: the file is damaged or no card.
     """
     path = (folder or _FOLDER) / CARD_NAME
+    text = _read(path)  # before the try: a file that is missing is a ValueError too, as every UserError is
     try:
-        card = json.loads(_read(path))
+        card = json.loads(text)
     except ValueError as error:
         raise UserError(f"{path} is damaged ({error}); {_REMEDY}") from error
     if not isinstance(card, dict) or not isinstance(card.get("sha256"), str):
