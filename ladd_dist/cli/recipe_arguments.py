@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import tyro
 
 from ladd_dist.core.plugin import plugin_modules
+from ladd_dist.core.ranges import checked_later
 
 if TYPE_CHECKING:
     from ladd_dist.recipe import Recipe, Scale
@@ -109,12 +110,13 @@ def parse(
         recipe = swap(recipe, assignment)
     recipe = adapt(options, recipe)
     bare: Any = tyro.conf.arg(name="")
-    fields = [("options", Annotated[options_type, bare]), ("fields", Annotated[Recipe, bare])]
+    fields = [("options", Annotated[options_type, bare]), ("recipe", Annotated[Recipe, bare])]
     both = dataclasses.make_dataclass("Launch", fields)
     both.__doc__ = options_type.__doc__
-    parsed: Any = tyro.cli(both, args=arguments, default=both(options_type(options.recipe), recipe), prog=prog)
+    with checked_later():  # `validate` knows the path of a number that is out of range
+        parsed: Any = tyro.cli(both, args=arguments, default=both(options_type(options.recipe), recipe), prog=prog)
     try:
-        return options, validate(parsed.fields)
+        return options, validate(parsed.recipe)
     except RecipeError:
         raise
     except (TypeError, ValueError) as error:
