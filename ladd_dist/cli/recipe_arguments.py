@@ -101,13 +101,13 @@ def parse(
 
     from ladd_dist.core.plugin import load_modules
     from ladd_dist.core.serialize import RecipeError, check
-    from ladd_dist.recipe import Recipe, load_recipe, swap, validate
+    from ladd_dist.recipe import Recipe, load_recipe, validate
+    from ladd_dist.recipe.swap import swap_all
 
     load_modules(plugin_modules(options.plugins))
     recipe = load_recipe(options.recipe, scale_of(options))
     check(Recipe, recipe, f"{options.recipe}: RECIPE")
-    for assignment in options.swap:
-        recipe = swap(recipe, assignment)
+    recipe = swap_all(recipe, options.swap)
     recipe = adapt(options, recipe)
     bare: Any = tyro.conf.arg(name="")
     fields = [("options", Annotated[options_type, bare]), ("recipe", Annotated[Recipe, bare])]

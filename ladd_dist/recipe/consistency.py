@@ -11,6 +11,7 @@ from ladd_dist.core.serialize import RecipeError
 if TYPE_CHECKING:
     from ladd_dist.recipe.recipe import Recipe
 
+
 def require_consistent(recipe: Recipe) -> None:
     """Refuse a recipe that cannot work, before any stage runs.
 
