@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import tyro
 
 from ladd_dist.core.plugin import plugin_modules
+from ladd_dist.core.ranges import checked_later
 
 if TYPE_CHECKING:
     from ladd_dist.recipe import Recipe, Scale
@@ -100,21 +101,22 @@ def parse(
 
     from ladd_dist.core.plugin import load_modules
     from ladd_dist.core.serialize import RecipeError, check
-    from ladd_dist.recipe import Recipe, load_recipe, swap, validate
+    from ladd_dist.recipe import Recipe, load_recipe, validate
+    from ladd_dist.recipe.swap import swap_all
 
     load_modules(plugin_modules(options.plugins))
     recipe = load_recipe(options.recipe, scale_of(options))
     check(Recipe, recipe, f"{options.recipe}: RECIPE")
-    for assignment in options.swap:
-        recipe = swap(recipe, assignment)
+    recipe = swap_all(recipe, options.swap)
     recipe = adapt(options, recipe)
     bare: Any = tyro.conf.arg(name="")
-    fields = [("options", Annotated[options_type, bare]), ("fields", Annotated[Recipe, bare])]
+    fields = [("options", Annotated[options_type, bare]), ("recipe", Annotated[Recipe, bare])]
     both = dataclasses.make_dataclass("Launch", fields)
     both.__doc__ = options_type.__doc__
-    parsed: Any = tyro.cli(both, args=arguments, default=both(options_type(options.recipe), recipe), prog=prog)
+    with checked_later():  # `validate` knows the path of a number that is out of range
+        parsed: Any = tyro.cli(both, args=arguments, default=both(options_type(options.recipe), recipe), prog=prog)
     try:
-        return options, validate(parsed.fields)
+        return options, validate(parsed.recipe)
     except RecipeError:
         raise
     except (TypeError, ValueError) as error:

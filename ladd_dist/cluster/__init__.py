@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ladd_dist.cli.recipe_arguments import pick_scale
 from ladd_dist.core.pyfile import run_file
+from ladd_dist.core.ranges import Count, CountOrZero, NonNegative, Positive, Ranged
 from ladd_dist.core.serialize import RecipeError, check
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Cluster:
+class Cluster(Ranged):
     """What one job asks for, in submitit's and SLURM's terms. Empty text and 0 leave a choice to the cluster."""
 
     partition: str = ""
@@ -26,17 +27,17 @@ class Cluster:
     qos: str = ""
     constraint: str = ""
     """Features that the nodes must have, like `a100|h100`."""
-    nodes: int = 1
-    gpus_per_node: int = 0
+    nodes: Count = 1
+    gpus_per_node: CountOrZero = 0
     """With the executor `local`, 0 hides the GPUs of this machine."""
-    tasks_per_node: int = 0
+    tasks_per_node: CountOrZero = 0
     """Processes on each node; 0: one a GPU, and one where there is no GPU."""
-    cpus_per_task: int = 1
-    memory_gb: float = 0.0
+    cpus_per_task: Count = 1
+    memory_gb: NonNegative = 0.0
     """Of each node."""
-    time_min: int = 60
+    time_min: Count = 60
     """Time limit of a job; one that needs longer saves, is requeued and goes on, as often as it takes."""
-    array_parallelism: int = 256
+    array_parallelism: Count = 256
     """How many jobs of a sweep run at once."""
     setup: tuple[str, ...] = ()
     """Lines of shell before the job starts, like `module load cuda`."""
@@ -45,20 +46,15 @@ class Cluster:
     client: tuple[tuple[str, str], ...] = ()
     """Variables for `sbatch`, `squeue` and their kin where they are called, like `SLURM_CONF`; a `PATH` goes in front
     of the one that is there. `ladd jobs` uses them too."""
-    signal_delay_s: int = 90
+    signal_delay_s: CountOrZero = 90
     """The job is told this long before its time limit, in which a checkpoint must be written; `local` has 30 s."""
-    timeout_s: float = 600.0
+    timeout_s: Positive = 600.0
     """How long a process of a job may wait for the others in a collective operation."""
     executor: Literal["slurm", "local", "debug"] = "slurm"
     """`local`: processes of this machine, without SLURM; `debug`: in the submitting process itself."""
 
     def __post_init__(self) -> None:
-        for name, least in (("nodes", 1), ("cpus_per_task", 1), ("time_min", 1), ("array_parallelism", 1)):
-            if getattr(self, name) < least:
-                raise RecipeError(f"Cluster.{name}: must be at least {least}, got {getattr(self, name)}")
-        for name in ("gpus_per_node", "tasks_per_node", "memory_gb", "signal_delay_s"):
-            if getattr(self, name) < 0:
-                raise RecipeError(f"Cluster.{name}: must not be negative, got {getattr(self, name)}")
+        super().__post_init__()
         if self.executor != "slurm" and self.nodes > 1:
             raise RecipeError(f"Cluster.nodes: the executor {self.executor!r} has one machine, got {self.nodes}")
         if self.executor == "debug" and self.tasks > 1:

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import Plugin
+from ladd_dist.core.ranges import AnyInteger, Count, NonNegative, Positive, Ranged
 from ladd_dist.core.serialize import NEUTRAL
 from ladd_dist.core.types import Autoencoder, ImageSpec
 
@@ -38,30 +38,23 @@ class Codec(Plugin):
 
 
 @dataclass(frozen=True)
-class CodecTraining:
+class CodecTraining(Ranged):
     """Training of a codec by the stage `autoencoder`; the learning rate falls to 0 along a cosine."""
 
-    steps: int = 1_000
+    steps: Count = 1_000
     """Number of updates."""
-    batch_size: int = 64
+    batch_size: Count = 64
     """Images per update."""
-    lr: float = 2e-3
+    lr: Positive = 2e-3
     """Learning rate at the beginning."""
-    clip: float = 1.0
+    clip: NonNegative = 1.0
     """Largest norm of the gradient, to which larger ones are scaled; 0: no limit."""
-    seed: int = 0
+    seed: AnyInteger = 0
     """Seed of the training."""
-    checkpoint_every: int = field(default=250, metadata=NEUTRAL)
+    checkpoint_every: Count = field(default=250, metadata=NEUTRAL)
     """Steps between checkpoints."""
-    log_every: int = field(default=10, metadata=NEUTRAL)
+    log_every: Count = field(default=10, metadata=NEUTRAL)
     """Steps between rows of the log."""
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "checkpoint_every", "log_every"):
-            if getattr(self, name) < 1:
-                raise UserError(f"training.{name}: must be at least 1, got {getattr(self, name)}")
-        if not self.lr > 0:
-            raise UserError(f"training.lr: must be above 0, got {self.lr}")
 
 
 class TrainableAutoencoder(Autoencoder):

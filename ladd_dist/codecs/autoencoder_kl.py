@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 from ladd_dist.codecs import CodecTraining, TrainableAutoencoder, TrainedCodec
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
+from ladd_dist.core.ranges import Count, NonNegative, Within
 from ladd_dist.core.types import ImageSpec
 
 SIGMA_DATA = 0.5
@@ -23,24 +24,21 @@ SIGMA_DATA = 0.5
 class AutoencoderKL(TrainedCodec):
     """diffusers' `AutoencoderKL`: a convolutional encoder and decoder with a weak KL penalty on the latents."""
 
-    channels: int = 4
+    channels: Count = 4
     """Number of latent channels."""
-    widths: tuple[int, ...] = (16, 32)
+    widths: tuple[Annotated[int, Within("[8, inf)")], ...] = (16, 32)
     """Channels of each level of the encoder, from the finest; the image is halved between levels."""
-    blocks: int = 1
+    blocks: Count = 1
     """Residual blocks per level."""
-    kl_weight: float = 1e-4
+    kl_weight: NonNegative = 1e-4
     """Weight of the mean KL divergence of a latent number against the mean squared error of a pixel."""
     training: CodecTraining = CodecTraining()
     """Training of the codec."""
 
     def __post_init__(self) -> None:
-        if not self.widths or any(width < 8 or width % 8 for width in self.widths):
+        super().__post_init__()
+        if not self.widths or any(width % 8 for width in self.widths):
             raise UserError(f"autoencoder_kl.widths must be multiples of 8, one a level, got {self.widths}")
-        if self.channels < 1 or self.blocks < 1:
-            raise UserError("autoencoder_kl needs channels >= 1 and blocks >= 1")
-        if not self.kl_weight >= 0:
-            raise UserError(f"autoencoder_kl.kl_weight must be 0 or more, got {self.kl_weight}")
 
     def latent(self, image: ImageSpec) -> ImageSpec:
         factor = 2 ** (len(self.widths) - 1)

@@ -15,6 +15,14 @@ class UserError(ValueError):
     """
 
 
+class RecipeError(UserError):
+    """Error in a recipe or a part of one; the message gives the field's path and what would have worked."""
+
+
+class RangeError(RecipeError):
+    """Error about a number outside the range that its field declares (`ladd_dist.core.ranges`)."""
+
+
 class UnknownTapError(UserError, KeyError):
     """Error about a tap that the network does not have; its text lists those it has."""
 

@@ -17,6 +17,7 @@ from typing import ClassVar, TypeVar
 
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.moved import moved
+from ladd_dist.core.ranges import Ranged
 
 ENTRY_POINT_GROUP = "ladd_dist.plugins"
 RESERVED_FIELDS = frozenset({"name", "kind", "plugin", "neutral", "identity"})
@@ -26,7 +27,7 @@ class PluginError(UserError):
     """Error about a plug-in that cannot be registered, found or loaded; the message says what would have worked."""
 
 
-class Plugin:
+class Plugin(Ranged):
     """Base of every kind. A kind sets `kind`; `register` sets `name`.
 
     Instances are frozen dataclasses: they hold settings only, compare by value and cost nothing to make. Values that

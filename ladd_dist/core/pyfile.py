@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+from ladd_dist.core.errors import RangeError
 from ladd_dist.core.moved import moved
 from ladd_dist.core.serialize import RecipeError
 
@@ -35,6 +36,8 @@ def run_file(path: Path, said: str, *, others: str = "files") -> ModuleType:
             sys.path.append(folder)
     try:
         spec.loader.exec_module(module)
+    except RangeError as error:
+        raise RecipeError(f"{said}: {error}") from error
     except RecipeError:
         raise
     except Exception as error:

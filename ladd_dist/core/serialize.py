@@ -8,10 +8,12 @@ import json
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, TypedDict, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, TypedDict, TypeVar, Union, get_args, get_origin
 
-from ladd_dist.core.errors import UserError
+from ladd_dist.core.errors import RangeError
+from ladd_dist.core.errors import RecipeError as RecipeError  # where recipe files and plug-ins import it from
 from ladd_dist.core.plugin import Plugin, lookup, origin, summary
+from ladd_dist.core.ranges import hints_of, require_ranges
 
 T = TypeVar("T")
 
@@ -38,10 +40,6 @@ class PluginDescription(TypedDict):
     doc: str
     origin: str
     fields: dict[str, FieldDescription]
-
-
-class RecipeError(UserError):
-    """Error in a recipe or a part of one; the message gives the field's path and what would have worked."""
 
 
 def to_data(value: Any, *, neutral: bool = True) -> Any:
@@ -88,9 +86,13 @@ def from_data(annotation: Any, data: Any, where: str = "recipe") -> Any:
     """Build a value of the annotated type from JSON data, with every part checked; the inverse of `to_data`.
 
     Raises:
-        RecipeError: a value has the wrong type, or a field is missing or unknown.
+        RecipeError: a value has the wrong type or is out of range, or a field is missing or unknown.
         PluginError: the name of a plug-in is unknown.
     """
+    if get_origin(annotation) is Annotated:
+        value = from_data(get_args(annotation)[0], data, where)
+        check(annotation, value, where)
+        return value
     if isinstance(annotation, type) and issubclass(annotation, Plugin):
         if not isinstance(data, dict) or not isinstance(data.get("plugin"), str):
             raise RecipeError(f"{where}: expected {{'plugin': NAME, ...}}, got {data!r}")
@@ -118,7 +120,7 @@ def _build(cls: type[T], data: Mapping[str, object], where: str) -> T:
     unknown = sorted(set(data) - known)
     if unknown:
         raise RecipeError(f"{where}: {cls.__name__} has no field {unknown[0]!r}; fields: {', '.join(sorted(known))}")
-    hints = typing.get_type_hints(cls)
+    hints = hints_of(cls)
     values = {key: from_data(hints[key], item, f"{where}.{key}") for key, item in data.items()}
     try:
         return cls(**values)
@@ -136,7 +138,9 @@ def _item_types(annotation: Any, length: int, where: str) -> list[Any]:
 
 
 def check(annotation: Any, value: Any, where: str = "recipe") -> None:
-    """Check a value against its annotation, all the way down. An int passes for a float, a bool for nothing else.
+    """Check a value against its annotation and ranges, all the way down.
+
+    An int passes for a float, a bool for nothing else.
 
     Raises:
         RecipeError: a value does not fit; the message gives the path of the first such field.
@@ -144,13 +148,18 @@ def check(annotation: Any, value: Any, where: str = "recipe") -> None:
     origin = get_origin(annotation)
     if annotation is Any:
         return
-    if origin is typing.Literal:
+    if origin is Annotated:
+        check(get_args(annotation)[0], value, where)
+        require_ranges(annotation, value, where)
+    elif origin is typing.Literal:
         if value not in get_args(annotation):
             raise RecipeError(f"{where}: expected one of {', '.join(map(repr, get_args(annotation)))}, got {value!r}")
     elif origin in (Union, types.UnionType):
         for option in get_args(annotation):
             try:
                 return check(option, value, where)
+            except RangeError:
+                raise  # the type was right
             except RecipeError:
                 continue
         raise RecipeError(f"{where}: expected {annotation}, got {value!r}")
@@ -164,9 +173,8 @@ def check(annotation: Any, value: Any, where: str = "recipe") -> None:
         if not isinstance(value, accepted) or (isinstance(value, bool) and annotation is not bool):
             raise RecipeError(f"{where}: expected {_type_name(annotation)}, got {type(value).__name__} {value!r}")
         if dataclasses.is_dataclass(value):
-            hints = typing.get_type_hints(type(value))
-            for field in dataclasses.fields(value):
-                check(hints[field.name], getattr(value, field.name), f"{where}.{field.name}")
+            for name, hint in hints_of(type(value)).items():
+                check(hint, getattr(value, name), f"{where}.{name}")
     else:
         raise RecipeError(f"{where}: the annotation {annotation!r} is not supported in recipes")
 

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from ladd_dist.core.errors import UnknownTapError, UserError
 from ladd_dist.core.plugin import register
+from ladd_dist.core.ranges import CountOrZero
 from ladd_dist.core.types import Autoencoder, Denoiser, ImageSpec, NetOutput, TapSpec
 from ladd_dist.critics import Critic
 from ladd_dist.critics.networks import Body, DigitColor, Timm, TorchVision
@@ -62,11 +63,12 @@ class Pixels(Critic):
     """Name of the library's model."""
     weights: str = ""
     """Weights of the model: empty for the library's pretrained ones (downloaded), `random`, or a .safetensors file."""
-    size: int = 0
+    size: CountOrZero = 0
     """Side length in pixels to which a library's model has images resized; 0: unchanged."""
     renoises = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if (self.source == "digit_color") != (self.model == ""):
             raise UserError(
                 f"pixels: a model is named by source and model together, got {self.source!r} and {self.model!r}; "
@@ -74,8 +76,6 @@ class Pixels(Critic):
             )
         if self.source == "digit_color" and (self.weights or self.size):
             raise UserError("pixels: the shipped digit_color has weights and a size of its own; leave both out")
-        if self.size < 0:
-            raise UserError(f"pixels.size must be 0 (as they are) or more, got {self.size}")
 
     def build(self, *, teacher: Denoiser, image: ImageSpec, codec: Callable[[], Autoencoder]) -> Denoiser:
         with torch.device("cpu"):  # also where a recipe is planned on the device "meta": weights are read, or random

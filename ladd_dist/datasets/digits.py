@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
+from ladd_dist.core.ranges import Count, Within
 from ladd_dist.core.types import ImageSpec
 from ladd_dist.datasets import Dataset, Split
-from ladd_dist.datasets.color import NUM_CLASSES, ColorDigits
+from ladd_dist.datasets.color import NUM_CLASSES, ColorDigits, ColourSeed
 
 _TEST_EVERY = 6
 
@@ -38,18 +39,12 @@ class Digits(Dataset):
     1,501 digits are for training and 296 for tests. With the default `repeat` they make 21,014 training images.
     """
 
-    size: int = 16
-    """Side length of the images in pixels."""
-    seed: int = 0
+    size: Annotated[int, Within("[8, inf)")] = 16
+    """Side length of the images in pixels; the digits are 8x8."""
+    seed: ColourSeed = 0
     """Seed of the colours."""
-    repeat: int = 14
+    repeat: Count = 14
     """Number of times that each digit appears, each time in another colour."""
-
-    def __post_init__(self) -> None:
-        if self.size < 8:
-            raise UserError(f"size must be 8 or more, the digits are 8x8, got {self.size}")
-        if self.seed < 0 or self.repeat < 1:
-            raise UserError(f"seed must be 0 or more and repeat 1 or more, got {self.seed} and {self.repeat}")
 
     def spec(self) -> ImageSpec:
         return ImageSpec(channels=3, size=self.size, num_classes=NUM_CLASSES)

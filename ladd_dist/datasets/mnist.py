@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -11,10 +12,11 @@ from torch.nn import functional as F
 
 from ladd_dist.core.errors import MissingFileError, UserError
 from ladd_dist.core.plugin import register
+from ladd_dist.core.ranges import Within
 from ladd_dist.core.serialize import NEUTRAL
 from ladd_dist.core.types import ImageSpec
 from ladd_dist.datasets import Dataset, Split
-from ladd_dist.datasets.color import NUM_CLASSES, ColorDigits
+from ladd_dist.datasets.color import NUM_CLASSES, ColorDigits, ColourSeed
 
 # The four files and their sizes in bytes. An interrupted download or extraction leaves a shorter file, which
 # torchvision takes for a good one.
@@ -54,18 +56,12 @@ class Mnist(Dataset):
 
     root: str = field(default="data/mnist", metadata=NEUTRAL)
     """Folder above MNIST/raw."""
-    size: int = 32
+    size: Annotated[int, Within("[8, inf)")] = 32
     """Side length of the images in pixels."""
     download: bool = field(default=True, metadata=NEUTRAL)
     """Whether to download missing files."""
-    seed: int = 0
+    seed: ColourSeed = 0
     """Seed of the colours."""
-
-    def __post_init__(self) -> None:
-        if self.size < 8:
-            raise UserError(f"size must be 8 or more, got {self.size}")
-        if self.seed < 0:
-            raise UserError(f"seed must be 0 or more, got {self.seed}")
 
     def spec(self) -> ImageSpec:
         return ImageSpec(channels=3, size=self.size, num_classes=NUM_CLASSES)

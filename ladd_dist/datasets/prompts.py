@@ -10,6 +10,7 @@ from typing import ClassVar
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
 from ladd_dist.core.pretrained import digest
+from ladd_dist.core.ranges import Count
 from ladd_dist.core.types import ImageSpec
 from ladd_dist.datasets import Dataset, ImageSet, Split
 
@@ -27,17 +28,16 @@ class Prompts(Dataset):
 
     file: str = ""
     """Text file with one prompt per line; empty: class ids only."""
-    size: int = 512
+    size: Count = 512
     """Side length of the images in pixels."""
-    channels: int = 3
+    channels: Count = 3
     """Channels of the images."""
-    num_classes: int = 1
+    num_classes: Count = 1
     """Number of class ids, for a data set without a file."""
     has_images: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if self.size < 1 or self.channels < 1 or self.num_classes < 1:
-            raise UserError("prompts: size, channels and num_classes must be at least 1")
+        super().__post_init__()
         if self.file and self.num_classes != 1:
             raise UserError("prompts: with a file, each of its lines is a class; leave num_classes out")
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
+from ladd_dist.core.ranges import Count, CountOrZero, NonNegative, Share, Within
 from ladd_dist.guards import ACTIONS, Action, Finding, Guard
 
 
@@ -62,38 +63,29 @@ class Collapse(Guard):
     """
 
     action: Action = "warn"
-    every: int = 50
+    every: Count = 50
     """Updates between checks."""
-    full_every: int = 6
+    full_every: Count = 6
     """Checks between those that sample the student at its own number of steps too, not at one step alone."""
-    samples: int = 32
-    grace: float = 0.1
+    samples: Annotated[int, Within("[2, inf)")] = 32
+    grace: Share = 0.1
     """Share of the budget in which findings lead to no verdict."""
-    patience: int = 2
-    one_step: float = 0.35
+    patience: Count = 2
+    one_step: Share = 0.35
     """The least share of the teacher's figure at one step; below it lies regression to the mean."""
-    few_steps: float = 0.4
+    few_steps: Share = 0.4
     """The least share at the student's own number of steps; below it colours, or whole samples, have become one."""
-    heads_won_accuracy: float = 0.95
+    heads_won_accuracy: Share = 0.95
     """Accuracy, on the teacher's samples and on the student's, above which the heads have won."""
-    heads_won_gap: float = 15.0
-    one_head_share: float = 0.98
+    heads_won_gap: NonNegative = 15.0
+    one_head_share: Share = 0.98
     """The largest share of the heads' squared gradient that a single head of several may have."""
-    max_rollbacks: int = 3
+    max_rollbacks: CountOrZero = 3
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.action not in ACTIONS:
             raise UserError(f"action: one of {', '.join(ACTIONS)}, got {self.action!r}")
-        for name in ("every", "full_every", "samples", "patience"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}: must be at least 1, got {getattr(self, name)}")
-        for name in ("grace", "one_step", "few_steps", "heads_won_accuracy", "one_head_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"{name}: a share between 0 and 1, got {getattr(self, name)}")
-        if self.samples < 2:
-            raise UserError(f"samples: variety takes at least 2, got {self.samples}")
-        if self.max_rollbacks < 0:
-            raise UserError(f"max_rollbacks: must not be negative, got {self.max_rollbacks}")
 
     def is_due(self, step: int, num_steps: int) -> bool:
         return step % self.every == 0 or step == num_steps

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.noise import is_descending, karras_levels
 from ladd_dist.core.plugin import register
+from ladd_dist.core.ranges import Positive
 from ladd_dist.levels import Levels
 
 
@@ -15,14 +16,15 @@ from ladd_dist.levels import Levels
 class Karras(Levels):
     """Karras levels from sigma_max to sigma_min, as in the report; the last call changes almost nothing."""
 
-    sigma_min: float = 0.002
+    sigma_min: Positive = 0.002
     """Lowest level, in units of x0."""
-    sigma_max: float = 80.0
+    sigma_max: Positive = 80.0
     """Highest level, in units of x0."""
-    rho: float = 7.0
+    rho: Positive = 7.0
     """Exponent of the spacing: larger values put more levels near `sigma_min`."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         karras_levels(2, sigma_min=self.sigma_min, sigma_max=self.sigma_max, rho=self.rho)
 
     def __call__(self, num_steps: int) -> tuple[float, ...]:
@@ -34,14 +36,15 @@ class Karras(Levels):
 class Good(Levels):
     """Levels found by a search against the teacher's 50 steps (`ladd levels` finds your own)."""
 
-    four: tuple[float, ...] = (80.0, 3.92, 1.29, 0.34)
+    four: tuple[Positive, ...] = (80.0, 3.92, 1.29, 0.34)
     """Levels of a sampler with four steps, descending."""
-    two: tuple[float, ...] = (80.0, 1.29)
+    two: tuple[Positive, ...] = (80.0, 1.29)
     """Levels of a sampler with two steps, descending."""
-    one: tuple[float, ...] = (80.0,)
+    one: tuple[Positive, ...] = (80.0,)
     """Level of a sampler with one step."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for count, levels in ((4, self.four), (2, self.two), (1, self.one)):
             if len(levels) != count or not is_descending(levels):
                 raise UserError(f"good levels for {count} steps must be {count} descending numbers, got {levels}")

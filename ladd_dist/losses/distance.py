@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
+from ladd_dist.core.ranges import Finite, Positive
 from ladd_dist.losses import Distance
 
 
@@ -36,30 +37,15 @@ def _require_same_shape(sample: Tensor, target: Tensor) -> None:
         raise UserError(f"sample {tuple(sample.shape)} and target {tuple(target.shape)} must have the same shape")
 
 
-def _require_positive(name: str, **values: float) -> None:
-    for field, value in values.items():
-        if not (math.isfinite(value) and value > 0):
-            raise UserError(f"{name}: {field} must be a finite number > 0, got {value}")
-
-
-def _require_weighting(name: str, sigma_scale: float, sigma_power: float) -> None:
-    _require_positive(name, sigma_scale=sigma_scale)
-    if not math.isfinite(sigma_power):
-        raise UserError(f"{name}: sigma_power must be a finite number (0 = no weighting), got {sigma_power}")
-
-
 @register("mse")
 @dataclass(frozen=True)
 class Mse(Distance):
     """Mean squared error over pixels and batch, weighted by noise level."""
 
-    sigma_scale: float = 0.5
+    sigma_scale: Positive = 0.5
     """Noise level above which the weight of the distance falls, in units of x0."""
-    sigma_power: float = 0.0
+    sigma_power: Finite = 0.0
     """Exponent p of the weight (1 + (sigma / sigma_scale)^2)^-p; 0: no weighting."""
-
-    def __post_init__(self) -> None:
-        _require_weighting(self.name, self.sigma_scale, self.sigma_power)
 
     def __call__(self, sample: Tensor, target: Tensor, sigma: Tensor) -> Tensor:
         """Mean over B of w(sigma) times the mean over C,H,W of (sample - target)^2.
@@ -81,16 +67,12 @@ class PseudoHuber(Distance):
     The root is of a sum over pixels: about sqrt(D) times the root of `mse`, so it needs another loss weight than `mse`.
     """
 
-    c_scale: float = 0.00054
+    c_scale: Positive = 0.00054
     """Distance per pixel (root mean square) around which the loss turns from quadratic to linear."""
-    sigma_scale: float = 0.5
+    sigma_scale: Positive = 0.5
     """Noise level above which the weight of the distance falls, in units of x0."""
-    sigma_power: float = 0.0
+    sigma_power: Finite = 0.0
     """Exponent p of the weight (1 + (sigma / sigma_scale)^2)^-p; 0: no weighting."""
-
-    def __post_init__(self) -> None:
-        _require_positive(self.name, c_scale=self.c_scale)
-        _require_weighting(self.name, self.sigma_scale, self.sigma_power)
 
     def __call__(self, sample: Tensor, target: Tensor, sigma: Tensor) -> Tensor:
         """Mean over B of w(sigma) (sqrt(||sample - target||^2 + c^2) - c).
@@ -110,16 +92,12 @@ class PseudoHuber(Distance):
 class SmoothL1(Distance):
     """Smooth L1: d^2 / (2 beta) below `beta` and |d| - beta/2 above, mean over pixels (arXiv 1504.08083)."""
 
-    beta: float = 1.0
+    beta: Positive = 1.0
     """Pixel difference at which the loss turns from quadratic to linear."""
-    sigma_scale: float = 0.5
+    sigma_scale: Positive = 0.5
     """Noise level above which the weight of the distance falls, in units of x0."""
-    sigma_power: float = 0.0
+    sigma_power: Finite = 0.0
     """Exponent p of the weight (1 + (sigma / sigma_scale)^2)^-p; 0: no weighting."""
-
-    def __post_init__(self) -> None:
-        _require_positive(self.name, beta=self.beta)
-        _require_weighting(self.name, self.sigma_scale, self.sigma_power)
 
     def __call__(self, sample: Tensor, target: Tensor, sigma: Tensor) -> Tensor:
         """Mean over B of w(sigma) times the mean over C,H,W of the smooth absolute difference.

@@ -15,13 +15,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
+from ladd_dist.core.ranges import Count, Within
 from ladd_dist.metrics import Measure, Metric, Read, Reader, References, Samples
 from ladd_dist.metrics.frechet import frechet_estimate, frechet_reference
 from ladd_dist.metrics.interval import with_intervals
@@ -137,23 +138,16 @@ class _FidAndKid(Metric):
     """Folder of the weights file; empty: where clean-fid itself looks for it."""
     sha256: str = ""
     """Expected sha256 of the weights file; empty: that of the published file."""
-    subsets: int = 100
+    subsets: Count = 100
     """Number of random subsets that KID is the mean over, as in clean-fid."""
-    subset_size: int = 1_000
+    subset_size: Annotated[int, Within("[2, inf)")] = 1_000
     """Number of samples in a subset."""
-    seed: int = 0
+    seed: Annotated[int, Within("[0, 4294967295]")] = 0
     """Seed of the subsets."""
     by_class: bool = False
     """Whether to measure each class too: a covariance of 2,048 features needs some thousand samples of each."""
     keys: ClassVar[Keys]
     published: ClassVar[str]
-
-    def __post_init__(self) -> None:
-        if self.subsets < 1 or self.subset_size < 2 or self.seed < 0:
-            raise UserError(
-                "subsets must be 1 or more, subset_size 2 or more and seed 0 or more, got "
-                f"{self.subsets}, {self.subset_size} and {self.seed}"
-            )
 
     def of_real(self) -> tuple[str, ...]:
         return tuple(self.keys)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
+from ladd_dist.core.ranges import Share, Within
 from ladd_dist.metrics import Measure, Metric, References, Samples
 from ladd_dist.metrics.interval import Estimate, with_intervals
 
@@ -108,20 +109,14 @@ class Color(Metric):
     the same colour's saturation.
     """
 
-    bins: int = 12
+    bins: Annotated[int, Within("[2, inf)")] = 12
     """Number of bins of hue."""
-    min_saturation: float = MIN_SATURATION
+    min_saturation: Share = MIN_SATURATION
     """Saturation in [0, 1] below which a sample has no hue."""
     few: ClassVar[tuple[str, ...]] = ("hue_entropy", "colour_variance", "saturation")
 
     def needs(self) -> int:
         return 1
-
-    def __post_init__(self) -> None:
-        if self.bins < 2 or not 0.0 <= self.min_saturation <= 1.0:
-            raise UserError(
-                f"bins must be 2 or more and min_saturation in [0,1], got {self.bins} and {self.min_saturation}"
-            )
 
     def build(self, *, references: References) -> Measure:
         _check_rgb(references.real.images)

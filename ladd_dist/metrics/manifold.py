@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
+from ladd_dist.core.ranges import Count
 from ladd_dist.metrics import Measure, Metric, References, Samples
 from ladd_dist.metrics.extract import Features, extract
 from ladd_dist.metrics.interval import Estimate, with_intervals
@@ -61,12 +62,8 @@ class Manifold(Metric):
     """Space of the distances: features of the digit-and-colour network, or pixels."""
     against: Literal["teacher", "real"] = "teacher"
     """Reference: the teacher's samples, or real images."""
-    neighbours: int = 5
+    neighbours: Count = 5
     """Number k: the radius of a ball is the distance to the k-th nearest neighbour."""
-
-    def __post_init__(self) -> None:
-        if self.neighbours < 1:
-            raise UserError(f"neighbours must be 1 or more, got {self.neighbours}")
 
     def of_real(self) -> tuple[str, ...]:
         return ("precision", "recall", "density", "coverage") if self.against == "real" else ()

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as functional
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from ladd_dist.core.errors import UnknownTapError, UserError
 from ladd_dist.core.noise import Precondition, precondition
 from ladd_dist.core.plugin import register
+from ladd_dist.core.ranges import Count, Positive, Within
 from ladd_dist.core.types import Denoiser, ImageSpec, NetOutput, TapSpec
 from ladd_dist.networks import Network
 
@@ -24,29 +26,28 @@ from ladd_dist.networks import Network
 class CUNet(Network):
     """Class-conditional U-Net: residual down blocks, middle with attention, up blocks with skips."""
 
-    widths: tuple[int, ...] = (32, 64, 64)
+    widths: tuple[Annotated[int, Within("[8, inf)")], ...] = (32, 64, 64)
     """Channels of each level, from the finest; the image is halved between levels."""
-    blocks: int = 1
+    blocks: Count = 1
     """Residual blocks per level."""
-    patch: int = 2
+    patch: Count = 2
     """Space-to-depth factor at the input: 2 quarters the work of the finest level."""
-    embed_dim: int = 128
+    embed_dim: Annotated[int, Within("[8, inf)")] = 128
     """Size of the embedding of noise level and class."""
-    attention_heads: int = 4
+    attention_heads: Count = 4
     """Heads of the self-attention in the middle block."""
     precondition: Precondition = "edm"
     """Preconditioning of the network: EDM's, or `ddpm`, prediction of the noise."""
-    sigma_data: float = 0.5
+    sigma_data: Positive = 0.5
     """Standard deviation of the data, for the preconditioning."""
 
     def __post_init__(self) -> None:
-        if not self.widths or any(width < 8 or width % 8 for width in self.widths):
+        super().__post_init__()
+        if not self.widths or any(width % 8 for width in self.widths):
             raise UserError(f"cunet.widths must be multiples of 8, one a level, got {self.widths}")
-        if self.blocks < 1 or self.patch < 1 or self.embed_dim < 8 or self.embed_dim % 2:
-            raise UserError("cunet needs blocks >= 1, patch >= 1 and an even embed_dim >= 8")
-        if self.attention_heads < 1 or not 0 < self.sigma_data < math.inf:
-            raise UserError("cunet needs attention_heads >= 1 and a finite sigma_data > 0")
-        if self.widths[-1] % self.attention_heads:
+        if self.embed_dim % 2:
+            raise UserError(f"cunet.embed_dim must be even, got {self.embed_dim}")
+        if self.attention_heads and self.widths[-1] % self.attention_heads:
             raise UserError(f"cunet.widths[-1] = {self.widths[-1]} is not divisible by {self.attention_heads} heads")
 
     def build(self, *, image: ImageSpec) -> Denoiser:

@@ -10,6 +10,7 @@ import torch
 import torch.utils.checkpoint
 from torch import nn
 
+from ladd_dist.core.ranges import Count, Ranged
 from ladd_dist.core.serialize import NEUTRAL
 
 Role = Literal["student", "heads", "teacher"]
@@ -18,12 +19,12 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
-class Compute:
+class Compute(Ranged):
     """How the networks of a training are computed."""
 
     precision: Precision = "fp32"
     """bf16, fp16: forwards under autocast; weights, optimizer and losses stay in fp32, fp16 scales the loss."""
-    accumulate: int = field(default=1, metadata=NEUTRAL)
+    accumulate: Count = field(default=1, metadata=NEUTRAL)
     """Micro-batches a rank and update: the same numbers in less memory (distillation needs train.mode alternate)."""
     checkpoint: tuple[Role, ...] = field(default=(), metadata=NEUTRAL)
     """Networks whose blocks compute their activations again in the backward pass, in place of keeping them."""

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
+from ladd_dist.core.ranges import CountOrZero
 from ladd_dist.parallel import Adam, FlatShard, Quantity, Trainable
 from ladd_dist.parallel.base import BaseTrainable
 from ladd_dist.parallel.compute import Compute, Role, prepare
@@ -148,7 +149,7 @@ class Zero3(Zero):
     """Moments, gradients and weights of the student spread over ranks (DeepSpeed ZeRO stage 3)."""
 
     stage = 3
-    whole_below: int = 10_000
+    whole_below: CountOrZero = 10_000
     """Tensors with at most so many elements are kept whole on every rank between layers: fewer, larger messages."""
 
     def optimization(self, stage: int) -> ZeroOptimization:

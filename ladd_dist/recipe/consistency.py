@@ -11,13 +11,6 @@ from ladd_dist.core.serialize import RecipeError
 if TYPE_CHECKING:
     from ladd_dist.recipe.recipe import Recipe
 
-_AT_LEAST_ONE = {
-    "teacher": "steps batch_size checkpoint_every log_every",
-    "shards": "num_samples batch_size samples_per_chunk chunks_per_shard",
-    "train": "steps batch_size head_updates log_every dump_every checkpoint_every keep_checkpoints",
-    "evaluate": "num_samples num_references batch_size",
-}
-
 
 def require_consistent(recipe: Recipe) -> None:
     """Refuse a recipe that cannot work, before any stage runs.
@@ -25,11 +18,6 @@ def require_consistent(recipe: Recipe) -> None:
     Raises:
         RecipeError: two fields do not fit; the message names them and what would have worked.
     """
-    for stage, names in _AT_LEAST_ONE.items():
-        for name in names.split():
-            value = getattr(getattr(recipe, stage), name)
-            if value < 1:
-                raise RecipeError(f"recipe.{stage}.{name}: must be at least 1, got {value}")
     if recipe.train.batch_size > recipe.shards.num_samples:
         raise RecipeError(
             f"recipe.train.batch_size: {recipe.train.batch_size} is more than the {recipe.shards.num_samples} samples "
@@ -59,7 +47,7 @@ def _check_compute(recipe: Recipe) -> None:
     for stage in ("teacher", "train"):
         compute, batch_size = getattr(recipe, stage).compute, getattr(recipe, stage).batch_size
         where = f"recipe.{stage}.compute"
-        if compute.accumulate < 1 or batch_size % compute.accumulate:
+        if batch_size % compute.accumulate:
             raise RecipeError(
                 f"{where}.accumulate: a batch of {batch_size} has no {compute.accumulate} micro-batches of equal size"
             )

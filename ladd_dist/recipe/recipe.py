@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import ladd_dist.recipe.builtin  # noqa: F401  # registers what the names in config.json stand for
 from ladd_dist.codecs import Codec
 from ladd_dist.codecs.pixels import Pixels
+from ladd_dist.core.ranges import AnyInteger, Count, Ranged
 from ladd_dist.core.serialize import has_effect, signature, to_data
 from ladd_dist.core.types import ImageSpec
 from ladd_dist.critics import Critic
@@ -47,7 +48,7 @@ from ladd_dist.trackers.jsonl import Jsonl
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Ranged):
     """Settings of one run. Derive variants with `dataclasses.replace`; `ladd launch FILE --help` lists every field."""
 
     dataset: Dataset
@@ -75,9 +76,9 @@ class Recipe:
     rollout: Rollout = added(OffPolicy())
     parallel: Parallel = neutral(Single())
     tracker: Tracker = neutral(Jsonl())
-    student_steps: int = 4
+    student_steps: Count = 4
     """Number of steps in which the student samples."""
-    seed: int = 0
+    seed: AnyInteger = 0
     """Seed of the distillation; teacher, shards and evaluation have their own, which runs of several seeds share."""
     name: str = neutral("unnamed")
     """Name of the run; its folder begins with it."""

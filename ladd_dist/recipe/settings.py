@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from ladd_dist.core.errors import UserError
+from ladd_dist.core.ranges import AnyInteger, Count, CountOrZero, Decay, NonNegative, Ranged, Share, Within
 from ladd_dist.core.serialize import ADDED, NEUTRAL
 from ladd_dist.metrics import Metric
 from ladd_dist.parallel.compute import Compute
@@ -24,145 +24,139 @@ def added(default: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Ema:
+class Ema(Ranged):
     """Exponential moving average of weights, after each update (Karras et al. 2022, section F.2)."""
 
-    half_life: int = 500_000
+    half_life: CountOrZero = 500_000
     """Half-life of the average in samples; 0 turns averaging off."""
-    ramp: float = 0.05
+    ramp: NonNegative = 0.05
     """Limit of the half-life as a share of the samples seen so far, to forget the start; 0: no limit."""
 
 
 @dataclass(frozen=True)
-class TeacherStage:
+class TeacherStage(Ranged):
     """Training of the teacher: EDM's, or DDPM's with the law `timesteps` and the weighting `simple`."""
 
-    steps: int
+    steps: Count
     """Number of updates."""
-    batch_size: int
+    batch_size: Count
     """Images per update, over all processes."""
-    lr: float
+    lr: NonNegative
     """Learning rate at the beginning."""
     sigma: SigmaLaw
-    lr_final: float = 0.0
+    lr_final: Share = 0.0
     """Share of `lr` to which the learning rate falls along a cosine."""
     weighting: Literal["edm", "simple"] = added("edm")
     """Weighting of noise levels in the loss: EDM's, or DDPM's L_simple, the error of the predicted noise."""
-    label_dropout: float = 0.1
+    label_dropout: Annotated[float, Within("[0, 1)")] = 0.1
     """Share of samples that train without their class, for guidance."""
-    weight_decay: float = 0.0
+    weight_decay: NonNegative = 0.0
     """Weight decay of AdamW."""
-    clip: float = 1.0
+    clip: NonNegative = 1.0
     """Largest norm of the gradient, to which larger ones are scaled; 0: no limit."""
     ema: Ema = Ema()
-    seed: int = 0
+    seed: AnyInteger = 0
     """Seed of the teacher's training."""
     compute: Compute = added(Compute())
-    checkpoint_every: int = neutral(500)
+    checkpoint_every: Count = neutral(500)
     """Steps between checkpoints."""
-    log_every: int = neutral(10)
+    log_every: Count = neutral(10)
     """Steps between rows of the log."""
 
 
 @dataclass(frozen=True)
-class ShardStage:
+class ShardStage(Ranged):
     """The teacher's samples, written as WebDataset shards."""
 
-    num_samples: int
+    num_samples: Count
     """Number of samples."""
     sampler: Sampler
-    guidance: float = 4.0
+    guidance: NonNegative = 4.0
     """Scale of classifier-free guidance; 1: none."""
-    seed: int = 0
+    seed: AnyInteger = 0
     """Seed of the samples' noise and classes."""
     dtype: Literal["float32", "float16"] = "float32"
     """Type of the stored numbers."""
     source: str = ""
     """Glob of existing WebDataset shards, which replace generation by the teacher."""
-    batch_size: int = neutral(250)
+    batch_size: Count = neutral(250)
     """Number of samples generated at a time."""
-    samples_per_chunk: int = 125
+    samples_per_chunk: Count = 125
     """Number of samples in a chunk, one record of a shard."""
-    chunks_per_shard: int = 8
+    chunks_per_shard: Count = 8
     """Number of chunks in a shard."""
 
 
 @dataclass(frozen=True)
-class DistillStage:
+class DistillStage(Ranged):
     """Training of student and heads."""
 
-    steps: int
+    steps: Count
     """Number of updates of the student."""
-    batch_size: int
+    batch_size: Count
     """Samples per update, over all processes."""
-    lr_student: float
+    lr_student: NonNegative
     """Learning rate of the student at the beginning."""
-    lr_heads: float
+    lr_heads: NonNegative
     """Learning rate of the heads at the beginning."""
-    betas_student: tuple[float, float] = (0.5, 0.99)
+    betas_student: tuple[Decay, Decay] = (0.5, 0.99)
     """Decay rates of the student's moments in AdamW."""
-    betas_heads: tuple[float, float] = (0.5, 0.99)
+    betas_heads: tuple[Decay, Decay] = (0.5, 0.99)
     """Decay rates of the heads' moments in AdamW."""
-    weight_decay: float = 0.0
+    weight_decay: NonNegative = 0.0
     """Weight decay of AdamW, for student and heads."""
-    clip: float = 1.0
+    clip: NonNegative = 1.0
     """Largest norm of the gradients of student and heads, to which larger ones are scaled; 0: no limit."""
-    lr_final: float = 1.0
+    lr_final: Share = 1.0
     """Share to which the learning rates fall along a cosine; 1 keeps them constant."""
     ema: Ema = Ema(half_life=4_400, ramp=0.0)
     mode: Literal["fused", "alternate"] = "fused"
     """Order of the updates: `fused` shares the student's forward and the features between both updates; `alternate`
     computes them twice."""
-    head_updates: int = 1
+    head_updates: Count = 1
     """Number of updates of the heads for one of the student."""
-    adv_norm_decay: float = added(0.0)
+    adv_norm_decay: Decay = added(0.0)
     """Decay per step, such as .99, of the running mean of the squared norm by whose root the adversarial gradient at
     each of the student's samples is divided; 0: not normalised. `adv_weight` is then that gradient's norm; for
     comparison, a distance that averages D numbers and has slopes up to 1 pulls with at most D^-1/2."""
     compute: Compute = added(Compute())
-    log_every: int = neutral(10)
+    log_every: Count = neutral(10)
     """Steps between rows of the log."""
-    dump_every: int = neutral(500)
+    dump_every: Count = neutral(500)
     """Steps between dumps of samples."""
-    evaluate_every: int = neutral(500)
+    evaluate_every: CountOrZero = neutral(500)
     """Steps between measurements of the fixed small set that the dumps show (`watch/...` in the next row of the log);
     0: never."""
-    checkpoint_every: int = neutral(500)
+    checkpoint_every: Count = neutral(500)
     """Steps between checkpoints."""
-    keep_checkpoints: int = neutral(2)
+    keep_checkpoints: Count = neutral(2)
     """Number of newest checkpoints to keep."""
-    keep_steps: tuple[int, ...] = neutral(())
+    keep_steps: tuple[Count, ...] = neutral(())
     """Steps whose checkpoints are made and never removed."""
-
-    def __post_init__(self) -> None:
-        if self.evaluate_every < 0:
-            raise UserError(f"evaluate_every must be 0 (never) or more, got {self.evaluate_every}")
-        if not 0 <= self.adv_norm_decay < 1:
-            raise UserError(f"adv_norm_decay must be in [0, 1) (0: not normalised), got {self.adv_norm_decay}")
 
 
 @dataclass(frozen=True)
-class EvaluateStage:
+class EvaluateStage(Ranged):
     """Measurement on noise and classes held out from training."""
 
-    num_samples: int
+    num_samples: Count
     """Number of samples of each sampler."""
     metrics: tuple[Metric, ...]
-    steps: tuple[int, ...] = (4, 2, 1)
+    steps: tuple[Count, ...] = (4, 2, 1)
     """Numbers of sampling steps at which the student is measured."""
-    num_references: int = 5_000
+    num_references: Count = 5_000
     """Number of real images, and of the teacher's stored samples, to compare with."""
-    seed: int = 1_000_003
+    seed: AnyInteger = 1_000_003
     """Seed of the held-out noise and classes."""
-    batch_size: int = neutral(250)
+    batch_size: Count = neutral(250)
     """Number of samples generated at a time."""
 
 
 @dataclass(frozen=True)
-class Reported:
+class Reported(Ranged):
     """Published figures of the same experiment (Inception FID), for the report page."""
 
-    student_4: float | None = None
-    teacher_4: float | None = 25.29
-    teacher_50: float | None = 3.66
+    student_4: NonNegative | None = None
+    teacher_4: NonNegative | None = 25.29
+    teacher_50: NonNegative | None = 3.66
     outcome: str = ""

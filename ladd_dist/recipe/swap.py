@@ -15,12 +15,13 @@ def choose_parallel(recipe: Recipe, asked: str, swaps: tuple[str, ...], num: int
     """Recipe with the requested strategy; without a request, `ddp` replaces `single` for several processes.
 
     Raises:
-        RecipeError: `single` was requested for several processes.
+        RecipeError: `single` was requested for several processes, or `--swap` requests another strategy.
         PluginError: there is no such strategy.
     """
-    from ladd_dist.core.serialize import RecipeError
-
     if asked:
+        other = [item.partition("=")[2] for item in swaps if item.startswith("parallel=")]
+        if other and other[0] != asked:
+            raise RecipeError(f"--parallel {asked} and --swap parallel={other[0]} at the same time; leave one out")
         recipe = swap(recipe, f"parallel={asked}")
     elif num > 1 and recipe.parallel.name == "single" and not any(s.startswith("parallel=") for s in swaps):
         recipe = swap(recipe, "parallel=ddp")
@@ -28,6 +29,23 @@ def choose_parallel(recipe: Recipe, asked: str, swaps: tuple[str, ...], num: int
         raise RecipeError(
             f"--parallel single is for one process, there are {num}; use ddp, fsdp, zero1, zero2 or zero3"
         )
+    return recipe
+
+
+def swap_all(recipe: Recipe, assignments: tuple[str, ...]) -> Recipe:
+    """Recipe after several swaps, whatever their order: a plug-in comes before the plug-ins inside it.
+
+    Raises:
+        RecipeError: a swap cannot be, or two of them give one field different plug-ins.
+        PluginError: a name is unknown.
+    """
+    names: dict[str, str] = {}
+    for assignment in assignments:
+        field, _, name = assignment.partition("=")
+        if names.setdefault(field, name) != name:
+            raise RecipeError(f"--swap {field}: {names[field]} and {name} at the same time; leave one out")
+    for assignment in sorted(assignments, key=lambda item: item.partition("=")[0].count(".")):
+        recipe = swap(recipe, assignment)
     return recipe
 
 

@@ -3,84 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import math
-import random
-import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ladd_dist.core.plugin import Plugin, PluginError
-from ladd_dist.core.serialize import RecipeError, check, from_data, signature, to_data
+from ladd_dist.core.serialize import RecipeError, check, signature
+from ladd_dist.recipe.axes import WHOLE, Axis, Grid, Point, Points, Random, Range, draw, grid
 from ladd_dist.recipe.loading import load_module, load_recipe, validate
+from ladd_dist.recipe.point import Labels, in_words, labels_of, put
 from ladd_dist.recipe.recipe import Recipe
 from ladd_dist.recipe.scales import Scale, Scales
-from ladd_dist.recipe.swap import swap
 
 __all__ = ["Axis", "Grid", "Points", "Random", "Range", "Sweep", "SweepRun", "expand", "load_sweep"]
-
-WHOLE = "recipe"
-"""The axis whose values are recipe files."""
-MOST_TRIES = 100
-"""Most draws for one new point; a random sweep that needs more is exhausted."""
-
-
-@dataclass(frozen=True)
-class Range:
-    """Interval of numbers for the mode `Random`; `log` draws uniformly on a logarithmic scale."""
-
-    low: float
-    high: float
-    log: bool = False
-
-    def __post_init__(self) -> None:
-        if not self.low < self.high or (self.log and self.low <= 0):
-            raise RecipeError(f"{self}: needs low < high{', and low > 0' if self.log else ''}")
-
-    def draw(self, source: random.Random) -> float:
-        """Draw a number of the range, rounded to three digits to keep labels short."""
-        low, high = (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
-        drawn = source.uniform(low, high)
-        return float(f"{math.exp(drawn) if self.log else drawn:.3g}")
-
-
-@dataclass(frozen=True)
-class Axis:
-    """Field that varies: `Axis("head", (SpectralNorm(), "max_pool"))`, `Axis("train.lr_heads", (1e-4, 5e-4))`.
-
-    `Axis("recipe", ("recipes/exp1_smallconv.py", ...))` varies the whole recipe, instead of the sweep's base.
-    """
-
-    field: str
-    """Field of the recipe, with dots for nested fields; or `recipe`."""
-    values: tuple[Any, ...] | Range
-    """Plug-ins, or names of plug-ins; numbers or text for a plain field; files for `recipe`."""
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Every combination of the axes' values."""
-
-
-@dataclass(frozen=True)
-class Points:
-    """Explicit points: each `{"head": "max_pool", "train.lr_heads": 1e-4}`, with names of plug-ins or plug-ins."""
-
-    points: tuple[Mapping[str, object], ...]
-
-
-@dataclass(frozen=True)
-class Random:
-    """`budget` points, drawn from the axes' values and ranges; the same for the same seed."""
-
-    budget: int
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.budget < 1:
-            raise RecipeError(f"Random.budget: must be at least 1, got {self.budget}")
 
 
 @dataclass(frozen=True)
@@ -100,7 +35,7 @@ class SweepRun:
     """One run of a sweep."""
 
     recipe: Recipe
-    axes: tuple[tuple[str, str], ...]
+    axes: Labels
     """Axes, each with the label of its value."""
 
     @property
@@ -130,14 +65,16 @@ def expand(sweep: Sweep, scale: Scale) -> tuple[list[SweepRun], list[str]]:
         RecipeError: the sweep is empty, an axis names no field, a value does not fit, or runs would share a folder.
     """
     _check_sweep(sweep)
+    points, notes = _points(sweep, scale)
+    values = _values(sweep)
     runs: list[SweepRun] = []
-    for point in _points(sweep):
-        recipe = _base(sweep, point, scale)
-        for axis, value in point.items():
-            recipe = recipe if axis == WHOLE else _set(recipe, axis, value)
-        labels = tuple((axis, _label(sweep, axis, value)) for axis, value in point.items())
-        runs += [SweepRun(_validated(dataclasses.replace(recipe, seed=seed), labels), labels) for seed in sweep.seeds]
-    return _merge(runs)
+    for point in points:
+        base = _at(sweep, point, scale)
+        for seed in sweep.seeds:
+            recipe = dataclasses.replace(base, seed=seed)
+            runs.append(SweepRun(recipe, labels_of(recipe, point, values)))
+    kept, more = _merge(runs)
+    return kept, notes + more
 
 
 def _check_sweep(sweep: Sweep) -> None:
@@ -151,6 +88,8 @@ def _check_sweep(sweep: Sweep) -> None:
     if not isinstance(sweep.axes, tuple) or not all(isinstance(axis, Axis) for axis in sweep.axes):
         raise RecipeError(f"SWEEP.axes: expected a tuple of Axis, got {sweep.axes!r}")
     fields = [axis.field for axis in sweep.axes]
+    if "seed" in _values(sweep):
+        raise RecipeError("axis 'seed': the seeds of a sweep are its own field, like seeds=(0, 1)")
     for axis in sweep.axes:
         if fields.count(axis.field) > 1:
             raise RecipeError(f"SWEEP.axes: {axis.field!r} is there twice")
@@ -177,32 +116,16 @@ def _check_axis(axis: Axis, mode: Grid | Points | Random) -> None:
             raise RecipeError(f"axis {axis.field!r}: the value {value!r} is there twice")
 
 
-def _points(sweep: Sweep) -> Iterator[dict[str, object]]:
+def _points(sweep: Sweep, scale: Scale) -> tuple[list[Point], list[str]]:
     if isinstance(sweep.mode, Points):
-        yield from (dict(point) for point in sweep.mode.points)
-    elif isinstance(sweep.mode, Random):
-        yield from _drawn(sweep.axes, sweep.mode)
-    else:
-        values = [axis.values for axis in sweep.axes if not isinstance(axis.values, Range)]
-        for chosen in itertools.product(*values):
-            yield {axis.field: value for axis, value in zip(sweep.axes, chosen, strict=True)}
+        return list(sweep.mode.points), []
+    if isinstance(sweep.mode, Random):
+        return draw(sweep.axes, sweep.mode, lambda point: _at(sweep, point, scale).evaluate_signature())
+    return list(grid(sweep.axes)), []
 
 
-def _drawn(axes: tuple[Axis, ...], mode: Random) -> Iterator[dict[str, object]]:
-    source = random.Random(mode.seed)
-    seen: list[dict[str, object]] = []
-    for _ in range(mode.budget):
-        for _ in range(MOST_TRIES):
-            point = {
-                axis.field: axis.values.draw(source) if isinstance(axis.values, Range) else source.choice(axis.values)
-                for axis in axes
-            }
-            if point not in seen:
-                break
-        else:
-            return  # the axes have no more points than these
-        seen.append(point)
-        yield point
+def _at(sweep: Sweep, point: Point, scale: Scale) -> Recipe:
+    return _validated(put(_base(sweep, point, scale), point), point)
 
 
 def _base(sweep: Sweep, point: Mapping[str, object], scale: Scale) -> Recipe:
@@ -217,62 +140,22 @@ def _base(sweep: Sweep, point: Mapping[str, object], scale: Scale) -> Recipe:
     return found
 
 
-def _set(recipe: Recipe, field: str, value: Any) -> Recipe:
-    """Recipe with one field changed to a plug-in, the plug-in of a name, or a plain value."""
-    try:
-        hint = _hint(recipe, field.split("."), field)
-        if isinstance(hint, type) and issubclass(hint, Plugin) and isinstance(value, str):
-            return swap(recipe, f"{field}={value}")
-        if not isinstance(value, Plugin) and not dataclasses.is_dataclass(value):
-            value = from_data(hint, list(value) if isinstance(value, tuple) else value, f"axis {field!r}")
-        check(hint, value, f"axis {field!r}")
-    except PluginError as error:
-        raise RecipeError(f"axis {field!r}: {error}") from error
-    return typing.cast(Recipe, _replace(recipe, field.split("."), value))
-
-
-def _hint(node: Any, path: list[str], where: str) -> Any:
-    hints = typing.get_type_hints(type(node)) if dataclasses.is_dataclass(node) else {}
-    names = [field.name for field in dataclasses.fields(node)] if dataclasses.is_dataclass(node) else []
-    if path[0] not in names:
-        of = node.name if isinstance(node, Plugin) else type(node).__name__
-        fields = f"fields of {of}: {', '.join(names)}" if names else f"{of} has no fields"
-        own = "" if isinstance(node, Recipe) is False else "; or 'recipe' with files as values"
-        raise RecipeError(f"axis {where!r}: no field {path[0]!r}; {fields}{own}")
-    return hints[path[0]] if len(path) == 1 else _hint(getattr(node, path[0]), path[1:], where)
-
-
-def _replace(node: Any, path: list[str], value: Any) -> Any:
-    if len(path) > 1:
-        value = _replace(getattr(node, path[0]), path[1:], value)
-    return dataclasses.replace(node, **{path[0]: value})
-
-
-def _validated(recipe: Recipe, labels: tuple[tuple[str, str], ...]) -> Recipe:
+def _validated(recipe: Recipe, point: Point) -> Recipe:
     try:
         return validate(recipe)
     except (TypeError, ValueError) as error:
-        point = " ".join(f"{axis}={label}" for axis, label in labels) or "the base"
-        raise RecipeError(f"sweep point {point}: {error}") from error
+        raise RecipeError(f"sweep point {in_words(point) or 'the base'}: {error}") from error
 
 
-def _label(sweep: Sweep, field: str, value: Any) -> str:
-    """Short text for a value: a plug-in's name, with its settings where another value has the same name."""
-    if field == WHOLE:
-        return Path(value).stem
-    if not isinstance(value, Plugin):
-        return f"{value:g}" if isinstance(value, float) else str(value)
-    if isinstance(sweep.mode, Points):
-        others = [point[field] for point in sweep.mode.points if field in point]
-    else:
-        others = [
-            v for axis in sweep.axes if axis.field == field and isinstance(axis.values, tuple) for v in axis.values
-        ]
-    names = {(other.name if isinstance(other, Plugin) else other, str(other)) for other in others}
-    if sum(name == value.name for name, _ in names) < 2:
-        return value.name
-    own = to_data(value)
-    return f"{value.name}({','.join(f'{key}={item}' for key, item in own.items() if key != 'plugin')})"
+def _values(sweep: Sweep) -> dict[str, list[Any]]:
+    """Values of each axis that are listed one by one."""
+    values: dict[str, list[Any]] = {}
+    for point in sweep.mode.points if isinstance(sweep.mode, Points) else ():
+        for field, value in point.items():
+            values.setdefault(field, []).append(value)
+    for axis in sweep.axes:
+        values[axis.field] = [] if isinstance(axis.values, Range) else list(axis.values)
+    return values
 
 
 def _merge(runs: list[SweepRun]) -> tuple[list[SweepRun], list[str]]:
@@ -290,6 +173,10 @@ def _merge(runs: list[SweepRun]) -> tuple[list[SweepRun], list[str]]:
                 "would share a folder; measure them in two sweeps, with two folders --out"
             )
         notes.append(f"{run.label!r} is the same run as {first.label!r} (signature {own}): it is run once")
+    labels = [run.label for run in kept.values()]
+    for run in kept.values():
+        if labels.count(run.label) > 1:
+            raise RecipeError(f"sweep: two different runs have the label {run.label!r}; name their values apart")
     return list(kept.values()), notes
 
 

@@ -17,27 +17,19 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
+from ladd_dist.core.ranges import Count, NonNegative, Positive
 from ladd_dist.regularisers import PenaltyInputs, Regulariser, Side, of_samples
-from ladd_dist.regularisers.penalties import require_weight
 
 
 @dataclass(frozen=True)
 class _Approximate(Regulariser):
     side: ClassVar[Side]
-    weight: float = 0.01
-    eps: float = 0.01
+    weight: NonNegative = 0.01
+    eps: Positive = 0.01
     """How far the noised input is moved, in units of the network's input c_in x."""
-    every: int = 4
+    every: Count = 4
     """One sample in so many is looked at: the teacher sees it once more."""
-
-    def __post_init__(self) -> None:
-        require_weight(self.name, "weight", self.weight)
-        if not 0 < self.eps < math.inf:
-            raise UserError(f"{self.name}: eps must be a finite number > 0, got {self.eps}")
-        if self.every < 1:
-            raise UserError(f"{self.name}: every must be at least 1, got {self.every}")
 
     def __call__(self, inputs: PenaltyInputs) -> Tensor:
         """weight E[(l(x') - l(x))^2] / eps^2 over samples, logits and heads; samples 0, every, 2 every, ... of the

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ladd_dist.core.plugin import register
+from ladd_dist.core.ranges import NonNegative
 from ladd_dist.regularisers import PenaltyInputs, Regulariser
-from ladd_dist.regularisers.penalties import require_weight
 
 
 @register("centring")
@@ -17,10 +17,7 @@ from ladd_dist.regularisers.penalties import require_weight
 class Centring(Regulariser):
     """weight E[(l_real + l_fake)^2]: games that see differences alone leave the logits' sum free to drift."""
 
-    weight: float = 0.01
-
-    def __post_init__(self) -> None:
-        require_weight(self.name, "weight", self.weight)
+    weight: NonNegative = 0.01
 
     def __call__(self, inputs: PenaltyInputs) -> Tensor:
         """Scalar penalty: mean over samples and logits, then over heads. Row by row: of one class and noise level."""

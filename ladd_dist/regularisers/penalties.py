@@ -7,14 +7,13 @@ all logits with respect to one tap's features is that head's.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
+from ladd_dist.core.ranges import NonNegative
 from ladd_dist.regularisers import HeadsFn, PenaltyInputs, Regulariser
 
 
@@ -28,16 +27,6 @@ def _input_gradients(heads: HeadsFn, features: dict[str, Tensor], cond_vec: Tens
         total = torch.stack([value.sum() for value in per_head]).sum()
         gradients = torch.autograd.grad(total, list(inputs.values()), create_graph=True)
     return [gradient.float().flatten(1) for gradient in gradients]
-
-
-def require_weight(name: str, field: str, value: float) -> None:
-    """Refuse the weight of a penalty.
-
-    Raises:
-        UserError: it is negative or not finite.
-    """
-    if not (math.isfinite(value) and value >= 0):
-        raise UserError(f"{name}: {field} must be a finite number >= 0, got {value}")
 
 
 @register("none")
@@ -62,10 +51,7 @@ class GradientPenalty(Regulariser):
     between real and fake is drawn a sample and shared by all its taps.
     """
 
-    weight: float = 10.0
-
-    def __post_init__(self) -> None:
-        require_weight(self.name, "weight", self.weight)
+    weight: NonNegative = 10.0
 
     def __call__(self, inputs: PenaltyInputs) -> Tensor:
         """Scalar penalty; `inputs.source` draws the place between real and fake, uniform in [0, 1)."""
@@ -84,10 +70,7 @@ class GradientPenalty(Regulariser):
 class R1(Regulariser):
     """gamma/2 E||d sum(real logits) / d features||^2 (Mescheder et al. 2018, arXiv 1801.04406, eq. 9)."""
 
-    gamma: float = 1.0
-
-    def __post_init__(self) -> None:
-        require_weight(self.name, "gamma", self.gamma)
+    gamma: NonNegative = 1.0
 
     def __call__(self, inputs: PenaltyInputs) -> Tensor:
         """Scalar penalty on the real features alone."""

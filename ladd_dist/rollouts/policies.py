@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
+from ladd_dist.core.ranges import Share
 from ladd_dist.core.rng import RowSource
 from ladd_dist.rollouts import Inputs, Rollout
 
@@ -34,13 +34,9 @@ class OnPolicy(Rollout):
     N - 1 forwards of the student without gradients, N its number of levels, whatever the share.
     """
 
-    share: float = 0.5
+    share: Share = 0.5
     """Share of the rows with the student's own inputs, 0 (off policy) to 1."""
     needs_levels = True
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.share <= 1:
-            raise UserError(f"on_policy.share must lie between 0 (off policy) and 1, got {self.share}")
 
     def __call__(
         self, given: Inputs, own: Callable[[], Iterator[Tensor]], levels: tuple[float, ...], source: RowSource

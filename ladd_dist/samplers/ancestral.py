@@ -12,6 +12,7 @@ from torch import Tensor
 from ladd_dist.core import ddpm
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
+from ladd_dist.core.ranges import Count, NonNegative
 from ladd_dist.core.rng import generator
 from ladd_dist.core.types import DenoiseFn
 from ladd_dist.samplers import Sampler
@@ -25,21 +26,20 @@ class Ancestral(Sampler):
     stochastic = True
     schedule: ddpm.BetaSchedule = "linear"
     """Noise schedule of the timesteps."""
-    timesteps: int = 1_000
+    timesteps: Count = 1_000
     """Number of timesteps T of the schedule."""
-    steps: int = 1_000
+    steps: Count = 1_000
     """Number of steps, evenly spaced among the T timesteps (Nichol and Dhariwal 2021, arXiv 2102.09672, section 4)."""
-    clip: float = 1.0
+    clip: NonNegative = 1.0
     """Limit to which the denoiser's outputs are clipped, as in Ho et al. (images are in [-1, 1]); 0: no clipping, for
     latents."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         try:
             self.alpha_bars()
         except ValueError as error:
             raise UserError(f"ancestral: {error}") from error
-        if not self.clip >= 0:
-            raise UserError(f"ancestral: clip must be >= 0 (0: no clipping), got {self.clip}")
 
     def alpha_bars(self) -> Tensor:
         """alpha-bar [steps] of the steps, in ascending order of t."""

@@ -10,22 +10,24 @@ from torch import Tensor
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.noise import karras_levels, ode_step
 from ladd_dist.core.plugin import register
+from ladd_dist.core.ranges import Count, Positive
 from ladd_dist.core.types import DenoiseFn
 from ladd_dist.samplers import Sampler
 
 
 @dataclass(frozen=True)
 class _Karras(Sampler):
-    steps: int = 50
+    steps: Count = 50
     """Number of steps."""
-    sigma_min: float = 0.002
+    sigma_min: Positive = 0.002
     """Lowest level before the final 0, in units of x0."""
-    sigma_max: float = 80.0
+    sigma_max: Positive = 80.0
     """Highest level, in units of x0."""
-    rho: float = 7.0
+    rho: Positive = 7.0
     """Exponent of the spacing: larger values put more levels near `sigma_min`."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         karras_levels(self.steps, sigma_min=self.sigma_min, sigma_max=self.sigma_max, rho=self.rho)
 
     def levels(self) -> tuple[float, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -11,15 +10,16 @@ from torch import Tensor
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.noise import log_normal
 from ladd_dist.core.plugin import register
+from ladd_dist.core.ranges import CountOrZero, LogLevel, LogSpread, Ranged, Share
 from ladd_dist.sigmas import SigmaLaw
 
 
 @dataclass(frozen=True)
-class Phase:
+class Phase(Ranged):
     """Probabilities of the student's levels, highest level first, from student update `start_step` on."""
 
-    start_step: int
-    probabilities: tuple[float, ...]
+    start_step: CountOrZero
+    probabilities: tuple[Share, ...]
 
 
 @register("fixed_set")
@@ -31,12 +31,13 @@ class FixedSet(SigmaLaw):
     """Probabilities of the levels by phase; empty: every level is equally likely."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         starts = [phase.start_step for phase in self.phases]
         if starts and (starts[0] != 0 or starts != sorted(set(starts))):
             raise UserError(f"fixed_set.phases must start at step 0 and ascend, got start steps {starts}")
         for phase in self.phases:
-            if min(phase.probabilities, default=-1) < 0 or not abs(sum(phase.probabilities) - 1) <= 1e-6:  # not: NaN
-                raise UserError(f"fixed_set.phases: probabilities must be >= 0 and sum to 1, got {phase}")
+            if not abs(sum(phase.probabilities) - 1) <= 1e-6:  # not: NaN
+                raise UserError(f"fixed_set.phases: probabilities must sum to 1, got {phase}")
         if len({len(phase.probabilities) for phase in self.phases}) > 1:
             raise UserError(f"fixed_set.phases: each phase needs one probability a level, got {self.phases}")
 
@@ -64,14 +65,10 @@ class LogNormal(SigmaLaw):
     LADD's logit-normal t with m = 1, s = 1 is mean .307, std 1 at sigma_data = .5.
     """
 
-    mean: float = 0.307
+    mean: LogLevel = 0.307
     """Mean of ln sigma."""
-    std: float = 1.0
+    std: LogSpread = 1.0
     """Standard deviation of ln sigma."""
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.mean) and 0 <= self.std < math.inf):
-            raise UserError(f"log_normal needs a finite mean and std >= 0, got {self.mean} and {self.std}")
 
     def __call__(self, num: int, step: int, generator: torch.Generator, *, levels: tuple[float, ...]) -> Tensor:
         return log_normal(num, self.mean, self.std, generator)

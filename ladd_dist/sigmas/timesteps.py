@@ -10,6 +10,7 @@ from torch import Tensor
 from ladd_dist.core import ddpm
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
+from ladd_dist.core.ranges import Count
 from ladd_dist.sigmas import SigmaLaw
 
 
@@ -24,10 +25,11 @@ class Timesteps(SigmaLaw):
 
     schedule: ddpm.BetaSchedule = "linear"
     """Noise schedule of the DDPM."""
-    timesteps: int = 1_000
+    timesteps: Count = 1_000
     """Number of timesteps T."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         try:
             ddpm.alpha_bars(self.schedule, self.timesteps)
         except ValueError as error:

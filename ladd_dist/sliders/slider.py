@@ -24,6 +24,7 @@ from ladd_dist.builders.shards import open_shards
 from ladd_dist.builders.student import load_student
 from ladd_dist.builders.teacher import load_teacher, teacher_loss
 from ladd_dist.core.errors import UserError
+from ladd_dist.core.ranges import AnyInteger, Count, Positive, Ranged
 from ladd_dist.core.rng import derive_seed, generator
 from ladd_dist.core.rundir import RunDir, save_tensors
 from ladd_dist.core.serialize import to_data
@@ -48,25 +49,21 @@ CARD = ("attribute", "rank", "alpha", "on", "network", "image", "signature")
 
 
 @dataclass(frozen=True)
-class Training:
+class Training(Ranged):
     """Settings for learning a direction."""
 
     attribute: str
     on: On
-    rank: int = 4
-    steps: int = 200
-    batch_size: int = 64
-    lr: float = 2e-3
+    rank: Count = 4
+    steps: Count = 200
+    batch_size: Count = 64
+    lr: Positive = 2e-3
     targets: tuple[str, ...] = ()
-    seed: int = 0
+    seed: AnyInteger = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         attribute(self.attribute)
-        if min(self.rank, self.steps, self.batch_size) < 1 or self.lr <= 0:
-            raise UserError(
-                "rank, steps and batch size must be at least 1 and the learning rate above 0, got "
-                f"{self.rank}, {self.steps}, {self.batch_size} and {self.lr}"
-            )
 
 
 class ControlCard(TypedDict):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
+from ladd_dist.core.ranges import AnyInteger, Count, Positive
 from ladd_dist.core.rng import derive_seed
 from ladd_dist.core.types import Denoiser
 from ladd_dist.students import StudentForm
@@ -23,19 +23,18 @@ from ladd_dist.students.adapter import adapter_state, add_adapter, merge_adapter
 class Lora(StudentForm):
     """Low-rank adapters of linear layers and convolutions train; the teacher's weights stay, bit for bit."""
 
-    rank: int = 16
+    rank: Count = 16
     """Rank of the adapters."""
-    alpha: float = 16.0
+    alpha: Positive = 16.0
     """Scale of the adapters: their product is multiplied by alpha / rank."""
     targets: tuple[str, ...] = ()
     """Regular expressions; layers whose names contain a match get an adapter, all layers if there are none."""
-    seed: int = 0
+    seed: AnyInteger = 0
     """Seed of the adapters' random halves."""
     needs_teacher = True
 
     def __post_init__(self) -> None:
-        if self.rank < 1 or not 0 < self.alpha < math.inf:
-            raise UserError(f"lora needs rank >= 1 and a finite alpha > 0, got {self.rank} and {self.alpha}")
+        super().__post_init__()
         for target in self.targets:
             try:
                 re.compile(target)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from ladd_dist.core.errors import UserError
 from ladd_dist.core.noise import SIGMA_DATA
 from ladd_dist.core.plugin import register
+from ladd_dist.core.ranges import LogLevel, LogSpread
 from ladd_dist.core.rng import RowSource
 from ladd_dist.core.serialize import ADDED
 from ladd_dist.core.types import Batch, DenoiseFn
@@ -46,14 +45,10 @@ class TeacherDenoised(Target):
     the sample of this input, and a student that is sampled by `ode` can be taught by it without pairs.
     """
 
-    mean: float = 0.5
-    std: float = 2.0
+    mean: LogLevel = 0.5
+    std: LogSpread = 2.0
     noise: Literal["new", "input"] = field(default="new", metadata=ADDED)
     needs_teacher = True
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.mean) and 0 <= self.std < math.inf):
-            raise UserError(f"teacher_denoised needs a finite mean and std >= 0, got {self.mean} and {self.std}")
 
     def __call__(
         self, fake: Tensor, x: Tensor, sigma: Tensor, batch: Batch, *, teacher: DenoiseFn, source: RowSource

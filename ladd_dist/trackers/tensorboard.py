@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ladd_dist.core.plugin import register
+from ladd_dist.core.ranges import Count
 from ladd_dist.trackers import RunLog, Tracker
 
 
@@ -15,7 +16,7 @@ from ladd_dist.trackers import RunLog, Tracker
 class Tensorboard(Tracker):
     """Event files in RUN/tensorboard, for `tensorboard --logdir runs`; needs the package tensorboard."""
 
-    flush_s: int = 10
+    flush_s: Count = 10
     """Seconds after which figures are on the disk."""
 
     def build(self, *, folder: Path, config: dict[str, Any], resume_step: int) -> RunLog:

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.metrics_log import read_rows
 from ladd_dist.core.plugin import register
+from ladd_dist.core.ranges import Positive
 from ladd_dist.core.rundir import read_json, write_json
 from ladd_dist.trackers import RunLog, Tracker
 from ladd_dist.trackers.opening import warn
@@ -46,12 +47,8 @@ class Wandb(Tracker):
     """auto: WANDB_MODE, else online when there is a key in WANDB_API_KEY or netrc, else offline."""
     base_url: str = ""
     """Empty: WANDB_BASE_URL, else W&B's own."""
-    timeout_s: float = 20.0
+    timeout_s: Positive = 20.0
     """How long the server may take to answer at the start, and to take what is left at the end."""
-
-    def __post_init__(self) -> None:
-        if self.timeout_s <= 0:
-            raise UserError(f"timeout_s: must be more than 0 seconds, got {self.timeout_s}")
 
     def build(self, *, folder: Path, config: dict[str, Any], resume_step: int) -> RunLog:
         folder = folder.absolute()

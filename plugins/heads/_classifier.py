@@ -1,4 +1,4 @@
-"""Parts that the heads share: the last layers, and the check of their sizes."""
+"""The last layers, which the heads share."""
 
 from __future__ import annotations
 
@@ -9,17 +9,6 @@ from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
 SLOPE = 0.2  # of every LeakyReLU in the heads
-
-
-def require_at_least(head: str, minimum: int, **sizes: int) -> None:
-    """Check integer settings of a head.
-
-    Raises:
-        ValueError: one is below `minimum`; the message gives the head, the field and the valid range.
-    """
-    for field, value in sizes.items():
-        if value < minimum:
-            raise ValueError(f"{head}: {field} must be an integer >= {minimum}, got {value}")
 
 
 class ProjectionClassifier(nn.Module):

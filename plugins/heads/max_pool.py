@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from ladd_dist.core.plugin import register
+from ladd_dist.core.ranges import Count
 from ladd_dist.heads import Head
-from plugins.heads._classifier import SLOPE, ProjectionClassifier, require_at_least
+from plugins.heads._classifier import SLOPE, ProjectionClassifier
 
 
 class MaxPoolHead(nn.Module):
@@ -40,15 +41,12 @@ class MaxPool(Head):
     Parameters for c channels and width w: 9 c w + (9 blocks - 8) w^2 + (blocks + 2) w + 1, without the projection.
     """
 
-    width: int = 64
+    width: Count = 64
     """Channels of every block and of the hidden layer, 1 or more."""
-    blocks: int = 2
+    blocks: Count = 2
     """Number of blocks, 1 or more."""
     conditioned: bool = False
     """Whether to add the projection on noise level and class."""
-
-    def __post_init__(self) -> None:
-        require_at_least(self.name, 1, width=self.width, blocks=self.blocks)
 
     def build(self, *, channels: int, cond_dim: int) -> nn.Module:
         """Build a module `(features [B,c,h,w], cond_vec [B,E]) -> logits [B,1]`."""

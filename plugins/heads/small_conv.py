@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from ladd_dist.core.plugin import register
+from ladd_dist.core.ranges import Count
 from ladd_dist.heads import Head
-from plugins.heads._classifier import SLOPE, ProjectionClassifier, require_at_least
+from plugins.heads._classifier import SLOPE, ProjectionClassifier
 
 
 class SmallConvHead(nn.Module):
@@ -33,15 +34,12 @@ class SmallConv(Head):
     Parameters for c channels and width w: c w + pool^2 w^2 + 3 w + 1, without the projection.
     """
 
-    width: int = 64
+    width: Count = 64
     """Channels of the convolution and of the hidden layer, 1 or more."""
-    pool: int = 1
+    pool: Count = 1
     """Side length of the pooled map, 1 or more; smaller maps are repeated up to it."""
     conditioned: bool = False
     """Whether to add the projection on noise level and class."""
-
-    def __post_init__(self) -> None:
-        require_at_least(self.name, 1, width=self.width, pool=self.pool)
 
     def build(self, *, channels: int, cond_dim: int) -> nn.Module:
         """Build a module `(features [B,c,h,w], cond_vec [B,E]) -> logits [B,1]`."""

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from ladd_dist.core.plugin import register
+from ladd_dist.core.ranges import Count
 from ladd_dist.heads import Head
-from plugins.heads._classifier import SLOPE, ProjectionClassifier, require_at_least
+from plugins.heads._classifier import SLOPE, ProjectionClassifier
 
 
 class SpectralNormHead(nn.Module):
@@ -51,17 +52,14 @@ class SpectralNorm(Head):
     9 c w + (9 blocks - 7) w^2 + (blocks + 2) w + 1, without the projection.
     """
 
-    width: int = 64
+    width: Count = 64
     """Channels of every block and of the hidden layer, 1 or more."""
-    blocks: int = 1
+    blocks: Count = 1
     """Number of blocks, 1 or more."""
     conditioned: bool = False
     """Whether to add the projection on noise level and class."""
     spectral_classifier: bool = True
     """Whether the fully connected layers have spectral norm too."""
-
-    def __post_init__(self) -> None:
-        require_at_least(self.name, 1, width=self.width, blocks=self.blocks)
 
     def build(self, *, channels: int, cond_dim: int) -> nn.Module:
         """Build a module `(features [B,c,h,w], cond_vec [B,E]) -> logits [B,1]`."""

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 
 from ladd_dist.core.plugin import register
+from ladd_dist.core.ranges import Count, NonNegative
 from ladd_dist.schedules import Schedule
-from plugins.schedules._checks import require_finite, require_steps
 
 
 @register("cosine")
@@ -15,16 +15,12 @@ from plugins.schedules._checks import require_finite, require_steps
 class Cosine(Schedule):
     """Half a cosine from `start` to `end` over `steps` steps, then constant (Loshchilov 2017, arXiv 1608.03983)."""
 
-    start: float = 1.0
+    start: NonNegative = 1.0
     """Value at step 0."""
-    end: float = 0.0
+    end: NonNegative = 0.0
     """Value from step `steps` on."""
-    steps: int = 1000
+    steps: Count = 1000
     """Number of steps from `start` to `end`."""
-
-    def __post_init__(self) -> None:
-        require_finite(self.name, start=self.start, end=self.end)
-        require_steps(self.name, 1, steps=self.steps)
 
     def __call__(self, step: int) -> float:
         """Value at `step`: `start` at 0, the mean of both half-way, `end` from `steps` on."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ladd_dist.core.plugin import register
+from ladd_dist.core.ranges import Count, CountOrZero, NonNegative
 from ladd_dist.schedules import Schedule
-from plugins.schedules._checks import require_finite, require_steps
 
 
 @register("linear_warmup")
@@ -14,17 +14,12 @@ from plugins.schedules._checks import require_finite, require_steps
 class LinearWarmup(Schedule):
     """Zero up to `start_step`, then linear over `steps` steps to `value`, then constant."""
 
-    value: float = 1.0
+    value: NonNegative = 1.0
     """Value at the end of the warm-up."""
-    steps: int = 1000
+    steps: Count = 1000
     """Number of steps of the warm-up."""
-    start_step: int = 0
+    start_step: CountOrZero = 0
     """Step at which the warm-up starts."""
-
-    def __post_init__(self) -> None:
-        require_finite(self.name, value=self.value)
-        require_steps(self.name, 1, steps=self.steps)
-        require_steps(self.name, 0, start_step=self.start_step)
 
     def __call__(self, step: int) -> float:
         """Value at `step`: 0 up to `start_step`, `value` from `start_step + steps` on."""

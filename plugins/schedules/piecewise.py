@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from ladd_dist.core.plugin import register
+from ladd_dist.core.ranges import CountOrZero, NonNegative
 from ladd_dist.schedules import Schedule
-from plugins.schedules._checks import require_finite, require_steps
 
 
 @register("piecewise")
@@ -15,15 +15,13 @@ from plugins.schedules._checks import require_finite, require_steps
 class Piecewise(Schedule):
     """Straight lines between `points` (step, value), constant before the first and after the last."""
 
-    points: tuple[tuple[int, float], ...] = ((0, 0.0), (1000, 1.0))
+    points: tuple[tuple[CountOrZero, NonNegative], ...] = ((0, 0.0), (1000, 1.0))
     """Points (step, value), at least one: steps are 0 or more and strictly increase, values are finite."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.points:
             raise ValueError("piecewise: points must hold at least one (step, value), got none")
-        for step, value in self.points:
-            require_steps(self.name, 0, **{f"the step of point {(step, value)}": step})
-            require_finite(self.name, **{f"the value of point {(step, value)}": value})
         for (before, _), (after, _) in pairwise(self.points):
             if after <= before:
                 raise ValueError(f"piecewise: steps must strictly increase, got {before} then {after}")

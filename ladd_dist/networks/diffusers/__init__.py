@@ -15,6 +15,7 @@ from torch import Tensor
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
 from ladd_dist.core.pretrained import digest, locate
+from ladd_dist.core.ranges import CountOrZero, NonNegative
 from ladd_dist.core.types import Denoiser, ImageSpec, TapSpec
 from ladd_dist.networks import Network
 
@@ -32,15 +33,11 @@ class Diffusers(Network):
     """The model's folder in `source`; empty: `unet`, `transformer`, or `source` itself."""
     config: str = ""
     """Folder with the configuration files alone, laid out like `source`: enough to plan without the weights."""
-    tokens: int = 0
+    tokens: CountOrZero = 0
     """Length of a text in tokens; 0: the pipeline's own, the only one for Stable Diffusion 1, 2, XL and Kandinsky 3."""
-    embedded_guidance: float = 3.5
+    embedded_guidance: NonNegative = 3.5
     """Guidance scale given as an input to a guidance-distilled model (Flux dev); other models ignore it."""
     pretrained: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        if self.tokens < 0:
-            raise UserError(f"diffusers.tokens must be 0 or more, got {self.tokens}")
 
     def identity(self) -> dict[str, str]:
         from ladd_dist.networks.diffusers.checkpoint import checkpoint_files

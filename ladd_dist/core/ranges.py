@@ -1,0 +1,147 @@
+"""Ranges of numbers in settings: `width: Count = 64`, `share: Annotated[float, Within("[0, 1)")] = 0.5`.
+
+A field says its range in its annotation, which changes neither its type nor its value, its flag or a signature. The
+range is checked when the dataclass is made (`Ranged`), and again with the whole recipe, whose messages give the path.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import math
+import re
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from ladd_dist.core.errors import RangeError
+
+_INTERVAL = re.compile(r"([\[(])(\S+), (\S+)([\])])")
+_deferred = ContextVar("deferred", default=False)
+
+
+class Within:
+    """Range of a number, as an interval: `Within("[0, 1)")` holds 0 and every number below 1.
+
+    Infinite ends are open, so NaN and infinity are in no range.
+    """
+
+    def __init__(self, interval: str) -> None:
+        found = _INTERVAL.fullmatch(interval)
+        if found is None:
+            raise ValueError(f"an interval is written like [0, 1) or (0, inf), got {interval!r}")
+        self.interval = interval
+        self.low, self.high = float(found[2]), float(found[3])
+        self.has_low, self.has_high = found[1] == "[", found[4] == "]"
+        self.ends = tuple(
+            words
+            for end, words in (
+                (self.low, f"{'at least' if self.has_low else 'above'} {found[2]}"),
+                (self.high, f"{'at most' if self.has_high else 'below'} {found[3]}"),
+            )
+            if math.isfinite(end)
+        )
+        if not self.low < self.high or ((self.has_low or self.has_high) and len(self.ends) == 0):
+            raise ValueError(f"an interval ascends, and its infinite ends are open, got {interval!r}")
+
+    def __repr__(self) -> str:
+        return f"Within({self.interval!r})"
+
+    def __contains__(self, value: float) -> bool:
+        above = value >= self.low if self.has_low else value > self.low
+        below = value <= self.high if self.has_high else value < self.high
+        return above and below
+
+    def require(self, value: object, where: str) -> None:
+        """Refuse a number outside the range. A value of another type passes: the check of types refuses it.
+
+        Raises:
+            RangeError: the message gives `where`, the range and the value.
+        """
+        if isinstance(value, int | float) and not isinstance(value, bool) and value not in self:
+            finite = () if math.isfinite(value) and self.ends else ("finite",)
+            raise RangeError(f"{where}: must be {' and '.join((*finite, *self.ends))}, got {value}")
+
+
+Count = Annotated[int, Within("[1, inf)")]
+"""Integer of 1 or more."""
+CountOrZero = Annotated[int, Within("[0, inf)")]
+"""Integer of 0 or more; 0 usually switches something off."""
+AnyInteger = Annotated[int, Within("(-inf, inf)")]
+"""Any integer, such as a seed."""
+Finite = Annotated[float, Within("(-inf, inf)")]
+"""Any finite number."""
+Positive = Annotated[float, Within("(0, inf)")]
+"""Finite number above 0."""
+NonNegative = Annotated[float, Within("[0, inf)")]
+"""Finite number of 0 or more."""
+Share = Annotated[float, Within("[0, 1]")]
+"""Number between 0 and 1, both included."""
+
+Decay = Annotated[float, Within("[0, 1)")]
+"""Decay of a running mean: 0 or more, below 1."""
+LogLevel = Annotated[float, Within("[-20, 20]")]
+"""Logarithm of a noise level, far within what float32 holds."""
+LogSpread = Annotated[float, Within("[0, 10]")]
+"""Standard deviation of the logarithm of a noise level."""
+
+
+class Ranged:
+    """Base of dataclasses whose numbers are checked against their ranges when an instance is made.
+
+    A subclass with a `__post_init__` of its own calls `super().__post_init__()` first.
+    """
+
+    def __post_init__(self) -> None:
+        """Check the ranges of the fields.
+
+        Raises:
+            RangeError: a number is outside its range; the message gives the field, the range and the value.
+        """
+        if not _deferred.get():
+            for name, hint in hints_of(type(self)).items():
+                require_ranges(hint, getattr(self, name), f"{type(self).__name__}.{name}")
+
+
+@contextlib.contextmanager
+def checked_later() -> Iterator[None]:
+    """Make dataclasses without the check of ranges, for a caller that checks the whole tree and knows the paths."""
+    token = _deferred.set(True)
+    try:
+        yield
+    finally:
+        _deferred.reset(token)
+
+
+@functools.cache
+def hints_of(cls: type) -> Mapping[str, Any]:
+    """Annotations of a dataclass's fields by name, with their ranges."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else {}
+
+
+def require_ranges(annotation: Any, value: object, where: str) -> None:
+    """Check a value against the ranges in its annotation, within tuples and other dataclasses too.
+
+    Raises:
+        RangeError: a number is outside its range; the message gives its path, the range and the value.
+    """
+    if get_origin(annotation) is Annotated:
+        annotation, *more = get_args(annotation)
+        for item in more:
+            if isinstance(item, Within):
+                item.require(value, where)
+    if get_origin(annotation) in (Union, types.UnionType):
+        for option in get_args(annotation):
+            require_ranges(option, value, where)
+    elif get_origin(annotation) is tuple and isinstance(value, tuple):
+        kinds = get_args(annotation)
+        kinds = kinds[:1] * len(value) if kinds[1:] == (Ellipsis,) else kinds
+        for number, (kind, item) in enumerate(zip(kinds, value, strict=False)):  # the check of types counts them
+            require_ranges(kind, item, f"{where}[{number}]")
+    elif dataclasses.is_dataclass(value) and not isinstance(value, Ranged | type):  # a `Ranged` one checked itself
+        for name, hint in hints_of(type(value)).items():
+            require_ranges(hint, getattr(value, name), f"{where}.{name}")
