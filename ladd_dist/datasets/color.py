@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from ladd_dist.core.errors import UserError
-from ladd_dist.core.types import ImageSpec
+from ladd_dist.core.types import COLOUR_DIGITS, INK_ON_BLACK, ImageSpec
 from ladd_dist.datasets import Split
 
 NUM_CLASSES = 10
+SHOWS = (COLOUR_DIGITS, INK_ON_BLACK)
 SATURATION = (0.6, 1.0)
 VALUE = (0.8, 1.0)
 # One stream of colours per split: a test digit must not repeat the colour of the training digit of its index.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
 from ladd_dist.core.types import ImageSpec
 from ladd_dist.datasets import Dataset, Split
-from ladd_dist.datasets.color import NUM_CLASSES, ColorDigits
+from ladd_dist.datasets.color import NUM_CLASSES, SHOWS, ColorDigits
 
 _TEST_EVERY = 6
 
@@ -44,6 +45,8 @@ class Digits(Dataset):
     """Seed of the colours."""
     repeat: int = 14
     """Number of times that each digit appears, each time in another colour."""
+
+    shows: ClassVar[tuple[str, ...]] = SHOWS
 
     def __post_init__(self) -> None:
         if self.size < 8:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from ladd_dist.core.plugin import register
 from ladd_dist.core.serialize import NEUTRAL
 from ladd_dist.core.types import ImageSpec
 from ladd_dist.datasets import Dataset, Split
-from ladd_dist.datasets.color import NUM_CLASSES, ColorDigits
+from ladd_dist.datasets.color import NUM_CLASSES, SHOWS, ColorDigits
 
 # The four files and their sizes in bytes. An interrupted download or extraction leaves a shorter file, which
 # torchvision takes for a good one.
@@ -60,6 +61,8 @@ class Mnist(Dataset):
     """Whether to download missing files."""
     seed: int = 0
     """Seed of the colours."""
+
+    shows: ClassVar[tuple[str, ...]] = SHOWS
 
     def __post_init__(self) -> None:
         if self.size < 8:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
+from ladd_dist.core.types import ImageSpec
 from ladd_dist.metrics import Measure, Metric, Read, Reader, References, Samples
 from ladd_dist.metrics.frechet import frechet_estimate, frechet_reference
 from ladd_dist.metrics.interval import with_intervals
@@ -154,6 +155,9 @@ class _FidAndKid(Metric):
                 "subsets must be 1 or more, subset_size 2 or more and seed 0 or more, got "
                 f"{self.subsets}, {self.subset_size} and {self.seed}"
             )
+
+    def misfit(self, image: ImageSpec, shows: tuple[str, ...]) -> str:
+        return "" if image.channels in (1, 3) else "clean-fid reads grey and RGB images"
 
     def of_real(self) -> tuple[str, ...]:
         return tuple(self.keys)

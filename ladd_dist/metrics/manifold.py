@@ -10,8 +10,9 @@ from torch import Tensor
 
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
+from ladd_dist.core.types import ImageSpec
 from ladd_dist.metrics import Measure, Metric, References, Samples
-from ladd_dist.metrics.extract import Features, extract
+from ladd_dist.metrics.extract import Features, extract, features_misfit
 from ladd_dist.metrics.interval import Estimate, with_intervals
 from ladd_dist.metrics.neighbours import blocks, radii
 
@@ -67,6 +68,9 @@ class Manifold(Metric):
     def __post_init__(self) -> None:
         if self.neighbours < 1:
             raise UserError(f"neighbours must be 1 or more, got {self.neighbours}")
+
+    def misfit(self, image: ImageSpec, shows: tuple[str, ...]) -> str:
+        return features_misfit(self.features, image, shows)
 
     def of_real(self) -> tuple[str, ...]:
         return ("precision", "recall", "density", "coverage") if self.against == "real" else ()
