@@ -26,6 +26,7 @@ MODULES = {"levels": "ladd_dist.search_levels"}
 def main() -> None:
     """Dispatch to a command's module; exit with its code."""
     from ladd_dist.cli.renamed import RENAMED, answer
+    from ladd_dist.core.closest import did_you_mean
 
     name = sys.argv[1] if len(sys.argv) >= 2 else ""
     if name in RENAMED:
@@ -34,7 +35,7 @@ def main() -> None:
         asked_help = name in ("-h", "--help")
         lines = ["usage: ladd COMMAND ...", *(f"  {name:11s} {doc}" for name, doc in COMMANDS.items())]
         if name and not asked_help:
-            lines.insert(0, f"error: unknown command {name!r}")
+            lines.insert(0, f"error: unknown command {name!r}{did_you_mean(name, COMMANDS, '`ladd {}`')}")
         print("\n".join(lines), file=sys.stdout if asked_help else sys.stderr)
         sys.exit(0 if asked_help else 2)
     if sys.path[0] != "":  # a console script, unlike `python -m`, does not see the user's plug-ins and recipes

@@ -168,6 +168,8 @@ def show(found: EvaluationFile) -> None:
         console.print(hybrid_table(hybrid, found["figures"]))
     for metric, reason in found["classes"]["left_out"].items():
         print(f"{metric}: no figures by class, {reason}", file=sys.stderr)
+    for metric, reason in found["classes"].get("unfit", {}).items():
+        print(f"{metric}: not measured, {reason}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import Annotated
 import tyro
 
 from ladd_dist.cli.console import open_console
+from ladd_dist.core.closest import close, closest_first
 from ladd_dist.core.plugin import (
     Plugin,
     PluginError,
@@ -22,6 +23,8 @@ from ladd_dist.core.plugin import (
 from ladd_dist.core.serialize import FieldDescription, describe
 
 Tables = dict[str, dict[str, type[Plugin]]]
+MOST_GUESSES = 3
+"""Most names that are offered for an unknown one whose kind is not given."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ def _load(args: Options) -> Tables:
     if not args.kind:
         return tables
     if args.kind not in tables:
-        raise PluginError(f"unknown kind {args.kind!r}; kinds: {', '.join(tables)}")
+        raise PluginError(f"unknown kind {args.kind!r}; kinds: {', '.join(closest_first(args.kind, tables))}")
     return {args.kind: tables[args.kind]}
 
 
@@ -80,7 +83,7 @@ def _find(tables: Tables, wanted: str) -> type[Plugin]:
     if not separator:
         kind, name = "", wanted
     elif kind not in tables:
-        raise PluginError(f"unknown kind {kind!r} in {wanted!r}; kinds: {', '.join(tables)}")
+        raise PluginError(f"unknown kind {kind!r} in {wanted!r}; kinds: {', '.join(closest_first(kind, tables))}")
     searched = {kind: tables[kind]} if kind else tables
     found = [table[name] for table in searched.values() if name in table]
     if len(found) > 1:
@@ -90,9 +93,20 @@ def _find(tables: Tables, wanted: str) -> type[Plugin]:
         broken = broken_entry_points().get(name)
         if broken is not None:
             raise PluginError(f"the package that offers {name!r} is broken: {broken}")
-        valid = "; ".join(f"{kind}: {', '.join(table)}" for kind, table in searched.items())
-        raise PluginError(f"unknown plug-in {name!r} (give its module by --plugins MODULE); valid: {valid}")
+        raise PluginError(
+            f"unknown plug-in {wanted!r} (give its module by --plugins MODULE); {_instead(searched, name)}"
+        )
     return found[0]
+
+
+def _instead(tables: Tables, name: str) -> str:
+    """The names that may have been meant: all of one kind, the closest first; of several kinds, the likely ones."""
+    if len(tables) == 1:
+        ((kind, table),) = tables.items()
+        return f"of kind {kind} there are {', '.join(closest_first(name, table))}"
+    likely = close(name, {other for table in tables.values() for other in table})[:MOST_GUESSES]
+    guesses = [f"{kind}:{other}" for other in likely for kind, table in tables.items() if other in table]
+    return (f"did you mean {', '.join(guesses)}? " if guesses else "") + "`ladd plugins` lists all"
 
 
 def _check(cls: type[Plugin], *, as_json: bool) -> int:

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.failure import LOG_NOTE, Kind, has_parent, rank_here, world_size, write_failure
+from ladd_dist.core.own_code import place_of
 from ladd_dist.core.signals import NUMBERS, SAVED, Stopped
 
 USAGE, FAILURE, INTERRUPTED = 2, 1, 130
@@ -135,10 +136,12 @@ def exit_report(error: BaseException) -> ExitReport:
 def fault(error: BaseException) -> str:
     """The closing line below the traceback of an exception that nobody expected."""
     logs = [note.removeprefix(LOG_NOTE) for note in getattr(error, "__notes__", ()) if note.startswith(LOG_NOTE)]
+    place = place_of(error)
     where = f"the traceback above is in {logs[0]} too" if logs else "the traceback above is all that is known"
     return (
         f"{type(error).__name__}: this is a fault of the program (or of a plug-in that stands in the traceback), not "
         f"of your command; {where}: please report it with that"
+        + (f". The last line of your own code in it is {place}" if place else "")
     )
 
 

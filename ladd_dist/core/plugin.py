@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import ClassVar, TypeVar
 
+from ladd_dist.core.closest import closest_first
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.moved import moved
 from ladd_dist.core.ranges import Ranged
@@ -124,7 +125,8 @@ def lookup(kind: str, name: str) -> type[Plugin]:
     """Plug-in class of this kind and name; entry points are loaded only when the name is not known yet.
 
     Raises:
-        PluginError: there is no such kind or name (the message lists the valid ones), or its package is broken.
+        PluginError: there is no such kind or name (the message lists those that there are, the closest first), or its
+            package is broken.
     """
     if name not in _tables.get(kind, {}):
         load_entry_points()
@@ -133,9 +135,9 @@ def lookup(kind: str, name: str) -> type[Plugin]:
     if name in _broken_entry_points:
         raise PluginError(f"the package that offers {kind} {name!r} is broken: {_broken_entry_points[name]}")
     if kind not in _tables:
-        raise PluginError(f"unknown kind {kind!r}; kinds: {', '.join(sorted(_tables))}")
+        raise PluginError(f"unknown kind {kind!r}; kinds: {', '.join(closest_first(kind, _tables))}")
     broken = f"; entry points that failed to load: {', '.join(_broken_entry_points)}" if _broken_entry_points else ""
-    raise PluginError(f"unknown {kind} {name!r}; valid: {', '.join(sorted(_tables[kind]))}{broken}")
+    raise PluginError(f"unknown {kind} {name!r}; valid: {', '.join(closest_first(name, _tables[kind]))}{broken}")
 
 
 def create(kind: str, name: str) -> Plugin:

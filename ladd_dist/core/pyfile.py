@@ -7,9 +7,13 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+from ladd_dist.core.closest import close
 from ladd_dist.core.errors import RangeError
 from ladd_dist.core.moved import moved
 from ladd_dist.core.serialize import RecipeError
+
+MOST_GUESSES = 3
+"""Most files that are offered for one that does not exist."""
 
 
 def run_file(path: Path, said: str, *, others: str = "files") -> ModuleType:
@@ -24,7 +28,11 @@ def run_file(path: Path, said: str, *, others: str = "files") -> ModuleType:
     """
     if not path.is_file():
         near = sorted(str(file) for file in path.parent.glob("[!_]*.py")) if path.parent.is_dir() else []
+        known = {Path(file).stem: file for file in near}
+        likely = close(path.stem, known)
         hint = f"; {others} there: {', '.join(near)}" if near else ""
+        if likely:
+            hint = f"; did you mean {' or '.join(known[name] for name in likely[:MOST_GUESSES])}?"
         raise RecipeError(f"{said} does not exist{hint}")
     spec = importlib.util.spec_from_file_location(f"ladd_file_{path.parent.name}_{path.stem}", path)
     if spec is None or spec.loader is None:

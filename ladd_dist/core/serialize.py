@@ -10,6 +10,7 @@ import typing
 from collections.abc import Mapping
 from typing import Annotated, Any, TypedDict, TypeVar, Union, get_args, get_origin
 
+from ladd_dist.core.closest import closest_first
 from ladd_dist.core.errors import RangeError
 from ladd_dist.core.errors import RecipeError as RecipeError  # where recipe files and plug-ins import it from
 from ladd_dist.core.plugin import Plugin, lookup, origin, summary
@@ -119,7 +120,8 @@ def _build(cls: type[T], data: Mapping[str, object], where: str) -> T:
     known = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     unknown = sorted(set(data) - known)
     if unknown:
-        raise RecipeError(f"{where}: {cls.__name__} has no field {unknown[0]!r}; fields: {', '.join(sorted(known))}")
+        fields = ", ".join(closest_first(unknown[0], known))
+        raise RecipeError(f"{where}: {cls.__name__} has no field {unknown[0]!r}; fields: {fields}")
     hints = hints_of(cls)
     values = {key: from_data(hints[key], item, f"{where}.{key}") for key, item in data.items()}
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal, Protocol
 
 from torch import Tensor
@@ -20,7 +21,7 @@ class ImageSet(Protocol):
     def __len__(self) -> int: ...
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Images [B,C,H,W] in [-1, 1] and class ids [B] int64 for indices [B] int64 (deterministic)."""
+        """Images [B,C,H,W] float32 in [-1, 1] and class ids [B] int64 for indices [B] int64 (deterministic)."""
         ...
 
 
@@ -30,6 +31,19 @@ class Dataset(Plugin):
     kind = "dataset"
     has_images: ClassVar[bool] = True
     """Whether there are real images; a pretrained teacher needs none."""
+    shows: ClassVar[tuple[str, ...]] = ()
+    """What the images are, for metrics that fit nothing else: `COLOUR_DIGITS`, `INK_ON_BLACK` (`core/types.py`)."""
+
+    def fingerprint(self) -> str:
+        """Text that changes when the data change, for files that the settings do not pin down; signatures hash it.
+
+        `folder_fingerprint` makes one of a folder. Empty: the settings say it all, and a changed file goes unseen.
+        """
+        return ""
+
+    def identity(self) -> Mapping[str, object]:
+        found = self.fingerprint()
+        return {"fingerprint": found} if found else {}
 
     def texts(self) -> tuple[str, ...]:
         """Text of each class, for networks that read texts; empty where they read class ids.

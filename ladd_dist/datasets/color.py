@@ -10,10 +10,11 @@ from torch import Tensor
 
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.ranges import Within
-from ladd_dist.core.types import ImageSpec
+from ladd_dist.core.types import COLOUR_DIGITS, INK_ON_BLACK, ImageSpec
 from ladd_dist.datasets import Split
 
 NUM_CLASSES = 10
+SHOWS = (COLOUR_DIGITS, INK_ON_BLACK)
 SATURATION = (0.6, 1.0)
 VALUE = (0.8, 1.0)
 ColourSeed = Annotated[int, Within("[0, 18446744073709551616)")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from ladd_dist.core.plugin import register
 from ladd_dist.core.ranges import Count, Within
 from ladd_dist.core.types import ImageSpec
 from ladd_dist.datasets import Dataset, Split
-from ladd_dist.datasets.color import NUM_CLASSES, ColorDigits, ColourSeed
+from ladd_dist.datasets.color import NUM_CLASSES, SHOWS, ColorDigits, ColourSeed
 
 _TEST_EVERY = 6
 
@@ -45,6 +45,8 @@ class Digits(Dataset):
     """Seed of the colours."""
     repeat: Count = 14
     """Number of times that each digit appears, each time in another colour."""
+
+    shows: ClassVar[tuple[str, ...]] = SHOWS
 
     def spec(self) -> ImageSpec:
         return ImageSpec(channels=3, size=self.size, num_classes=NUM_CLASSES)

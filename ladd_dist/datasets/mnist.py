@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from ladd_dist.core.ranges import Within
 from ladd_dist.core.serialize import NEUTRAL
 from ladd_dist.core.types import ImageSpec
 from ladd_dist.datasets import Dataset, Split
-from ladd_dist.datasets.color import NUM_CLASSES, ColorDigits, ColourSeed
+from ladd_dist.datasets.color import NUM_CLASSES, SHOWS, ColorDigits, ColourSeed
 
 # The four files and their sizes in bytes. An interrupted download or extraction leaves a shorter file, which
 # torchvision takes for a good one.
@@ -62,6 +62,8 @@ class Mnist(Dataset):
     """Whether to download missing files."""
     seed: ColourSeed = 0
     """Seed of the colours."""
+
+    shows: ClassVar[tuple[str, ...]] = SHOWS
 
     def spec(self) -> ImageSpec:
         return ImageSpec(channels=3, size=self.size, num_classes=NUM_CLASSES)

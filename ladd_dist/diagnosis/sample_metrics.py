@@ -14,6 +14,7 @@ from ladd_dist.engine.shard_reader import ShardReader
 from ladd_dist.metrics.color import MIN_SATURATION, hue, hue_entropy, mean_colour, saturation
 from ladd_dist.metrics.frechet import Moments, frechet_distance, moments
 from ladd_dist.recipe import Recipe
+from ladd_dist.recipe.fitting import fitting_metrics
 
 _CHUNK = 500
 
@@ -41,7 +42,7 @@ class SampleAttributes(NamedTuple):
 
 def sees_digits(recipe: Recipe) -> bool:
     """Whether the recipe measures with the digit-and-colour network, which is then made for its data."""
-    return any(metric.name == "digit_color" for metric in recipe.evaluate.metrics)
+    return any(metric.name == "digit_color" for metric in fitting_metrics(recipe))
 
 
 def sees_colours(recipe: Recipe) -> bool:

@@ -126,7 +126,7 @@ def train(
         Stopped: a signal came; the state is saved. NotFiniteError: a figure is not finite (nothing is saved).
     """
     window = Window(samples_per_step, ranks)
-    poll_every = 1
+    poll_every, saved = 1, first_step
     with StopFlag().listen() as stop, Bar(label, num_steps, first_step, quiet=not ranks.is_first) as bar:
         for step in range(first_step, num_steps):
             window.add(do_step(step))
@@ -137,7 +137,7 @@ def train(
                 figures = window.close() | more()
                 # About once a second: the ranks stop at the same step, without talking about it at each.
                 poll_every = max(1, int(figures["rate/steps_per_s"])) if ranks.size > 1 else 1
-                require_finite(label, figures, updates)
+                require_finite(label, figures, updates, saved)
                 if ranks.is_first:
                     on_log(updates, figures)
                 bar.update(updates, note(figures))
@@ -147,8 +147,9 @@ def train(
             stopping = updates % poll_every == 0 and stop.agree(ranks)
             if save_at(updates) or updates == num_steps or stopping:
                 if not logged:  # the one other host sync: a checkpoint of a broken network would be the newest
-                    require_finite(label, window.means(), updates)
+                    require_finite(label, window.means(), updates, saved)
                 save(updates)
+                saved = updates
             if stopping:
                 stop.check()
 
@@ -161,19 +162,26 @@ class NotFiniteError(UserError):
         self.step = step
 
 
-def require_finite(label: str, figures: dict[str, float], updates: int) -> None:
+def require_finite(label: str, figures: dict[str, float], updates: int, saved: int) -> None:
     """Refuse to go on with figures that are not finite.
+
+    Args:
+        saved: updates of the newest checkpoint; 0: there is none.
 
     Raises:
         NotFiniteError: names the first figure that is not finite.
     """
     for name, value in figures.items():
         if not math.isfinite(value):
-            raise NotFiniteError(
-                f"{label}: {name} is {value} at step {updates}; lower the learning rate or the adversarial weight, or "
-                "clip harder. The last checkpoint is still whole",
-                updates,
-            )
+            raise NotFiniteError(f"{label}: {name} is {value} at step {updates}; {_remedy(saved)}", updates)
+
+
+def _remedy(saved: int) -> str:
+    """What to do about a training that diverged, whose newest checkpoint is that of `saved` updates, if any."""
+    slower = "lower the learning rate or the adversarial weight, or clip harder"
+    if saved:
+        return f"{slower}. The last checkpoint is still whole (step {saved})"
+    return f"there is no checkpoint yet. Look at data and plug-ins first (`ladd doctor RECIPE`), then {slower}"
 
 
 class Window:

@@ -20,12 +20,14 @@ from ladd_dist.core.noise import few_step_sample
 from ladd_dist.core.rng import generator, sample_classes, sample_starts
 from ladd_dist.core.rundir import commit_folder, read_json, save_tensors
 from ladd_dist.core.types import Autoencoder
+from ladd_dist.datasets.opening import open_images
 from ladd_dist.engine.loop import Bar, StopFlag
 from ladd_dist.evaluation.feature_cache import cached, sharded
 from ladd_dist.evaluation.measurement import Figures, Measured, Measurement, floor, without_real
 from ladd_dist.metrics import FeatureExtraction, References, Samples
 from ladd_dist.parallel.gather import joined_rows, share_of
 from ladd_dist.recipe import Recipe
+from ladd_dist.recipe.fitting import fitting_metrics, unfit_metrics
 from ladd_dist.workspace.run import Run
 from ladd_dist.workspace.workspace import Workspace, is_done, make_together, mark_done
 
@@ -58,6 +60,7 @@ def assess(run: Run, samplers: Mapping[str, SampleFn], stop: StopFlag) -> Assess
     """
     recipe = run.recipe
     settings, spec, many = recipe.evaluate, recipe.dataset.spec(), f"teacher@{teacher_steps(recipe)}"
+    metrics = fitting_metrics(recipe)
     extract, extract_cached = sharded(run.ranks), cached(run.workspace.cache / "features", run.ranks)
     cond = sample_classes(settings.seed, range(settings.num_samples), spec.num_classes).to(run.device)
     codec = load_codec(run)
@@ -66,7 +69,7 @@ def assess(run: Run, samplers: Mapping[str, SampleFn], stop: StopFlag) -> Assess
         name: Samples(_finite(name, images).to(run.device), cond, extract_cached) for name, images in teacher.items()
     }
     against = references(run, codec, extract_cached)._replace(matched=theirs[many])
-    measure = Measurement(settings.metrics, against)
+    measure = Measurement(metrics, against)
     sampled: dict[str, Tensor] = {}
     for name, sample in samplers.items():
         sampled[name], costs[name] = _timed(recipe, name, sample, run.workspace, codec, stop)
@@ -75,13 +78,13 @@ def assess(run: Run, samplers: Mapping[str, SampleFn], stop: StopFlag) -> Assess
     measured = measure(own | theirs, num_classes=num_classes, check=stop.check)
     facts = {"num_samples": float(settings.num_samples), "seed": float(settings.seed)}
     figures = {name: facts | costs[name] | found for name, found in measured.figures.items()}
-    lowest = floor(settings.metrics, theirs[many], against, check=stop.check)
+    lowest = floor(metrics, theirs[many], against, check=stop.check)
     figures[f"floor@{teacher_steps(recipe)}"] = facts | lowest
     if not is_pixels(recipe) and recipe.dataset.has_images:
         figures[RECONSTRUCTION] = facts | reconstruction(run, codec, against, stop)
-    measured = measured._replace(figures=figures)
+    measured = measured._replace(figures=figures, unfit=unfit_metrics(recipe))
     if not recipe.dataset.has_images:
-        measured = without_real(settings.metrics, measured)
+        measured = without_real(metrics, measured)
     return Assessed(measured, sampled | teacher)
 
 
@@ -189,7 +192,7 @@ def references(run: Run, codec: Autoencoder, extraction: FeatureExtraction) -> R
     teacher = Samples(made, stored.cond.to(device), extraction)
     if not recipe.dataset.has_images:
         return References(teacher, teacher)
-    images = recipe.dataset.build(split="train")
+    images = open_images(recipe.dataset, "train")
     count = min(recipe.evaluate.num_references, len(images))
     real = images.batch(torch.randperm(len(images), generator=generator("references"))[:count])
     return References(Samples(real[0].to(device), real[1].to(device), extraction), teacher)
@@ -201,11 +204,11 @@ def reconstruction(run: Run, codec: Autoencoder, against: References, stop: Stop
     `matched_error` compares each image with the one that was encoded.
     """
     recipe = run.recipe
-    images = recipe.dataset.build(split="train")
+    images = open_images(recipe.dataset, "train")
     picked = torch.randperm(len(images), generator=generator("reconstruction"))[: recipe.evaluate.num_samples]
     x0, cond = (tensor.to(run.device) for tensor in images.batch(picked))
     with torch.inference_mode():
         latents = torch.cat([codec.encode(part) for part in torch.split(x0, recipe.evaluate.batch_size)])
     back = Samples(decode(codec, latents, recipe.evaluate.batch_size), cond)
-    measure = Measurement(recipe.evaluate.metrics, against._replace(matched=Samples(x0, cond)))
+    measure = Measurement(fitting_metrics(recipe), against._replace(matched=Samples(x0, cond)))
     return measure({RECONSTRUCTION: back}, num_classes=0, check=stop.check).figures[RECONSTRUCTION]

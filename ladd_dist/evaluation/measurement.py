@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from ladd_dist.metrics import Metric, References, Samples
@@ -20,6 +21,8 @@ class Measured(NamedTuple):
     """Entry -> class -> figure -> value."""
     left_out: dict[str, str]
     """Reasons, by metric without figures by class and by figure that is not measured at all."""
+    unfit: Mapping[str, str] = MappingProxyType({})
+    """Reasons, by metric that was left out because it was made for other images."""
 
 
 class Measurement:
@@ -89,8 +92,8 @@ def without_real(metrics: Sequence[Metric], found: Measured) -> Measured:
     def kept(figures: Figures) -> Figures:
         return {name: value for name, value in figures.items() if name not in gone}
 
-    return Measured(
-        {entry: kept(figures) for entry, figures in found.figures.items()},
-        {entry: {number: kept(own) for number, own in of.items()} for entry, of in found.classes.items()},
-        found.left_out | dict.fromkeys(names, "it compares with real images, and the dataset has none"),
+    return found._replace(
+        figures={entry: kept(figures) for entry, figures in found.figures.items()},
+        classes={entry: {number: kept(own) for number, own in of.items()} for entry, of in found.classes.items()},
+        left_out=found.left_out | dict.fromkeys(names, "it compares with real images, and the dataset has none"),
     )

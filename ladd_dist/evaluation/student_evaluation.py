@@ -52,6 +52,8 @@ class ClassFigures(TypedDict):
     left_out: dict[str, str]
     """Reasons, by metric without figures by class and by figure that is not measured at all."""
     entries: dict[str, dict[str, Figures]]
+    unfit: NotRequired[dict[str, str]]
+    """Reasons, by metric that was left out because it was made for other images; missing in older files."""
 
 
 class EvaluationFile(TypedDict):
@@ -120,7 +122,7 @@ def measured(student: Student, name: str, workspace: Workspace) -> EvaluationFil
         "against": {"teacher": recipe.teacher_signature(), "shards": recipe.shards_signature()},
         "versions": {"ladd_dist": __version__, **environment(workspace.device)},
         "figures": found.figures,
-        "classes": {"left_out": found.left_out, "entries": found.classes},
+        "classes": {"left_out": found.left_out, "entries": found.classes, "unfit": dict(found.unfit)},
         "hybrid": hybrid_rows(student.splits, recipe.shards.guidance),
     }
 

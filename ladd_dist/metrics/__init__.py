@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ladd_dist.core.plugin import Plugin
+from ladd_dist.core.types import ImageSpec
 
 T = TypeVar("T")
 Read = dict[str, Tensor]
@@ -119,6 +120,14 @@ class Metric(Plugin):
     kind = "metric"
     few: ClassVar[tuple[str, ...]] = ()
     """Names of the figures that mean something for a few dozen samples; they are measured while a student trains."""
+
+    def misfit(self, image: ImageSpec, shows: tuple[str, ...]) -> str:
+        """Reason why the figures would mean nothing on such images; empty if they fit. Such a metric is left out.
+
+        Args:
+            shows: what the dataset says of its images (`Dataset.shows`).
+        """
+        return ""
 
     def of_real(self) -> tuple[str, ...]:
         """Names of the figures that compare with the dataset's real images; left out if a dataset has none."""

@@ -23,6 +23,7 @@ from torch import Tensor
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
 from ladd_dist.core.ranges import Count, Within
+from ladd_dist.core.types import ImageSpec
 from ladd_dist.metrics import Measure, Metric, Read, Reader, References, Samples
 from ladd_dist.metrics.frechet import frechet_estimate, frechet_reference
 from ladd_dist.metrics.interval import with_intervals
@@ -148,6 +149,9 @@ class _FidAndKid(Metric):
     """Whether to measure each class too: a covariance of 2,048 features needs some thousand samples of each."""
     keys: ClassVar[Keys]
     published: ClassVar[str]
+
+    def misfit(self, image: ImageSpec, shows: tuple[str, ...]) -> str:
+        return "" if image.channels in (1, 3) else "clean-fid reads grey and RGB images"
 
     def of_real(self) -> tuple[str, ...]:
         return tuple(self.keys)

@@ -12,6 +12,7 @@ from torch import Tensor
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
 from ladd_dist.core.ranges import Share, Within
+from ladd_dist.core.types import INK_ON_BLACK, ImageSpec
 from ladd_dist.metrics import Measure, Metric, References, Samples
 from ladd_dist.metrics.interval import Estimate, with_intervals
 
@@ -114,6 +115,10 @@ class Color(Metric):
     min_saturation: Share = MIN_SATURATION
     """Saturation in [0, 1] below which a sample has no hue."""
     few: ClassVar[tuple[str, ...]] = ("hue_entropy", "colour_variance", "saturation")
+
+    def misfit(self, image: ImageSpec, shows: tuple[str, ...]) -> str:
+        fits = INK_ON_BLACK in shows and image.channels == 3
+        return "" if fits else "it measures the colour of ink on a black background"
 
     def needs(self) -> int:
         return 1

@@ -8,6 +8,7 @@ from typing import ClassVar
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.features import NUM_DIGITS
 from ladd_dist.core.plugin import register
+from ladd_dist.core.types import COLOUR_DIGITS, ImageSpec
 from ladd_dist.metrics import Measure, Metric, References, Samples
 from ladd_dist.metrics.extract import digit_color
 from ladd_dist.metrics.frechet import frechet_estimate, frechet_reference
@@ -25,6 +26,10 @@ class DigitColor(Metric):
     """
 
     few: ClassVar[tuple[str, ...]] = ("accuracy",)
+
+    def misfit(self, image: ImageSpec, shows: tuple[str, ...]) -> str:
+        fits = COLOUR_DIGITS in shows and image.channels == 3
+        return "" if fits else "it reads digits and hues, with a network made for colour digits"
 
     def of_real(self) -> tuple[str, ...]:
         return ("fd",)

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
+from ladd_dist.core.types import ImageSpec
 from ladd_dist.metrics import Measure, Metric, Part, References, Samples
-from ladd_dist.metrics.extract import Features, extract
+from ladd_dist.metrics.extract import Features, extract, features_misfit
 from ladd_dist.metrics.interval import Estimate, with_intervals
 from ladd_dist.metrics.neighbours import blocks
 
@@ -49,6 +50,9 @@ class Diversity(Metric):
     features: Features = "digit_color"
     """Space of the distances: features of the digit-and-colour network, or pixels."""
     few: ClassVar[tuple[str, ...]] = ("pairwise_share",)
+
+    def misfit(self, image: ImageSpec, shows: tuple[str, ...]) -> str:
+        return features_misfit(self.features, image, shows)
 
     def build(self, *, references: References) -> Measure:
         extract(references.teacher, self.features)

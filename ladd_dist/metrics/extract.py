@@ -11,10 +11,18 @@ from torch import Tensor
 
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.features import DigitColorNet, load_features, read_card
+from ladd_dist.core.types import COLOUR_DIGITS, ImageSpec
 from ladd_dist.metrics import Read, Samples
 
 Features = Literal["digit_color", "pixels"]
 _CHUNK = 512  # shares in `evaluation/feature_cache.py` are multiples of it, so they run in the same batches
+
+
+def features_misfit(features: Features, image: ImageSpec, shows: tuple[str, ...]) -> str:
+    """Reason why a metric in these features says nothing about such images (`Metric.misfit`); empty if it does."""
+    if features == "pixels" or (COLOUR_DIGITS in shows and image.channels == 3):
+        return ""
+    return "its features are of a network that reads colour digits; in a recipe, features='pixels' fits any images"
 
 
 def extract(samples: Samples, features: Features) -> Tensor:

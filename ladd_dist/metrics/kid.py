@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ladd_dist.core.plugin import register
+from ladd_dist.core.types import ImageSpec
 from ladd_dist.metrics import Measure, Metric, References, Samples
-from ladd_dist.metrics.extract import Features, extract
+from ladd_dist.metrics.extract import Features, extract, features_misfit
 from ladd_dist.metrics.interval import with_intervals
 from ladd_dist.metrics.kernel import kernel_estimate, kernel_reference
 
@@ -22,6 +23,9 @@ class Kid(Metric):
 
     features: Features = "digit_color"
     """Space of the distances: features of the digit-and-colour network, or pixels."""
+
+    def misfit(self, image: ImageSpec, shows: tuple[str, ...]) -> str:
+        return features_misfit(self.features, image, shows)
 
     def of_real(self) -> tuple[str, ...]:
         return ("kid",)

@@ -11,8 +11,9 @@ from torch import Tensor
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
 from ladd_dist.core.ranges import Count
+from ladd_dist.core.types import ImageSpec
 from ladd_dist.metrics import Measure, Metric, References, Samples
-from ladd_dist.metrics.extract import Features, extract
+from ladd_dist.metrics.extract import Features, extract, features_misfit
 from ladd_dist.metrics.interval import Estimate, with_intervals
 from ladd_dist.metrics.neighbours import blocks, radii
 
@@ -64,6 +65,9 @@ class Manifold(Metric):
     """Reference: the teacher's samples, or real images."""
     neighbours: Count = 5
     """Number k: the radius of a ball is the distance to the k-th nearest neighbour."""
+
+    def misfit(self, image: ImageSpec, shows: tuple[str, ...]) -> str:
+        return features_misfit(self.features, image, shows)
 
     def of_real(self) -> tuple[str, ...]:
         return ("precision", "recall", "density", "coverage") if self.against == "real" else ()

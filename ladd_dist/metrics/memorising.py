@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ladd_dist.core.plugin import register
+from ladd_dist.core.types import ImageSpec
 from ladd_dist.metrics import Measure, Metric, References, Samples
-from ladd_dist.metrics.extract import Features, extract
+from ladd_dist.metrics.extract import Features, extract, features_misfit
 from ladd_dist.metrics.interval import Estimate, with_intervals
 from ladd_dist.metrics.neighbours import nearest
 
@@ -26,6 +27,9 @@ class Memorising(Metric):
 
     features: Features = "digit_color"
     """Space of the distances: features of the digit-and-colour network, or pixels."""
+
+    def misfit(self, image: ImageSpec, shows: tuple[str, ...]) -> str:
+        return features_misfit(self.features, image, shows)
 
     def of_real(self) -> tuple[str, ...]:
         return ("nearest_train_distance", "nearest_train_share")

@@ -6,6 +6,7 @@ import dataclasses
 import typing
 from typing import Any
 
+from ladd_dist.core.closest import closest_first
 from ladd_dist.core.plugin import Plugin, create
 from ladd_dist.core.serialize import RecipeError
 from ladd_dist.recipe.recipe import Recipe
@@ -66,7 +67,9 @@ def _swap(node: Any, path: list[str], name: str, where: str) -> Any:
     hints = typing.get_type_hints(type(node))
     if path[0] not in hints:
         choices = [key for key, hint in hints.items() if isinstance(hint, type) and issubclass(hint, Plugin)]
-        raise RecipeError(f"--swap {where}={name}: no field {path[0]!r}; plug-in fields: {', '.join(choices)}")
+        raise RecipeError(
+            f"--swap {where}={name}: no field {path[0]!r}; plug-in fields: {', '.join(closest_first(path[0], choices))}"
+        )
     if len(path) > 1:
         return dataclasses.replace(node, **{path[0]: _swap(getattr(node, path[0]), path[1:], name, where)})
     hint = hints[path[0]]

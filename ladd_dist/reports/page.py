@@ -70,6 +70,7 @@ def _figures(files: RunFiles, columns: list[Column], rows: list[Row]) -> dict[st
         "details": details(evaluation, config),
         "by_class": by_class(files.classes, evaluation, config),
         "samples": num_samples(evaluation),
+        "unfit": files.unfit,
         "reported": reported(evaluation, config),
         "facts": _facts(config, files.timings),
         "recipe_json": json.dumps(config.recipe.fields, indent=2, ensure_ascii=False),

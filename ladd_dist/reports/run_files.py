@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from ladd_dist.core.errors import UserError
@@ -93,6 +94,8 @@ class RunFiles(NamedTuple):
     timings: Values
     """Seconds by stage."""
     guard: GuardRecord | None
+    unfit: Mapping[str, str] = MappingProxyType({})
+    """Reasons, by metric that was left out because it was made for other images."""
 
 
 def read_run(folder: Path) -> RunFiles:
@@ -102,13 +105,15 @@ def read_run(folder: Path) -> RunFiles:
         UserError: a needed file is missing, or one is damaged; the message names it and the stage that makes it.
     """
     paths = RunDir(folder)
-    classes = _read_optional(paths.eval_classes).part("entries").parts()
+    by_class = _read_optional(paths.eval_classes)
+    classes, unfit = by_class.part("entries").parts(), by_class.part("unfit")
     return RunFiles(
         ShownConfig.of(_read(paths.config, "run the same command again")),
         _read_evaluation(paths.eval),
         {entry: {label: own.values() for label, own in found.parts().items()} for entry, found in classes.items()},
         _read_optional(paths.timings).values(),
         _guard(_read_optional(folder / "guard.json")),
+        {name: unfit.text(name) for name in unfit.fields},
     )
 
 

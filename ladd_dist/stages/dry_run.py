@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import glob
+import inspect
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from ladd_dist.builders.step import taps_of
 from ladd_dist.core.errors import UserError
+from ladd_dist.core.own_code import Place, place_of
+from ladd_dist.core.plugin import Plugin
 from ladd_dist.core.serialize import RecipeError
 from ladd_dist.costs.flops import count_flops, count_parameters
 from ladd_dist.parallel.compute import Compute
 from ladd_dist.recipe import Recipe
+from ladd_dist.recipe.plugin_sources import plugins_in
 from ladd_dist.stages.dry_step import Trial, trial
+from ladd_dist.stages.dry_values import random_batch, require_finite_step
 from ladd_dist.stages.shards import are_shards_done
 from ladd_dist.stages.table import stage_states
 from ladd_dist.workspace.config import RunFacts
@@ -33,7 +40,9 @@ def describe_run(run: Run, scale: str) -> RunFacts:
     """What the run costs, counted on a rehearsed step, and which of its stages are done.
 
     Raises:
-        RecipeError: the network cannot take the images or lacks a tap, or a head returns the wrong shape.
+        RecipeError: the network cannot take the images or lacks a tap, a head returns the wrong shape, or a plug-in
+            gives values that are not finite.
+        UserError: the user's own code raised an exception; the message has its line.
     """
     recipe = run.recipe
     try:
@@ -41,12 +50,32 @@ def describe_run(run: Run, scale: str) -> RunFacts:
     except UserError as error:
         raise RecipeError(str(error)) from error
     except Exception as error:
+        if (place := place_of(error)) is not None:
+            raise UserError(_raised(recipe, error, place)) from error
         error.add_note("This came from a trial of the recipe's training step; `ladd plugins --check NAME` may help.")
         raise
     source = recipe.shards.source
     if source and not glob.glob(source) and not are_shards_done(run):
         raise RecipeError(f"shards.source: nothing matches {source!r}")  # said now, not after the teacher's training
     return RunFacts(recipe.name, scale, recipe.distill_signature(), *cost, stages=stage_states(run))
+
+
+def _raised(recipe: Recipe, error: Exception, place: Place) -> str:
+    """The message about an exception of the user's own code: which plug-in, which line."""
+    own = {(used.plugin.kind, used.plugin.name) for used in plugins_in(recipe) if _file_of(used.plugin) == place.file}
+    who, check = "your own code", ""
+    if len(own) == 1:
+        ((kind, name),) = own
+        who, check = f"{kind} {name!r}", f"; `ladd plugins --check {name}` looks at it alone"
+    return (
+        f"{who} raised {type(error).__name__}: {error}, at {place}, in a trial of the recipe's training step, so "
+        f"nothing was trained{check} (LADD_TRACEBACK=1 shows the whole traceback)"
+    )
+
+
+def _file_of(plugin: Plugin) -> Path | None:
+    file = inspect.getsourcefile(type(plugin))
+    return None if file is None else Path(file).resolve()
 
 
 def _cost(recipe: Recipe) -> Cost:
@@ -65,7 +94,12 @@ def _count(recipe: Recipe, rehearsal: Trial) -> Cost:
         forward = count_flops(lambda: student(batch.x0, ones, batch.cond)) // num
         to_tap = count_flops(lambda: critic(batch.x0, ones, batch.cond, taps=taps, denoise=False)) // num
     last = recipe.train.steps - 1  # the weights of a finished warm-up
-    whole = count_flops(lambda: rehearsal.step(batch, last)) * recipe.train.batch_size // num
+    figures: dict[str, Tensor | float] = {}
+    with_values = batch.x0.device.type != "meta"
+    batch = random_batch(rehearsal, num) if with_values else batch
+    whole = count_flops(lambda: figures.update(rehearsal.step(batch, last))) * recipe.train.batch_size // num
+    if with_values:
+        require_finite_step(rehearsal.recipe, figures, num)
     networks = (("teacher", teacher), ("student", student.module), ("heads", rehearsal.heads.module))
     params = {name: count_parameters(network) for name, network in networks}
     if recipe.codec.trained:

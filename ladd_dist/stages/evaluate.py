@@ -10,6 +10,7 @@ from ladd_dist.core.types import Denoiser
 from ladd_dist.engine.loop import StopFlag
 from ladd_dist.evaluation.assess import NUM_SHOWN, Evaluation, SampleFn, assess, teacher_steps
 from ladd_dist.recipe import Recipe
+from ladd_dist.recipe.fitting import fitting_metrics
 from ladd_dist.reports.collapse import as_number, onset
 from ladd_dist.reports.grids import write_grid
 from ladd_dist.trackers.opening import tracker_alone
@@ -30,7 +31,7 @@ def require_metrics(run: Run) -> None:
         ValueError: a metric lacks a file or a package.
     """
     if not is_evaluated(run):
-        for metric in run.recipe.evaluate.metrics:
+        for metric in fitting_metrics(run.recipe):
             metric.require(run.device)
 
 
@@ -57,7 +58,8 @@ def evaluate(run: Run) -> Evaluation:
             *(f"teacher@4:{name}" for name in recipe.teacher_levels()),
         ]
         write_grid(run.folder.samples / "final.png", [(name, samples[name][:NUM_SHOWN]) for name in order])
-        write_json(run.folder.eval_classes, {"left_out": measured.left_out, "entries": measured.classes})
+        told = {"left_out": measured.left_out, "unfit": dict(measured.unfit), "entries": measured.classes}
+        write_json(run.folder.eval_classes, told)
         write_json(run.folder.eval, measured.figures)
         tell_tracker(recipe, run.folder, measured.figures)
         mark_done(run.folder.path / "evaluate.done.json", recipe.evaluate_signature())

@@ -13,6 +13,7 @@ from ladd_dist.core.rundir import exclusive
 from ladd_dist.parallel.ranks import join
 from ladd_dist.parallel.spawn import clear, take_all_threads
 from ladd_dist.recipe import Recipe
+from ladd_dist.recipe.fitting import what_is_left_out
 from ladd_dist.stages.evaluate import require_metrics
 from ladd_dist.stages.table import stage_states, stage_table
 from ladd_dist.workspace.config import RunFacts, StageState, SweepMembership, add_timing, write_config
@@ -51,6 +52,8 @@ def run_stages(
                 held.enter_context(exclusive(run.folder.path))  # outlives the group: the report is rank 0's alone
                 prepare()
             ranks.barrier()
+            for line in what_is_left_out(run.recipe) if ranks.is_first and "evaluate" in names else ():
+                say_line(line)
             together = run.among(ranks)
             for name in (name for name in names if name in TOGETHER):
                 _run_stage(name, together, say_line, timed=prepare is not None)

@@ -18,6 +18,7 @@ from ladd_dist.core.errors import UserError
 from ladd_dist.core.rng import generator
 from ladd_dist.core.rundir import remove_stale
 from ladd_dist.costs.flops import count_parameters
+from ladd_dist.datasets.opening import open_images
 from ladd_dist.engine.checkpoint import Checkpoints, state_of
 from ladd_dist.engine.ema import WeightAverage
 from ladd_dist.engine.loop import Figures, cosine_factor, train
@@ -100,7 +101,7 @@ class TeacherTraining:
             folder.mkdir(parents=True, exist_ok=True)
             remove_stale(folder)
         with run.ranks.first_goes_ahead():  # the first use may download it
-            self.images = recipe.dataset.build(split="train")
+            self.images = open_images(recipe.dataset, "train")
         self.codec = load_codec(run)
         self.checkpoints = Checkpoints(
             folder / "checkpoints", identity=recipe.teacher_signature(), keep=1, ranks=run.ranks

@@ -12,6 +12,7 @@ from ladd_dist.testing.checks import (
     unet_catalog,
 )
 from ladd_dist.testing.critics import check_critic
+from ladd_dist.testing.datasets import check_dataset
 from ladd_dist.testing.heads import check_head
 from ladd_dist.testing.rollouts import check_rollout
 from ladd_dist.testing.targets import check_target
@@ -21,6 +22,7 @@ __all__ = [
     "check_adversarial",
     "check_basics",
     "check_critic",
+    "check_dataset",
     "check_distance",
     "check_guard",
     "check_head",

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ladd_dist.core.own_code import with_place
 from ladd_dist.core.plugin import Plugin, registered, summary
 from ladd_dist.core.serialize import check, from_data, to_data
 
@@ -39,13 +40,13 @@ def seeded(seed: int = 0) -> Iterator[None]:
 
 
 def call(who: str, doing: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Call the function; whatever it raises becomes a ContractError that says what was being done."""
+    """Call the function; whatever it raises becomes a ContractError that says what was being done, and which line."""
     try:
         return function(*args, **kwargs)
     except ContractError:
         raise
     except Exception as error:
-        raise ContractError(f"{who} fails {doing}: {type(error).__name__}: {error}") from error
+        raise ContractError(f"{who} fails {doing}: {with_place(error)}") from error
 
 
 def check_basics(plugin: Plugin) -> None:

@@ -24,6 +24,7 @@ from ladd_dist.schedules import Schedule
 from ladd_dist.taps import TapLayout
 from ladd_dist.testing.basics import TOLERANCE, ContractError, call, check_basics, label, require, seeded
 from ladd_dist.testing.critics import check_critic
+from ladd_dist.testing.datasets import check_dataset
 from ladd_dist.testing.heads import check_head
 from ladd_dist.testing.rollouts import check_rollout
 from ladd_dist.testing.targets import check_target
@@ -249,6 +250,7 @@ _CHECKS: dict[str, Callable[[Any], None]] = {
     "regulariser": check_regulariser,
     "guard": check_guard,
     "critic": check_critic,
+    "dataset": check_dataset,
     "target": check_target,
     "rollout": check_rollout,
 }

@@ -111,8 +111,9 @@ def tensors_sha256(path: Path) -> str | None:
 
 def data_identity(run: Run) -> dict[str, str | None]:
     """What a run learned from: the teacher's weights, and the shards by their index, which has the sha256 of each."""
-    index = run.shards_folder / "index.json"
-    return {
+    index, data = run.shards_folder / "index.json", run.recipe.dataset.fingerprint()
+    own: dict[str, str | None] = {"dataset_fingerprint": data} if data else {}
+    return own | {
         "teacher_weights_sha256": tensors_sha256(run.teacher_folder / "teacher.safetensors"),
         "shards_index_sha256": hashlib.sha256(index.read_bytes()).hexdigest() if index.is_file() else None,
     }

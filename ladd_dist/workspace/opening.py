@@ -60,9 +60,15 @@ def _recipe_of(run: RunDir, config: RunConfig) -> Recipe:
     if recipe.distill_signature() != config.signature:
         raise UserError(
             f"{run.path} has signature {config.signature}, but with this version (the run's: {config.version}) "
-            f"its recipe gives {recipe.distill_signature()}: use the version that made it"
+            f"its recipe gives {recipe.distill_signature()}: {_why_not_the_same(recipe)}"
         )
     return recipe
+
+
+def _why_not_the_same(recipe: Recipe) -> str:
+    if recipe.dataset.identity():  # it reads files
+        return "use the version that made it, and the data as they were then"
+    return "use the version that made it"
 
 
 def cache_folder(config: RunConfig) -> Path:

@@ -222,7 +222,7 @@ def test_a_file_is_measured_against_the_run_it_is_like(
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (("--metrics", "colour"), 2, "unknown metric 'colour'; valid: clean_clip, clean_fid, color"),
+        (("--metrics", "colour"), 2, "unknown metric 'colour'; valid: color, clean_clip, clean_fid"),
         (("--steps", "1,x"), 2, "--steps takes whole numbers"),
         (("--steps", "3"), 2, "this student has levels for 4, 2, 1 steps"),
         (("--levels", "1", "2"), 2, "descending"),

@@ -245,9 +245,17 @@ def test_a_figure_that_is_not_finite_stops_the_run(bad: float, as_tensor: bool) 
 def test_no_checkpoint_is_written_after_a_figure_that_is_not_finite(log_every: int) -> None:
     """Also where a checkpoint falls between two logged steps: the message promises that the last one is whole."""
     run = Recorded(lambda step: {"loss/x": torch.tensor(math.nan if step >= 4 else 1.0)}, log_every=log_every)
-    with pytest.raises(ValueError, match=r"loss/x is nan.*The last checkpoint is still whole"):
+    with pytest.raises(ValueError, match=r"loss/x is nan.*The last checkpoint is still whole \(step 3\)"):
         run()
     assert run.saved == [3]
+
+
+@pytest.mark.parametrize("log_every", [1, 100])
+def test_a_figure_that_is_not_finite_from_the_start_is_promised_no_checkpoint(log_every: int) -> None:
+    run = Recorded(lambda step: {"loss/x": math.nan}, log_every=log_every)
+    with pytest.raises(ValueError, match=r"loss/x is nan.*there is no checkpoint yet") as caught:
+        run()
+    assert "still whole" not in str(caught.value) and run.saved == []
 
 
 def test_an_interrupted_run_whose_figures_are_not_finite_is_not_saved() -> None:

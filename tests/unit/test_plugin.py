@@ -252,7 +252,8 @@ def test_check_returns_1_and_says_why_when_the_contract_is_broken(capsys: pytest
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--check", "resnet"], "valid: .*small_conv"),
+        (["--check", "resnet"], "unknown plug-in 'resnet'.*`ladd plugins` lists all"),
+        (["--check", "head:resnet"], "of kind head there are max_pool, small_conv, spectral_norm"),
         (["--check", "haed:small_conv"], "unknown kind 'haed'.*head"),
         (["--kind", "haed"], "unknown kind 'haed'.*head"),
         (["--plugins", "no_such_heads"], "cannot be imported"),
