@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from ladd_dist.cli.console import open_console
+from ladd_dist.cli.console import Fitted, open_console
 from ladd_dist.cli.errors import run_guarded
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import plugin_modules
@@ -152,10 +152,10 @@ def _some(texts: Sequence[str], limit: int = 5) -> str:
 
 
 def _show(result: Comparison) -> None:
-    from ladd_dist.comparison.terminal import caption, table
+    from ladd_dist.comparison.terminal import caption, kept, table
 
     console = open_console(highlight=False)
-    console.print(table(result, console.width))
+    console.print(Fitted(table(result), keep=kept(result), rest="--out, --csv and --json"))
     console.print(caption(result), style="dim", markup=False)
     for note in result.notes:
         console.print(f"! {note}", style="yellow", markup=False, soft_wrap=True)

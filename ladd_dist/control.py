@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from ladd_dist.cli.console import Fitted, open_console
 from ladd_dist.cli.errors import run_guarded
 
 if TYPE_CHECKING:
@@ -191,7 +192,6 @@ def _signed(strength: float) -> str:
 
 
 def _transfer(options: Transfer) -> int:
-    from rich.console import Console
 
     from ladd_dist import __version__
     from ladd_dist.core.rundir import write_json
@@ -221,7 +221,7 @@ def _transfer(options: Transfer) -> int:
     if options.json:
         print(json.dumps(record))
     else:
-        Console(width=160).print(table_of(control.card, effects))
+        open_console().print(Fitted(table_of(control.card, effects), keep=("strength", "moved"), rest="the JSON file"))
         print(out)
     return 0
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from ladd_dist.cli.console import Fitted, open_console
 from ladd_dist.cli.errors import run_guarded
 from ladd_dist.cli.recipe_arguments import tidy
 from ladd_dist.core.errors import UserError
@@ -158,7 +159,6 @@ def _predict(run: Run, options: Options, folder: RunDir) -> Diagnosis:
 
 def show(figures: Diagnosis, evaluation: Evaluation) -> None:
     """Print a diagnosis as tables, with the trained student's figures where `evaluation` has them."""
-    from rich.console import Console
     from rich.table import Table
 
     from ladd_dist.reports.diagnosis_text import (
@@ -172,21 +172,21 @@ def show(figures: Diagnosis, evaluation: Evaluation) -> None:
     )
     from ladd_dist.reports.json_object import JsonObject
 
-    console, optimum = Console(), Optimum.of(JsonObject(figures))
+    console, optimum = open_console(), Optimum.of(JsonObject(figures))
     console.print(f"[bold]{figures['recipe']}[/], start {figures['start']}: {headline(optimum)}")
     levels = Table(title=f"The best answer to the distance, over {optimum.num_pairs} stored samples")
     for column in COLUMNS:
         levels.add_column(column, justify="left" if column == "verdict" else "right")
     for row in level_rows(optimum):
         levels.add_row(*row)
-    console.print(levels)
+    console.print(Fitted(levels, keep=("verdict",), rest="diagnose.json"))
     samples = Table(title="Sampled by the student's rule")
     header, rows = sample_rows(optimum, evaluation)
     for column in header:
         samples.add_column(column, justify="right")
     for row in rows:
         samples.add_row(*row)
-    console.print(samples)
+    console.print(Fitted(samples, rest="diagnose.json"))
     console.print(f"[dim]{MEANINGS}[/]")
     if optimum.deterministic:
         console.print(f"[dim]{REMEMBERS}[/]")

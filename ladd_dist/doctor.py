@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from ladd_dist.cli.console import open_console
+from ladd_dist.cli.console import Fitted, open_console
 from ladd_dist.cli.errors import FAILURE, run_guarded
 from ladd_dist.cli.recipe_arguments import pick_scale, tidy
 from ladd_dist.core.failure import world_size
@@ -173,7 +173,7 @@ def show(report: Report) -> None:
     about = f"{report.recipe} at scale {report.scale}" if report.recipe else "this machine"
     table = Table(title=f"ladd doctor: {about}", title_justify="left", box=None, pad_edge=False)
     for heading in ("", "check", "what holds", "found"):
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading)
     group = None
     for finding in report.checks:
         if finding.group != group:
@@ -181,7 +181,7 @@ def show(report: Report) -> None:
             table.add_row("", f"[bold]{group}[/]", "", "")
         found = escape(finding.found)
         table.add_row(MARKS[finding.state], finding.name, escape(finding.says), found)
-    console.print(table)
+    console.print(Fitted(table, keep=None))
     for finding in (finding for finding in report.checks if finding.state in ("fail", "warn")):
         console.print(f"\n{MARKS[finding.state]} [bold]{finding.name}[/]: {escape(finding.found)}")
         for title, text in (("cause", finding.cause), ("cure", finding.cure)):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 import tyro
 
-from ladd_dist.cli.console import open_console
+from ladd_dist.cli.console import Fitted, open_console
 from ladd_dist.cli.errors import run_guarded
 from ladd_dist.core.errors import UserError
 from ladd_dist.evaluation.student_evaluation import EvaluationFile, Student, measured, signature_of
@@ -163,9 +163,9 @@ def show(found: EvaluationFile) -> None:
     from ladd_dist.reports.evaluation_table import hybrid_table, table_of
 
     console = open_console()
-    console.print(table_of(found["figures"]))
+    console.print(Fitted(table_of(found["figures"]), rest="the file"))
     if hybrid := found.get("hybrid"):  # files of older versions have none
-        console.print(hybrid_table(hybrid, found["figures"]))
+        console.print(Fitted(hybrid_table(hybrid, found["figures"]), rest="the file"))
     for metric, reason in found["classes"]["left_out"].items():
         print(f"{metric}: no figures by class, {reason}", file=sys.stderr)
     for metric, reason in found["classes"].get("unfit", {}).items():

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from ladd_dist.cli.console import open_console
+from ladd_dist.cli.console import Fitted, open_console
 from ladd_dist.cli.errors import run_guarded
 from ladd_dist.cluster.cancellation import cancel, chosen
 from ladd_dist.cluster.scheduler import Scheduler
@@ -123,10 +123,10 @@ def _view(found: Status, lines: int | None = None) -> Group:
     from rich.console import Group
     from rich.text import Text
 
-    parts: list[Table | Text] = []
+    parts: list[Fitted | Text] = []
     for sweep in found.sweeps:
         rows = list(sweep.runs) if lines is None else sorted(sweep.runs, key=lambda row: STATES.index(row.state))
-        parts.append(_table(sweep, rows[:lines]))
+        parts.append(Fitted(_table(sweep, rows[:lines]), keep=("state", "step"), rest="--json"))
         every: list[RunStatus | SharedStatus] = [*sweep.jobs, *rows]
         troubled = [row for row in every if row.error]
         for row in troubled[:MOST_ERRORS]:
@@ -149,7 +149,9 @@ def _table(sweep: SweepStatus, rows: list[RunStatus]) -> Table:
     table = Table(title=f"{name}: {len(sweep.runs)} runs ({counts})", title_justify="left")
     left = ("run", "state", "job", "node")
     for heading in (*left, "step", "rate", "ETA", "heads", "adv", "distill", "accuracy", "guard", "requeues"):
-        table.add_column(heading, justify="left" if heading in left else "right", no_wrap=heading != "run")
+        table.add_column(
+            heading, justify="left" if heading in left else "right", no_wrap=heading not in ("run", "state", "guard")
+        )
     for job in sweep.jobs:
         blank = [""] * 8
         state = Text(_state(job), style=STYLES.get(job.state, ""))

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from ladd_dist.cli.console import open_console
+from ladd_dist.cli.console import Fitted, open_console
 from ladd_dist.cli.errors import run_guarded
 from ladd_dist.cli.recipe_arguments import RecipeOptions, parse
+from ladd_dist.core.units import si
 
 if TYPE_CHECKING:
     from ladd_dist.costs.memory_model import Memory, StepProfile, Strategy
@@ -189,7 +190,7 @@ def _advice(recipe: Recipe, costs: Sequence[StrategyCost], best: StrategyCost | 
     tips += ["micro-batches (--train.mode alternate --train.compute.accumulate 2)"] if compute.accumulate == 1 else []
     return (
         f"Nothing fits; {nearest.strategy}{_teacher(nearest)} comes nearest with "
-        f"{nearest.memory.total / GB:.2f} GB. What helps: {', '.join(tips) or 'GPUs with more memory'}."
+        f"{si(nearest.memory.total, 'B')}. What helps: {', '.join(tips) or 'GPUs with more memory'}."
     )
 
 
@@ -203,10 +204,10 @@ def show(found: Plan) -> None:
 
     console = open_console()
     table = Table(
-        title=f"{found.recipe}: {found.gpus} GPUs of {found.gpu_memory_bytes / GB:g} GB, batch {found.batch_size} "
+        title=f"{found.recipe}: {found.gpus} GPUs of {si(found.gpu_memory_bytes, 'B')}, batch {found.batch_size} "
         f"({found.batch_per_gpu} a GPU, {found.accumulate} micro-batch(es)), {found.precision}",
-        caption=f"GB on each GPU; {found.usable_bytes / GB:.1f} GB are usable: 2 GB are left to the context and its "
-        f"libraries, 5 % to the allocator. Sent: MB by each GPU in a step.",
+        caption=f"Memory of each GPU, of which {si(found.usable_bytes, 'B')} are usable: 2 GB are left to the "
+        "context and its libraries, 5 % to the allocator. Sent: by each GPU in a step.",
     )
     for heading in ("strategy", "teacher", *COLUMNS, "sum", "sent", "verdict"):
         table.add_column(heading, justify="left" if heading in ("strategy", "verdict") else "right")
@@ -215,12 +216,11 @@ def show(found: Plan) -> None:
         table.add_row(
             cost.strategy + (" (1 GPU)" if cost.gpus < found.gpus else ""),
             "sharded" if cost.shard_teacher else "replica",
-            *(f"{value / GB:.3f}" for value in (*_columns(cost.memory), cost.memory.total)),
-            f"{cost.sent.total / 1e6:.0f}",
+            *(si(value, "B") for value in (*_columns(cost.memory), cost.memory.total, cost.sent.total)),
             _verdict(cost, found, best),
             style="bold" if best else None,
         )
-    console.print(table)
+    console.print(Fitted(table, keep=("teacher", "sum", "sent", "verdict"), rest="--json"))
     if found.gpus > found.gpus_per_node:
         console.print(
             f"A node of {found.gpus_per_node} GPUs sends to other nodes what one GPU sends: a ring leaves it once."
@@ -237,7 +237,7 @@ def _verdict(cost: StrategyCost, found: Plan, best: bool) -> str:
         return cost.refused
     over = cost.memory.total - found.usable_bytes
     if over > 0:
-        return f"does not fit: {over / GB:.2f} GB too much"
+        return f"does not fit: {si(over, 'B')} too much"
     return "fits, sends least" if best else "fits"
 
 

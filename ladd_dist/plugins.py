@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from ladd_dist.cli.console import open_console
+from ladd_dist.cli.console import Fitted, open_console
 from ladd_dist.core.closest import close, closest_first
 from ladd_dist.core.plugin import (
     Plugin,
@@ -130,16 +130,14 @@ def _print_tables(tables: Tables) -> None:
 
     console = open_console()
     for kind, table in tables.items():
-        view = Table(title=f"{kind} ({len(table)})", title_justify="left", expand=True)
-        view.add_column("name", no_wrap=True)
-        view.add_column("fields and defaults", ratio=3)
-        view.add_column("what it is", ratio=4)
-        view.add_column("origin", no_wrap=True)
+        view = Table(title=f"{kind} ({len(table)})", title_justify="left")
+        for heading in ("name", "fields and defaults", "what it is", "origin"):
+            view.add_column(heading)
         for cls in table.values():
             about = describe(cls)
             fields = ", ".join(f"{name}={_default(entry)}" for name, entry in about["fields"].items())
             view.add_row(*(Text(text) for text in (about["name"], fields or "-", about["doc"], about["origin"])))
-        console.print(view)
+        console.print(Fitted(view, keep=("fields and defaults", "what it is"), rest="--json"))
 
 
 def _default(entry: FieldDescription) -> str:

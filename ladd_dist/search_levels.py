@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from ladd_dist.cli.console import Fitted, open_console
 from ladd_dist.cli.errors import run_guarded
 from ladd_dist.cli.recipe_arguments import RecipeOptions, parse
 from ladd_dist.core.errors import UserError
@@ -206,7 +207,6 @@ def _result(
 
 
 def _show(result: SearchResult) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(title=f"{result.steps} steps, teacher {result.teacher}, {result.num_pairs} held-out pairs")
@@ -220,8 +220,8 @@ def _show(result: SearchResult) -> None:
     for name, levels, error in rows:
         if levels is not None:
             table.add_row(name, ", ".join(f"{level:.4g}" for level in levels), f"{error:.6f}")
-    console = Console()
-    console.print(table)
+    console = open_console()
+    console.print(Fitted(table, keep=None))
     if result.flags is None:
         console.print(f"The choice `good` has no field for {result.steps} levels: register a plug-in of kind levels.")
         return

@@ -39,7 +39,7 @@ RECIPE = (
         target=TeacherDenoised(mean=-1.5, std=1.0),
         distance=Mse(sigma_scale=0.5, sigma_power=0.5),
         distill_weight=Constant(value=0.1),
-        reported=Reported(teacher_4=None, teacher_50=None, outcome="not run there"),
+        reported=Reported(outcome="not run there"),
     )
     .at("smoke", adv_weight=LinearWarmup(value=0.1, steps=4), train=replace(SMOKE.train, head_updates=2))
     .at(

@@ -32,7 +32,7 @@ RECIPE = (
         note="The teacher is a DDPM (linear schedule) with ancestral sampling; fresh noise, a distance that fades.",
         start=Fresh(),
         distance=SmoothL1(beta=0.03, sigma_power=1.0, sigma_scale=7.81),
-        reported=Reported(teacher_4=None, teacher_50=None, outcome="not run there"),
+        reported=Reported(outcome="not run there"),
     )
     .at(
         "smoke",

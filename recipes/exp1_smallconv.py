@@ -15,7 +15,7 @@ RECIPE = (
         taps=Early(),
         head=SmallConv(width=64),
         adv_weight=Constant(value=0.1),
-        reported=Reported(outcome="collapse to one colour"),
+        reported=Reported(teacher_4=25.29, teacher_50=3.66, outcome="collapse to one colour"),
     )
     .at("laptop", shards=replace(LAPTOP.shards, num_samples=1_000))
     .at("paper", shards=replace(PAPER.shards, num_samples=10_000), head=SmallConv(width=656, pool=2))

@@ -16,5 +16,5 @@ RECIPE = EXP5.replace(
     name="exp5_fading_distance",
     note="As experiment 5, with a distance that fades at high noise levels; fresh noise.",
     distance=Mse(sigma_scale=7.81, sigma_power=1.0),
-    reported=Reported(teacher_4=None, teacher_50=None, outcome="not run there"),
+    reported=Reported(outcome="not run there"),
 )

@@ -32,7 +32,7 @@ RECIPE = (
         adversarial=Bce(),
         distance=SmoothL1(beta=0.03),
         renoise_sigma=LogNormal(mean=-1.5, std=1.2),
-        reported=Reported(teacher_4=None, teacher_50=None, outcome="not run there"),
+        reported=Reported(outcome="not run there"),
     )
     .at("smoke", adv_weight=LinearWarmup(value=1.0, steps=4), train=replace(SMOKE.train, **RATES))
     .at("laptop", adv_weight=LinearWarmup(value=1.0, steps=60), train=replace(LAPTOP.train, lr_heads=2e-3, **RATES))

@@ -32,7 +32,7 @@ RECIPE = (
         renoise_sigma=LogNormal(mean=0.307, std=1.0),
         adv_weight=Constant(value=1.0),
         distill_weight=Constant(value=0.0),
-        reported=Reported(teacher_4=None, teacher_50=None, outcome="not run there"),
+        reported=Reported(outcome="not run there"),
     )
     .at("smoke", student_sigma=FixedSet((LOW_FIRST, Phase(5, HIGH_MOSTLY))))
     .at(

@@ -20,7 +20,7 @@ RECIPE = (
         name="one_step",
         note="Our best in one step: as experiment 7, trained at level 80 alone.",
         student_steps=1,
-        reported=Reported(teacher_4=None, teacher_50=None, outcome="not run there"),
+        reported=Reported(outcome="not run there"),
     )
     .at("smoke", evaluate=replace(EXP7.smoke.evaluate, steps=(1,)))
     .at(

@@ -25,7 +25,7 @@ RECIPE = (
         note="Two steps: as experiment 7, trained at levels 80 and 3 alone.",
         student_steps=2,
         student_sigma=FixedSet(phases=(Phase(0, (0.65, 0.35)),)),
-        reported=Reported(teacher_4=None, teacher_50=None, outcome="not run there"),
+        reported=Reported(outcome="not run there"),
     )
     .at("smoke", evaluate=replace(EXP7.smoke.evaluate, steps=(2, 1)))
     .at("laptop", levels=Good(two=(80.0, 3.0)), evaluate=replace(EXP7.laptop.evaluate, steps=(2, 1)))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ladd_dist.cli.console import Fitted, open_console
 from ladd_dist.cluster import Cluster, client_environment
 from ladd_dist.cluster.scheduler import Scheduler
 from ladd_dist.recipe.swap import choose_parallel
@@ -209,7 +210,6 @@ def _decide(item: PlannedJob, last: Submitted | None, alive: set[Submitted], req
 
 def show(planned: Plan) -> None:
     """Print the plan for people: what runs share, then a row for each run with its place on the axes."""
-    from rich.console import Console
     from rich.table import Table
 
     runs = [item for item in planned.items if item.run is not None]
@@ -223,9 +223,9 @@ def show(planned: Plan) -> None:
         labels = dict(item.run.axes) if item.run else {}
         cells = [labels.get(axis, "") for axis in axes]
         table.add_row(item.of, *cells, str(item.recipe.seed), item.state, _job_cell(item))
-    console = Console()
-    console.print(shared)
-    console.print(table)
+    console = open_console()
+    console.print(Fitted(shared, keep=("state",)))
+    console.print(Fitted(table, keep=(*axes, "seed", "state")))
     states = [f"{sum(item.state == state for item in runs)} {state}" for state in (DONE, ACTIVE, FAILED, NEW)]
     jobs = sum(item.submit for item in planned.items)
     console.print(f"{len(runs)} runs: {', '.join(states)}; {jobs} jobs to submit", highlight=False)

@@ -131,7 +131,7 @@ function plain(value) {
 function chart(figure, metric) {
   figure.querySelector("svg")?.remove();
   const series = DATA.curves.metrics[metric].filter(item => drawn.has(item[0]));
-  const svg = shape(figure, "svg", {viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": `${metric} over training steps`});
+  const svg = shape(figure, "svg", {viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": `${DATA.curves.names[metric][0]} over training steps`});
   if (!series.length) return void shape(svg, "text", {x: WIDTH / 2, y: HEIGHT / 2, "text-anchor": "middle"}, "no ticked variant has logged it");
   let x0 = Infinity, x1 = -Infinity, y0 = Infinity, y1 = -Infinity;
   for (const [, number, mean, low, high] of series) {
@@ -190,15 +190,20 @@ function redraw() {
   }
 }
 
-const charts = document.getElementById("charts"), heads = document.getElementById("heads");
+const charts = document.getElementById("charts"), others = document.getElementById("others"), heads = document.getElementById("heads");
 for (const metric of Object.keys(DATA.curves.metrics)) {
-  // accuracy/real/TAP and logit_gap/TAP are one head's: many, and seldom looked at.
-  const ofHead = /^(accuracy\/(real|fake)|logit_gap)\//.test(metric);
-  const figure = make(ofHead ? heads : charts, "figure", "", {class: "card"});
-  make(figure, "h3", metric);
+  const [title, note] = DATA.curves.names[metric];
+  const folded = /^Head at /.test(title) ? heads : others;
+  const figure = make(DATA.curves.first.includes(metric) ? charts : folded, "figure", "", {class: "card"});
+  make(figure, "h3", title);
+  const line = make(figure, "p", note ? note + " " : "", {class: "note"});
+  if (title !== metric) make(line, "code", metric);
   seen.set(figure, {metric, done: false});
 }
-if (!heads.firstChild) heads.parentElement.remove();
+for (const list of [others, heads]) {
+  if (list.firstChild) list.previousElementSibling.textContent += ` (${list.children.length})`;
+  else list.parentElement.remove();
+}
 if (!seen.size) make(charts, "p", "No training steps were logged for these runs.", {class: "quiet"});
 dark.addEventListener("change", redraw);
 redraw();

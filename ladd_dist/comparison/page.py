@@ -8,16 +8,19 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, TypedDict
+from typing import TypedDict
 
 from ladd_dist.comparison import terminal
+from ladd_dist.comparison.curve_names import Named, first, named
 from ladd_dist.comparison.curves import MAX_POINTS, bands, is_binned
+from ladd_dist.comparison.pictures import MAX_GRIDS, pictures
 from ladd_dist.comparison.result import Comparison, Row, direction
 from ladd_dist.comparison.statistics import Pooled
 from ladd_dist.comparison.variants import ABSENT, differing, show
 from ladd_dist.core.rundir import write_bytes
-from ladd_dist.reports.html import data_uri, render
-from ladd_dist.reports.table import figure
+from ladd_dist.reports.details import figure_title
+from ladd_dist.reports.html import render
+from ladd_dist.reports.table import entry_title, figure
 
 MAX_CURVES = 60
 """Variants whose curves the page holds, best first."""
@@ -25,9 +28,9 @@ MAX_NUMBERS = 600_000
 """In all curves together, about four megabytes: beyond it, curves get fewer points."""
 MAX_ROWS = 60_000
 """Logged steps read for all curves together: beyond three hundred runs each has fewer than a curve has points."""
-MAX_GRIDS = 12
-MAX_GRID_BYTES = 1_500_000
 FEWEST_POINTS = 40
+MAX_NAMED, MAX_CHARACTERS = 4, 120
+"""Variants, and characters of all their labels, that the title names."""
 HERE = Path(__file__).parent
 
 
@@ -55,6 +58,10 @@ class Curves(TypedDict):
 
     steps: list[tuple[float, ...]]
     metrics: dict[str, list[list[int | list[float]]]]
+    names: dict[str, Named]
+    """Name and unit of each metric."""
+    first: list[str]
+    """Metrics that are shown at once; all others are folded."""
 
 
 class PageData(TypedDict):
@@ -69,15 +76,6 @@ class PageData(TypedDict):
     leaders: int
 
 
-class Grid(NamedTuple):
-    """Samples of one run as a picture inside the page."""
-
-    label: str
-    seed: int
-    what: str
-    uri: str
-
-
 def write_page(path: Path, result: Comparison) -> Path:
     """Write the page and return its path."""
     from markupsafe import Markup
@@ -86,12 +84,15 @@ def write_page(path: Path, result: Comparison) -> Path:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     values = {
         "result": result,
+        "heading": heading(result),
+        "deciding": f"{figure_title(result.metric)} ({result.metric}) of the {entry_title(result.sampler).lower()}",
         "level": "winner" if result.winner and not result.caveat else "open",
         "caption": terminal.caption(result),
         "num_runs": sum(len(row.variant.runs) for row in result.rows),
         "num_seeds": len({run.seed for row in result.rows for run in row.variant.runs}),
-        "grids": _grids(result.rows),
+        "pictures": pictures(result),
         "max_grids": MAX_GRIDS,
+        "knows_collapse": terminal.knows_collapse(result),
         "max_curves": MAX_CURVES,
         "fields": _fields(result.rows),
         "script": Markup(script),
@@ -100,6 +101,18 @@ def write_page(path: Path, result: Comparison) -> Path:
     }
     write_bytes(path, render(HERE / "compare.html", values).encode())
     return path
+
+
+def heading(result: Comparison) -> str:
+    """What is compared, as the page's title: the variants by name where they are few, else what they differ in."""
+    labels = [row.variant.label for row in result.rows]
+    if len(labels) <= MAX_NAMED and sum(map(len, labels)) <= MAX_CHARACTERS:
+        return labels[0] if len(labels) == 1 else f"{', '.join(labels[:-1])} and {labels[-1]} compared"
+    paths = differing([row.variant.fields for row in result.rows])
+    named = sorted({row.variant.runs[0].name for row in result.rows})
+    of = f" of {named[0]}" if len(named) == 1 else f" of {len(named)} recipes"
+    more = f" and {len(paths) - MAX_NAMED} more fields" if len(paths) > MAX_NAMED else ""
+    return f"{len(labels)} variants{of} compared, by {', '.join(paths[:MAX_NAMED])}{more}"
 
 
 def _embedded(value: object) -> str:
@@ -112,7 +125,8 @@ def data(result: Comparison) -> PageData:
     """The data that the script draws from: tables of cells, curves, runs."""
     columns = _columns(result)
     figures: list[Heading] = [
-        {"title": metric, "small": entry, "better": way, "number": True} for entry, metric, way in columns
+        {"title": figure_title(metric), "small": f"{metric}, {entry}", "better": way, "number": True}
+        for entry, metric, way in columns
     ]
     head: list[Heading] = [
         {"title": "Variant"},
@@ -120,7 +134,7 @@ def data(result: Comparison) -> PageData:
         figures[0],
         {"title": "Minus best", "small": "interval by Holm", "number": True},
         {"title": "Called"},
-        {"title": "Collapsed from", "number": True},
+        *([{"title": "Collapsed from", "number": True}] if terminal.knows_collapse(result) else []),
         *figures[1:],
     ]
     return {
@@ -128,7 +142,7 @@ def data(result: Comparison) -> PageData:
         "rows": [_row(row, result, columns) for row in result.rows],
         "references": [_reference(result, index, columns) for index in range(len(result.references))],
         "runs": _runs(result),
-        "curves": _curves(result.rows[:MAX_CURVES]),
+        "curves": _curves(result.rows[:MAX_CURVES], result.sampler.partition("@")[2]),
         "labels": [row.variant.label for row in result.rows],
         "leaders": len(result.leaders),
     }
@@ -147,8 +161,9 @@ def _row(row: Row, result: Comparison, columns: Columns) -> Cells:
     figures = [_figure(row.figures.get(entry, {}).get(metric)) for entry, metric, _ in columns]
     gap = row.called.difference.mean if row.called else (0.0 if result.main(row) else None)
     called = terminal.called(row, result)
-    first = min((step for _, step in row.collapsed), default=None)
-    told: Cells = [[gap, terminal.gap(row, result)], [called, called], [first, terminal.collapse(row)]]
+    onset = min((step for _, step in row.collapsed), default=None)
+    told: Cells = [[gap, terminal.gap(row, result)], [called, called]]
+    told += [[onset, terminal.collapse(row)]] if terminal.knows_collapse(result) else []
     return [*cells, figures[0], *told, *figures[1:]]
 
 
@@ -161,13 +176,15 @@ def _figure(value: Pooled | None) -> Cell:
 
 def _reference(result: Comparison, index: int, columns: Columns) -> Cells:
     item, held = result.references[index]
-    cells: Cells = [[item.entry, item.entry, f"of {', '.join(item.labels[:3])}" if item.labels else ""], [None, ""]]
+    of = f", of {', '.join(item.labels[:3])}" if item.labels else ""
+    cells: Cells = [[item.entry, entry_title(item.entry), item.entry + of], [None, ""]]
     figures: Cells = []
     for entry, metric, _ in columns:
         value = item.figures.get(metric) if entry == result.sampler else None
         figures.append([None, ""] if value is None else [value, figure(value)])
     gap = [held.mean if held else None, terminal.against(held)]
-    return [*cells, figures[0], gap, ["", ""], [None, ""], *figures[1:]]
+    blank: Cells = [["", ""], *([[None, ""]] if terminal.knows_collapse(result) else [])]
+    return [*cells, figures[0], gap, *blank, *figures[1:]]
 
 
 def _runs(result: Comparison) -> list[list[float | str | None]]:
@@ -184,7 +201,7 @@ def _runs(result: Comparison) -> list[list[float | str | None]]:
     return lines
 
 
-def _curves(rows: Sequence[Row]) -> Curves:
+def _curves(rows: Sequence[Row], steps_that_decide: str) -> Curves:
     runs = [run for row in rows for run in row.variant.runs]
     at_most = max(FEWEST_POINTS, MAX_ROWS // len(runs))
     last = next((logged[-1] for run in runs if (logged := run.rows(at_most))), {})
@@ -197,7 +214,14 @@ def _curves(rows: Sequence[Row]) -> Curves:
             number = steps.setdefault(tuple(band.steps), len(steps))
             spread = [] if band.low == band.high else [band.low, band.high]
             found.setdefault(key, []).append([index, number, band.mean, *spread])
-    return {"steps": list(steps), "metrics": {key: found[key] for key in sorted(found, key=_importance)}}
+    shown = first(found, steps_that_decide)
+    order = [*shown, *sorted(found.keys() - set(shown), key=_importance)]
+    return {
+        "steps": list(steps),
+        "metrics": {key: found[key] for key in order},
+        "names": {key: named(key) for key in order},
+        "first": shown,
+    }
 
 
 def _importance(key: str) -> tuple[int, str]:
@@ -212,27 +236,3 @@ def _fields(rows: Sequence[Row]) -> tuple[list[str], list[tuple[str, list[str]]]
     """The paths at which the recipes differ, and the values of each variant there."""
     paths = differing([row.variant.fields for row in rows])
     return paths, [(row.variant.label, [show(row.variant.fields.get(path, ABSENT)) for path in paths]) for row in rows]
-
-
-def _grids(rows: Sequence[Row]) -> list[Grid]:
-    """The last grid of each of the best variants; of a seed that all share, so that each column has the same noise."""
-    shown = [row for row in rows if any(_grid(run.folder) for run in row.variant.runs)][:MAX_GRIDS]
-    seeds = [{run.seed for run in row.variant.runs if _grid(run.folder)} for row in shown]
-    common = min(set.intersection(*seeds), default=None) if seeds else None
-    grids = []
-    for row in shown:
-        runs = [run for run in row.variant.runs if _grid(run.folder)]
-        run = next((run for run in runs if run.seed == common), runs[0])
-        path = _grid(run.folder)
-        assert path is not None
-        if path.stat().st_size <= MAX_GRID_BYTES:
-            what = "finished" if path.stem == "final" else f"after {int(path.stem.partition('-')[2])} steps"
-            grids.append(Grid(row.variant.label, run.seed, what, data_uri(path)))
-    return grids
-
-
-def _grid(folder: Path | None) -> Path | None:
-    if folder is None:
-        return None
-    final = folder / "samples" / "final.png"
-    return final if final.exists() else max(folder.glob("samples/step-*.png"), default=None)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ladd_dist.comparison.result import Comparison, Row, direction
 from ladd_dist.comparison.statistics import Difference, Pooled
-from ladd_dist.reports.table import figure
+from ladd_dist.reports.table import entry_meaning, figure
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 EXTRA = ("fd", "fd_teacher", "accuracy", "hue_entropy", "colour_variance")
 """Figures shown beside the one that decides; JSON, CSV and the page have all."""
 MAX_ROWS = 40
-ROOM, COLUMN = 110, 18
-"""Characters that the columns always shown take, and one more column."""
 NONE = "–"
 
 
@@ -76,40 +74,62 @@ def against(item: Difference | None) -> str:
     return f"{item.mean:+.3g}" + ("" if item.error is None else f" (p {item.p:.2g})")
 
 
-def table(result: Comparison, width: int) -> Table:
+def knows_collapse(result: Comparison) -> bool:
+    """Whether the samples of any run tell if, and when, its colours were lost."""
+    return any(row.num_known for row in result.rows)
+
+
+def kept(result: Comparison) -> tuple[str, ...]:
+    """Headings of the columns that a reader cannot do without, however narrow the terminal."""
+    return (_heading(result, result.sampler, result.metric), "minus best", "")
+
+
+def table(result: Comparison) -> Table:
     """A Rich table: a row for each variant, best first, then teacher and untrained student, which have no seeds.
 
-    Figures beside the one that decides are shown as far as the width goes.
+    What decides comes first; the figures beside it are the last columns.
     """
     from rich.markup import escape
     from rich.table import Table
 
-    shown = columns(result)[: 1 + max(0, width - ROOM) // COLUMN]
-    arrows = {"lower": "↓", "higher": "↑"}
+    main, *extra = columns(result)
     head = Table()
-    head.add_column("variant", overflow="fold", min_width=16)
+    head.add_column("variant")
     head.add_column("seeds", justify="right")
-    for entry, metric in shown:
-        better = result.better if metric == result.metric else direction(metric)
-        head.add_column(f"{metric} {arrows[better]}\n{entry}", justify="right")
-    head.add_column("minus best", justify="right", overflow="fold")
+    head.add_column(_heading(result, *main), justify="right")
+    head.add_column("minus best", justify="right")
     head.add_column("")
-    head.add_column("collapsed from")
+    if knows_collapse(result):
+        head.add_column("collapsed from")
+    for pair in extra:
+        head.add_column(_heading(result, *pair), justify="right")
     for row in result.rows[:MAX_ROWS]:
-        cells = [cell(row.figures.get(entry, {}).get(metric)) for entry, metric in shown]
-        style = "green" if called(row, result) == "winner" else None
-        texts = [row.variant.label, seeds(row), *cells, gap(row, result), called(row, result), collapse(row)]
-        head.add_row(*map(escape, texts), style=style)
+        told = [gap(row, result), called(row, result), *([collapse(row)] if knows_collapse(result) else [])]
+        texts = [row.variant.label, seeds(row), _figure(row, main), *told, *(_figure(row, pair) for pair in extra)]
+        head.add_row(*map(escape, texts), style="green" if told[1] == "winner" else None)
     if len(result.rows) > MAX_ROWS:
         head.add_row(f"... and {len(result.rows) - MAX_ROWS} more (--csv, --json, --out have all)")
     head.add_section()
     for item, held in result.references:
         title = item.entry + (f" (of {item.labels[0]}{' ...' if len(item.labels) > 1 else ''})" if item.labels else "")
         # What it is measured by does not depend on the student's number of steps: one figure, in the deciding column.
-        values = [item.figures.get(metric) if entry == result.sampler else None for entry, metric in shown]
-        cells = [figure(value) if value is not None else "" for value in values]
-        head.add_row(escape(title), "", *cells, against(held), "", "", style="dim")
+        first, *others = (
+            figure(value) if entry == result.sampler and (value := item.figures.get(metric)) is not None else ""
+            for entry, metric in (main, *extra)
+        )
+        blank = [""] * (1 + knows_collapse(result))
+        head.add_row(escape(title), "", first, against(held), *blank, *others, style="dim")
     return head
+
+
+def _heading(result: Comparison, entry: str, metric: str) -> str:
+    better = result.better if metric == result.metric else direction(metric)
+    return f"{metric} {'↓' if better == 'lower' else '↑'} {entry}"
+
+
+def _figure(row: Row, pair: tuple[str, str]) -> str:
+    entry, metric = pair
+    return cell(row.figures.get(entry, {}).get(metric))
 
 
 def caption(result: Comparison) -> str:
@@ -117,7 +137,12 @@ def caption(result: Comparison) -> str:
     methods = sorted({row.called.difference.method for row in result.rows if row.called} - {"none"})
     how = {"paired": "paired by seed", "welch": "Welch's where seeds do not match"}
     tested = f"{' and '.join(how[method] for method in methods)}, intervals by Holm's correction"
-    return (
-        f"Mean ± half of the 95 % interval over seeds; {result.better} {result.metric} is better. Differences: "
-        f"{tested if methods else 'none can be tested'}."
+    shown = dict.fromkeys(item.entry for item, _ in result.references)
+    explained = [f"{entry}: {meaning}" for entry in shown if (meaning := entry_meaning(entry))]
+    return " ".join(
+        (
+            f"Mean ± half of the 95 % interval over seeds; {result.better} {result.metric} is better. Differences: "
+            f"{tested if methods else 'none can be tested'}.",
+            *explained,
+        )
     )

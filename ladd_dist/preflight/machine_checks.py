@@ -14,11 +14,11 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from ladd_dist.core.units import si
 from ladd_dist.preflight.check import Check, Fail, Skip, Warn
 from ladd_dist.recipe import Recipe
 from ladd_dist.workspace.workspace import Workspace
 
-GB = 1e9
 NEEDS_TORCH = (2, 14)
 MEETS_WITHIN_S = 20
 
@@ -199,12 +199,12 @@ def check_memory(machine: Machine) -> str:
     free = room(torch.cuda.get_device_properties(device).total_memory) if on_gpu else available_bytes()
     if needed > free:
         raise Fail(
-            f"a step needs about {needed / GB:.1f} GB, {free / GB:.1f} GB are there",
+            f"a step needs about {si(needed, 'B')}, {si(free, 'B')} are there",
             cause=f"a batch of {recipe.train.batch_size} on one {device.type}",
             cure="a smaller --train.batch-size, or --train.mode alternate --train.compute.accumulate 2; `ladd plan "
             "RECIPE --gpus N` says what several GPUs need",
         )
-    return f"a step needs about {needed / GB:.2f} GB, {free / GB:.1f} GB are there"
+    return f"a step needs about {si(needed, 'B')}, {si(free, 'B')} are there"
 
 
 def available_bytes() -> int:

@@ -15,9 +15,10 @@ from filelock import FileLock, Timeout
 from ladd_dist.builders.step import build_critic, build_heads
 from ladd_dist.builders.teacher import fresh_network
 from ladd_dist.core.rundir import write_bytes
+from ladd_dist.core.units import si
 from ladd_dist.costs.flops import count_parameters
 from ladd_dist.preflight.check import Check, Fail, Warn
-from ladd_dist.preflight.machine_checks import GB, Machine
+from ladd_dist.preflight.machine_checks import Machine
 from ladd_dist.stages.distill import NUM_SHOWN, is_distilled
 from ladd_dist.stages.shards import are_shards_done
 from ladd_dist.stages.teacher import is_teacher_done
@@ -104,12 +105,12 @@ def check_disk(machine: Machine) -> str:
         free = shutil.disk_usage(existing(folder)).free
         if wanted[device] > free:
             raise Fail(
-                f"{name} {folder}: about {wanted[device] / GB:.1f} GB are needed, {free / GB:.1f} GB are free",
+                f"{name} {folder}: about {si(wanted[device], 'B')} are needed, {si(free, 'B')} are free",
                 cause="shards, checkpoints and dumps of this recipe",
                 cure="free some space, choose another place with --out and --cache, fewer --shards.num-samples or "
                 "--train.keep-checkpoints",
             )
-        said.append(f"{name} {size / GB:.2f} of {free / GB:.0f} GB free")
+        said.append(f"{name} {si(size, 'B')} of {si(free, 'B')} free")
     return "; ".join(said)
 
 

@@ -29,14 +29,20 @@ MEANINGS = {
     "density": ("Density", "How closely the pictures lie where the teacher's do; about 1 is right."),
     "coverage": ("Coverage", f"Share of {TEACHER} with one of these pictures near; higher is better."),
     "pairwise_distance": ("Distance within a class", "Between two pictures of one class, on average: variety."),
-    "pairwise_share": ("The same, of the teacher's", "1: as varied as the teacher; 0: one picture a class."),
+    "pairwise_share": (
+        "Distance within a class, of the teacher's",
+        "1: as varied as the teacher; 0: one picture a class.",
+    ),
     "nearest_train_distance": ("Distance to nearest real picture", "Of the training set; 0 would be a copy."),
     "nearest_train_share": (
-        "The same, of the usual",
+        "Distance to nearest real picture, of the usual",
         "Of the distance that training pictures keep; far below 1: copies.",
     ),
     "nearest_teacher_distance": ("Distance to nearest teacher's sample", "Of those the student was trained on."),
-    "nearest_teacher_share": ("The same, of the usual", "Of the distance that these keep; far below 1: copies."),
+    "nearest_teacher_share": (
+        "Distance to nearest teacher's sample, of the usual",
+        "Of the distance that these keep; far below 1: copies.",
+    ),
     "matched_error": (
         "Error at the same noise",
         "Mean squared difference to the teacher's own picture; lower is better.",
@@ -45,6 +51,11 @@ MEANINGS = {
 DETAILS = frozenset(MEANINGS) - {"fd", "fd_teacher", "accuracy", "hue_entropy", "colour_variance", "saturation", "fid"}
 """Figures that the table of all figures alone shows; the page's first table has the others too."""
 BY_CLASS = ("accuracy", "fd_teacher", "colour_variance", "recall", "pairwise_share", "matched_error")
+
+
+def figure_title(key: str) -> str:
+    """A figure's name for people; one that is unknown here is its own, with spaces."""
+    return MEANINGS[key][0] if key in MEANINGS else key.replace("_", " ")
 
 
 class Detail(NamedTuple):

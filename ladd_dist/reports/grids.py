@@ -170,6 +170,23 @@ def _save_png(path: Path, image: Image, *, labels: list[str]) -> None:
     write_bytes(path, buffer.getvalue())
 
 
+def grid_row(path: Path, label: str) -> Image | None:
+    """A row of a grid which `write_grid` made, with its label; None where it has no such row of one line.
+
+    Raises:
+        UserError: not a picture.
+    """
+    from PIL import Image
+
+    labels = grid_rows(path)
+    with Image.open(path) as image:
+        pitch, rest = divmod(image.height - 2 * _MARGIN, max(1, len(labels)))
+        if label not in labels or rest:  # rows of several lines are set further apart
+            return None
+        top = _MARGIN + labels.index(label) * pitch
+        return image.convert("RGB").crop((0, top, image.width, top + pitch))
+
+
 def grid_rows(path: Path) -> tuple[str, ...]:
     """The labels of the rows of a grid which `write_grid` made; none for another picture.
 

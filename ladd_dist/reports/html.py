@@ -45,9 +45,10 @@ def render(template: Path, values: Mapping[str, object]) -> str:
     return environment.get_template(template.name).render(values)
 
 
-def data_uri(png: Path) -> str:
-    """A PNG file as an address that holds the picture itself, so that the page needs no second file."""
-    return f"data:image/png;base64,{base64.b64encode(png.read_bytes()).decode()}"
+def data_uri(png: Path | bytes) -> str:
+    """A PNG, as a file or its bytes, as an address that holds the picture itself: the page needs no second file."""
+    content = png if isinstance(png, bytes) else png.read_bytes()
+    return f"data:image/png;base64,{base64.b64encode(content).decode()}"
 
 
 def inline_svg(svg: str, prefix: str) -> Markup:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from ladd_dist.core.metrics_log import read_rows
 from ladd_dist.core.rundir import RunDir, write_bytes
+from ladd_dist.core.units import si
 from ladd_dist.reports import charts
 from ladd_dist.reports.details import DETAILS, by_class, details
 from ladd_dist.reports.diagnosis_section import section
@@ -20,11 +21,12 @@ from ladd_dist.reports.grids import grid_rows
 from ladd_dist.reports.html import data_uri, render
 from ladd_dist.reports.json_object import Values, number
 from ladd_dist.reports.run_files import Metrics, RunFiles, ShownConfig, read_run
-from ladd_dist.reports.table import Column, Row, bars, num_samples, reported, table, tiles, title
+from ladd_dist.reports.table import Column, Row, bars, entry_meaning, num_samples, reported, table, tiles, title
 from ladd_dist.reports.verdict import Verdict, judge
 
 MAX_TRAINING_GRIDS = 4
 LEVEL_WORDS = {"healthy": "Healthy", "warning": "Look closer", "collapsed": "Collapsed"}
+OTHERS = "At other numbers of steps, which do not decide"
 TEMPLATE = Path(__file__).parent / "report.html"
 
 
@@ -46,10 +48,11 @@ def write_report(run: Path) -> Path:
         **_pictures(paths, files, metrics),
         "verdict": verdict,
         "level_word": LEVEL_WORDS[verdict.level],
+        "others_title": OTHERS,
         "num_broken": num_broken,
     }
     html = render(TEMPLATE, values)
-    markdown = _markdown(title(files.evaluation), files.config, verdict, columns, rows)
+    markdown = _markdown(title(files.evaluation, files.config), files.config, verdict, columns, rows)
     write_bytes(run / "report.md", markdown.encode())
     write_bytes(paths.report, html.encode())
     return paths.report
@@ -59,13 +62,15 @@ def _figures(files: RunFiles, columns: list[Column], rows: list[Row]) -> dict[st
     """Values of the template: tables and text."""
     config, evaluation = files.config, files.evaluation
     return {
-        "title": title(evaluation),
+        "title": title(evaluation, config),
         "config": config,
         "recipe": config.recipe,
         "guard": files.guard,
         "tiles": tiles(evaluation, config, columns, rows),
         "columns": columns,
         "rows": rows,
+        "explained": [(row.title, meaning) for row in rows if (meaning := entry_meaning(row.key))],
+        "has_distance": any(column.key in ("fd", "fd_teacher") for column in columns),
         "bars": bars(evaluation, rows),
         "details": details(evaluation, config),
         "by_class": by_class(files.classes, evaluation, config),
@@ -130,7 +135,7 @@ def _facts(config: ShownConfig, timings: Values) -> list[tuple[str, str]]:
         ("Training steps", config.recipe.part("train").text("steps")),
         ("Parameters", ", ".join(f"{key} {si(n)}" for key, n in _finite(config.params).items())),
         ("Taps", ", ".join(config.taps)),
-        ("Work", ", ".join(f"{key} {si(n)}FLOP" for key, n in _finite(work).items())),
+        ("Work", ", ".join(f"{key} {si(n, 'FLOP')}" for key, n in _finite(work).items())),
         ("Time", ", ".join(f"{key} {duration(n)}" for key, n in _finite(timings).items())),
         ("ladd_dist", config.version),
         ("Plug-ins", ", ".join(config.plugins)),
@@ -141,14 +146,6 @@ def _facts(config: ShownConfig, timings: Values) -> list[tuple[str, str]]:
 
 def _finite(values: Values) -> dict[str, float]:
     return {key: value for key in values if (value := number(values, key)) is not None}
-
-
-def si(value: float) -> str:
-    """A number with its SI prefix: 1234567 gives "1.23 M"."""
-    for factor, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= factor:
-            return f"{value / factor:.3g} {unit}"
-    return f"{value:.3g} "
 
 
 def duration(seconds: float) -> str:
@@ -185,6 +182,8 @@ def _markdown(heading: str, config: ShownConfig, verdict: Verdict, columns: list
     ]
     lines += ["", f"**{LEVEL_WORDS[verdict.level]}: {escape(verdict.headline)}**", ""]
     lines += [*(f"- {escape(reason)}" for reason in verdict.reasons), ""]
+    if verdict.others:
+        lines += [f"{OTHERS}:", "", *(f"- {escape(other)}" for other in verdict.others), ""]
     titles = [escape(column.title) + arrows.get(column.better, "") for column in columns]
     lines += [f"| | {' | '.join(titles)} |", "|---|" + "---:|" * len(columns)]
     for row in rows:

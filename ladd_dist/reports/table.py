@@ -65,6 +65,11 @@ COLUMNS = (
     Column("speed_up", "Speed-up", "Times faster than the teacher with the most steps.", "higher"),
     Column("saturation", "Saturation", "How strong the colours are; 0 is grey. Best near the teacher's.", "", True),
 )
+ENTRY_MEANINGS = {
+    "untrained": "the student before its training, which is the teacher's weights without guidance, sampled by the "
+    "student's rule at its levels. Training has to beat it.",
+    "floor": "the teacher's new samples against its stored ones, the best value that this number of samples allows.",
+}
 HIDDEN = {"s_per_image", "s_decode_per_image", "num_samples", "seed"}  # shown in other columns or in the caption
 
 
@@ -157,16 +162,24 @@ def entry_title(key: str) -> str:
     steps, _, levels = rest.partition(":")
     if not steps.isdigit():
         return "Real images, encoded and decoded" if key == "reconstruction" else key
-    words = f"{who.capitalize()}, {steps} step{'' if steps == '1' else 's'}"
+    words = (
+        f"{'Untrained student' if who == 'untrained' else who.capitalize()}, {steps} step{'' if steps == '1' else 's'}"
+    )
     return f"{words}, {levels} levels" if levels else words
 
 
-def title(evaluation: Figures) -> str:
+def entry_meaning(key: str) -> str:
+    """A sentence about an entry of eval.json whose name does not say what it is; empty for the others."""
+    return ENTRY_MEANINGS.get(key.partition("@")[0], "")
+
+
+def title(evaluation: Figures, config: ShownConfig) -> str:
     """The heading of the page: what happened, in plain words."""
-    teachers, students = by_steps(evaluation, "teacher"), by_steps(evaluation, "student")
-    if not teachers or not students:
+    teachers = by_steps(evaluation, "teacher")
+    if not teachers or not by_steps(evaluation, "student"):
         return "A diffusion teacher turned into a few-step student"
-    return f"A {teachers[0][0]}-step diffusion teacher turned into a {students[0][0]}-step student"
+    steps = few_student(evaluation, config).partition("@")[2].partition(":")[0]
+    return f"A {teachers[0][0]}-step diffusion teacher turned into a {steps}-step student"
 
 
 def num_samples(evaluation: Figures) -> str:
@@ -248,7 +261,7 @@ class Compared(NamedTuple):
 def reported(evaluation: Figures, config: ShownConfig) -> list[Compared]:
     """Rows that hold our figures beside the published ones.
 
-    Only the multiples can be compared: the report has another data set and other features.
+    Only the multiples can be compared: the report has another data set and other features. A row needs both figures.
     """
     published = config.recipe.part("reported")
     pairs = [("teacher_50", "teacher@50"), ("teacher_4", "teacher@4:karras"), ("student_4", "student@4")]
@@ -256,11 +269,9 @@ def reported(evaluation: Figures, config: ShownConfig) -> list[Compared]:
     result = []
     for field, key in pairs:
         theirs, ours = published.number(field), number(evaluation.get(key, {}), "fd")
-        if theirs is not None or (ours is not None and published.fields):
+        if theirs is not None and ours is not None:
             multiples = [
                 f"{figure_short(a / b)}×" if a and b else "–" for a, b in ((theirs, best_theirs), (ours, best))
             ]
-            quoted = "–" if theirs is None else f"{theirs:g}"
-            measured = "–" if ours is None else figure(ours)
-            result.append(Compared(entry_title(key), quoted, multiples[0], measured, multiples[1]))
-    return result if any(item.theirs != "–" for item in result) else []
+            result.append(Compared(entry_title(key), f"{theirs:g}", multiples[0], figure(ours), multiples[1]))
+    return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from ladd_dist.reports.json_object import number
@@ -14,18 +15,24 @@ Level = Literal["healthy", "warning", "collapsed"]
 ENTROPY_COLLAPSED, ENTROPY_HEALTHY = 0.8, 0.95
 ACCURACY_COLLAPSED, ACCURACY_HEALTHY = 0.8, 0.95
 VARIANCE_COLLAPSED, VARIANCE_HEALTHY = 0.5, 0.85
-ONE_STEP_VARIANCE_SEVERE = 0.3
+VARIETY = ("hue_entropy", "colour_variance")
+LOST = ("regression", "one-colour")  # how texts on lost variety begin
 HEADS_WIN, HEADS_LOSE = 0.95, 0.55
 HEALTHY_ACCURACY_BAND = (0.6, 0.9)
 HEALTHY_GAP_BAND = (2.0, 6.0)
 
 
 class Verdict(NamedTuple):
-    """The judgement of a run: its level, one plain sentence, and the figures behind it, worst first."""
+    """The judgement of a run: its level, one plain sentence, and the figures behind it, worst first.
+
+    They are of the number of steps that the recipe was made for; `others` has a line for each other number of steps,
+    which changes neither level nor headline.
+    """
 
     level: Level
     headline: str
     reasons: tuple[str, ...]
+    others: tuple[str, ...] = ()
 
 
 class Observation(NamedTuple):
@@ -36,28 +43,28 @@ class Observation(NamedTuple):
 
 
 def judge(evaluation: Figures, config: ShownConfig, metrics: Metrics) -> Verdict:
-    """Judge a run by its student's figures at few steps and at one, against the teacher's at many steps.
+    """Judge a run by its student's figures at the recipe's number of steps, against the teacher's at many steps.
 
     Args:
         evaluation: contents of eval.json: "student@4", "student@1", "teacher@50", "teacher@4:good" ... -> figures.
-        config: the contents of config.json; its recipe is read only to name the cause of a fault.
+        config: the contents of config.json; its recipe says which number of steps decides, and the cause of a fault.
         metrics: the logged training steps, possibly none.
     """
     teacher, students = best_teacher(evaluation), by_steps(evaluation, "student")
     if teacher is None or not students:
         missing = "teacher" if teacher is None else "student"
         return Verdict("warning", f"not judged: eval.json has no {missing} figures", ())
-    few, one = few_student(evaluation, config), students[-1][1]
-    rivalry, limits = _against_teacher(evaluation, few), _limits(evaluation, config, teacher)
-    seen = _few_steps(evaluation, few, teacher)
-    if one != few:
-        seen += _one_step(evaluation, one, teacher, hopeless=any(item.level != "healthy" for item in rivalry))
-    seen += rivalry
+    deciding, limits = few_student(evaluation, config), _limits(evaluation, config, teacher)
+    seen = [*_samples(evaluation, deciding, teacher), *_against_teacher(evaluation, deciding)]
     seen += _heads(metrics, student_fine=all(item.level == "healthy" for item in seen))
     if limits:  # shares of a teacher that learned little accuse nobody
         seen = [item._replace(level="warning") if item.level == "collapsed" else item for item in seen]
-    observations = [*_not_finite(evaluation, students), *_diverged(metrics), *limits, *seen]
-    return _conclude(observations, None if limits else cause(config, metrics))
+    broken = [*_not_finite(evaluation, deciding), *_diverged(metrics)]
+    observations = [*broken, *limits, *_unmeasured(evaluation, deciding, teacher), *seen]
+    why = None if limits else cause(config, metrics)
+    others = [key for _, key in students if key != deciding]
+    rest = [(key, _not_finite(evaluation, key) + _samples(evaluation, key, teacher)) for key in others]
+    return _conclude(observations, why)._replace(others=_others(rest, why))
 
 
 def by_steps(evaluation: Figures, who: str) -> list[tuple[int, str]]:
@@ -114,14 +121,9 @@ def _steps(entry: str) -> str:
     return "one step" if steps == "1" else f"{steps} steps"
 
 
-def _not_finite(evaluation: Figures, students: list[tuple[int, str]]) -> list[Observation]:
-    known = ("fd", "fd_teacher", "hue_entropy", "accuracy", "colour_variance")
-    broken = [
-        f"{entry} {key}"
-        for _, entry in students
-        for key in known
-        if key in evaluation[entry] and number(evaluation[entry], key) is None
-    ]
+def _not_finite(evaluation: Figures, entry: str) -> list[Observation]:
+    known, own = ("fd", "fd_teacher", "hue_entropy", "accuracy", "colour_variance"), evaluation[entry]
+    broken = [f"{entry} {key}" for key in known if key in own and number(own, key) is None]
     return [Observation("collapsed", f"figures that are not numbers: {', '.join(broken)}")] if broken else []
 
 
@@ -135,9 +137,9 @@ def _diverged(metrics: Metrics) -> list[Observation]:
     return []
 
 
-def _few_steps(evaluation: Figures, few: str, teacher: str) -> list[Observation]:
-    """Observe hue entropy, class accuracy and colour variance of the few-step student."""
-    at = f"at {_steps(few)}"
+def _samples(evaluation: Figures, entry: str, teacher: str) -> list[Observation]:
+    """Observe hue entropy, class accuracy and colour variance of the student, as far as the run measures them."""
+    at = f"at {_steps(entry)}"
     measures = (
         ("hue_entropy", "hue entropy", "one-colour collapse", "hues are missing", ENTROPY_COLLAPSED, ENTROPY_HEALTHY),
         ("accuracy", "class accuracy", "class collapse", "classes are mixed up", ACCURACY_COLLAPSED, ACCURACY_HEALTHY),
@@ -152,43 +154,35 @@ def _few_steps(evaluation: Figures, few: str, teacher: str) -> list[Observation]
     )
     observations = []
     for key, words, collapse, weakness, collapsed, healthy in measures:
-        ratio = share(evaluation, few, teacher, key)
+        ratio = share(evaluation, entry, teacher, key)
         if ratio is None:
-            observations.append(Observation("warning", f"{words} {at} was not measured"))
+            if key in evaluation[entry] or key in evaluation[teacher]:
+                observations.append(Observation("warning", f"{words} {at} was not measured"))
         elif ratio < collapsed:
-            observations.append(Observation("collapsed", f"{collapse}: {few} {words} {ratio:.2f} of the teacher's"))
+            observations.append(Observation("collapsed", f"{collapse}: {entry} {words} {ratio:.2f} of the teacher's"))
         elif ratio < healthy:
-            text = f"{weakness}: {few} {words} {ratio:.2f} of the teacher's (healthy from {healthy:g})"
+            text = f"{weakness}: {entry} {words} {ratio:.2f} of the teacher's (healthy from {healthy:g})"
             observations.append(Observation("warning", text))
         else:
             observations.append(Observation("healthy", f"{words} {ratio:.2f} of the teacher's {at}"))
     return observations
 
 
-def _one_step(evaluation: Figures, one: str, teacher: str, *, hopeless: bool) -> list[Observation]:
-    """Observe the one-step student, which shows averaging first: no second call repairs a mean picture.
+def _unmeasured(evaluation: Figures, entry: str, teacher: str) -> list[Observation]:
+    if any(key in evaluation[who] for who in (entry, teacher) for key in VARIETY):
+        return []
+    return [Observation("warning", "variety was not judged: this run measures neither hue entropy nor colour variance")]
 
-    A fault is severe when little is left, when hues are lost too, or when more steps do not repair it either
-    (`hopeless`).
-    """
-    variance = share(evaluation, one, teacher, "colour_variance")
-    entropy = share(evaluation, one, teacher, "hue_entropy")
-    lost_hues = entropy is not None and entropy < ENTROPY_COLLAPSED
-    observations = []
-    if variance is not None and variance < VARIANCE_COLLAPSED:
-        severe = variance < ONE_STEP_VARIANCE_SEVERE or lost_hues or hopeless
-        text = f"regression to the class mean: {one} colour variance {variance:.2f} of the teacher's"
-        observations.append(Observation("collapsed" if severe else "warning", text))
-    elif variance is not None:
-        observations.append(Observation("healthy", f"colour variance {variance:.2f} of the teacher's at {_steps(one)}"))
-    if lost_hues:
-        text = f"colour collapse at {_steps(one)}: {one} hue entropy {entropy:.2f} of the teacher's"
-        observations.append(Observation("warning", text))
-    accuracy = share(evaluation, one, teacher, "accuracy")
-    if accuracy is not None and accuracy < ACCURACY_COLLAPSED:
-        text = f"classes are mixed up at {_steps(one)}: class accuracy {accuracy:.2f} of the teacher's"
-        observations.append(Observation("warning", text))
-    return observations
+
+def _others(found: Sequence[tuple[str, list[Observation]]], why: tuple[str, str] | None) -> tuple[str, ...]:
+    """Lines about the numbers of steps that do not decide, and the cause where they lost their variety."""
+    lines = []
+    for entry, seen in found:
+        faults = [item.text for item in seen if item.level != "healthy"]
+        fine = [item.text.removesuffix(f" at {_steps(entry)}") for item in seen]
+        lines += [f"{_steps(entry)}: {'; '.join(faults or fine)}"] if seen else []
+    lost = any(item.text.startswith(LOST) for _, seen in found for item in seen)
+    return (*lines, why[1]) if why and lost else tuple(lines)
 
 
 def _against_teacher(evaluation: Figures, few: str) -> list[Observation]:
@@ -198,6 +192,8 @@ def _against_teacher(evaluation: Figures, few: str) -> list[Observation]:
         return []
     key = "fd_teacher" if "fd_teacher" in evaluation[few] else "fd"
     mine, theirs = number(evaluation[few], key), number(evaluation[rival], key)
+    if key not in evaluation[few] and key not in evaluation[rival]:
+        return []
     if mine is None or theirs is None:
         return [Observation("warning", f"no comparison with {rival}: {key} is missing")]
     words = f"{key} {mine:.3g} of {few} against {theirs:.3g} of {rival}"
@@ -276,7 +272,7 @@ def _conclude(observations: list[Observation], cause: tuple[str, str] | None) ->
         return Verdict("healthy", f"no collapse: {fine[0]}", tuple(fine[1:]))
     faults = collapsed + warnings
     headline, rest = faults[0], faults[1:]
-    if cause and any(text.startswith(("regression", "one-colour", "colour collapse")) for text in faults):
+    if cause and any(text.startswith(LOST) for text in faults):
         headline += f"; {cause[0]}"
         rest.insert(0, cause[1])
     return Verdict("collapsed" if collapsed else "warning", headline, (*rest, *(f"fine: {text}" for text in fine)))

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 from ladd_dist.builders.step import taps_of
+from ladd_dist.cli.console import Fitted, open_console
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.own_code import Place, place_of
 from ladd_dist.core.plugin import Plugin
 from ladd_dist.core.serialize import RecipeError
+from ladd_dist.core.units import si
 from ladd_dist.costs.flops import count_flops, count_parameters
 from ladd_dist.parallel.compute import Compute
 from ladd_dist.recipe import Recipe
@@ -109,16 +111,15 @@ def _count(recipe: Recipe, rehearsal: Trial) -> Cost:
 
 def show(facts: RunFacts) -> None:
     """Print the facts for people."""
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(title=f"{facts.recipe} at scale {facts.scale}, signature {facts.signature}", show_header=False)
     for name, count in facts.params.items():
-        table.add_row(f"parameters of the {name}", f"{count / 1e6:.3f} M")
+        table.add_row(f"parameters of the {name}", si(count))
     table.add_row("taps", f"{len(facts.taps)}: {', '.join(facts.taps)}")
     for name, unit in (("student_forward", "a sample"), ("teacher_to_last_tap", "a sample"), ("step", "a batch")):
-        table.add_row(f"FLOPs {name}", f"{facts.flops[name] / 1e9:.3f} G {unit}")
+        table.add_row(f"FLOPs {name}", f"{si(facts.flops[name], 'FLOP')} {unit}")
     table.add_row(
         "stages", ", ".join(f"{stage.name} ({'done' if stage.cached else 'to do'})" for stage in facts.stages)
     )
-    Console().print(table)
+    open_console().print(Fitted(table, keep=None))

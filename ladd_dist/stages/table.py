@@ -29,10 +29,12 @@ class Stage:
 
 def stage_table(recipe: Recipe) -> dict[str, Stage]:
     """Every stage of the recipe, in order."""
+    making = "importing the samples of others" if recipe.shards.source else "the teacher makes its samples"
+    teaching = "checking the pretrained teacher" if recipe.network.pretrained else "training the diffusion teacher"
     codec = {"autoencoder": Stage("training the codec", train_autoencoder, is_autoencoder_done)}
     return (codec if recipe.codec.trained else {}) | {
-        "teacher": Stage("training the diffusion teacher", train_teacher, is_teacher_done),
-        "shards": Stage("the teacher makes its samples", make_shards, are_shards_done),
+        "teacher": Stage(teaching, train_teacher, is_teacher_done),
+        "shards": Stage(making, make_shards, are_shards_done),
         "distill": Stage("training student and heads", distill, is_distilled),
         "evaluate": Stage("sampling and measuring on held-out noise", evaluate, is_evaluated),
         # Never skipped: it takes seconds, and a page older than its figures would lie.

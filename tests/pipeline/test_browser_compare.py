@@ -28,9 +28,15 @@ const all = (query) => [...document.querySelectorAll(query)];
 const labels = () => all("#variants tbody:not(.references) th span").map(item => item.textContent);
 const click = (title) => all("#variants thead button").find(item => item.firstChild.textContent === title).click();
 const told = {first: labels()};
-click("fd_teacher ↓"); told.rising = labels(); click("fd_teacher ↓"); told.falling = labels();
-click("colour_variance ↑"); told.best = labels();
+const distance = "Fréchet distance to teacher ↓";
+click(distance); told.rising = labels(); click(distance); told.falling = labels();
+click("Colour variance ↑"); told.best = labels();
 document.getElementById("every").open = true;
+told.shown = all("#charts h3").map(item => item.textContent);
+told.folded = all("#others h3, #heads h3").map(item => item.textContent);
+told.open = all("details[open] .charts").length;
+told.strips = all(".rows img").map(item => item.getBoundingClientRect()).map(box => [box.right, box.height > 20]);
+told.order = all("h1, h2").map(item => item.textContent);
 setTimeout(() => {
   told.runs = all("#runs tbody tr").length;
   told.curves = all("#charts path").length;
@@ -78,6 +84,19 @@ def test_a_click_sorts_and_ticks_draw(page: Path, tmp_path: Path, browse: Callab
     assert told["rising"] == told["first"], "the best come first"
     assert told["falling"] == told["first"][::-1]
     assert sorted(told["best"]) == sorted(told["first"]) and told["best"] != told["rising"]
+    assert told["shown"] == [
+        "Distance to the target",
+        "How often the heads are right",
+        "Logit gap",
+        "Gradient norm of the student",
+        "Adversarial loss of the student",
+        "Loss of the heads",
+    ]
+    assert told["open"] == 0 and "Head at middle: logit gap" in told["folded"]
+    assert not [title for title in told["shown"] + told["folded"] if "/" in title or "_" in title]
+    assert told["order"][:3] == [told["order"][0], "Samples side by side", "Variants"]
+    assert len(told["strips"]) == 1 + NUM_VARIANTS, "the teacher's row, and one for each variant"
+    assert len({right for right, _ in told["strips"]}) == 1 and all(tall for _, tall in told["strips"])
     assert told["runs"] == NUM_VARIANTS * 3
     assert told["curves"] >= 2 * NUM_VARIANTS, "curves and bands are drawn"
     assert told["legend"] == NUM_VARIANTS - 1, "a variant that was unticked is not drawn"

@@ -97,7 +97,8 @@ def test_a_failure_is_shown_with_cause_and_cure_and_ends_with_1(
     done = call(capsys, *words, "--shards.num-samples", 10**12)
     assert done.code == 1
     assert re.search(
-        r"FAIL disk: --cache .* GB are needed, .* GB are free\n  cause: .*\n  cure: .*--cache", done.stdout
+        r"FAIL disk: --cache .* [kMGTPE]B are needed, .* [kMGTPE]B are free\n  cause: .*\n  cure: .*--cache",
+        done.stdout,
     )
 
 

@@ -16,6 +16,7 @@ import torch
 
 from ladd_dist.builders.teacher import fresh_network
 from ladd_dist.recipe import SCALES, Recipe, load_recipe, validate
+from ladd_dist.stages.table import stage_table
 
 REPO = Path(__file__).parents[2]
 PUBLISHED = {"sd15": 859.5e6, "pixart": 610e6, "sd3": 2.03e9, "kandinsky31": 3.05e9}
@@ -34,6 +35,18 @@ def test_the_public_configurations_give_the_published_number_of_parameters(name:
     with torch.device("meta"):
         network = fresh_network(recipe)
     assert sum(weight.numel() for weight in network.parameters()) == pytest.approx(PUBLISHED[name], rel=0.01)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_pretrained_teacher_is_checked_and_has_no_figures_of_another_experiment(name: str) -> None:
+    recipe = recipe_of(name)
+    assert stage_table(recipe)["teacher"].doc == "checking the pretrained teacher"
+    assert (recipe.reported.teacher_4, recipe.reported.teacher_50, recipe.reported.student_4) == (None, None, None)
+    trained = load_recipe(REPO / "recipes" / "exp4_specnorm.py", "smoke")
+    assert stage_table(trained)["teacher"].doc == "training the diffusion teacher"
+    assert trained.reported.teacher_50 == 3.66
+    imported = replace(trained, shards=replace(trained.shards, source="others/*.tar"))
+    assert stage_table(imported)["shards"].doc == "importing the samples of others"
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import json
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -307,6 +310,11 @@ def test_fp16_is_for_ddp_alone() -> None:
     assert {row.strategy for row in rows if row.fits} == {"single", "ddp"}
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
 PLAN_KEYS = (
     "recipe gpus gpus_per_node gpu_memory_bytes usable_bytes batch_size batch_per_gpu accumulate precision params "
     "bytes_per_sample strategies cheapest advice"
@@ -329,10 +337,23 @@ def test_the_command_prints_json_and_a_table(
     assert [" ".join(part) for part in (row, row["memory"], row["sent"])] == [ROW_KEYS, MEMORY_KEYS, SENT_KEYS]
     sent = row["sent"]
     assert sent["between_nodes_a_node"] == sent["total"] > 0
-    assert plan.main(command) == 0
+    found: list[plan.Plan] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(plan, "show", found.append)
+        assert plan.main(command) == 0
+    plan.show(found[0])
     printed = capsys.readouterr().out
-    for wanted in ("zero3", "sharded", "fits, sends least", "--parallel ddp", "A node of 8 GPUs"):
+    for wanted in ("zero3", "sharded", "fits, sends least", "--parallel ddp", "A node of 8 GPUs", "GPUs of 80 GB"):
         assert wanted in printed
+    assert "0.000" not in printed and re.search(r"│ +\d+(\.\d+)? kB │", printed), "sizes have the unit that suits them"
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "dumb")  # no colours
+    with contextlib.redirect_stdout(Terminal()) as narrow:
+        plan.show(found[0])
+    lines = narrow.getvalue().splitlines()
+    assert max(len(line) for line in lines if "│" in line) <= 80 and "…" not in narrow.getvalue()
+    for name in ("single", "zero1", "zero2", "zero3"):
+        assert any(line.startswith(f"│ {name} ") for line in lines), name
 
 
 @pytest.mark.parametrize(

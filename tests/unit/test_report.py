@@ -38,7 +38,7 @@ def write_run(
     for key, seconds in SECONDS.items():
         evaluation[key]["s_per_image"] = seconds
     if fresh:
-        evaluation["student@4"] |= {"fd": 49.0, "fd_teacher": 38.0, "colour_variance": 0.098}
+        evaluation["student@4"] |= {"fd": 49.0, "fd_teacher": 38.0, "colour_variance": 0.06}
         evaluation["student@1"] |= {"fd": 566.0, "fd_teacher": 551.0, "colour_variance": 0.15 * 0.139}
     (run / "eval.json").write_text(json.dumps(evaluation))
     (run / "config.json").write_text(json.dumps(_config(fresh, note)))
@@ -132,9 +132,13 @@ def test_the_page_says_what_happened_and_carries_the_verdict(tmp_path: Path) -> 
 
 def test_a_collapsed_run_is_called_so_in_the_page_and_in_markdown(tmp_path: Path) -> None:
     path = write_report(write_run(tmp_path, fresh=True))
-    words = "regression to the class mean: student@1 colour variance 0.15 of the teacher's"
-    assert words in Page(path).text
-    assert words in (tmp_path / "report.md").read_text()
+    for words in (
+        "regression to the class mean: student@4 colour variance 0.43 of the teacher's",
+        "At other numbers of steps, which do not decide",
+        "one step: regression to the class mean: student@1 colour variance 0.15 of the teacher's",
+    ):
+        assert words in Page(path).text
+        assert words in (tmp_path / "report.md").read_text()
 
 
 def test_nothing_is_loaded_from_outside_the_file(tmp_path: Path) -> None:
@@ -158,6 +162,25 @@ def test_the_tables_figures_are_those_of_the_evaluation(tmp_path: Path) -> None:
         assert text in page.text
     for quoted in ("15.48", "25.29", "3.66"):
         assert quoted in page.text
+
+
+def test_a_run_without_digit_metrics_shows_nothing_of_them(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    own = {"matched_error": 0.2, "pairwise_share": 0.9}
+    (run / "eval.json").write_text(json.dumps(dict.fromkeys(("student@4", "untrained@4", "teacher@50"), own)))
+    text = Page(write_report(run)).text
+    for words in ("published report", "FID", "Fréchet", "digit asked for", "was not measured"):
+        assert words not in text, words
+    assert "–" not in "".join(row for row in (run / "report.md").read_text().splitlines() if row.startswith("|"))
+
+
+def test_the_untrained_student_is_explained_where_it_is_shown(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    assert "before its training" not in Page(write_report(run)).text
+    evaluation = json.loads((run / "eval.json").read_text())
+    (run / "eval.json").write_text(json.dumps({**evaluation, "untrained@4": evaluation["student@4"]}))
+    text = Page(write_report(run)).text
+    assert "Untrained student, 4 steps" in text and "The student before its training" in text
 
 
 def test_network_calls_count_guidance_twice_and_heun_as_two_but_for_the_last_step() -> None:
@@ -211,7 +234,7 @@ def test_a_run_with_the_barest_figures_still_gives_a_page(tmp_path: Path) -> Non
     (tmp_path / "config.json").write_text('{"recipe": {}}')
     (tmp_path / "eval.json").write_text('{"student@4": {"fd": 3.0}, "teacher@50": {"fd": null}}')
     (tmp_path / "metrics.jsonl").write_text('{"step": 10, "loss/distill": 0.5}\n')
-    assert "was not measured" in Page(write_report(tmp_path)).text
+    assert "variety was not judged" in Page(write_report(tmp_path)).text
 
 
 @pytest.mark.parametrize("content", [None, "", '{"student@4": {"fd": ', "[1, 2]", "{}", '{"student@4": 5.8}'])
