@@ -40,8 +40,8 @@ class Options(RecipeOptions):
     """Folder for runs."""
     cache: Path = Path("cache")
     """Folder for what runs share: teachers, shards, the teacher's own evaluation."""
-    stages: str = ",".join(STAGES)
-    """Which stages to run, with commas; autoencoder only where the recipe trains its codec."""
+    stages: tuple[str, ...] = STAGES
+    """Which stages to run; autoencoder only where the recipe trains its codec."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 ..."""
     threads: int = 0
@@ -208,13 +208,12 @@ def _run(
     return 0
 
 
-def _stage_names(text: str) -> list[str]:
+def _stage_names(names: tuple[str, ...]) -> list[str]:
     from ladd_dist.core.serialize import RecipeError
 
-    names = [name.strip() for name in text.split(",") if name.strip()]
     unknown = [name for name in names if name not in STAGES]
     if unknown or not names:
-        wrong = ", ".join(map(repr, unknown)) or repr(text)
+        wrong = ", ".join(map(repr, unknown)) or "''"
         raise RecipeError(f"--stages: unknown stage {wrong}; stages: {', '.join(STAGES)}")
     return [name for name in STAGES if name in names]
 

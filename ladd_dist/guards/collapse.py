@@ -67,6 +67,7 @@ class Collapse(Guard):
     full_every: int = 6
     """Checks between those that sample the student at its own number of steps too, not at one step alone."""
     samples: int = 32
+    """Stored noises on which a check compares the student with the teacher."""
     grace: float = 0.1
     """Share of the budget in which findings lead to no verdict."""
     patience: int = 2
@@ -77,6 +78,7 @@ class Collapse(Guard):
     heads_won_accuracy: float = 0.95
     """Accuracy, on the teacher's samples and on the student's, above which the heads have won."""
     heads_won_gap: float = 15.0
+    """Mean logit of real minus fake above which the heads have won."""
     one_head_share: float = 0.98
     """The largest share of the heads' squared gradient that a single head of several may have."""
     max_rollbacks: int = 3

@@ -163,6 +163,10 @@ class Reported:
     """Published figures of the same experiment (Inception FID), for the report page."""
 
     student_4: float | None = None
+    """Figure of the student at four steps."""
     teacher_4: float | None = 25.29
+    """Figure of the teacher at four steps."""
     teacher_50: float | None = 3.66
+    """Figure of the teacher at fifty steps."""
     outcome: str = ""
+    """What became of the run, in words."""

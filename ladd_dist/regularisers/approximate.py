@@ -27,6 +27,7 @@ from ladd_dist.regularisers.penalties import require_weight
 class _Approximate(Regulariser):
     side: ClassVar[Side]
     weight: float = 0.01
+    """Factor of the penalty in the heads' loss."""
     eps: float = 0.01
     """How far the noised input is moved, in units of the network's input c_in x."""
     every: int = 4

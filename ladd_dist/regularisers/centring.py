@@ -18,6 +18,7 @@ class Centring(Regulariser):
     """weight E[(l_real + l_fake)^2]: games that see differences alone leave the logits' sum free to drift."""
 
     weight: float = 0.01
+    """Factor of the penalty in the heads' loss."""
 
     def __post_init__(self) -> None:
         require_weight(self.name, "weight", self.weight)

@@ -63,6 +63,7 @@ class GradientPenalty(Regulariser):
     """
 
     weight: float = 10.0
+    """Factor of the penalty in the heads' loss."""
 
     def __post_init__(self) -> None:
         require_weight(self.name, "weight", self.weight)
@@ -85,6 +86,7 @@ class R1(Regulariser):
     """gamma/2 E||d sum(real logits) / d features||^2 (Mescheder et al. 2018, arXiv 1801.04406, eq. 9)."""
 
     gamma: float = 1.0
+    """Twice the factor of the penalty in the heads' loss."""
 
     def __post_init__(self) -> None:
         require_weight(self.name, "gamma", self.gamma)

@@ -19,7 +19,9 @@ class Phase:
     """Probabilities of the student's levels, highest level first, from student update `start_step` on."""
 
     start_step: int
+    """Student update with which the phase begins."""
     probabilities: tuple[float, ...]
+    """Probability of each level, highest level first."""
 
 
 @register("fixed_set")
