@@ -111,7 +111,7 @@ def main() -> int:
 
 def record(options: Record) -> None:
     """Train each run and put it into the file as soon as it is done."""
-    from ladd_dist.workspace.config import current_commit
+    from ladd_dist.core.checkout import current_commit
 
     names = [name for name in RECIPES if not options.only or name in options.only]
     for seed in options.seeds:

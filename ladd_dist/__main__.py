@@ -29,11 +29,16 @@ def main() -> None:
     from ladd_dist.core.closest import did_you_mean
 
     name = sys.argv[1] if len(sys.argv) >= 2 else ""
+    if name in ("-V", "--version"):
+        from ladd_dist.cli.version import version_line
+
+        print(version_line())
+        sys.exit(0)
     if name in RENAMED:
         sys.exit(answer(name, sys.argv[2:]))
     if name not in COMMANDS:
         asked_help = name in ("-h", "--help")
-        lines = ["usage: ladd COMMAND ...", *(f"  {name:11s} {doc}" for name, doc in COMMANDS.items())]
+        lines = ["usage: ladd COMMAND ... | --version", *(f"  {name:11s} {doc}" for name, doc in COMMANDS.items())]
         if name and not asked_help:
             lines.insert(0, f"error: unknown command {name!r}{did_you_mean(name, COMMANDS, '`ladd {}`')}")
         print("\n".join(lines), file=sys.stdout if asked_help else sys.stderr)

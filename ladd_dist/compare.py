@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
+from ladd_dist.cli.arguments import read
 from ladd_dist.cli.console import Fitted, open_console
 from ladd_dist.cli.errors import run_guarded
 from ladd_dist.core.errors import UserError
@@ -55,7 +56,7 @@ class Options:
 def main(argv: list[str] | None = None) -> int:
     """The command; returns the exit code."""
     arguments = sys.argv[1:] if argv is None else argv
-    return run_guarded(lambda: _main(tyro.cli(Options, args=arguments, prog=PROG)))
+    return run_guarded(lambda: _main(read(Options, arguments, prog=PROG)))
 
 
 def _main(options: Options) -> int:

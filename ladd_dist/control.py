@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from ladd_dist.cli.arguments import read
 from ladd_dist.cli.console import Fitted, open_console
 from ladd_dist.cli.errors import run_guarded
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from ladd_dist.workspace.run import Run
 
 PROG = "python -m ladd_dist.control"
+RENAMED = {"--on": "--network", "--to": "--network"}
+"""Old names of flags: elsewhere --on is a cluster and --to a format."""
 DESCRIPTION = "Concept sliders: learn a direction on teacher or student, use it on either, measure how it transfers."
 
 
@@ -44,7 +47,7 @@ class Where:
 class Train(Where):
     """Learn a low-rank direction of the weights along which an attribute of the samples grows."""
 
-    on: Literal["teacher", "student"] = "teacher"
+    network: Literal["teacher", "student"] = "teacher"
     """The network whose weights learn the direction."""
     attribute: str = "hue"
     """hue (towards red, away from it), stroke (wider, narrower), value (brighter, darker)."""
@@ -70,7 +73,7 @@ class Apply(Where):
 
     file: tyro.conf.Positional[Path] = Path("control.safetensors")
     """The file that `train` wrote."""
-    to: Literal["teacher", "student"] = "student"
+    network: Literal["teacher", "student"] = "student"
     """The network that samples."""
     strength: tuple[float, ...] = (-1.0, 0.0, 1.0)
     """How much of the direction is added: 0 the untouched network, 1 as trained, -1 the opposite."""
@@ -106,7 +109,12 @@ Options = (
 def main(argv: list[str] | None = None) -> int:
     """The command; returns the exit code."""
     arguments = sys.argv[1:] if argv is None else argv
-    return run_guarded(lambda: _main(tyro.cli(Options, args=arguments, prog=PROG, description=DESCRIPTION)))
+    return run_guarded(lambda: _main(_read(arguments)))
+
+
+def _read(arguments: list[str]) -> Train | Apply | Transfer:
+    options: Train | Apply | Transfer = read(Options, arguments, prog=PROG, renamed=RENAMED, description=DESCRIPTION)
+    return options
 
 
 def _main(options: Train | Apply | Transfer) -> int:
@@ -145,7 +153,7 @@ def _train(options: Train) -> int:
     out = _suffix(options.out, ".safetensors")
     try:
         settings = Training(
-            options.attribute, options.on, options.rank, options.steps, options.batch_size, options.lr,
+            options.attribute, options.network, options.rank, options.steps, options.batch_size, options.lr,
             options.targets, options.seed,
         )  # fmt: skip
     except ValueError as error:
@@ -180,7 +188,7 @@ def _apply(options: Apply) -> int:
     if options.columns < 1:
         raise RecipeError(f"--columns must be at least 1, got {options.columns}")
     control = load_control(options.file)
-    samples, _ = slide(*_open(options), control, options.to, strengths, options.columns)
+    samples, _ = slide(*_open(options), control, options.network, strengths, options.columns)
     rows = [(f"{control.card['attribute']} {_signed(strength)}", images) for strength, images in samples.items()]
     write_grid(out, rows, options.columns)
     print(out)

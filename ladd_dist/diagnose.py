@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from ladd_dist.cli.arguments import read
 from ladd_dist.cli.console import Fitted, open_console
 from ladd_dist.cli.errors import run_guarded
 from ladd_dist.cli.recipe_arguments import tidy
@@ -72,7 +73,7 @@ def _main(arguments: list[str]) -> int:
     from ladd_dist.workspace.run import Run
     from ladd_dist.workspace.workspace import Workspace
 
-    options, rest = tyro.cli(Options, args=tidy(arguments), return_unknown_args=True, prog=PROG)
+    options, rest = read(Options, tidy(arguments), prog=PROG, return_unknown_args=True)
     if options.num_samples < 1:
         raise RecipeError(f"--num-samples must be at least 1, got {options.num_samples}")
     set_threads(options.threads)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from ladd_dist.cli.arguments import read
 from ladd_dist.cli.console import Fitted, open_console
 from ladd_dist.cli.errors import FAILURE, run_guarded
 from ladd_dist.cli.recipe_arguments import pick_scale, tidy
@@ -85,7 +86,7 @@ def _main(arguments: list[str]) -> int:
 
     started = time.monotonic()
     arguments = tidy(arguments)
-    options, rest = tyro.cli(Options, args=arguments, return_unknown_args=True, prog=PROG)
+    options, rest = read(Options, arguments, prog=PROG, return_unknown_args=True)
     if world_size() > 1:
         raise RecipeError("doctor is one process: call it without torchrun or srun -n")
     recipe: Recipe | None = None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 import tyro
 
+from ladd_dist.cli.arguments import path_first, read
 from ladd_dist.cli.console import Fitted, open_console
 from ladd_dist.cli.errors import run_guarded
 from ladd_dist.core.errors import UserError
@@ -32,13 +33,13 @@ class Options:
     """A run's folder, or a student's file, which needs --like."""
     like: Path | None = None
     """For a file: the run whose data, teacher and stored samples it is measured against."""
-    steps: str = ""
+    steps: tuple[int, ...] = ()
     """Numbers of steps, like 1,2,4; those of the run's recipe unless given."""
     levels: tuple[float, ...] = ()
     """Noise levels of your own, descending, for as many steps as there are."""
-    hybrid: str = ""
+    hybrid: tuple[int, ...] = ()
     """Measure also with the teacher taking the first of the student's steps: how many, like 0..2 or 0,2."""
-    metrics: str = ""
+    metrics: tuple[str, ...] = ()
     """Metrics by name, like digit_color,manifold,clean_fid; those of the run's recipe unless given."""
     num_samples: int = 0
     """Samples of each kind; as many as the run's recipe says unless given."""
@@ -61,7 +62,7 @@ class Options:
 def main(argv: list[str] | None = None) -> int:
     """The command; returns the exit code."""
     arguments = sys.argv[1:] if argv is None else argv
-    return run_guarded(lambda: _main(tyro.cli(Options, args=arguments, prog=PROG)))
+    return run_guarded(lambda: _main(read(Options, path_first(Options, arguments), prog=PROG)))
 
 
 def _main(options: Options) -> int:
@@ -129,7 +130,7 @@ def with_settings(recipe: Recipe, options: Options) -> Recipe:
     """The recipe with the evaluation settings of the command line.
 
     Raises:
-        RecipeError: --steps holds no whole numbers, or the recipe does not allow the settings.
+        RecipeError: --steps holds a number below 1, or the recipe does not allow the settings.
         PluginError: a metric is unknown.
     """
     from ladd_dist.core.plugin import create
@@ -139,14 +140,13 @@ def with_settings(recipe: Recipe, options: Options) -> Recipe:
     settings = recipe.evaluate
     if options.metrics:
         own = {metric.name: metric for metric in settings.metrics}  # with the settings that the recipe gives it
-        names = list(dict.fromkeys(options.metrics.split(",")))
+        names = list(dict.fromkeys(options.metrics))
         metrics = tuple(own.get(name) or cast("Metric", create("metric", name)) for name in names)
         settings = dataclasses.replace(settings, metrics=metrics)
     if options.steps:
-        words = options.steps.split(",")
-        if not all(word.isdigit() and int(word) > 0 for word in words):
-            raise RecipeError(f"--steps takes whole numbers with commas between them, like 1,2,4, got {options.steps}")
-        settings = dataclasses.replace(settings, steps=tuple(dict.fromkeys(int(word) for word in words)))
+        if min(options.steps) < 1:
+            raise RecipeError(f"--steps takes numbers from 1, like 1,2,4, got {min(options.steps)}")
+        settings = dataclasses.replace(settings, steps=tuple(dict.fromkeys(options.steps)))
     elif options.levels:
         settings = dataclasses.replace(settings, steps=(len(options.levels),))
     if options.num_samples:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from ladd_dist.cli.errors import leave, run_guarded, say
-from ladd_dist.cli.recipe_arguments import RecipeOptions, parse, pick_scale
+from ladd_dist.cli.recipe_arguments import RecipeOptions, parse, pick_scale, tidy
 from ladd_dist.core.failure import has_parent, rank_here, world_size
 from ladd_dist.core.plugin import plugin_modules
 from ladd_dist.core.slurm import ranks_of_step
@@ -40,8 +40,8 @@ class Options(RecipeOptions):
     """Folder for runs."""
     cache: Path = Path("cache")
     """Folder for what runs share: teachers, shards, the teacher's own evaluation."""
-    stages: str = ",".join(STAGES)
-    """Which stages to run, with commas; autoencoder only where the recipe trains its codec."""
+    stages: tuple[str, ...] = STAGES
+    """Which stages to run; autoencoder only where the recipe trains its codec."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 ..."""
     threads: int = 0
@@ -60,7 +60,8 @@ class Options(RecipeOptions):
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Show parameters, taps, cost and which stages are done; train nothing, write nothing."""
     locked: Path | None = None
-    """A finished run's recipe.lock, or its folder: refuse to run when what changes results is no longer as it says."""
+    """A finished run's recipe.lock, or its folder: refuse to run when what changes results is no longer as it says.
+    Without a recipe file the lock gives recipe, scale and plug-ins."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON object on stdout; everything else goes to stderr."""
 
@@ -73,7 +74,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _main(arguments: list[str]) -> int:
     os.environ.update(ranks_of_step(os.environ))
-    options, recipe = parse(Options, arguments, prog=PROG, scale_of=_scale_of, adapt=_adapt)
+    named, load = _named_by_lock(arguments)
+    options, recipe = parse(Options, named, prog=PROG, scale_of=_scale_of, adapt=_adapt, load=load)
     names = _stage_names(options.stages)
     if options.on is not None:
         return _send(arguments, options, recipe, names)
@@ -109,6 +111,31 @@ def _main(arguments: list[str]) -> int:
     if num > 1 and "RANK" not in os.environ:
         return _spawn(arguments, options, run.folder.path)
     return _run(arguments, options, run, names, facts, say_line)
+
+
+def _named_by_lock(arguments: list[str]) -> tuple[list[str], Callable[[Options], Recipe] | None]:
+    """The arguments with the recipe file, scale and modules of their lock, and what gives its recipe.
+
+    Where a recipe file is named, or no lock, the arguments as they are, and None.
+    """
+    words = tidy(arguments)
+    pairs = zip(words, [*words[1:], ""], strict=True)
+    given = [after if word == "--locked" else word.partition("=")[2] for word, after in pairs
+             if word.partition("=")[0] == "--locked"]  # fmt: skip
+    if not given or words[0].endswith(".py"):
+        return arguments, None
+
+    from ladd_dist.core.serialize import RecipeError
+    from ladd_dist.workspace.lock import read_lock
+    from ladd_dist.workspace.opening import recipe_from
+
+    lock = read_lock(Path(given[-1]))
+    if not lock.recipe_path.endswith(".py"):
+        raise RecipeError(f"--locked {given[-1]}: does not say which recipe file it is of; name the recipe too")
+    scale = ["--scale", lock.scale] if lock.scale and not any(word.startswith("--scale") for word in words) else []
+    modules = [name for name in lock.plugins if name not in plugin_modules(())]
+    named = [lock.recipe_path, *words, *scale, *(["--plugins", *modules] if modules else [])]
+    return named, lambda options: recipe_from(lock.recipe, Path(lock.recipe_path), f"--locked {given[-1]}")
 
 
 def _scale_of(options: Options) -> Scale:
@@ -204,17 +231,20 @@ def _run(
                 {"run": str(run.folder.path), "eval": read_json(run.folder.eval) if run.folder.eval.exists() else None}
             )
         )
+    if run.folder.eval.exists() and run.folder.report.exists():
+        from ladd_dist.reports.closing import closing_line
+
+        say_line(closing_line(run.folder.path))
     say_line(str(run.folder.path))
     return 0
 
 
-def _stage_names(text: str) -> list[str]:
+def _stage_names(names: tuple[str, ...]) -> list[str]:
     from ladd_dist.core.serialize import RecipeError
 
-    names = [name.strip() for name in text.split(",") if name.strip()]
     unknown = [name for name in names if name not in STAGES]
     if unknown or not names:
-        wrong = ", ".join(map(repr, unknown)) or repr(text)
+        wrong = ", ".join(map(repr, unknown)) or "''"
         raise RecipeError(f"--stages: unknown stage {wrong}; stages: {', '.join(STAGES)}")
     return [name for name in STAGES if name in names]
 

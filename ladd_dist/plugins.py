@@ -9,6 +9,7 @@ from typing import Annotated
 
 import tyro
 
+from ladd_dist.cli.arguments import read
 from ladd_dist.cli.console import Fitted, open_console
 from ladd_dist.core.closest import close, closest_first
 from ladd_dist.core.plugin import (
@@ -44,7 +45,7 @@ class Options:
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 0 all is well, 1 a check failed, 2 an unknown name or a wrong command line."""
     try:
-        args = tyro.cli(Options, args=argv, prog="python -m ladd_dist.plugins")
+        args = read(Options, argv, prog="python -m ladd_dist.plugins")
     except SystemExit as exit_:
         return exit_.code if isinstance(exit_.code, int) else 2
     try:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from ladd_dist.cli.arguments import read
 from ladd_dist.cli.errors import leave, run_guarded
 from ladd_dist.cli.recipe_arguments import pick_scale
 from ladd_dist.core.plugin import plugin_modules
@@ -69,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(arguments: list[str]) -> int:
-    options = tyro.cli(Options, args=arguments, prog=PROG)
+    options: Options = read(Options, arguments, prog=PROG)
     _check(options)
 
     from ladd_dist.cluster import scale_for

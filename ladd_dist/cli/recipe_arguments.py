@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar
 
 import tyro
 
+from ladd_dist.cli.arguments import read
 from ladd_dist.core.plugin import plugin_modules
 from ladd_dist.core.ranges import checked_later
 
@@ -22,11 +24,12 @@ class RecipeOptions:
     """The flags of every command that reads a recipe file."""
 
     recipe: tyro.conf.Positional[Path]
-    """A recipe file, like recipes/exp4_specnorm.py; with it, --help also lists every field of the recipe."""
+    """A recipe file, like recipes/exp4_specnorm.py; with it, --help also lists its groups of fields, --help GROUP the
+    flags of one, like --help head."""
     scale: Literal["auto", "smoke", "laptop", "paper"] = "auto"
     """smoke: seconds; laptop: minutes on two cores; paper: the report's; auto: paper on an accelerator, else laptop."""
     swap: tuple[str, ...] = ()
-    """Replace plug-ins by name: FIELD=NAME ..., like head=max_pool adv_weight=cosine."""
+    """Replace plug-ins by name: FIELD=NAME ..., like head=max_pool,adv_weight=cosine."""
     plugins: tuple[str, ...] = ()
     """Modules that register plug-ins, besides the package `plugins`."""
 
@@ -55,7 +58,8 @@ def tidy(arguments: list[str]) -> list[str]:
     flag = ""
     for before, argument in zip(["", *arguments], arguments, strict=False):
         name, equals, value = argument.partition("=")
-        if not recipe and argument.endswith(".py") and not argument.startswith("-") and before != "--plugins":
+        of_a_flag = argument.startswith("-") or before in ("--plugins", "--on")
+        if not recipe and argument.endswith(".py") and not of_a_flag:
             recipe.append(argument)
         elif argument in gathered:
             flag = argument
@@ -68,6 +72,22 @@ def tidy(arguments: list[str]) -> list[str]:
             flag = ""
             rest.append(argument)
     return recipe + rest + [part for name, values in gathered.items() if values for part in (name, *values)]
+
+
+def split_help(arguments: list[str]) -> tuple[list[str], str | None]:
+    """The arguments without --help and the group that it names: empty for none, None where help is not asked for."""
+    rest: list[str] = []
+    asked: str | None = None
+    takes = False
+    for argument in arguments:
+        if argument in ("-h", "--help"):
+            asked, takes = asked or "", True
+        elif takes and not argument.startswith("-") and Path(argument).suffix != ".py":
+            asked, takes = argument, False
+        else:
+            rest.append(argument)
+            takes = False
+    return rest, asked
 
 
 def arguments_for(
@@ -86,18 +106,23 @@ def parse(
     prog: str,
     scale_of: Callable[[AnyOptions], Scale] = lambda options: pick_scale(options.scale),
     adapt: Callable[[AnyOptions, Recipe], Recipe] = lambda options, recipe: recipe,
+    load: Callable[[AnyOptions], Recipe] | None = None,
 ) -> tuple[AnyOptions, Recipe]:
     """Options and the recipe with swaps and overrides applied, validated. Exits with 2 on a wrong command line.
 
     Args:
         adapt: what the command's own flags change in the recipe, after swaps and before fields are overridden.
+        load: gives the recipe before swaps; unless given, its file does.
     """
-    arguments = tidy(arguments)
-    helpless = [argument for argument in arguments if argument not in ("-h", "--help")]
-    if helpless != arguments and not any(argument.endswith(".py") for argument in helpless):
-        tyro.cli(options_type, args=["--help"], prog=prog)
+    helpless, group = split_help(tidy(arguments))
+    if group is not None and not any(argument.endswith(".py") for argument in helpless):
+        if group:
+            from ladd_dist.core.serialize import RecipeError
+
+            raise RecipeError(f"--help {group}: groups of fields are those of a recipe; name its file too")
+        read(options_type, ["--help"], prog=prog)
     # Twice: which fields there are to override is known only when the recipe is read and its plug-ins are swapped.
-    options, _ = tyro.cli(options_type, args=helpless, return_unknown_args=True, prog=prog)
+    options, _ = read(options_type, helpless, prog=prog, return_unknown_args=True)
 
     from ladd_dist.core.plugin import load_modules
     from ladd_dist.core.serialize import RecipeError, check
@@ -105,19 +130,35 @@ def parse(
     from ladd_dist.recipe.swap import swap_all
 
     load_modules(plugin_modules(options.plugins))
-    recipe = load_recipe(options.recipe, scale_of(options))
+    recipe = load(options) if load is not None else load_recipe(options.recipe, scale_of(options))
     check(Recipe, recipe, f"{options.recipe}: RECIPE")
     recipe = swap_all(recipe, options.swap)
     recipe = adapt(options, recipe)
+    if group is not None:
+        _help(options_type, options, recipe, group, prog)
     bare: Any = tyro.conf.arg(name="")
     fields = [("options", Annotated[options_type, bare]), ("recipe", Annotated[Recipe, bare])]
     both = dataclasses.make_dataclass("Launch", fields)
     both.__doc__ = options_type.__doc__
     with checked_later():  # `validate` knows the path of a number that is out of range
-        parsed: Any = tyro.cli(both, args=arguments, default=both(options_type(options.recipe), recipe), prog=prog)
+        parsed = read(both, helpless, prog=prog, default=both(options_type(options.recipe), recipe))
     try:
         return options, validate(parsed.recipe)
     except RecipeError:
         raise
     except (TypeError, ValueError) as error:
         raise RecipeError(str(error)) from error
+
+
+def _help(options_type: type[AnyOptions], options: AnyOptions, recipe: Recipe, group: str, prog: str) -> NoReturn:
+    """Print the flags of a group, or those of the command and an overview of all groups; ends the process with 0."""
+    from ladd_dist.cli.recipe_help import show_groups, show_overview
+
+    if group:
+        show_groups(recipe, group)
+    else:
+        with contextlib.suppress(SystemExit):
+            read(options_type, ["--help"], prog=prog)
+        print()
+        show_overview(recipe, f"ladd {prog.rpartition('.')[2]} {options.recipe}")
+    raise SystemExit(0)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from ladd_dist.cluster.scheduler import Scheduler, profile_of
 from ladd_dist.cluster.slurm import JobState
+from ladd_dist.workspace.last_words import TOLD, WORSE, is_failure
 from ladd_dist.workspace.progress import (
-    TOLD,
     GuardSummary,
     Logs,
     Losses,
@@ -20,7 +20,6 @@ from ladd_dist.workspace.progress import (
     find_sweeps,
     guard_of,
     is_done,
-    is_failure,
     is_held,
     progress_of,
     read_object,
@@ -169,7 +168,7 @@ def _row(
         state = "stopped" if error is None else "failed"
     else:
         state = "not submitted"
-    shown = error if state in ("failed", "stopped") else None
+    shown = _of_cancelled(error, known) if state in ("failed", "stopped") else None
     return RunStatus(
         label=run.label,
         axes=run.axes,
@@ -193,6 +192,13 @@ def _row(
         error=shown[0] if shown else None,
         log=str(shown[1]) if shown else None,
     )
+
+
+def _of_cancelled(error: tuple[str, Path] | None, known: JobState | None) -> tuple[str, Path] | None:
+    """The error; of a cancelled job whose log has nothing but SLURM's own words, that it was cancelled."""
+    if error is None or known is None or known.raw != "CANCELLED" or not WORSE.match(error[0]):
+        return error
+    return f"cancelled; its log ends with: {error[0]}", error[1]
 
 
 def _requeues(known: JobState | None, starts: int) -> int:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import shlex
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -225,6 +226,25 @@ def _write_configs(planned: Plan, facts: dict[str, RunFacts]) -> None:
             )  # fmt: skip
 
 
+def submitted_line(ids: Sequence[str]) -> str:
+    """The ids of submitted jobs in one line; those of an array together, `17_[0-3]`."""
+    arrays: dict[str, list[int]] = {}
+    singles = []
+    for name in ids:
+        array, _, task = name.rpartition("_")
+        if array and task.isdigit():
+            arrays.setdefault(array, []).append(int(task))
+        else:
+            singles.append(name)
+    for array, tasks in arrays.items():
+        whole = sorted(tasks) == list(range(min(tasks), max(tasks) + 1)) and len(tasks) > 1
+        listed = f"{min(tasks)}-{max(tasks)}" if whole else ",".join(map(str, sorted(tasks)))
+        singles.append(f"{array}_[{listed}]" if len(tasks) > 1 else f"{array}_{listed}")
+    if not ids:
+        return "no job was submitted: every run is done, waits or runs"
+    return f"{len(ids)} job{'s' if len(ids) > 1 else ''} submitted: {', '.join(singles)}"
+
+
 def carry_out_or_show(request: SweepRequest, *, dry_run: bool, as_json: bool) -> int:
     """Plan, show and submit; returns the exit code. 1: a job that was waited for failed.
 
@@ -244,6 +264,8 @@ def carry_out_or_show(request: SweepRequest, *, dry_run: bool, as_json: bool) ->
         print(f"{of} failed: {why.strip().splitlines()[-1]}", file=sys.stderr)
     if as_json:
         print(json.dumps(asdict(planned.summary()) | (asdict(outcome) if outcome is not None else {})))
-    elif not dry_run:
+    elif outcome is not None:
+        print(submitted_line(tuple(outcome.jobs.values())))
+        print(f"watch them: {shlex.join(['ladd', 'jobs', str(planned.folder), '--watch'])}")
         print(planned.folder)
     return 1 if failed else 0

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
@@ -34,25 +33,17 @@ class Split(NamedTuple):
         return self.steps + (0 if guidance == 1.0 else self.teacher_steps)
 
 
-def splits_of(words: str, steps: tuple[int, ...]) -> tuple[Split, ...]:
-    """The splits that `0..2` or `0,2` asks for, at each number of steps that is large enough; empty for no words.
+def splits_of(numbers: tuple[int, ...], steps: tuple[int, ...]) -> tuple[Split, ...]:
+    """The splits with so many of the teacher's steps, at each number of steps that is large enough; empty for none.
 
     Raises:
-        RecipeError: the words are malformed, or ask for more of the teacher's steps than there are.
+        RecipeError: a number is negative, or larger than every number of steps.
     """
-    if not words:
-        return ()
-    span = re.fullmatch(r"(\d+)\.\.(\d+)", words)
-    if span and int(span[1]) <= int(span[2]) <= max(steps):
-        numbers = list(range(int(span[1]), int(span[2]) + 1))
-    elif re.fullmatch(r"\d+(,\d+)*", words):
-        numbers = sorted({int(word) for word in words.split(",")})
-    else:
-        numbers = []
-    if not numbers or numbers[-1] > max(steps):
+    numbers = tuple(sorted(set(numbers)))
+    if numbers and not 0 <= numbers[0] <= numbers[-1] <= max(steps):
         raise RecipeError(
             f"--hybrid takes how many of the student's first steps are the teacher's, like 0..2 or 0,2, up to "
-            f"{max(steps)} (the most --steps), got {words}"
+            f"{max(steps)} (the most --steps), got {','.join(map(str, numbers))}"
         )
     return tuple(Split(count, number) for count in steps for number in numbers if number <= count)
 

@@ -68,6 +68,7 @@ class Collapse(Guard):
     full_every: Count = 6
     """Checks between those that sample the student at its own number of steps too, not at one step alone."""
     samples: Annotated[int, Within("[2, inf)")] = 32
+    """Stored noises on which a check compares the student with the teacher."""
     grace: Share = 0.1
     """Share of the budget in which findings lead to no verdict."""
     patience: Count = 2
@@ -78,6 +79,7 @@ class Collapse(Guard):
     heads_won_accuracy: Share = 0.95
     """Accuracy, on the teacher's samples and on the student's, above which the heads have won."""
     heads_won_gap: NonNegative = 15.0
+    """Mean logit of real minus fake above which the heads have won."""
     one_head_share: Share = 0.98
     """The largest share of the heads' squared gradient that a single head of several may have."""
     max_rollbacks: CountOrZero = 3

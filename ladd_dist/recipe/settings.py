@@ -157,6 +157,10 @@ class Reported(Ranged):
     """Published figures of the same experiment (Inception FID), for the report page."""
 
     student_4: NonNegative | None = None
+    """Figure of the student at four steps."""
     teacher_4: NonNegative | None = None
+    """Figure of the teacher at four steps."""
     teacher_50: NonNegative | None = None
+    """Figure of the teacher at fifty steps."""
     outcome: str = ""
+    """What became of the run, in words."""

@@ -53,6 +53,8 @@ def swap_all(recipe: Recipe, assignments: tuple[str, ...]) -> Recipe:
 def swap(recipe: Recipe, assignment: str) -> Recipe:
     """Replace one plug-in field by name: `head=max_pool`, `adv_weight=cosine`, `teacher.sigma=log_normal`.
 
+    A field may be written as in flags, `adv-weight`.
+
     Raises:
         RecipeError: there is no such field, or it holds no plug-in.
         PluginError: the name is unknown; the message lists the valid ones.
@@ -60,7 +62,7 @@ def swap(recipe: Recipe, assignment: str) -> Recipe:
     path, equals, name = assignment.partition("=")
     if not equals or not path or not name:
         raise RecipeError(f"--swap takes FIELD=NAME, like head=max_pool, got {assignment!r}")
-    return typing.cast(Recipe, _swap(recipe, path.split("."), name, path))
+    return typing.cast(Recipe, _swap(recipe, path.replace("-", "_").split("."), name, path))
 
 
 def _swap(node: Any, path: list[str], name: str, where: str) -> Any:

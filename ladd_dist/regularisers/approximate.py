@@ -26,6 +26,7 @@ from ladd_dist.regularisers import PenaltyInputs, Regulariser, Side, of_samples
 class _Approximate(Regulariser):
     side: ClassVar[Side]
     weight: NonNegative = 0.01
+    """Factor of the penalty in the heads' loss."""
     eps: Positive = 0.01
     """How far the noised input is moved, in units of the network's input c_in x."""
     every: Count = 4

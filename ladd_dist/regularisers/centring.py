@@ -18,6 +18,7 @@ class Centring(Regulariser):
     """weight E[(l_real + l_fake)^2]: games that see differences alone leave the logits' sum free to drift."""
 
     weight: NonNegative = 0.01
+    """Factor of the penalty in the heads' loss."""
 
     def __call__(self, inputs: PenaltyInputs) -> Tensor:
         """Scalar penalty: mean over samples and logits, then over heads. Row by row: of one class and noise level."""

@@ -52,6 +52,7 @@ class GradientPenalty(Regulariser):
     """
 
     weight: NonNegative = 10.0
+    """Factor of the penalty in the heads' loss."""
 
     def __call__(self, inputs: PenaltyInputs) -> Tensor:
         """Scalar penalty; `inputs.source` draws the place between real and fake, uniform in [0, 1)."""
@@ -71,6 +72,7 @@ class R1(Regulariser):
     """gamma/2 E||d sum(real logits) / d features||^2 (Mescheder et al. 2018, arXiv 1801.04406, eq. 9)."""
 
     gamma: NonNegative = 1.0
+    """Twice the factor of the penalty in the heads' loss."""
 
     def __call__(self, inputs: PenaltyInputs) -> Tensor:
         """Scalar penalty on the real features alone."""

@@ -18,6 +18,7 @@ class Sum(Regulariser):
     """The sum of several regularisers, each with its own weight."""
 
     terms: tuple[Regulariser, ...] = (ApproximateR1(), ApproximateR2())
+    """Regularisers that are added up."""
 
     def __call__(self, inputs: PenaltyInputs) -> Tensor:
         """Scalar; the terms draw from the source one after the other."""

@@ -19,7 +19,9 @@ class Phase(Ranged):
     """Probabilities of the student's levels, highest level first, from student update `start_step` on."""
 
     start_step: CountOrZero
+    """Student update with which the phase begins."""
     probabilities: tuple[Share, ...]
+    """Probability of each level, highest level first."""
 
 
 @register("fixed_set")

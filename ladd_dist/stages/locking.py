@@ -9,12 +9,13 @@ import torch
 
 from ladd_dist import __version__
 from ladd_dist.builders.student_file import load_student
+from ladd_dist.core.checkout import current_commit
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.rundir import read_json, weights_sha256
 from ladd_dist.recipe.plugin_sources import describe_plugins
 from ladd_dist.stages.distill import is_distilled
 from ladd_dist.stages.evaluate import is_evaluated
-from ladd_dist.workspace.config import RunConfig, current_commit, read_config
+from ladd_dist.workspace.config import RunConfig, read_config
 from ladd_dist.workspace.lock import FILE, Lock, data_identity, read_lock, signatures
 from ladd_dist.workspace.run import Run
 

@@ -46,8 +46,11 @@ class TeacherDenoised(Target):
     """
 
     mean: LogLevel = 0.5
+    """Mean of ln t, t in units of x0."""
     std: LogSpread = 2.0
+    """Standard deviation of ln t."""
     noise: Literal["new", "input"] = field(default="new", metadata=ADDED)
+    """Noise of the re-noised sample: new, or what the student's input had left."""
     needs_teacher = True
 
     def __call__(

@@ -43,6 +43,7 @@ class Wandb(Tracker):
     group: str = ""
     """Empty: the sweep that the run belongs to, else none."""
     tags: tuple[str, ...] = ()
+    """Labels of the run."""
     mode: Mode = "auto"
     """auto: WANDB_MODE, else online when there is a key in WANDB_API_KEY or netrc, else offline."""
     base_url: str = ""

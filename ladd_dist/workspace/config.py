@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import platform
-import subprocess
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import numpy as np
 import torch
 
 from ladd_dist import __version__
+from ladd_dist.core.checkout import current_commit
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.rundir import RunDir, read_json, write_json
 from ladd_dist.core.serialize import to_data
@@ -182,18 +181,6 @@ def environment(device: torch.device) -> dict[str, str | int]:
         "threads": torch.get_num_threads(),
         "commit": current_commit(),
     }
-
-
-def current_commit() -> str:
-    """The commit of the code that runs, with `-dirty` behind it if files differ from it."""
-    here = Path(__file__).parent
-    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=10"]
-    try:
-        found = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
-    return found.stdout.strip() or "unknown"
 
 
 def add_timing(run: RunDir, stage: str, seconds: float) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -48,15 +50,29 @@ def open_run(
     return OpenedRun(Run(_recipe_of(found, config), workspace), found, config)
 
 
-def _recipe_of(run: RunDir, config: RunConfig) -> Recipe:
+def recipe_from(data: Mapping[str, Any], path: Path, where: str) -> Recipe:
+    """The recipe in the data of a config.json or recipe.lock.
+
+    Args:
+        path: the file that the recipe came from, which may define plug-ins itself.
+        where: names the data in errors.
+
+    Raises:
+        RecipeError: a field is missing, unknown or wrong.
+        PluginError: one of its plug-ins cannot be found.
+    """
     try:
-        recipe: Recipe = from_data(Recipe, config.recipe, str(run.config))
-    except PluginError:  # a recipe's or sweep's file may define plug-ins itself
-        path = Path(config.recipe_path)
+        recipe: Recipe = from_data(Recipe, data, where)
+    except PluginError:
         if not path.is_file():
             raise
         load_module(path)
-        recipe = from_data(Recipe, config.recipe, str(run.config))
+        recipe = from_data(Recipe, data, where)
+    return recipe
+
+
+def _recipe_of(run: RunDir, config: RunConfig) -> Recipe:
+    recipe = recipe_from(config.recipe, Path(config.recipe_path), str(run.config))
     if recipe.distill_signature() != config.signature:
         raise UserError(
             f"{run.path} has signature {config.signature}, but with this version (the run's: {config.version}) "

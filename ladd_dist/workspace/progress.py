@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import re
 import time
 from collections import defaultdict
 from dataclasses import dataclass
@@ -14,19 +13,13 @@ from typing import Any
 
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.failure import read_failure
+from ladd_dist.workspace.last_words import ERROR, last_error, tail
 from ladd_dist.workspace.sweep_record import FILE, Record, RunEntry, logs_of, read_record
 
 SWEEPS = Path("runs/sweeps")
 """Where sweeps are when nothing else was said."""
-TAIL_BYTES = 32_768
 OUTPUT_BYTES = 262_144
-ERROR = re.compile(r"^(?:rank \d+: )?(error: .+|(?:\w+\.)*\w*(?:Error|Exception|Interrupt|Stopped|LostRank): .+)$")
-WORSE = re.compile(
-    r"^(?:slurmstepd|srun)(?:-\w+)?: error: .+|.*\b(?:Killed|oom-kill|Segmentation fault)\b.*", re.IGNORECASE
-)
 STARTED = "Starting with JobEnvironment("
-TOLD = re.compile(r"KeyboardInterrupt|.*what is finished is saved|.*waiting for the scheduler$")
-"""The last words of a process that was told to end, which is no failure."""
 
 
 @dataclass(frozen=True)
@@ -134,20 +127,6 @@ def read_object(path: Path) -> dict[str, Any] | None:
     return data if isinstance(data, dict) else None
 
 
-def tail(path: Path, size: int = TAIL_BYTES) -> str:
-    """The end of a text file, beginning with a whole line; empty where there is none."""
-    try:
-        with path.open("rb") as file:
-            length = os.fstat(file.fileno()).st_size
-            file.seek(max(0, length - size))
-            content = file.read(size)
-    except OSError:
-        return ""
-    if length > size:
-        content = content.partition(b"\n")[2]
-    return content.decode(errors="replace")
-
-
 def last_row(path: Path) -> dict[str, Any]:
     """The last whole row of a metrics file; empty where there is none."""
     for line in reversed(tail(path).splitlines()):
@@ -242,25 +221,6 @@ class Logs:
     def error(self, job: str) -> tuple[str, Path] | None:
         """The last error line of a job and the log it is in; the job's last words where nothing looks like one."""
         return last_error([path for path in self.files.get(job, ()) if path.suffix == ".err"])
-
-
-def last_error(paths: list[Path]) -> tuple[str, Path] | None:
-    """The last line that tells of an error, and its file; of several files, the first that has a cause."""
-    weaker: list[tuple[str, Path]] = []
-    words: list[tuple[str, Path]] = []
-    for path in paths:
-        lines = [line.strip() for line in tail(path).splitlines() if line.strip()]
-        strong = [line for line in lines if ERROR.match(line)]
-        if strong:
-            return strong[-1], path
-        weaker += [(line, path) for line in lines if WORSE.match(line)][-1:]
-        words += [(line, path) for line in lines][-1:]
-    return next(iter([*weaker, *words]), None)
-
-
-def is_failure(line: str) -> bool:
-    """Whether last words tell of a failure, in a job of which nobody knows how it ended."""
-    return not TOLD.match(line) and bool(ERROR.match(line) or WORSE.match(line))
 
 
 def error_of_ranks(run: Path) -> tuple[str, Path] | None:

@@ -47,14 +47,14 @@ def test_the_same_command_gives_the_same_direction_and_another_seed_another(
     words = ["train", str(run), "--rank", "2", "--steps", "3", "--batch-size", "8"]
     assert main([*words, "--out", str(tmp_path / "again.safetensors")]) == 0
     assert (tmp_path / "again.safetensors").read_bytes() == control.read_bytes()
-    assert main([*words, "--seed", "1", "--on", "student", "--out", str(tmp_path / "other.safetensors")]) == 0
+    assert main([*words, "--seed", "1", "--network", "student", "--out", str(tmp_path / "other.safetensors")]) == 0
     other = load_file(tmp_path / "other.safetensors")
     assert any(not torch.equal(other[name], value) for name, value in load_file(control).items())
 
 
 def test_apply_draws_a_row_for_each_strength(run: Path, control: Path, tmp_path: Path) -> None:
     out = tmp_path / "grid.png"
-    words = ["--to", "student", "--strength", "-1.5", "0", "1", "--columns", "3", "--out", str(out)]
+    words = ["--network", "student", "--strength", "-1.5", "0", "1", "--columns", "3", "--out", str(out)]
     assert main(["apply", str(run), str(control), *words]) == 0
     assert grid_rows(out) == ("hue -1.5", "hue 0", "hue +1")
 

@@ -28,6 +28,11 @@ from processes import (
     snapshot,
 )
 
+from ladd_dist import __version__
+from ladd_dist.core import checkout
+from ladd_dist.core.checkout import current_commit
+from ladd_dist.reports.table import figure
+
 LADD = Path(sys.executable).parent / "ladd"
 STAGES = ["teacher", "shards", "distill", "evaluate", "report"]
 STUDENT = {"student@4", "student@2", "student@1"}
@@ -200,6 +205,37 @@ def test_the_head_of_the_plugin_page_trains_from_a_file_in_the_current_folder(la
     assert config["recipe"]["head"] == {"plugin": "my_head", "width": 32}
 
 
+def test_a_launch_ends_with_verdict_distance_and_page_and_then_the_folder(smoke: tuple[Done, Ladd]) -> None:
+    done, figures = smoke[0], read_json(smoke[0].run / "eval.json")
+    line, folder = done.stdout.splitlines()[-2:]
+    assert folder == str(done.run)
+    assert line.startswith("Look closer: ") or line.startswith("Collapsed: ")
+    distance, floor = figures["student@4"]["fd_teacher"], figures["teacher@50"]["fd_teacher"]
+    assert f"fd_teacher of student@4 {figure(distance)} (floor {figure(floor)}, teacher@4:" in line
+    assert line.endswith(f"; page: {done.run / 'report.html'}")
+
+
+def test_version_names_version_commit_torch_and_device(tmp_path: Path) -> None:
+    done = run_command(LADD, "--version", cwd=tmp_path)
+    commit = re.escape(current_commit())
+    own, library = re.escape(__version__), re.escape(torch.__version__)
+    pattern = rf"ladd_dist {own} \(commit {commit}\), python 3\.\S+, torch {library}, "
+    assert done.code == 0
+    assert re.fullmatch(pattern + r"device \S.*\n", done.stdout), done.stdout
+
+
+def test_code_in_somebody_elses_checkout_has_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "venv" / "ladd_dist" / "core"
+    package.mkdir(parents=True)
+    for words in (
+        ["init", "-q"],
+        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", "a"],
+    ):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    monkeypatch.setattr(checkout, "__file__", str(package / "checkout.py"))
+    assert current_commit() == "unknown"
+
+
 def test_an_unknown_command_of_ladd_lists_the_commands(tmp_path: Path) -> None:
     done = run_command(LADD, "lunch", cwd=tmp_path)
     assert done.code == 2
@@ -219,16 +255,22 @@ def test_help_comes_in_three_seconds(tmp_path: Path) -> None:
     assert min(spent) < 3
 
 
-def test_help_with_a_recipe_lists_its_fields(tmp_path: Path) -> None:
+def test_help_with_a_recipe_lists_its_groups_and_their_plug_ins(tmp_path: Path) -> None:
     done = run_command(*LAUNCH, RECIPE, "--scale", "smoke", "--help", "--swap", "start=path", cwd=tmp_path)
     assert done.code == 0
-    assert "--head.width" in done.stdout
-    assert "--train.lr-student" in done.stdout
+    assert "--from-scratch" in done.stdout
+    assert re.search(r"^start +path +0 +fresh, ot, stored *$", done.stdout, re.MULTILINE)
+    assert len(done.stdout.splitlines()) < 130
 
 
 def test_help_does_not_import_torch(tmp_path: Path) -> None:
     code = "import ladd_dist.launch, ladd_dist.plugins, ladd_dist.__main__, sys; print('torch' in sys.modules)"
     assert run_command(sys.executable, "-c", code, cwd=tmp_path).stdout == "False\n"
+    code = (
+        "import atexit, sys, ladd_dist.__main__ as m; atexit.register(lambda: print('torch' in sys.modules)); m.main()"
+    )
+    for words in (["--help"], ["launch", "--help"], ["evaluate", "--help"]):
+        assert run_command(sys.executable, "-c", code, *words, cwd=tmp_path).stdout.splitlines()[-1] == "False"
 
 
 def test_a_reader_that_leaves_early_causes_no_noise(tmp_path: Path) -> None:

@@ -21,10 +21,11 @@ from ladd_dist.core import plugin as registry
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import load_modules
 from ladd_dist.core.rundir import weights_sha256
-from ladd_dist.recipe import load_recipe
+from ladd_dist.core.serialize import from_data
+from ladd_dist.recipe import Recipe, load_recipe
 from ladd_dist.recipe.plugin_sources import sources
 from ladd_dist.stages.locking import write_lock
-from ladd_dist.workspace.lock import fields_drift, read_lock, warnings_of
+from ladd_dist.workspace.lock import fields_drift, read_lock, signatures, warnings_of
 from ladd_dist.workspace.opening import cache_folder, open_run
 
 Launch = Callable[..., Done]
@@ -138,6 +139,46 @@ def test_a_run_sent_to_a_cluster_is_held_to_the_lock_before_it_is_sent(locked: C
     done = locked("--on", str(REPO / "slurm" / "laptop.py"), "--seed", "3")
     assert done.code == 2
     assert "recipe.seed: locked 0, now 3" in done.stderr
+
+
+def test_a_lock_alone_names_recipe_scale_and_plug_ins(
+    written: Path, smoke: tuple[Done, Ladd], launch_here: Launch
+) -> None:
+    lock = read_json(written)
+    lock["recipe"]["seed"] = 3  # what no recipe file says
+    recipe: Recipe = from_data(Recipe, lock["recipe"])
+    lock["signatures"] = signatures(recipe)
+    Path("moved.lock").write_text(json.dumps({**lock, "recipe_path": "elsewhere/exp4.py"}))  # the file is not needed
+    place = ("--out", str(smoke[1].runs), "--cache", str(smoke[1].cache), "--dry-run", "--json")
+    for words in (("--locked", "moved.lock"), ("--locked=moved.lock",)):
+        done = launch_here(*words, *place)
+        assert done.code == 0, done.stderr
+        said = json.loads(done.stdout)
+        assert (said["scale"], said["signature"]) == ("smoke", recipe.distill_signature())
+        assert next(stage["cached"] for stage in said["stages"] if stage["name"] == "shards")
+    done = launch_here("--locked", "moved.lock", *place, "--train.steps", "21")
+    assert done.code == 2
+    assert "recipe.train.steps: locked 20, now 21" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda lock: lock.update(recipe_path=""), "does not say which recipe file it is of"),
+        (lambda lock: lock["recipe"].update(gone=1), "has no field 'gone'"),
+        (lambda lock: lock["recipe"]["head"].update(plugin="my_head"), "unknown head 'my_head'"),
+    ],
+)
+def test_a_lock_alone_that_gives_no_recipe_is_one_message(
+    written: Path, launch_here: Launch, change: Callable[[dict[str, Any]], None], message: str
+) -> None:
+    lock = read_json(written)
+    change(lock)
+    Path("wrong.lock").write_text(json.dumps(lock))
+    done = launch_here("--locked", "wrong.lock", "--dry-run")
+    assert done.code == 2
+    assert message in done.stderr and "Traceback" not in done.stderr
+    assert "no such file" in launch_here("--locked", "nothing.lock").stderr
 
 
 def test_a_refused_launch_leaves_everything_as_it_was(written: Path, cold: Ladd, smoke: tuple[Done, Ladd]) -> None:

@@ -19,10 +19,11 @@ from rich.console import Console
 from ladd_dist import jobs
 from ladd_dist.cluster.local import controllers
 from ladd_dist.cluster.scheduler import Scheduler
-from ladd_dist.cluster.slurm import OTHER, parse_sacct, parse_squeue
+from ladd_dist.cluster.slurm import OTHER, JobState, parse_sacct, parse_squeue
 from ladd_dist.cluster.status import look as look_all
 from ladd_dist.core.rundir import exclusive
-from ladd_dist.workspace.progress import Logs, find_sweeps, is_held, last_error, last_row, tail
+from ladd_dist.workspace.last_words import last_error, tail
+from ladd_dist.workspace.progress import Logs, find_sweeps, is_held, last_row
 
 REPO = Path(__file__).parents[2]
 ROW = {
@@ -239,6 +240,50 @@ def test_a_job_that_was_told_to_end_has_not_failed(
     folder = make_sweep(tmp_path, ["a-0000000001"], [job("7_1", "a-0000000001")])
     (folder / "logs" / "7_1_0_log.err").write_text(text)
     assert states(look(folder, capsys)) == {"head=a": state}
+
+
+WAITING = "stopped by SIGTERM; what is finished is saved; waiting for the scheduler"
+CANCELLED = """srun: Job step aborted: Waiting up to 32 seconds for job step to finish.
+slurmstepd: error: *** STEP 7.0 ON n1 CANCELLED AT 2026-11-22T07:08:25 ***
+"""
+ENDS = """srun: error: n1: task 0: Terminated
+srun: Force Terminated StepId=7.0
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        (f"{CANCELLED}{WAITING}\n{ENDS}", WAITING),
+        (f"{WAITING}\n{CANCELLED}srun: error: n1: task 0: Killed\n", WAITING),
+        (f"{CANCELLED}{ENDS}", "cancelled: *** STEP 7.0 ON n1 CANCELLED AT 2026-11-22T07:08:25 ***"),
+        (ENDS, "cancelled; its log ends with: srun: error: n1: task 0: Terminated"),
+        (f"{TRACEBACK}{CANCELLED}", "ValueError: distill: loss/heads is nan at step 2; clip harder"),
+    ],
+)
+def test_after_scancel_a_job_shows_its_own_words_or_that_it_was_cancelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], text: str, error: str
+) -> None:
+    make_run(tmp_path, "a-0000000001", ROW)
+    folder = make_sweep(tmp_path, ["a-0000000001"], [job("7_1", "a-0000000001")])
+    (folder / "logs" / "7_1_0_log.err").write_text(text)
+    known = {"7_1": JobState("7_1", "stopped", "CANCELLED")}
+    monkeypatch.setattr(Scheduler, "ask", lambda self, jobs: known)
+    row = look(folder, capsys)["runs"][0]
+    assert (row["state"], row["error"]) == ("stopped", error)
+
+
+def test_a_job_that_ran_out_of_memory_after_an_earlier_requeue_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_run(tmp_path, "a-0000000001", ROW)
+    folder = make_sweep(tmp_path, ["a-0000000001"], [job("7_1", "a-0000000001")])
+    killed = (
+        "slurmstepd: error: Detected 1 oom-kill event(s) in StepId=7.0. Some of the step tasks have been OOM Killed."
+    )
+    (folder / "logs" / "7_1_0_log.err").write_text(f"{WAITING}\n{CANCELLED}{killed}\n")
+    row = look(folder, capsys)["runs"][0]
+    assert (row["state"], row["error"]) == ("failed", killed)
 
 
 def test_of_several_tasks_the_one_with_a_cause_is_shown(tmp_path: Path) -> None:
