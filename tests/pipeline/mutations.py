@@ -5,51 +5,8 @@
 
 from __future__ import annotations
 
-import shutil
-from dataclasses import dataclass
-from pathlib import Path
-
-REPO = Path(__file__).resolve().parents[2]
-PACKAGES = ("ladd_dist", "plugins", "recipes")
-
-
-@dataclass(frozen=True)
-class Edit:
-    """A replacement in one file; the old text must be there exactly once, so that it cannot rot unnoticed."""
-
-    file: str
-    old: str
-    new: str
-
-
-@dataclass(frozen=True)
-class Mutation:
-    """One bug."""
-
-    bug: str
-    """As the page says it."""
-    edits: tuple[Edit, ...]
-    check: str = ""
-    """The check of `ladd doctor` that must fail."""
-    test: str = ""
-    """Where doctor cannot see it: the test that must fail."""
-    flags: tuple[str, ...] = ()
-
-
-def mutate(mutation: Mutation, folder: Path, *, with_tests: bool = False) -> None:
-    """A copy of the packages with the bug in it."""
-    for name in (*PACKAGES, *(("tests",) if with_tests else ())):
-        shutil.copytree(REPO / name, folder / name)
-    for edit in mutation.edits:
-        path = folder / edit.file
-        text = path.read_text(encoding="utf-8")
-        assert text.count(edit.old) == 1, f"{edit.file} has {edit.old!r} {text.count(edit.old)} times, not once"
-        path.write_text(text.replace(edit.old, edit.new), encoding="utf-8")
-
-
-def _one(file: str, old: str, new: str) -> tuple[Edit, ...]:
-    return (Edit(f"ladd_dist/{file}", old, new),)
-
+from mutating import Mutation
+from mutating import one as _one
 
 MUTATIONS: dict[str, Mutation] = {
     "sampler_ends_early": Mutation(

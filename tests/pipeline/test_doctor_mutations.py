@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mutations import MUTATIONS, REPO, mutate
+from mutating import REPO, mutate
+from mutations import MUTATIONS
 from processes import Done, Ladd
 
 BY_DOCTOR = {name: mutation for name, mutation in MUTATIONS.items() if mutation.check}

@@ -42,6 +42,7 @@ def test_the_paired_difference_is_scipys_and_blind_to_what_seeds_have_in_common(
     test = scipy.stats.ttest_rel(list(a.values()), list(b.values()))
     assert (plain.method, plain.pairs) == ("paired", 6)
     assert plain.p == pytest.approx(test.pvalue, rel=1e-9)
+    assert plain.mean == pytest.approx(np.mean([a[seed] - b[seed] for seed in a]))
     moved = difference(*({seed: value + shared[seed] for seed, value in x.items()} for x in (a, b)))
     assert moved.p == pytest.approx(plain.p, rel=1e-6)
 
@@ -60,6 +61,13 @@ def test_a_few_shared_seeds_of_many_do_not_throw_the_others_away() -> None:
     b = {seed + 8: value for seed, value in a.items()}  # shares 8 and 9
     assert difference(a, b).method == "welch"
     assert difference(a, {seed + 5: value for seed, value in a.items()}).method == "paired"
+
+
+def test_two_shared_seeds_do_not_throw_away_the_runs_of_the_larger_side() -> None:
+    """Two of two on one side are two of ten on the other: eight runs would count for nothing."""
+    many = seeds(RNG.standard_normal(10))
+    few = {seed: many[seed] + 1 for seed in list(many)[:2]}
+    assert difference(many, few).method == difference(few, many).method == "welch"
 
 
 def test_relabelling_the_seeds_of_both_sides_alike_changes_nothing() -> None:

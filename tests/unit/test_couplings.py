@@ -10,7 +10,7 @@ import torch
 from ladd_dist.core.types import Batch
 from ladd_dist.sigmas import SigmaLaw
 from ladd_dist.sigmas.laws import FixedSet, LogNormal, Phase
-from ladd_dist.starts.couplings import Fresh, Path, Stored
+from ladd_dist.starts.couplings import Fresh, Ot, Path, Stored
 
 LEVELS = (80.0, 3.92, 1.29, 0.34)
 
@@ -61,7 +61,7 @@ def test_a_coupling_says_what_the_shards_lack(batch: Batch) -> None:
 
 
 def test_each_coupling_names_the_sampling_rule_that_matches_it() -> None:
-    assert (Fresh.rule, Stored.rule, Path.rule) == ("sde", "ode", "ode")
+    assert (Fresh.rule, Stored.rule, Path.rule, Ot.rule) == ("sde", "ode", "ode", "ode")
     assert (Fresh.needs_path, Stored.needs_path, Path.needs_path) == (False, False, True)
 
 

@@ -44,10 +44,20 @@ def test_one_sample_for_all_has_no_variety_at_all() -> None:
     assert {found[name] for name in ("distance", "class_distance", "colour_variance")} == {0.0}
 
 
-def test_the_distance_is_the_root_mean_square_over_pairs() -> None:
+def test_distances_are_root_mean_squares_over_pairs() -> None:
+    """Half as far apart is a share of .5; a mean of squares would call it .25."""
     student, teacher = torch.zeros(3, 1, 2, 2), torch.zeros(3, 1, 2, 2)
     student[2], teacher[2] = 1.0, 2.0
-    assert of(student, teacher, torch.tensor([0, 1, 1]))["distance"] == pytest.approx(0.5)
+    found = of(student, teacher, torch.tensor([0, 1, 1]))
+    assert found["distance"] == found["class_distance"] == pytest.approx(0.5)
+
+
+def test_far_pairs_weigh_by_their_square_in_both_distances() -> None:
+    """Two pairs of a class: the teacher's 1 and 3 apart, the student's 3 and 3."""
+    student, teacher = torch.zeros(4, 1, 1, 1), torch.zeros(4, 1, 1, 1)
+    student[1], student[3], teacher[1], teacher[3] = 3.0, 3.0, 1.0, 3.0
+    found = of(student, teacher, torch.tensor([0, 0, 1, 1]))
+    assert found["class_distance"] == pytest.approx((9 / 5) ** 0.5)
 
 
 @pytest.mark.parametrize("channels", [1, 4])

@@ -234,6 +234,14 @@ def test_gradient_penalty_is_averaged_over_heads() -> None:
     assert penalty.item() == pytest.approx(((3 - 1) ** 2 + 0) / 2)
 
 
+@pytest.mark.parametrize("num_logits", [2, 5])
+def test_gradient_penalty_of_a_head_with_several_logits_is_of_their_mean(num_logits: int) -> None:
+    """K logits of slope 3 each: a head of K equal opinions is no steeper than one of them."""
+    heads = linear_heads(tap0=torch.full((4, num_logits), 1.5))
+    penalty = GradientPenalty(weight=1.0)(inputs_of(heads, features(1), features(1)))
+    assert penalty.item() == pytest.approx((3 - 1) ** 2)
+
+
 def test_gradient_penalty_looks_between_real_and_fake_at_places_the_source_draws() -> None:
     seen = []
 

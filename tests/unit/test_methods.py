@@ -24,7 +24,7 @@ from ladd_dist.critics.pixels import Pixels
 from ladd_dist.engine.discriminator import FrozenCritic, Heads
 from ladd_dist.engine.heads_update import critique
 from ladd_dist.engine.ladd_step import LaddStep
-from ladd_dist.losses.distance import sigma_weight
+from ladd_dist.losses.distance import Mse, sigma_weight
 from ladd_dist.parallel.compute import Compute
 from ladd_dist.recipe import load_recipe, validate
 from ladd_dist.rollouts.policies import EveryStep, OffPolicy, OnPolicy
@@ -89,7 +89,7 @@ def test_a_repeated_source_begins_with_the_numbers_of_one_that_is_not() -> None:
     once, thrice = RowSource(rows, "a", 1), RowSource(rows, "a", 1, repeats=3)
     first, all_three = once.normal(4), thrice.normal(4)
     assert torch.equal(all_three[:50], first)
-    assert not torch.equal(all_three[50:100], first)
+    assert len(all_three.unique(dim=0)) == 150  # new numbers in every copy
     again = RowSource(whole_batch(100), "a", 1, repeats=3).normal(4)
     assert torch.equal(again.view(3, 100, 4)[:, 50:].reshape(150, 4), all_three)
 
@@ -214,6 +214,19 @@ def test_no_gradient_passes_through_the_teachers_view_of_the_fake() -> None:
     assert not found.x0.requires_grad
     (gradient,) = torch.autograd.grad(step.distance(fake, found.x0, found.sigma), fake)
     torch.testing.assert_close(gradient, 2 * (fake.detach() - found.x0) / fake.numel())
+
+
+def test_the_distance_of_a_step_is_weighed_at_the_level_of_the_target() -> None:
+    """The teacher's view of the fake is at a level of its own: the input's, 80 or .34, would weigh it otherwise."""
+    distance = Mse(sigma_scale=0.5, sigma_power=1.0)
+    step, batch = make_step(target=TeacherDenoised(), teacher=gaussian, distance=distance), make_batch()
+    part = whole(step, batch)
+    with torch.no_grad():
+        fake = step.fake(part)
+        found = step.target_of(fake, part, 0)
+        expected, at_the_input = (float(distance(fake, found.x0, level)) for level in (found.sigma, part.inputs.sigma))
+    assert expected != pytest.approx(at_the_input, rel=0.1)
+    assert float(step(batch, 0)["loss/distill"]) == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_exponential_weight_of_add_is_alpha_of_its_level() -> None:

@@ -205,6 +205,13 @@ def test_inventing_a_mode_lowers_precision_and_leaves_recall() -> None:
     assert found["precision"] < 0.55 and found["recall"] > 0.9
 
 
+def test_recall_is_by_the_samples_balls_and_coverage_by_the_references() -> None:
+    """Samples ten times as far apart, around the reference: their balls hold it, its balls hold few of them."""
+    found = manifold(10 * normal(300, 2, 1).float(), normal(300, 2, 2).float(), 5)
+    assert found["recall"] > 0.9
+    assert found["coverage"] < 0.3
+
+
 def test_one_distribution_has_the_coverage_that_theory_gives() -> None:
     """Naeem et al. 2020, section 3.3: 1 - (M - 1)...(M - k) / ((2M - 1)...(2M - k)) on average for N = M."""
     size, k = 500, 5
@@ -316,6 +323,15 @@ def test_the_figures_of_a_class_are_those_of_its_samples_alone(metric: Metric) -
     alone = [Samples(part.images[part.cond == 1], part.cond[part.cond == 1]) for part in (real, teacher, own, theirs)]
     expected = metric.build(references=References(alone[0], alone[1], alone[3]))(alone[2])
     assert found == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
+def test_the_references_of_a_class_are_of_that_class() -> None:
+    sets = References(pictures(30, 1), pictures(60, 2), pictures(30, 3))
+    for number in (0, 2):
+        for alone, all_of_them in zip(sets.of_class(number), sets, strict=True):
+            assert alone is not None and all_of_them is not None
+            assert torch.equal(alone.images, all_of_them.images[all_of_them.cond == number])
+            assert alone.cond.unique().tolist() == [number]
 
 
 def test_every_figure_of_a_shipped_metric_has_its_interval() -> None:

@@ -20,6 +20,7 @@ import safetensors.torch
 import torch
 import webdataset
 
+from ladd_dist.core.rng import sample_starts
 from ladd_dist.core.signals import Stopped
 from ladd_dist.core.types import ImageSpec
 from ladd_dist.engine.loop import StopFlag
@@ -526,6 +527,14 @@ def test_the_batch_size_changes_no_sample(settings: Recipe, batch_size: int) -> 
     assert whole.path is not None
     assert parts.path is not None
     assert torch.allclose(parts.path, whole.path, atol=1e-4)
+
+
+def test_a_chunk_holds_the_samples_of_its_own_indices(settings: Recipe) -> None:
+    """`teacher_chunk` asks for samples 3 to 9."""
+    chunk = teacher_chunk(settings)
+    noise, cond = sample_starts(settings.shards.seed, range(3, 10), settings.latent(), torch.device("cpu"))
+    assert torch.equal(chunk.noise, noise)  # type: ignore[arg-type]
+    assert torch.equal(chunk.cond, cond)
 
 
 def test_the_stored_noise_is_the_one_from_which_the_sample_was_made(settings: Recipe) -> None:

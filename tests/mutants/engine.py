@@ -1,0 +1,187 @@
+"""The training step, its random numbers, averages and what watches it."""
+
+from __future__ import annotations
+
+from mutating import Mutation, one
+
+_DRAWS = "tests/unit/test_ladd_step.py::test_the_draws_of_a_step_have_nothing_in_common_with_each_other"
+
+MUTANTS: dict[str, Mutation] = {
+    "penalty_at_the_first_draws": Mutation(
+        "the penalty of a further update moves inputs at the first update's levels and noise",
+        one("engine/heads_update.py", "self.penalty(part, fake, on_real", "self.penalty(parts[micro], fake, on_real"),
+        test="tests/unit/test_head_turns.py::test_the_penalty_of_each_update_moves_the_inputs_which_that_update_saw",
+    ),
+    "penalty_always_of_the_first_turn": Mutation(
+        "every update's penalty is drawn with the first one's random numbers",
+        one(
+            "engine/heads_update.py",
+            "on_fake, step, turn)\n                figures",
+            "on_fake, step, 0)\n                figures",
+        ),
+        test="tests/unit/test_head_turns.py::test_the_penalty_of_each_update_has_random_numbers_of_its_own",
+    ),
+    "head_sums_of_the_first_update": Mutation(
+        "the logits that are logged by head are those of the first update, not the last",
+        one("engine/heads_update.py", "turn == self.head_updates - 1:", "turn == 0:"),
+        test="tests/unit/test_head_turns.py::test_the_figures_by_head_are_those_of_the_last_update",
+    ),
+    "head_sums_at_the_critics_level": Mutation(
+        "with a critic that re-noises nothing the bins are those of levels that no sample was at",
+        one(
+            "engine/heads_update.py", "part.draws.tau if self.critic.renoises else part.inputs.sigma", "part.draws.tau"
+        ),
+        test="tests/unit/test_head_turns.py::test_without_re_noising_the_figures_are_by_the_level_of_the_students_input",
+    ),
+    "fake_features_of_the_first_draws": Mutation(
+        "every update of the heads reuses the fakes' features of the first draws",
+        one("engine/heads_update.py", "known = shared[micro] if turn == 0 else None", "known = shared[micro]"),
+        test="tests/unit/test_ladd_step.py::test_fused_and_alternate_give_the_same_gradients",
+    ),
+    "distance_at_the_inputs_level": Mutation(
+        "the distance is weighed by the level of the student's input, not of its target",
+        one(
+            "engine/ladd_step.py",
+            "self.distance(fake, target.x0, target.sigma)",
+            "self.distance(fake, target.x0, part.inputs.sigma)",
+        ),
+        test="tests/unit/test_methods.py::test_the_distance_of_a_step_is_weighed_at_the_level_of_the_target",
+    ),
+    "guard_does_not_lower_the_weight": Mutation(
+        "the guard's factor does not reach the adversarial weight",
+        one("engine/ladd_step.py", "control.adv_factor * self.adv_weight(step)", "self.adv_weight(step)"),
+        test="tests/unit/test_head_sums.py::test_a_lowered_weight_is_the_schedules_times_the_factor",
+    ),
+    "weights_of_the_next_step": Mutation(
+        "schedules are one step ahead",
+        one("engine/ladd_step.py", "self.distill_weight(step)", "self.distill_weight(step + 1)"),
+        test="tests/unit/test_head_turns.py::test_both_weights_are_those_of_the_updates_done_so_far",
+    ),
+    "sides_swapped": Mutation(
+        "real and fake logits change places after the heads' joint pass",
+        one(
+            "engine/discriminator.py",
+            "{tap: half[0] for tap, half in halves.items()}, {tap: half[1] for",
+            "{tap: half[1] for tap, half in halves.items()}, {tap: half[0] for",
+        ),
+        test="tests/unit/test_ladd_step.py::test_gradients_are_those_of_an_independent_computation",
+    ),
+    "micro_batches_by_global_rows": Mutation(
+        "a rank cuts its own rows at their places in the global batch",
+        one("engine/draws.py", "slice(own.first - rows.first, own.stop - rows.first)", "slice(own.first, own.stop)"),
+        test="tests/unit/test_micro_batches.py::"
+        "test_the_rows_of_a_share_are_parted_into_micro_batches_of_the_global_batch",
+    ),
+    "noise_of_the_first_turn": Mutation(
+        "every update of the heads re-noises with the same noise",
+        one(
+            "engine/draws.py",
+            "self.source(purpose, rows, step, turn, device=device, ",
+            "self.source(purpose, rows, step, 0, device=device, ",
+        ),
+        test=_DRAWS,
+    ),
+    "noise_of_the_first_step": Mutation(
+        "every step has the same noise",
+        one(
+            "engine/draws.py",
+            "self.source(purpose, rows, step, turn, device=device, ",
+            "self.source(purpose, rows, 0, turn, device=device, ",
+        ),
+        test=_DRAWS,
+    ),
+    "one_noise_for_two_purposes": Mutation(
+        "samples are re-noised with the noise of the student's input",
+        one("engine/draws.py", 'noise("renoise", again)', 'noise("start", again)'),
+        test=_DRAWS,
+    ),
+    "levels_of_the_first_step": Mutation(
+        "every step has the same noise levels",
+        one("engine/draws.py", "generator(purpose, self.seed, step, turn)", "generator(purpose, self.seed, turn)"),
+        test="tests/unit/test_head_turns.py::test_levels_are_drawn_anew_in_each_step_and_for_each_purpose",
+    ),
+    "levels_of_one_purpose": Mutation(
+        "the heads' levels are drawn with the student's random numbers",
+        one(
+            "engine/draws.py", "generator(purpose, self.seed, step, turn)", 'generator("sigma", self.seed, step, turn)'
+        ),
+        test="tests/unit/test_head_turns.py::test_levels_are_drawn_anew_in_each_step_and_for_each_purpose",
+    ),
+    "every_rank_has_the_first_levels": Mutation(
+        "each rank takes the first levels of the global batch",
+        one("engine/draws.py", "[rows.first : rows.stop] for", "[: len(rows)] for"),
+        test="tests/unit/test_micro_batches.py::"
+        "test_the_rows_of_a_share_are_parted_into_micro_batches_of_the_global_batch",
+    ),
+    "rollout_begins_at_the_sample": Mutation(
+        "the student's own run begins at the noised sample, not at pure noise",
+        one("engine/draws.py", "batch._replace(x0=torch.zeros_like(batch.x0))", "batch"),
+        test="tests/unit/test_methods.py::test_every_step_asks_the_student_what_the_sampler_would",
+    ),
+    "class_distance_without_its_root": Mutation(
+        "the distance within a class is a mean of squares: shares of the teacher's are squared",
+        one("engine/diversity.py", "float(squares[same].mean().sqrt())", "float(squares[same].mean())"),
+        test="tests/unit/test_diversity.py::test_distances_are_root_mean_squares_over_pairs",
+    ),
+    "average_keeps_the_new": Mutation(
+        "the weight average keeps what it should give up",
+        one("engine/ema.py", "1 - self.beta(updates))", "self.beta(updates))"),
+        test="tests/unit/test_ema.py::test_the_average_is_the_exponentially_weighted_sum",
+    ),
+    "average_ramps_by_updates": Mutation(
+        "the ramp limits the half-life to a share of updates, not of samples",
+        one("engine/ema.py", "self.ramp * updates * self.batch_size", "self.ramp * updates"),
+        test="tests/unit/test_ema.py::test_the_ramp_limits_the_half_life_to_a_share_of_the_samples_seen",
+    ),
+    "adversarial_norm_of_the_mean": Mutation(
+        "the usual norm is that of a sample's share of the batch's loss",
+        one("engine/adv_norm.py", " / self.factor * len(gradient)", " / self.factor"),
+        test="tests/unit/test_adv_norm.py::test_the_gradient_is_divided_by_the_root_mean_square_norm_of_a_sample",
+    ),
+    "adversarial_norm_forgets_fast": Mutation(
+        "the decay is taken for the share of the new",
+        one(
+            "engine/adv_norm.py",
+            "self.decay * self.state + (1 - self.decay) * torch",
+            "(1 - self.decay) * self.state + self.decay * torch",
+        ),
+        test="tests/unit/test_adv_norm.py::test_the_mean_runs_over_steps_with_adams_correction",
+    ),
+    "edges_belong_below": Mutation(
+        "a level at the edge of a bin counts in the bin below",
+        one(
+            "engine/head_statistics.py",
+            "torch.bucketize(tau, self.edges, right=True)",
+            "torch.bucketize(tau, self.edges)",
+        ),
+        test="tests/unit/test_head_sums.py::test_an_edge_belongs_to_the_bin_above_it_and_bins_are_named_by_their_edges",
+    ),
+    "figures_divided_by_all_steps": Mutation(
+        "a figure that some steps lack is divided by all steps of the window",
+        one(
+            "engine/loop.py",
+            "        figures = {name: value / self.counts[name] for",
+            "        figures = {name: value / self.steps for",
+        ),
+        test="tests/unit/test_loop.py::test_a_window_averages_each_figure_over_the_steps_that_had_it",
+    ),
+    "cosine_rises": Mutation(
+        "the learning rate begins at its final share and rises",
+        one("engine/loop.py", "(1 + math.cos(", "(1 - math.cos("),
+        test="tests/unit/test_stage_steps.py::test_both_learning_rates_fall_along_the_cosine",
+    ),
+    "rates_compound": Mutation(
+        "the learning-rate factor multiplies the rate of the step before",
+        one("parallel/base.py", 'group["lr"] = self.base_lr * factor', 'group["lr"] = group["lr"] * factor'),
+        test="tests/unit/test_compute.py::test_the_learning_rate_factor_multiplies_the_base_rate",
+    ),
+    "shared_rows_counted_twice": Mutation(
+        "samples that two ranks both made count twice in the guard's sum",
+        one(
+            "engine/guard_monitor.py",
+            "rows[self.first : self.rows.stop] = own[self.first - self.rows.first :]",
+            "rows[self.rows.first : self.rows.stop] = own",
+        ),
+        test="tests/unit/test_guard_monitor.py::test_ranks_share_the_samples_and_together_have_each_once",
+    ),
+}
