@@ -21,13 +21,13 @@ def require_pairs(recipe: Recipe) -> None:
     Raises:
         RecipeError: names both parts and says what would work.
     """
-    weights = {name: _weights(recipe, name) for name in ("adv_weight", "distill_weight")}
-    if not any(map(any, weights.values())):
+    adversarial, distill = _is_ever_on(recipe, "adv_weight"), _is_ever_on(recipe, "distill_weight")
+    if not adversarial and not distill:
         raise RecipeError(
             "recipe.adv_weight, recipe.distill_weight: both are 0 at every step, so nothing would train the student; "
             "raise one of them"
         )
-    if any(weights["distill_weight"]):
+    if distill:
         _check_target(recipe)
     _check_path(recipe)
     _check_teacher(recipe)
@@ -41,19 +41,18 @@ def require_pairs(recipe: Recipe) -> None:
             )
 
 
-def _weights(recipe: Recipe, name: str) -> list[float]:
-    """Values of a loss weight at up to two hundred steps of the training, the first and the last among them."""
+def _is_ever_on(recipe: Recipe, name: str) -> bool:
+    """Whether a loss has a weight at some step. Five steps are looked at for a weight that cannot be."""
     schedule: Schedule = getattr(recipe, name)
-    last = recipe.train.steps - 1
-    steps = sorted({round(last * number / 199) for number in range(200)})
-    for step in steps:
-        value = schedule(step)
+    steps = recipe.train.steps
+    values = {step: schedule(step) for step in sorted({(steps - 1) * quarter // 4 for quarter in range(5)})}
+    for step, value in values.items():
         if not 0 <= value < math.inf:
             raise RecipeError(
                 f"recipe.{name}: schedule {schedule.name!r} gives {value} at step {step}; the weight of a loss must be "
                 "finite and at least 0"
             )
-    return [schedule(step) for step in steps]
+    return any(values.values()) or any(schedule(step) for step in range(steps))
 
 
 def _check_target(recipe: Recipe) -> None:
