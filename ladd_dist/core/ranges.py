@@ -44,7 +44,7 @@ class Within:
             )
             if math.isfinite(end)
         )
-        if not self.low < self.high or ((self.has_low or self.has_high) and len(self.ends) == 0):
+        if not self.low < self.high or "[-inf" in interval or "inf]" in interval:
             raise ValueError(f"an interval ascends, and its infinite ends are open, got {interval!r}")
 
     def __repr__(self) -> str:
@@ -81,6 +81,8 @@ NonNegative = Annotated[float, Within("[0, inf)")]
 Share = Annotated[float, Within("[0, 1]")]
 """Number between 0 and 1, both included."""
 
+Rho = Annotated[float, Within("[0.1, 1000]")]
+"""Exponent of a spacing of noise levels, for which their powers are finite."""
 Decay = Annotated[float, Within("[0, 1)")]
 """Decay of a running mean: 0 or more, below 1."""
 LogLevel = Annotated[float, Within("[-20, 20]")]
@@ -123,6 +125,12 @@ def hints_of(cls: type) -> Mapping[str, Any]:
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else {}
 
 
+def range_of(annotation: Any) -> Within | None:
+    """Range that an annotation gives a number; None for one without a range, or of no number."""
+    more = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
+    return next((item for item in more if isinstance(item, Within)), None)
+
+
 def require_ranges(annotation: Any, value: object, where: str) -> None:
     """Check a value against the ranges in its annotation, within tuples and other dataclasses too.
 
@@ -130,10 +138,9 @@ def require_ranges(annotation: Any, value: object, where: str) -> None:
         RangeError: a number is outside its range; the message gives its path, the range and the value.
     """
     if get_origin(annotation) is Annotated:
-        annotation, *more = get_args(annotation)
-        for item in more:
-            if isinstance(item, Within):
-                item.require(value, where)
+        if (within := range_of(annotation)) is not None:
+            within.require(value, where)
+        annotation = get_args(annotation)[0]
     if get_origin(annotation) in (Union, types.UnionType):
         for option in get_args(annotation):
             require_ranges(option, value, where)

@@ -8,13 +8,13 @@ import json
 import types
 import typing
 from collections.abc import Mapping
-from typing import Annotated, Any, TypedDict, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, NotRequired, TypedDict, TypeVar, Union, get_args, get_origin
 
 from ladd_dist.core.closest import closest_first
 from ladd_dist.core.errors import RangeError
 from ladd_dist.core.errors import RecipeError as RecipeError  # where recipe files and plug-ins import it from
 from ladd_dist.core.plugin import Plugin, lookup, origin, summary
-from ladd_dist.core.ranges import hints_of, require_ranges
+from ladd_dist.core.ranges import hints_of, range_of, require_ranges
 
 T = TypeVar("T")
 
@@ -26,11 +26,12 @@ ADDED = {"added": True}
 
 
 class FieldDescription(TypedDict):
-    """Field of a plug-in as JSON data: its annotation, its default, and whether it has none."""
+    """Field of a plug-in as JSON data: its annotation, its default, whether it has none, and the range of a number."""
 
     type: str
     default: object
     required: bool
+    range: NotRequired[str]
 
 
 class PluginDescription(TypedDict):
@@ -195,9 +196,17 @@ def signature(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
+def _as_text(field: dataclasses.Field[Any], ranged: Any, bare: Any) -> str:
+    """Annotation as the source has it, but without ranges."""
+    if ranged == bare:
+        return str(field.type)
+    return bare.__name__ if type(bare) is type else str(bare)
+
+
 def describe(cls: type[Plugin]) -> PluginDescription:
     """Name, kind, doc, origin and fields of a plug-in, as `ladd plugins --json` prints them."""
     fields: dict[str, FieldDescription] = {}
+    ranged, bare = hints_of(cls), typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         default = None
@@ -205,5 +214,11 @@ def describe(cls: type[Plugin]) -> PluginDescription:
             default = to_data(field.default)
         elif field.default_factory is not dataclasses.MISSING:
             default = to_data(field.default_factory())
-        fields[field.name] = {"type": str(field.type), "default": default, "required": required}
+        fields[field.name] = {
+            "type": _as_text(field, ranged[field.name], bare[field.name]),
+            "default": default,
+            "required": required,
+        }
+        if (within := range_of(ranged[field.name])) is not None:
+            fields[field.name]["range"] = within.interval
     return {"name": cls.name, "kind": cls.kind, "doc": summary(cls), "origin": origin(cls), "fields": fields}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.noise import is_descending, karras_levels
 from ladd_dist.core.plugin import register
-from ladd_dist.core.ranges import Positive
+from ladd_dist.core.ranges import Positive, Rho
 from ladd_dist.levels import Levels
 
 
@@ -20,7 +20,7 @@ class Karras(Levels):
     """Lowest level, in units of x0."""
     sigma_max: Positive = 80.0
     """Highest level, in units of x0."""
-    rho: Positive = 7.0
+    rho: Rho = 7.0
     """Exponent of the spacing: larger values put more levels near `sigma_min`."""
 
     def __post_init__(self) -> None:
@@ -45,9 +45,11 @@ class Good(Levels):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for count, levels in ((4, self.four), (2, self.two), (1, self.one)):
+        for count, name, levels in ((4, "four", self.four), (2, "two", self.two), (1, "one", self.one)):
             if len(levels) != count or not is_descending(levels):
-                raise UserError(f"good levels for {count} steps must be {count} descending numbers, got {levels}")
+                raise UserError(
+                    f"{name}: good levels for {count} steps must be {count} descending numbers, got {levels}"
+                )
 
     def __call__(self, num_steps: int) -> tuple[float, ...]:
         table = {1: self.one, 2: self.two, 4: self.four}

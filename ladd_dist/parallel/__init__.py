@@ -105,6 +105,13 @@ class Parallel(Plugin):
     needs_group: ClassVar[bool] = False
     """Whether it works through a process group, also with one rank."""
 
+    def require(self, role: Role, compute: Compute) -> None:
+        """Refuse, before any stage runs, what this strategy cannot compute.
+
+        Raises:
+            UserError: says what would work.
+        """
+
     def build(
         self, module: nn.Module, *, role: Role, adam: Adam, compute: Compute, ranks: Ranks, device: torch.device
     ) -> Trainable:

@@ -25,14 +25,17 @@ from ladd_dist.parallel.shard import Spread, shard
 class Fsdp(Spread):
     """Student sharded over ranks, each block gathered while it computes (FSDP2); the small heads replicated."""
 
-    def build(
-        self, module: nn.Module, *, role: Role, adam: Adam, compute: Compute, ranks: Ranks, device: torch.device
-    ) -> Trainable:
+    def require(self, role: Role, compute: Compute) -> None:
         if compute.precision == "fp16":
             raise UserError(
                 "parallel 'fsdp' does not do precision fp16: an overflow in one rank's part of the gradients would "
                 "have to be told to all; use --train.compute.precision bf16, or --parallel ddp"
             )
+
+    def build(
+        self, module: nn.Module, *, role: Role, adam: Adam, compute: Compute, ranks: Ranks, device: torch.device
+    ) -> Trainable:
+        self.require(role, compute)
         if role == "heads":
             return build_replicated(module, role=role, adam=adam, compute=compute, device=device)
         require_no_batch_norm(module)

@@ -95,8 +95,8 @@ class Zero(Spread):
     def build(
         self, module: nn.Module, *, role: Role, adam: Adam, compute: Compute, ranks: Ranks, device: torch.device
     ) -> Trainable:
-        stage = 1 if role == "heads" else self.stage  # heads are small: only their moments are worth spreading
-        self.check(role, stage, compute)
+        self.require(role, compute)
+        stage = self._stage_of(role)
         require_no_batch_norm(module)
         prepare(module, compute, role, device)
         make_contiguous(module)
@@ -105,18 +105,16 @@ class Zero(Spread):
         trainable = Zero3Trainable if stage == 3 else Zero12Trainable
         return trainable(module, adam=adam, compute=compute, config=config)
 
-    def check(self, role: Role, stage: int, compute: Compute) -> None:
-        """Refuse what DeepSpeed is not used for here.
+    def _stage_of(self, role: Role) -> int:
+        return 1 if role == "heads" else self.stage  # heads are small: only their moments are worth spreading
 
-        Raises:
-            UserError: precision fp16, or a compiled network in stage 3.
-        """
+    def require(self, role: Role, compute: Compute) -> None:
         if compute.precision == "fp16":
             raise UserError(
                 f"parallel {self.name!r} does not do precision fp16: DeepSpeed would keep the weights in fp16 and "
                 "scale the loss in its own way; use --train.compute.precision bf16, or --parallel ddp"
             )
-        if stage == 3 and role in compute.compile:
+        if self._stage_of(role) == 3 and role in compute.compile:
             raise UserError(
                 f"parallel {self.name!r} cannot compile the {role}: its weights come and go between the layers of a "
                 "compiled block; use --parallel zero2 or fsdp, or do not compile it"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ladd_dist.core.ranges import Count, Ranged
+from ladd_dist.core.ranges import AnyInteger, Count, Ranged
 from ladd_dist.core.serialize import RecipeError
 
 WHOLE = "recipe"
@@ -77,7 +77,7 @@ class Random(Ranged):
     """
 
     budget: Count
-    seed: int = 0
+    seed: AnyInteger = 0
 
 
 def grid(axes: tuple[Axis, ...]) -> Iterator[Point]:

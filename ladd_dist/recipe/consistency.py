@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ladd_dist.core.serialize import RecipeError
+from ladd_dist.recipe.pairs import require_pairs
 
 if TYPE_CHECKING:
     from ladd_dist.recipe.recipe import Recipe
@@ -36,10 +37,13 @@ def require_consistent(recipe: Recipe) -> None:
     except ValueError as error:
         raise RecipeError(f"recipe.levels: {error}") from error
     _check_sigma_laws(recipe)
+    if not recipe.evaluate.steps:
+        raise RecipeError("recipe.evaluate.steps: give at least one number of steps, like 4 2 1")
     if recipe.start.needs_pairs and recipe.shards.sampler.stochastic and not recipe.shards.source:
         raise RecipeError(
             f"recipe.start: {recipe.start.name!r} needs a sampler that adds no noise (euler), or use start=fresh"
         )
+    require_pairs(recipe)
 
 
 def _check_compute(recipe: Recipe) -> None:
@@ -78,6 +82,8 @@ def _check_sigma_laws(recipe: Recipe) -> None:
             drawn = law(64, 0, torch.Generator().manual_seed(0), levels=known)
         except ValueError as error:
             raise RecipeError(f"recipe.{where}: {error}") from error
+        if drawn.shape != (64,) or not (drawn.isfinite() & (drawn > 0)).all():
+            raise RecipeError(f"recipe.{where}: law {law.name!r} must draw one finite level above 0 a sample")
         bound = recipe.start.needs_path or recipe.rollout.needs_levels
         if where == "student_sigma" and bound and not torch.isin(drawn, torch.tensor(levels)).all():
             raise RecipeError(

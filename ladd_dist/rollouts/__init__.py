@@ -25,6 +25,10 @@ class Rollout(Plugin):
     needs_levels: ClassVar[bool] = False
     """Whether inputs exist at the student's own levels only: `student_sigma` must then draw from these."""
 
+    def keeps_pairs(self) -> bool:
+        """Whether each input belongs to the batch's sample of its row, also with a coupling that draws new noise."""
+        return True
+
     def repeats(self, num_levels: int) -> int:
         """Number of times that each row of the batch is in the inputs: R = repeats x B."""
         return 1

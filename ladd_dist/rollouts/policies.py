@@ -38,6 +38,9 @@ class OnPolicy(Rollout):
     """Share of the rows with the student's own inputs, 0 (off policy) to 1."""
     needs_levels = True
 
+    def keeps_pairs(self) -> bool:
+        return self.share == 0
+
     def __call__(
         self, given: Inputs, own: Callable[[], Iterator[Tensor]], levels: tuple[float, ...], source: RowSource
     ) -> Inputs:
@@ -62,6 +65,9 @@ class EveryStep(Rollout):
     """
 
     needs_levels = True
+
+    def keeps_pairs(self) -> bool:
+        return False
 
     def repeats(self, num_levels: int) -> int:
         return num_levels

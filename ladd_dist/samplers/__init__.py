@@ -17,6 +17,10 @@ class Sampler(Plugin):
     stochastic: ClassVar[bool] = False
     """Whether sampling adds noise: a sample is then no smooth function of its initial noise."""
 
+    def clips(self) -> bool:
+        """Whether it clips the denoiser's outputs to the range of pixels, which latents do not keep to."""
+        return False
+
     def levels(self) -> tuple[float, ...]:
         """Descending levels of the steps in units of x0, without the final 0."""
         raise NotImplementedError

@@ -41,6 +41,9 @@ class Ancestral(Sampler):
         except ValueError as error:
             raise UserError(f"ancestral: {error}") from error
 
+    def clips(self) -> bool:
+        return self.clip > 0
+
     def alpha_bars(self) -> Tensor:
         """alpha-bar [steps] of the steps, in ascending order of t."""
         return ddpm.respaced(ddpm.alpha_bars(self.schedule, self.timesteps), self.steps)

@@ -10,7 +10,7 @@ from torch import Tensor
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.noise import karras_levels, ode_step
 from ladd_dist.core.plugin import register
-from ladd_dist.core.ranges import Count, Positive
+from ladd_dist.core.ranges import Count, Positive, Rho
 from ladd_dist.core.types import DenoiseFn
 from ladd_dist.samplers import Sampler
 
@@ -23,7 +23,7 @@ class _Karras(Sampler):
     """Lowest level before the final 0, in units of x0."""
     sigma_max: Positive = 80.0
     """Highest level, in units of x0."""
-    rho: Positive = 7.0
+    rho: Rho = 7.0
     """Exponent of the spacing: larger values put more levels near `sigma_min`."""
 
     def __post_init__(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,10 @@ class SigmaLaw(Plugin):
     """Distribution of noise levels, one level per sample."""
 
     kind = "sigma"
+
+    def highest(self) -> float:
+        """Highest level that can be drawn; infinity for a law without a bound."""
+        return math.inf
 
     def __call__(self, num: int, step: int, generator: torch.Generator, *, levels: tuple[float, ...]) -> Tensor:
         """Draw levels [num] > 0 in units of x0, on the generator's device.

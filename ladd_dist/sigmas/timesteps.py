@@ -35,7 +35,13 @@ class Timesteps(SigmaLaw):
         except ValueError as error:
             raise UserError(f"timesteps: {error}") from error
 
+    def highest(self) -> float:
+        return float(self._sigmas()[-1])
+
     def __call__(self, num: int, step: int, generator: torch.Generator, *, levels: tuple[float, ...]) -> Tensor:
-        sigmas = ddpm.sigma_of(ddpm.alpha_bars(self.schedule, self.timesteps)).float().to(generator.device)
+        sigmas = self._sigmas().to(generator.device)
         index = torch.randint(self.timesteps, (num,), generator=generator, device=generator.device)
         return sigmas[index]
+
+    def _sigmas(self) -> Tensor:
+        return ddpm.sigma_of(ddpm.alpha_bars(self.schedule, self.timesteps)).float()

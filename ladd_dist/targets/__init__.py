@@ -29,6 +29,8 @@ class Target(Plugin):
     kind = "target"
     needs_teacher: ClassVar[bool] = False
     """Whether the target asks the frozen teacher; a run whose target does not ask holds no teacher for it."""
+    needs_pairs: ClassVar[bool] = False
+    """Whether it is the batch's own sample: the student's input must then belong to that sample."""
 
     def __call__(
         self, fake: Tensor, x: Tensor, sigma: Tensor, batch: Batch, *, teacher: DenoiseFn, source: RowSource

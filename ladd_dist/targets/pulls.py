@@ -22,6 +22,8 @@ from ladd_dist.targets import Target, TargetSample
 class StoredSample(Target):
     """The teacher's sample of the row: regression on pairs."""
 
+    needs_pairs = True
+
     def __call__(
         self, fake: Tensor, x: Tensor, sigma: Tensor, batch: Batch, *, teacher: DenoiseFn, source: RowSource
     ) -> TargetSample:

@@ -86,12 +86,13 @@ def test_a_size_that_does_not_divide_is_refused_with_the_numbers(network: CUNet,
     [
         ({"widths": ()}, "widths must be multiples of 8"),
         ({"widths": (32, 60)}, "widths must be multiples of 8"),
-        ({"blocks": 0}, "blocks >= 1"),
-        ({"patch": 0}, "patch >= 1"),
-        ({"embed_dim": 7}, "even embed_dim"),
+        ({"blocks": 0}, "CUNet.blocks: must be at least 1"),
+        ({"patch": 0}, "CUNet.patch: must be at least 1"),
+        ({"embed_dim": 7}, "embed_dim: must be at least 8"),
+        ({"embed_dim": 9}, "embed_dim must be even, got 9"),
         ({"attention_heads": 3}, "not divisible by 3 heads"),
-        ({"attention_heads": 0}, "attention_heads >= 1"),
-        ({"sigma_data": 0.0}, "sigma_data > 0"),
+        ({"attention_heads": 0}, "attention_heads: must be at least 1"),
+        ({"sigma_data": 0.0}, "sigma_data: must be above 0"),
     ],
 )
 def test_impossible_settings_are_refused(wrong: dict[str, Any], message: str) -> None:

@@ -215,5 +215,5 @@ def test_a_network_without_a_checkpoint_says_so() -> None:
     assert not CUNet.pretrained
     with pytest.raises(ValueError, match="network 'cunet' has no checkpoint of its own"):
         CUNet().load(image=ImageSpec(3, 16, 10))
-    with pytest.raises(ValueError, match=r"diffusers.tokens must be 0 or more"):
+    with pytest.raises(ValueError, match=r"Diffusers\.tokens: must be at least 0"):
         Diffusers(tokens=-1)

@@ -156,12 +156,12 @@ def test_the_sigma_weight_multiplies_each_sample_of_a_distance(make: Callable[..
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Mse(sigma_scale=0.0), "mse: sigma_scale must be a finite number > 0, got 0.0"),
-        (lambda: Mse(sigma_power=math.nan), "mse: sigma_power must be a finite number"),
-        (lambda: PseudoHuber(c_scale=-1.0), "pseudo_huber: c_scale must be"),
-        (lambda: SmoothL1(beta=0.0), "smooth_l1: beta must be"),
-        (lambda: GradientPenalty(weight=-1.0), "gradient_penalty: weight must be a finite number >= 0, got -1.0"),
-        (lambda: R1(gamma=math.inf), "r1: gamma must be"),
+        (lambda: Mse(sigma_scale=0.0), "Mse.sigma_scale: must be above 0, got 0.0"),
+        (lambda: Mse(sigma_power=math.nan), "Mse.sigma_power: must be finite, got nan"),
+        (lambda: PseudoHuber(c_scale=-1.0), "PseudoHuber.c_scale: must be above 0"),
+        (lambda: SmoothL1(beta=0.0), "SmoothL1.beta: must be above 0"),
+        (lambda: GradientPenalty(weight=-1.0), "GradientPenalty.weight: must be at least 0, got -1.0"),
+        (lambda: R1(gamma=math.inf), "R1.gamma: must be finite and at least 0, got inf"),
     ],
 )
 def test_bad_settings_name_the_field_and_the_range(make: Callable[[], object], message: str) -> None:

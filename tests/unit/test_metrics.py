@@ -193,7 +193,9 @@ def test_images_that_are_not_rgb_are_refused(metric: Metric) -> None:
 
 @pytest.mark.parametrize(("bins", "min_saturation"), [(1, 0.1), (12, -0.1), (12, 1.5)])
 def test_impossible_histograms_are_refused(bins: int, min_saturation: float) -> None:
-    with pytest.raises(ValueError, match="bins must be"):
+    with pytest.raises(
+        ValueError, match=r"Color\.(bins: must be at least 2|min_saturation: must be at least 0 and at most 1)"
+    ):
         Color(bins=bins, min_saturation=min_saturation)
 
 

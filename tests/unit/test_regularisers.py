@@ -198,9 +198,9 @@ def test_a_sum_is_the_sum_and_says_whether_a_term_differentiates() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"weight": -1.0}, "approximate_r1: weight must be"),
-        ({"eps": 0.0}, "approximate_r1: eps must be a finite number > 0, got 0.0"),
-        ({"every": 0}, "approximate_r1: every must be at least 1, got 0"),
+        ({"weight": -1.0}, "ApproximateR1.weight: must be at least 0, got -1.0"),
+        ({"eps": 0.0}, "ApproximateR1.eps: must be above 0, got 0.0"),
+        ({"every": 0}, "ApproximateR1.every: must be at least 1, got 0"),
     ],
 )
 def test_bad_settings_are_refused(settings: dict[str, Any], message: str) -> None:

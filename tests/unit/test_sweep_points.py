@@ -119,10 +119,11 @@ def test_a_number_out_of_range_names_the_axis() -> None:
 # --- draws ---
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, 11, 18])
 def test_draws_find_every_point_of_a_space_as_large_as_the_budget(seed: int) -> None:
-    rates = tuple((number + 1) * 1e-4 for number in range(60))
-    runs, notes = expanded(Axis("train.lr_heads", rates), mode=Random(budget=60, seed=seed))
+    """With seeds 11 and 18 a hundred draws in a row repeat earlier points before all thirty are found."""
+    rates = tuple((number + 1) * 1e-4 for number in range(30))
+    runs, notes = expanded(Axis("train.lr_heads", rates), mode=Random(budget=30, seed=seed))
     assert sorted(run.recipe.train.lr_heads for run in runs) == list(rates)
     assert notes == []
 

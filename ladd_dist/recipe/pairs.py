@@ -1,0 +1,126 @@
+"""Checks of parts of a recipe that are right by themselves, and wrong together without any later error."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from ladd_dist.core.errors import RecipeError
+
+if TYPE_CHECKING:
+    from ladd_dist.recipe.recipe import Recipe
+    from ladd_dist.schedules import Schedule
+
+TOO_HIGH = 1.1
+"""A sampler may begin this much above the highest level that its teacher has seen."""
+
+
+def require_pairs(recipe: Recipe) -> None:
+    """Refuse parts that do not go together.
+
+    Raises:
+        RecipeError: names both parts and says what would work.
+    """
+    adversarial, distill = _is_ever_on(recipe, "adv_weight"), _is_ever_on(recipe, "distill_weight")
+    if not adversarial and not distill:
+        raise RecipeError(
+            "recipe.adv_weight, recipe.distill_weight: both are 0 at every step, so nothing would train the student; "
+            "raise one of them"
+        )
+    if distill:
+        _check_target(recipe)
+    _check_path(recipe)
+    _check_teacher(recipe)
+    _check_latents(recipe)
+    _check_parallel(recipe)
+    for metric in recipe.evaluate.metrics:
+        if metric.needs() > recipe.evaluate.num_samples:
+            raise RecipeError(
+                f"recipe.evaluate.num_samples: metric {metric.name!r} needs at least {metric.needs()}, got "
+                f"{recipe.evaluate.num_samples}; raise it, or leave the metric out"
+            )
+
+
+def _is_ever_on(recipe: Recipe, name: str) -> bool:
+    """Whether a loss has a weight at some step. Five steps are looked at for a weight that cannot be."""
+    schedule: Schedule = getattr(recipe, name)
+    steps = recipe.train.steps
+    values = {step: schedule(step) for step in sorted({(steps - 1) * quarter // 4 for quarter in range(5)})}
+    for step, value in values.items():
+        if not 0 <= value < math.inf:
+            raise RecipeError(
+                f"recipe.{name}: schedule {schedule.name!r} gives {value} at step {step}; the weight of a loss must be "
+                "finite and at least 0"
+            )
+    return any(values.values()) or any(schedule(step) for step in range(steps))
+
+
+def _check_target(recipe: Recipe) -> None:
+    """Refuse inputs that have nothing to do with the sample that the distance pulls to."""
+    start, rollout, target = recipe.start, recipe.rollout, recipe.target
+    if target.needs_pairs and not start.needs_pairs and not rollout.keeps_pairs():
+        raise RecipeError(
+            f"recipe.rollout: with start {start.name!r} the inputs of rollout {rollout.name!r} begin at new noise, and "
+            f"have nothing to do with the sample of the batch, which target {target.name!r} pulls to; use "
+            "start=stored, target=teacher_denoised, rollout=off_policy, or a distill_weight of 0"
+        )
+
+
+def _check_path(recipe: Recipe) -> None:
+    """Refuse student levels at which the shards could hold no state of the teacher."""
+    if not recipe.start.needs_path:
+        return
+    if recipe.shards.source:
+        raise RecipeError(
+            f"recipe.shards.source: start {recipe.start.name!r} needs the teacher's states, which imported shards do "
+            "not have; use start=stored or start=fresh"
+        )
+    high, highest = max(recipe.path_levels()), recipe.shards.sampler.levels()[0]
+    if high > highest:
+        raise RecipeError(
+            f"recipe.levels: start {recipe.start.name!r} needs the teacher's state at {high:g}, and the sampler of the "
+            f"shards begins at {highest:g}; lower the student's levels or raise the sampler's"
+        )
+
+
+def _check_teacher(recipe: Recipe) -> None:
+    """Refuse to sample a teacher that is trained here in a way that it was never trained for."""
+    if recipe.network.pretrained:
+        return
+    guidance, first, highest = recipe.shards.guidance, recipe.shards.sampler.levels()[0], recipe.teacher.sigma.highest()
+    if recipe.teacher.label_dropout == 0 and guidance != 1:
+        raise RecipeError(
+            f"recipe.shards.guidance: {guidance:g} mixes in the teacher without a class, which it does not learn with "
+            "teacher.label_dropout 0; use --shards.guidance 1, or --teacher.label_dropout 0.1"
+        )
+    if first > TOO_HIGH * highest:
+        raise RecipeError(
+            f"recipe.shards.sampler: begins at the noise level {first:g}, and teacher.sigma "
+            f"{recipe.teacher.sigma.name!r} trains the teacher up to {highest:g} alone; give both the same schedule, "
+            "or the sampler a lower first level"
+        )
+
+
+def _check_latents(recipe: Recipe) -> None:
+    """Refuse what fits pixels, or the latents of one autoencoder, where the networks work in others."""
+    if recipe.codec.name != "pixels" and recipe.shards.sampler.clips():
+        raise RecipeError(
+            f"recipe.shards.sampler.clip: sampler {recipe.shards.sampler.name!r} clips to the range of pixels, and "
+            f"codec {recipe.codec.name!r} has latents beyond it; use --shards.sampler.clip 0"
+        )
+    if recipe.network.pretrained and recipe.codec.trained:
+        raise RecipeError(
+            f"recipe.codec: {recipe.codec.name!r} is trained here, and the checkpoint of network "
+            f"{recipe.network.name!r} does not know its latents; use codec=vae or codec=pixels"
+        )
+
+
+def _check_parallel(recipe: Recipe) -> None:
+    """Refuse a precision or compilation that the strategy cannot do."""
+    stages = {"train": ("student", "heads")} | ({} if recipe.network.pretrained else {"teacher": ("teacher",)})
+    for stage, roles in stages.items():
+        for role in roles:
+            try:
+                recipe.parallel.require(role, getattr(recipe, stage).compute)
+            except ValueError as error:
+                raise RecipeError(f"recipe.{stage}.compute: {error}") from error
