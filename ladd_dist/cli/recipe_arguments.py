@@ -100,13 +100,13 @@ def parse(
 
     from ladd_dist.core.plugin import load_modules
     from ladd_dist.core.serialize import RecipeError, check
-    from ladd_dist.recipe import Recipe, load_recipe, swap, validate
+    from ladd_dist.recipe import Recipe, load_recipe, validate
+    from ladd_dist.recipe.swap import apply_swaps
 
     load_modules(plugin_modules(options.plugins))
     recipe = load_recipe(options.recipe, scale_of(options))
     check(Recipe, recipe, f"{options.recipe}: RECIPE")
-    for assignment in options.swap:
-        recipe = swap(recipe, assignment)
+    recipe = apply_swaps(recipe, options.swap)
     recipe = adapt(options, recipe)
     bare: Any = tyro.conf.arg(name="")
     fields = [("options", Annotated[options_type, bare]), ("fields", Annotated[Recipe, bare])]

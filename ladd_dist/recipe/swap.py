@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import typing
+from collections.abc import Iterable
 from typing import Any
 
 from ladd_dist.core.closest import closest_first
 from ladd_dist.core.plugin import Plugin, create
-from ladd_dist.core.serialize import RecipeError
+from ladd_dist.core.serialize import RecipeError, has_effect
 from ladd_dist.recipe.recipe import Recipe
+
+SWAPPED = "+"
+"""Sign in a run's name before each swap."""
+LONGEST = 80
+"""Most characters that swaps add to a name."""
 
 
 def choose_parallel(recipe: Recipe, asked: str, swaps: tuple[str, ...], num: int) -> Recipe:
@@ -30,6 +36,39 @@ def choose_parallel(recipe: Recipe, asked: str, swaps: tuple[str, ...], num: int
             f"--parallel single is for one process, there are {num}; use ddp, fsdp, zero1, zero2 or zero3"
         )
     return recipe
+
+
+def apply_swaps(recipe: Recipe, assignments: Iterable[str]) -> Recipe:
+    """Replace plug-in fields, as `swap` does; name, note and published figures no longer describe the recipe before.
+
+    The name shows each swap that may change results (`exp4_specnorm+head=max_pool`), the note says what was swapped. A
+    swap of what changes none (`parallel`, `tracker`) leaves them, and so does one for what is there already.
+
+    Raises:
+        RecipeError: there is no such field, or it holds no plug-in.
+        PluginError: a name is unknown.
+    """
+    plain, shown = recipe, list[str]()
+    for assignment in assignments:
+        before, recipe = recipe, swap(recipe, assignment)
+        path, _, name = assignment.partition("=")
+        field = path.replace("-", "_")
+        if _may_change_results(before, recipe, field.partition(".")[0]):
+            shown.append(f"{field}={name}")
+    if not shown:
+        return recipe
+    ending = SWAPPED + SWAPPED.join(shown)
+    if len(ending) > LONGEST:  # names become names of folders
+        ending = f"{SWAPPED}{len(shown)}_swaps"
+    note = f"Like {plain.name}, but with {', '.join(shown)}."
+    reported = dataclasses.replace(plain.reported, student_4=None, outcome="")
+    return dataclasses.replace(recipe, name=plain.name + ending, note=note, reported=reported)
+
+
+def _may_change_results(before: Recipe, after: Recipe, field: str) -> bool:
+    metadata = {each.name: each.metadata for each in dataclasses.fields(before)}[field]
+    values = getattr(before, field), getattr(after, field)
+    return values[0] != values[1] and not metadata.get("neutral") and any(map(has_effect, values))
 
 
 def swap(recipe: Recipe, assignment: str) -> Recipe:
