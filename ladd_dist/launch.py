@@ -92,10 +92,8 @@ def _main(arguments: list[str]) -> int:
     from ladd_dist.workspace.run import Run, as_begun
     from ladd_dist.workspace.workspace import Workspace
 
-    run = Run(recipe, Workspace(options.out, options.cache, device))
-    if options.swap and not any(word.partition("=")[0] == "--name" for word in arguments):
-        run = as_begun(run)
-        recipe = run.recipe
+    run = as_begun(Run(recipe, Workspace(options.out, options.cache, device)), arguments)
+    recipe = run.recipe
     say_line = _speaker(options.json)
     if not has_parent() and rank_here() == 0:
         say_line(_first_line(options, recipe, scale, device, num))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,10 +77,16 @@ def as_found(run: Run) -> Run:
     return run
 
 
-def as_begun(run: Run) -> Run:
-    """The run under its recipe's bare name where it was begun so, by a version or a sweep that left swaps out."""
+def as_begun(run: Run, arguments: Sequence[str]) -> Run:
+    """The run under its recipe's bare name where it was begun so, by a version or a sweep that left swaps out.
+
+    Args:
+        arguments: of the command line; a name given there stays.
+    """
+    if any(word.partition("=")[0] == "--name" for word in arguments):
+        return run
     former = named(run, run.recipe.name.partition(SWAPPED)[0])
-    return former if former.folder.config.is_file() and not run.folder.path.exists() else run
+    return former if former.folder.config.is_file() and not run.folder.config.is_file() else run
 
 
 def named(run: Run, name: str) -> Run:

@@ -88,13 +88,21 @@ def test_launch_shows_the_swap_a_given_name_wins_and_an_earlier_run_goes_on(
 def test_a_run_goes_on_in_the_folder_that_it_was_begun_in(tmp_path: Path) -> None:
     recipe = apply_swaps(exp4(), ["head=max_pool"])
     run = run_in(tmp_path, recipe)
-    assert as_begun(run) == as_found(run) == run
+    assert as_begun(run, []) == as_found(run) == run
     earlier = begun(tmp_path, dataclasses.replace(recipe, name="exp4_specnorm"))
-    assert as_begun(run).folder.path == as_found(run).folder.path == earlier
+    assert as_begun(run, []).folder.path == as_found(run).folder.path == earlier
     begun(tmp_path, recipe)
-    assert as_begun(run) == as_found(run) == run
+    assert as_begun(run, []) == as_found(run) == run
     assert as_found(named(run, "other")).recipe.name in ("exp4_specnorm", recipe.name)
-    assert as_begun(named(run, "other")).recipe.name == "other"
+    assert as_begun(named(run, "other"), []).recipe.name == "other"
+
+
+def test_a_folder_without_a_config_is_no_run_that_goes_on(tmp_path: Path) -> None:
+    run = run_in(tmp_path, apply_swaps(exp4(), ["head=max_pool"]))
+    earlier = begun(tmp_path, dataclasses.replace(run.recipe, name="exp4_specnorm"))
+    run.folder.path.mkdir()
+    assert as_begun(run, []).folder.path == earlier
+    assert as_begun(run, ["--name", run.recipe.name]) == as_begun(run, ["--name=x"]) == run
 
 
 def test_jobs_and_the_page_say_head_taps_start_and_losses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
