@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
 def _main(arguments: list[str]) -> int:
     from ladd_dist.core.serialize import RecipeError
     from ladd_dist.parallel.devices import pick_device, set_threads
-    from ladd_dist.workspace.run import Run
+    from ladd_dist.workspace.run import Run, as_begun
     from ladd_dist.workspace.workspace import Workspace
 
     options, rest = read(Options, tidy(arguments), prog=PROG, return_unknown_args=True)
@@ -80,7 +80,7 @@ def _main(arguments: list[str]) -> int:
     if options.source.suffix == ".py":
         recipe, command = _from_recipe(options, rest)
         workspace = Workspace(options.out, options.cache or Path("cache"), pick_device(options.device))
-        diagnosis = before_training(Run(recipe, workspace), options, command)
+        diagnosis = before_training(as_begun(Run(recipe, workspace), command), options, command)
     else:
         if rest:
             raise RecipeError(f"{rest[0]}: a run's folder has its recipe; fields go with a recipe file")

@@ -19,6 +19,7 @@ from ladd_dist.cli.errors import run_guarded
 from ladd_dist.cluster.cancellation import cancel, chosen
 from ladd_dist.cluster.scheduler import Scheduler
 from ladd_dist.cluster.status import RunStatus, SharedStatus, Status, SweepStatus, look, scheduler_of
+from ladd_dist.core.method import in_words
 from ladd_dist.core.serialize import RecipeError
 from ladd_dist.workspace.progress import GuardSummary, folder_of, read_sweep
 
@@ -128,6 +129,8 @@ def _view(found: Status, lines: int | None = None) -> Group:
     for sweep in found.sweeps:
         rows = list(sweep.runs) if lines is None else sorted(sweep.runs, key=lambda row: STATES.index(row.state))
         parts.append(Fitted(_table(sweep, rows[:lines]), keep=("state", "step"), rest="--json"))
+        if lines is None:  # a live table has no room for them
+            parts += [Text(line, overflow="fold") for line in _methods(rows)]
         every: list[RunStatus | SharedStatus] = [*sweep.jobs, *rows]
         troubled = [row for row in every if row.error]
         for row in troubled[:MOST_ERRORS]:
@@ -173,6 +176,17 @@ def _table(sweep: SweepStatus, rows: list[RunStatus]) -> Table:
             _count(row),
         )
     return table
+
+
+def _methods(rows: list[RunStatus]) -> list[str]:
+    """Head, taps, start and losses of the runs: a line for each method and the runs that have it."""
+    by_method: dict[str, list[str]] = {}
+    for row in rows:
+        if row.method:
+            by_method.setdefault(in_words(row.method), []).append(row.label)
+    if len(by_method) == 1:
+        return list(by_method)
+    return [f"{words}: {', '.join(labels)}" for words, labels in by_method.items()]
 
 
 def _guard(said: GuardSummary | None) -> str:

@@ -91,10 +91,11 @@ def _main(arguments: list[str]) -> int:
     from ladd_dist.stages.dry_run import describe_run, show
     from ladd_dist.stages.run import check_shares
     from ladd_dist.workspace.lock import enforce
-    from ladd_dist.workspace.run import Run
+    from ladd_dist.workspace.run import Run, as_begun
     from ladd_dist.workspace.workspace import Workspace
 
-    run = Run(recipe, Workspace(options.out, options.cache, device))
+    run = as_begun(Run(recipe, Workspace(options.out, options.cache, device)), arguments)
+    recipe = run.recipe
     say_line = _speaker(options.json)
     if not has_parent() and rank_here() == 0:
         say_line(_first_line(options, recipe, scale, device, num))

@@ -127,12 +127,12 @@ def parse(
     from ladd_dist.core.plugin import load_modules
     from ladd_dist.core.serialize import RecipeError, check
     from ladd_dist.recipe import Recipe, load_recipe, validate
-    from ladd_dist.recipe.swap import swap_all
+    from ladd_dist.recipe.swap import apply_swaps
 
     load_modules(plugin_modules(options.plugins))
     recipe = load(options) if load is not None else load_recipe(options.recipe, scale_of(options))
     check(Recipe, recipe, f"{options.recipe}: RECIPE")
-    recipe = swap_all(recipe, options.swap)
+    recipe = apply_swaps(recipe, options.swap)
     recipe = adapt(options, recipe)
     if group is not None:
         _help(options_type, options, recipe, group, prog)

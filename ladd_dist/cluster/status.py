@@ -77,6 +77,7 @@ class RunStatus:
     requeues: int
     error: str | None
     log: str | None
+    method: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -191,6 +192,7 @@ def _row(
         requeues=_requeues(known, logs.starts(job.id) if job else 0),
         error=shown[0] if shown else None,
         log=str(shown[1]) if shown else None,
+        method=now.method,
     )
 
 

@@ -18,7 +18,7 @@ from ladd_dist.recipe.swap import choose_parallel
 from ladd_dist.stages import STAGES
 from ladd_dist.stages.table import stage_states
 from ladd_dist.workspace.config import SweepMembership
-from ladd_dist.workspace.run import Run
+from ladd_dist.workspace.run import Run, as_found
 from ladd_dist.workspace.sweep_record import FOLDER, JobEntry, Submitted, jobs_of, logs_of
 from ladd_dist.workspace.workspace import Workspace
 
@@ -145,7 +145,7 @@ def plan(request: SweepRequest, cluster: Cluster | None) -> Plan:
     runs = []
     for run in request.runs:
         recipe = choose_parallel(run.recipe, "", (), tasks)
-        runs.append(dataclasses.replace(run, recipe=_as_found(Run(recipe, workspace))))
+        runs.append(dataclasses.replace(run, recipe=as_found(Run(recipe, workspace)).recipe))
     items: dict[str, PlannedJob] = {}
     for item in (item for run in runs for item in _items_of(run, workspace, request.stages)):
         items.setdefault(item.of, item)
@@ -168,17 +168,6 @@ def _alive(jobs: list[Submitted], environment: Mapping[str, str]) -> set[Submitt
         by_sweep.setdefault(submitted.logs, []).append(submitted.job)
     alive = {logs: Scheduler(logs, environment).alive(entries) for logs, entries in by_sweep.items()}
     return {submitted for submitted in jobs if submitted.job.id in alive[submitted.logs]}
-
-
-def _as_found(run: Run) -> Recipe:
-    """Under the name with which another sweep or launch has begun the same run: one folder, not two."""
-    recipe = run.recipe
-    if run.folder.path.exists():
-        return recipe
-    for folder in sorted(run.workspace.runs.glob(f"*-{recipe.distill_signature()}")):
-        if (folder / "config.json").is_file():
-            return dataclasses.replace(recipe, name=folder.name.rpartition("-")[0])
-    return recipe
 
 
 def _items_of(run: SweepRun, workspace: Workspace, stages: tuple[str, ...]) -> list[PlannedJob]:

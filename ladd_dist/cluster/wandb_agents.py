@@ -148,7 +148,7 @@ def run_trial(agents: Agents, trial: str, command: str) -> Path:
     from ladd_dist.stages.dry_run import describe_run
     from ladd_dist.stages.evaluate import is_evaluated, tell_tracker
     from ladd_dist.stages.run import prepare_run, run_stages
-    from ladd_dist.workspace.run import Run
+    from ladd_dist.workspace.run import Run, as_found
     from ladd_dist.workspace.workspace import Workspace
 
     try:
@@ -157,7 +157,7 @@ def run_trial(agents: Agents, trial: str, command: str) -> Path:
         raise RecipeError(f"--trial: expected one trial's parameters as JSON, got {trial!r}") from error
     chosen = find_run(agents.runs, wanted)
     recipe = dataclasses.replace(chosen.recipe, tracker=agents.tracker(chosen.recipe))
-    run = Run(recipe, Workspace(agents.out, agents.cache, local_device(pick_device("auto"), 1, 0)))
+    run = as_found(Run(recipe, Workspace(agents.out, agents.cache, local_device(pick_device("auto"), 1, 0))))
     facts = describe_run(run, agents.scale)
 
     def prepare() -> None:

@@ -25,8 +25,8 @@ def close(word: str, names: Iterable[str]) -> list[str]:
 
 
 def closest_first(word: str, names: Iterable[str]) -> list[str]:
-    """All names: those that `word` may stand for, then the rest in alphabetical order."""
-    every = sorted(names)
+    """All names: those that `word` may stand for, then the rest in the order given."""
+    every = list(names)
     likely = close(word, every)
     return [*likely, *(name for name in every if name not in likely)]
 

@@ -135,9 +135,11 @@ def lookup(kind: str, name: str) -> type[Plugin]:
     if name in _broken_entry_points:
         raise PluginError(f"the package that offers {kind} {name!r} is broken: {_broken_entry_points[name]}")
     if kind not in _tables:
-        raise PluginError(f"unknown kind {kind!r}; kinds: {', '.join(closest_first(kind, _tables))}")
+        raise PluginError(f"unknown kind {kind!r}; kinds: {', '.join(closest_first(kind, sorted(_tables)))}")
     broken = f"; entry points that failed to load: {', '.join(_broken_entry_points)}" if _broken_entry_points else ""
-    raise PluginError(f"unknown {kind} {name!r}; valid: {', '.join(closest_first(name, _tables[kind]))}{broken}")
+    raise PluginError(
+        f"unknown {kind} {name!r}; valid: {', '.join(closest_first(name, sorted(_tables[kind])))}{broken}"
+    )
 
 
 def create(kind: str, name: str) -> Plugin:

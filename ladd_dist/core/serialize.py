@@ -121,7 +121,7 @@ def _build(cls: type[T], data: Mapping[str, object], where: str) -> T:
     known = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     unknown = sorted(set(data) - known)
     if unknown:
-        fields = ", ".join(closest_first(unknown[0], known))
+        fields = ", ".join(closest_first(unknown[0], sorted(known)))
         raise RecipeError(f"{where}: {cls.__name__} has no field {unknown[0]!r}; fields: {fields}")
     hints = hints_of(cls)
     values = {key: from_data(hints[key], item, f"{where}.{key}") for key, item in data.items()}

@@ -148,8 +148,7 @@ def train(
             if save_at(updates) or updates == num_steps or stopping:
                 if not logged:  # the one other host sync: a checkpoint of a broken network would be the newest
                     require_finite(label, window.means(), updates, saved)
-                save(updates)
-                saved = updates
+                save(saved := updates)
             if stopping:
                 stop.check()
 

@@ -13,10 +13,11 @@ from ladd_dist.builders.networks import denoiser
 from ladd_dist.builders.step import build_critic
 from ladd_dist.builders.teacher import guided_teacher
 from ladd_dist.core.plugin import Plugin
+from ladd_dist.datasets import Dataset
 from ladd_dist.preflight.check import Check, Fail, Skip, Warn
 from ladd_dist.preflight.fixture import Fixture
 from ladd_dist.taps import TapLayout
-from ladd_dist.testing import ContractError, check_plugin, check_taps
+from ladd_dist.testing import ContractError, check_basics, check_plugin, check_taps
 
 SLACK = 0.05
 """Relative tolerance, in units of a sample's own size."""
@@ -61,6 +62,8 @@ def check_plugins(fixture: Fixture) -> str:
         try:
             if isinstance(plugin, TapLayout):
                 check_taps(plugin, build_critic(fixture.recipe, fixture.teacher).taps)
+            elif isinstance(plugin, Dataset):
+                check_basics(plugin)  # its files may be elsewhere, or a download: training looks at the images itself
             else:
                 check_plugin(plugin)
         except ContractError as error:

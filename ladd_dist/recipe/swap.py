@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import typing
+from collections.abc import Sequence
 from typing import Any
 
 from ladd_dist.core.closest import closest_first
 from ladd_dist.core.plugin import Plugin, create
-from ladd_dist.core.serialize import RecipeError
+from ladd_dist.core.serialize import RecipeError, has_effect
 from ladd_dist.recipe.recipe import Recipe
+
+SWAPPED = "+"
+"""Sign in a run's name before each swap."""
+LONGEST = 80
+"""Most characters that swaps add to a name."""
 
 
 def choose_parallel(recipe: Recipe, asked: str, swaps: tuple[str, ...], num: int) -> Recipe:
@@ -33,21 +39,48 @@ def choose_parallel(recipe: Recipe, asked: str, swaps: tuple[str, ...], num: int
     return recipe
 
 
-def swap_all(recipe: Recipe, assignments: tuple[str, ...]) -> Recipe:
-    """Recipe after several swaps, whatever their order: a plug-in comes before the plug-ins inside it.
+def apply_swaps(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
+    """Replace plug-in fields, as `swap` does; name, note and published figures no longer describe the recipe before.
+
+    The order of the assignments does not matter: a plug-in comes before the plug-ins inside it.
+
+    The name shows each swap that may change results (`exp4_specnorm+head=max_pool`), the note says what was swapped. A
+    swap of what changes none (`parallel`, `tracker`) leaves them, and so does one for what is there already.
 
     Raises:
-        RecipeError: a swap cannot be, or two of them give one field different plug-ins.
+        RecipeError: there is no such field, it holds no plug-in, or two assignments give it different ones.
         PluginError: a name is unknown.
     """
+    plain, shown = recipe, list[str]()
+    for assignment in _in_order(assignments):
+        before, recipe = recipe, swap(recipe, assignment)
+        path, _, name = assignment.partition("=")
+        field = path.replace("-", "_")
+        if _may_change_results(before, recipe, field.partition(".")[0]):
+            shown.append(f"{field}={name}")
+    if not shown:
+        return recipe
+    ending = SWAPPED + SWAPPED.join(shown)
+    if len(ending) > LONGEST:  # names become names of folders
+        ending = f"{SWAPPED}{len(shown)}_swaps"
+    note = f"Like {plain.name}, but with {', '.join(shown)}."
+    reported = dataclasses.replace(plain.reported, student_4=None, outcome="")
+    return dataclasses.replace(recipe, name=plain.name + ending, note=note, reported=reported)
+
+
+def _in_order(assignments: Sequence[str]) -> list[str]:
     names: dict[str, str] = {}
     for assignment in assignments:
         field, _, name = assignment.partition("=")
         if names.setdefault(field, name) != name:
             raise RecipeError(f"--swap {field}: {names[field]} and {name} at the same time; leave one out")
-    for assignment in sorted(assignments, key=lambda item: item.partition("=")[0].count(".")):
-        recipe = swap(recipe, assignment)
-    return recipe
+    return sorted(assignments, key=lambda item: item.partition("=")[0].count("."))
+
+
+def _may_change_results(before: Recipe, after: Recipe, field: str) -> bool:
+    metadata = {each.name: each.metadata for each in dataclasses.fields(before)}[field]
+    values = getattr(before, field), getattr(after, field)
+    return values[0] != values[1] and not metadata.get("neutral") and any(map(has_effect, values))
 
 
 def swap(recipe: Recipe, assignment: str) -> Recipe:

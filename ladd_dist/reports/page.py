@@ -11,6 +11,7 @@ import shlex
 from pathlib import Path
 from typing import NamedTuple
 
+from ladd_dist.core.method import in_words, method_of
 from ladd_dist.core.metrics_log import read_rows
 from ladd_dist.core.rundir import RunDir, write_bytes
 from ladd_dist.core.units import si
@@ -65,6 +66,7 @@ def _figures(files: RunFiles, columns: list[Column], rows: list[Row]) -> dict[st
         "title": title(evaluation, config),
         "config": config,
         "recipe": config.recipe,
+        "method": in_words(method_of(config.recipe.fields)),
         "guard": files.guard,
         "tiles": tiles(evaluation, config, columns, rows),
         "columns": columns,

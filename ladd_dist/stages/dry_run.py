@@ -97,7 +97,7 @@ def _count(recipe: Recipe, rehearsal: Trial) -> Cost:
         to_tap = count_flops(lambda: critic(batch.x0, ones, batch.cond, taps=taps, denoise=False)) // num
     last = recipe.train.steps - 1  # the weights of a finished warm-up
     figures: dict[str, Tensor | float] = {}
-    with_values = batch.x0.device.type != "meta"
+    with_values = not recipe.network.pretrained
     batch = random_batch(rehearsal, num) if with_values else batch
     whole = count_flops(lambda: figures.update(rehearsal.step(batch, last))) * recipe.train.batch_size // num
     if with_values:

@@ -13,6 +13,7 @@ from typing import Any
 
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.failure import read_failure
+from ladd_dist.core.method import method_of
 from ladd_dist.workspace.last_words import ERROR, last_error, tail
 from ladd_dist.workspace.sweep_record import FILE, Record, RunEntry, logs_of, read_record
 
@@ -60,6 +61,8 @@ class Progress:
     accuracy: float | None
     updated: str | None
     """ISO time, UTC, of the newest row."""
+    method: dict[str, str]
+    """Names of head, taps, start, adversarial and distance by field; empty where nothing is known yet."""
 
 
 @dataclass(frozen=True)
@@ -184,6 +187,7 @@ def progress_of(run: Path) -> Progress:
         losses=Losses(*(row.get(f"loss/{name}") for name in ("heads", "adversarial", "distill"))),
         accuracy=row.get("accuracy"),
         updated=_time_of(metrics),
+        method=method_of(recipe),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from ladd_dist.core.rundir import RunDir
 from ladd_dist.parallel.ranks import SINGLE, Ranks
 from ladd_dist.recipe import Recipe
+from ladd_dist.recipe.swap import SWAPPED
 from ladd_dist.workspace.workspace import Workspace
 
 
@@ -63,3 +65,30 @@ class Run:
     def among(self, ranks: Ranks) -> Run:
         """The same run as seen by one of several processes."""
         return dataclasses.replace(self, workspace=dataclasses.replace(self.workspace, ranks=ranks))
+
+
+def as_found(run: Run) -> Run:
+    """The run under the name with which another sweep or launch has begun the same one: one folder, not two."""
+    if run.folder.path.exists():
+        return run
+    for folder in sorted(run.workspace.runs.glob(f"*-{run.recipe.distill_signature()}")):
+        if RunDir(folder).config.is_file():
+            return named(run, folder.name.rpartition("-")[0])
+    return run
+
+
+def as_begun(run: Run, arguments: Sequence[str]) -> Run:
+    """The run under its recipe's bare name where it was begun so, by a version or a sweep that left swaps out.
+
+    Args:
+        arguments: of the command line; a name given there stays.
+    """
+    if any(word.partition("=")[0] == "--name" for word in arguments):
+        return run
+    former = named(run, run.recipe.name.partition(SWAPPED)[0])
+    return former if former.folder.config.is_file() and not run.folder.config.is_file() else run
+
+
+def named(run: Run, name: str) -> Run:
+    """The run under another name, which gives it another folder."""
+    return dataclasses.replace(run, recipe=dataclasses.replace(run.recipe, name=name))

@@ -28,8 +28,8 @@ def test_a_slip_or_a_beginning_resembles_its_name_and_nothing_else(word: str, ex
 
 
 def test_likely_names_come_first_and_no_name_is_lost() -> None:
-    assert closest_first("zeta", ["alpha", "beta", "zeta_two"]) == ["zeta_two", "beta", "alpha"]
-    assert closest_first("resnet", ["max_pool", "conv"]) == ["conv", "max_pool"]
+    assert closest_first("zeta", ["alpha", "zeta_two", "gamma"]) == ["zeta_two", "alpha", "gamma"]
+    assert closest_first("resnet", ["max_pool", "conv"]) == ["max_pool", "conv"]
     assert did_you_mean("zeat", ["beta", "zeta"], "`{}`") == "; did you mean `zeta`?"
 
 

@@ -272,3 +272,13 @@ def test_the_page_s_dataset_keeps_the_contract_and_a_changed_folder_is_another_t
     after = (recipe.teacher_signature(), recipe.shards_signature(), recipe.distill_signature())
     assert not set(before) & set(after)
     assert "fingerprint" not in json.dumps(dataclasses.asdict(recipe.dataset))
+
+
+def test_doctor_opens_no_data_which_may_be_a_download(tmp_path: Path) -> None:
+    from types import SimpleNamespace
+
+    from ladd_dist.preflight.teacher_checks import check_plugins
+
+    dataset = Mnist(root=str(tmp_path / "nowhere"))
+    assert check_plugins(SimpleNamespace(recipe=dataset)) == "1 keep their contracts"  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())

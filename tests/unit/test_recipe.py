@@ -135,8 +135,10 @@ def test_a_bare_recipe_serves_every_scale(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_lists_its_neighbours(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"exp4_specnom\.py does not exist; files there: .*exp4_specnorm\.py"):
+    with pytest.raises(RecipeError, match=r"exp4_specnom\.py does not exist; did you mean .*exp4_specnorm\.py"):
         load("exp4_specnom")
+    with pytest.raises(RecipeError, match=r"wavelets\.py does not exist; files there: .*exp4_specnorm\.py"):
+        load("wavelets")
     with pytest.raises(RecipeError, match=r"none\.py does not exist$"):
         load_recipe(tmp_path / "nowhere" / "none.py", "smoke")
 
@@ -297,7 +299,7 @@ def test_every_loss_and_every_regulariser_is_a_choice_by_name(kind: str) -> None
     [
         ("head=nonsense", PluginError, r"unknown head 'nonsense'; valid: max_pool, small_conv, spectral_norm"),
         ("shards.sampler=ddim", PluginError, r"unknown sampler 'ddim'; valid: ancestral, euler, heun"),
-        ("hed=max_pool", RecipeError, r"no field 'hed'; plug-in fields: dataset, network, .*head"),
+        ("hed=max_pool", RecipeError, r"no field 'hed'; plug-in fields: head, dataset, network, "),
         ("teacher.sigm=log_normal", RecipeError, r"no field 'sigm'; plug-in fields: sigma"),
         ("seed=max_pool", RecipeError, r"field 'seed' holds no plug-in; set it with --seed VALUE"),
         ("train=max_pool", RecipeError, r"field 'train' holds no plug-in"),

@@ -74,7 +74,7 @@ def test_an_integer_becomes_a_float_where_one_is_expected() -> None:
         ({"inner": {"mode": "both"}}, r"recipe\.inner\.mode: expected one of 'fused', 'alternate', got 'both'"),
         ({"inner": {"limit": 1.5}}, r"recipe\.inner\.limit: expected int \| None, got 1\.5"),
         ({"inner": 3}, r"recipe\.inner: expected an object with the fields of Inner, got 3"),
-        ({"inner": {"rat": 1.0}}, r"recipe\.inner: Inner has no field 'rat'; fields: limit, mode, rate"),
+        ({"inner": {"rat": 1.0}}, r"recipe\.inner: Inner has no field 'rat'; fields: rate, limit, mode"),
         ({"betas": [0.5]}, r"recipe\.betas: expected 2 values, got 1"),
         ({"betas": [0.5, None]}, r"recipe\.betas\[1\]: expected float, got NoneType None"),
         ({"betas": 0.5}, r"recipe\.betas: expected a list, got 0\.5"),

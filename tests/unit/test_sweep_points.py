@@ -16,7 +16,7 @@ from ladd_dist.core.plugin import register
 from ladd_dist.core.serialize import RecipeError
 from ladd_dist.heads import Head
 from ladd_dist.recipe import Axis, Points, Random, Range, Recipe, Sweep
-from ladd_dist.recipe.swap import choose_parallel, swap_all
+from ladd_dist.recipe.swap import apply_swaps, choose_parallel
 from ladd_dist.recipe.sweep import SweepRun, expand
 from ladd_dist.samplers.karras import Euler, Heun
 from plugins.heads import MaxPool, SmallConv, SpectralNorm
@@ -172,18 +172,18 @@ def test_swaps_of_a_plug_in_and_of_one_inside_it_go_together_in_either_order(own
             return self.inner.build(channels=channels, cond_dim=cond_dim)
 
     for order in itertools.permutations(("head=wrapping", "head.inner=max_pool")):
-        assert swap_all(RECIPE, order).head == Wrapping(inner=MaxPool())
-    assert swap_all(RECIPE, ("shards.sampler=heun", "start=stored")).shards.sampler == Heun()
+        assert apply_swaps(RECIPE, order).head == Wrapping(inner=MaxPool())
+    assert apply_swaps(RECIPE, ("shards.sampler=heun", "start=stored")).shards.sampler == Heun()
 
 
 def test_two_swaps_of_one_field_are_refused_unless_they_agree() -> None:
     with pytest.raises(RecipeError, match="--swap head: max_pool and small_conv at the same time; leave one out"):
-        swap_all(RECIPE, ("head=max_pool", "start=stored", "head=small_conv"))
-    assert swap_all(RECIPE, ("head=max_pool", "head=max_pool")).head == MaxPool()
+        apply_swaps(RECIPE, ("head=max_pool", "start=stored", "head=small_conv"))
+    assert apply_swaps(RECIPE, ("head=max_pool", "head=max_pool")).head == MaxPool()
 
 
 def test_a_strategy_and_a_swap_of_another_one_are_refused() -> None:
-    recipe: Recipe = swap_all(RECIPE, ("parallel=fsdp",))
+    recipe: Recipe = apply_swaps(RECIPE, ("parallel=fsdp",))
     with pytest.raises(RecipeError, match="--parallel ddp and --swap parallel=fsdp at the same time"):
         choose_parallel(recipe, "ddp", ("parallel=fsdp",), 2)
     assert choose_parallel(recipe, "fsdp", ("parallel=fsdp",), 2).parallel == recipe.parallel

@@ -1,0 +1,23 @@
+"""The parts of a recipe that say in short which method a run is: head, taps, start and losses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+PARTS = ("head", "taps", "start", "adversarial", "distance")
+"""Fields of the recipe; the last two are the losses."""
+
+
+def method_of(recipe: Mapping[str, object]) -> dict[str, str]:
+    """Names of a recipe's plug-ins by field, from its JSON data; fields that the data lack are left out."""
+    found = {field: recipe.get(field) for field in PARTS}
+    return {
+        field: str(part["plugin"]) for field, part in found.items() if isinstance(part, Mapping) and "plugin" in part
+    }
+
+
+def in_words(method: Mapping[str, str]) -> str:
+    """The method as a line of text: `head max_pool, taps downs, start fresh, losses bce and mse`."""
+    losses = [method[field] for field in PARTS[3:] if field in method]
+    words = [f"{field} {method[field]}" for field in PARTS[:3] if field in method]
+    return ", ".join([*words, *([f"losses {' and '.join(losses)}"] if losses else [])])
