@@ -57,7 +57,8 @@ def pictures(result: Comparison) -> Pictures:
     A run that is not finished has a grid from its training alone, whose noise is not the held-out one.
     """
     chosen = _chosen(result.rows)
-    own, teachers = [], {}
+    own: list[tuple[str, str, Image]] = []
+    teachers: dict[tuple[object, ...], tuple[str, str, Image]] = {}
     for item in chosen:
         if not item.is_finished or (strip := grid_row(item.path, result.sampler)) is None:
             continue
