@@ -33,7 +33,8 @@ def open_console(*, markup: bool = True, highlight: bool = True) -> Console:
 class Fitted:
     """A table that adapts to the width it is printed at: it leaves out columns, with a note, before it breaks a name.
 
-    Columns that the reader can do without go first, from the right. Long texts wrap, and nothing ends in an ellipsis.
+    Empty columns go first, then those that the reader can do without, from the right. Long
+    texts wrap, and nothing ends in an ellipsis.
     """
 
     def __init__(self, table: Table, keep: Collection[str] | None = (), rest: str = "a wider terminal") -> None:
@@ -53,13 +54,13 @@ class Fitted:
         width, columns = options.max_width, self.table.columns
         sizes = [_sizes(console, column, width // (3 if i else 2)) for i, column in enumerate(columns)]
         chosen = list(range(len(sizes)))
-        left_out: list[str] = []
-        for index in reversed(chosen[:]):
+        blank = [not any(str(cell).strip() for cell in column.cells) for column in columns]
+        for index in sorted(chosen, key=lambda index: (not blank[index], -index)):
             if sum(sizes[i].minimum for i in chosen) <= width - _borders(chosen):
                 break
-            if (heading := _heading(columns[index])) not in self.kept:
+            if _heading(columns[index]) not in self.kept:
                 chosen.remove(index)
-                left_out.insert(0, heading)
+        left_out = [_heading(column) for i, column in enumerate(columns) if i not in chosen and not blank[i]]
         yield self._part(chosen, _widths([sizes[i] for i in chosen], width - _borders(chosen)))
         if left_out:
             yield Text(f"Not shown in {width} columns: {', '.join(left_out)} (see {self.rest}).", style="dim")

@@ -128,13 +128,14 @@ def data(result: Comparison) -> PageData:
         {"title": figure_title(metric), "small": f"{metric}, {entry}", "better": way, "number": True}
         for entry, metric, way in columns
     ]
+    collapsed: list[Heading] = [{"title": "Collapsed from", "number": True}] if terminal.knows_collapse(result) else []
     head: list[Heading] = [
         {"title": "Variant"},
         {"title": "Seeds", "number": True},
         figures[0],
         {"title": "Minus best", "small": "interval by Holm", "number": True},
         {"title": "Called"},
-        *([{"title": "Collapsed from", "number": True}] if terminal.knows_collapse(result) else []),
+        *collapsed,
         *figures[1:],
     ]
     return {
@@ -183,8 +184,8 @@ def _reference(result: Comparison, index: int, columns: Columns) -> Cells:
         value = item.figures.get(metric) if entry == result.sampler else None
         figures.append([None, ""] if value is None else [value, figure(value)])
     gap = [held.mean if held else None, terminal.against(held)]
-    blank: Cells = [["", ""], *([[None, ""]] if terminal.knows_collapse(result) else [])]
-    return [*cells, figures[0], gap, *blank, *figures[1:]]
+    blank: Cells = [["", ""], [None, ""]]
+    return [*cells, figures[0], gap, *blank[: 1 + terminal.knows_collapse(result)], *figures[1:]]
 
 
 def _runs(result: Comparison) -> list[list[float | str | None]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ladd_dist.comparison.result import Comparison, Row
 from ladd_dist.comparison.runs import Run
-from ladd_dist.comparison.variants import differing
+from ladd_dist.comparison.variants import Variant, differing
 from ladd_dist.reports.grids import GROUND, grid_row, grid_rows
 from ladd_dist.reports.html import data_uri
 from ladd_dist.reports.table import entry_title
@@ -39,42 +39,66 @@ class Pictures(NamedTuple):
     """Whether all runs sample the same held-out noises and classes."""
 
 
+class Chosen(NamedTuple):
+    """The run that stands for a variant, and its last grid."""
+
+    variant: Variant
+    run: Run
+    path: Path
+
+    @property
+    def is_finished(self) -> bool:
+        return self.path.stem == "final"
+
+
 def pictures(result: Comparison) -> Pictures:
-    """The samples of each of the best variants, of a seed that all share where there is one."""
+    """The samples of each of the best variants, of a seed that all share where there is one.
+
+    A run that is not finished has a grid from its training alone, whose noise is not the held-out one.
+    """
     chosen = _chosen(result.rows)
-    strips: list[tuple[str, str, Image]] = []
-    teachers: dict[bytes, tuple[str, Image]] = {}
-    for label, run, path in chosen:
-        many = next((row for row in grid_rows(path) if row.startswith("teacher")), None)
-        if many and (strip := grid_row(path, many)):
-            teachers.setdefault(strip.tobytes(), (many, strip))
-        own = grid_row(path, result.sampler if path.stem == "final" else "student")
-        if own:
-            strips.append((label, _note(run, path), own))
-    of_teacher = [(_teacher(entry), "", strip) for entry, strip in teachers.values()]
-    alike = differing([row.variant.fields for row in result.rows])
+    own: list[tuple[str, str, Image]] = []
+    teachers: dict[tuple[object, ...], tuple[str, str, Image]] = {}
+    for item in chosen:
+        if not item.is_finished or (strip := grid_row(item.path, result.sampler)) is None:
+            continue
+        own.append((item.variant.label, _note(item), strip))
+        many = next((row for row in grid_rows(item.path) if row.startswith("teacher@")), "")
+        if (strip := grid_row(item.path, many)) is not None:
+            teachers.setdefault(_teacher(item.variant), (entry_title(many), item.variant.label, strip))
+    theirs = [(title, f"of {label}" if len(teachers) > 1 else "", strip) for title, label, strip in teachers.values()]
     return Pictures(
-        _aligned([*of_teacher, *strips]) if strips else [],
+        _aligned([*theirs, *own]) if own else [],
         [
-            Picture(label, _note(run, path), data_uri(path))
-            for label, run, path in chosen
-            if path.stat().st_size <= MAX_GRID_BYTES
+            Picture(item.variant.label, _note(item), data_uri(item.path))
+            for item in chosen
+            if item.path.stat().st_size <= MAX_GRID_BYTES
         ],
-        not any(path.split(".")[0] == "dataset" or path == "evaluate.seed" for path in alike),
+        not any(_decides_noise(path) for path in differing([row.variant.fields for row in result.rows])),
     )
 
 
-def _chosen(rows: Sequence[Row]) -> list[tuple[str, Run, Path]]:
-    """A run with a grid for each of the best variants."""
-    shown = [row for row in rows if any(_grid(run.folder) for run in row.variant.runs)][:MAX_GRIDS]
-    seeds = [{run.seed for run in row.variant.runs if _grid(run.folder)} for row in shown]
-    common = min(set.intersection(*seeds), default=None) if seeds else None
+def _teacher(variant: Variant) -> tuple[object, ...]:
+    """The fields on which the teacher's samples depend; equal for two variants that share them."""
+    parts = ("dataset", "network", "teacher", "codec", "shards")
+    fields = sorted((path, value) for path, value in variant.fields.items() if path.split(".")[0] in parts)
+    return (*fields, variant.fields.get("evaluate.seed"))
+
+
+def _decides_noise(path: str) -> bool:
+    return path.split(".")[0] in ("dataset", "codec") or path == "evaluate.seed"
+
+
+def _chosen(rows: Sequence[Row]) -> list[Chosen]:
+    """A run with a grid for each of the best variants, a finished one where there is any."""
     found = []
-    for row in shown:
-        runs = [(run, path) for run in row.variant.runs if (path := _grid(run.folder))]
-        run, path = next((item for item in runs if item[0].seed == common), runs[0])
-        found.append((row.variant.label, run, path))
-    return found
+    for row in rows:
+        runs = [Chosen(row.variant, run, path) for run in row.variant.runs if (path := _grid(run.folder))]
+        if runs:
+            found.append([item for item in runs if item.is_finished] or runs)
+    seeds = [{item.run.seed for item in runs} for runs in found[:MAX_GRIDS]]
+    common = min(set.intersection(*seeds), default=None) if seeds else None
+    return [next((item for item in runs if item.run.seed == common), runs[0]) for runs in found[:MAX_GRIDS]]
 
 
 def _grid(folder: Path | None) -> Path | None:
@@ -84,13 +108,9 @@ def _grid(folder: Path | None) -> Path | None:
     return final if final.exists() else max(folder.glob("samples/step-*.png"), default=None)
 
 
-def _note(run: Run, path: Path) -> str:
-    when = "finished" if path.stem == "final" else f"after {int(path.stem.partition('-')[2])} steps"
-    return f"seed {run.seed}, {when}"
-
-
-def _teacher(entry: str) -> str:
-    return entry_title(entry) if "@" in entry else "Teacher"
+def _note(item: Chosen) -> str:
+    when = "finished" if item.is_finished else f"after {int(item.path.stem.partition('-')[2])} steps"
+    return f"seed {item.run.seed}, {when}"
 
 
 def _aligned(strips: Sequence[tuple[str, str, Image]]) -> list[Picture]:

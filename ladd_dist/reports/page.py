@@ -16,13 +16,24 @@ from ladd_dist.core.metrics_log import read_rows
 from ladd_dist.core.rundir import RunDir, write_bytes
 from ladd_dist.core.units import si
 from ladd_dist.reports import charts
-from ladd_dist.reports.details import DETAILS, by_class, details
+from ladd_dist.reports.details import DETAILS, MEANINGS, by_class, details
 from ladd_dist.reports.diagnosis_section import section
 from ladd_dist.reports.grids import grid_rows
 from ladd_dist.reports.html import data_uri, render
 from ladd_dist.reports.json_object import Values, number
 from ladd_dist.reports.run_files import Metrics, RunFiles, ShownConfig, read_run
-from ladd_dist.reports.table import Column, Row, bars, entry_meaning, num_samples, reported, table, tiles, title
+from ladd_dist.reports.table import (
+    QUALITY,
+    Column,
+    Row,
+    bars,
+    entry_meaning,
+    num_samples,
+    reported,
+    table,
+    tiles,
+    title,
+)
 from ladd_dist.reports.verdict import Verdict, judge
 
 MAX_TRAINING_GRIDS = 4
@@ -43,7 +54,7 @@ def write_report(run: Path) -> Path:
     paths, files = RunDir(run), read_run(run)
     metrics, num_broken = read_rows(paths.metrics)
     verdict = judge(files.evaluation, files.config, metrics)
-    columns, rows = table(files.evaluation, files.config, DETAILS)
+    columns, rows = _table(files)
     values = {
         **_figures(files, columns, rows),
         **_pictures(paths, files, metrics),
@@ -57,6 +68,15 @@ def write_report(run: Path) -> Path:
     write_bytes(run / "report.md", markdown.encode())
     write_bytes(paths.report, html.encode())
     return paths.report
+
+
+def _table(files: RunFiles) -> tuple[list[Column], list[Row]]:
+    """The first table; figures that are otherwise folded stand in it where the run has no others of its samples."""
+    measured = {key for figures in files.evaluation.values() for key in figures}
+    has_usual = not measured.isdisjoint(QUALITY)
+    columns, rows = table(files.evaluation, files.config, DETAILS if has_usual else ())
+    names = {key: Column(key, *MEANINGS[key]) for key in DETAILS}
+    return [names.get(column.key, column) for column in columns], rows
 
 
 def _figures(files: RunFiles, columns: list[Column], rows: list[Row]) -> dict[str, object]:
@@ -193,5 +213,6 @@ def _markdown(heading: str, config: ShownConfig, verdict: Verdict, columns: list
             cell.text + (f" ({cell.remark})" if cell.value is not None and cell.remark else "") for cell in row.cells
         ]
         lines.append(f"| {escape(row.title)} | {' | '.join(cells)} |")
+    lines += ["", *(f"{row.title}: {escape(meaning)}" for row in rows if (meaning := entry_meaning(row.key)))]
     lines += ["", f"Made by `{_command(config)}`; signature {escape(config.signature or '?')}.", ""]
     return "\n".join(lines)

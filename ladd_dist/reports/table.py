@@ -65,6 +65,8 @@ COLUMNS = (
     Column("speed_up", "Speed-up", "Times faster than the teacher with the most steps.", "higher"),
     Column("saturation", "Saturation", "How strong the colours are; 0 is grey. Best near the teacher's.", "", True),
 )
+QUALITY = frozenset(column.key for column in COLUMNS) - {"calls", "ms", "ms_decoding", "speed_up"}
+"""Figures of the samples themselves that the table shows before all others."""
 ENTRY_MEANINGS = {
     "untrained": "the student before its training, which is the teacher's weights without guidance, sampled by the "
     "student's rule at its levels. Training has to beat it.",

@@ -91,16 +91,26 @@ def test_rows_of_the_same_noise_stand_below_each_other_the_teacher_first(tmp_pat
     assert greys == [round(127.5 * (1 + value / 10)) for value in (2.0, 6.0)], "the figure that decides is of 4 steps"
 
 
-def test_a_run_that_is_not_finished_shows_its_last_dump(tmp_path: Path) -> None:
+def test_a_run_that_is_not_finished_has_its_last_grid_and_no_row_for_its_noise_is_another(tmp_path: Path) -> None:
     run(tmp_path / "runs" / "a", name="one")
     late = run(tmp_path / "runs" / "b", name="two")
     (late / "samples" / "final.png").unlink()
     for step in (10, 20):
         write_grid(late / "samples" / f"step-{step:06d}.png", [("teacher", teacher(0.1)), ("student", teacher())])
     found = pictures(compared(tmp_path / "runs"))
-    assert {row.label: row.note for row in found.rows} == {
-        "Teacher, 50 steps": "", "Teacher": "", "one": "seed 0, finished", "two": "seed 0, after 20 steps"
-    }  # fmt: skip
+    assert [row.label for row in found.rows] == ["Teacher, 50 steps", "one"]
+    assert {grid.label: grid.note for grid in found.grids} == {
+        "one": "seed 0, finished",
+        "two": "seed 0, after 20 steps",
+    }
+
+
+def test_each_teacher_has_a_row_of_its_own(tmp_path: Path) -> None:
+    run(tmp_path / "runs" / "a", name="one")
+    run(tmp_path / "runs" / "b", name="two", teacher={**RECIPE["teacher"], "steps": 41})
+    result = compare_sources(Options(source=(str(tmp_path / "runs"),), mixed=True))
+    shown = [(row.label, row.note) for row in pictures(result).rows]
+    assert shown[:2] == [("Teacher, 50 steps", "of one"), ("Teacher, 50 steps", "of two")]
 
 
 def test_other_noise_is_not_called_the_same(tmp_path: Path) -> None:

@@ -65,6 +65,13 @@ def test_columns_that_do_not_fit_are_named_and_the_last_go_first() -> None:
     assert [*shown[:-1], *left_out] == [f"figure {index}" for index in range(8)]
 
 
+def test_a_column_in_which_nothing_stands_goes_first_and_unnamed() -> None:
+    table = Table("run", "node", *(f"figure {index}" for index in range(9)))
+    table.add_row(NAMES[0], "", *["0.1"] * 9)
+    text = drawn(Fitted(table), 80)
+    assert "node" not in text and "Not shown in 80 columns: figure" in text
+
+
 def test_a_table_that_fits_is_left_as_it_is() -> None:
     plain = Console(width=80, file=io.StringIO(), force_terminal=True, color_system=None)
     plain.print(many(1))
@@ -81,6 +88,17 @@ def test_a_pipe_gets_every_column_on_one_line_for_each_row(capsys: pytest.Captur
 
 
 # --- the commands ---
+
+
+def test_every_table_of_a_command_is_fitted_to_the_console_that_all_share() -> None:
+    package = Path(compare.__file__).parent
+    texts = {path.relative_to(package).as_posix(): path.read_text(encoding="utf-8") for path in package.rglob("*.py")}
+    own = [name for name, text in texts.items() if re.search(r"\bConsole\((?!stderr=True)", text)]
+    assert own == ["cli/console.py"]
+    unfitted = [
+        name for name, text in texts.items() if "Table(" in text and ".print(" in text and "Fitted(" not in text
+    ]
+    assert set(unfitted) <= {"cli/recipe_help.py"}, "its tables are flags and texts without frames, which wrap"
 
 
 class Terminal(io.StringIO):

@@ -171,16 +171,23 @@ def test_a_run_without_digit_metrics_shows_nothing_of_them(tmp_path: Path) -> No
     text = Page(write_report(run)).text
     for words in ("published report", "FID", "Fréchet", "digit asked for", "was not measured"):
         assert words not in text, words
-    assert "–" not in "".join(row for row in (run / "report.md").read_text().splitlines() if row.startswith("|"))
+    table = [row for row in (run / "report.md").read_text().splitlines() if row.startswith("|")]
+    assert "–" not in "".join(table)
+    assert "Error at the same noise" in table[0] and "0.200" in table[2], (
+        "what the run does measure is in the first table"
+    )
 
 
 def test_the_untrained_student_is_explained_where_it_is_shown(tmp_path: Path) -> None:
     run = write_run(tmp_path)
     assert "before its training" not in Page(write_report(run)).text
+    write_grid(run / "samples" / "final.png", [("teacher@50", _pictures(16)), ("untrained@4", _pictures(16))])
     evaluation = json.loads((run / "eval.json").read_text())
     (run / "eval.json").write_text(json.dumps({**evaluation, "untrained@4": evaluation["student@4"]}))
     text = Page(write_report(run)).text
     assert "Untrained student, 4 steps" in text and "The student before its training" in text
+    assert "Row untrained@4 is the student before its training" in text
+    assert "Untrained student, 4 steps: the student before its training" in (run / "report.md").read_text()
 
 
 def test_network_calls_count_guidance_twice_and_heun_as_two_but_for_the_last_step() -> None:
