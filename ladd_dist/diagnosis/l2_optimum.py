@@ -20,7 +20,7 @@ from ladd_dist.diagnosis.advice import advise
 from ladd_dist.diagnosis.optimum_by_level import NUM_INPUTS, by_colour, evenly, level_rows, ratio, regressing, threshold
 from ladd_dist.diagnosis.posterior import PosteriorMean
 from ladd_dist.diagnosis.record import Diagnosis, Findings, FoundLevels, OptimumFigures
-from ladd_dist.diagnosis.sample_metrics import SampleMetrics, ToImages, colour_variance
+from ladd_dist.diagnosis.sample_metrics import SampleMetrics, ToImages, colour_variance, in_class_variance
 from ladd_dist.engine.loop import Bar
 from ladd_dist.engine.shard_reader import ShardReader
 from ladd_dist.levels.search import search_levels
@@ -71,7 +71,7 @@ def predict(run: Run, *, num_pairs: int, search: bool) -> L2Optimum:
         "num_pairs": len(pairs.x0),
         "num_stored": len(reader),
         "deterministic": all(row["spread"] == 0 for row in rows),
-        "measure": "colour_variance" if by_colour(recipe) else "kept",
+        "measure": "colour_variance" if by_colour(recipe, pairs.x0, pairs.cond) else "kept",
         "stored": metrics(to_images(pairs.x0), pairs.cond),
         "levels": rows,
         "samples": samples,
@@ -102,7 +102,7 @@ def sample_optimum(
     """
     num = min(recipe.evaluate.num_samples, len(posterior.pairs.x0))
     noise, cond = sample_starts(recipe.evaluate.seed, range(num), recipe.latent(), device)
-    stored = colour_variance(to_images(posterior.pairs.x0)) if metrics.colours else 0.0
+    stored = to_images(posterior.pairs.x0)
     figures: dict[str, OptimumFigures] = {}
     rows = []
     for steps in recipe.evaluate.steps:
@@ -112,7 +112,8 @@ def sample_optimum(
         images = to_images(_sample(recipe, posterior, noise, cond, levels))
         row: OptimumFigures = {"levels": list(levels), "num_samples": num, **metrics(images, cond)}
         if metrics.colours:
-            row["share"] = ratio(row["colour_variance"], stored)
+            row["share"] = ratio(row["colour_variance"], colour_variance(stored))
+            row["in_class"] = ratio(in_class_variance(images, cond), in_class_variance(stored, posterior.pairs.cond))
         figures[f"optimum@{steps}"] = row
         who = "nearest pair" if posterior.spread(levels[0]) == 0 else "optimum"
         rows.append((f"{who}@{steps}", images[:NUM_SHOWN]))

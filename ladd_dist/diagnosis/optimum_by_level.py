@@ -14,7 +14,7 @@ from ladd_dist.core.types import Batch
 from ladd_dist.diagnosis.advice import weight_at
 from ladd_dist.diagnosis.posterior import PosteriorMean
 from ladd_dist.diagnosis.record import LevelFigures, LevelRow
-from ladd_dist.diagnosis.sample_metrics import colour_variance, sees_colours
+from ladd_dist.diagnosis.sample_metrics import colour_variance, in_class_variance, sees_colours
 from ladd_dist.engine.loop import Bar
 from ladd_dist.recipe import Recipe
 from ladd_dist.reports.diagnosis_text import REGRESSES, verdict_of
@@ -24,6 +24,8 @@ NUM_INPUTS = 2_000
 """Inputs on which a level is measured."""
 BISECTIONS = 8
 _SAME_LEVEL = 1e-5
+_ROUNDING = (0.5 / 255) ** 2
+"""Variance of colours in [0, 1] that bytes cannot show."""
 
 
 def examined_levels(recipe: Recipe, pairs: Batch) -> list[float]:
@@ -75,12 +77,13 @@ def optimum_at(recipe: Recipe, posterior: PosteriorMean, sigma: float, num: int 
     kept = max(0.0, 1 - float(error.mean() / spread.mean())) if float(spread.mean()) > 0 else 1.0
     weight, spread_of_inputs = weight_at(recipe.distance, sigma), posterior.spread(sigma)
     averaged = float(found.averaged.mean())
-    if not by_colour(recipe):
+    if not by_colour(recipe, x0, cond):
         return {
             "sigma": sigma, "weight": weight, "spread": spread_of_inputs, "averaged": averaged, "kept": kept,
-            "share": kept, "classes": {}, "verdict": verdict_of(kept),
+            "share": kept, "in_class": kept, "classes": {}, "verdict": verdict_of(kept),
         }  # fmt: skip
     share = ratio(colour_variance(found.mean), colour_variance(x0))
+    in_class = ratio(in_class_variance(found.mean, cond), in_class_variance(x0, cond))
     groups = {number: cond == number for number in posterior.rows}
     classes = {
         str(number): ratio(colour_variance(found.mean[own]), colour_variance(x0[own]))
@@ -89,27 +92,30 @@ def optimum_at(recipe: Recipe, posterior: PosteriorMean, sigma: float, num: int 
     }
     return {
         "sigma": sigma, "weight": weight, "spread": spread_of_inputs, "averaged": averaged, "kept": kept,
-        "share": share, "classes": classes, "colour_variance": colour_variance(found.mean),
-        "verdict": verdict_of(share),
+        "share": share, "in_class": in_class, "classes": classes, "colour_variance": colour_variance(found.mean),
+        "verdict": verdict_of(in_class),
     }  # fmt: skip
 
 
-def by_colour(recipe: Recipe) -> bool:
-    """Whether `share` compares colour variance; latents and data without colour are judged by explained variance."""
-    return is_pixels(recipe) and sees_colours(recipe)
+def by_colour(recipe: Recipe, x0: Tensor, cond: Tensor) -> bool:
+    """Whether colours of samples x0 [N,C,H,W] tell a regression to the mean of their classes cond [N].
+
+    Latents, data without colour, and classes of one colour each are judged by explained variance (`kept`).
+    """
+    return is_pixels(recipe) and sees_colours(recipe) and in_class_variance(x0, cond) > _ROUNDING
 
 
 def threshold(recipe: Recipe, posterior: PosteriorMean, rows: Sequence[LevelRow]) -> float | None:
-    """The level above which less than half of the variance is left, by bisection in ln sigma; None: nowhere."""
-    above = [row["sigma"] for row in rows if row["share"] < VARIANCE_COLLAPSED]
+    """The level above which classes keep less than half of their variance, by bisection in ln sigma; None: nowhere."""
+    above = [row["sigma"] for row in rows if row["in_class"] < VARIANCE_COLLAPSED]
     if not above or recipe.start.needs_path:  # a path has no inputs between its stored levels
         return None
-    below = [row["sigma"] for row in rows if row["share"] >= VARIANCE_COLLAPSED]
+    below = [row["sigma"] for row in rows if row["in_class"] >= VARIANCE_COLLAPSED]
     high, low = min(above), max(below, default=1e-3)
     for _ in range(BISECTIONS):
         middle = math.sqrt(low * high)
-        share = optimum_at(recipe, posterior, middle, num=NUM_INPUTS // 4)["share"]
-        low, high = (low, middle) if share < VARIANCE_COLLAPSED else (middle, high)
+        left = optimum_at(recipe, posterior, middle, num=NUM_INPUTS // 4)["in_class"]
+        low, high = (low, middle) if left < VARIANCE_COLLAPSED else (middle, high)
     return float(f"{math.sqrt(low * high):.3g}")
 
 
@@ -120,5 +126,5 @@ def evenly(posterior: PosteriorMean, num: int) -> Tensor:
 
 
 def ratio(one: float, other: float) -> float:
-    """The quotient of two variances; 1 if the second one is 0."""
-    return one / other if other > 0 else 1.0
+    """The quotient of two variances of colours in [0, 1]; 1 if the second one is no more than rounding."""
+    return one / other if other > _ROUNDING else 1.0

@@ -20,7 +20,9 @@ class LevelFigures(TypedDict):
     kept: float
     """Share of the samples' variance within their class that the optimum explains."""
     share: float
-    """Colour variance of the optimum over that of the samples; `kept` for latents and for data without colour."""
+    """Colour variance of the optimum over that of the samples; `kept` where `measure` says so."""
+    in_class: float
+    """The part of the variance that is left within classes, which the verdict judges: of colour, or `kept`."""
     classes: dict[str, float]
     """`share` within each class."""
     colour_variance: NotRequired[float]
@@ -69,7 +71,7 @@ class Findings(TypedDict):
     deterministic: bool
     """Whether each input belongs to one stored sample at every level, so that nothing is averaged."""
     measure: str
-    """The figure that `share` compares: `colour_variance` or `kept`."""
+    """The figure that is compared: `colour_variance`, or `kept` for latents and where no class has several colours."""
     stored: SampleFigures
     levels: list[LevelRow]
     samples: dict[str, OptimumFigures]

@@ -31,6 +31,8 @@ class SampleFigures(TypedDict, total=False):
     fd_teacher: float
     share: float
     """Colour variance over that of the stored samples, where it was compared."""
+    in_class: float
+    """The same of the variance within classes."""
 
 
 class SampleAttributes(NamedTuple):
@@ -53,6 +55,15 @@ def sees_colours(recipe: Recipe) -> bool:
 def colour_variance(images: Tensor) -> float:
     """Variance of the ink's mean colour over images [N,3,H,W], as in `eval.json`."""
     return float(mean_colour(images).double().cpu().var(dim=0, correction=0).mean())
+
+
+def in_class_variance(images: Tensor, cond: Tensor) -> float:
+    """Variance of the ink's mean colour around that of its class, over images [N,3,H,W] of classes cond [N]."""
+    colours = mean_colour(images).double().cpu()
+    cond = cond.cpu()
+    for number in cond.unique():
+        colours[cond == number] -= colours[cond == number].mean(dim=0)
+    return float(colours.square().mean())
 
 
 class SampleMetrics:

@@ -12,7 +12,7 @@ from ladd_dist.core.types import COLOUR_DIGITS, ImageSpec
 from ladd_dist.metrics import Measure, Metric, References, Samples
 from ladd_dist.metrics.extract import digit_color
 from ladd_dist.metrics.frechet import frechet_estimate, frechet_reference
-from ladd_dist.metrics.interval import Estimate, with_intervals
+from ladd_dist.metrics.interval import share_of, with_intervals
 
 
 @register("digit_color")
@@ -45,12 +45,12 @@ class DigitColor(Metric):
                     f"the metric 'digit_color' knows classes 0 to {NUM_DIGITS - 1}, the samples were asked for "
                     f"{int(samples.cond.min())} to {int(samples.cond.max())}"
                 )
-            right = (seen["digit"] == samples.cond.to(seen["digit"].device)).cpu().double()
+            right = seen["digit"] == samples.cond.to(seen["digit"].device)
             distances = {
                 "fd": frechet_estimate(seen["features"], real),
                 "fd_teacher": frechet_estimate(seen["features"], teacher),
             }
             figures = with_intervals(distances, at_least=0.0)
-            return figures | with_intervals({"accuracy": Estimate(float(right.mean()), right)})
+            return figures | with_intervals({"accuracy": share_of(right)})
 
         return measure

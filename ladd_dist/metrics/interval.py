@@ -6,11 +6,17 @@ function for a Frechet distance (Hampel 1974, "The influence curve and its role 
 again and again. That costs one matrix product; computing the figure itself on every draw would cost hundreds of
 eigendecompositions. It also keeps the interval around the figure: a draw with replacement leaves out a third of the
 samples, which makes a Frechet distance larger, so the percentiles of recomputed figures would lie above the figure.
+
+A share of rows (`Share`) has Wilson's interval instead (Wilson 1927, "Probable inference, the law of succession, and
+statistical inference"): drawing 1,500 rows of which all or nearly all count gives hardly any spread, so near 0 and 1
+the bootstrap's interval is too narrow, and at 1 it has no width at all (Brown, Cai & DasGupta 2001, "Interval
+estimation for a binomial proportion").
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -21,6 +27,8 @@ from ladd_dist.core.rng import generator
 
 LEVEL = 0.95
 NUM_DRAWS = 400
+_NORMAL = 1.959963984540054
+"""Quantile (1 + LEVEL) / 2 of the standard normal law."""
 LOW, HIGH = "_low", "_high"
 
 
@@ -31,11 +39,24 @@ class Estimate(NamedTuple):
     parts: Tensor  # [N]; only differences between them count
 
 
-def with_intervals(estimates: Mapping[str, Estimate], *, at_least: float | None = None) -> dict[str, float]:
+class Share(NamedTuple):
+    """Share of rows, and the number of independent rows that would leave as much doubt."""
+
+    value: float
+    rows: float
+    """The number of rows; divided by the design effect (Kish 1965, "Survey Sampling") where rows depend on others."""
+
+
+def share_of(rows: Tensor) -> Share:
+    """The share of independent rows [N], N >= 1, that are true."""
+    return Share(float(rows.detach().cpu().double().mean()), len(rows))
+
+
+def with_intervals(estimates: Mapping[str, Estimate | Share], *, at_least: float | None = None) -> dict[str, float]:
     """Figures by name, each NAME with its 95 % interval NAME_low, NAME_high over the choice of the samples.
 
-    The references are fixed. All figures of the same number of samples share their draws, which makes their errors
-    comparable.
+    The references are fixed, unless the one who made the estimate widened it for them. All estimates of the same number
+    of samples share their draws, which makes their errors comparable.
 
     Args:
         at_least: smallest value of a bound, for a distance that cannot be negative.
@@ -45,6 +66,10 @@ def with_intervals(estimates: Mapping[str, Estimate], *, at_least: float | None 
     """
     figures: dict[str, float] = {}
     for name, estimate in estimates.items():
+        if isinstance(estimate, Share):
+            low, high = _wilson(estimate)
+            figures |= {name: estimate.value, f"{name}{LOW}": low, f"{name}{HIGH}": high}
+            continue
         parts = estimate.parts.detach().cpu().double()
         if parts.ndim != 1 or len(parts) == 0:
             raise ValueError(f"the interval of {name!r} needs one part a sample, got {list(parts.shape)}")
@@ -60,6 +85,15 @@ def with_intervals(estimates: Mapping[str, Estimate], *, at_least: float | None 
 def is_bound(name: str) -> bool:
     """Whether a figure's name is that of a bound of an interval."""
     return name.endswith((LOW, HIGH))
+
+
+def _wilson(share: Share) -> tuple[float, float]:
+    """Wilson's interval: the shares p from which the observed one is less than 1.96 of p's standard errors away."""
+    value, rows = share
+    square = _NORMAL**2 / rows
+    middle = (value + square / 2) / (1 + square)
+    half = math.sqrt(square * value * (1 - value) + square**2 / 4) / (1 + square)
+    return min(value, max(0.0, middle - half)), max(value, min(1.0, middle + half))  # 0 and 1 despite rounding
 
 
 @functools.lru_cache(maxsize=3)

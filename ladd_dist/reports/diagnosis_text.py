@@ -12,7 +12,8 @@ from ladd_dist.reports.verdict import VARIANCE_COLLAPSED, VARIANCE_HEALTHY, best
 COLUMNS = ("level", "averaged", "colour var", "share", "in class", "weight", "verdict")
 MEANINGS = (
     "averaged: how many stored samples the best answer is the mean of; share: its colour variance as a share of the "
-    "samples' own; in class: the same within the classes; *: no level of the training; fd: Frechet distance to the "
+    "samples' own; in class: the same within the classes, over all and from the least to the most of one, by which the "
+    "verdict goes; *: no level of the training; fd: Frechet distance to the "
     "stored samples."
 )
 REMEMBERS = (
@@ -33,6 +34,8 @@ class LevelOptimum(NamedTuple):
     """How many stored samples it is the mean of."""
     share: float
     """Its variance as a share of the samples' own."""
+    in_class: float | None
+    """The same within classes, by which the verdict goes; None in files of earlier versions."""
     by_class: tuple[float, ...]
     """The same within each class."""
     figures: Values
@@ -74,6 +77,7 @@ class Optimum(NamedTuple):
                 row.number("sigma") or 0.0,
                 row.number("averaged") or 0.0,
                 row.number("share") or 0.0,
+                row.number("in_class"),
                 tuple(value for value in row.part("classes").values().values() if value is not None),
                 row.values(),
                 row.text("verdict"),
@@ -103,7 +107,9 @@ def level_rows(optimum: Optimum) -> list[tuple[str, ...]]:
     """A row of cells (`COLUMNS`) for each level, highest noise first."""
     rows: list[tuple[str, ...]] = []
     for row in optimum.levels:
-        within = f"{min(row.by_class):.2f}-{max(row.by_class):.2f}" if row.by_class else "-"
+        within = "-" if row.in_class is None else f"{row.in_class:.2f}"
+        if row.by_class:
+            within += f" ({min(row.by_class):.2f}-{max(row.by_class):.2f})"
         name = f"{row.sigma:.4g}" + ("" if row.trained else " *")
         rows.append((
             name, f"{row.averaged:.1f}", _cell(row.figures, "colour_variance", ".4f"), f"{row.share:.2f}", within,
@@ -114,7 +120,7 @@ def level_rows(optimum: Optimum) -> list[tuple[str, ...]]:
 
 def sample_rows(optimum: Optimum, evaluation: Figures) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Header and cells of the samples, beside the trained student's where `eval.json` is known."""
-    header: tuple[str, ...] = ("sampled", "levels", "share", "hues", "fd")
+    header: tuple[str, ...] = ("sampled", "levels", "share", "in class", "hues", "fd")
     trained = {key.partition("@")[2]: value for key, value in evaluation.items() if key.startswith("student@")}
     if trained:
         header += ("trained share", "trained fd")
@@ -122,8 +128,8 @@ def sample_rows(optimum: Optimum, evaluation: Figures) -> tuple[tuple[str, ...],
     for key, row in optimum.samples.items():
         levels = ", ".join(f"{level:.3g}" for level in row.levels)
         name = key.replace("optimum", "nearest pair") if optimum.deterministic else key
-        cells = [name, levels, _cell(row.figures, "share", ".2f"), _cell(row.figures, "hue_entropy", ".2f")]
-        cells.append(_cell(row.figures, "fd_teacher", ".2f"))
+        cells = [name, levels, _cell(row.figures, "share", ".2f"), _cell(row.figures, "in_class", ".2f")]
+        cells += [_cell(row.figures, "hue_entropy", ".2f"), _cell(row.figures, "fd_teacher", ".2f")]
         if trained:
             own = trained.get(key.partition("@")[2], {})
             cells += [_trained_share(evaluation, key), _cell(own, "fd_teacher", ".2f")]

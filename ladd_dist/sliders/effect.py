@@ -18,7 +18,7 @@ from ladd_dist.core.types import Denoiser
 from ladd_dist.engine.loop import Bar, StopFlag
 from ladd_dist.metrics import Samples
 from ladd_dist.metrics.extract import digit_color
-from ladd_dist.metrics.interval import Estimate, with_intervals
+from ladd_dist.metrics.interval import Estimate, share_of, with_intervals
 from ladd_dist.recipe import Recipe
 from ladd_dist.sliders.attributes import ATTRIBUTES
 from ladd_dist.sliders.slider import Control, On, attach, network_of
@@ -105,7 +105,7 @@ def effect(samples: Mapping[float, Tensor], cond: Tensor, name: str) -> Effect:
     for strength, images in samples.items():
         wanted = chosen.edit(base, strength)
         changes = {key: item.measure(images) - before[key] for key, item in ATTRIBUTES.items()}
-        right = (digit_color(Samples(images, cond))["digit"] == cond).double()
+        right = digit_color(Samples(images, cond))["digit"] == cond
         away = (_features(images, cond) - _features(wanted, cond)).norm(dim=1) / apart
         parts = {"moved": changes[name], "accuracy": right, "drift": away}
         parts |= {f"other/{key}": change for key, change in changes.items() if key != name}
@@ -117,7 +117,10 @@ def effect(samples: Mapping[float, Tensor], cond: Tensor, name: str) -> Effect:
 
 
 def _means(parts: Mapping[str, Tensor]) -> dict[str, float]:
-    return with_intervals({name: Estimate(float(rows.double().mean()), rows) for name, rows in parts.items()})
+    return with_intervals({
+        name: share_of(rows) if rows.dtype == torch.bool else Estimate(float(rows.double().mean()), rows)
+        for name, rows in parts.items()
+    })  # fmt: skip
 
 
 def _features(images: Tensor, cond: Tensor) -> Tensor:

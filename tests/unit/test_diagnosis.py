@@ -31,7 +31,9 @@ from ladd_dist.engine.shard_writer import Chunk, write_shards
 from ladd_dist.heads import Head
 from ladd_dist.losses.distance import Mse
 from ladd_dist.recipe import Recipe, load_recipe
+from ladd_dist.reports.diagnosis_text import Optimum, level_rows
 from ladd_dist.reports.heatmap import averaged, heat_maps
+from ladd_dist.reports.json_object import JsonObject
 from ladd_dist.reports.page import write_report
 from ladd_dist.sigmas.laws import FixedSet, LogNormal, Phase
 from ladd_dist.starts import Start
@@ -59,10 +61,10 @@ def two_colours(first: int, last: int) -> Chunk:
     return Chunk(x0, torch.arange(first, last) % 10, noise, None)
 
 
-def stored(run: Run, *, noise: bool = True) -> None:
+def stored(run: Run, *, noise: bool = True, make: Callable[[int, int], Chunk] = two_colours) -> None:
     write_shards(
         run.shards_folder, num_samples=120, samples_per_chunk=40, chunks_per_shard=2, dtype=torch.float32,
-        make=lambda first, last: two_colours(first, last)._replace(**({} if noise else {"noise": None})),
+        make=lambda first, last: make(first, last)._replace(**({} if noise else {"noise": None})),
         image=ImageSpec(3, 16, 10), card={"path_levels": []},
     )  # fmt: skip
 
@@ -97,6 +99,51 @@ def test_fresh_noise_regresses_at_high_levels_alone_and_its_samples_lose_their_c
     assert not figures["deterministic"]
     assert [item["flags"].split()[0] for item in figures["advice"]] == ["--swap", "--distance.sigma-power"]
     json.dumps(figures, allow_nan=False)
+
+
+def coloured_classes(first: int, last: int, *, shades: bool) -> Chunk:
+    """Classes differ in colour, much more than the two shades (or the two places) of one class."""
+    pictures = []
+    for index in range(first, last):
+        strength, odd = (index % 10) / 10, index // 10 % 2
+        shade = 0.2 * odd if shades else 0.0
+        picture = square(torch.tensor([0.8 - shade, 1.6 * strength - 0.9 + shade, -0.9]).view(3, 1, 1))
+        pictures.append(picture if shades else picture.roll(3 * odd, dims=2))
+    noise = [torch.randn(3, 16, 16, generator=torch.Generator().manual_seed(index)) for index in range(first, last)]
+    return Chunk(torch.stack(pictures), torch.arange(first, last) % 10, torch.stack(noise), None)
+
+
+@pytest.mark.parametrize(("shades", "measure"), [(True, "colour_variance"), (False, "kept")])
+def test_class_means_are_a_collapse_also_where_the_class_decides_the_colour(
+    workspace: Workspace, shades: bool, measure: str
+) -> None:
+    recipe = recipe_with(Fresh())
+    stored(Run(recipe, workspace), make=lambda first, last: coloured_classes(first, last, shades=shades))
+    figures = predict(Run(recipe, workspace), num_pairs=1_000, search=False).figures
+    first, *_, last = figures["levels"]
+    assert figures["measure"] == measure
+    assert (first["verdict"], last["verdict"]) == ("regresses to the mean", "keeps")
+    assert first["in_class"] < 0.05 and last["in_class"] > 0.95
+    assert figures["advice"][0]["what"] == "stored noise"
+    assert last["sigma"] < figures["threshold"] < first["sigma"]
+    one = figures["samples"]["optimum@1"]
+    assert one["share"] > 0.85  # means of classes that differ in colour are as colourful as the samples
+    if shades:
+        assert first["share"] > 0.85
+        assert one["in_class"] < 0.05 < 0.5 < figures["samples"]["optimum@4"]["in_class"]
+        (cell,) = [row[4] for row in level_rows(Optimum.of(JsonObject(figures))) if row[0] == "80"]
+        assert cell.startswith("0.0")
+
+
+@pytest.mark.parametrize("shades", [True, False])
+def test_a_recipe_that_keeps_samples_apart_is_healthy_where_the_class_decides_the_colour(
+    workspace: Workspace, shades: bool
+) -> None:
+    recipe = recipe_with(Stored())
+    stored(Run(recipe, workspace), make=lambda first, last: coloured_classes(first, last, shades=shades))
+    figures = predict(Run(recipe, workspace), num_pairs=1_000, search=False).figures
+    assert {row["verdict"] for row in figures["levels"]} == {"keeps"}
+    assert [item["what"] for item in figures["advice"]] == ["nothing to change"]
 
 
 def test_what_an_optimum_keeps_is_the_mean_tanh_of_the_closed_form() -> None:

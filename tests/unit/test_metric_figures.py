@@ -18,10 +18,10 @@ from ladd_dist.metrics import Measure, Metric, References, Samples
 from ladd_dist.metrics.digit_color import DigitColor
 from ladd_dist.metrics.diversity import Diversity, pairwise_estimate
 from ladd_dist.metrics.frechet import frechet_distance, frechet_estimate, frechet_reference, moments
-from ladd_dist.metrics.interval import Estimate, is_bound, with_intervals
+from ladd_dist.metrics.interval import Estimate, is_bound, share_of, with_intervals
 from ladd_dist.metrics.kernel import kernel_estimate, kernel_reference, subset_kernel_distance
 from ladd_dist.metrics.kid import Kid
-from ladd_dist.metrics.manifold import Manifold, manifold_estimates
+from ladd_dist.metrics.manifold import Manifold, manifold_figures
 from ladd_dist.metrics.matched import Matched
 from ladd_dist.metrics.memorising import Memorising
 from ladd_dist.metrics.neighbours import blocks, nearest, radii
@@ -41,8 +41,8 @@ def pictures(num: int, seed: int, *, classes: int = 3) -> Samples:
 
 
 def manifold(samples: Tensor, reference: Tensor, k: int) -> dict[str, float]:
-    found = manifold_estimates(samples, reference, k, radii(reference, k))
-    return {name: estimate.value for name, estimate in found.items()}
+    found = manifold_figures(samples, reference, k, radii(reference, k))
+    return {name: value for name, value in found.items() if not is_bound(name)}
 
 
 # Kernel distance
@@ -170,8 +170,30 @@ def test_an_interval_is_the_same_every_time_and_holds_its_figure() -> None:
 
 
 def test_equal_parts_leave_no_doubt() -> None:
-    figures = with_intervals({"accuracy": Estimate(1.0, torch.ones(20))})
-    assert figures == {"accuracy": 1.0, "accuracy_low": 1.0, "accuracy_high": 1.0}
+    assert with_intervals({"it": Estimate(1.0, torch.ones(20))}) == {"it": 1.0, "it_low": 1.0, "it_high": 1.0}
+
+
+@pytest.mark.parametrize("chance", [0.5, 0.98, 0.99, 0.995, 0.999])
+def test_the_interval_of_a_share_covers_the_truth_as_often_as_it_says_also_near_one(chance: float) -> None:
+    """Exactly, over all numbers of successes: 400 draws with chance .995 give no failure at all in 13 % of cases."""
+    covered = 0.0
+    for right in range(401):
+        figures = with_intervals({"it": share_of(torch.arange(400) < right)})
+        probability = math.exp(
+            math.lgamma(401) - math.lgamma(right + 1) - math.lgamma(401 - right)
+            + right * math.log(chance) + (400 - right) * math.log(1 - chance)
+        )  # fmt: skip
+        covered += probability * (figures["it_low"] <= chance <= figures["it_high"])
+    assert 0.92 <= covered <= 0.98
+
+
+def test_an_accuracy_of_one_is_not_certain() -> None:
+    teacher = pictures(60, 1)
+    seen = {"features": normal(60, 64, 1).float(), "digit": teacher.cond}
+    own = Samples(teacher.images, teacher.cond, lambda what, reader, images: seen)
+    figures = DigitColor().build(references=References(own, own))(own)
+    assert (figures["accuracy"], figures["accuracy_high"]) == (1.0, 1.0)
+    assert figures["accuracy_low"] == pytest.approx(60 / (60 + 1.96**2), abs=1e-3)  # Wilson's, worked out by hand
 
 
 # Manifolds
@@ -184,6 +206,35 @@ def test_a_set_is_inside_its_own_manifold() -> None:
     assert found["density"] == pytest.approx(
         6 / 5, abs=0.02
     )  # 5 neighbours and itself; on a ball's edge rounding decides
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.7], ids=["one law", "a narrower student"])
+def test_the_intervals_of_a_manifold_cover_the_truth_as_often_as_they_say(scale: float) -> None:
+    """Both sets are drawn anew each time. Rows taken for independent cover it in .67 to .88 of the cases."""
+    sets, size = 150, 300
+    found = []
+    for seed in range(2_500, 2_500 + sets):
+        own, reference = (
+            Samples(rows.float().view(size, 3, 1, 1), torch.zeros(size, dtype=torch.int64))
+            for rows in (normal(size, 3, 2 * seed) * scale, normal(size, 3, 2 * seed + 1))
+        )
+        found.append(Manifold(features="pixels").build(references=References(reference, reference))(own))
+    for name in ("precision", "recall", "density", "coverage"):
+        truth = sum(figures[name] for figures in found) / sets
+        covered = sum(figures[f"{name}_low"] <= truth <= figures[f"{name}_high"] for figures in found) / sets
+        assert 0.92 <= covered <= 0.98, name
+
+
+def test_a_manifold_of_too_few_rows_for_halves_has_figures_and_no_interval() -> None:
+    found = manifold_figures(normal(11, 3, 1), normal(11, 3, 2), 5, radii(normal(11, 3, 2), 5))
+    assert set(found) == {"precision", "recall", "density", "coverage"}
+
+
+def test_the_interval_of_a_manifold_is_the_same_every_time_also_where_a_part_of_the_rows_is_enough() -> None:
+    one, other = normal(1_100, 3, 1), normal(30, 3, 2)
+    found = manifold_figures(one, other, 5, radii(other, 5))
+    assert found == manifold_figures(one, other, 5, radii(other, 5))
+    assert 0 <= found["recall_low"] < found["recall"] <= found["recall_high"] <= 1
 
 
 def test_sets_far_apart_share_nothing() -> None:
