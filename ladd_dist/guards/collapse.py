@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ladd_dist.core.errors import UserError
+from ladd_dist.core.gan import LARGE_GAP
 from ladd_dist.core.plugin import register
 from ladd_dist.guards import ACTIONS, Action, Finding, Guard
 
@@ -77,6 +78,7 @@ class Collapse(Guard):
     heads_won_accuracy: float = 0.95
     """Accuracy, on the teacher's samples and on the student's, above which the heads have won."""
     heads_won_gap: float = 15.0
+    """Logit gap above which the heads have won where the game calls 15 large, as `bce` does; scaled for the others."""
     one_head_share: float = 0.98
     """The largest share of the heads' squared gradient that a single head of several may have."""
     max_rollbacks: int = 3
@@ -153,7 +155,8 @@ class Collapse(Guard):
             return []
         found = []
         words = f"right on {real:.0%} of real and {fake:.0%} of fake samples, logit gap {gap:.1f}"
-        if min(real, fake) > self.heads_won_accuracy or gap > self.heads_won_gap:
+        won_gap = self.heads_won_gap * figures.get("heads/large_gap", LARGE_GAP) / LARGE_GAP
+        if min(real, fake) > self.heads_won_accuracy or gap > won_gap:
             found.append(Finding("heads have won", f"the heads have won: {words}", "", "warning"))
         elif student_fails:
             found.append(Finding("heads", f"the heads are {words}", "", "warning"))
