@@ -1,4 +1,4 @@
-# make demo | test | check | format | clean.  Python 3.11 or newer: `make demo PYTHON=python3.12` chooses one.
+# make demo | test | gpu | check | format | clean.  Python 3.11 or newer: `make demo PYTHON=python3.12` chooses one.
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,12 +10,13 @@ ARGS ?=
 # Processes of `make check`, of one thread each.
 WORKERS ?= 2
 
-.PHONY: help setup demo test slurm check format clean
+.PHONY: help setup demo test gpu slurm check format clean
 
 help:
 	@echo "make setup    create $(VENV) and install the project with its development tools"
 	@echo "make demo     setup, then $(RECIPE) at the scale that fits this machine (RECIPE=..., ARGS='--scale smoke')"
 	@echo "make test     setup, then every test that needs no special machine (ARGS='-m \"not slow\"')"
+	@echo "make gpu      setup, then the tests that need a CUDA device"
 	@echo "make slurm    setup, then the tests that bring up a SLURM of their own (minutes; Debian's packages, root)"
 	@echo "make check    setup, then format check, lint, types and all tests that this machine can run, as CI does (WORKERS=2)"
 	@echo "make format   write the format and the fixable lint"
@@ -34,6 +35,9 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest -m "not gpu and not slurm" $(ARGS)
+
+gpu: setup
+	$(BIN)/python -m pytest -m gpu $(ARGS)
 
 slurm: setup
 	$(BIN)/python -m pytest -m slurm $(ARGS)

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 COMMAND = (
-    "torch._dynamo", "torch.distributed.checkpoint", "ladd_dist.stages.dry_run", "ladd_dist.stages.run",
+    "torch._dynamo", "ladd_dist.engine.dcp_planners", "ladd_dist.stages.dry_run", "ladd_dist.stages.run",
     "ladd_dist.cli.recipe_arguments",
 )  # fmt: skip
-"""What every launch imports."""
+"""What every launch imports, and what saves checkpoints."""
 
 
 class Prepared:

@@ -310,3 +310,9 @@ def measures(package: Path) -> dict[str, int]:
 if __name__ == "__main__":  # python tests/test_layers.py [PACKAGE]
     for name, value in measures(Path(sys.argv[1]).resolve() if sys.argv[1:] else PACKAGE).items():
         print(f"{name:42s} {value:6d}")
+
+
+def test_a_launch_starts_without_the_library_of_checkpoints() -> None:
+    """It takes most of a second to import, and a command that trains nothing never needs it."""
+    code = "import sys, ladd_dist.launch, ladd_dist.stages.run, ladd_dist.stages.dry_run\n"
+    assert run(code + "print('torch.distributed.checkpoint' in sys.modules)") == "False"

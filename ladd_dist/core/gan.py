@@ -16,6 +16,11 @@ from torch.nn import functional
 
 from ladd_dist.core.errors import UserError
 
+LARGE_GAP = 15.0
+"""Mean logit of real minus that of fake samples at which heads of `bce` are sure of each: D = .9994."""
+Margins = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""From logits real, fake [B,K] to how far each lies on its right side [B,K]."""
+
 
 def _precise(logits: Tensor) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
@@ -50,6 +55,16 @@ def over_heads(loss: Callable[..., Tensor], *logits: Mapping[str, Tensor]) -> Te
         if set(other) != set(taps):
             raise UserError(f"logits of different heads cannot be compared: {sorted(taps)} and {sorted(other)}")
     return torch.stack([loss(*(mapping[tap] for mapping in logits)) for tap in taps]).mean()
+
+
+def threshold_margins(real: Tensor, fake: Tensor, boundary: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Margins of logits real, fake [B,K] where one above the boundary says "real"."""
+    return real - boundary, boundary - fake
+
+
+def pair_margins(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+    """Margins of logits real, fake [B,K] where only their difference in a row means something: the same on both."""
+    return real - fake, real - fake
 
 
 def bce_discriminator(real: Tensor, fake: Tensor) -> Tensor:

@@ -9,18 +9,20 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.checkpoint import CheckpointException
 
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.rundir import publish, read_json, write_json
-from ladd_dist.engine.dcp_planners import FlatChunk, read_chunks, write_chunks
 from ladd_dist.engine.guard_monitor import MonitorState
 from ladd_dist.parallel import QUANTITIES, FlatShard, Trainable
 from ladd_dist.parallel.ranks import SINGLE, Ranks
+
+if TYPE_CHECKING:
+    # Imported where it is used: it needs `torch.distributed.checkpoint`, most of a second at the start of any command.
+    from ladd_dist.engine.dcp_planners import FlatChunk
 
 META = "meta.json"
 
@@ -62,6 +64,10 @@ class Saved:
         Raises:
             UserError: damaged, or of other networks.
         """
+        from torch.distributed.checkpoint import CheckpointException
+
+        from ladd_dist.engine.dcp_planners import FlatChunk, read_chunks
+
         chunks = {
             name: FlatChunk(
                 torch.empty(part.stop - part.start, dtype=part.tensor.dtype), part.start, part.shape.numel()
@@ -153,6 +159,8 @@ class Checkpoints:
         Raises:
             OSError: no room or not writable; that of the save before, if it failed.
         """
+        from ladd_dist.engine.dcp_planners import write_chunks
+
         self.wait()
         chunks = {name: _share(part, self.ranks) for name, part in parts.items()}
         chunks = {name: chunk for name, chunk in chunks.items() if len(chunk.flat)}
@@ -246,6 +254,8 @@ class Checkpoints:
 
 def _share(part: FlatShard, ranks: Ranks) -> FlatChunk:
     """This rank's chunk of a tensor, as a copy on the CPU; ranks that all hold it write an equal share each."""
+    from ladd_dist.engine.dcp_planners import FlatChunk
+
     total = part.shape.numel()
     start, stop = part.start, part.stop
     if part.copies:
@@ -256,6 +266,8 @@ def _share(part: FlatShard, ranks: Ranks) -> FlatChunk:
 
 def _cause(failure: BaseException) -> BaseException:
     """The reason behind DCP's collective complaint."""
+    from torch.distributed.checkpoint import CheckpointException
+
     return next(iter(failure.failures.values()))[0] if isinstance(failure, CheckpointException) else failure
 
 

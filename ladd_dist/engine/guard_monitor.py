@@ -9,6 +9,7 @@ from typing import Any, Literal, TypedDict
 import torch
 from torch import Tensor
 
+from ladd_dist.core.gan import LARGE_GAP
 from ladd_dist.core.noise import few_step_sample
 from ladd_dist.core.rng import Rows, RowSource
 from ladd_dist.core.types import Batch
@@ -16,6 +17,7 @@ from ladd_dist.engine.diversity import compare, describe
 from ladd_dist.engine.head_statistics import HeadSums, figures, sides
 from ladd_dist.engine.loop import Figures
 from ladd_dist.engine.shard_reader import to_device
+from ladd_dist.engine.step_metrics import SKIPPED
 from ladd_dist.guards import Guard
 from ladd_dist.guards.judge import GuardState, Judgement, from_data, judge, rolled_back
 from ladd_dist.parallel import Trainable
@@ -52,16 +54,18 @@ class GuardMonitor:
         num_steps: int,
         ranks: Ranks,
         device: torch.device,
+        large_gap: float = LARGE_GAP,
     ) -> None:
         """
         Args:
             fixed: the teacher's samples on the CPU, with the noises they came from.
             levels: the levels of the student's sampler, for each number of steps to look at.
             coloured: whether samples are colour pictures; for latents only distances mean something.
+            large_gap: the logit gap that the game calls large.
         """
         assert fixed.noise is not None
         self.guard, self.sums, self.levels, self.rule = guard, sums, levels, rule
-        self.num_steps, self.ranks, self.device = num_steps, ranks, device
+        self.num_steps, self.ranks, self.device, self.large_gap = num_steps, ranks, device, large_gap
         self.teacher, self.cond, self.coloured = describe(fixed.x0, coloured=coloured), fixed.cond, coloured
         total = len(fixed.x0)
         share = -(-total // ranks.size)
@@ -85,7 +89,8 @@ class GuardMonitor:
         watched = [value for name, value in found.items() if name.startswith(("loss/", "grad_norm/"))]
         tensors = [value.to(self.device, torch.float32) for value in watched if isinstance(value, Tensor)]
         if tensors:
-            self.not_finite = self.not_finite + (~torch.stack(tensors).detach().isfinite()).sum()
+            broken = (~torch.stack(tensors).detach().isfinite()).sum()
+            self.not_finite = self.not_finite + broken * (1 - torch.as_tensor(found.get(SKIPPED, False)).long())
         if not self.guard.is_due(updates, self.num_steps):
             return None
         full = self.guard.is_full(updates, self.num_steps)
@@ -96,6 +101,7 @@ class GuardMonitor:
         sums = self.sums.take(READER, self.ranks)
         self.sums.open(READER)
         self.seen |= figures(self.sums.taps, sums) | sides(self.sums.taps, sums)
+        self.seen["heads/large_gap"] = self.large_gap
         self.seen["weight/adversarial"] = float(found.get("weight/adversarial", 0.0))
         self.seen["not_finite"] = float(self.ranks.max(int(self.not_finite)))
         self.not_finite = 0.0

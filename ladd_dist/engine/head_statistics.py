@@ -6,16 +6,19 @@ batch, and a mean over few logits weighs as little as it should.
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor
 
+from ladd_dist.core.gan import Margins, threshold_margins
 from ladd_dist.parallel.ranks import SINGLE, Ranks
 
 EDGES = (0.1, 0.3, 1.0, 3.0, 10.0)
 """Edges of the bins of tau, in units of x0; an edge belongs to the bin above it."""
 BINS = ("0-0.1", "0.1-0.3", "0.3-1", "1-3", "3-10", "10-inf")
 QUANTITIES = 5
-"""For each head: logits of one side, real ones above 0, fake ones below 0, the sum of the real and of the fake ones."""
+"""For each head: logits of one side, real and fake ones on their right side, the sum of the real and the fake ones."""
 
 
 class _Window:
@@ -24,7 +27,7 @@ class _Window:
     def __init__(self) -> None:
         self.answers: Tensor | None = None  # [bins, 1 + 4 logits of all heads]
         self.squares: Tensor | None = None  # [heads]
-        self.updates = 0  # that `squares` is a sum over
+        self.updates: Tensor | int = 0  # that `squares` is a sum over
         self.restored: Tensor | None = None  # as `take` gives it
 
 
@@ -43,8 +46,14 @@ class HeadSums:
         self.windows[reader] = _Window()
 
     @torch.no_grad()
-    def add(self, real: dict[str, Tensor], fake: dict[str, Tensor], tau: Tensor) -> None:
-        """Add the logits [B,K] of each head at levels tau [B], of one micro-batch.
+    def add(
+        self,
+        real: dict[str, Tensor],
+        fake: dict[str, Tensor],
+        tau: Tensor,
+        margins: Margins = threshold_margins,
+    ) -> None:
+        """Add the logits [B,K] of each head at levels tau [B], of one micro-batch; `margins` says which are right.
 
         Few operations for all heads together: at each step an accelerator is asked for a dozen small things, not a
         dozen a head.
@@ -54,7 +63,8 @@ class HeadSums:
             self.num_logits = [real[tap].shape[1] for tap in self.taps]
         reals, fakes = (torch.cat([side[tap] for tap in self.taps], dim=1) for side in (real, fake))
         ones = torch.ones_like(reals[:, :1])
-        seen = torch.cat([ones, reals > 0, fakes < 0, reals, fakes], dim=1).double()
+        right_reals, right_fakes = (side > 0 for side in margins(reals, fakes))
+        seen = torch.cat([ones, right_reals, right_fakes, reals, fakes], dim=1).double()
         bins = torch.bucketize(tau, self.edges, right=True)
         # A product, because adding at indices has no fixed order on an accelerator.
         member = torch.nn.functional.one_hot(bins, len(BINS)).T.double()  # [bins,B]
@@ -68,8 +78,20 @@ class HeadSums:
         if norms:
             squares = torch.stack([norms[tap] for tap in self.taps]).double().square()
             for window in self.windows.values():
-                window.updates += 1
+                window.updates = window.updates + 1
                 window.squares = squares if window.squares is None else window.squares + squares
+
+    def windows_now(self) -> list[_Window]:
+        """The sums as they are, for `go_back`."""
+        return [copy.copy(window) for window in self.windows.values()]
+
+    @torch.no_grad()
+    def go_back(self, before: list[_Window], *, where: Tensor) -> None:
+        """Leave out what was added since `before` if `where` (0-d, bool) says so; does not wait for the device."""
+        for window, old in zip(self.windows.values(), before, strict=True):
+            window.answers = _earlier(old.answers, window.answers, where)
+            window.squares = _earlier(old.squares, window.squares, where)
+            window.updates = torch.where(where, old.updates, window.updates)
 
     def take(self, reader: str, ranks: Ranks = SINGLE) -> Tensor:
         """The sums over ranks since the reader last read, on the CPU, float64; every rank calls this.
@@ -105,10 +127,16 @@ class HeadSums:
         return figures(self.taps, sums)
 
 
+def _earlier(before: Tensor | None, now: Tensor | None, where: Tensor) -> Tensor | None:
+    if now is None:
+        return None
+    return torch.where(where, torch.zeros_like(now) if before is None else before, now)
+
+
 def figures(taps: tuple[str, ...], sums: Tensor) -> dict[str, float]:
     """Figures of each head: `accuracy/TAP`, `gap/TAP`, `grad_norm/heads/TAP`, `grad_share/heads/TAP`.
 
-    Accuracy is the share of logits on the right side of 0, gap the mean of real logits minus that of fake ones. Both
+    Accuracy is the share of logits on their right side, gap the mean of real logits minus that of fake ones. Both
     are there for each noise bin that had samples too, `accuracy/TAP@LOW-HIGH`. Of the gradients, the root mean square
     over updates of the norm before clipping, and the share of the squared norm of all heads.
     """

@@ -12,7 +12,7 @@ from ladd_dist.core.gan import over_heads
 from ladd_dist.engine.discriminator import CriticOutput, FrozenCritic, join, split
 from ladd_dist.engine.draws import MicroBatches, Part
 from ladd_dist.engine.head_statistics import HeadSums
-from ladd_dist.engine.step_metrics import Means, logit_metrics
+from ladd_dist.engine.step_metrics import SKIPPED, Means, logit_metrics, skipped
 from ladd_dist.losses import Adversarial
 from ladd_dist.parallel import Trainable
 from ladd_dist.regularisers import PenaltyInputs, Regulariser, Side, of_samples
@@ -50,6 +50,7 @@ class HeadsUpdate:
         """
         first_real_logits: list[dict[str, Tensor]] = []
         figures = Means()
+        before = self.head_sums.windows_now() if self.head_sums is not None else []
         for turn in range(self.head_updates):
             figures = Means()
 
@@ -66,10 +67,10 @@ class HeadsUpdate:
                 loss = over_heads(self.adversarial.discriminator, real_logits, fake_logits)
                 if learn:
                     loss = loss + self.penalty(part, fake, on_real, on_fake, step, turn)
-                figures.add(logit_metrics(real_logits, fake_logits) | {"loss/heads": loss})
+                figures.add(logit_metrics(real_logits, fake_logits, self.adversarial.margins) | {"loss/heads": loss})
                 if self.head_sums is not None and turn == self.head_updates - 1:
                     level = part.draws.tau if self.critic.renoises else part.inputs.sigma
-                    self.head_sums.add(real_logits, fake_logits, level)
+                    self.head_sums.add(real_logits, fake_logits, level, self.adversarial.margins)
                 return loss
 
             if learn:
@@ -78,6 +79,8 @@ class HeadsUpdate:
                 self._only_look(loss_of)
         if self.head_sums is not None and learn:
             self.head_sums.add_norms(self.heads.group_norms)
+            if skip := skipped(self.heads):
+                self.head_sums.go_back(before, where=skip[SKIPPED])
         return figures, first_real_logits
 
     def redrawn(self, part: Part, step: int, turn: int) -> Part:

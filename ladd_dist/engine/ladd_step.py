@@ -16,6 +16,7 @@ from ladd_dist.engine.discriminator import CriticOutput, FrozenCritic
 from ladd_dist.engine.draws import MicroBatches, Part
 from ladd_dist.engine.head_statistics import HeadSums
 from ladd_dist.engine.heads_update import HeadsUpdate, critique
+from ladd_dist.engine.step_metrics import skipped
 from ladd_dist.guards.judge import NO_CHANGE, GuardControl
 from ladd_dist.losses import Adversarial, Distance
 from ladd_dist.parallel import Trainable
@@ -54,7 +55,8 @@ class LaddStep:
     ) -> dict[str, Tensor | float]:
         """Train on `batch`; `step` = student updates done; `rows` = its place in the global batch (default: all of it).
 
-        Returns figures of these rows, as 0-d tensors (no host sync) or floats.
+        Returns figures of these rows, as 0-d tensors (no host sync) or floats. In fp16 `skipped` is one of them: where
+        an update was skipped, the other tensors may be no numbers.
         """
         parts = self.parts(batch, step, rows or whole_batch(len(batch.x0)))
         adv_weight, distill_weight = control.adv_factor * self.adv_weight(step), self.distill_weight(step)
@@ -88,7 +90,8 @@ class LaddStep:
 
         grad_norm = self.student.update(loss_of)
         weights = {"weight/adversarial": adv_weight, "weight/distill": distill_weight}
-        return figures.means() | weights | {"grad_norm/student": grad_norm} | self.adv_norm.advance()
+        found = figures.means() | weights | {"grad_norm/student": grad_norm} | self.adv_norm.advance()
+        return found | skipped(self.student, *([self.heads] if control.heads_learn else []))
 
     @property
     def heads_update(self) -> HeadsUpdate:

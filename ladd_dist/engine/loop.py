@@ -16,9 +16,12 @@ from torch import Tensor
 
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.signals import NUMBERS, RECEIVED, Stopped
+from ladd_dist.engine.step_metrics import SKIPPED
 from ladd_dist.parallel.ranks import SINGLE, Ranks
 
 PLAIN_LINE_EVERY_S = 10.0
+LEAST_SCALE = 2.0**-10
+"""The least scale of a loss in fp16, which begins at 2^16: what overflows below it does so by its own size."""
 Figures = dict[str, Tensor | float]
 
 
@@ -123,7 +126,7 @@ def train(
     every rank at each logged step, for figures that are no means over steps and ranks.
 
     Raises:
-        Stopped: a signal came; the state is saved. NotFiniteError: a figure is not finite (nothing is saved).
+        Stopped: a signal came; the state is saved. NotFiniteError: see `require_finite` (nothing is saved).
     """
     window = Window(samples_per_step, ranks)
     poll_every, saved = 1, first_step
@@ -162,17 +165,25 @@ class NotFiniteError(UserError):
 
 
 def require_finite(label: str, figures: dict[str, float], updates: int, saved: int) -> None:
-    """Refuse to go on with figures that are not finite.
+    """Refuse to go on with figures that are not finite, or with a loss scale that fell below `LEAST_SCALE`.
 
     Args:
         saved: updates of the newest checkpoint; 0: there is none.
 
     Raises:
-        NotFiniteError: names the first figure that is not finite.
+        NotFiniteError: names the first figure that is not finite, or the network of the scale.
     """
     for name, value in figures.items():
         if not math.isfinite(value):
             raise NotFiniteError(f"{label}: {name} is {value} at step {updates}; {_remedy(saved)}", updates)
+        network = name.removeprefix("loss_scale/")
+        if network != name and value < LEAST_SCALE:
+            raise NotFiniteError(
+                f"{label}: the gradients of the {network} overflow in fp16 whatever the loss scale, which fell to "
+                f"{value:.2g} by step {updates} ({figures[f'skipped/{network}']:.0f} updates skipped); use "
+                "precision bf16 or fp32, or a lower learning rate or weight of the loss",
+                updates,
+            )
 
 
 def _remedy(saved: int) -> str:
@@ -183,8 +194,19 @@ def _remedy(saved: int) -> str:
     return f"there is no checkpoint yet. Look at data and plug-ins first (`ladd doctor RECIPE`), then {slower}"
 
 
+def note_of(figures: dict[str, float], *shown: tuple[str, str, str]) -> str:
+    """A note for the progress line: (word, name of the figure, format) of each that there is; and skipped updates."""
+    words = [f"{word} {figures[name]:{form}}" for word, name, form in shown if name in figures]
+    num_skipped = sum(value for name, value in figures.items() if name.startswith("skipped/"))
+    return "  ".join([*words, *([f"skipped {num_skipped:.0f}"] if num_skipped else [])])
+
+
 class Window:
-    """Means of figures since the last logged step, over steps and ranks."""
+    """Means of figures since the last logged step, over steps and ranks.
+
+    A step with a skipped update (`SKIPPED`) counts for no figure that is a tensor; one that no step counts for is
+    absent.
+    """
 
     def __init__(self, samples_per_step: int, ranks: Ranks = SINGLE) -> None:
         self.samples_per_step, self.ranks = samples_per_step, ranks
@@ -192,16 +214,22 @@ class Window:
 
     def _reset(self) -> None:
         self.sums: Figures = {}
-        self.counts: dict[str, int] = {}
+        self.counts: dict[str, int | Tensor] = {}
         self.steps = 0
         self.started = time.monotonic()
 
     def add(self, figures: Figures) -> None:
         """Add the figures of one step; tensors stay on their device."""
         self.steps += 1
+        skipped = figures.get(SKIPPED)
         for name, value in figures.items():
+            if name == SKIPPED:
+                continue
+            counted: int | Tensor = 1
+            if isinstance(skipped, Tensor) and isinstance(value, Tensor):
+                value, counted = torch.where(skipped, torch.zeros_like(value), value), (~skipped).long()
             self.sums[name] = self.sums[name] + value if name in self.sums else value
-            self.counts[name] = self.counts.get(name, 0) + 1
+            self.counts[name] = self.counts.get(name, 0) + counted
 
     def means(self) -> dict[str, float]:
         """The means so far, with one transfer from the device and one message between ranks; summed in float32."""
@@ -219,10 +247,16 @@ class Window:
     def _over_ranks(self, figures: Figures) -> dict[str, float]:
         on_device = {name: value.detach().float() for name, value in figures.items() if isinstance(value, Tensor)}
         values = {name: value for name, value in figures.items() if not isinstance(value, Tensor)}
+        counts = {name: value.float() for name, value in self.counts.items() if isinstance(value, Tensor)}
         if on_device:
-            values |= zip(on_device, torch.stack(list(on_device.values())).tolist(), strict=True)
-        means = self.ranks.mean(torch.tensor([values[name] for name in figures], dtype=torch.float64))
-        return dict(zip(figures, means.tolist(), strict=True))
+            read = torch.stack([*on_device.values(), *counts.values()]).tolist()
+            values |= zip(on_device, read[: len(on_device)], strict=True)
+            for name, count in zip(counts, read[len(on_device) :], strict=True):
+                if count == 0:  # on every rank: they skip the same updates
+                    del values[name]
+        known = [name for name in figures if name in values]
+        means = self.ranks.mean(torch.tensor([values[name] for name in known], dtype=torch.float64))
+        return dict(zip(known, means.tolist(), strict=True))
 
 
 def cosine_factor(step: int, steps: int, final: float) -> float:

@@ -6,7 +6,8 @@ The figures are global (over ranks, micro-batches and the steps since the last c
   the teacher made of the same noises: `colour_variance`, `hue_entropy` (pictures with colour only), `distance` (between
   two samples, root mean square), `class_distance` (between two of one class), `finite` (share of finite samples);
 * `heads/accuracy_real`, `heads/accuracy_fake`, `heads/gap`: mean over the heads; the same of each head as
-  `accuracy/TAP`, `gap/TAP`, of each noise bin as `accuracy/TAP@LOW-HIGH`; `grad_share/heads/TAP`;
+  `accuracy/TAP`, `gap/TAP`, of each noise bin as `accuracy/TAP@LOW-HIGH`; `grad_share/heads/TAP`; and
+  `heads/large_gap`, the gap that the recipe's game calls large;
 * `weight/adversarial`: in force now; `not_finite`: figures of steps that were no number since the last check.
 
 A figure that there is none of is absent.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, NamedTuple
 
 from ladd_dist.core.errors import UserError
+from ladd_dist.core.gan import LARGE_GAP
 from ladd_dist.core.plugin import register
 from ladd_dist.core.ranges import Count, CountOrZero, NonNegative, Share, Within
 from ladd_dist.guards import ACTIONS, Action, Finding, Guard
@@ -147,7 +148,8 @@ class Collapse(Guard):
             return []
         found = []
         words = f"right on {real:.0%} of real and {fake:.0%} of fake samples, logit gap {gap:.1f}"
-        if min(real, fake) > self.heads_won_accuracy or gap > self.heads_won_gap:
+        won_gap = self.heads_won_gap * figures.get("heads/large_gap", LARGE_GAP) / LARGE_GAP
+        if min(real, fake) > self.heads_won_accuracy or gap > won_gap:
             found.append(Finding("heads have won", f"the heads have won: {words}", "", "warning"))
         elif student_fails:
             found.append(Finding("heads", f"the heads are {words}", "", "warning"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ladd_dist.core import gan
 from ladd_dist.core.plugin import Plugin
 
 
@@ -12,6 +13,11 @@ class Adversarial(Plugin):
 
     kind = "adversarial"
 
+    @property
+    def large_gap(self) -> float:
+        """The mean logit of real minus that of fake samples at which the heads have won; infinite: no gap says so."""
+        return gan.LARGE_GAP
+
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         """Loss of one head on logits real, fake [B,K]: a scalar, averaged over logits after the non-linearity."""
         raise NotImplementedError
@@ -19,6 +25,14 @@ class Adversarial(Plugin):
     def generator(self, fake: Tensor, real: Tensor) -> Tensor:
         """Loss of the student on logits fake [B,K] (real [B,K] is a constant, for relativistic losses): a scalar."""
         raise NotImplementedError
+
+    def margins(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+        """How far logits real, fake [B,K] lie on their right side, [B,K] each: above 0 the head tells them apart.
+
+        By default 0 is the boundary. Each value depends on the two logits at its own place alone. Nothing trains on
+        this: it is what the heads' accuracy counts.
+        """
+        return gan.threshold_margins(real, fake)
 
 
 class Distance(Plugin):

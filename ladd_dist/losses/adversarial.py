@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -51,6 +52,12 @@ class Hinge(Adversarial):
 class Lsgan(Adversarial):
     """Least-squares game with labels 0 and 1 (arXiv 1611.04076)."""
 
+    large_gap = 0.9  # of 1 between the labels
+
+    def margins(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+        """The boundary lies between the labels, at .5."""
+        return gan.threshold_margins(real, fake, 0.5)
+
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         """(real - 1)^2 + fake^2."""
         return gan.lsgan_discriminator(real, fake)
@@ -69,6 +76,12 @@ class Wgan(Adversarial):
     choose a smaller `adv_weight`, or `train.adv_norm_decay`, which gives the weight the same meaning in every game.
     """
 
+    large_gap = math.inf  # logits have the unit of the features
+
+    def margins(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+        """Pairs of a row: no logit means anything by itself."""
+        return gan.pair_margins(real, fake)
+
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         """fake - real."""
         return gan.wgan_discriminator(real, fake)
@@ -82,6 +95,12 @@ class Wgan(Adversarial):
 @dataclass(frozen=True)
 class Relativistic(Adversarial):
     """Relativistic game: which sample of a row is more real (arXiv 1807.00734)? The student swaps real and fake."""
+
+    large_gap = gan.LARGE_GAP / 2  # the logit of a pair is the difference; in `bce` each side has one of its own
+
+    def margins(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+        """Pairs of a row: no logit means anything by itself."""
+        return gan.pair_margins(real, fake)
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         """softplus(-(real - fake))."""

@@ -12,11 +12,11 @@ from torch import Tensor
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
 from ladd_dist.core.ranges import Count
+from ladd_dist.core.rng import generator
 from ladd_dist.core.types import ImageSpec
 from ladd_dist.metrics import Measure, Metric, References, Samples
 from ladd_dist.metrics.extract import Features, extract, features_misfit
 from ladd_dist.metrics.interval import Estimate, Share, with_intervals
-from ladd_dist.core.rng import generator
 from ladd_dist.metrics.neighbours import blocks, radii
 
 _HALVINGS = 20

@@ -61,6 +61,9 @@ class Trainable(Protocol):
     group_norms: dict[str, Tensor]
     """Gradient norms (0-d) of the last update, over all ranks and before clipping, of the parts that the module names
     in `parameter_groups()`; empty where there are none, or where the strategy cannot tell (DeepSpeed)."""
+    skipped: Tensor | None
+    """Whether the last update left the network as it was (0-d, bool, the same on every rank), because gradients of the
+    scaled loss overflowed; None where the loss is not scaled. A strategy without this attribute scales no loss."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the network's forward."""
@@ -90,7 +93,7 @@ class Trainable(Protocol):
         ...
 
     def counters(self) -> dict[str, float]:
-        """The optimizer's other state: updates done, and the loss scale where there is one."""
+        """The optimizer's other state: `updates` done; for a scaled loss its `scale` and how many were `skipped`."""
         ...
 
     def set_counters(self, counters: dict[str, float]) -> None:

@@ -29,6 +29,7 @@ class BaseTrainable:
         self.is_frozen = False
         self.groups: dict[str, list[nn.Parameter]] = getattr(module, "parameter_groups", dict)()
         self.group_norms: dict[str, Tensor] = {}
+        self.skipped: Tensor | None = None
 
     def adamw(self, adam: Adam) -> torch.optim.AdamW:
         """A new optimizer of the parameters."""
@@ -95,6 +96,9 @@ class ModuleTrainable(BaseTrainable):
         self.call, self.clip = call, adam.clip
         self.optimizer = self.adamw(adam)
         self.scaler = torch.amp.GradScaler(device.type, enabled=compute.precision == "fp16")
+        if self.scaler.is_enabled():
+            self.skipped = torch.tensor(False, device=device)
+        self.num_skipped = torch.zeros((), dtype=torch.int64, device=device)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         output = (self.module if self.is_frozen else self.call)(*args, **kwargs)
@@ -111,11 +115,19 @@ class ModuleTrainable(BaseTrainable):
                 self.scaler.scale(loss_of(micro) / self.accumulate).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimizer)
         norm = self.clip_gradients(self.clip if self.clip > 0 else float("inf"))
+        self._note_overflow()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.power_iteration.resume(self.module.training)
         return norm
+
+    def _note_overflow(self) -> None:
+        """Keep and count whether the scaler skips this update, without waiting for the device as `get_scale` would."""
+        if self.skipped is not None:
+            found = self.scaler._found_inf_per_device(self.optimizer).values()  # ranks have equal gradients by now
+            self.skipped = torch.stack(list(found)).any()
+            self.num_skipped += self.skipped
 
     def clip_gradients(self, limit: float) -> Tensor:
         """Clip to a norm over all ranks; returns the norm before. Leaves the norms of named parts in `group_norms`."""
@@ -144,6 +156,7 @@ class ModuleTrainable(BaseTrainable):
         if self.scaler.is_enabled():
             scaler = self.scaler.state_dict()
             counters |= {"scale": float(scaler["scale"]), "growth_tracker": float(scaler["_growth_tracker"])}
+            counters["skipped"] = float(self.num_skipped)
         return counters
 
     def set_counters(self, counters: dict[str, float]) -> None:
@@ -152,3 +165,4 @@ class ModuleTrainable(BaseTrainable):
             state = self.scaler.state_dict()
             state |= {"scale": counters["scale"], "_growth_tracker": int(counters["growth_tracker"])}
             self.scaler.load_state_dict(state)
+            self.num_skipped.fill_(int(counters.get("skipped", 0)))  # older checkpoints did not count

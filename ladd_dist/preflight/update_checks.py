@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from ladd_dist.engine.loop import cosine_factor
+from ladd_dist.engine.loop import LEAST_SCALE, Figures, cosine_factor
+from ladd_dist.engine.step_metrics import SKIPPED, scaling
 from ladd_dist.parallel import FlatShard
 from ladd_dist.parallel.compute import Compute
 from ladd_dist.preflight.check import Check, Fail
@@ -41,9 +42,9 @@ def check_step(fixture: Fixture) -> str:
     compute = dataclasses.replace(fixture.recipe.train.compute, compile=())  # compiling takes minutes
     size = compute.accumulate * max(1, BATCH // compute.accumulate)
     train = dataclasses.replace(fixture.small.train, batch_size=size, compute=compute)
-    figures = {}
+    figures: Figures = {}
     if compute != Compute():
-        figures = fixture.training(train=train).step(fixture.step)
+        figures = _first_that_counts(fixture.training(train=train), fixture.step)
     for name, value in [*found.figures[0].items(), *found.figures[1].items(), *figures.items()]:
         if not math.isfinite(value):
             raise Fail(
@@ -52,6 +53,19 @@ def check_step(fixture: Fixture) -> str:
                 cure="--train.compute.precision fp32 or bf16; look at the loss with the largest value",
             )
     return f"{len(found.figures[0])} figures, all finite, mode {fixture.recipe.train.mode}, {compute.precision}"
+
+
+def _first_that_counts(training: Distillation, step: int) -> Figures:
+    """The figures of a step, after the ones that fp16 skips while its loss scale falls to what the gradients allow."""
+    figures = training.step(step)
+    while figures.get(SKIPPED, False) and all(value >= LEAST_SCALE for value in _scales(training)):
+        figures = training.step(step)
+    return figures
+
+
+def _scales(training: Distillation) -> list[float]:
+    found = scaling({"student": training.student, "heads": training.heads})
+    return [value for name, value in found.items() if name.startswith("loss_scale/")]
 
 
 def check_gradients(fixture: Fixture) -> str:

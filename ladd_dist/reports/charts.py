@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ladd_dist.core.gan import LARGE_GAP
 from ladd_dist.reports.html import BAND, CURVES, LINE, MUTED, NUM_COLOURS, inline_svg
 from ladd_dist.reports.json_object import number
 from ladd_dist.reports.run_files import Metrics
@@ -49,6 +50,7 @@ class _Spec(NamedTuple):
     keys: str  # pattern of the keys of metrics.jsonl that share the chart; its group is the label
     log: bool = False
     band: tuple[float, float] | None = None
+    in_large_gaps: bool = False  # the unit of `band`
     from_zero: bool = False
 
 
@@ -62,7 +64,13 @@ _SPECS = (
         band=HEALTHY_ACCURACY_BAND,
     ),
     _Spec("The same, head by head", "One head a tap.", r"accuracy/real/(.+)", band=HEALTHY_ACCURACY_BAND),
-    _Spec("Logit gap", "How far apart the heads score the two sides.", r"logit_gap(?:/(.+))?", band=HEALTHY_GAP_BAND),
+    _Spec(
+        "Logit gap",
+        "How far apart the heads score the two sides.",
+        r"logit_gap(?:/(.+))?",
+        band=HEALTHY_GAP_BAND,
+        in_large_gaps=True,
+    ),
     _Spec("Gradient norms", "Spikes mean instability.", r"grad_norm/([^/]+)", log=True),
     _Spec(
         "The student's variety",
@@ -70,6 +78,7 @@ _SPECS = (
         r"guard/student@(\d+/(?:colour_variance|class_distance))",
         from_zero=True,
     ),
+    _Spec("Loss scale of fp16", "Halved by each update that is skipped.", r"loss_scale/(.+)", log=True),
     _Spec("Weights in force", "What each loss counts for in the student's update.", r"weight/(.+)"),
     _Spec(
         "The fixed 32 samples", "While it learned; share: of the teacher's.", r"watch/(accuracy|hue_entropy|.+_share)"
@@ -79,11 +88,18 @@ _SPECS = (
 )
 
 
-def curves(metrics: Metrics) -> list[Chart]:
-    """Draw the charts of a training run; a chart whose figures were not logged is left out."""
+def curves(metrics: Metrics, large_gap: float | None = LARGE_GAP) -> list[Chart]:
+    """Draw the charts of a training run; a chart whose figures were not logged is left out.
+
+    Args:
+        large_gap: the logit gap that the run's game calls large; None: no gap is.
+    """
     keys = list(dict.fromkeys(key for row in metrics for key in row))
     charts = []
     for index, spec in enumerate(_SPECS):
+        if spec.band and spec.in_large_gaps:
+            band = None if large_gap is None else (spec.band[0] * large_gap, spec.band[1] * large_gap)
+            spec = spec._replace(band=band)
         series = []
         for key in keys:
             match = re.fullmatch(spec.keys, key)

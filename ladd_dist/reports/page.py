@@ -108,7 +108,7 @@ def _figures(files: RunFiles, columns: list[Column], rows: list[Row]) -> dict[st
 def _pictures(paths: RunDir, files: RunFiles, metrics: Metrics) -> dict[str, object]:
     """Values of the template: charts and pictures."""
     return {
-        "charts": charts.curves(metrics),
+        "charts": charts.curves(metrics, files.config.large_gap),
         "diagnosis": section(paths, metrics, files.evaluation),
         "final": _picture(paths.samples / "final.png"),
         "training": _training_grids(paths.samples),

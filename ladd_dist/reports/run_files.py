@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from ladd_dist.core.errors import UserError
+from ladd_dist.core.gan import LARGE_GAP
 from ladd_dist.core.rundir import RunDir, read_json
 from ladd_dist.reports.json_object import JsonObject, Values
 
@@ -36,6 +37,8 @@ class ShownConfig:
     params: Values = field(default_factory=dict)
     flops: Values = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
+    large_gap: float | None = LARGE_GAP
+    """The logit gap that the recipe's game calls large; None: it calls none so."""
 
     @classmethod
     def of(cls, data: JsonObject) -> ShownConfig:
@@ -53,6 +56,7 @@ class ShownConfig:
             params=data.part("params").values(),
             flops=data.part("flops").values(),
             environment={name: environment.text(name) for name in environment.fields},
+            large_gap=data.number("large_gap") if "large_gap" in data.fields else LARGE_GAP,
         )
 
 

@@ -19,7 +19,8 @@ VARIETY = ("hue_entropy", "colour_variance")
 LOST = ("regression", "one-colour")  # how texts on lost variety begin
 HEADS_WIN, HEADS_LOSE = 0.95, 0.55
 HEALTHY_ACCURACY_BAND = (0.6, 0.9)
-HEALTHY_GAP_BAND = (2.0, 6.0)
+HEALTHY_GAP_BAND = (2 / 15, 6 / 15)
+"""Of the logit gap, as shares of the one that the game calls large (`ShownConfig.large_gap`)."""
 
 
 class Verdict(NamedTuple):
@@ -56,7 +57,7 @@ def judge(evaluation: Figures, config: ShownConfig, metrics: Metrics) -> Verdict
         return Verdict("warning", f"not judged: eval.json has no {missing} figures", ())
     deciding, limits = few_student(evaluation, config), _limits(evaluation, config, teacher)
     seen = [*_samples(evaluation, deciding, teacher), *_against_teacher(evaluation, deciding)]
-    seen += _heads(metrics, student_fine=all(item.level == "healthy" for item in seen))
+    seen += _heads(metrics, config.large_gap, student_fine=all(item.level == "healthy" for item in seen))
     if limits:  # shares of a teacher that learned little accuse nobody
         seen = [item._replace(level="warning") if item.level == "collapsed" else item for item in seen]
     broken = [*_not_finite(evaluation, deciding), *_diverged(metrics)]
@@ -204,25 +205,34 @@ def _against_teacher(evaluation: Figures, few: str) -> list[Observation]:
     ]
 
 
-def _heads(metrics: Metrics, *, student_fine: bool) -> list[Observation]:
+def _heads(metrics: Metrics, large_gap: float | None, *, student_fine: bool) -> list[Observation]:
     """Observe the heads over the last quarter of the logged steps; nothing where their weight was zero all along.
 
     Heads at chance are a fault only beside a bad student: a good one is what they are meant to lose against.
     """
     weights = [weight for row in metrics if (weight := number(row, "weight/adversarial")) is not None]
     logged = [value for row in metrics if (value := number(row, "accuracy")) is not None]
-    if not logged or (weights and max(weights) == 0):
+    gaps = [value for row in metrics if (value := number(row, "logit_gap")) is not None]
+    mean, gap = _late_mean(logged), _late_mean(gaps)
+    if mean is None or (weights and max(weights) == 0):
         return []
-    last = logged[-max(1, len(logged) // 4) :]
-    mean = sum(last) / len(last)
     if mean > HEADS_WIN:
         return [Observation("warning", f"the heads have won: right in {mean:.0%} of cases over the last quarter")]
+    if gap is not None and large_gap is not None and gap > large_gap:
+        text = f"the heads have won: a logit gap of {gap:.3g} over the last quarter, {large_gap:g} is large"
+        return [Observation("warning", text)]
     if mean < HEADS_LOSE and student_fine:
         text = f"the heads cannot tell the student's samples from the teacher's: right in {mean:.0%} of cases"
         return [Observation("healthy", text)]
     if mean < HEADS_LOSE:
         return [Observation("warning", f"the heads have lost: right in {mean:.0%} of cases over the last quarter")]
     return [Observation("healthy", f"the game is open: the heads are right in {mean:.0%} of cases")]
+
+
+def _late_mean(logged: list[float]) -> float | None:
+    """The mean over the last quarter; None of nothing."""
+    last = logged[-max(1, len(logged) // 4) :]
+    return sum(last) / len(last) if last else None
 
 
 def _limits(evaluation: Figures, config: ShownConfig, teacher: str) -> list[Observation]:

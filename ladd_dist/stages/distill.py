@@ -22,8 +22,9 @@ from ladd_dist.engine.adv_norm import AdversarialNorm
 from ladd_dist.engine.checkpoint import Checkpoints, DataPosition, Facts, state_of
 from ladd_dist.engine.ema import WeightAverage
 from ladd_dist.engine.head_statistics import HeadSums
-from ladd_dist.engine.loop import Figures, NotFiniteError, cosine_factor, train
+from ladd_dist.engine.loop import Figures, NotFiniteError, cosine_factor, note_of, train
 from ladd_dist.engine.shard_reader import to_device
+from ladd_dist.engine.step_metrics import scaling
 from ladd_dist.parallel import Adam
 from ladd_dist.recipe.fitting import fitting_metrics
 from ladd_dist.reports.grids import write_grid
@@ -159,9 +160,14 @@ class Distillation:
                 on_log=self.on_log,
                 note=_note,
                 after_step=self.maybe_dump,
-                more=lambda: self.head_sums.read("log", ranks) | self.guarding.take_metrics(),
+                more=self.further_figures,
                 ranks=ranks,
             )
+
+    def further_figures(self) -> dict[str, float]:
+        """Figures of a logged step that are no means over steps; every rank calls this."""
+        scales = scaling({"student": self.student, "heads": self.heads})
+        return self.head_sums.read("log", self.run.ranks) | self.guarding.take_metrics() | scales
 
     def is_to_be_saved(self, updates: int) -> bool:
         """Whether a checkpoint is due after so many updates."""
@@ -254,7 +260,5 @@ def shown_samples(run: Run, teacher: Denoiser) -> dict[str, Tensor]:
 
 
 def _note(figures: dict[str, float]) -> str:
-    adversarial = figures.get("loss/adversarial")
-    parts = [f"heads {figures['loss/heads']:.3f}", f"distill {figures['loss/distill']:.4f}"]
-    parts += [f"adv {adversarial:.3f}"] if adversarial is not None else []
-    return "  ".join([*parts, f"accuracy {figures['accuracy']:.2f}"])
+    losses = [("heads", "loss/heads", ".3f"), ("distill", "loss/distill", ".4f"), ("adv", "loss/adversarial", ".3f")]
+    return note_of(figures, *losses, ("accuracy", "accuracy", ".2f"))

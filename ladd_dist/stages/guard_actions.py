@@ -232,7 +232,7 @@ def _monitor(run: Run, reader: ShardReader, sums: HeadSums) -> GuardMonitor:
     coloured = is_pixels(recipe) and fixed.x0.shape[1] == 3  # latents are judged as they are: training never decodes
     return GuardMonitor(
         recipe.guard, fixed, sums, levels=levels, rule=recipe.start.rule, coloured=coloured,
-        num_steps=recipe.train.steps, ranks=run.ranks, device=run.device,
+        num_steps=recipe.train.steps, ranks=run.ranks, device=run.device, large_gap=recipe.adversarial.large_gap,
     )  # fmt: skip
 
 

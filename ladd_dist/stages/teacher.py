@@ -21,7 +21,8 @@ from ladd_dist.costs.flops import count_parameters
 from ladd_dist.datasets.opening import open_images
 from ladd_dist.engine.checkpoint import Checkpoints, state_of
 from ladd_dist.engine.ema import WeightAverage
-from ladd_dist.engine.loop import Figures, cosine_factor, train
+from ladd_dist.engine.loop import Figures, cosine_factor, note_of, train
+from ladd_dist.engine.step_metrics import scaling, skipped
 from ladd_dist.parallel import Adam
 from ladd_dist.trackers.jsonl import Jsonl
 from ladd_dist.workspace.run import Run
@@ -79,7 +80,8 @@ def _train(run: Run, folder: Path) -> None:
             do_step=training.step,
             save=training.save,
             on_log=log.log if log else lambda updates, figures: None,
-            note=lambda figures: f"loss {figures['loss/teacher']:.4f}",
+            note=lambda figures: note_of(figures, ("loss", "loss/teacher", ".4f")),
+            more=lambda: scaling({"teacher": training.trainable}),
             ranks=run.ranks,
         )
     network = averaged(run, training.average, training.trainable)
@@ -149,7 +151,7 @@ class TeacherTraining:
 
         figures: Figures = {"grad_norm/teacher": self.trainable.update(loss_of)}
         self.average.update(step + 1)
-        return {**figures, "loss/teacher": torch.stack(losses).mean()}
+        return {**figures, "loss/teacher": torch.stack(losses).mean(), **skipped(self.trainable)}
 
     def save(self, updates: int) -> None:
         """Write a checkpoint after `updates` updates."""

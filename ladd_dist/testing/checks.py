@@ -119,6 +119,8 @@ def _scalar(who: str, what: str, value: Any) -> Tensor:
 def check_adversarial(game: Adversarial) -> None:
     """Check for scalars, finite at large logits, averaged after the non-linearity, with gradients of the right sign.
 
+    And that `margins` judges each pair of logits by itself.
+
     Raises:
         ContractError: one of these does not hold.
     """
@@ -138,6 +140,21 @@ def check_adversarial(game: Adversarial) -> None:
     require(bool((up_fake > 0).all()), f"{who}: the discriminator's loss must rise when fake logits rise from 0.5")
     (up,) = torch.autograd.grad(game.generator(half[1], half[0].detach()), half[1])
     require(bool((up < 0).all()), f"{who}: the generator's loss must fall when fake logits rise from 0.5")
+    _check_margins(game, real, fake)
+
+
+def _check_margins(game: Adversarial, real: Tensor, fake: Tensor) -> None:
+    who = label(game)
+    found = call(who, "in margins", game.margins, real, fake)
+    shapes = [tuple(side.shape) for side in found]
+    require(shapes == [(6, 4)] * 2, f"{who}: margins must return two tensors [6, 4] for logits [6, 4], got {shapes}")
+    for place, better in enumerate((game.margins(real + 1, fake)[0], game.margins(real, fake - 1)[1])):
+        side = ("real", "fake")[place]
+        rises = bool((better > found[place]).all())
+        require(rises, f"{who}: a {side} logit that moves to its side must have a larger margin")
+        alone = torch.cat([game.margins(real[:, k : k + 1], fake[:, k : k + 1])[place] for k in range(4)], dim=1)
+        require(torch.equal(alone, found[place]), f"{who}: a margin must depend on the two logits at its place alone")
+    require(game.large_gap > 0, f"{who}: large_gap must be above 0, got {game.large_gap}")
 
 
 def check_distance(distance: Distance) -> None:

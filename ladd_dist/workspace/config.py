@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import platform
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from ladd_dist import __version__
 from ladd_dist.core.checkout import current_commit
 from ladd_dist.core.errors import UserError
+from ladd_dist.core.gan import LARGE_GAP
 from ladd_dist.core.rundir import RunDir, read_json, write_json
 from ladd_dist.core.serialize import to_data
 from ladd_dist.recipe import Recipe
@@ -77,6 +79,8 @@ class RunConfig:
     flops: dict[str, int] = field(default_factory=dict)
     shards: str | None = None
     """The folder of the shards, of a run whose samples need their table of texts."""
+    large_gap: float | None = LARGE_GAP
+    """The gap between real and fake logits that the recipe's game calls large; None: it calls none so."""
     cache: str = ""
     """The folder of what runs share, absolute."""
     sweep: str = ""
@@ -148,6 +152,7 @@ def write_config(
         taps=facts.taps,
         flops=facts.flops,
         shards=str(run.shards_folder.resolve()) if run.recipe.dataset.texts() else None,  # samples need their table
+        large_gap=gap if math.isfinite(gap := run.recipe.adversarial.large_gap) else None,
         cache=str(run.workspace.cache.resolve()),
         sweep=own.sweep,
         axes=own.axes,

@@ -175,6 +175,23 @@ def test_a_broken_game_is_caught(
 
 
 @pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"margins": lambda s, r, f: (r.mean(1), f.mean(1))}, r"margins must return two tensors \[6, 4\]"),
+        ({"margins": lambda s, r, f: (-r, -f)}, "a real logit that moves to its side must have a larger margin"),
+        ({"margins": lambda s, r, f: (r, f)}, "a fake logit that moves to its side"),
+        ({"margins": lambda s, r, f: (r - f.mean(), r.mean() - f)}, "must depend on the two logits at its place alone"),
+        ({"large_gap": 0.0}, "large_gap must be above 0, got 0.0"),
+    ],
+)
+def test_a_game_that_judges_logits_wrongly_is_caught(given: dict[str, Any], message: str) -> None:
+    losses = {"discriminator": lambda s, r, f: f.mean() - r.mean(), "generator": lambda s, f, r: -f.mean()}
+    check_plugin(broken("adversarial", **losses))  # one that says nothing of it has its threshold at 0
+    with pytest.raises(ContractError, match=message):
+        check_plugin(broken("adversarial", **losses, **given))
+
+
+@pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda self, x, y, s: (x - y).float(), "must return a scalar"),

@@ -87,6 +87,7 @@ def test_config_json_holds_command_modules_and_the_whole_recipe(smoke: tuple[Don
     assert config["plugins"] == ["plugins"]
     assert config["recipe"]["head"]["plugin"] == "spectral_norm"
     assert config["scale"] == "smoke"
+    assert config["large_gap"] == 15.0
     assert smoke[0].run.name.endswith(config["signature"])
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.axes import Axes
 from PIL import Image
 
 from ladd_dist.reports.charts import curves
@@ -17,6 +18,21 @@ def test_long_runs_are_thinned_to_means() -> None:
     charts = curves([{"step": step, "loss/distill": 1.0 + step % 2} for step in range(1, 20_001)])
     assert [chart.points_averaged for chart in charts] == [84]
     assert len(charts[0].svg) < 30_000
+
+
+@pytest.mark.parametrize(("large_gap", "band"), [(15.0, (2.0, 6.0)), (0.9, (0.12, 0.36)), (None, None)])
+def test_the_healthy_band_of_the_gap_is_that_of_the_game(
+    large_gap: float | None, band: tuple[float, float] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[float, ...]] = []
+    monkeypatch.setattr(Axes, "axhspan", lambda self, *ends, **_: drawn.append(ends))
+    curves([{"step": step, "logit_gap": 3.0} for step in (1, 2)], large_gap)
+    assert drawn == ([] if band is None else [pytest.approx(band)])
+
+
+def test_the_loss_scale_of_fp16_is_drawn_where_there_is_one() -> None:
+    (chart,) = curves([{"step": step, "loss_scale/student": 2.0**step, "skipped/student": 0.0} for step in (1, 2)])
+    assert chart.title == "Loss scale of fp16"
 
 
 def test_a_grid_is_pixel_exact_and_remembers_its_rows(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ladd_dist.core.types import Denoiser
 from ladd_dist.engine.discriminator import FrozenCritic, Heads
+from ladd_dist.engine.step_metrics import scaling, skipped
 from ladd_dist.networks.cunet import CUNet
 from ladd_dist.parallel import Adam
 from ladd_dist.parallel.base import ModuleTrainable
@@ -225,8 +226,33 @@ def test_an_overflow_in_fp16_skips_the_update_and_lowers_the_scale() -> None:
     scale = trainable.counters()["scale"]
     trainable.update(lambda micro: loss_of(trainable) * float("inf"))
     assert difference(before, dict(trainable.module.named_parameters())) == 0.0
-    assert trainable.counters() == {"updates": 0.0, "scale": scale / 2, "growth_tracker": 0.0}
+    assert trainable.counters() == {"updates": 0.0, "scale": scale / 2, "growth_tracker": 0.0, "skipped": 1.0}
     assert all(parameter.grad is None for parameter in trainable.parameters)
+
+
+def test_an_update_says_whether_it_was_skipped_and_counts_it() -> None:
+    trainable, full = build(network(), Compute(precision="fp16")), build(network(), Compute())
+    assert full.skipped is None and skipped(full) == {} == scaling({"student": full})
+    said = []
+    for factor in (float("inf"), 1e-3, float("nan"), 1e-3):
+        trainable.update(lambda _, factor=factor: loss_of(trainable) * factor)
+        said.append(bool(skipped(trainable, full)["skipped"]))
+    assert said == [True, False, True, False]
+    assert scaling({"student": trainable, "heads": full}) == {"skipped/student": 2.0, "loss_scale/student": 16384.0}
+
+
+def test_a_norm_that_is_too_large_without_an_overflow_is_no_skipped_update() -> None:
+    """The scaler would not lower its scale: a run would go on for ever and learn nothing."""
+    trainable = build(nn.Linear(2, 1, bias=False), Compute(precision="fp16"))
+    weight = trainable.parameters[0]
+    norm = trainable.update(lambda _: (weight * torch.tensor(2.0**100)).sum())
+    assert norm.isinf() and not bool(trainable.skipped)
+
+
+def test_what_an_older_checkpoint_did_not_count_is_none() -> None:
+    trainable = build(network(), Compute(precision="fp16"))
+    trainable.set_counters({"updates": 3.0, "scale": 8.0, "growth_tracker": 1.0})
+    assert trainable.counters() == {"updates": 3.0, "scale": 8.0, "growth_tracker": 1.0, "skipped": 0.0}
 
 
 # Updates
@@ -283,7 +309,7 @@ def test_the_scale_of_fp16_goes_on_in_another_trainable() -> None:
         first.update(lambda micro: loss_of(first))
     counters = first.counters()
     second.set_counters(counters)
-    assert second.counters() == counters == {"updates": 2.0, "scale": 32768.0, "growth_tracker": 2.0}
+    assert second.counters() == counters == {"updates": 2.0, "scale": 32768.0, "growth_tracker": 2.0, "skipped": 1.0}
 
 
 def test_the_learning_rate_factor_multiplies_the_base_rate() -> None:

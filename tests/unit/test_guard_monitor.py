@@ -77,6 +77,16 @@ def test_a_loss_that_was_no_number_between_two_checks_is_not_forgotten() -> None
     assert again is not None and again.state.level == "healthy"
 
 
+def test_a_loss_that_was_no_number_in_a_skipped_update_is_no_finding() -> None:
+    step = make_step()
+    watched = monitor(step)
+    broken = {"loss/heads": torch.tensor(float("nan")), "grad_norm/heads": torch.tensor(float("inf"))}
+    watched.after(1, {**broken, "skipped": torch.tensor(True)}, step.student)
+    assert watched.to_checkpoint()["not_finite"] == 0
+    watched.after(2, {**broken, "skipped": torch.tensor(False)}, step.student)
+    assert watched.seen["not_finite"] == 2
+
+
 def test_its_state_is_json_and_brings_back_the_window_of_the_heads() -> None:
     step = make_step(head_sums=HeadSums(TAPS))
     watched = monitor(step)

@@ -83,6 +83,16 @@ def test_heads_that_have_won_are_a_warning_unless_they_have_no_say(won: dict[str
     assert verdicts(*[{**FINE, **won, "weight/adversarial": 0.0}] * 5) == []
 
 
+@pytest.mark.parametrize(
+    ("large", "gap", "won"), [(0.9, 0.8, False), (0.9, 0.95, True), (float("inf"), 900.0, False), (7.5, 8.0, True)]
+)
+def test_how_large_a_gap_is_depends_on_the_game(large: float, gap: float, won: bool) -> None:
+    checks = [{**FINE, "heads/gap": gap, "heads/large_gap": large}] * 5
+    assert bool(verdicts(*checks)) == won
+    twice = dataclasses.replace(GUARD, heads_won_gap=30.0)
+    assert verdicts(*checks, guard=twice) == []
+
+
 def test_figures_that_are_no_numbers_need_one_check_also_at_the_very_beginning() -> None:
     for broken in ({"not_finite": 1.0}, {"student@1/finite": 0.5}):
         (verdict,) = verdicts({**FINE, **broken})

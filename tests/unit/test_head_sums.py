@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import cast
 
 import pytest
 import torch
-from ladd_toys import TAPS, make_batch, make_step
+from ladd_toys import TAPS, Watched, make_batch, make_step
 from torch import Tensor
 
 from ladd_dist.core.rng import whole_batch
 from ladd_dist.engine.head_statistics import BINS, EDGES, HeadSums, figures, sides
 from ladd_dist.engine.step_metrics import logit_metrics
 from ladd_dist.guards.judge import GuardControl
+from ladd_dist.losses import Adversarial
+from ladd_dist.losses.adversarial import Bce, Lsgan, Relativistic, Wgan
+from ladd_dist.parallel.compute import Compute
 from ladd_dist.parallel.ranks import Ranks
 
 Logits = dict[str, Tensor]
@@ -142,3 +146,102 @@ def test_heads_that_learn_no_more_stay_as_they_are_and_the_student_goes_on() -> 
 def test_a_lowered_weight_is_the_schedules_times_the_factor() -> None:
     figures = make_step()(make_batch(), 0, control=GuardControl(adv_factor=0.25))
     assert figures["weight/adversarial"] == pytest.approx(0.25 * 0.3)
+
+
+# --- fp16 ---
+
+
+class Overflowing(Bce):
+    """A game whose heads' loss is no number; not registered: the name table is the whole test session's."""
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        return super().discriminator(real, fake) * float("inf")
+
+
+def test_what_a_skipped_update_of_the_heads_saw_is_left_out() -> None:
+    watched = []
+    for sums_of_skipped in (True, False):
+        sums = HeadSums(TAPS)
+        sums.open("guard")
+        step = make_step(head_sums=sums, mode="alternate", accumulate=2)
+        scaled = Watched(step.heads.module, lr=1e-3, compute=Compute(precision="fp16", accumulate=2))
+        good = dataclasses.replace(step, heads=scaled)
+        bad = dataclasses.replace(good, adversarial=Overflowing(), head_sums=sums if sums_of_skipped else None)
+        found = bad(make_batch(), 0)
+        assert bool(found["skipped"]) and not bool(torch.as_tensor(found["loss/heads"]).isfinite())
+        assert figures(TAPS, sums.take("log")) == {}
+        assert not bool(good(make_batch(), 1)["skipped"])
+        bad(make_batch(), 2)
+        watched.append([sums.read("log"), sums.read("guard")])
+    assert watched[0] == watched[1]
+    assert {"accuracy/middle", "grad_norm/heads/middle"} <= watched[0][0].keys()
+
+
+def test_heads_that_were_skipped_and_learn_no_more_are_no_reason_to_skip_a_step() -> None:
+    step = make_step()
+    heads = Watched(step.heads.module, lr=1e-3, compute=Compute(precision="fp16"))
+    dataclasses.replace(step, heads=heads, adversarial=Overflowing())(make_batch(), 0)
+    assert bool(heads.skipped)
+    step = dataclasses.replace(step, heads=heads)
+    assert "skipped" not in step(make_batch(), 1, control=GuardControl(heads_learn=False))
+    assert not bool(step(make_batch(), 2)["skipped"])
+
+
+# --- games ---
+
+
+class Earlier(Adversarial):
+    """A game as one wrote it before a game could say which logits are right."""
+
+    name = "earlier_test_game"
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        return Bce().discriminator(real, fake)
+
+    def generator(self, fake: Tensor, real: Tensor) -> Tensor:
+        return Bce().generator(fake, real)
+
+
+ROWS = {"real": torch.tensor([[1.0], [12.0], [-3.0]]), "fake": torch.tensor([[0.0], [8.0], [-2.0]])}
+
+
+@pytest.mark.parametrize(
+    ("game", "real", "fake"),
+    [(Bce(), 2 / 3, 1 / 3), (Earlier(), 2 / 3, 1 / 3), (Lsgan(), 2 / 3, 2 / 3), (Wgan(), 2 / 3, 2 / 3),
+     (Relativistic(), 2 / 3, 2 / 3)],
+)  # fmt: skip
+def test_a_game_says_which_logits_are_right(game: Adversarial, real: float, fake: float) -> None:
+    """Of least squares by the labels' middle; of games of pairs by which is larger."""
+    logits = [{"a": ROWS["real"], "b": ROWS["real"]}, {"a": ROWS["fake"], "b": ROWS["fake"]}]
+    found = {name: float(value) for name, value in logit_metrics(*logits, game.margins).items()}
+    assert (found["accuracy/real/a"], found["accuracy/fake/b"]) == pytest.approx((real, fake))
+    assert found["logit_gap"] == pytest.approx(4 / 3)
+    sums = HeadSums(("a", "b"))
+    sums.add(*logits, torch.ones(3), game.margins)
+    whole = sides(sums.taps, sums.take("log"))
+    assert (whole["heads/accuracy_real"], whole["heads/accuracy_fake"]) == pytest.approx((real, fake))
+
+
+@pytest.mark.parametrize(
+    ("game", "real", "fake"), [(Lsgan(), 1.0, 0.0), (Relativistic(), 12.0, 8.0), (Wgan(), -5.0, -9.0)]
+)
+def test_perfect_heads_are_always_right_in_a_step_of_their_game(
+    game: Adversarial, real: float, fake: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step and the sums ask the game; by the sign of a logit these heads were right in .75 and .5 of cases."""
+    step = make_step(adversarial=game, head_sums=HeadSums(TAPS))
+    own = Watched.__call__
+
+    def perfect(self: Watched, *args: object, **kwargs: object) -> object:
+        logits = own(self, *args, **kwargs)
+        if self is not step.heads:
+            return logits
+        (size,) = {len(value) for value in logits.values()}
+        sides = torch.tensor([real] * (size // 2) + [fake] * (size - size // 2))
+        return {tap: 0 * value + sides[:, None] for tap, value in logits.items()}
+
+    monkeypatch.setattr(Watched, "__call__", perfect)
+    found = step(make_batch(), 0)
+    assert [float(found[f"accuracy{side}"]) for side in ("", "/real", "/fake")] == [1.0, 1.0, 1.0]
+    assert step.head_sums is not None
+    assert {value for name, value in step.head_sums.read("log").items() if name.startswith("accuracy/")} == {1.0}

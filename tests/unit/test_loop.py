@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from ladd_dist.core.signals import NUMBERS, Stopped
-from ladd_dist.engine.loop import Bar, Figures, StopFlag, Window, train
+from ladd_dist.engine.loop import LEAST_SCALE, Bar, Figures, NotFiniteError, StopFlag, Window, note_of, train
 from ladd_dist.parallel.ranks import SINGLE, Ranks
 
 
@@ -42,9 +42,8 @@ class Recorded:
             do_step=step,
             save=self.saved.append,
             on_log=self.logged.__setitem__,
-            note=lambda figures: f"{figures['loss/x']:.1f}",
             after_step=self.after.append,
-            **self.options,
+            **{"note": lambda figures: f"{figures['loss/x']:.1f}"} | self.options,
         )
 
 
@@ -298,6 +297,73 @@ def test_a_window_does_not_keep_the_graph_or_change_the_figures() -> None:
     window.add({"a": torch.tensor(5.0)})
     assert float(value) == 1.0
     assert window.close()["a"] == 3.0
+
+
+# fp16
+
+SKIP, KEEP = torch.tensor(True), torch.tensor(False)
+
+
+def test_a_skipped_step_counts_for_no_mean_and_its_weights_are_still_told() -> None:
+    window = Window(2)
+    window.add({"loss/x": torch.tensor(1.0), "weight/y": 0.5, "skipped": KEEP})
+    window.add(
+        {"loss/x": torch.tensor(math.nan), "grad_norm/x": torch.tensor(math.inf), "weight/y": 0.7, "skipped": SKIP}
+    )
+    window.add({"loss/x": torch.tensor(4.0), "weight/y": 0.6, "skipped": KEEP})
+    for figures in (window.means(), window.close()):
+        assert {name: figures[name] for name in figures if not name.startswith("rate/")} == {
+            "loss/x": 2.5, "weight/y": pytest.approx(0.6)
+        }  # fmt: skip
+
+
+def test_a_skipped_step_waits_for_no_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    window = Window(8)
+    for name in ("item", "tolist", "cpu", "__float__", "__bool__"):
+        monkeypatch.setattr(torch.Tensor, name, lambda *_: pytest.fail("a host sync in Window.add"))
+    for skipped in (SKIP, KEEP):
+        window.add({"loss/x": torch.ones(()), "skipped": skipped})
+    monkeypatch.undo()
+    assert window.close()["loss/x"] == 1.0
+
+
+def test_a_row_of_skipped_steps_alone_has_no_losses_and_the_run_goes_on() -> None:
+    def step(number: int) -> Figures:
+        bad = number in (2, 3)
+        return {"loss/x": torch.tensor(math.nan if bad else 1.0), "skipped": SKIP if bad else KEEP}
+
+    run = Recorded(step, log_every=2, more=lambda: {"skipped/student": 2.0, "loss_scale/student": 4.0}, num_steps=6)
+    run.options["note"] = lambda figures: note_of(figures, ("x", "loss/x", ".1f"))
+    run()
+    assert run.saved == [3, 6]
+    assert ["loss/x" in figures for figures in run.logged.values()] == [True, False, True]
+    assert all(figures["skipped/student"] == 2.0 for figures in run.logged.values())
+
+
+def test_a_loss_that_is_no_number_and_was_not_skipped_still_stops_the_run() -> None:
+    run = Recorded(lambda step: {"loss/x": torch.tensor(math.nan), "skipped": KEEP})
+    with pytest.raises(NotFiniteError, match="loss/x is nan"):
+        run()
+
+
+@pytest.mark.parametrize(("scale", "stops"), [(LEAST_SCALE / 2, True), (LEAST_SCALE, False)])
+def test_a_loss_scale_below_its_floor_stops_the_run_and_says_what_to_do(scale: float, stops: bool) -> None:
+    run = Recorded(more=lambda: {"skipped/heads": 27.0, "loss_scale/heads": scale})
+    if not stops:
+        run()
+        return
+    with pytest.raises(NotFiniteError) as raised:
+        run()
+    said = str(raised.value)
+    assert said.startswith("test: the gradients of the heads overflow in fp16 whatever the loss scale, which fell to")
+    assert "by step 4 (27 updates skipped); use precision bf16 or fp32" in said
+    assert raised.value.step == 4
+
+
+def test_a_note_tells_what_there_is_and_how_many_updates_were_skipped() -> None:
+    shown = (("heads", "loss/heads", ".2f"), ("distill", "loss/distill", ".1f"))
+    assert note_of({"loss/heads": 1.0, "loss/distill": 2.0, "skipped/heads": 0.0}, *shown) == "heads 1.00  distill 2.0"
+    assert note_of({"loss/heads": 1.0, "skipped/heads": 1.0, "skipped/student": 2.0}, *shown) == "heads 1.00  skipped 3"
 
 
 def test_progress_off_a_terminal_is_one_line_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:

@@ -135,6 +135,18 @@ def test_heads_that_win_in_the_last_quarter_are_a_warning() -> None:
     assert "heads have won" in verdict.headline
 
 
+@pytest.mark.parametrize(
+    ("config", "gap", "won"),
+    [({}, 14.0, False), ({}, 16.0, True), ({"large_gap": 0.9}, 0.95, True), ({"large_gap": None}, 900.0, False)],
+)
+def test_how_large_a_gap_is_stands_in_the_config_of_the_run(config: dict[str, Any], gap: float, won: bool) -> None:
+    """A file of an older version says nothing of it: 15, as it is of most games."""
+    rows = [row | {"logit_gap": gap * (1 + 3 * (i == 0))} for i, row in enumerate(heads(*[0.7] * 8))]
+    verdict = judge(figures(), recipe() | config, rows)
+    assert ("heads have won" in verdict.headline) == won
+    assert verdict.level == ("warning" if won else "healthy")
+
+
 def test_heads_at_chance_are_a_fault_beside_a_bad_student_and_the_aim_beside_a_good_one() -> None:
     curves = heads(0.7, 0.7, 0.7, 0.7, 0.7, 0.7, 0.51, 0.51)
     good, bad = judge(figures(), recipe(), curves), judge(figures(student_4={"colour_variance": 0.1}), recipe(), curves)
