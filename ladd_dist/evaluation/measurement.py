@@ -21,6 +21,10 @@ class Measured(NamedTuple):
     left_out: dict[str, str]
     """Reasons, by metric without figures by class and by figure that is not measured at all."""
 
+    def joined(self, other: Measured) -> Measured:
+        """Figures of both."""
+        return Measured(self.figures | other.figures, self.classes | other.classes, self.left_out | other.left_out)
+
 
 class Measurement:
     """Metrics built before there are samples: a missing file, or images that they cannot measure, is reported early."""

@@ -153,9 +153,26 @@ class EvaluateStage:
     num_references: int = 5_000
     """Number of real images, and of the teacher's stored samples, to compare with."""
     seed: int = 1_000_003
-    """Seed of the held-out noise and classes."""
+    """Seed of the held-out noise and classes of the dumps, of the figures while a student trains, and of the diagnosis;
+    of the evaluation too unless it has `seeds` of its own."""
+    seeds: tuple[int, ...] = added(())
+    """Seeds of the evaluation's held-out noise and classes. Figures are means over them, of `num_samples` for each, and
+    their intervals cover them. Keep them out of everything that you tune with. Empty: `seed` alone."""
     batch_size: int = neutral(250)
     """Number of samples generated at a time."""
+
+    def __post_init__(self) -> None:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise UserError(f"seeds must differ from each other, got {self.seeds}")
+        if self.seed in self.seeds:
+            raise UserError(
+                f"seeds must not hold `seed`, {self.seed}: its noise is shown while a student trains, and recipes are "
+                "tuned by what it shows"
+            )
+
+    def noise_seeds(self) -> tuple[int, ...]:
+        """The seeds of the noise and classes that the evaluation measures on."""
+        return self.seeds or (self.seed,)
 
 
 @dataclass(frozen=True)
