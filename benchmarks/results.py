@@ -1,11 +1,12 @@
 """All recipes at laptop scale, several seeds: the figures of docs/results.md, with intervals and paired differences.
 
-    python -m benchmarks.results                          # trains what results.json lacks, then prints the tables
+    python -m benchmarks.results                          # runs what results.json lacks, then prints the tables
     python -m benchmarks.results --write docs/results.md  # and puts them between the markers of that page
     python -m benchmarks.results --only exp7 --again      # trains these rows, whatever results.json has
 
 Every run is an ordinary `python -m ladd_dist.launch`; run folders that are done are not trained again. What a run
-gave is added to results.json as soon as it is there, with its signature and the commit of the code.
+gave is added to results.json as soon as it is there, with its signature and the commit of the code. Figures are means
+over the noise seeds of the recipe's evaluation, which no recipe was tuned on; rows of one seed are measured again.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ STORE = Path(__file__).with_name("results.json")
 KEPT = ("fd", "fd_teacher", "colour_variance", "hue_entropy", "accuracy", "recall")
 """Figures of each entry of eval.json that are kept."""
 Runs = list[dict[str, Any]]
-"""What is kept of each seed's run: `signature`, `commit`, `flops_a_step`, and the entries of its eval.json."""
+"""What is kept of each seed's run: `signature`, `commit`, `flops_a_step`, `noise_seeds` of the evaluation, and the
+entries of its eval.json, with `fd_teacher` on the noise of each seed as `fd_teacher_per_seed`."""
 LOCK = threading.Lock()
 
 
@@ -61,7 +63,8 @@ def main() -> int:
     names = [name for name in VARIANTS if not options.only or name in options.only]
     stored = read_store()
     wanted = [
-        (name, seed) for seed in options.seeds for name in names if options.again or key(name, seed) not in stored
+        (name, seed) for seed in options.seeds for name in names
+        if options.again or "noise_seeds" not in stored.get(key(name, seed), {})
     ]  # fmt: skip
     with ThreadPoolExecutor(options.jobs) as pool:
         if wanted:
@@ -109,12 +112,19 @@ def run(options: Options, name: str, seed: int) -> dict[str, Any]:
     result: dict[str, Any] = json.loads(done.stdout)
     print(f"{name} seed {seed}: {result['run']}", file=sys.stderr, flush=True)
     config = json.loads((Path(result["run"]) / "config.json").read_text(encoding="utf-8"))
-    entries = {
-        entry: {figure: round(value, 6) for figure, value in found.items() if figure in KEPT}
-        for entry, found in result["eval"].items()
-    }
+    entries = {entry: kept(found) for entry, found in result["eval"].items()}
+    settings = config["recipe"]["evaluate"]
     facts = {"signature": config["signature"], "commit": config["environment"]["commit"]}
+    facts["noise_seeds"] = settings["seeds"] or [settings["seed"]]
     return {**facts, "flops_a_step": config["flops"]["step"], **entries}
+
+
+def kept(found: dict[str, Any]) -> dict[str, Any]:
+    """What is kept of an entry of eval.json."""
+    figures: dict[str, Any] = {figure: round(value, 6) for figure, value in found.items() if figure in KEPT}
+    if "fd_teacher" in figures and "per_seed" in found:
+        figures["fd_teacher_per_seed"] = [round(own["fd_teacher"], 6) for own in found["per_seed"].values()]
+    return figures
 
 
 def interval(values: list[float]) -> tuple[float, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -21,7 +22,7 @@ from ladd_dist.core.plugin import plugin_modules
 if TYPE_CHECKING:
     from ladd_dist.core.rundir import RunDir
     from ladd_dist.diagnosis.record import Diagnosis
-    from ladd_dist.evaluation.assess import Evaluation
+    from ladd_dist.evaluation.measurement import Figures
     from ladd_dist.recipe import Recipe
     from ladd_dist.workspace.run import Run
 
@@ -148,17 +149,18 @@ def of_run(options: Options) -> Diagnosis:
 def _predict(run: Run, options: Options, folder: RunDir) -> Diagnosis:
     from ladd_dist.core.rundir import read_json, write_json
     from ladd_dist.diagnosis.l2_optimum import predict, write_picture
+    from ladd_dist.evaluation.noise_seeds import means_of
 
     optimum = predict(run, num_pairs=options.num_samples, search=options.search)
     write_picture(folder.path / "diagnose.png", optimum)
     write_json(folder.path / "diagnose.json", optimum.figures)
     if not options.json:
-        show(optimum.figures, read_json(folder.eval) if folder.eval.exists() else {})
+        show(optimum.figures, means_of(read_json(folder.eval)) if folder.eval.exists() else {})
         print(folder.path / "diagnose.png")
     return optimum.figures
 
 
-def show(figures: Diagnosis, evaluation: Evaluation) -> None:
+def show(figures: Diagnosis, evaluation: Mapping[str, Figures]) -> None:
     """Print a diagnosis as tables, with the trained student's figures where `evaluation` has them."""
     from rich.table import Table
 

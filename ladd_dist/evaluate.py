@@ -19,7 +19,7 @@ from ladd_dist.evaluation.student_evaluation import EvaluationFile, Student, mea
 
 if TYPE_CHECKING:
     from ladd_dist.metrics import Metric
-    from ladd_dist.recipe import Recipe
+    from ladd_dist.recipe import EvaluateStage, Recipe
     from ladd_dist.workspace.opening import OpenedRun
 
 PROG = "python -m ladd_dist.evaluate"
@@ -44,7 +44,9 @@ class Options:
     num_samples: int = 0
     """Samples of each kind; as many as the run's recipe says unless given."""
     seed: int | None = None
-    """Seed of the noise and the classes; that of the run's recipe unless given."""
+    """Seed of the noise and the classes; those of the run's recipe unless given."""
+    seeds: str = ""
+    """Several such seeds, like 11,12,13: figures are means over them, with intervals that cover them."""
     cache: Path | None = None
     """The folder with the run's teacher and shards; unless given, the one that it used."""
     out: Path | None = None
@@ -151,21 +153,45 @@ def with_settings(recipe: Recipe, options: Options) -> Recipe:
         settings = dataclasses.replace(settings, steps=(len(options.levels),))
     if options.num_samples:
         settings = dataclasses.replace(settings, num_samples=options.num_samples)
-    if options.seed is not None:
-        settings = dataclasses.replace(settings, seed=options.seed)
+    settings = _with_seeds(settings, options)
     # The run's own steps: `validate` asks the run's law for levels, and the student's card may have others.
     validate(dataclasses.replace(recipe, evaluate=dataclasses.replace(settings, steps=recipe.evaluate.steps)))
     return dataclasses.replace(recipe, evaluate=settings)
 
 
+def _with_seeds(settings: EvaluateStage, options: Options) -> EvaluateStage:
+    """The settings with the seeds of --seed or --seeds.
+
+    Raises:
+        RecipeError: both are given, or --seeds holds no whole numbers, or the seed of what is shown in training.
+    """
+    from ladd_dist.core.serialize import RecipeError
+
+    if not options.seeds:
+        return settings if options.seed is None else dataclasses.replace(settings, seed=options.seed, seeds=())
+    if options.seed is not None:
+        raise RecipeError(f"--seed {options.seed} and --seeds {options.seeds} contradict each other; give one of them")
+    words = options.seeds.split(",")
+    if not all(word.isdigit() for word in words):
+        raise RecipeError(f"--seeds takes whole numbers with commas between them, like 11,12,13, got {options.seeds}")
+    numbers = tuple(dict.fromkeys(map(int, words)))
+    if len(numbers) == 1:
+        return dataclasses.replace(settings, seed=numbers[0], seeds=())
+    try:
+        return dataclasses.replace(settings, seeds=numbers)
+    except ValueError as error:
+        raise RecipeError(f"--seeds: {error}") from error
+
+
 def show(found: EvaluationFile) -> None:
     """Print a table with a row for each figure and half of its interval."""
+    from ladd_dist.evaluation.noise_seeds import means_of
     from ladd_dist.reports.evaluation_table import hybrid_table, table_of
 
-    console = open_console()
-    console.print(Fitted(table_of(found["figures"]), rest="the file"))
+    console, figures = open_console(), means_of(found["figures"])
+    console.print(Fitted(table_of(figures), rest="the file"))
     if hybrid := found.get("hybrid"):  # files of older versions have none
-        console.print(Fitted(hybrid_table(hybrid, found["figures"]), rest="the file"))
+        console.print(Fitted(hybrid_table(hybrid, figures), rest="the file"))
     for metric, reason in found["classes"]["left_out"].items():
         print(f"{metric}: no figures by class, {reason}", file=sys.stderr)
     for metric, reason in found["classes"].get("unfit", {}).items():

@@ -14,7 +14,7 @@ from ladd_dist.metrics.interval import is_bound
 
 Better = Literal["lower", "higher"]
 LOWER = ("fd", "kid", "fid", "inception_kid", "clip_", "matched_error", "loss/", "s_per_image", "grad_norm/")
-HIDDEN = {"num_samples", "seed"}
+HIDDEN = {"num_samples", "num_seeds", "seed", "timed_turns"}
 
 
 class Reference(NamedTuple):

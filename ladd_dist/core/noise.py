@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ladd_dist.core.rng import RowSource
+from ladd_dist.core.rng import NoiseSource
 from ladd_dist.core.types import DenoiseFn
 
 SIGMA_DATA = 0.5
@@ -87,7 +87,7 @@ def few_step_sample(
     cond: Tensor,
     levels: tuple[float, ...],
     rule: Literal["sde", "ode"],
-    generator: torch.Generator | RowSource | None = None,
+    source: NoiseSource | None = None,
 ) -> Tensor:
     """Samples [B,C,H,W] in `len(levels)` calls from unit noise [B,C,H,W].
 
@@ -96,16 +96,16 @@ def few_step_sample(
     method for the probability-flow ODE). Mixing them loses quality silently.
 
     Args:
-        generator: source of the new noise, needed by `sde` when there is more than one level; a `RowSource` where the
-            samples are rows of a larger batch.
+        source: source of the new noise, needed by `sde` when there is more than one level. A sample's noise must not
+            depend on the batch it is in, so this is no plain generator: a `SampleSource`, or a `RowSource` in training.
 
     Raises:
-        ValueError: there is no level, or no generator for `sde`.
+        ValueError: there is no level, or no source for `sde`.
     """
     if not levels:
         raise ValueError("a sampler needs at least one level")
     x = noise
-    for x in few_step_inputs(denoise, noise * levels[0], cond, levels, rule, generator):  # noqa: B007  the last one
+    for x in few_step_inputs(denoise, noise * levels[0], cond, levels, rule, source):  # noqa: B007  the last one
         pass
     return denoise(x, torch.full((len(x),), levels[-1], device=x.device, dtype=x.dtype), cond)
 
@@ -116,7 +116,7 @@ def few_step_inputs(
     cond: Tensor,
     levels: tuple[float, ...],
     rule: Literal["sde", "ode"],
-    generator: torch.Generator | RowSource | None = None,
+    source: NoiseSource | None = None,
 ) -> Iterator[Tensor]:
     """Inputs [B,C,H,W] of the network in `few_step_sample`, one at each level, beginning with `x`.
 
@@ -126,13 +126,9 @@ def few_step_inputs(
     for level, following in itertools.pairwise(levels):
         x0 = denoise(x, torch.full((len(x),), level, device=x.device, dtype=x.dtype), cond)
         if rule == "sde":
-            if generator is None:
-                raise ValueError("the sde rule re-noises between steps and needs a generator")
-            if isinstance(generator, RowSource):
-                new = generator.normal(*x.shape[1:]).to(x.device, x.dtype)
-            else:
-                new = torch.randn(x.shape, generator=generator, device=generator.device, dtype=x.dtype).to(x.device)
-            x = x0 + following * new
+            if source is None:
+                raise ValueError("the sde rule re-noises between steps and needs a source of noise")
+            x = x0 + following * source.normal(*x.shape[1:]).to(x.device, x.dtype)
         else:
             x = x0 + following / level * (x - x0)
         yield x
@@ -145,7 +141,7 @@ def hybrid_sample(
     cond: Tensor,
     levels: tuple[float, ...],
     rule: Literal["sde", "ode"],
-    generator: torch.Generator | RowSource | None = None,
+    source: NoiseSource | None = None,
     *,
     teacher_steps: int,
 ) -> Tensor:
@@ -160,7 +156,7 @@ def hybrid_sample(
     if not 0 <= teacher_steps <= len(levels):
         raise ValueError(f"the teacher can take 0 to {len(levels)} of {len(levels)} steps, got {teacher_steps}")
     turns = iter([teacher] * teacher_steps + [student] * (len(levels) - teacher_steps))  # a sampler calls once a level
-    return few_step_sample(lambda x, sigma, cond: next(turns)(x, sigma, cond), noise, cond, levels, rule, generator)
+    return few_step_sample(lambda x, sigma, cond: next(turns)(x, sigma, cond), noise, cond, levels, rule, source)
 
 
 def ode_step(x: Tensor, x0: Tensor, sigma: float, sigma_next: float) -> Tensor:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -90,6 +91,29 @@ class RowSource:
         return torch.cat(drawn) if len(drawn) > 1 else drawn[0]
 
 
+class NoiseSource(Protocol):
+    """A source of the noise that a sampler adds on its way: a `RowSource` in training, a `SampleSource` afterwards."""
+
+    def normal(self, *shape: int) -> Tensor:
+        """Unit normal numbers [rows, *shape]; every call continues the stream."""
+
+
+class SampleSource:
+    """Random numbers for samples; a sample's numbers depend only on the parts of the seed and on the sample's index.
+
+    The same sample gets the same numbers in any batch, on any process and on any device: each has a generator on the
+    CPU.
+    """
+
+    def __init__(self, indices: Iterable[int], *parts: int | str) -> None:
+        self.sources = [generator(*parts, index) for index in indices]
+
+    def normal(self, *shape: int) -> Tensor:
+        """Unit normal numbers [samples, *shape] on the CPU; every call continues the stream of each sample."""
+        rows = [torch.randn(shape, generator=source) for source in self.sources]
+        return torch.stack(rows) if rows else torch.empty((0, *shape))
+
+
 def sample_noise(seed: int, indices: range, shape: tuple[int, ...]) -> Tensor:
     """Unit noise [len(indices), *shape] on the CPU; each row depends on (seed, its index) alone.
 
@@ -104,6 +128,11 @@ def sample_starts(seed: int, indices: range, image: ImageSpec, device: torch.dev
     noise = sample_noise(seed, indices, (image.channels, image.size, image.size)).to(device)
     cond = sample_classes(seed, indices, image.num_classes).to(device)
     return noise.contiguous(memory_format=torch.channels_last), cond
+
+
+def added_noise(seed: int, indices: Iterable[int]) -> SampleSource:
+    """Source of the noise that the sampling rule `sde` adds to the samples of `sample_starts(seed, indices, ...)`."""
+    return SampleSource(indices, "sde", seed)
 
 
 def sample_classes(seed: int, indices: range, num_classes: int) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 from ladd_dist.builders.codec import decoded
 from ladd_dist.builders.shards import open_shards
 from ladd_dist.core.noise import few_step_sample
-from ladd_dist.core.rng import generator, sample_starts
+from ladd_dist.core.rng import added_noise, generator, sample_starts
 from ladd_dist.core.types import Batch, DenoiseFn
 from ladd_dist.diagnosis.advice import advise
 from ladd_dist.diagnosis.optimum_by_level import NUM_INPUTS, by_colour, evenly, level_rows, ratio, regressing, threshold
@@ -121,7 +121,7 @@ def sample_optimum(
 
 
 def _sample(recipe: Recipe, denoise: DenoiseFn, noise: Tensor, cond: Tensor, levels: tuple[float, ...]) -> Tensor:
-    source = generator("sde", recipe.evaluate.seed, device=noise.device)  # the noise that the student is sampled with
+    source = added_noise(recipe.evaluate.seed, range(len(noise)))  # the noise that the student is sampled with
     return few_step_sample(denoise, noise, cond, levels, recipe.start.rule, source)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from ladd_dist.builders.networks import denoiser
 from ladd_dist.builders.teacher import guided_teacher
 from ladd_dist.core.noise import few_step_sample
-from ladd_dist.core.rng import generator, sample_starts
+from ladd_dist.core.rng import added_noise, sample_starts
 from ladd_dist.core.types import DenoiseFn, Denoiser
 from ladd_dist.diagnosis.sample_metrics import SampleAttributes, SampleMetrics, ToImages
 from ladd_dist.recipe import Recipe
@@ -80,7 +80,7 @@ def record_trajectories(
         recipe.shards.sampler(recorder, noise, cond)
         found[f"teacher@{len(recipe.shards.sampler.levels())}"] = recorder.trajectory()
         for steps in sorted({recipe.student_steps, 1}, reverse=True):
-            recorder, source = _Recorder(denoiser(student)), generator("sde", recipe.evaluate.seed, device=device)
+            recorder, source = _Recorder(denoiser(student)), added_noise(recipe.evaluate.seed, range(num))
             few_step_sample(recorder, noise, cond, recipe.levels(steps), recipe.start.rule, source)
             found[f"student@{steps}"] = recorder.trajectory()
     return found

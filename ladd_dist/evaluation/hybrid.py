@@ -10,10 +10,10 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor
 
-from ladd_dist.builders.sampling import sample_few
+from ladd_dist.builders.sampling import SampleFn, sample_few
+from ladd_dist.core.rng import NoiseSource
 from ladd_dist.core.serialize import RecipeError
 from ladd_dist.core.types import DenoiseFn, Denoiser
-from ladd_dist.evaluation.assess import SampleFn
 from ladd_dist.reports.evaluation_table import HybridRow
 
 
@@ -54,19 +54,17 @@ def samplers_of(
     student: Denoiser,
     levels: Mapping[int, tuple[float, ...]],
     rule: Literal["sde", "ode"],
-    seed: int,
 ) -> dict[str, SampleFn]:
     """Samplers of the splits in which the teacher takes a step, by entry.
 
     Args:
         levels: the student's, by number of steps.
-        seed: seeds the noise that the rule `sde` adds.
     """
 
     def sampler(split: Split) -> SampleFn:
-        def sample(noise: Tensor, cond: Tensor) -> Tensor:
+        def sample(noise: Tensor, cond: Tensor, source: NoiseSource) -> Tensor:
             own, number = levels[split.steps], split.teacher_steps
-            return sample_few(student, noise, cond, own, rule, seed, teacher=teacher, teacher_steps=number)
+            return sample_few(student, noise, cond, own, rule, source, teacher=teacher, teacher_steps=number)
 
         return sample
 

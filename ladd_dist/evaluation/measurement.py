@@ -24,6 +24,10 @@ class Measured(NamedTuple):
     unfit: Mapping[str, str] = MappingProxyType({})
     """Reasons, by metric that was left out because it was made for other images."""
 
+    def joined(self, other: Measured) -> Measured:
+        """Figures of both."""
+        return Measured(self.figures | other.figures, self.classes | other.classes, self.left_out | other.left_out)
+
 
 class Measurement:
     """Metrics built before there are samples: a missing file, or images that they cannot measure, is reported early."""

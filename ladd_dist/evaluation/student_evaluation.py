@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, NamedTuple, NotRequired, TypedDict
 
 if TYPE_CHECKING:
     from ladd_dist.builders.card import StudentCard
+    from ladd_dist.builders.sampling import SampleFn
     from ladd_dist.core.types import Denoiser
-    from ladd_dist.evaluation.assess import SampleFn
     from ladd_dist.evaluation.hybrid import Split
     from ladd_dist.evaluation.measurement import Figures
+    from ladd_dist.evaluation.noise_seeds import Evaluation
     from ladd_dist.recipe import Recipe
     from ladd_dist.reports.evaluation_table import HybridRow
     from ladd_dist.workspace.run import Run
@@ -66,7 +67,7 @@ class EvaluationFile(TypedDict):
     """The recipe's `evaluate` as data."""
     against: Against
     versions: Mapping[str, object]
-    figures: dict[str, Figures]
+    figures: Evaluation
     classes: ClassFigures
     hybrid: NotRequired[list[HybridRow]]
     """Missing in files of older versions."""
@@ -82,7 +83,7 @@ def signature_of(student: Student) -> str:
     against = [recipe.reference_signature(), recipe.shards_signature(), recipe.evaluate]
     if student.splits:
         against.append([list(split) for split in student.splits])
-    return signature("evaluation-1", student.weights_sha256, levels, str(card["rule"]), *against)
+    return signature("evaluation-2", student.weights_sha256, levels, str(card["rule"]), *against)
 
 
 def measured(student: Student, name: str, workspace: Workspace) -> EvaluationFile:
@@ -96,6 +97,7 @@ def measured(student: Student, name: str, workspace: Workspace) -> EvaluationFil
     """
     from ladd_dist import __version__
     from ladd_dist.builders.student_file import levels_of
+    from ladd_dist.builders.teacher import load_teacher
     from ladd_dist.core.serialize import to_data
     from ladd_dist.engine.loop import StopFlag
     from ladd_dist.evaluation.assess import assess
@@ -106,8 +108,9 @@ def measured(student: Student, name: str, workspace: Workspace) -> EvaluationFil
     run = Run(student.recipe, workspace)
     recipe, card = student.recipe, student.card
     levels = {steps: levels_of(card, steps) for steps in recipe.evaluate.steps}
+    teacher = load_teacher(run)
     with StopFlag().listen() as stop:
-        found = assess(run, _samplers(student, run, levels), stop).measured
+        found = assess(run, teacher, _samplers(student, run, teacher, levels), stop)
     return {
         "format": 1,
         "signature": name,
@@ -122,25 +125,31 @@ def measured(student: Student, name: str, workspace: Workspace) -> EvaluationFil
         "against": {"teacher": recipe.teacher_signature(), "shards": recipe.shards_signature()},
         "versions": {"ladd_dist": __version__, **environment(workspace.device)},
         "figures": found.figures,
-        "classes": {"left_out": found.left_out, "entries": found.classes, "unfit": dict(found.unfit)},
+        "classes": {
+            "left_out": found.measured.left_out,
+            "entries": found.measured.classes,
+            "unfit": dict(found.measured.unfit),
+        },
         "hybrid": hybrid_rows(student.splits, recipe.shards.guidance),
     }
 
 
-def _samplers(student: Student, run: Run, levels: dict[int, tuple[float, ...]]) -> dict[str, SampleFn]:
+def _samplers(
+    student: Student, run: Run, teacher: Denoiser, levels: dict[int, tuple[float, ...]]
+) -> dict[str, SampleFn]:
     """Samplers of the student at each number of steps and, where it was asked for, with the teacher's first steps."""
     from ladd_dist.builders.networks import attach
     from ladd_dist.builders.sampling import sample_few
-    from ladd_dist.builders.teacher import guided_teacher, load_teacher
+    from ladd_dist.builders.teacher import guided_teacher
     from ladd_dist.evaluation.hybrid import samplers_of
 
-    network, rule, seed = attach(student.network, run), student.card["rule"], student.recipe.evaluate.seed
+    network, rule = attach(student.network, run), student.card["rule"]
 
     def sampler(levels: tuple[float, ...]) -> SampleFn:
-        return lambda noise, cond: sample_few(network, noise, cond, levels, rule, seed)
+        return lambda noise, cond, source: sample_few(network, noise, cond, levels, rule, source)
 
     samplers = {f"student@{steps}": sampler(values) for steps, values in levels.items()}
     if student.splits:
-        teacher = guided_teacher(student.recipe, load_teacher(run))
-        samplers |= samplers_of(student.splits, teacher, network, levels, rule, seed)
+        guided = guided_teacher(student.recipe, teacher)
+        samplers |= samplers_of(student.splits, guided, network, levels, rule)
     return samplers

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ladd_dist.builders.sampling import sample_student
 from ladd_dist.core.noise import few_step_sample
-from ladd_dist.core.rng import generator, whole_batch
+from ladd_dist.core.rng import SampleSource, added_noise, generator, whole_batch
 from ladd_dist.core.types import Batch, Denoiser, NetOutput
 from ladd_dist.preflight.check import Check, Fail, Warn
 from ladd_dist.preflight.fixture import BATCH, OWN_SAMPLES, Fixture
@@ -38,8 +38,8 @@ def check_last_level(fixture: Fixture) -> str:
 
     ends = {"shards.sampler": recipe.shards.sampler(knows, noise, cond)[0]}
     for rule in ("ode", "sde"):
-        levels = recipe.student_levels()
-        ends[f"the student's {rule} rule"] = few_step_sample(knows, noise, cond, levels, rule, generator("doctor"))
+        levels, new_noise = recipe.student_levels(), SampleSource(range(len(noise)), "doctor")
+        ends[f"the student's {rule} rule"] = few_step_sample(knows, noise, cond, levels, rule, new_noise)
     for who, end in ends.items():
         left = rms(end - answer)
         if left > 1e-6:
@@ -209,7 +209,8 @@ def _last_input(fixture: Fixture, noise: Tensor, cond: Tensor) -> Tensor:
     """
     recipe, deaf = fixture.recipe, Deaf()
     deaf.register_buffer("place", torch.zeros(1, device=noise.device))
-    sample_student(recipe, deaf, noise, cond, recipe.student_steps)
+    source = added_noise(recipe.evaluate.seed, range(len(noise)))
+    sample_student(recipe, deaf, noise, cond, recipe.student_steps, source)
     levels = recipe.student_levels()
     if not all(math.isclose(a, b, rel_tol=1e-5) for a, b in zip(deaf.levels, levels, strict=True)):
         raise Fail(

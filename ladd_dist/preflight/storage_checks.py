@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
+from ladd_dist.builders.codec import is_pixels
 from ladd_dist.builders.step import build_critic, build_heads
 from ladd_dist.builders.teacher import fresh_network
 from ladd_dist.core.rundir import write_bytes
@@ -79,7 +80,9 @@ def bytes_needed(run: Run) -> tuple[int, int]:
     if not is_distilled(run):
         kept = train.keep_checkpoints + 1 + len(train.keep_steps)
         out += kept * (4 * teacher + 3 * judges) + teacher
-        out += (train.steps // train.dump_every + 1) * NUM_SHOWN * pixels * WORD * 3
+        shown = recipe.dataset.spec()
+        pictures = 0 if is_pixels(recipe) else 2 * shown.channels * shown.size**2
+        out += (train.steps // train.dump_every + 1) * NUM_SHOWN * (3 * pixels + pictures) * WORD
     return round(SPARE * cache), round(SPARE * out)
 
 

@@ -25,6 +25,11 @@ def require_consistent(recipe: Recipe) -> None:
             "of the shards; lower it or raise shards.num_samples"
         )
     _check_compute(recipe)
+    if recipe.shards.seed in (recipe.evaluate.seed, *recipe.evaluate.seeds) and not recipe.shards.source:
+        raise RecipeError(
+            f"recipe.evaluate: seed {recipe.shards.seed} is that of the shards (shards.seed), so the student would be "
+            "measured on the noise that it was trained on; take another"
+        )
     if not (recipe.dataset.has_images or recipe.network.pretrained):
         raise RecipeError(
             f"recipe.dataset: {recipe.dataset.name!r} has no images to train network {recipe.network.name!r} on; take "

@@ -135,7 +135,7 @@ class Recipe(Ranged):
 
     def evaluate_signature(self) -> str:
         """Signature of the figures of a run."""
-        return signature("evaluate-1", self.distill_signature(), self.reference_signature(), self.evaluate)
+        return signature("evaluate-2", self.distill_signature(), self.reference_signature(), self.evaluate)
 
     def _later(self, *names: str) -> list[dict[str, object]]:
         """Values by name of fields that are newer than existing runs, without those at their default."""

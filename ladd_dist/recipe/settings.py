@@ -151,6 +151,19 @@ class EvaluateStage(Ranged):
     batch_size: Count = neutral(250)
     """Number of samples generated at a time."""
 
+    def __post_init__(self) -> None:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise UserError(f"seeds must differ from each other, got {self.seeds}")
+        if self.seed in self.seeds:
+            raise UserError(
+                f"seeds must not hold `seed`, {self.seed}: its noise is shown while a student trains, and recipes are "
+                "tuned by what it shows"
+            )
+
+    def noise_seeds(self) -> tuple[int, ...]:
+        """The seeds of the noise and classes that the evaluation measures on."""
+        return self.seeds or (self.seed,)
+
 
 @dataclass(frozen=True)
 class Reported(Ranged):

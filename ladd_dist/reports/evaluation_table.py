@@ -50,7 +50,7 @@ def hybrid_table(rows: Sequence[HybridRow], figures: Mapping[str, Mapping[str, f
 def _cell(figures: Mapping[str, float], name: str) -> str:
     if name not in figures:
         return "–"
-    if name in ("num_samples", "seed"):
+    if name in ("num_samples", "num_seeds", "seed", "timed_turns"):
         return f"{figures[name]:.0f}"
     if name + LOW not in figures:
         return figure(figures[name])

@@ -72,7 +72,9 @@ ENTRY_MEANINGS = {
     "student's rule at its levels. Training has to beat it.",
     "floor": "the teacher's new samples against its stored ones, the best value that this number of samples allows.",
 }
-HIDDEN = {"s_per_image", "s_decode_per_image", "num_samples", "seed"}  # shown in other columns or in the caption
+HIDDEN = {
+    "s_per_image", "s_decode_per_image", "timed_turns", "num_samples", "num_seeds", "seed",
+}  # fmt: skip  # shown in other columns or in the caption
 
 
 def table(evaluation: Figures, config: ShownConfig, left_out: Collection[str] = ()) -> tuple[list[Column], list[Row]]:
@@ -134,7 +136,9 @@ def _costs(evaluation: Figures, key: str, teacher: str | None, config: ShownConf
     if (decoding := number(evaluation[key], "s_decode_per_image")) is not None:
         costs["ms_decoding"] = 1000 * decoding
     slow = _seconds(evaluation[teacher]) if teacher is not None else None
-    if seconds and slow:
+    # Earlier versions timed teacher and student at different moments, with a cold start for the first: no ratio.
+    is_fair = all(number(evaluation[one], "timed_turns") for one in (key, teacher) if one is not None)
+    if seconds and slow and is_fair:
         costs["speed_up"] = slow / seconds
     return costs
 
@@ -187,7 +191,9 @@ def title(evaluation: Figures, config: ShownConfig) -> str:
 def num_samples(evaluation: Figures) -> str:
     """The number of pictures that each figure was measured on, as text; empty if unknown."""
     counts = sorted({int(n) for figures in evaluation.values() if (n := number(figures, "num_samples")) is not None})
-    return " to ".join(f"{count:,}" for count in (counts if len(counts) < 2 else (counts[0], counts[-1])))
+    text = " to ".join(f"{count:,}" for count in (counts if len(counts) < 2 else (counts[0], counts[-1])))
+    seeds = max((number(figures, "num_seeds") or 1 for figures in evaluation.values()), default=1)
+    return f"{seeds:.0f} × {text}" if text and seeds > 1 else text
 
 
 class Tile(NamedTuple):

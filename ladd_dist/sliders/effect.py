@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import get_args
 
 import torch
 from torch import Tensor
 
-from ladd_dist.builders.sampling import sample_student
+from ladd_dist.builders.sampling import SampleFn, sample_student
 from ladd_dist.builders.teacher import guided_teacher
 from ladd_dist.core.errors import UserError
-from ladd_dist.core.rng import sample_starts
+from ladd_dist.core.rng import NoiseSource, added_noise, sample_starts
 from ladd_dist.core.rundir import RunDir
 from ladd_dist.core.types import Denoiser
 from ladd_dist.engine.loop import Bar, StopFlag
@@ -69,7 +69,9 @@ def slide(
             for first in range(0, num, size):
                 stop.check()
                 indices = range(first, min(first + size, num))
-                parts.append(sample(*sample_starts(recipe.evaluate.seed, indices, recipe.latent(), run.device)))
+                seed = recipe.evaluate.seed
+                starts = sample_starts(seed, indices, recipe.latent(), run.device)
+                parts.append(sample(*starts, added_noise(seed, indices)))
                 bar.update(number * num + indices.stop)
             found[strength] = torch.cat(parts)
             if not found[strength].isfinite().all():
@@ -78,13 +80,13 @@ def slide(
     return found, cond
 
 
-def _sampler(recipe: Recipe, network: Denoiser, on: On) -> Callable[[Tensor, Tensor], Tensor]:
+def _sampler(recipe: Recipe, network: Denoiser, on: On) -> SampleFn:
     denoise = guided_teacher(recipe, network)
 
     @torch.inference_mode()
-    def sample(noise: Tensor, cond: Tensor) -> Tensor:
+    def sample(noise: Tensor, cond: Tensor, source: NoiseSource) -> Tensor:
         if on == "student":
-            return sample_student(recipe, network, noise, cond, recipe.student_steps)
+            return sample_student(recipe, network, noise, cond, recipe.student_steps, source)
         return recipe.shards.sampler(denoise, noise, cond)[0]
 
     return sample

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ladd_dist.builders.codec import decoded
+from ladd_dist.builders.codec import decoded, is_pixels
 from ladd_dist.builders.sampling import sample_student
 from ladd_dist.builders.shards import open_shards
 from ladd_dist.builders.step import build_critic, build_heads, build_step, freeze
 from ladd_dist.builders.student import new_student, save_student
 from ladd_dist.builders.teacher import averaged, guided_teacher, load_teacher
-from ladd_dist.core.rng import sample_starts
+from ladd_dist.core.rng import added_noise, sample_starts
 from ladd_dist.core.rundir import save_tensors
 from ladd_dist.core.types import Denoiser
 from ladd_dist.engine.adv_norm import AdversarialNorm
@@ -232,17 +232,27 @@ class Distillation:
         if network is None:  # rank 0 draws the pictures
             return
         noise, cond, recipe = self.shown["noise"], self.shown["cond"], self.run.recipe
-        student = decoded(self.run, sample_student(recipe, network, noise, cond, recipe.student_steps))
+        source = added_noise(recipe.evaluate.seed, range(NUM_SHOWN))
+        latents = sample_student(recipe, network, noise, cond, recipe.student_steps, source)
+        student = decoded(self.run, latents)
         if self.is_watched(updates):
             self.log.log(updates, self.waiting | self.monitor(student))
             self.waiting = {}
         if is_dumped:
-            self.dump(updates, student)
+            self.dump(updates, student, latents)
 
-    def dump(self, updates: int, student: Tensor) -> None:
-        """Write teacher's and student's samples at the same noise, as tensors and picture."""
-        tensors = {name: tensor.contiguous().cpu() for name, tensor in {**self.shown, "student": student}.items()}
-        save_tensors(self.run.folder.dumps / f"step-{updates:06d}.safetensors", tensors)
+    def dump(self, updates: int, student: Tensor, latents: Tensor) -> None:
+        """Write teacher's and student's samples at the same noise, as tensors and picture.
+
+        Args:
+            student: pictures [N,C,H,W] of the student's samples.
+            latents: the samples themselves [N,c,h,w], written too where they are no pictures.
+        """
+        tensors = {**self.shown, "student": student}
+        if not is_pixels(self.run.recipe):
+            tensors["student_latents"] = latents
+        path = self.run.folder.dumps / f"step-{updates:06d}.safetensors"
+        save_tensors(path, {name: tensor.contiguous().cpu() for name, tensor in tensors.items()})
         rows = [("teacher", self.shown["teacher"]), (f"student@{self.run.recipe.student_steps}", student)]
         picture = self.run.folder.samples / f"step-{updates:06d}.png"
         write_grid(picture, rows)
@@ -251,12 +261,16 @@ class Distillation:
 
 @torch.inference_mode()
 def shown_samples(run: Run, teacher: Denoiser) -> dict[str, Tensor]:
-    """Held-out noise and classes, and the pictures that the teacher makes of them, for the dumps."""
+    """Held-out noise and classes, and what the teacher makes of them, for the dumps.
+
+    `teacher` holds pictures; where samples are latents, `teacher_latents` holds the samples themselves.
+    """
     recipe = run.recipe
     device = next(teacher.parameters()).device
     noise, cond = sample_starts(recipe.evaluate.seed, range(NUM_SHOWN), recipe.latent(), device)
     samples, _ = recipe.shards.sampler(guided_teacher(recipe, teacher), noise, cond)
-    return {"noise": noise, "cond": cond, "teacher": decoded(run, samples)}
+    shown = {"noise": noise, "cond": cond, "teacher": decoded(run, samples)}
+    return shown if is_pixels(recipe) else {**shown, "teacher_latents": samples}
 
 
 def _note(figures: dict[str, float]) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from ladd_dist.builders.sampling import sample_student
+from ladd_dist.builders.sampling import SampleFn, sample_student
 from ladd_dist.builders.student import load_student
 from ladd_dist.builders.teacher import load_teacher
 from ladd_dist.core.rundir import RunDir, read_json, write_json
 from ladd_dist.core.types import Denoiser
 from ladd_dist.engine.loop import StopFlag
-from ladd_dist.evaluation.assess import NUM_SHOWN, Evaluation, SampleFn, assess, teacher_steps
+from ladd_dist.evaluation.assess import NUM_SHOWN, assess
+from ladd_dist.evaluation.draw import teacher_steps
+from ladd_dist.evaluation.noise_seeds import Evaluation, means_of
 from ladd_dist.recipe import Recipe
 from ladd_dist.recipe.fitting import fitting_metrics
 from ladd_dist.reports.collapse import as_number, onset
@@ -50,7 +52,7 @@ def evaluate(run: Run) -> Evaluation:
     samplers = {f"student@{steps}": _sampler(recipe, student, steps) for steps in recipe.evaluate.steps}
     samplers[f"untrained@{recipe.student_steps}"] = _sampler(recipe, untrained, recipe.student_steps)
     with StopFlag().listen() as stop:
-        measured, samples = assess(run, samplers, stop)
+        figures, measured, samples = assess(run, untrained, samplers, stop)
     if run.ranks.is_first:
         order = [
             f"teacher@{teacher_steps(recipe)}",
@@ -60,17 +62,18 @@ def evaluate(run: Run) -> Evaluation:
         write_grid(run.folder.samples / "final.png", [(name, samples[name][:NUM_SHOWN]) for name in order])
         told = {"left_out": measured.left_out, "unfit": dict(measured.unfit), "entries": measured.classes}
         write_json(run.folder.eval_classes, told)
-        write_json(run.folder.eval, measured.figures)
-        tell_tracker(recipe, run.folder, measured.figures)
+        write_json(run.folder.eval, figures)
+        tell_tracker(recipe, run.folder, figures)
         mark_done(run.folder.path / "evaluate.done.json", recipe.evaluate_signature())
     run.ranks.barrier()
     stop.check()  # a signal while the last figures were computed
-    return measured.figures
+    return figures
 
 
 def tell_tracker(recipe: Recipe, run: RunDir, figures: Evaluation) -> None:
     """Send the contents of eval.json and the last grid to the recipe's tracker."""
-    flat = {f"eval/{name}/{key}": value for name, measured in figures.items() for key, value in measured.items()}
+    means = means_of(figures)
+    flat = {f"eval/{name}/{key}": value for name, measured in means.items() for key, value in measured.items()}
     if (collapsed := as_number(onset(run.path))) is not None:
         flat["collapse/step"] = collapsed  # computed here, because trackers have no dumps
     config = tracked_config(recipe, run)
@@ -79,4 +82,4 @@ def tell_tracker(recipe: Recipe, run: RunDir, figures: Evaluation) -> None:
 
 
 def _sampler(recipe: Recipe, student: Denoiser, steps: int) -> SampleFn:
-    return lambda noise, cond: sample_student(recipe, student, noise, cond, steps)
+    return lambda noise, cond, source: sample_student(recipe, student, noise, cond, steps, source)

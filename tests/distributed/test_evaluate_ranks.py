@@ -71,21 +71,28 @@ def test_shares_cover_all_rows_once_in_whole_blocks(num: int, size: int) -> None
 
 
 @pytest.mark.slow
-def test_the_stage_gives_one_eval_json_on_one_and_on_two_ranks(tmp_path: Path) -> None:
+def test_the_stage_gives_one_eval_json_on_one_and_on_two_ranks_and_in_batches_of_any_size(tmp_path: Path) -> None:
+    """The student's rule adds noise on the way: a sample's noise depends on neither its batch nor its process."""
     command = [sys.executable, "-m", "ladd_dist.launch", str(RECIPE), "--scale", "smoke", "--out", "runs"]
     command += ["--cache", "cache", "--evaluate.batch-size", "16", "--teacher.steps", "4", "--train.steps", "2"]
     folder = tmp_path / run(command, tmp_path).splitlines()[-1]
     alone = {name: json.loads((folder / name).read_text()) for name in ("eval.json", "eval_classes.json")}
-    for path in (folder / "evaluate.done.json", folder / "eval.json", folder / "eval_classes.json"):
-        path.unlink()
-    for made in (tmp_path / "cache").glob("reference-*"):
-        shutil.rmtree(made)
-    run([*command, "--nproc", "2", "--stages", "evaluate"], tmp_path)
-    together = {name: json.loads((folder / name).read_text()) for name in alone}
-    for found in (alone, together):
+
+    def again(*words: str) -> dict[str, Any]:
+        for path in (folder / "evaluate.done.json", folder / "eval.json", folder / "eval_classes.json"):
+            path.unlink()
+        for made in (*(tmp_path / "cache").glob("reference-*"), tmp_path / "cache" / "figures"):
+            shutil.rmtree(made)
+        run([*command, *words, "--stages", "evaluate"], tmp_path)
+        return {name: json.loads((folder / name).read_text()) for name in alone}
+
+    together, other_batches = again("--nproc", "2"), again("--evaluate.batch-size", "40")
+    for found in (alone, together, other_batches):
         for entry in found["eval.json"].values():
             entry.pop("s_per_image", None)  # depends on the clock
     assert together == alone
+    for name, entry in alone["eval.json"].items():
+        assert other_batches["eval.json"][name] == pytest.approx(entry, rel=1e-3, abs=2e-3), name
 
 
 def test_the_stage_is_given_the_ranks() -> None:

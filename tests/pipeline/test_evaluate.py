@@ -17,9 +17,10 @@ from processes import Done, Ladd, error_of, read_json, rows, run_command
 from safetensors.torch import load_file
 
 from ladd_dist.builders.teacher import guided_teacher, load_teacher
+from ladd_dist.comparison.runs import from_folder
 from ladd_dist.core.noise import few_step_sample
-from ladd_dist.core.rng import generator, sample_starts
-from ladd_dist.evaluate import main
+from ladd_dist.core.rng import added_noise, sample_starts
+from ladd_dist.evaluate import main, with_settings
 from ladd_dist.metrics.clean_fid import CleanFid
 from ladd_dist.metrics.interval import is_bound
 from ladd_dist.recipe import load_recipe
@@ -63,7 +64,7 @@ def test_every_entry_has_every_figure_with_its_interval_and_what_it_was_measured
     found = read_json(run / "eval.json")
     assert {"student@4", "student@2", "student@1", "untrained@4", "teacher@50", "floor@50"} <= set(found)
     for name, entry in found.items():
-        plain = {key for key in entry if not is_bound(key)} - {"s_per_image"}
+        plain = {key for key in entry if not is_bound(key)} - {"s_per_image", "timed_turns"}
         assert plain == FIGURES | {"num_samples", "seed"}, name
         assert entry["num_samples"] == 64 and entry["seed"] == 1_000_003
         for key in FIGURES:
@@ -171,9 +172,8 @@ def teacher_alone(run: Path, cache: Path) -> float:
     noise, cond = sample_starts(settings.seed, range(settings.num_samples), recipe.dataset.spec(), workspace.device)
     teacher = guided_teacher(recipe, load_teacher(Run(recipe, workspace)))
     with torch.inference_mode():
-        few = few_step_sample(
-            teacher, noise, cond, recipe.levels(4), recipe.start.rule, generator("sde", settings.seed)
-        )
+        source = added_noise(settings.seed, range(settings.num_samples))
+        few = few_step_sample(teacher, noise, cond, recipe.levels(4), recipe.start.rule, source)
     many = load_file(Run(recipe, workspace).reference_folder / "samples.safetensors")["teacher@50"]
     return float((few - many).square().mean())
 
@@ -264,3 +264,81 @@ def test_a_cache_without_the_teacher_is_named(evaluate: Callable[..., tuple[int,
 def test_the_command_says_what_it_could_not_read(ladd: Ladd, tmp_path: Path) -> None:
     done = run_command(sys.executable, "-m", "ladd_dist.evaluate", tmp_path, cwd=tmp_path)
     assert done.code == 1 and "is no run's folder" in error_of(done)
+
+
+# Noise of the samples
+
+
+def test_a_batch_size_that_no_signature_knows_changes_no_figure(
+    evaluate: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each row of a batch once had the noise of that row, whatever its sample: 250 re-noisings for 1,500 samples."""
+    words = ("--metrics", "digit_color,matched", "--json", "--again", "--num-samples", 48, "--hybrid", 1)
+    whole = json.loads(evaluate(*words)[1])["figures"]
+    before = with_settings
+    monkeypatch.setattr(
+        "ladd_dist.evaluate.with_settings",
+        lambda recipe, options: dataclasses.replace(
+            settled := before(recipe, options), evaluate=dataclasses.replace(settled.evaluate, batch_size=7)
+        ),
+    )
+    parts = json.loads(evaluate(*words)[1])["figures"]
+    for entry in ("student@4", "student@2", "hybrid@4:1", "teacher@50"):
+        for key in ("fd_teacher", "matched_error"):
+            assert parts[entry][key] == pytest.approx(whole[entry][key], rel=1e-3, abs=1e-6), (entry, key)
+
+
+# Several seeds
+
+
+def test_several_seeds_give_the_means_of_their_figures_and_keep_each(
+    evaluate: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    words = ("--metrics", "digit_color", "--num-samples", 32, "--json", "--again")
+    alone = {seed: json.loads(evaluate(*words, "--seed", seed)[1])["figures"] for seed in (11, 12)}
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache" / "figures").iterdir()}
+    found = json.loads(evaluate(*words, "--seeds", "11,12")[1])
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache" / "figures").iterdir()} == kept
+    assert found["evaluate"]["seeds"] == [11, 12]
+    for entry in ("student@4", "student@1", "teacher@50", "floor@50"):
+        own = found["figures"][entry]
+        assert own["num_seeds"] == 2 and own["num_samples"] == 32
+        for key in ("fd", "fd_teacher", "accuracy"):
+            values = [alone[seed][entry][key] for seed in (11, 12)]
+            assert [own["per_seed"][str(seed)][key] for seed in (11, 12)] == pytest.approx(values, rel=1e-6)
+            assert own[key] == pytest.approx(sum(values) / 2)
+            assert own[f"{key}_high"] - own[key] == pytest.approx(12.7062 * abs(values[0] - values[1]) / 2, rel=1e-4)
+    assert found["figures"]["student@4"]["fd"] != alone[11]["student@4"]["fd"]
+    table = evaluate(*words[:-2], "--seeds", "11,12", "--again")[1]
+    assert "num_seeds" in table and "per_seed" not in table
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--seeds", "1,x"), "--seeds takes whole numbers"),
+        (("--seeds", "1,2", "--seed", "3"), "contradict each other"),
+        (("--seeds", "1,1000003"), "must not hold `seed`"),
+    ],
+)
+def test_seeds_that_cannot_be_are_refused(
+    evaluate: Callable[..., tuple[int, str, str]], words: tuple[str, ...], message: str
+) -> None:
+    code, _, told = evaluate(*words)
+    assert code == 2 and message in " ".join(told.split()), told
+
+
+@pytest.mark.slow
+def test_a_run_is_measured_on_all_its_seeds_and_readers_get_the_means(ladd: Ladd) -> None:
+    run = ladd("--evaluate.seeds", 11, 12, "--train.steps", 2, "--evaluate.steps", 4).run
+    found = read_json(run / "eval.json")
+    both = found["student@4"]["per_seed"]
+    assert list(both) == ["11", "12"] and both["11"]["fd"] != both["12"]["fd"]
+    assert (
+        from_folder(run).figures["student@4"]["fd"]
+        == found["student@4"]["fd"]
+        == pytest.approx((both["11"]["fd"] + both["12"]["fd"]) / 2)
+    )
+    assert set(from_folder(run).figures["student@4"]) == set(found["student@4"]) - {"per_seed"}
+    assert "2 × 64 pictures a row" in (run / "report.html").read_text()
+    assert read_json(run / "eval_classes.json")["entries"]["student@4"]["3"]["accuracy"] >= 0

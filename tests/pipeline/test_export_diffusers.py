@@ -24,7 +24,7 @@ from ladd_dist.builders.student import save_student
 from ladd_dist.builders.student_file import load_student
 from ladd_dist.codecs.vae import Vae
 from ladd_dist.core.conditions import Conditions
-from ladd_dist.core.rng import sample_noise
+from ladd_dist.core.rng import added_noise, sample_noise
 from ladd_dist.core.rundir import RunDir, read_json
 from ladd_dist.core.types import Denoiser
 from ladd_dist.datasets.prompts import Prompts
@@ -98,7 +98,7 @@ def ours(recipe: Recipe, student: Denoiser, noise: Tensor, steps: int) -> Tensor
         parts = list(recipe.network.encode(PROMPTS, image=recipe.dataset.spec(), device=torch.device("cpu")))
         student.attach(Conditions({name: torch.cat([part[name] for part in parts]) for name in parts[0]}))
     cond = torch.zeros(len(noise), dtype=torch.int64)
-    return sample_few(student, noise, cond, recipe.levels(steps), "ode", 0)
+    return sample_few(student, noise, cond, recipe.levels(steps), "ode", added_noise(0, range(len(noise))))
 
 
 def near(found: Tensor, expected: Tensor) -> bool:

@@ -13,10 +13,12 @@ from processes import REPO, read_json, without_rates
 from safetensors.torch import load_file
 
 from ladd_dist.builders.codec import decode
+from ladd_dist.builders.codec import load_codec as load_own_codec
 from ladd_dist.builders.sampling import sample_few
 from ladd_dist.builders.shards import open_shards
 from ladd_dist.builders.student_file import load_codec, load_student
 from ladd_dist.codecs.autoencoder_kl import KLAutoencoder
+from ladd_dist.core.rng import added_noise
 from ladd_dist.core.serialize import from_data
 from ladd_dist.launch import main
 from ladd_dist.recipe import Recipe
@@ -64,13 +66,16 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return counts
 
 
-def test_shards_hold_latents_and_dumps_hold_pictures(latents: tuple[Recipe, Workspace]) -> None:
+def test_shards_hold_latents_and_dumps_hold_both_latents_and_pictures(latents: tuple[Recipe, Workspace]) -> None:
     recipe, workspace = latents
     batch = open_shards(Run(recipe, workspace)).take(torch.arange(4).numpy())
     assert batch.x0.shape[1:] == LATENT
     dump = load_file(max((Run(recipe, workspace).folder.dumps).glob("*.safetensors")))
     assert dump["student"].shape[1:] == dump["teacher"].shape[1:] == PIXELS
     assert dump["noise"].shape[1:] == LATENT
+    assert dump["student_latents"].shape[1:] == dump["teacher_latents"].shape[1:] == LATENT
+    pictures = decode(load_own_codec(Run(recipe, workspace)), dump["teacher_latents"], 250)
+    torch.testing.assert_close(pictures, dump["teacher"], rtol=1e-4, atol=1e-5)
 
 
 def test_figures_are_of_pictures_and_say_what_the_codec_costs(latents: tuple[Recipe, Workspace]) -> None:
@@ -97,7 +102,9 @@ def test_the_students_file_alone_makes_the_pictures_of_the_run(
     network, card = load_student(file, CPU)
     codec = load_codec(file, card, CPU)
     dump = load_file(max((Run(recipe, workspace).folder.dumps).glob("*.safetensors")))
-    few = sample_few(network, dump["noise"], dump["cond"], tuple(card["levels"]["4"]), card["rule"], 1_000_003)
+    source = added_noise(1_000_003, range(len(dump["noise"])))
+    few = sample_few(network, dump["noise"], dump["cond"], tuple(card["levels"]["4"]), card["rule"], source)
+    torch.testing.assert_close(few, dump["student_latents"], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(decode(codec, few, 250), dump["student"], rtol=1e-4, atol=1e-5)
     assert sample([str(file), "--columns", "2", "--classes", "3", "--folder", str(tmp_path / "pictures")]) == 0
     from PIL import Image

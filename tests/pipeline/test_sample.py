@@ -16,7 +16,7 @@ from ladd_dist.builders.sampling import sample_class
 from ladd_dist.builders.student_file import levels_of, load_student
 from ladd_dist.builders.teacher import guided_teacher, load_teacher
 from ladd_dist.core.noise import few_step_sample
-from ladd_dist.core.rng import derive_seed, generator, sample_noise
+from ladd_dist.core.rng import SampleSource, added_noise, derive_seed, sample_noise
 from ladd_dist.core.serialize import RecipeError
 from ladd_dist.sample import main
 from ladd_dist.workspace.opening import open_run
@@ -36,7 +36,8 @@ def student(smoke_run: Path, tmp_path: Path) -> Path:
 def test_the_file_alone_makes_the_pictures_that_the_run_dumped(smoke_run: Path, student: Path) -> None:
     network, card = load_student(student, torch.device("cpu"))
     dump = load_file(max((smoke_run / "dumps").glob("*.safetensors")))
-    new_noise = generator("sde", read_json(smoke_run / "config.json")["recipe"]["evaluate"]["seed"])
+    seed = read_json(smoke_run / "config.json")["recipe"]["evaluate"]["seed"]
+    new_noise = added_noise(seed, range(len(dump["noise"])))
     levels = tuple(card["levels"]["4"])
     with torch.inference_mode():
         again = few_step_sample(denoiser(network), dump["noise"], dump["cond"], levels, card["rule"], new_noise)
@@ -97,7 +98,7 @@ def test_the_teacher_takes_the_first_steps_of_a_picture(
     levels = tuple(card["levels"]["4"])
     sampled = sample_class(network, levels, card["rule"], 3, 2, 0, teacher=teacher, teacher_steps=4)
     noise = sample_noise(derive_seed("sample", 0, 3), range(2), (3, 16, 16))
-    new_noise = generator("sample-sde", derive_seed("sample", 0, 3))
+    new_noise = SampleSource(range(2), "sample-sde", derive_seed("sample", 0, 3))
     alone = few_step_sample(teacher, noise, torch.full((2,), 3), levels, card["rule"], new_noise)
     torch.testing.assert_close(sampled, alone, rtol=1e-4, atol=1e-5)
 
@@ -130,9 +131,10 @@ def test_a_teacher_that_is_not_there_is_said(
 def test_a_picture_depends_on_seed_class_and_place_alone(student: Path) -> None:
     network, card = load_student(student, torch.device("cpu"))
     levels = tuple(card["levels"]["4"])
-    many, few = (sample_class(network, levels, "ode", 3, count, 0) for count in (6, 2))
-    torch.testing.assert_close(many[:2], few, rtol=1e-4, atol=1e-5)
-    assert not torch.allclose(few, sample_class(network, levels, "ode", 3, 2, 1))
+    for rule in ("ode", "sde"):
+        many, few = (sample_class(network, levels, rule, 3, count, 0) for count in (6, 2))
+        torch.testing.assert_close(many[:2], few, rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(few, sample_class(network, levels, rule, 3, 2, 1))
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from ladd_dist.core.noise import (
     ode_step,
     precondition,
 )
+from ladd_dist.core.rng import RowSource, SampleSource, whole_batch
 
 S = 0.5  # standard deviation of the Gaussian data in the closed forms
 
@@ -138,7 +139,7 @@ def test_the_sde_rule_has_the_variance_of_its_closed_form() -> None:
     levels = (2.0, 0.7, 0.3)
     noise = torch.randn(400_000, 1, 1, 1, generator=torch.Generator().manual_seed(0))
     cond = torch.zeros(len(noise), dtype=torch.int64)
-    samples = few_step_sample(gaussian, noise, cond, levels, "sde", torch.Generator().manual_seed(1))
+    samples = few_step_sample(gaussian, noise, cond, levels, "sde", RowSource(whole_batch(len(noise)), "test"))
     variance = 0.0
     for level in levels:
         gain = S**2 / (S**2 + level**2)
@@ -170,13 +171,13 @@ def test_each_few_step_rule_calls_the_network_once_a_level_at_that_level() -> No
             return x / 2
 
         noise = torch.randn(2, 1, 2, 2)
-        few_step_sample(denoise, noise, torch.zeros(2, dtype=torch.int64), levels, rule, torch.Generator())
+        few_step_sample(denoise, noise, torch.zeros(2, dtype=torch.int64), levels, rule, SampleSource(range(2), "test"))
         assert seen == pytest.approx(levels)
 
 
-def test_the_sde_rule_without_a_generator_and_an_empty_list_of_levels_are_refused() -> None:
+def test_the_sde_rule_without_a_source_and_an_empty_list_of_levels_are_refused() -> None:
     noise, cond = torch.randn(2, 1, 2, 2), torch.zeros(2, dtype=torch.int64)
-    with pytest.raises(ValueError, match="needs a generator"):
+    with pytest.raises(ValueError, match="needs a source of noise"):
         few_step_sample(gaussian, noise, cond, (2.0, 1.0), "sde")
     with pytest.raises(ValueError, match="at least one level"):
         few_step_sample(gaussian, noise, cond, (), "ode")
@@ -215,18 +216,18 @@ def test_a_hybrid_is_the_teacher_for_its_steps_and_the_student_for_the_rest(rule
     cond = torch.zeros(5, dtype=torch.int64)
 
     def few(teacher_steps: int) -> Tensor:
-        source = torch.Generator().manual_seed(1)
+        source = SampleSource(range(5), "test")
         return hybrid_sample(gaussian, shrink, noise, cond, levels, rule, source, teacher_steps=teacher_steps)
 
     alone = {
-        d: few_step_sample(d, noise, cond, levels, rule, torch.Generator().manual_seed(1)) for d in (gaussian, shrink)
+        d: few_step_sample(d, noise, cond, levels, rule, SampleSource(range(5), "test")) for d in (gaussian, shrink)
     }
     assert torch.equal(few(0), alone[shrink]) and torch.equal(few(3), alone[gaussian])
 
-    source, x = torch.Generator().manual_seed(1), noise * levels[0]
+    source, x = SampleSource(range(5), "test"), noise * levels[0]
     for denoise, level, following in ((gaussian, 2.0, 0.7), (shrink, 0.7, 0.3)):  # by hand, one step the teacher's
         x0 = denoise(x, torch.full((5,), level, dtype=torch.float64), cond)
-        new = torch.randn(x.shape, generator=source, dtype=torch.float64)
+        new = source.normal(3, 2, 2).double()
         x = x0 + following * (new if rule == "sde" else (x - x0) / level)
     torch.testing.assert_close(few(1), shrink(x, torch.full((5,), 0.3, dtype=torch.float64), cond))
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ladd_dist.core.noise import few_step_sample
+from ladd_dist.core.rng import SampleSource
 from ladd_dist.core.types import Batch
 from ladd_dist.diagnosis.posterior import PosteriorMean, coupling_at
 from ladd_dist.starts import Start
@@ -104,7 +105,8 @@ def test_stored_noise_sampled_by_its_rule_gives_back_the_stored_samples_and_by_t
     posterior = PosteriorMean(stored, Stored())
     back = few_step_sample(posterior, stored.noise, stored.cond, LEVELS, Stored.rule)
     assert torch.equal(back, stored.x0)
-    mixed = few_step_sample(posterior, stored.noise, stored.cond, LEVELS, "sde", torch.Generator().manual_seed(5))
+    source = SampleSource(range(len(stored.x0)), "test")
+    mixed = few_step_sample(posterior, stored.noise, stored.cond, LEVELS, "sde", source)
     assert not torch.allclose(mixed, stored.x0)
 
 

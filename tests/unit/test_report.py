@@ -36,7 +36,7 @@ def write_run(
     run.mkdir(parents=True, exist_ok=True)
     evaluation = {key: {**figures, "num_samples": 1500.0} for key, figures in EVALUATION.items()}
     for key, seconds in SECONDS.items():
-        evaluation[key]["s_per_image"] = seconds
+        evaluation[key] |= {"s_per_image": seconds, "timed_turns": 3.0}
     if fresh:
         evaluation["student@4"] |= {"fd": 49.0, "fd_teacher": 38.0, "colour_variance": 0.06}
         evaluation["student@1"] |= {"fd": 566.0, "fd_teacher": 551.0, "colour_variance": 0.15 * 0.139}
@@ -128,6 +128,27 @@ def test_the_page_says_what_happened_and_carries_the_verdict(tmp_path: Path) -> 
     assert any("verdict healthy" in (section.get("class") or "") for section in page.all("section"))
     assert "python -m ladd_dist.launch recipes/exp6_stored_noise.py --scale laptop --seed 3" in page.text
     assert "834 k" in page.text and "91 MFLOP" in page.text and "2 min 1 s" in page.text
+
+
+def test_a_speed_up_is_shown_only_where_both_were_timed_in_turns(tmp_path: Path) -> None:
+    """Earlier versions divided the cached seconds of a teacher by those of a student of another day."""
+    run = write_run(tmp_path)
+    assert "faster" in Page(write_report(run)).text
+    found = json.loads((run / "eval.json").read_text())
+    del found["teacher@50"]["timed_turns"]
+    (run / "eval.json").write_text(json.dumps(found))
+    text = Page(write_report(run)).text
+    assert "faster" not in text and "ms per picture" in text
+
+
+def test_figures_of_several_noise_seeds_are_shown_by_their_means(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    plain = Page(write_report(run)).text
+    found = json.loads((run / "eval.json").read_text())
+    for entry in found.values():
+        entry |= {"num_seeds": 2.0, "per_seed": {"11": {"fd": 1e5}, "12": {"fd": 3e5}}}
+    (run / "eval.json").write_text(json.dumps(found))
+    assert Page(write_report(run)).text == plain.replace("1,500 pictures a row", "2 × 1,500 pictures a row") != plain
 
 
 def test_a_collapsed_run_is_called_so_in_the_page_and_in_markdown(tmp_path: Path) -> None:

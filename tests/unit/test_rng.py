@@ -8,7 +8,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from ladd_dist.core.rng import Rows, RowSource, derive_seed, generator, sample_classes, sample_noise, whole_batch
+from ladd_dist.core.rng import (
+    Rows,
+    RowSource,
+    SampleSource,
+    added_noise,
+    derive_seed,
+    generator,
+    sample_classes,
+    sample_noise,
+    whole_batch,
+)
 
 
 def test_a_samples_noise_depends_on_seed_and_index_alone() -> None:
@@ -27,6 +37,24 @@ def test_noise_has_unit_variance_and_zero_mean_across_samples() -> None:
     assert abs(float(noise.std()) - 1) < 0.02
     neighbours = (noise[1:] * noise[:-1]).mean()
     assert abs(float(neighbours)) < 0.02
+
+
+def test_what_a_sampler_adds_to_a_sample_depends_on_seed_and_index_alone() -> None:
+    """In every draw: a generator of the whole batch gives the second draw to other samples in a batch of other size."""
+    whole = added_noise(3, range(10))
+    parts = [added_noise(3, range(first, stop)) for first, stop in ((0, 3), (3, 10))]
+    draws = []
+    for _ in range(3):
+        draws.append(whole.normal(2, 4, 4))
+        assert torch.equal(torch.cat([part.normal(2, 4, 4) for part in parts]), draws[-1])
+    rows = torch.cat(draws).flatten(1)
+    assert len({tuple(row.tolist()) for row in rows}) == 30
+    assert not torch.equal(added_noise(4, range(10)).normal(2, 4, 4), draws[0])
+    assert not torch.equal(draws[0], sample_noise(3, range(10), (2, 4, 4)))
+    many = torch.cat([SampleSource(range(4_000), "sde", 0).normal(4, 4)])
+    assert (float(many.mean()), float(many.std())) == (pytest.approx(0, abs=0.02), pytest.approx(1, abs=0.02))
+    assert abs(float((many[1:] * many[:-1]).mean())) < 0.02
+    assert SampleSource(range(0), "sde", 0).normal(3, 2, 2).shape == (0, 3, 2, 2)
 
 
 def test_a_samples_class_depends_on_seed_and_index_alone() -> None:

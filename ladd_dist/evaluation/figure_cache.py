@@ -1,0 +1,50 @@
+"""The teacher's figures, kept in the cache: every run with the same teacher, samples and metrics has the same ones."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import ladd_dist.metrics
+from ladd_dist.core.rundir import read_json, write_json
+from ladd_dist.core.serialize import signature, to_data
+from ladd_dist.evaluation.feature_cache import READ_ONLY
+from ladd_dist.evaluation.measurement import Measured
+from ladd_dist.recipe.fitting import fitting_metrics
+from ladd_dist.recipe.plugin_sources import sources
+from ladd_dist.workspace.run import Run
+
+
+def cached_figures(run: Run, measure: Callable[[], Measured]) -> Measured:
+    """The teacher's figures on the noise of `evaluate.seed`, from the cache or by `measure`; a collective call."""
+    path = run.workspace.cache / "figures" / f"{figures_signature(run)}.json"
+    known = run.ranks.from_rank0(lambda: read_json(path) if path.exists() else None)
+    if known is not None:
+        return Measured(**known)
+    found = measure()
+    if run.ranks.is_first:
+        try:
+            write_json(path, {"figures": found.figures, "classes": found.classes, "left_out": found.left_out})
+        except OSError as error:
+            if error.errno not in READ_ONLY:  # a cache that somebody else owns is read only
+                raise
+    return found
+
+
+def figures_signature(run: Run) -> str:
+    """The signature of the teacher's figures: of its samples, the references, the metrics and their code."""
+    recipe, settings = run.recipe, run.recipe.evaluate
+    metrics = [[to_data(metric, neutral=False), sources(type(metric))] for metric in fitting_metrics(recipe)]
+    against = [recipe.shards_signature(), settings.num_references]
+    return signature("teacher-figures-1", recipe.reference_signature(), against, metrics, _code_of_metrics())
+
+
+@functools.cache
+def _code_of_metrics() -> str:
+    """sha256 of the files that all metrics share: a figure of earlier code must not stand beside one of new code."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(ladd_dist.metrics.__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
