@@ -102,7 +102,7 @@ class Vae(Codec):
         name = read_json(folder / "config.json")["_class_name"]
         try:
             model: Any = getattr(diffusers, name).from_pretrained(
-                folder, use_safetensors=True, local_files_only=True, torch_dtype=torch.float32
+                folder, use_safetensors=True, local_files_only=True, dtype=torch.float32
             )
         except (OSError, ValueError, RuntimeError, TypeError, SafetensorError) as error:
             raise UserError(f"{folder}: the autoencoder cannot be read: {error}") from error

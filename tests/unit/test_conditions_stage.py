@@ -6,6 +6,7 @@ import dataclasses
 import gc
 import json
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,8 @@ from ladd_dist.engine.shard_reader import ShardReader
 from ladd_dist.levels.named import Good, Karras
 from ladd_dist.networks.cunet import CUNet
 from ladd_dist.networks.diffusers import Diffusers
+from ladd_dist.networks.diffusers.checkpoint import load_model, open_checkpoint
+from ladd_dist.networks.diffusers.texts import BATCH, TextEncoder, encode
 from ladd_dist.recipe import Recipe, validate
 from ladd_dist.samplers.karras import Euler
 from ladd_dist.stages.distill import Distillation
@@ -99,6 +102,36 @@ def test_a_row_is_what_the_librarys_pipeline_encodes_and_the_last_one_what_it_gu
         torch.testing.assert_close(rows[-1], null[0])
     assert not torch.equal(rows[0], rows[1])
     assert read_json(made[2] / TEXTS)["texts"] == list(PROMPTS)
+
+
+def test_texts_that_are_too_long_are_told_once_and_not_by_the_libraries(
+    checkpoint: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    encoder = TextEncoder(checkpoint, read_json(checkpoint / "unet" / "config.json"), 0, torch.device("cpu"))
+    capfd.readouterr()  # the libraries' bars while they load
+    texts = ["a cat", "a long dog " * 30, *["a cat"] * BATCH, "a longer dog " * 40]
+    rows = list(encode(encoder, texts, ["prompt_embeds"], size=16))
+    assert sum(len(row["prompt_embeds"]) for row in rows) == len(texts) + 1
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1, said
+    assert said.startswith(f"note: at least 2 of {len(texts)} texts are longer than the text encoder reads")
+    assert "begins 'a longer dog a longer dog" in said
+
+
+def test_a_checkpoint_is_read_without_a_warning_of_the_libraries(checkpoint: Path) -> None:
+    opened = open_checkpoint(str(checkpoint), subfolder="", revision="", weights=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_model(opened).dtype == torch.float32
+        assert Vae(source=str(checkpoint)).build(image=Prompts(size=16).spec()) is not None
+        TextEncoder(checkpoint, read_json(checkpoint / "unet" / "config.json"), 0, torch.device("cpu"))
+
+
+def test_texts_that_fit_are_not_spoken_of(checkpoint: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    encoder = TextEncoder(checkpoint, read_json(checkpoint / "unet" / "config.json"), 0, torch.device("cpu"))
+    capfd.readouterr()
+    list(encode(encoder, ["a cat"], ["prompt_embeds"], size=16))
+    assert capfd.readouterr().err == ""
 
 
 def test_the_library_webdataset_reads_each_chunk_with_its_prompts(made: tuple[Recipe, Workspace, Path]) -> None:

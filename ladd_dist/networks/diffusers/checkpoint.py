@@ -100,7 +100,7 @@ def load_model(checkpoint: Checkpoint) -> nn.Module:
 
     try:
         model, info = _model_class(checkpoint).from_pretrained(
-            checkpoint.folder, use_safetensors=True, local_files_only=True, torch_dtype=torch.float32,
+            checkpoint.folder, use_safetensors=True, local_files_only=True, dtype=torch.float32,
             output_loading_info=True,
         )  # fmt: skip
     except (OSError, ValueError, RuntimeError, safetensors.SafetensorError) as error:

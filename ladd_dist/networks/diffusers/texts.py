@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import logging
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +18,7 @@ from ladd_dist.core.rundir import read_json
 
 BATCH = 16
 """Number of texts encoded together; fixed, because the same texts must always give the same bits."""
+TOKENIZER_LOGGER = "transformers.tokenization_utils_base"
 PARTS = ("*.json", "text_encoder*/*.safetensors", "tokenizer*/*")
 """Patterns of the files in a hub repository that encoding needs."""
 _HEAVY = (
@@ -73,6 +77,8 @@ class TextEncoder:
         kind = f"{self.name} {config['addition_embed_type']}" if config.get("addition_embed_type") else self.name
         self.way, self.tokens, self.device = _WAYS[kind], tokens, device
         self.pipeline = _load(root, self.way).to(device)
+        self.cut: list[str] = []
+        """The longest text of each batch in which one was too long and lost its end."""
 
     @torch.no_grad()
     def rows(self, texts: Sequence[str], *, size: int) -> Rows:
@@ -99,7 +105,11 @@ class TextEncoder:
         if "complex_human_instruction" in accepted:  # Sana's pipeline puts it before each text
             own = inspect.signature(type(self.pipeline).__call__).parameters["complex_human_instruction"]
             asked["complex_human_instruction"] = own.default
-        found = self.pipeline.encode_prompt(texts, **{name: value for name, value in asked.items() if name in accepted})
+        with _cuts_heard(self.pipeline) as cuts:
+            found = self.pipeline.encode_prompt(
+                texts, **{name: value for name, value in asked.items() if name in accepted}
+            )
+        self.cut += [max(texts, key=len)] if cuts else []
         return {name: row for name, row in zip(self.way.returns, found, strict=True) if name and row is not None}
 
     def _length(self) -> int:
@@ -123,7 +133,35 @@ def encode(encoder: TextEncoder, texts: Sequence[str], names: Sequence[str], *, 
         rows = encoder.rows(texts[first : first + BATCH], size=size)
         yield {name: rows[name] for name in names}
     null = encoder.null(size=size)
+    if encoder.cut:
+        longest = max(encoder.cut, key=len)
+        print(
+            f"note: at least {len(encoder.cut)} of {len(texts)} texts are longer than the text encoder reads; what "
+            f"comes after its last token counts for nothing. The longest begins {longest[:60]!r}",
+            file=sys.stderr,
+        )
     yield {name: null[name] for name in names}
+
+
+@contextlib.contextmanager
+def _cuts_heard(pipeline: Any) -> Iterator[list[str]]:
+    """Take what the libraries log about texts that they cut, a message for each batch, for one note of our own."""
+    heard: list[str] = []
+
+    def takes(record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        about = "was truncated because" in text or "longer than the specified maximum sequence length" in text
+        heard.extend([text] if about else [])
+        return not about
+
+    loggers = [logging.getLogger(name) for name in (type(pipeline).__module__, TOKENIZER_LOGGER)]
+    for logger in loggers:
+        logger.addFilter(takes)
+    try:
+        yield heard
+    finally:
+        for logger in loggers:
+            logger.removeFilter(takes)
 
 
 def _stored(name: str, row: Tensor) -> Tensor:
@@ -152,7 +190,7 @@ def _load(root: Path, way: _Way) -> Any:
     others |= {"requires_safety_checker": False} if "requires_safety_checker" in accepted else {}
     try:
         return pipeline.from_pretrained(
-            str(root), use_safetensors=True, local_files_only=True, torch_dtype=torch.float32, **others
+            str(root), use_safetensors=True, local_files_only=True, dtype=torch.float32, **others
         )
     except (OSError, ValueError, RuntimeError, TypeError, ImportError, SafetensorError) as error:
         reason = str(error).strip().split("\n")[0]
