@@ -5,6 +5,8 @@ from __future__ import annotations
 from mutating import Mutation, one
 
 _DRAWS = "tests/unit/test_ladd_step.py::test_the_draws_of_a_step_have_nothing_in_common_with_each_other"
+_ANEW = "tests/unit/test_head_turns.py::test_rollout_target_and_penalty_draw_anew_in_each_step_and_each_by_itself"
+_PLACES = "tests/unit/test_build_step.py::test_every_part_of_the_recipe_is_in_its_place"
 
 MUTANTS: dict[str, Mutation] = {
     "penalty_at_the_first_draws": Mutation(
@@ -57,15 +59,6 @@ MUTANTS: dict[str, Mutation] = {
         one("engine/ladd_step.py", "self.distill_weight(step)", "self.distill_weight(step + 1)"),
         test="tests/unit/test_head_turns.py::test_both_weights_are_those_of_the_updates_done_so_far",
     ),
-    "sides_swapped": Mutation(
-        "real and fake logits change places after the heads' joint pass",
-        one(
-            "engine/discriminator.py",
-            "{tap: half[0] for tap, half in halves.items()}, {tap: half[1] for",
-            "{tap: half[1] for tap, half in halves.items()}, {tap: half[0] for",
-        ),
-        test="tests/unit/test_ladd_step.py::test_gradients_are_those_of_an_independent_computation",
-    ),
     "micro_batches_by_global_rows": Mutation(
         "a rank cuts its own rows at their places in the global batch",
         one("engine/draws.py", "slice(own.first - rows.first, own.stop - rows.first)", "slice(own.first, own.stop)"),
@@ -78,15 +71,6 @@ MUTANTS: dict[str, Mutation] = {
             "engine/draws.py",
             "self.source(purpose, rows, step, turn, device=device, ",
             "self.source(purpose, rows, step, 0, device=device, ",
-        ),
-        test=_DRAWS,
-    ),
-    "noise_of_the_first_step": Mutation(
-        "every step has the same noise",
-        one(
-            "engine/draws.py",
-            "self.source(purpose, rows, step, turn, device=device, ",
-            "self.source(purpose, rows, 0, turn, device=device, ",
         ),
         test=_DRAWS,
     ),
@@ -122,11 +106,6 @@ MUTANTS: dict[str, Mutation] = {
         "the distance within a class is a mean of squares: shares of the teacher's are squared",
         one("engine/diversity.py", "float(squares[same].mean().sqrt())", "float(squares[same].mean())"),
         test="tests/unit/test_diversity.py::test_distances_are_root_mean_squares_over_pairs",
-    ),
-    "average_keeps_the_new": Mutation(
-        "the weight average keeps what it should give up",
-        one("engine/ema.py", "1 - self.beta(updates))", "self.beta(updates))"),
-        test="tests/unit/test_ema.py::test_the_average_is_the_exponentially_weighted_sum",
     ),
     "average_ramps_by_updates": Mutation(
         "the ramp limits the half-life to a share of updates, not of samples",
@@ -183,5 +162,45 @@ MUTANTS: dict[str, Mutation] = {
             "rows[self.rows.first : self.rows.stop] = own",
         ),
         test="tests/unit/test_guard_monitor.py::test_ranks_share_the_samples_and_together_have_each_once",
+    ),
+    "rollout_drawn_once": Mutation(
+        "the rows that get the student's own inputs are the same in each step",
+        one("engine/draws.py", 'self.source("rollout", rows, step, device', 'self.source("rollout", rows, device'),
+        test=_ANEW,
+    ),
+    "target_drawn_once": Mutation(
+        "a target that draws levels and noise draws the same in each step",
+        one("engine/ladd_step.py", 'source_of(part, "target", step)', 'source_of(part, "target")'),
+        test=_ANEW,
+    ),
+    "target_drawn_as_the_heads_noise": Mutation(
+        "a target re-noises with the noise by which the heads compare",
+        one("engine/ladd_step.py", 'source_of(part, "target", step)', 'source_of(part, "renoise", step, 0)'),
+        test=_ANEW,
+    ),
+    "guard_looks_at_the_first_of_many_levels": Mutation(
+        "the guard looks at one step at the first level of the student's sampler",
+        one("engine/guard_monitor.py", "self.levels[steps],\n", "self.levels[max(self.levels)][:steps],\n"),
+        test="tests/unit/test_guard_monitor.py::test_each_number_of_steps_is_looked_at_by_its_own_levels",
+    ),
+    "adversarial_norm_grows_with_ranks": Mutation(
+        "the usual norm is a sum over ranks",
+        one("engine/adv_norm.py", ".mean()) / self.ranks.size\n", ".mean())\n"),
+        test="tests/unit/test_adv_norm.py::test_ranks_that_see_the_same_have_the_norm_of_one",
+    ),
+    "laws_exchanged": Mutation(
+        "the heads compare at the student's levels",
+        one("builders/step.py", "renoise_sigma=recipe.renoise_sigma", "renoise_sigma=recipe.student_sigma"),
+        test=_PLACES,
+    ),
+    "weights_exchanged": Mutation(
+        "the distance has the adversarial weight",
+        one("builders/step.py", "distill_weight=recipe.distill_weight", "distill_weight=recipe.adv_weight"),
+        test=_PLACES,
+    ),
+    "noise_of_the_teachers_seed": Mutation(
+        "runs of all seeds have the same noise and levels",
+        one("builders/step.py", "            seed=recipe.seed,\n", "            seed=recipe.teacher.seed,\n"),
+        test=_PLACES,
     ),
 }

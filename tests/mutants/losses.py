@@ -10,11 +10,6 @@ MUTANTS: dict[str, Mutation] = {
         one("losses/distance.py", ".square()).pow(-power)", ".square()).pow(power)"),
         test="tests/unit/test_gan.py::test_the_sigma_weight_is_1_at_power_0_and_falls_with_noise_otherwise",
     ),
-    "mse_summed_over_pixels": Mutation(
-        "the squared error is summed over pixels",
-        one("losses/distance.py", ".square().flatten(1).mean(dim=1)", ".square().flatten(1).sum(dim=1)"),
-        test="tests/unit/test_gan.py::test_mse_is_the_mean_over_pixels_and_batch",
-    ),
     "huber_constant_without_root": Mutation(
         "the constant of pseudo-Huber grows with the number of pixels, not with its root",
         one(
@@ -40,11 +35,6 @@ MUTANTS: dict[str, Mutation] = {
         "the gradient penalty is of the sum of a head's K logits, not of their mean",
         one("regularisers/penalties.py", "inputs.cond_vec, mean=True)", "inputs.cond_vec, mean=False)"),
         test="tests/unit/test_gan.py::test_gradient_penalty_of_a_head_with_several_logits_is_of_their_mean",
-    ),
-    "gradient_penalty_of_the_square": Mutation(
-        "the gradient penalty holds the squared norm at 1",
-        one("regularisers/penalties.py", "(gradient.norm(dim=1) - 1)", "(gradient.square().sum(dim=1) - 1)"),
-        test="tests/unit/test_gan.py::test_gradient_penalty_of_a_linear_head_is_its_distance_from_unit_norm",
     ),
     "centring_of_the_gap": Mutation(
         "centring penalises the gap between real and fake logits",

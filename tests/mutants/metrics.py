@@ -5,11 +5,6 @@ from __future__ import annotations
 from mutating import Mutation, one
 
 MUTANTS: dict[str, Mutation] = {
-    "frechet_with_one_root": Mutation(
-        "the Frechet distance subtracts the trace of the root once, not twice",
-        one("metrics/frechet.py", "theirs.cov.trace() - 2.0 * trace_root)", "theirs.cov.trace() - trace_root)"),
-        test="tests/unit/test_metric_figures.py::test_the_frechet_estimate_is_the_distance",
-    ),
     "covariance_biased": Mutation(
         "the covariance divides by N",
         one("metrics/frechet.py", "centred / (len(rows) - 1))", "centred / len(rows))"),
@@ -71,24 +66,10 @@ MUTANTS: dict[str, Mutation] = {
         one("metrics/color.py", "/ ink.square().sum(dim=(2, 3))", "/ ink.sum(dim=(2, 3))"),
         test="tests/unit/test_metrics.py::test_the_ink_gives_the_colour_whatever_the_stroke",
     ),
-    "green_and_blue_swapped": Mutation(
-        "hues of green and blue change places",
-        one(
-            "metrics/color.py",
-            "(blue - red) / safe + 2.0, (red - green) / safe + 4.0",
-            "(red - green) / safe + 4.0, (blue - red) / safe + 2.0",
-        ),
-        test="tests/unit/test_metrics.py::test_hue_and_saturation_undo_hsv_to_rgb",
-    ),
     "training_samples_are_their_own_neighbours": Mutation(
         "the usual distance between training samples is each one's distance from itself",
         one("metrics/memorising.py", "nearest(rows, rows, same=True)", "nearest(rows, rows)"),
         test="tests/unit/test_metric_figures.py::test_copies_are_at_distance_zero_and_new_samples_at_the_usual_one",
-    ),
-    "matched_is_absolute": Mutation(
-        "the matched error is a mean of absolute differences",
-        one("metrics/matched.py", "away.square().flatten(1)", "away.abs().flatten(1)"),
-        test="tests/unit/test_metric_figures.py::test_the_matched_error_is_the_mean_square_of_the_difference",
     ),
     "teacher_is_the_real_set": Mutation(
         "`fd_teacher` is measured to the real images",
@@ -103,5 +84,25 @@ MUTANTS: dict[str, Mutation] = {
         "figures of a class are measured against the teacher's samples of all classes",
         one("metrics/__init__.py", "self.teacher.of_class(number), matched)", "self.teacher, matched)"),
         test="tests/unit/test_metric_figures.py::test_the_references_of_a_class_are_of_that_class",
+    ),
+    "all_of_the_reference": Mutation(
+        "samples are held against more of the reference than there are samples: its balls are smaller",
+        one("metrics/manifold.py", "same_number = chosen.first(len(samples))", "same_number = chosen"),
+        test="tests/unit/test_metric_figures.py::test_samples_are_held_against_as_many_of_the_reference",
+    ),
+    "diversity_against_all_classes": Mutation(
+        "samples of one class are held against the teacher's variety in all classes",
+        one(
+            "metrics/diversity.py",
+            "same = Part(references.teacher, asked.nonzero()[:, 0])",
+            "same = references.teacher",
+        ),
+        test="tests/unit/test_metric_figures.py::"
+        "test_samples_of_some_classes_are_held_against_the_teachers_of_these_classes",
+    ),
+    "usual_distance_of_the_other_set": Mutation(
+        "the distance to the teacher's samples is divided by the usual one of the real images",
+        one("metrics/memorising.py", "float(within(name).mean())", 'float(within("train").mean())'),
+        test="tests/unit/test_metric_figures.py::test_each_nearest_share_is_of_the_usual_distance_in_its_own_set",
     ),
 }

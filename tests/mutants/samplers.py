@@ -10,24 +10,10 @@ MUTANTS: dict[str, Mutation] = {
         one("samplers/karras.py", "(slope + slope_next) / 2", "slope_next"),
         test="tests/unit/test_samplers.py::test_the_error_falls_with_the_order_of_the_method",
     ),
-    "heun_counts_a_call_too_many": Mutation(
-        "Heun's last step is counted as two calls",
-        one("samplers/karras.py", "return 2 * self.steps - 1", "return 2 * self.steps"),
-        test="tests/unit/test_samplers.py::test_the_number_of_calls_is_the_promised_one",
-    ),
     "recorded_states_mirrored": Mutation(
         "a recorded state inside a step lies at the mirrored place",
         one("samplers/karras.py", "torch.lerp(x_next, x, ", "torch.lerp(x, x_next, "),
         test="tests/unit/test_samplers.py::test_recorded_states_lie_on_the_trajectory",
-    ),
-    "euler_step_backwards": Mutation(
-        "an Euler step goes up in noise",
-        one(
-            "core/noise.py",
-            "x + (sigma_next - sigma) * (x - x0) / sigma",
-            "x + (sigma - sigma_next) * (x - x0) / sigma",
-        ),
-        test="tests/unit/test_noise.py::test_an_ode_step_to_zero_lands_on_the_denoised_image",
     ),
     "ancestral_variance_as_deviation": Mutation(
         "ancestral sampling multiplies its noise by the variance",
@@ -52,11 +38,6 @@ MUTANTS: dict[str, Mutation] = {
             'pairs contradict its map.\n    """\n\n    rule = "sde"',
         ),
         test="tests/unit/test_couplings.py::test_each_coupling_names_the_sampling_rule_that_matches_it",
-    ),
-    "stored_draws_new_noise": Mutation(
-        "coupling `stored` adds fresh noise",
-        one("starts/couplings.py", "sigma.view(-1, 1, 1, 1) * batch.noise", "sigma.view(-1, 1, 1, 1) * eps"),
-        test="tests/unit/test_couplings.py::test_stored_adds_the_noise_from_which_the_sample_was_made",
     ),
     "phase_begins_late": Mutation(
         "a phase of the levels begins one step late",

@@ -50,11 +50,6 @@ MUTANTS: dict[str, Mutation] = {
         one("stages/distill.py", "        self.heads.set_lr_factor(factor)\n", ""),
         test=f"{_STEPS}::test_both_learning_rates_fall_along_the_cosine",
     ),
-    "student_rate_stays": Mutation(
-        "the student's learning rate does not fall with the heads'",
-        one("stages/distill.py", "        self.student.set_lr_factor(factor)\n", ""),
-        test=f"{_STEPS}::test_both_learning_rates_fall_along_the_cosine",
-    ),
     "order_of_the_teachers_seed": Mutation(
         "runs of all seeds read the teacher's samples in one order",
         one(
@@ -118,11 +113,6 @@ MUTANTS: dict[str, Mutation] = {
         one("engine/shard_reader.py", "self._order(seed, int(epoch))", "self._order(seed, int(epochs[0]))"),
         test="tests/unit/test_shards.py::test_every_sample_comes_once_an_epoch_also_in_batches_that_straddle_two",
     ),
-    "rows_of_the_chunk_before": Mutation(
-        "a row's place in its file leaves out the row's size",
-        one("engine/shard_reader.py", "column.offsets[chunks] + rows * size", "column.offsets[chunks] + rows"),
-        test="tests/unit/test_shards.py::test_a_float32_round_trip_is_exact",
-    ),
     "labels_of_the_sorted_batch": Mutation(
         "classes come in the order of storage, samples in that of the batch",
         one(
@@ -131,5 +121,17 @@ MUTANTS: dict[str, Mutation] = {
             "x0.float(),\n            cond.sort().values,\n",
         ),
         test="tests/unit/test_shards.py::test_samples_can_be_taken_in_any_order_and_twice",
+    ),
+    "imported_noise_lost": Mutation(
+        "imported samples lose their noise where a chunk has several",
+        one("stages/shards.py", "if len(noises) == len(rows) else None", "if len(noises) == 1 else None"),
+        test="tests/unit/test_shards.py::test_imported_samples_keep_their_noise_row_by_row",
+    ),
+    "heads_have_the_students_betas": Mutation(
+        "the heads' optimizer has the student's betas",
+        one(
+            "stages/distill.py", "settings.lr_heads, settings.betas_heads", "settings.lr_heads, settings.betas_student"
+        ),
+        test="tests/unit/test_conditions_stage.py::test_student_and_heads_have_their_own_rates_and_betas",
     ),
 }

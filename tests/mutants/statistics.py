@@ -12,13 +12,6 @@ MUTANTS: dict[str, Mutation] = {
         one("comparison/statistics.py", "half = t_quantile(1 - ALPHA / 2, len", "half = t_quantile(1 - ALPHA, len"),
         test="tests/unit/test_compare_statistics.py::test_the_pooled_interval_is_scipys",
     ),
-    "biased_variance": Mutation(
-        "the variance over seeds divides by their number",
-        one(
-            "comparison/statistics.py", "for value in values) / (len(values) - 1)", "for value in values) / len(values)"
-        ),
-        test="tests/unit/test_compare_statistics.py::test_the_pooled_interval_is_scipys",
-    ),
     "deviation_as_error": Mutation(
         "the standard deviation is taken for the standard error",
         one(
@@ -87,14 +80,30 @@ MUTANTS: dict[str, Mutation] = {
         ),
         test="tests/unit/test_random_sweeps.py::test_a_logarithmic_range_draws_as_often_from_each_decade",
     ),
-    "signature_in_order": Mutation(
-        "the same runs in another order are another sweep",
+    "each_difference_alone": Mutation(
+        "each variant is held against the best as if it were the only one",
         one(
-            "recipe/sweep.py",
-            "sorted(run.recipe.evaluate_signature() for run in runs)",
-            "[run.recipe.evaluate_signature() for run in runs]",
+            "comparison/result.py",
+            "holm([difference(variant.values(sampler, metric), best) for variant in measured[1:]])",
+            "[holm([difference(variant.values(sampler, metric), best)])[0] for variant in measured[1:]]",
         ),
-        test="tests/cluster/test_expansion.py::"
-        "test_the_order_of_runs_does_not_change_the_signature_and_a_seed_more_does",
+        test="tests/unit/test_compare.py::test_the_more_variants_are_held_against_the_best_the_more_each_has_to_differ",
+    ),
+    "higher_is_never_better": Mutation(
+        "the lowest accuracy is the best",
+        one("comparison/result.py", 'sign = 1 if better == "lower" else -1', "sign = 1"),
+        test="tests/unit/test_compare.py::test_higher_is_better_where_the_metric_says_so",
+    ),
+    "infinite_figures_count": Mutation(
+        "a figure that is infinite or no number is one seed's figure",
+        one("comparison/variants.py", ' and abs(value) < float("inf")', ""),
+        test="tests/unit/test_compare.py::test_a_figure_that_is_not_finite_is_no_figure",
+    ),
+    "curves_go_on_after_their_end": Mutation(
+        "the mean over seeds has the last figure of a seed that ended early",
+        one(
+            "comparison/curves.py", "(steps >= table.steps[0]) & (steps <= table.steps[-1])", "steps >= table.steps[0]"
+        ),
+        test="tests/unit/test_compare.py::test_curves_are_thinned_and_an_unfinished_seed_ends_early",
     ),
 }

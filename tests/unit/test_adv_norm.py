@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from ladd_dist.engine.checkpoint import Checkpoints
 from ladd_dist.engine.heads_update import critique
 from ladd_dist.engine.ladd_step import LaddStep
 from ladd_dist.losses.adversarial import Bce
+from ladd_dist.parallel.ranks import Ranks
 from ladd_dist.recipe import DistillStage
 from plugins.heads import SmallConv
 from plugins.schedules import Constant
@@ -88,6 +91,20 @@ def test_micro_batches_are_one_batch() -> None:
         assert_same(one.student.gradients, three.student.gradients, 1e-4)  # type: ignore[attr-defined]
     roots = [float(row["grad_norm/adversarial"]) for row in figures]
     assert roots[0] == pytest.approx(roots[1], rel=1e-4)
+
+
+class Two(Ranks):
+    """Rank 0 of two, the other of which saw the same."""
+
+    def sum_on_device(self, values: Tensor) -> Tensor:
+        return 2 * values
+
+
+def test_ranks_that_see_the_same_have_the_norm_of_one() -> None:
+    alone = normalised()
+    shared = dataclasses.replace(alone, adv_norm=AdversarialNorm(alone.adv_norm.decay, Two(0, 2)))
+    roots = [float(step(make_batch(), 0)["grad_norm/adversarial"]) for step in (copy.deepcopy(alone), shared)]
+    assert roots[1] == pytest.approx(roots[0], rel=1e-6) and roots[0] > 0
 
 
 def test_steps_without_adversarial_weight_leave_it_alone() -> None:

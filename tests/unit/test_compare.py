@@ -6,6 +6,7 @@ import copy
 import csv
 import dataclasses
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -106,6 +107,26 @@ def test_the_two_that_lead_are_named_when_others_are_worse(write: Write, tmp_pat
     result = told(tmp_path / "runs")
     assert set(result.leaders) == {"head.width=64", "head.width=32"}
     assert "the other is worse" in result.sentence
+
+
+def test_the_more_variants_are_held_against_the_best_the_more_each_has_to_differ(write: Write, tmp_path: Path) -> None:
+    """Five seeds, differences with p = .036: enough for one comparison at 5 %, not for two of them."""
+    best, swing = np.array([5.0, 5.3, 5.1, 5.4, 5.2]), np.array([-0.1, -0.05, 0.0, 0.05, 0.1])
+    three(write, tuple(best))
+    three(write, tuple(best + 0.11 + swing), head__width=32)
+    alone = told(tmp_path / "runs")
+    assert alone.winner == "head.width=64"
+    assert alone.rows[1].called is not None and alone.rows[1].called.difference.p == pytest.approx(0.036, abs=0.003)
+    three(write, tuple(best + 0.111 + swing[::-1]), head__width=16)
+    both = told(tmp_path / "runs")
+    assert both.winner is None
+    assert set(both.leaders) == {"head.width=64", "head.width=32", "head.width=16"}
+
+
+def test_a_figure_that_is_not_finite_is_no_figure(write: Write, tmp_path: Path) -> None:
+    three(write, (5.0, math.inf, math.nan, 7.0))
+    (row,) = told(tmp_path / "runs").rows
+    assert row.figures["student@4"]["fd_teacher"][::3] == (6.0, 2)
 
 
 def test_of_one_seed_each_nothing_is_said(write: Write, tmp_path: Path) -> None:
@@ -363,6 +384,13 @@ def test_figures_that_do_not_mean_the_same_are_refused(
     with pytest.raises(ValueError, match=message):
         told(tmp_path / "runs")
     assert any("differe" in note or "not measured alike" in note for note in told(tmp_path / "runs", mixed=True).notes)
+
+
+def test_runs_measured_at_other_numbers_of_steps_too_are_measured_alike(write: Write, tmp_path: Path) -> None:
+    write(5.0)
+    write(6.0, evaluate__steps=[4], head__width=32)
+    result = told(tmp_path / "runs")
+    assert len(result.rows) == 2 and not any("not measured alike" in note for note in result.notes)
 
 
 def run_command(*arguments: object) -> int:

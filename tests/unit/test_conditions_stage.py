@@ -214,6 +214,18 @@ def test_training_holds_neither_text_encoder_nor_autoencoder(
     assert not held & {"CLIPTextModel", "AutoencoderKL"}
 
 
+def test_student_and_heads_have_their_own_rates_and_betas(made: tuple[Recipe, Workspace, Path]) -> None:
+    recipe, workspace, _ = made
+    own = {"lr_student": 1e-3, "lr_heads": 2e-3, "betas_student": (0.1, 0.91), "betas_heads": (0.2, 0.92)}
+    recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, weight_decay=0.03, **own))
+    Run(recipe, workspace).folder.create()
+    training = Distillation(Run(recipe, workspace))
+    for role in ("student", "heads"):
+        for group in getattr(training, role).optimizer.param_groups:
+            assert (group["lr"], group["betas"]) == (own[f"lr_{role}"], own[f"betas_{role}"])
+            assert group["weight_decay"] == 0.03
+
+
 def test_a_pretrained_teacher_is_looked_at_and_not_copied(made: tuple[Recipe, Workspace, Path]) -> None:
     recipe, workspace, _ = made
     assert not is_teacher_done(Run(recipe, workspace))

@@ -66,6 +66,18 @@ def test_looking_changes_no_weight_no_mode_and_draws_from_no_generator() -> None
     assert {"student@1/distance", "student@4/class_distance"} <= watched.seen.keys()
 
 
+def test_each_number_of_steps_is_looked_at_by_its_own_levels() -> None:
+    """One step need not begin where four steps do."""
+    step, seen = make_step(), list[float]()
+    step.student.module.register_forward_pre_hook(lambda module, arguments: seen.append(float(arguments[1][0])))
+    watched = monitor(step)
+    watched.levels = {1: (7.0,), 4: LEVELS}
+    for steps, levels in watched.levels.items():
+        seen.clear()
+        watched._look(step.student, steps)
+        assert seen == pytest.approx(levels)
+
+
 def test_a_loss_that_was_no_number_between_two_checks_is_not_forgotten() -> None:
     step = make_step()
     watched = monitor(step)

@@ -1,4 +1,4 @@
-"""Several updates of the heads in one step: each has levels, noise and random numbers of its own."""
+"""Several updates of the heads in one step, and several steps: each has levels and random numbers of its own."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ import torch
 from ladd_toys import LEVELS, TAPS, make_batch, make_step, network, whole
 from torch import Tensor
 
-from ladd_dist.core.rng import whole_batch
+from ladd_dist.core.rng import RowSource, whole_batch
+from ladd_dist.core.types import Batch
 from ladd_dist.engine.discriminator import FrozenCritic
 from ladd_dist.engine.head_statistics import BINS, HeadSums
 from ladd_dist.regularisers import PenaltyInputs, Regulariser
 from ladd_dist.regularisers.approximate import ApproximateR1
+from ladd_dist.rollouts import Inputs
+from ladd_dist.rollouts.policies import OffPolicy
+from ladd_dist.targets.pulls import StoredSample
 from plugins.heads import SmallConv
 from plugins.schedules import LinearWarmup
 
@@ -88,6 +92,41 @@ def test_both_weights_are_those_of_the_updates_done_so_far() -> None:
     for number in (0, 3, 10):
         figures = step(make_batch(), number)
         assert figures["weight/adversarial"] == figures["weight/distill"] == pytest.approx(schedule(number))
+
+
+def test_rollout_target_and_penalty_draw_anew_in_each_step_and_each_by_itself() -> None:
+    """Nothing that one of them drew is drawn again: in another step, by another of them, or as the step's own noise."""
+    drawn: list[Tensor] = []
+
+    def listen(source: RowSource) -> None:
+        drawn.append(source.normal(3, 8, 8))
+
+    class ListeningRollout(OffPolicy):
+        def __call__(self, given: Inputs, own: Any, levels: tuple[float, ...], source: RowSource) -> Inputs:
+            listen(source)
+            return given
+
+    class ListeningTarget(StoredSample):
+        def __call__(
+            self, fake: Tensor, x: Tensor, sigma: Tensor, batch: Batch, *, teacher: Any, source: RowSource
+        ) -> Any:
+            listen(source)
+            return super().__call__(fake, x, sigma, batch, teacher=teacher, source=source)
+
+    class ListeningRegulariser(Regulariser):
+        def __call__(self, inputs: PenaltyInputs) -> Tensor:
+            listen(inputs.source)
+            return torch.zeros(())
+
+    listeners = {"rollout": ListeningRollout(), "target": ListeningTarget(), "regulariser": ListeningRegulariser()}
+    step = make_step(head=HEAD, **listeners)
+    for number in range(3):
+        step(make_batch(), number)
+    assert len(drawn) == 9
+    for number in range(3):
+        draws = step.micro_batches.draw(make_batch(), whole_batch(6), number, 0)
+        drawn += [draws.start_eps, draws.renoise_eps]
+    assert len({float(row[0, 0, 0]) for noise in drawn for row in noise}) == 15 * 6
 
 
 @pytest.mark.parametrize("other", [{"step": 1, "turn": 0}, {"step": 0, "turn": 1}])

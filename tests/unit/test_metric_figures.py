@@ -263,6 +263,16 @@ def test_recall_is_by_the_samples_balls_and_coverage_by_the_references() -> None
     assert found["coverage"] < 0.3
 
 
+def test_samples_are_held_against_as_many_of_the_reference() -> None:
+    """More references would have smaller balls: the figures would depend on the ratio of the numbers."""
+    teacher, samples = pictures(90, 1), pictures(30, 2)
+    measure = built(Manifold(features="pixels"), teacher, teacher)
+    expected = manifold(samples.images.flatten(1), teacher.images[:30].flatten(1), 5)
+    found = measure(samples)
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
+    assert expected != pytest.approx(manifold(samples.images.flatten(1), teacher.images.flatten(1), 5))
+
+
 def test_one_distribution_has_the_coverage_that_theory_gives() -> None:
     """Naeem et al. 2020, section 3.3: 1 - (M - 1)...(M - k) / ((2M - 1)...(2M - k)) on average for N = M."""
     size, k = 500, 5
@@ -313,6 +323,14 @@ def test_one_picture_a_class_has_no_diversity_and_the_teachers_own_samples_all_o
     assert measure(half)["pairwise_share"] == pytest.approx(0.5, abs=0.01)
 
 
+def test_samples_of_some_classes_are_held_against_the_teachers_of_these_classes() -> None:
+    """The teacher's class 0 is ten times as varied as the others: samples of class 1 have nothing to do with it."""
+    teacher = pictures(90, 1)
+    loud = Samples(torch.where((teacher.cond == 0).view(-1, 1, 1, 1), 10.0, 1.0) * teacher.images, teacher.cond)
+    measure = built(Diversity(features="pixels"), loud, loud)
+    assert measure(loud.of_class(1))["pairwise_share"] == pytest.approx(1.0)
+
+
 def test_where_no_class_is_there_twice_there_is_no_diversity_to_speak_of() -> None:
     images = torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
     twice, once = Samples(images, torch.tensor([0, 0, 1, 1, 2, 2])), Samples(images, torch.arange(6))
@@ -328,6 +346,15 @@ def test_copies_are_at_distance_zero_and_new_samples_at_the_usual_one() -> None:
     fresh = measure(pictures(200, 3))
     assert fresh["nearest_train_share"] == pytest.approx(1.0, abs=0.05)
     assert measure(new)["nearest_teacher_distance"] == 0.0
+
+
+def test_each_nearest_share_is_of_the_usual_distance_in_its_own_set() -> None:
+    """A teacher three times as spread as the data: new samples of its own are at its usual distance, not at three."""
+    train, teacher, new = pictures(300, 1), pictures(300, 2), pictures(300, 3)
+    wide = Samples(3 * teacher.images, teacher.cond)
+    found = built(Memorising(features="pixels"), train, wide)(Samples(3 * new.images, new.cond))
+    assert found["nearest_teacher_share"] == pytest.approx(1.0, abs=0.05)
+    assert found["nearest_train_share"] > 2
 
 
 def test_the_matched_error_is_the_mean_square_of_the_difference() -> None:

@@ -30,7 +30,7 @@ from ladd_dist.engine.shard_writer import Chunk, read_foreign, write_shards
 from ladd_dist.networks.cunet import CUNet
 from ladd_dist.recipe import Recipe, load_recipe
 from ladd_dist.samplers.karras import Heun
-from ladd_dist.stages.shards import TeacherSamples
+from ladd_dist.stages.shards import TeacherSamples, _Imported
 from ladd_dist.starts.couplings import Path as PathCoupling
 
 IMAGE = ImageSpec(channels=3, size=4, num_classes=10)
@@ -585,6 +585,16 @@ def test_ordinary_webdataset_shards_are_read(tmp_path: Path, form: str) -> None:
         assert expected.noise is not None
         assert (chunk.noise is None) == (form == "npy")
         assert chunk.noise is None or torch.equal(chunk.noise[0], expected.noise[i])
+
+
+def test_imported_samples_keep_their_noise_row_by_row(tmp_path: Path) -> None:
+    samples = [sample_of(number, "safetensors") for number in range(5)]
+    foreign(tmp_path / "a.tar", samples)
+    chunk = _Imported(list(read_foreign(str(tmp_path / "a.tar"), IMAGE)))(1, 4)
+    expected = make(1, 4)
+    assert chunk.noise is not None and expected.noise is not None
+    for found, wanted in zip(chunk[:3], expected[:3], strict=True):
+        assert torch.equal(found, wanted)
 
 
 def test_compressed_foreign_shards_are_read(tmp_path: Path) -> None:
