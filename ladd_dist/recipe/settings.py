@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.ranges import AnyInteger, Count, CountOrZero, Decay, NonNegative, Ranged, Share, Within
 from ladd_dist.core.serialize import ADDED, NEUTRAL
 from ladd_dist.metrics import Metric
@@ -147,11 +148,16 @@ class EvaluateStage(Ranged):
     num_references: Count = 5_000
     """Number of real images, and of the teacher's stored samples, to compare with."""
     seed: AnyInteger = 1_000_003
-    """Seed of the held-out noise and classes."""
+    """Seed of the held-out noise and classes of the dumps, of the figures while a student trains, and of the diagnosis;
+    of the evaluation too unless it has `seeds` of its own."""
+    seeds: tuple[AnyInteger, ...] = added(())
+    """Seeds of the evaluation's held-out noise and classes. Figures are means over them, of `num_samples` for each, and
+    their intervals cover them. Keep them out of everything that you tune with. Empty: `seed` alone."""
     batch_size: Count = neutral(250)
     """Number of samples generated at a time."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if len(set(self.seeds)) < len(self.seeds):
             raise UserError(f"seeds must differ from each other, got {self.seeds}")
         if self.seed in self.seeds:
