@@ -65,9 +65,8 @@ def test_the_head_of_the_plugin_page_is_short() -> None:
 
 @pytest.mark.parametrize("name", ["bump", "switch_on"])
 def test_the_schedules_of_the_plugin_page_keep_their_contract(name: str, own_tables: None) -> None:
-    namespace = {"__name__": __name__}
     (code,) = [block for block in python_blocks(PLUGINS) if f'@register("{name}")' in block]
-    exec(code, namespace)
+    exec(compile(code, f"{name}.py", "exec", dont_inherit=True), {"__name__": name})
     check_plugin(lookup("schedule", name))
 
 
