@@ -63,10 +63,11 @@ def test_the_head_of_the_plugin_page_is_short() -> None:
     assert len(lines) <= 22
 
 
-def test_the_other_example_of_the_plugin_page_keeps_its_contract(own_tables: None) -> None:
-    namespace = {"__name__": __name__}
-    exec(python_blocks(PLUGINS)[1], namespace)
-    check_plugin(lookup("schedule", "switch_on"))
+@pytest.mark.parametrize("name", ["bump", "switch_on"])
+def test_the_schedules_of_the_plugin_page_keep_their_contract(name: str, own_tables: None) -> None:
+    (code,) = [block for block in python_blocks(PLUGINS) if f'@register("{name}")' in block]
+    exec(compile(code, f"{name}.py", "exec", dont_inherit=True), {"__name__": name})
+    check_plugin(lookup("schedule", name))
 
 
 def test_the_guard_of_the_plugin_page_keeps_its_contract(own_tables: None) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import math
 import re
 import types
@@ -20,6 +19,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from ladd_dist.core.errors import RangeError
 
 _INTERVAL = re.compile(r"([\[(])(\S+), (\S+)([\])])")
+_hints: dict[type[Any], Mapping[str, Any]] = {}
 _deferred = ContextVar("deferred", default=False)
 
 
@@ -118,11 +118,14 @@ def checked_later() -> Iterator[None]:
         _deferred.reset(token)
 
 
-@functools.cache
-def hints_of(cls: type) -> Mapping[str, Any]:
-    """Annotations of a dataclass's fields by name, with their ranges."""
-    hints = typing.get_type_hints(cls, include_extras=True)
-    return {field.name: hints[field.name] for field in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else {}
+def hints_of(cls: type[Any]) -> Mapping[str, Any]:
+    """Annotations of a dataclass's fields by name, with their ranges; empty for another class."""
+    if not dataclasses.is_dataclass(cls):
+        return {}
+    if cls not in _hints:
+        hints = typing.get_type_hints(cls, include_extras=True)
+        _hints[cls] = {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+    return _hints[cls]
 
 
 def range_of(annotation: Any) -> Within | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ladd_dist.core.errors import RecipeError
 
 if TYPE_CHECKING:
+    from ladd_dist.parallel.compute import Role
     from ladd_dist.recipe.recipe import Recipe
     from ladd_dist.schedules import Schedule
 
@@ -117,7 +118,9 @@ def _check_latents(recipe: Recipe) -> None:
 
 def _check_parallel(recipe: Recipe) -> None:
     """Refuse a precision or compilation that the strategy cannot do."""
-    stages = {"train": ("student", "heads")} | ({} if recipe.network.pretrained else {"teacher": ("teacher",)})
+    stages: dict[str, tuple[Role, ...]] = {"train": ("student", "heads")}
+    if not recipe.network.pretrained:
+        stages["teacher"] = ("teacher",)
     for stage, roles in stages.items():
         for role in roles:
             try:
