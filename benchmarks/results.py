@@ -25,6 +25,8 @@ from typing import Any
 import tyro
 
 from benchmarks.variants import PAIRS, VARIANTS
+from ladd_dist.cli.recipe_arguments import RecipeOptions, parse
+from ladd_dist.comparison.statistics import ALPHA, Called, difference, holm, pool, t_quantile
 from ladd_dist.core.rundir import write_bytes
 
 BARE = ("--stages", "autoencoder,teacher,shards,distill,evaluate", "--swap", "guard=none",
@@ -33,6 +35,7 @@ BARE = ("--stages", "autoencoder,teacher,shards,distill,evaluate", "--swap", "gu
 STORE = Path(__file__).with_name("results.json")
 KEPT = ("fd", "fd_teacher", "colour_variance", "hue_entropy", "accuracy", "recall")
 """Figures of each entry of eval.json that are kept."""
+STEPS = (4, 2, 1)
 Runs = list[dict[str, Any]]
 """What is kept of each seed's run: `signature`, `commit`, `flops_a_step`, `noise_seeds` of the evaluation, and the
 entries of its eval.json, with `fd_teacher` on the noise of each seed as `fd_teacher_per_seed`."""
@@ -127,25 +130,15 @@ def kept(found: dict[str, Any]) -> dict[str, Any]:
     return figures
 
 
-def interval(values: list[float]) -> tuple[float, float]:
-    """Mean and half-width of its 95 % interval (Student's t)."""
-    from scipy.stats import t
-
-    mean = sum(values) / len(values)
-    if len(values) < 2:
-        return mean, math.nan
-    variance = sum((value - mean) ** 2 for value in values) / (len(values) - 1)
-    return mean, float(t.ppf(0.975, len(values) - 1)) * math.sqrt(variance / len(values))
-
-
 def report(figures: dict[str, Runs], num_seeds: int) -> str:
     """The tables as Markdown."""
     teacher = figures.get("exp6", next(iter(figures.values())))[0]  # exp1 has a set of its own, with a higher floor
     floor = teacher["teacher@50"]
     lines = [
-        f"Mean and 95 % interval over {num_seeds} seeds of the distillation. `fd`: Frechet distance to the teacher's "
-        f"stored samples; its sampling floor, the teacher's own 50 steps on the same held-out noise, is "
-        f"{floor['fd_teacher']:.3f}. Colour variance is a share of teacher@50's. GFLOP per training step, counted.",
+        f"Mean and 95 % interval over {num_seeds} seeds of the distillation, all on the same held-out noises. `fd`: "
+        f"Frechet distance to the teacher's stored samples; its sampling floor, the teacher's own 50 steps on these "
+        f"noises, is {floor['fd_teacher']:.3f}. Colour variance is a share of teacher@50's. GFLOP per training step, "
+        "counted. †: sampled by `sde`, with new noise before every further step.",
         "",
         "| run | fd @4 | fd @2 | fd @1 | colour variance @4 | @1 | class accuracy | GFLOP per step |",
         "|---|---|---|---|---|---|---|---|",
@@ -159,28 +152,23 @@ def report(figures: dict[str, Runs], num_seeds: int) -> str:
         if VARIANTS[name].section != section:
             section = VARIANTS[name].section
             lines.append(f"| **{section}** | | | | | | | |")
-        lines.append(f"| {name} | {' | '.join(cells_of(runs))} |")
-    for steps in (4, 2, 1):
+        lines.append(f"| {name}{' †' if adds_noise(name) else ''} | {' | '.join(cells_of(runs))} |")
+    for steps in STEPS:
         lines += ["", best(figures, steps)]
-    lines += [
-        "",
-        "Differences of `fd`, paired by seed (first minus second); an interval without 0 names the better one:",
-        "",
-        "| first | second | @4 | @2 | @1 |",
-        "|---|---|---|---|---|",
-    ]
-    for first, second in PAIRS:
-        if first in figures and second in figures:
-            cells = [difference(figures, first, second, f"student@{steps}") for steps in (4, 2, 1)]
-            lines.append(f"| {first} | {second} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *pairs_table(figures)])
+
+
+def adds_noise(name: str) -> bool:
+    """Whether a row's students are sampled with new noise before every step but the first."""
+    arguments = [*VARIANTS[name].arguments, "--scale", "laptop"]
+    return parse(RecipeOptions, arguments, prog="results")[1].start.rule == "sde"
 
 
 def cells_of(runs: Runs) -> list[str]:
     """A row, without its name; empty where a recipe was not measured in so many steps."""
     own = runs[0]["teacher@50"]["colour_variance"] if "teacher@50" in runs[0] else math.nan
     most = next(entry for entry in runs[0] if entry.startswith("student@"))
-    cells = [cell(runs, f"student@{steps}", "fd_teacher") for steps in (4, 2, 1)]
+    cells = [cell(runs, f"student@{steps}", "fd_teacher") for steps in STEPS]
     cells += [cell(runs, f"student@{steps}", "colour_variance", own) for steps in (4, 1)]
     return [*cells, cell(runs, most, "accuracy"), f"{runs[0]['flops_a_step'] / 1e9:.2f}"]
 
@@ -189,37 +177,63 @@ def cell(runs: Runs, entry: str, key: str, unit: float = 1.0) -> str:
     """Mean +- half-width."""
     if any(key not in run.get(entry, {}) for run in runs):
         return ""
-    mean, half = interval([run[entry][key] / unit for run in runs])
-    return f"{mean:.3f} ± {half:.3f}"
+    found = pool([run[entry][key] / unit for run in runs])
+    return f"{found.mean:.3f} ± {math.nan if found.high is None else found.high - found.mean:.3f}"
+
+
+def distances(runs: Runs, steps: int) -> dict[int, float]:
+    """The distances of a row in so many steps, by the run's place in the row; empty where one was not measured."""
+    found = [run.get(f"student@{steps}", {}).get("fd_teacher") for run in runs]
+    return {} if None in found else dict(enumerate(found))
 
 
 def best(figures: dict[str, Runs], steps: int) -> str:
-    """Who has the lowest distance in so many steps, among those with the same teacher and set, and who comes next."""
-    entry = f"student@{steps}"
-    means = {
-        name: sum(run[entry]["fd_teacher"] for run in runs) / len(runs)
-        for name, runs in figures.items()
-        if VARIANTS[name].shares_set and all("fd_teacher" in run.get(entry, {}) for run in runs)
-    }
-    ranked = sorted(means, key=lambda name: means[name])
+    """Who wins in so many steps among those with the same teacher and set, if anybody does after Holm's correction."""
+    values = {name: distances(runs, steps) for name, runs in figures.items() if VARIANTS[name].shares_set}
+    ranked = sorted((name for name in values if values[name]), key=lambda name: sum(values[name].values()))
     if len(ranked) < 2:
         return ""
-    first, second = ranked[:2]
+    first, *others = ranked
+    called = holm([difference(values[name], values[first]) for name in others])
+    level = [name for name, item in zip(others, called, strict=True) if not item.distinguishable]
+    own = f"{first}, {cell(figures[first], f'student@{steps}', 'fd_teacher')}"
+    where = f"In {steps} step{'s' if steps > 1 else ''}"
+    if not level:
+        return f"{where} **{first}** wins, {own.removeprefix(first + ', ')}: every other of {len(others)} is worse."
+    shown = "; ".join([*level[:5], f"{len(level) - 5} more"] if len(level) > 6 else level)
     return (
-        f"Best in {steps} step{'s' if steps > 1 else ''}: **{first}**, {cell(figures[first], entry, 'fd_teacher')}; "
-        f"next {second}, {cell(figures[second], entry, 'fd_teacher')}; paired by seed "
-        f"{difference(figures, first, second, entry)}."
+        f"{where} there is no winner: the lowest mean has {own}, and {len(level)} of {len(others)} others cannot be "
+        f"told from it: {shown}."
     )
 
 
-def difference(figures: dict[str, Runs], first: str, second: str, entry: str) -> str:
-    """Paired difference and who wins."""
-    pairs = list(zip(figures[first], figures[second], strict=True))
-    if any(entry not in run for pair in pairs for run in pair):
-        return ""
-    mean, half = interval([a[entry]["fd_teacher"] - b[entry]["fd_teacher"] for a, b in pairs])
-    verdict = "not distinguishable" if not abs(mean) > half else f"**{first if mean < 0 else second}**"
-    return f"{mean:+.3f} ± {half:.3f}: {verdict}"
+def pairs_table(figures: dict[str, Runs]) -> list[str]:
+    """The differences of `PAIRS`, with the better one's name where Holm's correction over all of them leaves one."""
+    rows = [pair for pair in PAIRS if set(pair) <= set(figures)]
+    asked = [(first, second, steps) for first, second in rows for steps in STEPS]
+    sides = {(a, b, n): (distances(figures[a], n), distances(figures[b], n)) for a, b, n in asked}
+    measured = [key for key in asked if all(sides[key])]
+    called = dict(zip(measured, holm([difference(*sides[key]) for key in measured]), strict=True))
+    lines = [
+        f"Differences of `fd`, paired by seed (first minus second). ± is the 95 % interval of this difference alone; a "
+        f"name means that the difference also stands among all {len(called)} of them (Holm's correction, the code of "
+        "`ladd compare`: the chance of even one wrong name is below 5 %).",
+        "",
+        "| first | second | @4 | @2 | @1 |",
+        "|---|---|---|---|---|",
+    ]
+    for pair in rows:
+        cells = [told(*pair, called[(*pair, steps)]) if (*pair, steps) in called else "" for steps in STEPS]
+        lines.append(f"| {pair[0]} | {pair[1]} | {' | '.join(cells)} |")
+    return lines
+
+
+def told(first: str, second: str, item: Called) -> str:
+    """A difference with its own interval, and the better one of the two if that is certain enough."""
+    mean, error, df = item.difference[:3]
+    half = math.nan if error is None else t_quantile(1 - ALPHA / 2, df) * error
+    winner = f"**{first if mean < 0 else second}**" if item.distinguishable else "not distinguishable"
+    return f"{mean:+.3f} ± {half:.3f}: {winner}"
 
 
 if __name__ == "__main__":

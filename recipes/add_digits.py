@@ -3,7 +3,7 @@
 The heads see samples in pixels, without noise, through a frozen feature network (there DINOv2, here the shipped
 digit-and-colour network), and know the class. The distance pulls the student's sample to the teacher's version of it:
 re-noised with new noise and denoised in one call, weighted by alpha_t. The noise is fresh, so no pairs are needed.
-Steps, batch and network are those of our best LADD recipe, `exp7_stored_smooth_l1`.
+Steps, batch and network are those of the LADD recipe `exp7_stored_smooth_l1`.
 
 Nothing here ties a sample to its input. The distance seeks modes: without the heads one colour per class is left. Only
 the heads oppose that, and they must keep up with the student, which learns to fool features of pixels within a few

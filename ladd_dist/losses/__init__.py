@@ -23,7 +23,10 @@ class Adversarial(Plugin):
         raise NotImplementedError
 
     def generator(self, fake: Tensor, real: Tensor) -> Tensor:
-        """Loss of the student on logits fake [B,K] (real [B,K] is a constant, for relativistic losses): a scalar."""
+        """Loss of the student on logits fake [B,K] (real [B,K] is a constant, for relativistic losses): a scalar.
+
+        `real` comes from the heads as they were before this step's updates of theirs, `fake` from after them.
+        """
         raise NotImplementedError
 
     def margins(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:

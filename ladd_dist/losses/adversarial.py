@@ -94,7 +94,11 @@ class Wgan(Adversarial):
 @register("relativistic")
 @dataclass(frozen=True)
 class Relativistic(Adversarial):
-    """Relativistic game: which sample of a row is more real (arXiv 1807.00734)? The student swaps real and fake."""
+    """Relativistic game: which sample of a row is more real (arXiv 1807.00734)? The student swaps real and fake.
+
+    In the student's loss the real logits are those from before this step's updates of the heads, the fake logits from
+    after them: real samples do not pass through the heads a second time. The difference is off by these updates.
+    """
 
     large_gap = gan.LARGE_GAP / 2  # the logit of a pair is the difference; in `bce` each side has one of its own
 

@@ -39,7 +39,7 @@ class TeacherDenoised(Target):
     and denoised by the frozen teacher in one call; no gradient passes through that. It needs no pairs. The distance
     weighs by t: ADD's "exponential" weight c(t) = alpha_t = 1 / sqrt(1 + (t/sigma_data)^2) is `sigma_power` 1/2 at
     `sigma_scale` .5, which every distance has. ADD draws t evenly from 1,000 steps of a variance-preserving schedule;
-    the defaults are the log-normal law with the quartiles of the linear one (.5, 1.7, 8.4).
+    the defaults are a log-normal law with quartiles .43, 1.65, 6.35, near those of the linear one (.48, 1.72, 8.64).
 
     With new noise the pull forgets what the student was asked: repeated, it leads every sample of a class to the same
     mode, and the heads alone hold them apart. `noise="input"` takes the noise that the student's input had left,

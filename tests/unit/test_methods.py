@@ -187,6 +187,15 @@ def test_adds_target_is_the_teachers_denoising_at_levels_and_noise_of_its_own() 
     assert len(noise.flatten().unique()) > num
 
 
+def test_the_quartiles_that_adds_target_names_are_those_of_its_law_and_of_the_linear_schedule() -> None:
+    quarters, target = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64), TeacherDenoised()
+    own = (target.mean + target.std * torch.special.ndtri(quarters)).exp()
+    kept = (1 - torch.linspace(1e-4, 0.02, 1_000, dtype=torch.float64)).cumprod(dim=0)
+    linear = SD * ((1 - kept) / kept).sqrt().quantile(quarters)  # in units of x0, whose standard deviation is SD
+    for law in (own, linear):
+        assert ", ".join(f"{value:.2f}".removeprefix("0") for value in law) in str(TeacherDenoised.__doc__)
+
+
 def test_with_its_inputs_noise_the_target_is_the_samplers_next_step() -> None:
     """Levels are never above the input's; at that level the target is what the teacher makes of the input."""
     torch.manual_seed(0)
