@@ -117,7 +117,8 @@ def check_equal_sides(fixture: Fixture) -> str:
             "batch (batch normalisation), or figures that are computed wrongly",
             cure="`ladd plugins --check HEAD`; see also check `compared`",
         )
-    return f"accuracy {accuracy:.1%}, logit gap {gap:.1g}"
+    told = f", {undecided:.1%} undecided" if undecided else ""
+    return f"accuracy {accuracy:.1%}{told}, logit gap {gap:.1g}"
 
 
 @functools.lru_cache(maxsize=1)  # two checks look at it

@@ -220,3 +220,12 @@ def test_two_ranks_with_micro_batches_see_what_one_process_sees(ladd: Ladd, run:
     both = [[{**verdict, "headline": "", "reasons": []} for verdict in told(folder)["verdicts"]]
             for folder in (alone, done.run)]  # fmt: skip
     assert both[0] == both[1] and both[0][0]["level"] == "collapsed"
+
+
+def test_guard_and_config_are_told_which_gap_the_game_calls_large(run: Callable[..., Done], tmp_path: Path) -> None:
+    text = TOO_HEAVY.replace("weight/adversarial", "heads/large_gap").replace("too_heavy", "large_gap")
+    (tmp_path / "large_gap.py").write_text(text, encoding="utf-8")
+    words = ("--plugins", "large_gap", "--swap", "guard=large_gap", "adversarial=lsgan", "--guard.action", "warn")
+    done = run(*words, "--train.steps", 5)
+    assert told(done.run)["headline"].startswith("weight 0.90")
+    assert read_json(done.run / "config.json")["large_gap"] == 0.9
