@@ -157,7 +157,7 @@ def test_named_commands_exist(page: Path) -> None:
         package = spec.submodule_search_locations is not None
         assert not package or importlib.util.find_spec(f"{module}.__main__"), module
     known = {*ladd_dist.__main__.COMMANDS, *(RENAMED if page.name == "CHANGELOG.md" else ())}
-    for command in set(re.findall(r"(?m)(?:`|^ *|\bsrun .*?)ladd ([\w-]+)", text)) - {"NAME"}:
+    for command in set(re.findall(r"(?m)(?:`|^ *|\bsrun .*?)ladd ([\w-]+)", text)) - {"NAME", "--version"}:
         assert command in known
     for target in set(re.findall(r"(?m)(?:^|`)make ([a-z]+)", text)):
         assert re.search(rf"^{target}:", text_of(REPO / "Makefile"), re.MULTILINE), target
@@ -177,14 +177,34 @@ def test_the_head_of_the_readme_is_the_one_of_the_plugin_page() -> None:
     assert python_blocks(REPO / "README.md")[0] == python_blocks(PLUGINS)[0]
 
 
-def test_the_readme_lists_every_recipe() -> None:
-    named = set(re.findall(r"^\| `(recipes/\w+\.py)` \|", text_of(REPO / "README.md"), re.MULTILINE))
-    assert named == {f"recipes/{path.name}" for path in (REPO / "recipes").glob("[!_]*.py")}
+def recipes_of(page: Path) -> list[str]:
+    """The recipes with a row of their own in a table of the page."""
+    return re.findall(r"^\| `(recipes/\w+\.py)` \|", text_of(page), re.MULTILINE)
 
 
-def test_the_readme_begins_with_the_two_commands() -> None:
-    lines = [line for line in text_of(REPO / "README.md").splitlines() if line]
-    assert [line.split("  ")[0] for line in lines[2:4]] == ["make demo", "make test"]
+def test_a_page_lists_every_recipe_and_the_readme_six() -> None:
+    every = recipes_of(REPO / "docs" / "recipes.md")
+    assert sorted(every) == sorted(f"recipes/{path.name}" for path in (REPO / "recipes").glob("[!_]*.py"))
+    assert len(set(recipes_of(REPO / "README.md")) & set(every)) == 6 == len(recipes_of(REPO / "README.md"))
+
+
+def test_the_first_screen_of_the_readme_has_two_sentences_a_picture_and_the_two_commands() -> None:
+    parts = re.split(r"\n\n+", text_of(REPO / "README.md"))
+    sentences = re.findall(r"\.(?= [A-Z]|$)", re.sub(r"\([^()]*\)", "", " ".join(parts[1].split())))
+    assert len(sentences) == 2 and "arXiv 2403.12015" in parts[1]
+    assert parts[2].startswith("![")
+    commands = next(part for part in parts if part.startswith("```")).splitlines()[1:3]
+    assert [line.split("  ")[0] for line in commands] == ["make demo", "make test"]
+    screen = text_of(REPO / "README.md").partition(commands[1])[0]
+    assert len(screen.splitlines()) <= 20
+
+
+def test_the_readme_writes_commands_one_way_and_names_its_sources() -> None:
+    text = text_of(REPO / "README.md")
+    assert text.count("python -m ladd_dist") == 1
+    assert all(name in text for name in ("Ignatov and Leontenkov", "2206.00364", "2403.12015", "2311.17042"))
+    goals = re.findall(r"[^.*]*not goals[^.]*\.", text)
+    assert goals and not any("ext-to-image" in sentence for sentence in goals)
 
 
 def test_every_dependency_has_its_reason() -> None:

@@ -18,7 +18,7 @@ from ladd_dist.parallel import Adam, Trainable
 from ladd_dist.parallel.base import ModuleTrainable
 from ladd_dist.parallel.compute import Compute, Role, prepare
 from ladd_dist.parallel.ranks import Ranks
-from ladd_dist.parallel.shard import Spread
+from ladd_dist.parallel.shard import Spread, hush
 
 
 @register("ddp")
@@ -37,6 +37,7 @@ def build_replicated(
 ) -> DdpTrainable:
     """A network behind DistributedDataParallel."""
     require_no_batch_norm(module)
+    hush()
     prepare(module, compute, role, device)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)

@@ -31,10 +31,13 @@ class Spread(Parallel):
 def hush() -> None:
     """Leave out the warnings about old names that FSDP2 and DeepSpeed themselves call, many times a step.
 
-    And about views that a network returns: they would matter to somebody who writes into them, which nobody does.
+    And about views that a network returns: they would matter to somebody who writes into them, which nobody does. And
+    about gradients in another memory layout than DDP's buckets, as kernels of some devices give them for channels_last
+    inputs: by PyTorch's own words that is no error, DDP copies them.
     """
     warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
     warnings.filterwarnings("ignore", r"FSDP2-wrapped module .* returned a view tensor", UserWarning)
+    warnings.filterwarnings("ignore", r"Grad strides do not match bucket view strides", UserWarning)
 
 
 def make_contiguous(module: nn.Module) -> None:

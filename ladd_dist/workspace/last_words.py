@@ -45,8 +45,10 @@ def last_error(paths: list[Path]) -> tuple[str, Path] | None:
         lines = [line.strip() for line in tail(path).splitlines() if line.strip()]
         if lines:
             found.append((*_last_words(lines), path))
-    _, line, path = min(found, key=lambda item: item[0], default=(0, None, None))
-    return (line, path) if line is not None and path is not None else None
+    if not found:
+        return None
+    _, line, path = min(found, key=lambda item: item[0])
+    return line, path
 
 
 def _last_words(lines: list[str]) -> tuple[int, str]:

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from ladd_dist.networks.cunet import CUNet
 from ladd_dist.parallel import Adam
 from ladd_dist.parallel.base import ModuleTrainable
 from ladd_dist.parallel.compute import Compute, Role, prepare, to_compute_dtype
+from ladd_dist.parallel.ddp import build_replicated
 from ladd_dist.parallel.ranks import SINGLE, Ranks
 from ladd_dist.parallel.single import Single, replicate
 from ladd_dist.regularisers.penalties import R1
@@ -355,3 +357,13 @@ def compare_compiled() -> None:
     seen = {"middle": torch.randn(4, network(TINY).taps["middle"].channels, 4, 4)}
     logits = [build(copy.deepcopy(heads), c, "heads")(seen, torch.zeros(4, 16)) for c in (Compute(), compute)]
     torch.testing.assert_close(*(found["middle"] for found in logits))
+
+
+def test_warnings_that_tell_the_user_nothing_are_left_out_and_no_others() -> None:
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        with pytest.raises((ValueError, RuntimeError), match="process group"):  # it needs one, after its filters
+            build_replicated(nn.Linear(2, 2), role="heads", adam=ADAM, compute=Compute(), device=CPU)
+        for text in ("Grad strides do not match bucket view strides. This may indicate ...", "gradients are wrong"):
+            warnings.warn(text, UserWarning, stacklevel=1)
+    assert [str(item.message) for item in heard] == ["gradients are wrong"]
