@@ -305,7 +305,10 @@ def main() -> None:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-        torch.backends.cudnn.allow_tf32 = False  # what is compared is the strategies, in float32
+        # Strategies are compared, not the rounding of kernels: float32, and sums in the same order every time.
+        torch.backends.cudnn.allow_tf32 = False
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+        torch.use_deterministic_algorithms(True, warn_only=True)
     results: dict[str, Any] = {}
     with join("nccl" if device.type == "cuda" else "gloo", 120, device=device, needs_group=True) as ranks:
         for name in args.cases:
