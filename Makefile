@@ -1,4 +1,4 @@
-# make demo | test | gpu | check | format | clean.  Python 3.11 or newer: `make demo PYTHON=python3.12` chooses one.
+# make demo | test | gpu | check | mutants | format | clean.  Python 3.11 or newer: `make demo PYTHON=python3.12` chooses one.
 
 PYTHON ?= python3
 VENV := .venv
@@ -7,10 +7,10 @@ INSTALLED := $(VENV)/.installed
 
 RECIPE ?= recipes/exp4_specnorm.py
 ARGS ?=
-# Processes of `make check`, of one thread each.
+# Processes of `make check` and `make mutants`, of one thread each.
 WORKERS ?= 2
 
-.PHONY: help setup demo test gpu slurm check format clean
+.PHONY: help setup demo test gpu slurm check mutants format clean
 
 help:
 	@echo "make setup    create $(VENV) and install the project with its development tools"
@@ -19,6 +19,7 @@ help:
 	@echo "make gpu      setup, then the tests that need a CUDA device"
 	@echo "make slurm    setup, then the tests that bring up a SLURM of their own (minutes; Debian's packages, root)"
 	@echo "make check    setup, then format check, lint, types and all tests that this machine can run, as CI does (WORKERS=2)"
+	@echo "make mutants  setup, then bugs put in one by one, each of which a test must see (minutes; ARGS='engine' for a group)"
 	@echo "make format   write the format and the fixable lint"
 	@echo "make clean    remove caches and builds; keeps $(VENV), runs/ and cache/"
 
@@ -48,6 +49,9 @@ check: setup
 	$(BIN)/python -m mypy
 	$(BIN)/python -m pytest -m "alone and not gpu"
 	$(BIN)/python -m pytest -m "not alone and not gpu" -n $(WORKERS) $(ARGS)
+
+mutants: setup
+	PYTHONPATH=tests $(BIN)/python -m mutants --workers $(WORKERS) $(ARGS)
 
 format: setup
 	$(BIN)/python -m ruff format .

@@ -143,7 +143,7 @@ def main(argv: list[str] | None = None, mutants: Mapping[str, Mutation] = MUTANT
     parser = argparse.ArgumentParser("make mutants", description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("names", nargs="*", help="groups, or mutants; all if there are none")
     parser.add_argument("--workers", type=int, default=min(4, CPUS), help="processes at once")
-    parser.add_argument("--timeout", type=float, default=120.0, help="seconds for a test")
+    parser.add_argument("--timeout", type=float, default=60.0, help="seconds for a test")
     options = parser.parse_args(argv)
     todo = chosen(options.names, mutants)
     bad = {name: ("does not apply", reason) for name, one in todo.items() if (reason := faults(one))}

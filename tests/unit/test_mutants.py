@@ -52,18 +52,14 @@ sys.exit(__main__.main(sys.argv[1:], found))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("names", "code"), [(["bug"], 0), ([], 1)], ids=["killed", "survivors"])
-def test_the_command_fails_for_mutants_that_no_test_kills_and_lists_them(
-    names: list[str], code: int, tmp_path: Path
-) -> None:
+def test_the_command_fails_and_lists_the_mutants_that_no_test_kills(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": f"{REPO / 'tests'}{os.pathsep}{REPO}", "TMPDIR": str(tmp_path)}
-    command = [sys.executable, "-c", SCRIPT, *names, "--workers", "2"]
+    command = [sys.executable, "-c", SCRIPT, "--workers", "2"]
     done = subprocess.run(command, cwd=REPO, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == code, done.stdout + done.stderr
-    assert f"{1 if names else 4} mutants: 1 killed" in done.stdout
-    listed = done.stdout.partition("mutants: ")[2]
-    assert "bug:" not in listed
-    assert ("harmless: survived" in listed) == (not names)
-    assert ("crash: ended with code" in listed) == (not names)
-    assert ("gone: does not apply" in listed) == (not names)
-    assert not list(tmp_path.iterdir()), "copies are left behind"
+    assert done.returncode == 1, done.stdout + done.stderr
+    progress, _, listed = done.stdout.partition("4 mutants: 1 killed\n")
+    assert "bug" in progress and "bug: " not in listed
+    assert "harmless: survived" in listed
+    assert "crash: ended with code" in listed
+    assert "gone: does not apply" in listed
+    assert not list(tmp_path.glob("mutants-*")), "copies are left behind"
