@@ -1,7 +1,6 @@
 """Trains a teacher and a student in fp16 with a loss scale that overflows at first and again when it has grown.
 
-In the processes it is started in: `python -m tests.distributed.fp16_worker FOLDER DEVICE ddp` under a launcher; the
-tests call `main` themselves for one process.
+`python -m torch.distributed.run --standalone --nproc-per-node 2 -m tests.distributed.fp16_worker FOLDER cpu ddp`
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -86,10 +86,15 @@ def overflow_on_the_last_rank(device: torch.device, ranks: Ranks, parallel: str)
 def main(folder: Path, device: torch.device, parallel: str) -> None:
     """Both; what each rank saw is left in `folder/overflow-RANK.json`."""
     torch.set_num_threads(1)
-    needs_group = parallel != "single"
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    backend = "nccl" if device.type == "cuda" else "gloo"
     with (
         mock.patch.object(torch.amp, "GradScaler", SCALER),
-        join("nccl" if device.type == "cuda" else "gloo", 120.0, device=device, needs_group=needs_group) as ranks,
+        join(backend, 120.0, device=device, needs_group=True) as ranks,
     ):
         found = overflow_on_the_last_rank(device, ranks, parallel)
         (folder / f"overflow-{ranks.rank}.json").write_text(json.dumps(found))

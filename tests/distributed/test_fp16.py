@@ -13,7 +13,7 @@ import torch
 from prepared import run_ranks
 from safetensors.torch import load_file
 
-from tests.distributed.fp16_worker import HALF, STEPS, main
+from tests.distributed.fp16_worker import HALF, STEPS
 
 REPO = Path(__file__).resolve().parents[2]
 Row = dict[str, float]
@@ -51,12 +51,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     if device == "cuda" and not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     folder = tmp_path_factory.mktemp("fp16")
-    if parallel == "single":
-        with pytest.MonkeyPatch.context() as patch:
-            patch.chdir(REPO)
-            main(folder, torch.device(device), parallel)
-        return Trained(folder, device, 1)
-    ranks = 2 if device == "cpu" else 1
+    ranks = 2 if (parallel, device) == ("ddp", "cpu") else 1
     words = ("tests.distributed.fp16_worker", folder, device, parallel)
     run_ranks(ranks, *words, cwd=REPO, out=folder / "said.txt")
     return Trained(folder, device, ranks)
@@ -93,14 +88,18 @@ def test_scale_and_count_go_on_over_a_resume(trained: Trained) -> None:
     assert trained.counters("whole", HALF)["student"]["skipped"] > 0
     assert trained.counters("resumed", STEPS) == trained.counters("whole", STEPS)
     own, whole = trained.rows("resumed/*/metrics.jsonl"), trained.rows("whole/*/metrics.jsonl")[HALF:]
-    slack = 0.0 if trained.device == "cpu" else 1e-2  # kernels of an accelerator may sum in another order each time
+    exact = trained.device == "cpu"  # some kernels of an accelerator sum in another order each time
     for one, other in zip(own, whole, strict=True):
         assert one.keys() == other.keys()
-        for name in (name for name in one if not name.startswith("rate/")):
-            assert one[name] == pytest.approx(other[name], rel=slack, abs=slack), (one["step"], name)
-    students = trained.student("resumed"), trained.student("whole")
-    away = max(float((students[0][name] - value).abs().max()) for name, value in students[1].items())
-    assert away <= slack
+        for name in one:
+            if name.startswith(("skipped/", "loss_scale/")) or (exact and not name.startswith("rate/")):
+                assert one[name] == other[name], (one["step"], name)
+            elif name.startswith("loss/"):
+                assert one[name] == pytest.approx(other[name], rel=1e-2, abs=1e-2), (one["step"], name)
+    first, second = (
+        torch.cat([value.flatten() for value in trained.student(n).values()]) for n in ("resumed", "whole")
+    )
+    assert float((first - second).abs().mean()) <= (0.0 if exact else 1e-4)  # an update moves a weight by 1e-3
 
 
 @pytest.mark.slow
