@@ -226,7 +226,7 @@ def test_a_file_is_measured_against_the_run_it_is_like(
         (("--steps", "1,x"), 2, "--steps takes whole numbers"),
         (("--steps", "3"), 2, "this student has levels for 4, 2, 1 steps"),
         (("--levels", "1", "2"), 2, "descending"),
-        (("--num-samples", "-1"), 2, "evaluate.num_samples: must be at least 1"),
+        (("--num-samples", "-1"), 2, "EvaluateStage.num_samples: must be at least 1, got -1"),
         (("--hybrid", "0..5"), 2, "--hybrid takes how many"),
         (("--hybrid", "2..1"), 2, "like 0..2 or 0,2, up to 4 (the most --steps), got 2..1"),
         (("--hybrid", "0,x"), 2, "--hybrid takes how many"),
