@@ -225,7 +225,7 @@ def test_a_file_is_measured_against_the_run_it_is_like(
         (("--metrics", "colour"), 2, "unknown metric 'colour'; valid: color, clean_clip, clean_fid"),
         (("--steps", "3"), 2, "this student has levels for 4, 2, 1 steps"),
         (("--levels", "1", "2"), 2, "descending"),
-        (("--num-samples", "-1"), 2, "evaluate.num_samples: must be at least 1"),
+        (("--num-samples", "-1"), 2, "EvaluateStage.num_samples: must be at least 1, got -1"),
         (("--hybrid", "0..5"), 2, "--hybrid takes how many"),
         (("--steps", "0,1"), 2, "--steps takes numbers from 1"),
         (("--like", "elsewhere"), 2, "--like goes with a student's file"),
