@@ -1,6 +1,6 @@
 """The collapse guard: does it find collapses in time, does it leave healthy runs alone, what does it cost?
 
-    python -m benchmarks.guard record     # trains the runs (four recipes, five seeds) and writes guard_traces.json
+    python -m benchmarks.guard record     # trains the runs (three to five seeds each) and writes guard_traces.json
     python -m benchmarks.guard rates      # replays that file through the guard; --write puts the table into a page
     python -m benchmarks.guard cost       # share of FLOPs, and of processor time in pairs of updates
 
@@ -33,9 +33,14 @@ HARSH = ("recipes/exp7_stored_smooth_l1.py", "--head.no-spectral-classifier", "-
 RECIPES: dict[str, tuple[str, ...]] = {
     **{name: VARIANTS[name].arguments for name in ("exp1", "exp6", "exp7", "exp2")},
     "exp7, w_adv 3, unbounded heads": (*HARSH, "--adv-weight.value", "3"),
+    **{name: VARIANTS[name].arguments for name in ("exp3", "exp4", "exp5", "exp5_fading_distance")},
 }
 COLLAPSES = ("exp1", "exp2")
 HEALTHY = ("exp6", "exp7")
+"""The rows on which, with the provoked collapse, the thresholds were chosen."""
+UNSEEN_COLLAPSES = ("exp3", "exp4", "exp5")
+UNSEEN_HEALTHY = ("exp5_fading_distance",)
+"""The rows that were recorded after the thresholds were chosen, and changed none."""
 OFTEN = ("--guard.every", "5", "--guard.full-every", "3", "--train.log-every", "5")
 WITHIN = 0.2
 """Share of the budget in which a collapse is to be found."""
@@ -185,8 +190,8 @@ def replay(run: dict[str, Any], guard: Guard | None = None) -> Outcome:
 def table(outcomes: list[Outcome]) -> str:
     """Both rates as Markdown."""
     lines = [
-        "| recipe | seeds | flagged | at steps | colour variance in one step | an example |",
-        "|---|---|---|---|---|---|",
+        "| recipe | thresholds | seeds | flagged | at steps | colour variance in one step | an example |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name in dict.fromkeys(item.name for item in outcomes):
         own = [item for item in outcomes if item.name == name]
@@ -195,14 +200,27 @@ def table(outcomes: list[Outcome]) -> str:
         example = found[0].headline if found else "-"
         seen = [value for item in own for value in item.variances]
         between = f"{min(seen):.2f} to {max(seen):.2f}"
-        lines.append(f"| {name} | {len(own)} | {len(found)} | {steps} | {between} | {example} |")
-    collapsed = [item for item in outcomes if item.name in COLLAPSES]
-    healthy = [item for item in outcomes if item.name in HEALTHY]
-    early = sum(item.found is not None and item.found <= WITHIN * item.steps for item in collapsed)
-    flagged = sum(item.found is not None for item in healthy)
-    lines += ["", f"Collapses found within {WITHIN:.0%} of the budget: {early} of {len(collapsed)}. "
-                  f"Healthy runs flagged: {flagged} of {len(healthy)}."]  # fmt: skip
+        chosen = "not seen" if name in (*UNSEEN_COLLAPSES, *UNSEEN_HEALTHY) else "chosen on it"
+        lines.append(f"| {name} | {chosen} | {len(own)} | {len(found)} | {steps} | {between} | {example} |")
+    lines += [
+        "",
+        f"Where the thresholds were chosen: {rates(outcomes, COLLAPSES, HEALTHY)}",
+        "",
+        f"Recipes that were recorded afterwards: {rates(outcomes, UNSEEN_COLLAPSES, UNSEEN_HEALTHY)}",
+    ]
     return "\n".join(lines)
+
+
+def rates(outcomes: list[Outcome], collapses: tuple[str, ...], healthy: tuple[str, ...]) -> str:
+    """How many collapses were found in time, and how many healthy runs were flagged."""
+    lost = [item for item in outcomes if item.name in collapses]
+    fine = [item for item in outcomes if item.name in healthy]
+    early = sum(item.found is not None and item.found <= WITHIN * item.steps for item in lost)
+    flagged = sum(item.found is not None for item in fine)
+    return (
+        f"collapses found within {WITHIN:.0%} of the budget: {early} of {len(lost)}; "
+        f"healthy runs flagged: {flagged} of {len(fine)}."
+    )
 
 
 def put_between(page: Path, text: str) -> None:

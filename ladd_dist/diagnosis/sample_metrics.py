@@ -61,7 +61,7 @@ def in_class_variance(images: Tensor, cond: Tensor) -> float:
     """Variance of the ink's mean colour around that of its class, over images [N,3,H,W] of classes cond [N]."""
     colours = mean_colour(images).double().cpu()
     cond = cond.cpu()
-    for number in cond.unique():
+    for number in set(cond.tolist()):
         colours[cond == number] -= colours[cond == number].mean(dim=0)
     return float(colours.square().mean())
 

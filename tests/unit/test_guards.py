@@ -9,7 +9,18 @@ from typing import Any
 
 import pytest
 
-from benchmarks.guard import COLLAPSES, HEALTHY, TRACES, WITHIN, checks_of, columns, replay
+from benchmarks.guard import (
+    COLLAPSES,
+    HEALTHY,
+    TRACES,
+    UNSEEN_COLLAPSES,
+    UNSEEN_HEALTHY,
+    WITHIN,
+    checks_of,
+    columns,
+    replay,
+    table,
+)
 from ladd_dist.core.serialize import from_data, to_data
 from ladd_dist.guards import ACTIONS, NEUTRAL_ACTIONS, Action, Guard
 from ladd_dist.guards.collapse import Collapse, NoGuard
@@ -221,8 +232,16 @@ RUNS: list[dict[str, Any]] = json.loads(TRACES.read_text())["runs"] if TRACES.ex
 
 
 def test_the_recorded_runs_are_five_seeds_of_each_sort() -> None:
-    for name in (*COLLAPSES, *HEALTHY):
+    for name in (*COLLAPSES, *HEALTHY, *UNSEEN_COLLAPSES):
         assert sorted(item["seed"] for item in RUNS if item["name"] == name) == list(range(5)), name
+
+
+def test_the_page_has_the_rates_of_the_recorded_runs_apart_for_those_that_set_no_threshold() -> None:
+    text = table([replay(item) for item in RUNS])
+    page = (Path(__file__).parents[2] / "docs" / "results.md").read_text(encoding="utf-8")
+    assert page.partition("<!-- guard -->\n")[2].partition("\n<!-- /guard -->")[0] == text
+    assert "Recipes that were recorded afterwards: collapses found within 20% of the budget: 15 of 15;" in text
+    assert [line.split("|")[2].strip() for line in text.splitlines() if line.startswith("| exp3")] == ["not seen"]
 
 
 @pytest.mark.parametrize("recorded", RUNS, ids=lambda item: f"{item['name']}-{item['seed']}")
@@ -230,9 +249,9 @@ def test_collapses_are_found_within_a_fifth_of_the_budget_and_healthy_runs_never
     recorded: dict[str, Any],
 ) -> None:
     outcome = replay(recorded)
-    if recorded["name"] in HEALTHY:
+    if recorded["name"] in (*HEALTHY, *UNSEEN_HEALTHY):
         assert outcome.found is None, outcome.headline
-    elif recorded["name"] in COLLAPSES:
+    elif recorded["name"] in (*COLLAPSES, *UNSEEN_COLLAPSES):
         assert outcome.found is not None and outcome.found <= WITHIN * recorded["steps"]
         assert "regression to the class mean" in outcome.headline
     else:  # provoked in the middle of a run that had been healthy
