@@ -50,7 +50,7 @@ MUTANTS: dict[str, Mutation] = {
     ),
     "sde_keeps_its_level": Mutation(
         "the sde rule re-noises to the level that it comes from",
-        one("core/noise.py", "x = x0 + following * new", "x = x0 + level * new"),
+        one("core/noise.py", "x = x0 + following * source.normal", "x = x0 + level * source.normal"),
         test="tests/unit/test_noise.py::test_the_sde_rule_has_the_variance_of_its_closed_form",
     ),
     "ode_forgets_the_level": Mutation(

@@ -44,7 +44,7 @@ MUTANTS: dict[str, Mutation] = {
     ),
     "density_not_over_k": Mutation(
         "density is the number of balls, not divided by k",
-        one("metrics/manifold.py", "inside.cpu().double() / k", "inside.cpu().double()"),
+        one("metrics/manifold.py", "inside / k, covered", "inside, covered"),
         test="tests/unit/test_metric_figures.py::test_a_set_is_inside_its_own_manifold",
     ),
     "diversity_with_itself": Mutation(

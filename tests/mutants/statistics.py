@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mutating import Edit, Mutation, one
 
-_SWEEP = "ladd_dist/recipe/sweep.py"
+_AXES = "ladd_dist/recipe/axes.py"
 
 MUTANTS: dict[str, Mutation] = {
     "one_sided_interval": Mutation(
@@ -64,19 +64,23 @@ MUTANTS: dict[str, Mutation] = {
     ),
     "random_points_repeat": Mutation(
         "a random sweep draws points that it has already",
-        one("recipe/sweep.py", "            if point not in seen:\n", "            if True:\n"),
+        one(
+            "recipe/axes.py",
+            "if found.setdefault(run_of(point), point) is point)",
+            "if found.setdefault(str(len(found)), point) is point)",
+        ),
         test="tests/unit/test_random_sweeps.py::test_a_budget_of_all_points_gives_each_of_them",
     ),
     "random_ignores_its_seed": Mutation(
         "random sweeps of all seeds draw the same points",
-        one("recipe/sweep.py", "random.Random(mode.seed)", "random.Random(0)"),
+        one("recipe/axes.py", "random.Random(mode.seed)", "random.Random(0)"),
         test="tests/cluster/test_expansion.py::test_draws_keep_to_their_budget_and_are_the_same_for_the_same_seed",
     ),
     "log_range_is_linear": Mutation(
         "a logarithmic range is drawn evenly: nine tenths of the draws are in its last decade",
         (
-            Edit(_SWEEP, "(math.log(self.low), math.log(self.high)) if self.log else (self.low", "(self.low"),
-            Edit(_SWEEP, "{math.exp(drawn) if self.log else drawn:.3g}", "{drawn:.3g}"),
+            Edit(_AXES, "(math.log(self.low), math.log(self.high)) if self.log else (self.low", "(self.low"),
+            Edit(_AXES, "exact = math.exp(drawn) if self.log else drawn", "exact = drawn"),
         ),
         test="tests/unit/test_random_sweeps.py::test_a_logarithmic_range_draws_as_often_from_each_decade",
     ),
