@@ -100,7 +100,7 @@ def test_targets_choose_layers_by_their_names() -> None:
         Lora(targets=("attention",)).prepare(copy.deepcopy(plain))
     with pytest.raises(ValueError, match="is no regular expression"):
         Lora(targets=("(",))
-    with pytest.raises(ValueError, match="rank >= 1"):
+    with pytest.raises(ValueError, match="rank: must be at least 1"):
         Lora(rank=0)
 
 

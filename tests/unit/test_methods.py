@@ -158,7 +158,7 @@ def test_own_inputs_carry_no_gradient_and_the_step_trains_both_networks() -> Non
 
 
 def test_a_share_that_is_none_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"between 0 \(off policy\) and 1"):
+    with pytest.raises(ValueError, match="share: must be at least 0 and at most 1"):
         OnPolicy(share=1.5)
 
 
