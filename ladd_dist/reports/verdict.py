@@ -15,7 +15,10 @@ Level = Literal["healthy", "warning", "collapsed"]
 ENTROPY_COLLAPSED, ENTROPY_HEALTHY = 0.8, 0.95
 ACCURACY_COLLAPSED, ACCURACY_HEALTHY = 0.8, 0.95
 VARIANCE_COLLAPSED, VARIANCE_HEALTHY = 0.5, 0.85
-VARIETY = ("hue_entropy", "colour_variance")
+# Of distances between features of pictures of one class, in which shapes count too: smoke runs that lost all colour
+# have .5, those with half of the colour variance .71 to .84.
+DISTANCE_COLLAPSED, DISTANCE_HEALTHY = 0.6, 0.9
+VARIETY = ("hue_entropy", "colour_variance", "pairwise_distance")
 LOST = ("regression", "one-colour")  # how texts on lost variety begin
 HEADS_WIN, HEADS_LOSE = 0.95, 0.55
 HEALTHY_ACCURACY_BAND = (0.6, 0.9)
@@ -139,20 +142,24 @@ def _diverged(metrics: Metrics) -> list[Observation]:
 
 
 def _samples(evaluation: Figures, entry: str, teacher: str) -> list[Observation]:
-    """Observe hue entropy, class accuracy and colour variance of the student, as far as the run measures them."""
+    """Observe variety and class accuracy of the student, as far as the run measures them.
+
+    The distance within a class sees what the colours of all classes together cannot: class means in data whose colour
+    depends on the class.
+    """
     at = f"at {_steps(entry)}"
     measures = (
         ("hue_entropy", "hue entropy", "one-colour collapse", "hues are missing", ENTROPY_COLLAPSED, ENTROPY_HEALTHY),
         ("accuracy", "class accuracy", "class collapse", "classes are mixed up", ACCURACY_COLLAPSED, ACCURACY_HEALTHY),
         (
-            "colour_variance",
-            "colour variance",
-            "regression to the class mean",
-            "colours are duller than the teacher's",
-            VARIANCE_COLLAPSED,
-            VARIANCE_HEALTHY,
+            "colour_variance", "colour variance", "regression to the class mean",
+            "colours are duller than the teacher's", VARIANCE_COLLAPSED, VARIANCE_HEALTHY,
         ),
-    )
+        (
+            "pairwise_distance", "distance within a class", "regression to the class mean",
+            "pictures of a class are too alike", DISTANCE_COLLAPSED, DISTANCE_HEALTHY,
+        ),
+    )  # fmt: skip
     observations = []
     for key, words, collapse, weakness, collapsed, healthy in measures:
         ratio = share(evaluation, entry, teacher, key)
@@ -172,7 +179,7 @@ def _samples(evaluation: Figures, entry: str, teacher: str) -> list[Observation]
 def _unmeasured(evaluation: Figures, entry: str, teacher: str) -> list[Observation]:
     if any(key in evaluation[who] for who in (entry, teacher) for key in VARIETY):
         return []
-    return [Observation("warning", "variety was not judged: this run measures neither hue entropy nor colour variance")]
+    return [Observation("warning", f"variety was not judged: this run measures none of {', '.join(VARIETY)}")]
 
 
 def _others(found: Sequence[tuple[str, list[Observation]]], why: tuple[str, str] | None) -> tuple[str, ...]:

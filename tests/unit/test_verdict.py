@@ -129,6 +129,17 @@ def test_a_fault_at_four_steps_is_a_line_below_the_verdict_on_a_run_of_one() -> 
     assert verdict.others[0].startswith("4 steps: regression to the class mean: student@4 colour variance 0.01")
 
 
+def test_class_means_are_a_collapse_also_where_the_class_decides_the_colour() -> None:
+    """Colours of different classes differ as much as the teacher's; those of one class no longer do."""
+    evaluation = figures({"pairwise_distance": 1.0})
+    evaluation["teacher@50"]["pairwise_distance"] = 2.0
+    verdict = judge(evaluation, recipe(), heads(0.6, 0.7, 0.75, 0.8))
+    assert verdict.level == "collapsed"
+    assert "regression to the class mean: student@4 distance within a class 0.50" in verdict.headline
+    evaluation["student@4"]["pairwise_distance"] = 1.95
+    assert judge(evaluation, recipe(), heads(0.6, 0.7, 0.75, 0.8)).level == "healthy"
+
+
 def test_heads_that_win_in_the_last_quarter_are_a_warning() -> None:
     verdict = judge(figures(), recipe(), heads(0.7, 0.7, 0.7, 0.7, 0.7, 0.7, 0.98, 0.98))
     assert verdict.level == "warning"
