@@ -103,9 +103,12 @@ def test_a_wrong_profile_is_one_message(bench: Bench, fields: str, message: str)
         load_cluster(bench.profile(fields))
 
 
-def test_a_profile_that_is_not_there_lists_those_beside_it() -> None:
-    with pytest.raises(RecipeError, match=r"does not exist; profiles there: .*slurm/laptop.py"):
-        load_cluster(REPO / "slurm" / "lap.py")
+@pytest.mark.parametrize(
+    ("name", "hint"), [("nowhere.py", "profiles there: .*slurm/laptop.py"), ("lap.py", "did you mean .*slurm/laptop.py")]
+)
+def test_a_profile_that_is_not_there_is_answered_with_those_beside_it(name: str, hint: str) -> None:
+    with pytest.raises(RecipeError, match=f"does not exist; {hint}"):
+        load_cluster(REPO / "slurm" / name)
 
 
 def test_a_dry_run_shows_the_runs_needs_no_cluster_and_writes_nothing(bench: Bench) -> None:

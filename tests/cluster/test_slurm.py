@@ -24,7 +24,7 @@ LOCAL = "slurm/local.py"
 def send_one(bench: Bench, file: Path, profile: Path | str, *words: str) -> tuple[str, Path]:
     """Submit a single run; returns its job and its folder."""
     sent = bench.send(file, "--on", profile, *words, command="launch")
-    [(of, job)] = [(of, job) for of, job in sent["jobs"].items() if of.startswith("small-")]
+    [(of, job)] = [(of, job) for of, job in sent["jobs"].items() if of.startswith("small")]
     return job, bench.folder / "runs" / of
 
 
