@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shlex
@@ -120,10 +121,12 @@ def _named_by_lock(arguments: list[str]) -> tuple[list[str], Callable[[Options],
     Where a recipe file is named, or no lock, the arguments as they are, and None.
     """
     words = tidy(arguments)
-    pairs = zip(words, [*words[1:], ""], strict=True)
-    given = [after if word == "--locked" else word.partition("=")[2] for word, after in pairs
-             if word.partition("=")[0] == "--locked"]  # fmt: skip
-    if not given or words[0].endswith(".py"):
+    given = [
+        after if word == "--locked" else word.removeprefix("--locked=")
+        for word, after in itertools.pairwise([*words, ""])
+        if word == "--locked" or word.startswith("--locked=")
+    ]
+    if not given or not given[-1] or words[0].endswith(".py"):
         return arguments, None
 
     from ladd_dist.core.serialize import RecipeError

@@ -104,7 +104,8 @@ def test_a_wrong_profile_is_one_message(bench: Bench, fields: str, message: str)
 
 
 @pytest.mark.parametrize(
-    ("name", "hint"), [("nowhere.py", "profiles there: .*slurm/laptop.py"), ("lap.py", "did you mean .*slurm/laptop.py")]
+    ("name", "hint"),
+    [("nowhere.py", "profiles there: .*slurm/laptop.py"), ("lap.py", "did you mean .*slurm/laptop.py")],
 )
 def test_a_profile_that_is_not_there_is_answered_with_those_beside_it(name: str, hint: str) -> None:
     with pytest.raises(RecipeError, match=f"does not exist; {hint}"):

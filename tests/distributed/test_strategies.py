@@ -145,9 +145,9 @@ def test_fp16_is_refused_with_a_way_out(name: str) -> None:
 def test_stage_3_refuses_to_compile_what_it_shards() -> None:
     compute = Compute(compile=("student",))
     with pytest.raises(ValueError, match="'zero3' cannot compile the student"):
-        Zero3().check("student", 3, compute)
-    Zero3().check("heads", 1, compute)
-    Zero2().check("student", 2, compute)
+        Zero3().require("student", compute)
+    Zero3().require("heads", compute)
+    Zero2().require("student", compute)
 
 
 def test_batch_norm_is_refused() -> None:
