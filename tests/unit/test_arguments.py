@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -172,12 +173,14 @@ def test_help_of_a_group_shows_its_plug_in_what_it_may_be_swapped_for_and_its_fl
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = help_of("--help", "head", capsys=capsys)
-    assert out.startswith("head: spectral_norm (--swap head=NAME: max_pool, small_conv)\n")
+    assert re.match(
+        r"head: spectral_norm \(--swap head=NAME: .*max_pool, .*small_conv.*\)\n", out
+    )  # other tests add some
     assert "--head.width" in out and "--train" not in out and "--scale" not in out
     out = help_of("--swap", "head=max_pool", "--help", "head", capsys=capsys)
-    assert out.startswith("head: max_pool (--swap head=NAME: small_conv, spectral_norm)\n")
+    assert re.match(r"head: max_pool \(--swap head=NAME: .*small_conv, .*spectral_norm.*\)\n", out)
     out = help_of("--help", "teacher", capsys=capsys)
-    assert "teacher.sigma: log_normal (--swap teacher.sigma=NAME: fixed_set, timesteps)" in out
+    assert re.search(r"teacher\.sigma: log_normal \(--swap teacher\.sigma=NAME: .*fixed_set, .*timesteps.*\)", out)
 
 
 def test_help_without_a_group_is_short_and_names_every_group(capsys: pytest.CaptureFixture[str]) -> None:
