@@ -6,7 +6,7 @@
 
 Every run is an ordinary `python -m ladd_dist.launch`; run folders that are done are not trained again. What a run
 gave is added to results.json as soon as it is there, with its signature and the commit of the code. Figures are means
-over the noise seeds of the recipe's evaluation, which no recipe was tuned on; rows of one seed are measured again.
+over five noise seeds, which no recipe was tuned on; rows of the one that recipes were tuned on are measured again.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from benchmarks.variants import PAIRS, VARIANTS
 from ladd_dist.cli.recipe_arguments import RecipeOptions, parse
 from ladd_dist.comparison.statistics import ALPHA, Called, difference, holm, pool, t_quantile
 from ladd_dist.core.rundir import write_bytes
+from recipes._base import SEEDS
 
 BARE = ("--stages", "autoencoder,teacher,shards,distill,evaluate", "--swap", "guard=none",
         "--train.evaluate-every", "0", "--train.dump-every", "1000000")  # fmt: skip
@@ -107,6 +108,7 @@ def keep(name: str, seed: int, found: dict[str, Any]) -> None:
 def run(options: Options, name: str, seed: int) -> dict[str, Any]:
     """One run, as anybody would start it; returns what is kept of it."""
     settings = ["--scale", options.scale, "--seed", str(seed), "--out", str(options.out), "--cache", str(options.cache)]
+    settings += ["--evaluate.seeds", ",".join(map(str, SEEDS))]
     command = [sys.executable, "-m", "ladd_dist.launch", *VARIANTS[name].arguments, *BARE, *settings, "--json"]
     threads = str(max(1, (os.cpu_count() or 1) // options.jobs))
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": threads})

@@ -32,7 +32,8 @@ from plugins.schedules.linear_warmup import LinearWarmup
 from plugins.taps.downs_middle import DownsMiddle
 
 SEEDS = (2_000_003, 2_000_029, 2_000_039, 2_000_081, 2_000_083)
-"""Seeds of the noise that finished students are measured on. No recipe was tuned on it, and none may be."""
+"""Seeds of the noise that finished students are measured on: the first alone at laptop scale, where figures for others
+take all of them. No recipe was tuned on it, and none may be."""
 METRICS = (DigitColor(), Color(), Kid(), Manifold(), Diversity(), Memorising(), Matched())
 
 PAPER = Recipe(
@@ -72,7 +73,7 @@ LAPTOP = replace(
     train=DistillStage(
         steps=300, batch_size=64, lr_student=1e-3, lr_heads=5e-4, dump_every=50, evaluate_every=50, checkpoint_every=100
     ),
-    evaluate=EvaluateStage(num_samples=1_500, metrics=METRICS, seeds=SEEDS),
+    evaluate=EvaluateStage(num_samples=1_500, metrics=METRICS, seeds=SEEDS[:1]),
     guard=Collapse(every=20, grace=0.05),
 )
 
