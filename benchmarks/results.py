@@ -107,9 +107,9 @@ def keep(name: str, seed: int, found: dict[str, Any]) -> None:
 
 def run(options: Options, name: str, seed: int) -> dict[str, Any]:
     """One run, as anybody would start it; returns what is kept of it."""
-    settings = ["--scale", options.scale, "--seed", str(seed), "--out", str(options.out), "--cache", str(options.cache)]
-    settings += ["--evaluate.seeds", ",".join(map(str, SEEDS))]
-    command = [sys.executable, "-m", "ladd_dist.launch", *VARIANTS[name].arguments, *BARE, *settings, "--json"]
+    flags = ["--scale", options.scale, "--seed", str(seed), "--out", str(options.out), "--cache", str(options.cache)]
+    flags += ["--evaluate.seeds", ",".join(map(str, SEEDS))]
+    command = [sys.executable, "-m", "ladd_dist.launch", *VARIANTS[name].arguments, *BARE, *flags, "--json"]
     threads = str(max(1, (os.cpu_count() or 1) // options.jobs))
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": threads})
     if done.returncode:

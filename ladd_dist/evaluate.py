@@ -45,7 +45,7 @@ class Options:
     """Samples of each kind; as many as the run's recipe says unless given."""
     seed: int | None = None
     """Seed of the noise and the classes; those of the run's recipe unless given."""
-    seeds: str = ""
+    seeds: tuple[int, ...] = ()
     """Several such seeds, like 11,12,13: figures are means over them, with intervals that cover them."""
     cache: Path | None = None
     """The folder with the run's teacher and shards; unless given, the one that it used."""
@@ -163,18 +163,16 @@ def _with_seeds(settings: EvaluateStage, options: Options) -> EvaluateStage:
     """The settings with the seeds of --seed or --seeds.
 
     Raises:
-        RecipeError: both are given, or --seeds holds no whole numbers, or the seed of what is shown in training.
+        RecipeError: both are given, or --seeds holds the seed of what is shown in training.
     """
     from ladd_dist.core.serialize import RecipeError
 
     if not options.seeds:
         return settings if options.seed is None else dataclasses.replace(settings, seed=options.seed, seeds=())
     if options.seed is not None:
-        raise RecipeError(f"--seed {options.seed} and --seeds {options.seeds} contradict each other; give one of them")
-    words = options.seeds.split(",")
-    if not all(word.isdigit() for word in words):
-        raise RecipeError(f"--seeds takes whole numbers with commas between them, like 11,12,13, got {options.seeds}")
-    numbers = tuple(dict.fromkeys(map(int, words)))
+        several = ",".join(map(str, options.seeds))
+        raise RecipeError(f"--seed {options.seed} and --seeds {several} contradict each other; give one of them")
+    numbers = tuple(dict.fromkeys(options.seeds))
     if len(numbers) == 1:
         return dataclasses.replace(settings, seed=numbers[0], seeds=())
     try:

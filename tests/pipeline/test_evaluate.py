@@ -17,10 +17,11 @@ from processes import Done, Ladd, error_of, read_json, rows, run_command
 from safetensors.torch import load_file
 
 from ladd_dist.builders.teacher import guided_teacher, load_teacher
+from ladd_dist.cli.arguments import read
 from ladd_dist.comparison.runs import from_folder
 from ladd_dist.core.noise import few_step_sample
 from ladd_dist.core.rng import added_noise, sample_starts
-from ladd_dist.evaluate import main, with_settings
+from ladd_dist.evaluate import Options, main, with_settings
 from ladd_dist.metrics.clean_fid import CleanFid
 from ladd_dist.metrics.interval import is_bound
 from ladd_dist.recipe import load_recipe
@@ -316,7 +317,6 @@ def test_several_seeds_give_the_means_of_their_figures_and_keep_each(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--seeds", "1,x"), "--seeds takes whole numbers"),
         (("--seeds", "1,2", "--seed", "3"), "contradict each other"),
         (("--seeds", "1,1000003"), "must not hold `seed`"),
     ],
@@ -326,6 +326,14 @@ def test_seeds_that_cannot_be_are_refused(
 ) -> None:
     code, _, told = evaluate(*words)
     assert code == 2 and message in " ".join(told.split()), told
+
+
+def test_seeds_are_a_list_like_any_other(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["11,12,13"], ["11", "12", "13"], ["11..13"]):
+        assert read(Options, ["RUN", "--seeds", *words], prog="evaluate").seeds == (11, 12, 13)
+    with pytest.raises(SystemExit) as ended:
+        main(["RUN", "--seeds", "1,x"])
+    assert ended.value.code == 2 and "--seeds: takes whole numbers" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.slow
