@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from ladd_dist.core.errors import UserError
+from ladd_dist.core.door import read_typed
 
 if TYPE_CHECKING:
     import torch
@@ -128,17 +128,12 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON.
+    """Read JSON of any form. Where the form is known, `ladd_dist.core.door.read_typed` checks it too.
 
     Raises:
-        UserError: the file is missing or damaged; the message names it.
+        UserError: the file is missing, no regular file, too large or damaged; the message names it.
     """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}); delete it and run the same command again") from error
+    return read_typed(path, Any)
 
 
 def commit_folder(folder: Path, fill: Callable[[Path], None]) -> None:

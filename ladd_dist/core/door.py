@@ -1,0 +1,108 @@
+"""The door for files that come from outside: what is read is a regular file, of a bounded size and of a known form.
+
+A fifo would be waited for without end, a device has no end, and a file that claims gigabytes would take them.
+"""
+
+from __future__ import annotations
+
+import re
+import stat
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from ladd_dist.core.errors import UserError
+from ladd_dist.core.units import si
+
+T = TypeVar("T")
+
+MOST_BYTES = 256 * 2**20
+"""Bytes of the largest JSON file that is read. The largest that this package writes are indices of some megabytes."""
+MOST_INTEGER = 2**63 - 1
+"""The largest whole number that is read, in absolute value: a longer one is no count, and no float can hold it."""
+_LONG_NUMBER = re.compile(rb"[0-9]{19}")
+DAMAGED = "delete it and run the same command again"
+
+
+def require_regular(path: Path) -> int:
+    """The size in bytes of a regular file, which may stand behind a symbolic link.
+
+    Raises:
+        UserError: it is missing, or a folder, a pipe, a socket or a device; nothing was opened.
+    """
+    try:
+        found = path.stat()
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing") from error
+    except (OSError, ValueError) as error:  # too long a name, a circle of links, a NUL in the name
+        raise UserError(f"{str(path)!r} cannot be opened ({getattr(error, 'strerror', error)})") from error
+    if not stat.S_ISREG(found.st_mode):
+        raise UserError(f"{path} is {_name_of(found.st_mode)}, not a regular file; copy its content into one")
+    return found.st_size
+
+
+def _name_of(mode: int) -> str:
+    kinds = {stat.S_ISDIR: "a folder", stat.S_ISFIFO: "a pipe", stat.S_ISSOCK: "a socket"}
+    return next((name for is_one, name in kinds.items() if is_one(mode)), "a device")
+
+
+def read_bytes(path: Path, *, most: int = MOST_BYTES) -> bytes:
+    """The content of a regular file of at most `most` bytes.
+
+    Raises:
+        UserError: it is missing, no regular file, or larger. OSError: no permission, or the disk failed.
+    """
+    size = require_regular(path)
+    if size > most:
+        raise UserError(
+            f"{path} has {si(size, 'B')}, and at most {si(most, 'B')} of such a file are read: is it another file?"
+        )
+    with path.open("rb") as stream:
+        return stream.read(most)
+
+
+def decode(content: bytes | str, form: type[T], what: str, remedy: str = DAMAGED) -> T:
+    """JSON as a value of a type: a dataclass, NamedTuple, TypedDict, or a mapping or list of these.
+
+    Keys that the type does not know are left out, because a later version may have written them.
+
+    Args:
+        form: the type; `Any` accepts every JSON.
+        what: the file or its part, which begins the message.
+        remedy: what to do about damage, which ends the message.
+
+    Raises:
+        UserError: no JSON, no UTF-8, nested too deeply, another type somewhere (the message says where), or a number
+            that is no finite double or has more than 63 bits.
+    """
+    try:
+        value = msgspec.json.decode(content, type=form)
+        if _LONG_NUMBER.search(content.encode() if isinstance(content, str) else content):
+            _require_sizes(value)
+    except msgspec.ValidationError as error:
+        raise UserError(f"{what} does not have the expected form ({error}); {remedy}") from error
+    except (ValueError, RecursionError) as error:  # DecodeError and UnicodeDecodeError are ValueErrors
+        raise UserError(f"{what} is not valid JSON ({error}); {remedy}") from error
+    return value
+
+
+def read_typed(path: Path, form: type[T], remedy: str = DAMAGED) -> T:
+    """A JSON file as a value of a type (`decode`).
+
+    Raises:
+        UserError: as `read_bytes` and `decode` raise; the message names the file.
+    """
+    return decode(read_bytes(path), form, str(path), remedy)
+
+
+def _require_sizes(value: Any) -> None:
+    waiting = [msgspec.to_builtins(value)]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, dict):
+            waiting.extend(item.values())
+        elif isinstance(item, list | tuple):
+            waiting.extend(item)
+        elif type(item) is int and abs(item) > MOST_INTEGER:
+            raise ValueError(f"a number of {len(str(abs(item)))} digits")
