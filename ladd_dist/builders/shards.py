@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ladd_dist.builders.texts import ShardOrigin, require_made_by
-from ladd_dist.core.rundir import read_json
+from ladd_dist.core.door import read_typed
 from ladd_dist.engine.shard_index import INDEX, ShardError
 from ladd_dist.engine.shard_reader import ShardReader
 from ladd_dist.recipe import Recipe
@@ -25,6 +25,5 @@ def open_shards(run: Run) -> ShardReader:
 
 
 def _verify(recipe: Recipe, reader: ShardReader) -> None:
-    index: ShardOrigin = read_json(reader.folder / INDEX)
-    require_made_by(recipe, index, reader.folder)
+    require_made_by(recipe, read_typed(reader.folder / INDEX, ShardOrigin), reader.folder)
     reader.verify(recipe.latent())

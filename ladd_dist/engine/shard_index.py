@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
+from msgspec import Meta
+
+from ladd_dist.core.door import decode, read_bytes
 from ladd_dist.core.errors import UserError
-from ladd_dist.core.rundir import read_json
 
 INDEX = "index.json"
 FORMAT = 1
+_REMEDY = "delete it and run stage `shards` again to rebuild it"
+_Size = Annotated[int, Meta(ge=0)]
+_Count = Annotated[int, Meta(ge=1)]
+_Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 
 
 class ShardError(UserError):
@@ -23,16 +28,20 @@ class TensorEntry:
     """The place of one tensor of a chunk in the chunk's file."""
 
     dtype: str  # as safetensors names it
-    shape: tuple[int, ...]
-    offset: int  # in bytes
+    shape: tuple[_Count, ...]
+    offset: _Size  # in bytes
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkEntry:
     """Samples that were written together."""
 
-    samples: int
+    samples: _Count
     tensors: dict[str, TensorEntry]
+
+    def __post_init__(self) -> None:
+        if not {"x0", "cond"} <= self.tensors.keys():
+            raise ValueError(f"a chunk needs x0 and cond, this one has {sorted(self.tensors)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +49,16 @@ class ShardEntry:
     """A tar file of chunks."""
 
     name: str
-    samples: int
-    bytes: int
-    sha256: str
+    samples: _Count
+    bytes: _Size
+    sha256: _Sha256
     chunks: list[ChunkEntry]
+
+    def __post_init__(self) -> None:
+        _require_file_name(self.name)
+        held = sum(chunk.samples for chunk in self.chunks)
+        if held != self.samples:
+            raise ValueError(f"{self.name} has {self.samples} samples, its chunks have {held}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +66,16 @@ class TableEntry:
     """The file with the texts' embeddings."""
 
     name: str
-    bytes: int
-    sha256: str
+    bytes: _Size
+    sha256: _Sha256
+
+    def __post_init__(self) -> None:
+        _require_file_name(self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Format:
+    format: int | float | str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +83,18 @@ class ShardIndex:
     """The part of `index.json` that a reader needs."""
 
     shards: list[ShardEntry]
-    path_levels: tuple[float, ...]
-    conditions: TableEntry | None
+    path_levels: tuple[float, ...] = ()
+    conditions: TableEntry | None = None
+    num_samples: int | None = None
+
+    def __post_init__(self) -> None:
+        names, held = {shard.name for shard in self.shards}, sum(shard.samples for shard in self.shards)
+        if not self.chunks():
+            raise ValueError("it has no chunk of samples")
+        if len(names) < len(self.shards):
+            raise ValueError("it names a shard twice")
+        if self.num_samples is not None and self.num_samples != held:
+            raise ValueError(f"num_samples is {self.num_samples}, its shards have {held}")
 
     def chunks(self) -> list[ChunkEntry]:
         """The chunks of all shards, in the order of their samples."""
@@ -72,25 +105,6 @@ class ShardIndex:
         return [*self.shards, *([] if self.conditions is None else [self.conditions])]
 
 
-def shard_entry(data: Mapping[str, Any]) -> ShardEntry:
-    """The inverse of `dataclasses.asdict` on JSON.
-
-    Raises:
-        KeyError, TypeError, AttributeError: it is no entry.
-    """
-    chunks = [
-        ChunkEntry(
-            chunk["samples"],
-            {
-                name: TensorEntry(item["dtype"], tuple(item["shape"]), item["offset"])
-                for name, item in chunk["tensors"].items()
-            },
-        )
-        for chunk in data["chunks"]
-    ]
-    return ShardEntry(data["name"], data["samples"], data["bytes"], data["sha256"], chunks)
-
-
 def read_index(path: Path) -> ShardIndex:
     """Read an `index.json`.
 
@@ -98,23 +112,35 @@ def read_index(path: Path) -> ShardIndex:
         ShardError: missing, damaged, of another format, or without a sample.
     """
     try:
-        data = read_json(path)
-    except ValueError as error:
+        return decode_index(read_bytes(path), path)
+    except ShardError:
+        raise
+    except UserError as error:
         raise ShardError(str(error)) from error
-    found = data.get("format") if isinstance(data, dict) else None
-    if found != FORMAT:
-        raise ShardError(f"{path}: format {found}, this version reads {FORMAT}; run stage `shards` again")
+
+
+def decode_index(content: bytes, path: Path) -> ShardIndex:
+    """The content of an `index.json`; `path` is for messages.
+
+    Raises:
+        ShardError: damaged, of another format, or without a sample.
+    """
     try:
-        table = data.get("conditions")
-        index = ShardIndex(
-            [shard_entry(record) for record in data["shards"]],
-            tuple(data.get("path_levels", ())),
-            TableEntry(table["name"], table["bytes"], table["sha256"]) if table else None,
-        )
-        chunks = index.chunks()
-        whole = bool(chunks) and all({"x0", "cond"} <= chunk.tensors.keys() and chunk.samples > 0 for chunk in chunks)
-    except (KeyError, TypeError, AttributeError):
-        whole = False
-    if not whole:
-        raise ShardError(f"{path} is damaged; delete it and run stage `shards` again to rebuild it")
-    return index
+        found = decode(content, _Format, str(path), _REMEDY).format
+        if found != FORMAT:
+            raise ShardError(f"{path}: format {found}, this version reads {FORMAT}; run stage `shards` again")
+        return decode(content, ShardIndex, str(path), _REMEDY)
+    except ShardError:
+        raise
+    except UserError as error:
+        raise ShardError(str(error)) from error
+
+
+def _require_file_name(name: str) -> None:
+    """Refuse a name that is not one component of a path, before it is joined to a folder.
+
+    Raises:
+        ValueError: so.
+    """
+    if not name or name in (".", "..") or set(name) & {"/", "\\", "\0"}:
+        raise ValueError(f"{name[:80]!r} is no file name")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ladd_dist.core.door import require_regular
 from ladd_dist.core.rng import generator
 from ladd_dist.core.types import Batch, ImageSpec
 from ladd_dist.engine.shard_index import INDEX, ChunkEntry, ShardError, read_index
@@ -49,6 +49,7 @@ class ShardReader:
         index = read_index(folder / INDEX)
         shards, chunks = index.shards, index.chunks()
         self.path_levels = index.path_levels
+        self._paths = [folder / shard.name for shard in shards]
         self._data = [_map(folder / shard.name, shard.bytes) for shard in shards]
         self._files = np.repeat(np.arange(len(shards)), [len(shard.chunks) for shard in shards])
         self._starts = np.cumsum([0, *(chunk.samples for chunk in chunks)])
@@ -86,11 +87,14 @@ class ShardReader:
 
         Raises:
             IndexError: an index that no sample has.
+            ShardError: a file has shrunk since it was opened, and to read behind its end would kill the process.
         """
         if len(indices) and not 0 <= indices.min() <= indices.max() < len(self):
             raise IndexError(f"samples are 0 to {len(self) - 1}, asked for {indices.min()} to {indices.max()}")
         chunks = np.searchsorted(self._starts, indices, side="right") - 1
         rows = indices - self._starts[chunks]
+        for file in np.unique(self._files[chunks]).tolist():
+            self._require_mapped(file)
         x0, cond, noise, path = (self._gather(name, chunks, rows) for name in ("x0", "cond", "noise", "path"))
         assert x0 is not None and cond is not None
         return Batch(
@@ -100,6 +104,17 @@ class ShardReader:
             path.float() if path is not None else None,
             self.path_levels,
         )
+
+    def _require_mapped(self, file: int) -> None:
+        try:
+            found = self._paths[file].stat().st_size
+        except FileNotFoundError:  # removed, not cut: the mapping still holds its bytes
+            return
+        if found < len(self._data[file]):
+            raise ShardError(
+                f"shard {self._paths[file]} was cut to {found} bytes while it was read; delete it and run stage "
+                "`shards` again to rebuild it"
+            )
 
     def _gather(self, name: str, chunks: Array, rows: Array) -> Tensor | None:
         column = self._columns.get(name)
@@ -144,11 +159,9 @@ def _map(path: Path, size: int) -> memoryview:
 
 
 def _require_size(path: Path, size: int) -> None:
-    try:
-        with path.open("rb") as stream:
-            found = os.fstat(stream.fileno()).st_size
-    except FileNotFoundError as error:
-        raise ShardError(f"shard {path} is missing; run stage `shards` again to rebuild it") from error
+    if not path.exists():
+        raise ShardError(f"shard {path} is missing; run stage `shards` again to rebuild it")
+    found = require_regular(path)
     if found != size:
         raise ShardError(
             f"shard {path} is damaged: {found} bytes, the index says {size}; delete it and run stage "

@@ -9,20 +9,19 @@ from __future__ import annotations
 import hashlib
 import json
 import tarfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor
 
-from ladd_dist.core.rundir import read_json, remove_stale, write_atomic, write_json
+from ladd_dist.core.door import read_typed, require_regular
+from ladd_dist.core.rundir import remove_stale, write_atomic, write_json
 from ladd_dist.core.types import ImageSpec
-from ladd_dist.engine.shard_index import FORMAT, INDEX, ChunkEntry, ShardEntry, ShardError, TensorEntry, shard_entry
+from ladd_dist.engine.shard_index import FORMAT, INDEX, ChunkEntry, ShardEntry, ShardError, TensorEntry
 
 
 class Chunk(NamedTuple):
@@ -72,8 +71,8 @@ def write_shards(
             continue
         last = min(first + per_shard, num_samples)
         tar, record_path = folder / f"{number:06d}.tar", folder / f"{number:06d}.json"
-        entry = shard_entry(read_json(record_path)) if record_path.exists() and tar.exists() else None
-        if entry is None or entry.bytes != tar.stat().st_size or entry.samples != last - first:
+        entry = read_typed(record_path, ShardEntry) if record_path.exists() and tar.exists() else None
+        if entry is None or (entry.name, entry.bytes, entry.samples) != (tar.name, require_regular(tar), last - first):
             bounds = [(a, min(a + samples_per_chunk, last)) for a in range(first, last, samples_per_chunk)]
             entry = _write_shard(tar, _checked(make, bounds, image, tar, progress), dtype, texts)
             write_json(record_path, asdict(entry))
@@ -162,83 +161,3 @@ def file_sha256(path: Path) -> str:
     """Hexadecimal sha256 of a file."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def read_foreign(source: str, image: ImageSpec) -> Iterator[Chunk]:
-    """Read foreign shards, one sample a member: `.npy`/`.x0.npy`, `.noise.npy`, `.cls` or `.safetensors`.
-
-    Nothing is decoded that could run code (no pickle, no `.pth`).
-
-    Raises:
-        ShardError: no shard matches, a shard is truncated, or a sample is wrong; the message names sample and shard.
-    """
-    import glob
-
-    import webdataset
-
-    urls = sorted(glob.glob(source))
-    if not urls:
-        raise ShardError(f"shards.source: nothing matches {source!r}")
-    first: Chunk | None = None
-    for url in urls:
-        try:
-            _require_end(Path(url))
-            # No splitting by node or worker: whoever reads foreign shards reads all of them.
-            for sample in webdataset.WebDataset(
-                [url], shardshuffle=False, empty_check=False, nodesplitter=None, workersplitter=None
-            ):
-                where = f"sample {sample['__key__']!r} of {url}"
-                chunk = _decode_foreign(sample, where)
-                check_chunk(chunk, image, where)
-                first = first or chunk
-                if (chunk.noise is None) != (first.noise is None):
-                    has, had = ("no noise", "have") if chunk.noise is None else ("noise", "have none")
-                    raise ShardError(f"{where} has {has}, those before it {had}; a set has noise throughout or nowhere")
-                yield chunk
-        except ShardError:
-            raise
-        except (tarfile.TarError, EOFError, ValueError, zlib.error) as error:
-            raise ShardError(f"shard {url} is truncated or no tar file ({error}); fetch or build it again") from error
-    if first is None:
-        raise ShardError(f"shards.source: {source!r} holds no sample")
-
-
-def _require_end(path: Path) -> None:
-    """Refuse a tar file that was cut between two members: it reads without an error, only the blocks at its end lack.
-
-    Raises:
-        tarfile.ReadError: they are missing. Compressed files have ends of their own.
-    """
-    with path.open("rb") as stream:
-        compressed = stream.read(6).startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ"))
-        size = stream.seek(0, 2)
-        stream.seek(max(size - 1024, 0))
-        if not compressed and stream.read() != bytes(1024):
-            raise tarfile.ReadError("its end is missing")
-
-
-def _decode_foreign(sample: Mapping[str, bytes], where: str) -> Chunk:
-    import io
-
-    from safetensors import SafetensorError
-
-    arrays: dict[str, Tensor] = {}
-    try:
-        for key, value in sample.items():
-            if key == "safetensors":
-                arrays |= safetensors.torch.load(value)
-            elif key.endswith("npy"):
-                name = key.removesuffix("npy").rstrip(".") or "x0"
-                arrays[name] = torch.from_numpy(np.load(io.BytesIO(value), allow_pickle=False))
-            elif key == "cls":
-                arrays["cond"] = torch.tensor(int(value))
-    except (SafetensorError, ValueError, EOFError, TypeError) as error:
-        raise ShardError(f"{where}: {key} cannot be read ({error})") from error
-    if "x0" not in arrays or "cond" not in arrays:
-        raise ShardError(f"{where}: needs x0 (.npy or .safetensors) and a class (.cls), it has {sorted(sample)}")
-    for name, array in arrays.items():
-        if name in ("x0", "noise") and not array.is_floating_point():
-            raise ShardError(f"{where}: {name} holds {array.dtype}, not floating point in [-1, 1]")
-    noise = arrays.get("noise")
-    one = arrays["x0"].float()[None]
-    return Chunk(one, arrays["cond"].long().reshape(1), noise.float()[None] if noise is not None else None, None)

@@ -119,7 +119,8 @@ class Recipe(Ranged):
         """Signature of the shards, the teacher's samples."""
         if self.shards.source:
             encoded = (self.dataset, self.network) if self.dataset.texts() else ()  # the texts' table is our own
-            return signature("shards-1", self.shards, self.latent(), *self._later("codec"), *encoded)
+            states = [list(self.path_levels())] if self.path_levels() else []
+            return signature("shards-1", self.shards, self.latent(), *self._later("codec"), *encoded, *states)
         return signature("shards-1", self.teacher_signature(), self.shards, list(self.path_levels()))
 
     def distill_signature(self) -> str:

@@ -79,7 +79,9 @@ class ShardStage(Ranged):
     dtype: Literal["float32", "float16"] = "float32"
     """Type of the stored numbers."""
     source: str = ""
-    """Glob of existing WebDataset shards, which replace generation by the teacher."""
+    """Glob of existing WebDataset shards, or a folder of them, which replace generation by the teacher."""
+    most_member_bytes: Count = neutral(2**28)
+    """Bytes of the largest member of an imported shard that is read; a larger one is refused before memory is taken."""
     batch_size: Count = neutral(250)
     """Number of samples generated at a time."""
     samples_per_chunk: Count = 125

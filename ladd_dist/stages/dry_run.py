@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import glob
 import inspect
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +18,8 @@ from ladd_dist.core.plugin import Plugin
 from ladd_dist.core.serialize import RecipeError
 from ladd_dist.core.units import si
 from ladd_dist.costs.flops import count_flops, count_parameters
+from ladd_dist.engine.foreign_shards import find_shards
+from ladd_dist.engine.shard_index import ShardError
 from ladd_dist.parallel.compute import Compute
 from ladd_dist.recipe import Recipe
 from ladd_dist.recipe.plugin_sources import plugins_in
@@ -56,9 +57,11 @@ def describe_run(run: Run, scale: str) -> RunFacts:
             raise UserError(_raised(recipe, error, place)) from error
         error.add_note("This came from a trial of the recipe's training step; `ladd plugins --check NAME` may help.")
         raise
-    source = recipe.shards.source
-    if source and not glob.glob(source) and not are_shards_done(run):
-        raise RecipeError(f"shards.source: nothing matches {source!r}")  # said now, not after the teacher's training
+    if recipe.shards.source and not are_shards_done(run):
+        try:
+            find_shards(recipe.shards.source, recipe.path_levels())  # said now, not after the teacher's training
+        except ShardError as error:
+            raise RecipeError(str(error)) from error
     return RunFacts(recipe.name, scale, recipe.distill_signature(), *cost, stages=stage_states(run))
 
 

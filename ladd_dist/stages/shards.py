@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -10,13 +11,15 @@ import torch
 from torch import Tensor
 
 from ladd_dist.builders.teacher import guided_teacher, load_teacher
+from ladd_dist.codecs.pixels import Pixels
 from ladd_dist.core.rng import sample_starts
 from ladd_dist.core.serialize import to_data
 from ladd_dist.core.types import Denoiser
+from ladd_dist.engine.foreign_shards import Wanted, read_foreign
 from ladd_dist.engine.loop import Bar, StopFlag
 from ladd_dist.engine.shard_index import INDEX, ShardError
 from ladd_dist.engine.shard_reader import ShardReader
-from ladd_dist.engine.shard_writer import Chunk, read_foreign, write_shards
+from ladd_dist.engine.shard_writer import Chunk, write_shards
 from ladd_dist.recipe import Recipe
 from ladd_dist.stages.texts import encode_texts
 from ladd_dist.workspace.run import Run
@@ -45,12 +48,15 @@ def make_shards(run: Run) -> Path:
 def _make(run: Run, folder: Path) -> None:
     recipe = run.recipe
     settings, image, ranks = recipe.shards, recipe.latent(), run.ranks
-    imported = list(_import(recipe)) if settings.source else []
-    num_samples = len(imported) or settings.num_samples
+    imported = Imported(partial(_import, recipe)) if settings.source else None
+    num_samples = settings.num_samples if imported is None else imported.count()
+    if num_samples < settings.num_samples and ranks.is_first:
+        few = f"{num_samples:,}, fewer than shards.num_samples ({settings.num_samples:,})"
+        print(f"note: shards.source: the samples there are {few}; all of them are taken", file=sys.stderr)
     with StopFlag().listen() as stop, Bar("shards", num_samples, quiet=not ranks.is_first) as bar:
         texts = recipe.dataset.texts()
         table = encode_texts(run, folder, stop) if texts else None  # before the teacher: one at a time in memory
-        make = _Imported(imported) if settings.source else TeacherSamples(recipe, load_teacher(run), stop)
+        make = imported or TeacherSamples(recipe, load_teacher(run), stop)
         write = partial(
             write_shards,
             folder,
@@ -109,23 +115,56 @@ class TeacherSamples:
         return x0.cpu().contiguous(), cond.cpu(), noise.cpu().contiguous(), path.cpu().contiguous()
 
 
-class _Imported:
-    """Source of imported samples, chunk by chunk."""
+class Imported:
+    """Source of imported samples by index, one piece of them in memory at a time. Ascending indices are read once."""
 
-    def __init__(self, samples: list[Chunk]) -> None:
-        self.samples = samples
+    def __init__(self, read: Callable[[], Iterator[Chunk]]) -> None:
+        """Nothing is read yet; `read` begins to read all samples, in the same order each time."""
+        self.read = read
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin at the first sample again."""
+        self.pieces, self.first, self.last = self.read(), 0, 0
+        self.piece: Chunk | None = None
+
+    def count(self) -> int:
+        """The number of samples; every one of them is read and verified.
+
+        Raises:
+            ShardError: a shard or a sample is wrong.
+        """
+        return sum(len(piece.cond) for piece in self.read())
 
     def __call__(self, first: int, last: int) -> Chunk:
-        rows = self.samples[first:last]
-        noises = [row.noise for row in rows if row.noise is not None]
-        noise = torch.cat(noises) if len(noises) == len(rows) else None
-        return Chunk(torch.cat([row.x0 for row in rows]), torch.cat([row.cond for row in rows]), noise, None)
+        if first < self.first:
+            self.restart()
+        parts = []
+        while True:
+            if self.piece is not None and self.last > first:
+                rows = slice(max(first - self.first, 0), last - self.first)
+                parts.append([None if tensor is None else tensor[rows] for tensor in self.piece])
+            if self.last >= last:
+                break
+            self.piece = next(self.pieces, None)
+            if self.piece is None:
+                raise ShardError(f"shards.source: sample {self.last} was there before and is not now; run it again")
+            self.first, self.last = self.last, self.last + len(self.piece.cond)
+        return Chunk(*(None if None in column else torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def wanted_samples(recipe: Recipe) -> Wanted:
+    """What a recipe needs of imported samples."""
+    image, settings = recipe.latent(), recipe.shards
+    pixels = isinstance(recipe.codec, Pixels) and image.channels in (1, 3)  # a checkpoint's latents have 4 or more
+    return Wanted(
+        image,
+        "pixels" if pixels else "latents",
+        recipe.dataset.texts(),
+        recipe.path_levels(),
+        settings.most_member_bytes,
+    )
 
 
 def _import(recipe: Recipe) -> Iterator[Chunk]:
-    if recipe.path_levels():
-        raise ShardError("shards.source: start 'path' needs the teacher's states, imported shards have none")
-    for count, sample in enumerate(read_foreign(recipe.shards.source, recipe.latent())):
-        if count == recipe.shards.num_samples:
-            return
-        yield sample
+    return read_foreign(recipe.shards.source, wanted_samples(recipe), recipe.shards.num_samples)
