@@ -9,6 +9,7 @@ from typing import TypedDict
 
 from ladd_dist.builders.networks import TABLE
 from ladd_dist.core.conditions import Conditions
+from ladd_dist.core.door import read_typed
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.rundir import RunDir, read_json
 from ladd_dist.core.types import Denoiser
@@ -31,6 +32,14 @@ class ConditionsEntry(TypedDict):
     sha256: str
     texts: str
     """Digest of the texts in their order."""
+
+
+class TextsFile(TypedDict):
+    """The content of `texts.json`."""
+
+    table: ConditionsEntry
+    texts: list[str]
+    """The texts in the table's order."""
 
 
 class ShardOrigin(TypedDict, total=False):
@@ -90,7 +99,10 @@ def attach_texts(network: Denoiser, source: Path, folder: Path | None) -> list[s
     if conditions.num != network.image.num_classes:
         raise UserError(f"{folder / TABLE} holds {conditions.num} texts, the student knows {network.image.num_classes}")
     network.attach(conditions)
-    return [str(text) for text in read_json(folder / TEXTS)["texts"]]
+    texts = read_typed(folder / TEXTS, TextsFile, f"name the folder of the run's {TEXTS} with --conditions")["texts"]
+    if len(texts) != conditions.num:
+        raise UserError(f"{folder / TEXTS} holds {len(texts)} texts, the table beside it {conditions.num}")
+    return texts
 
 
 def shortened(text: str) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ladd_dist.core.door import require_regular
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.rundir import write_atomic
 
@@ -64,10 +65,11 @@ class Conditions:
         """
         import safetensors
 
+        require_regular(path)
         try:
             with safetensors.safe_open(path, framework="pt", device="cpu") as file:
                 return cls({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-        except (OSError, safetensors.SafetensorError) as error:
+        except (OSError, safetensors.SafetensorError, KeyError, RuntimeError) as error:  # unknown dtypes, huge shapes
             raise UserError(f"{path} is no readable table of conditions ({error}); make the shards again") from error
 
     def take(self, ids: Tensor) -> dict[str, Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ladd_dist.core.door import decode, read_bytes
 from ladd_dist.core.errors import MissingFileError, UserError, reading
 
 FEATURE_DIM = 64
@@ -115,18 +115,13 @@ def read_card(folder: Path | None = None) -> dict[str, object]:
         UserError: the file is damaged or no card.
     """
     path = (folder or _FOLDER) / CARD_NAME
-    text = _read(path)  # before the try: a file that is missing is a ValueError too, as every UserError is
-    try:
-        card = json.loads(text)
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}); {_REMEDY}") from error
-    if not isinstance(card, dict) or not isinstance(card.get("sha256"), str):
+    card: dict[str, object] = decode(_read(path), dict[str, object], str(path), _REMEDY)
+    if not isinstance(card.get("sha256"), str):
         raise UserError(f"{path} is no card: it must be a JSON object with the key 'sha256'; {_REMEDY}")
     return card
 
 
 def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise MissingFileError(f"{path} is missing; {_REMEDY}") from error
+    if not path.exists():
+        raise MissingFileError(f"{path} is missing; {_REMEDY}")
+    return read_bytes(path)

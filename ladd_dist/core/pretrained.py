@@ -87,7 +87,7 @@ def _digest(path: str, size: int, changed_ns: int) -> str:
         return _digest_weights(file, size)
     content = file.read_bytes()
     if file.suffix == ".json":
-        with contextlib.suppress(ValueError):  # damaged: whoever reads it says so
+        with contextlib.suppress(ValueError, RecursionError):  # damaged: whoever reads it says so
             content = json.dumps(_plain(json.loads(content)), sort_keys=True).encode()
     return hashlib.sha256(content).hexdigest()
 

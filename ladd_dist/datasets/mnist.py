@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ladd_dist.core.door import require_regular
 from ladd_dist.core.errors import MissingFileError, UserError
 from ladd_dist.core.plugin import register
 from ladd_dist.core.ranges import Within
@@ -26,6 +27,7 @@ FILES = {
     "t10k-images-idx3-ubyte": 7_840_016,
     "t10k-labels-idx1-ubyte": 10_008,
 }
+_LABELS_HEADER = 8
 _CHUNK = 10_000
 _WITHOUT = "`--swap dataset=digits` (or `--scale laptop`) needs no such files"
 
@@ -97,11 +99,20 @@ class Mnist(Dataset):
                 f"the MNIST files in {folder} are damaged ({type(error).__name__}: {error}): delete the folder to "
                 f"download them again, or put good ones there; {_WITHOUT}"
             ) from error
+        labels = FILES[f"{'train' if split == 'train' else 't10k'}-labels-idx1-ubyte"] - _LABELS_HEADER
+        if files.data.shape != (labels, 28, 28) or files.targets.shape != (labels,) or int(files.targets.max()) > 9:
+            raise UserError(
+                f"the MNIST files in {folder} are damaged: {list(files.data.shape)} digits with {len(files.targets)} "
+                f"labels up to {int(files.targets.max())}; delete the folder to download them again; {_WITHOUT}"
+            )
         return files.data.unsqueeze(1), files.targets.long()
 
     def _check_sizes(self) -> None:
         for name, size in FILES.items():
             path = self._folder() / name
+            for found in (path, path.with_name(f"{name}.gz")):
+                if found.exists():  # torchvision would wait for a pipe, or write to a device
+                    require_regular(found)
             if path.is_file() and path.stat().st_size != size:
                 raise UserError(
                     f"the MNIST file {path} is damaged: {path.stat().st_size:,} bytes, not {size:,}. Delete it to "

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from ladd_dist.core.door import read_bytes, require_regular
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
 from ladd_dist.core.pretrained import digest
@@ -14,6 +16,8 @@ from ladd_dist.core.ranges import Count
 from ladd_dist.core.types import ImageSpec
 from ladd_dist.datasets import Dataset, ImageSet, Split
 
+MOST_PROMPTS = 5_000_000
+"""Most prompts of a file: each is encoded once, and kept in memory."""
 LONGEST = 10_000
 """Most characters of a prompt; text encoders read some hundred tokens, so a longer line is no prompt."""
 
@@ -62,7 +66,13 @@ def read_prompts(path: Path) -> tuple[str, ...]:
         UserError: the file is missing, empty or not UTF-8, or a line is too long; the message names the line.
     """
     try:
+        require_regular(path)
         status = path.stat()
+    except (OSError, UserError) as error:
+        raise UserError(
+            f"prompts.file: {path} cannot be read ({error}); it is a text file with one prompt a line"
+        ) from error
+    try:
         return _read(path, status.st_size, status.st_mtime_ns)
     except OSError as error:
         raise UserError(
@@ -73,9 +83,11 @@ def read_prompts(path: Path) -> tuple[str, ...]:
 @functools.lru_cache(maxsize=4)
 def _read(path: Path, size: int, changed_ns: int) -> tuple[str, ...]:
     """Prompts of a file, cached until the file changes (`changed_ns`)."""
-    prompts = []
-    lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines()
-    for number, line in enumerate(lines, start=1):
+    prompts, number = [], 0
+    content = read_bytes(path).removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    for number, line in enumerate(io.BytesIO(content), start=1):  # line by line: a list of all takes far more memory
+        if len(prompts) > MOST_PROMPTS:
+            raise UserError(f"prompts.file: {path} holds more than {MOST_PROMPTS:,} prompts; take a part of it")
         try:
             prompt = line.decode().strip()
         except UnicodeDecodeError as error:
@@ -90,5 +102,5 @@ def _read(path: Path, size: int, changed_ns: int) -> tuple[str, ...]:
         if prompt:
             prompts.append(prompt)
     if not prompts:
-        raise UserError(f"prompts.file: {path} holds no prompt ({len(lines)} lines, all blank); write one a line")
+        raise UserError(f"prompts.file: {path} holds no prompt ({number} lines, all blank); write one a line")
     return tuple(prompts)

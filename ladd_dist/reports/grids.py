@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ladd_dist.core.door import decode, require_regular
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.rundir import write_bytes
 
@@ -24,6 +26,8 @@ INK = (226, 229, 236)
 NOT_A_NUMBER = (255, 0, 255)
 WHITE, YELLOW = (255, 255, 255), (255, 196, 0)
 _GAP, _GROUP_GAP, _MARGIN = 2, 10, 8  # pixels between the tiles of a table, between its groups, around it
+MOST_PIXELS = 2**26
+"""Pixels of the largest picture that is read: 8192 x 8192, a quarter of a gigabyte unpacked."""
 ROWS_KEY = "rows"  # PNG text chunk with the labels of the rows, for the page's alternative text
 
 
@@ -176,15 +180,13 @@ def grid_row(path: Path, label: str) -> Image | None:
     Raises:
         UserError: not a picture.
     """
-    from PIL import Image
-
     labels = grid_rows(path)
-    with Image.open(path) as image:
-        pitch, rest = divmod(image.height - 2 * _MARGIN, max(1, len(labels)))
-        if label not in labels or rest:  # rows of several lines are set further apart
-            return None
-        top = _MARGIN + labels.index(label) * pitch
-        return image.convert("RGB").crop((0, top, image.width, top + pitch))
+    image = _load(path)
+    pitch, rest = divmod(image.height - 2 * _MARGIN, max(1, len(labels)))
+    if label not in labels or rest:  # rows of several lines are set further apart
+        return None
+    top = _MARGIN + labels.index(label) * pitch
+    return image.convert("RGB").crop((0, top, image.width, top + pitch))
 
 
 def grid_rows(path: Path) -> tuple[str, ...]:
@@ -193,13 +195,28 @@ def grid_rows(path: Path) -> tuple[str, ...]:
     Raises:
         UserError: not a picture.
     """
+    rows = _load(path).info.get(ROWS_KEY, "[]")
+    return tuple(decode(str(rows), list[str], f"{path}: its text {ROWS_KEY!r}"))
+
+
+def _load(path: Path) -> Image:
+    """A picture; its size is looked at before it is unpacked.
+
+    Raises:
+        UserError: not a whole PNG picture, or too large.
+    """
     from PIL import Image, UnidentifiedImageError
 
+    require_regular(path)
     try:
-        with Image.open(path) as image:
-            image.load()
-            return tuple(str(row) for row in json.loads(image.info.get(ROWS_KEY, "[]")))
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is lower, and refuses
+            with Image.open(path, formats=("PNG",)) as image:
+                if image.width * image.height > MOST_PIXELS:
+                    raise ValueError(f"{image.width} x {image.height} pixels, at most {MOST_PIXELS:,} are read")
+                image.load()
+                return image
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
         raise UserError(
             f"{path} is not a whole PNG picture ({error}); delete it and run the same command again"
         ) from error

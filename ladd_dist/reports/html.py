@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ladd_dist.core.door import read_bytes
+
 if TYPE_CHECKING:
     from markupsafe import Markup
 
@@ -47,7 +49,7 @@ def render(template: Path, values: Mapping[str, object]) -> str:
 
 def data_uri(png: Path | bytes) -> str:
     """A PNG, as a file or its bytes, as an address that holds the picture itself: the page needs no second file."""
-    content = png if isinstance(png, bytes) else png.read_bytes()
+    content = png if isinstance(png, bytes) else read_bytes(png)
     return f"data:image/png;base64,{base64.b64encode(content).decode()}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
 import shutil
 import signal
@@ -20,6 +21,7 @@ import safetensors.torch
 import torch
 import webdataset
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.rng import sample_starts
 from ladd_dist.core.signals import Stopped
 from ladd_dist.core.types import ImageSpec
@@ -287,6 +289,18 @@ def test_a_damaged_or_missing_shard_is_named(shards: Path, harm: Callable[[Path]
         reopen(shards)
 
 
+def test_a_shard_that_is_cut_after_it_was_opened_is_an_error_and_not_a_crash(shards: Path) -> None:
+    """To read a mapping behind its file's end kills the process (SIGBUS)."""
+    reader = ShardReader(shards)
+    reader.verify(IMAGE)
+    os.truncate(shards / "000001.tar", 100)
+    with pytest.raises(ShardError, match=r"000001\.tar was cut to 100 bytes while it was read"):
+        reader.take(np.arange(NUM))
+    assert torch.equal(reader.take(np.arange(8)).x0, make(0, 8).x0)  # of the whole shard
+    (shards / "000002.tar").unlink()
+    assert torch.equal(reader.take(np.arange(16, NUM)).x0, make(16, NUM).x0)  # removed, and still mapped
+
+
 def test_a_shard_cut_between_members_reads_without_an_error_elsewhere(shards: Path) -> None:
     """The reason for the index."""
     cut_between_members(shards / "000001.tar")
@@ -471,6 +485,45 @@ def edit_tensor(folder: Path, name: str, **changes: Any) -> None:
     index = json.loads((folder / INDEX).read_text())
     index["shards"][1]["chunks"][0]["tensors"][name] |= changes
     (folder / INDEX).write_text(json.dumps(index))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data: data["shards"].pop(1), r"num_samples is 23, its shards have 15"),
+        (lambda data: data["shards"].append(data["shards"][0]), r"names a shard twice"),
+        (lambda data: data["shards"][0].update(name="../other/000000.tar"), r"is no file name"),
+        (lambda data: data["shards"][0].update(name="/etc/passwd"), r"is no file name"),
+        (lambda data: data["shards"][0].update(samples=9), r"has 9 samples, its chunks have 8"),
+        (lambda data: data["shards"][0].update(bytes=-1), r"Expected `int` >= 0"),
+        (lambda data: data["shards"][0].update(bytes=10**400), r"valid JSON|expected form"),
+        (lambda data: data["shards"][0].update(sha256="no"), r"expected form"),
+        (lambda data: data["shards"][0].update(chunks={}), r"Expected `array`"),
+        (lambda data: data["shards"][0]["chunks"][0].update(samples=0), r"Expected `int` >= 1"),
+        (lambda data: data["shards"][0]["chunks"][0]["tensors"].pop("cond"), r"a chunk needs x0 and cond"),
+        (lambda data: data["shards"][0]["chunks"][0]["tensors"]["x0"].update(shape=[4, 0, 2**60]), r"`int` >= 1"),
+        (lambda data: data.update(shards=[]), r"no chunk"),
+        (lambda data: data.update(path_levels="high"), r"Expected `array`"),
+        (lambda data: data.update(conditions={"name": "..", "bytes": 1, "sha256": "0" * 64}), r"is no file name"),
+        (lambda data: data.update(format=[1]), r"expected form"),
+    ],
+)
+def test_an_index_of_another_form_is_one_message(shards: Path, change: Callable[[Any], Any], message: str) -> None:
+    data = json.loads((shards / INDEX).read_text())
+    change(data)
+    (shards / INDEX).write_text(json.dumps(data))
+    with pytest.raises(ShardError, match=rf"index\.json.*{message}"):
+        ShardReader(shards)
+
+
+@pytest.mark.parametrize(
+    "content", ["[" * 10_000, '{"format": 1, "shards": 1e999}', '{"name": "000000.tar"}', "[]", "\xff"]
+)
+def test_a_damaged_record_of_a_shard_is_one_message(shards: Path, content: str) -> None:
+    (shards / INDEX).unlink()
+    (shards / "000000.json").write_text(content, encoding="latin-1")
+    with pytest.raises(UserError, match=r"000000\.json (is not valid JSON|does not have the expected form)"):
+        write(shards)
 
 
 @pytest.mark.parametrize(
