@@ -83,7 +83,7 @@ def read_prompts(path: Path) -> tuple[str, ...]:
 @functools.lru_cache(maxsize=4)
 def _read(path: Path, size: int, changed_ns: int) -> tuple[str, ...]:
     """Prompts of a file, cached until the file changes (`changed_ns`)."""
-    prompts, number = [], 0
+    prompts, number = list[str](), 0
     content = read_bytes(path).removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     for number, line in enumerate(io.BytesIO(content), start=1):  # line by line: a list of all takes far more memory
         if len(prompts) > MOST_PROMPTS:

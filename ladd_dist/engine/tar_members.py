@@ -176,10 +176,11 @@ class _Source:
         """
         self.path, self.offset = path, 0
         self._most = most + MOST_RATIO * require_regular(path)
-        with path.open("rb") as stream:
-            packing = _packing(stream.read(6))
+        stream = path.open("rb")
+        packing = _packing(stream.read(6))
+        stream.seek(0)
         self._unit = f"byte of its unpacked {packing} stream" if packing else "byte"
-        self._pieces = _unpacked(path, packing)
+        self._pieces = _unpacked(stream, packing)
         self._held = b""
         self._at = 0  # of the next byte in `_held`
 
@@ -244,9 +245,9 @@ def _packing(magic: bytes) -> str:
     return next((name for name, begin in begins.items() if magic.startswith(begin)), "")
 
 
-def _unpacked(path: Path, packing: str) -> Iterator[bytes]:
-    """The unpacked bytes of a file, in pieces that are not empty."""
-    with path.open("rb") as stream:
+def _unpacked(stream: BinaryIO, packing: str) -> Iterator[bytes]:
+    """The unpacked bytes of a file, in pieces that are not empty; the file is closed behind the last."""
+    with stream:
         if packing == "gzip":
             with gzip.GzipFile(fileobj=stream) as unpacked:  # compares sums and lengths, and refuses what is no stream
                 yield from iter(partial(unpacked.read, _PIECE), b"")

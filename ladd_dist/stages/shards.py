@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -150,7 +150,14 @@ class Imported:
             if self.piece is None:
                 raise ShardError(f"shards.source: sample {self.last} was there before and is not now; run it again")
             self.first, self.last = self.last, self.last + len(self.piece.cond)
-        return Chunk(*(None if None in column else torch.cat(column) for column in zip(*parts, strict=True)))
+        x0, cond, noise, path = (_joined(column) for column in zip(*parts, strict=True))
+        assert x0 is not None and cond is not None
+        return Chunk(x0, cond, noise, path)
+
+
+def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+    held = [part for part in parts if part is not None]
+    return torch.cat(held) if held else None
 
 
 def wanted_samples(recipe: Recipe) -> Wanted:

@@ -252,6 +252,14 @@ def test_foreign_shards_that_are_sound_are_trained_on(own: Ladd) -> None:
     assert (done.run / "student.safetensors").exists()
 
 
+def test_shards_of_our_own_are_trained_on(own: Ladd, smoke: tuple[Done, Ladd]) -> None:
+    (folder,) = smoke[1].cache.glob("shards-*")
+    done = own("--stages", "teacher,shards,distill", "--train.steps", 2, "--shards.source", folder)
+    assert (done.run / "student.safetensors").exists()
+    made = json.loads((next(own.cache.glob("shards-*/done.json"), folder / "done.json")).read_text())
+    assert made["num_samples"] == json.loads((folder / "done.json").read_text())["num_samples"]
+
+
 def test_a_truncated_foreign_shard_is_named(ladd: Ladd, message_of: Callable[..., str]) -> None:
     own = Ladd(ladd.cwd, ladd.cwd / "cache")
     source = write_foreign(own.cwd / "foreign")
