@@ -52,9 +52,12 @@ LATENT = ("launch", str(REPO / "recipes/latent_digits.py"), "--scale", "smoke", 
 TWO = ("--nproc", "2", "--parallel", "ddp")
 SLOW_DISK = "import os, time\nreal = os.fsync\nos.fsync = lambda file: (time.sleep(0.03), real(file))[1]\n"
 SWEEP = """
+from dataclasses import replace
 from ladd_dist.recipe import Axis, Sweep
 from recipes.exp4_specnorm import RECIPE
-SWEEP = Sweep("one_head", RECIPE, (Axis("head", ("max_pool",)),), seeds=(0,))
+BASE = RECIPE.smoke
+BASE = replace(BASE, teacher=replace(BASE.teacher, steps=20), train=replace(BASE.train, steps=12))
+SWEEP = Sweep("one_head", BASE, (Axis("head", ("max_pool",)),), seeds=(0,))
 """
 CLOCKS = ("rate/", "seconds", "time")
 """Parts of the keys of what is measured by a clock."""
@@ -91,8 +94,7 @@ WORKS = (
     Work("report", (*EXP4, "report"), 6, "reference"),
     Work("export", ("export", "RUN", "--out", "student.safetensors"), 8, "distill"),
     Work("evaluate-command", ("evaluate", "RUN", "--steps", "4", "--out", "figures.json"), 6, "reference"),
-    Work("sweep", ("sweep", "one_head.py", "--scale", "smoke", *SMALL, "--on", str(REPO / "slurm/laptop.py"),
-                   "--stages", "teacher,shards,distill"), 3, "shards"),
+    Work("sweep", ("sweep", "one_head.py", "--scale", "smoke", "--on", str(REPO / "slurm/laptop.py")), 3, "report"),
     Work("teacher-2", (*EXP4, "teacher", *TWO), 4, ranks=True),
     Work("shards-2", (*EXP4, "teacher,shards", *TWO), 3, "teacher-2", ranks=True),
     Work("distill-2", (*EXP4, "teacher,shards,distill", *TWO), 6, "shards-2", ranks=True),
@@ -239,21 +241,27 @@ def differences(whole: Whole, folder: Path) -> list[str]:
 
 
 def reference(work: Work, wholes: dict[str, Whole], place: Path) -> Whole:
-    """Run a command that nobody stops, once as usual and once on the slow disk."""
+    """Run a command that nobody stops, once as usual and once on the slow disk; what PLACE has of it stays."""
     folders = [place / f"whole-{work.name}", place / f"whole-{work.name}-slow"]
+    notes = folders[0].with_suffix(".json")
+    if notes.exists():
+        known = json.loads(notes.read_text())
+        return Whole(folders[0], set(known["volatile"]), known["seconds"], known["temporaries"])
     for folder in folders:
         begin(work, wholes, folder)
     code, _, output = again(work, folders[0], "whole")
     assert code == 0, (work.name, output[-3_000:])
     whole = Whole(folders[0])
-    started, seen = Started(work, folders[1], slow=True, name="whole"), set()
+    started, seen = Started(work, folders[1], slow=True, name="whole"), temporaries(folders[1])
+    known = set(seen)
     while started.poll() is None:
         seen |= temporaries(folders[1])
         time.sleep(0.005)
-    whole.seconds, whole.temporaries = time.monotonic() - started.began, max(1, len(seen))
+    whole.seconds, whole.temporaries = time.monotonic() - started.began, max(1, len(seen - known))
     whole.volatile = {name.removeprefix("differs ") for name in differences(whole, folders[1])}
-    print(json.dumps({"whole": work.name, "seconds": round(whole.seconds, 1), "temporaries": len(seen),
-                      "volatile": sorted(whole.volatile)}), flush=True)  # fmt: skip
+    row = {"whole": work.name, "seconds": round(whole.seconds, 1), "temporaries": whole.temporaries}
+    notes.write_text(json.dumps(row | {"volatile": sorted(whole.volatile)}))
+    print(notes.read_text(), flush=True)
     return whole
 
 

@@ -21,12 +21,32 @@ COMMANDS = {
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 75, signal.SIGUSR2: 75, signal.SIGHUP: 75}
 
 
+def foreground() -> None:
+    """Let a process hear Ctrl-C and a closing terminal, which shells and nohup leave ignored in the background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def start(script: str, cwd: Path) -> subprocess.Popen[str]:
+    """Start Python with a script."""
+    command = [sys.executable, "-c", script]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=cwd, stdout=pipe, stderr=pipe, text=True, preexec_fn=foreground)
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline, path
+        time.sleep(0.01)
+
+
 def stopped_after(words: tuple[object, ...], delay: float, number: signal.Signals, cwd: Path) -> tuple[int, str]:
     """Start a command, send a signal once the package is imported and the delay over; exit code and stderr."""
     process = subprocess.Popen(
         [sys.executable, "-X", "importtime", *map(str, words)], cwd=cwd, env=environment(), text=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
+        preexec_fn=foreground,
     )  # fmt: skip
     assert process.stderr is not None
     lines = []
@@ -85,9 +105,8 @@ def test_a_signal_while_python_shuts_down_changes_neither_code_nor_words(
     """Ctrl-C ends the shutdown, however long it takes; a scheduler's signal waits for it."""
     seconds = 60 if number == signal.SIGINT else 0.5
     script = LATE.format(seconds=seconds, code=code)
-    process = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    while not (tmp_path / "late").exists():
-        time.sleep(0.01)
+    process = start(script, tmp_path)
+    wait_for(tmp_path / "late")
     process.send_signal(number)
     assert process.communicate(timeout=20)[1] == ""
     assert process.returncode == code
@@ -109,12 +128,8 @@ def test_a_signal_within_an_import_ends_the_process_there(tmp_path: Path) -> Non
         "import pathlib, time\npathlib.Path('here').touch()\n"
         "try:\n    time.sleep(60)\nexcept BaseException as error:\n    raise RecursionError from error\n"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", f"import sys\nsys.path.insert(0, '.')\n{IMPORTS}"],
-        cwd=tmp_path, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    while not (tmp_path / "here").exists():
-        time.sleep(0.01)
+    process = start(f"import sys\nsys.path.insert(0, '.')\n{IMPORTS}", tmp_path)
+    wait_for(tmp_path / "here")
     process.send_signal(signal.SIGTERM)
     text = process.communicate(timeout=20)[1]
     assert text == "stopped: stopped by SIGTERM; what is finished is saved: run the same command again to go on\n"
@@ -139,7 +154,7 @@ def test_a_terminal_that_closes_stops_a_run_cleanly_and_nohup_is_obeyed(ignored:
         "def command():\n"
         "    with StopFlag().listen() as stop:\n"
         "        pathlib.Path('here').touch()\n"
-        "        for _ in range(200):\n            time.sleep(0.02)\n            if stop.signal: break\n"
+        "        for _ in range(60):\n            time.sleep(0.02)\n            if stop.signal: break\n"
         "        print('saving', flush=True)\n        pathlib.Path('saved').touch()\n        stop.check()\n"
         "    return 0\n"
         "sys.exit(run_guarded(command))\n"
@@ -157,8 +172,38 @@ def test_a_terminal_that_closes_stops_a_run_cleanly_and_nohup_is_obeyed(ignored:
     out = terminal if not ignored else subprocess.DEVNULL
     process = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, stdout=out, stderr=out, preexec_fn=prepare)
     os.close(terminal)
-    while not (tmp_path / "here").exists():
-        time.sleep(0.01)
+    wait_for(tmp_path / "here")
     os.close(main)
     assert process.wait(30) == (0 if ignored else 75)
     assert (tmp_path / "saved").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_during_the_clean_up_is_one_message_too(number: signal.Signals, tmp_path: Path) -> None:
+    script = (
+        "import pathlib, sys, time\nfrom ladd_dist.core.signals import arm\narm()\n"
+        "from ladd_dist.cli.errors import run_guarded\n"
+        "def command():\n"
+        "    try:\n        pathlib.Path('here').touch()\n        time.sleep(60)\n"
+        "    finally:\n        pathlib.Path('cleaning').touch()\n        time.sleep(60)\n"
+        "sys.exit(run_guarded(command))\n"
+    )
+    process = start(script, tmp_path)
+    for name in ("here", "cleaning"):
+        wait_for(tmp_path / name)
+        process.send_signal(number)
+    text = process.communicate(timeout=20)[1]
+    assert (
+        text == f"stopped: stopped by {number.name}; what is finished is saved: run the same command again to go on\n"
+    )
+    assert process.returncode == CODES[number]
+
+
+def test_a_reader_that_has_left_is_no_error_to_tell_of(tmp_path: Path) -> None:
+    """As in `ladd levels ... | head`: the output is written at the very end."""
+    words = "import sys; from ladd_dist.__main__ import main; sys.argv[1:] = ['plugins', '--json']; main()"
+    process = start(words, tmp_path)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(60) == 1
