@@ -207,3 +207,21 @@ def test_a_reader_that_has_left_is_no_error_to_tell_of(tmp_path: Path) -> None:
     process.stdout.close()
     assert process.stderr.read() == ""
     assert process.wait(60) == 1
+
+
+def test_a_job_of_a_cluster_stops_after_the_import_that_a_signal_met(tmp_path: Path) -> None:
+    """It has to requeue itself, so that it cannot end there."""
+    (tmp_path / "slow_module.py").write_text(
+        "import pathlib, time\npathlib.Path('here').touch()\ntime.sleep(0.5)\npathlib.Path('imported').touch()\n"
+    )
+    script = (
+        "import signal, sys, time\nfrom ladd_dist.cluster.job import _stop\n"
+        "from ladd_dist.core.signals import Stopped\n"
+        "signal.signal(signal.SIGTERM, _stop)\nsys.path.insert(0, '.')\n"
+        "try:\n    import slow_module\n    time.sleep(60)\nexcept Stopped as stopped:\n    print(stopped)\n"
+    )
+    process = start(script, tmp_path)
+    wait_for(tmp_path / "here")
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=20) == ("stopped by SIGTERM\n", "")
+    assert (tmp_path / "imported").exists()
