@@ -3,8 +3,8 @@
     make kills                            # 100 cases; about half an hour
     make kills ARGS='--cases 20 --seed 7 --only distill-2'
 
-Each case is a line of JSON, printed as it ends, so that a cut loses one. A file that differs between two runs that
-nobody stopped (times, mostly) is compared without clocks where it is JSON, and named otherwise. The disk is slowed
+Each case is a line of JSON, printed as it ends, so that a cut loses one. What differs between two runs that nobody
+stopped (clocks, and the path of the folder) is not compared. The disk is slowed
 down until the kill (`fsync` takes 30 ms), so that kills often fall inside saves.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -59,8 +60,6 @@ BASE = RECIPE.smoke
 BASE = replace(BASE, teacher=replace(BASE.teacher, steps=20), train=replace(BASE.train, steps=12))
 SWEEP = Sweep("one_head", BASE, (Axis("head", ("max_pool",)),), seeds=(0,))
 """
-CLOCKS = ("rate/", "seconds", "time")
-"""Parts of the keys of what is measured by a clock."""
 
 
 @dataclass(frozen=True)
@@ -107,9 +106,17 @@ class Whole:
     """What a command leaves that nobody stops, twice; and how long it took on the slow disk, with how many files."""
 
     folder: Path
-    volatile: set[str] = field(default_factory=set)
     seconds: float = 0.0
     temporaries: int = 1
+    volatile: dict[str, set[str]] = field(default_factory=dict)
+    """Places in files that are not the same twice: clocks, and the path of the case."""
+
+    def compare(self, twice: Path) -> None:
+        """Learn what is not the same twice."""
+        files = [files_of(top) for top in (self.folder, twice)]
+        assert files[0].keys() == files[1].keys()
+        pairs = {name: differing(path, files[1][name]) for name, path in files[0].items()}
+        self.volatile = {name: places for name, places in pairs.items() if places}
 
 
 class Started:
@@ -206,37 +213,49 @@ def again(work: Work, folder: Path, name: str) -> tuple[int, list[str], str]:
     return code, started.orphans(20.0), started.err.read_text(errors="replace")
 
 
-def content(path: Path, *, clocks: bool) -> Any:
-    """Bytes of a file; without clocks its JSON or tensors, and None where it is something else."""
-    data = path.read_bytes()
-    if clocks:
-        return data
-    if path.suffix == ".safetensors":  # of a checkpoint, where the order of the tensors is chance
+def leaves(path: Path) -> dict[str, Any]:
+    """What a file holds, by place: values of JSON by their keys, tensors by name, all bytes of another file."""
+    if path.suffix == ".safetensors":  # the order of a checkpoint's tensors is chance
         return {name: (str(tensor.dtype), tensor.tolist()) for name, tensor in load_file(path).items()}
-    if path.suffix not in (".json", ".jsonl"):
-        return None
-    lines = data.splitlines() if path.suffix == ".jsonl" else [data]
-    return [_without_clocks(json.loads(line)) for line in lines]
+    if path.suffix not in (".json", ".jsonl", ".lock"):
+        return {"": path.read_bytes()}
+    found: dict[str, Any] = {}
+
+    def visit(value: Any, place: str) -> None:
+        pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        for key, inner in pairs:
+            visit(inner, f"{place}/{key}")
+        if not pairs:
+            found[place] = value
+
+    lines = path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]
+    visit([json.loads(line) for line in lines if line], "")
+    return found
 
 
-def _without_clocks(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _without_clocks(v) for k, v in value.items() if not any(word in k for word in CLOCKS)}
-    return [_without_clocks(one) for one in value] if isinstance(value, list) else value
+def differing(first: Path, second: Path) -> set[str]:
+    """The places in which two files differ."""
+    if first.read_bytes() == second.read_bytes():
+        return set()
+    one, other = leaves(first), leaves(second)
+    return {place for place in one.keys() | other.keys() if one.get(place) != other.get(place)}
+
+
+def files_of(folder: Path) -> dict[str, Path]:
+    """The files of a case that are compared: no logs, and no record of a sweep's jobs, which a kill adds to."""
+    paths = (path for path in folder.rglob("*") if path.is_file() and path.name != "sweep.json")
+    return {str(path.relative_to(folder)): path for path in paths if "/logs/" not in str(path)}
 
 
 def differences(whole: Whole, folder: Path) -> list[str]:
     """Files that are not as they should be, or should not be there at all."""
-    files = [
-        {str(path.relative_to(top)): path for path in top.rglob("*") if path.is_file() and "/logs/" not in str(path)}
-        for top in (whole.folder, folder)
-    ]
+    files = [files_of(top) for top in (whole.folder, folder)]
     wrong = [f"missing {name}" for name in files[0].keys() - files[1].keys()]
     wrong += [f"left over {name}" for name in files[1].keys() - files[0].keys() if not name.endswith(".lock")]
     wrong += [f"left over {Path(name).relative_to(folder)}" for name in temporaries(folder) if Path(name).is_dir()]
     for name in sorted(files[0].keys() & files[1].keys()):
-        first, second = (content(found[name], clocks=name not in whole.volatile) for found in files)
-        wrong += [f"differs {name}"] if first != second else []
+        places = differing(files[0][name], files[1][name]) - whole.volatile.get(name, set())
+        wrong += [f"differs {name}: {sorted(places)[:3]}"] if places else []
     return wrong + [f"fault {path.name}" for path in folder.rglob("fault-*.txt")]
 
 
@@ -246,7 +265,9 @@ def reference(work: Work, wholes: dict[str, Whole], place: Path) -> Whole:
     notes = folders[0].with_suffix(".json")
     if notes.exists():
         known = json.loads(notes.read_text())
-        return Whole(folders[0], set(known["volatile"]), known["seconds"], known["temporaries"])
+        whole = Whole(folders[0], known["seconds"], known["temporaries"])
+        whole.compare(folders[1])
+        return whole
     for folder in folders:
         begin(work, wholes, folder)
     code, _, output = again(work, folders[0], "whole")
@@ -258,9 +279,9 @@ def reference(work: Work, wholes: dict[str, Whole], place: Path) -> Whole:
         seen |= temporaries(folders[1])
         time.sleep(0.005)
     whole.seconds, whole.temporaries = time.monotonic() - started.began, max(1, len(seen - known))
-    whole.volatile = {name.removeprefix("differs ") for name in differences(whole, folders[1])}
+    whole.compare(folders[1])
     row = {"whole": work.name, "seconds": round(whole.seconds, 1), "temporaries": whole.temporaries}
-    notes.write_text(json.dumps(row | {"volatile": sorted(whole.volatile)}))
+    notes.write_text(json.dumps(row | {"not_compared": {name: len(places) for name, places in whole.volatile.items()}}))
     print(notes.read_text(), flush=True)
     return whole
 
@@ -339,6 +360,7 @@ def main() -> int:
     place.mkdir(exist_ok=True, parents=True)
     for name in IMPORTS:
         importlib.import_module(name)
+    gc.freeze()  # forks end faster
     wholes: dict[str, Whole] = {}
     needed = set(options.only)
     for work in reversed(WORKS):
