@@ -1,3 +1,10 @@
 """Latent Adversarial Diffusion Distillation (LADD): a slow diffusion teacher becomes a 1-4 step student."""
 
+import sys
+
 __version__ = "0.1.0"
+
+if sys.argv[:1] == ["-m"]:
+    from ladd_dist.core.signals import arm_module
+
+    arm_module()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import sys
 
+from ladd_dist.core.signals import arm
+
 COMMANDS = {
     "launch": "run a recipe: teacher, shards, distillation, evaluation, report",
     "sweep": "run many recipes that differ along axes, on a cluster, here, or by W&B's agents",
@@ -25,6 +27,7 @@ MODULES = {"levels": "ladd_dist.search_levels"}
 
 def main() -> None:
     """Dispatch to a command's module; exit with its code."""
+    arm()
     from ladd_dist.cli.renamed import RENAMED, answer
     from ladd_dist.core.closest import did_you_mean
 

@@ -66,7 +66,7 @@ class Options:
 def main(argv: list[str] | None = None) -> int:
     """The command; returns the exit code."""
     arguments = sys.argv[1:] if argv is None else argv
-    return leave(run_guarded(lambda: _main(arguments)), ending=argv is None)
+    return leave(run_guarded(lambda: _main(arguments)))
 
 
 def _main(arguments: list[str]) -> int:

@@ -18,7 +18,16 @@ from rich.console import Console
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.failure import LOG_NOTE, Kind, has_parent, rank_here, world_size, write_failure
 from ladd_dist.core.own_code import place_of
-from ladd_dist.core.signals import NUMBERS, SAVED, Stopped
+from ladd_dist.core.signals import (
+    SAVED,
+    Process,
+    Stopped,
+    end_now,
+    heard,
+    is_importing,
+    let_go_of_terminal,
+    settle,
+)
 
 USAGE, FAILURE, INTERRUPTED = 2, 1, 130
 AGAIN = os.EX_TEMPFAIL
@@ -40,13 +49,23 @@ class ExitReport(NamedTuple):
 def run_guarded(command: Callable[[], int]) -> int:
     """Run a command; a `UserError` becomes one message on stderr and an exit code.
 
-    2: wrong command line or recipe; 1: a failure; 130 (SIGINT), 75 (SIGTERM, SIGUSR2): stopped after a clean save.
+    2: wrong command line or recipe; 1: a failure; 130 (SIGINT), 75 (SIGTERM, SIGUSR2, SIGHUP): stopped after a clean
+    save. In a process that is a command alone, signals that come after the end change nothing.
     Every other exception keeps its traceback, and a closing line says that the program is at fault and where the log
     is. With LADD_TRACEBACK=1 in the environment every error shows its traceback.
     """
+    code = _run_guarded(command)
+    if Process.is_command:
+        settle(code)
+    return code
+
+
+def _run_guarded(command: Callable[[], int]) -> int:
     try:
         with _signals_stop():
-            return command()
+            code = command()
+            sys.stdout.flush()  # here, where a reader that has left or a full disk has its message
+            return code
     except (SystemExit, GeneratorExit):
         raise
     except BrokenPipeError:
@@ -62,17 +81,11 @@ def run_guarded(command: Callable[[], int]) -> int:
         return say(report.message or fault(error), report.code)
 
 
-def leave(code: int, *, ending: bool) -> int:
+def leave(code: int) -> int:
     """The exit code, for `sys.exit`; a rank that failed ends here and now.
 
     Its threads and communicators may wait for other ranks for ever, and these wait for it.
-
-    Args:
-        ending: this process has nothing else to do.
     """
-    if ending and threading.current_thread() is threading.main_thread():
-        for number in NUMBERS:  # the work is done and said: a scheduler that is late must not make a failure of it
-            signal.signal(number, signal.SIG_IGN)
     if code == 0 or world_size() == 1:
         return code
     sys.stdout.flush()
@@ -93,21 +106,26 @@ def say(message: str, code: int) -> int:
 
 @contextlib.contextmanager
 def _signals_stop() -> Iterator[None]:
-    """SIGTERM and SIGUSR2 take the way out of Ctrl-C: open files are cleaned up. Only the main thread may set this."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise Stopped(number)
-
+    """Signals raise `Stopped`, so that open files are cleaned up. Only the main thread may set this."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = [number for number in NUMBERS if number != signal.SIGINT]
-    before = {number: signal.signal(number, stop) for number in numbers}
+    before = {number: signal.signal(number, _stop) for number in heard()}
     try:
         yield
     finally:
-        for number in numbers:
-            signal.signal(number, before[number])
+        for number, handler in before.items():  # nothing but a message is left of a command
+            signal.signal(number, signal.SIG_IGN if Process.is_command else handler)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """Raise `Stopped`; within an import, where that could break the process, end it here and now: files are whole."""
+    let_go_of_terminal()
+    stopped = Stopped(number)
+    if is_importing(frame):
+        write_failure(stopped, stopped.text, stopped.code, "stop")
+        end_now("" if has_parent() or rank_here() > 0 else stopped.text, stopped.code)
+    raise stopped
 
 
 def exit_report(error: BaseException) -> ExitReport:

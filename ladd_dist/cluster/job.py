@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from ladd_dist.core.signals import NUMBERS, RECEIVED, Stopped
+from ladd_dist.core.signals import NUMBERS, RECEIVED, Stopped, is_importing
 from ladd_dist.core.slurm import PORTS, ranks_of_step
 
 HELD_BACK = (signal.SIGTERM, signal.SIGUSR2)
@@ -23,6 +24,8 @@ LINGER_S = 120.0
 """After a save for SIGTERM alone: SLURM ends the job within this time, or sends SIGUSR2 after all."""
 LOST_S = 330.0
 """After another rank is gone: SLURM notices a lost node within 300 s by default and requeues the job itself."""
+IMPORT_S = 0.05
+"""Seconds after which a signal that met an import comes again."""
 LAST_S = 5.0
 """For a process whose threads wait for ranks that are gone, from its failure to its end."""
 
@@ -120,9 +123,16 @@ def _say(text: str) -> None:
 
 def _stop(number: int, frame: FrameType | None) -> None:
     """Stop where nobody listens better. The same signal again changes nothing: a save must not be cut short."""
-    if number not in RECEIVED:
+    if is_importing(frame):
+        _thread.start_new_thread(_send_again, (number,))  # no lock, which the interrupted import might hold
+    elif number not in RECEIVED:
         RECEIVED.add(number)
         raise Stopped(number)
+
+
+def _send_again(number: int) -> None:
+    time.sleep(IMPORT_S)
+    os.kill(os.getpid(), number)
 
 
 def _settle(error: BaseException, requeue: Any) -> None:

@@ -1,22 +1,32 @@
-"""`Stopped`, the exception that a signal raises, and the signals received so far."""
+"""Signals that end a command: before it has begun, while it runs, and after its work is done."""
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
 import signal
+import sys
+from types import FrameType
 
-NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP)
 """Signals that stop a run: Ctrl-C; the end of a time limit or a shutdown; the warning that schedulers send before
-either (submitit's default)."""
+either (submitit's default); a terminal that closes."""
 
 RECEIVED: set[int] = set()
 """All signals received so far. Schedulers send several; the exit path needs every one."""
 
 SAVED = "what is finished is saved: run the same command again to go on"
+IMPORTING = "<frozen importlib._bootstrap"
+"""Begin of the file names of the frames in which Python imports a module."""
 
 
 class Stopped(KeyboardInterrupt):
-    """Request by a signal to end the program; all finished work is saved."""
+    """Request by a signal to end the program; all finished work is saved.
+
+    A subclass also for SIGINT: after a plain KeyboardInterrupt that passed through an `exec`, Python ends by the
+    signal instead of with the exit code it was given.
+    """
 
     def __init__(self, number: int) -> None:
         self.number = signal.Signals(number)
@@ -31,3 +41,77 @@ class Stopped(KeyboardInterrupt):
     def text(self) -> str:
         """Message for the user."""
         return f"{self}; {SAVED}"
+
+
+class Process:
+    """Whether this process is a command and nothing else, so that its signals are ours from its start to its end."""
+
+    is_command = False
+
+
+def heard() -> tuple[signal.Signals, ...]:
+    """`NUMBERS` without what is ignored: SIGHUP under nohup, SIGINT in what a shell's script has started with `&`."""
+    optional = (signal.SIGINT, signal.SIGHUP)
+    return tuple(n for n in NUMBERS if n not in optional or signal.getsignal(n) != signal.SIG_IGN)
+
+
+def arm() -> None:
+    """End this process at once, with one line, when a signal comes before `run_guarded` listens.
+
+    An exception would meet imports, and those of C++ libraries answer it with `std::terminate`.
+    """
+    Process.is_command = True
+    for number in heard():
+        signal.signal(number, _end_early)
+    # Among these functions the first comes last: what follows it, Python's own end, would be killed by a signal.
+    atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
+
+
+def arm_module() -> None:
+    """`arm` in `python -m ladd_dist.X`: this package is imported before X, while Python's `argv[0]` is still "-m"."""
+    if sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)].removeprefix("-m").startswith("ladd_dist"):
+        arm()
+
+
+def _end_early(number: int, frame: FrameType | None) -> None:
+    if "LADD_PARENT" in os.environ:  # a rank, whose parent tells the user, and knows what signal it has passed on
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+    stopped = Stopped(number)
+    end_now(f"{stopped}; nothing was begun", stopped.code)
+
+
+def end_now(message: str, code: int) -> None:
+    """End this process without any clean-up, after one line on stderr unless it is empty."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"stopped: {message}\n".encode() if message else b"")
+    os._exit(code)
+
+
+def is_importing(frame: FrameType | None) -> bool:
+    """Whether `frame` runs for an import: no exception may pass there (see `arm`; some raise RecursionError)."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith(IMPORTING):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def let_go_of_terminal() -> None:
+    """Send further output nowhere if the terminal is gone: to write there is an error, which would cut a save short."""
+    for number in (1, 2):
+        try:
+            os.write(number, b"")
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+
+
+def settle(code: int) -> None:
+    """The work is done and said: a late signal of a scheduler makes no failure of it, and Ctrl-C ends the rest.
+
+    The rest is Python's own shutdown, which may wait for threads and for services that do not answer.
+    """
+    for number in heard():
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, lambda number, frame: os._exit(code))

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from ladd_dist.core.errors import UserError
-from ladd_dist.core.signals import NUMBERS, RECEIVED, Stopped
+from ladd_dist.core.signals import RECEIVED, Stopped, heard, let_go_of_terminal
 from ladd_dist.engine.step_metrics import SKIPPED
 from ladd_dist.parallel.ranks import SINGLE, Ranks
 
@@ -26,7 +26,7 @@ Figures = dict[str, Tensor | float]
 
 
 class StopFlag:
-    """A flag that SIGINT, SIGTERM or SIGUSR2 sets inside `listen`; the same signal again takes the default way out."""
+    """A flag that a signal that stops a run sets inside `listen`; the same again takes the default way out."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -34,19 +34,20 @@ class StopFlag:
     @contextlib.contextmanager
     def listen(self) -> Iterator[StopFlag]:
         """Turn signals into the flag, which lets a step run to its end."""
-        before = {number: signal.getsignal(number) for number in NUMBERS}
+        before = {number: signal.getsignal(number) for number in heard()}
 
         def handle(number: int, frame: FrameType | None) -> None:
+            let_go_of_terminal()
             self.signal = number
             RECEIVED.add(number)
             signal.signal(number, before[signal.Signals(number)])
 
-        for number in NUMBERS:
+        for number in before:
             signal.signal(number, handle)
         try:
             yield self
         finally:
-            for number in NUMBERS:
+            for number in before:
                 signal.signal(number, before[number])
 
     def check(self) -> None:

@@ -17,10 +17,10 @@ from types import FrameType
 import torch
 import torch.distributed as dist
 from torch.distributed.elastic.multiprocessing import LogsDest, LogsSpecs
-from torch.distributed.elastic.multiprocessing.api import SubprocessContext
+from torch.distributed.elastic.multiprocessing.api import SignalException, SubprocessContext
 
 from ladd_dist.core.failure import CORES, ERROR_FILE, PARENT, Failure, has_parent, read_failure
-from ladd_dist.core.signals import NUMBERS, Stopped
+from ladd_dist.core.signals import NUMBERS, Stopped, heard, let_go_of_terminal
 from ladd_dist.parallel.heartbeat import Heartbeats
 
 POLL_S = 0.05
@@ -123,15 +123,15 @@ class StopSignal:
         """Keep them for `Workers.supervise`. A terminal that closes (SIGHUP) is a SIGTERM."""
 
         def handle(number: int, frame: FrameType | None) -> None:
+            let_go_of_terminal()
             self.received.append(signal.SIGTERM if number == signal.SIGHUP else signal.Signals(number))
 
-        numbers = [n for n in (*NUMBERS, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
-        before = {number: signal.signal(number, handle) for number in numbers}
+        before = {number: signal.signal(number, handle) for number in heard()}
         try:
             yield self
         finally:
-            for number in numbers:
-                signal.signal(number, before[number])
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def spawn(
@@ -142,9 +142,14 @@ def spawn(
     store = dist.TCPStore(HOST, 0, is_master=True, wait_for_workers=False)
     envs = {rank: _environment(rank, nproc, store.port, logs, threads) for rank in range(nproc)}
     workers = Workers("ladd", command[0], dict.fromkeys(range(nproc), tuple(command[1:])), envs, RankLogs(logs))
-    handlers = {number: signal.getsignal(number) for number in (*NUMBERS, signal.SIGHUP, signal.SIGQUIT)}
+    handlers = {number: signal.getsignal(number) for number in (*NUMBERS, signal.SIGQUIT)}
     try:
-        workers.start()  # takes the signal handlers
+        try:
+            workers.start()
+        except SignalException as error:  # it takes the signal handlers while it starts the ranks
+            raise Stopped(error.sigval) from error
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         with StopSignal().listen() as stop:
             ended = workers.supervise(stop)
     finally:

@@ -19,6 +19,7 @@ import torch
 
 from ladd_dist.cli.errors import leave, run_guarded, say
 from ladd_dist.core.serialize import RecipeError
+from ladd_dist.core.signals import arm
 from ladd_dist.engine.loop import StopFlag
 from ladd_dist.parallel.ranks import Ranks, join
 from ladd_dist.parallel.spawn import follow_parent, outcome, spawn
@@ -116,7 +117,8 @@ def main() -> int:
         command = [sys.executable, __file__, str(folder), mode]
         code, message = outcome(*spawn(command, 2, folder / "logs", 1), folder / "logs")
         return say(message, code) if message else code
-    return leave(run_guarded(lambda: rank_main(folder, mode)), ending=True)
+    arm()
+    return leave(run_guarded(lambda: rank_main(folder, mode)))
 
 
 if __name__ == "__main__":

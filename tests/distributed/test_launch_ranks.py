@@ -196,7 +196,8 @@ def test_a_signal_that_finds_the_ranks_shutting_down_is_no_failure(tmp_path: Pat
 
 def test_a_signal_after_the_work_is_done_changes_nothing(tmp_path: Path) -> None:
     lines = "import pathlib, sys, time; from ladd_dist.cli.errors import leave, run_guarded"
-    lines += "; code = leave(run_guarded(lambda: 0), ending=True); pathlib.Path('pid').write_text('1')"
+    lines += "; from ladd_dist.core.signals import arm; arm()"
+    lines += "; code = leave(run_guarded(lambda: 0)); pathlib.Path('pid').write_text('1')"
     with started([sys.executable, "-c", f"{lines}; time.sleep(1); sys.exit(code)"], tmp_path) as process:
         wait_for(tmp_path / "pid", process)
         for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,16 @@ import torch
 from ladd_dist.core.signals import NUMBERS, Stopped
 from ladd_dist.engine.loop import LEAST_SCALE, Bar, Figures, NotFiniteError, StopFlag, Window, note_of, train
 from ladd_dist.parallel.ranks import SINGLE, Ranks
+
+
+@pytest.fixture(autouse=True)
+def nothing_ignored() -> Iterator[None]:
+    """Ctrl-C and a closing terminal as in the foreground: shells and nohup leave them ignored in the background."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 class Recorded:
@@ -108,8 +118,8 @@ def test_a_signal_lets_the_step_finish_saves_and_stops(number: signal.Signals, a
 
 
 def test_what_schedulers_send_is_listened_to() -> None:
-    """SIGTERM at the end of a time limit, SIGUSR2 (submitit) some minutes before."""
-    assert set(NUMBERS) == {signal.SIGINT, signal.SIGTERM, signal.SIGUSR2}
+    """SIGTERM at the end of a time limit, SIGUSR2 (submitit) some minutes before, SIGHUP of a terminal that closes."""
+    assert set(NUMBERS) == {signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP}
 
 
 def test_being_stopped_is_no_error_that_a_handler_of_errors_would_swallow() -> None:
@@ -142,12 +152,8 @@ def test_a_second_signal_in_a_step_stops_it_there_and_nothing_is_saved() -> None
         raise AssertionError("the second signal was swallowed")
 
     run = Recorded(step)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell leaves it ignored
-    try:
-        with pytest.raises(KeyboardInterrupt) as raised:
-            run()
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with pytest.raises(KeyboardInterrupt) as raised:
+        run()
     assert not isinstance(raised.value, Stopped)
     assert run.saved == []
 
@@ -217,6 +223,14 @@ def test_agreeing_alone_is_asking_oneself() -> None:
     stop.signal = signal.SIGTERM
     assert stop.agree(SINGLE)
     with pytest.raises(Stopped, match="SIGTERM"):
+        stop.check()
+
+
+def test_what_is_ignored_stays_ignored() -> None:
+    """SIGHUP under nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with StopFlag().listen() as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
         stop.check()
 
 
