@@ -12,6 +12,8 @@ import tyro
 from ladd_dist.cli.arguments import read
 from ladd_dist.cli.console import Fitted, open_console
 from ladd_dist.core.closest import close, closest_first
+from ladd_dist.core.environment import require_environment
+from ladd_dist.core.errors import RecipeError
 from ladd_dist.core.plugin import (
     Plugin,
     PluginError,
@@ -45,13 +47,13 @@ class Options:
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 0 all is well, 1 a check failed, 2 an unknown name or a wrong command line."""
     try:
+        require_environment()
         args = read(Options, argv, prog="python -m ladd_dist.plugins")
-    except SystemExit as exit_:
-        return exit_.code if isinstance(exit_.code, int) else 2
-    try:
         tables = _load(args)
         wanted = _find(tables, args.check) if args.check else None
-    except PluginError as error:
+    except SystemExit as exit_:
+        return exit_.code if isinstance(exit_.code, int) else 2
+    except (PluginError, RecipeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if wanted is not None:

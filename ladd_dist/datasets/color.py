@@ -17,7 +17,7 @@ NUM_CLASSES = 10
 SHOWS = (COLOUR_DIGITS, INK_ON_BLACK)
 SATURATION = (0.6, 1.0)
 VALUE = (0.8, 1.0)
-ColourSeed = Annotated[int, Within("[0, 18446744073709551616)")]
+ColourSeed = Annotated[int, Within("[0, 9223372036854775808)")]
 """Seed of colours: an unsigned integer of 64 bits."""
 # One stream of colours per split: a test digit must not repeat the colour of the training digit of its index.
 _STREAMS: dict[Split, int] = {"train": 0, "test": 1}
