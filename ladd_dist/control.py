@@ -14,7 +14,7 @@ import tyro
 from ladd_dist.cli.arguments import read
 from ladd_dist.cli.console import Fitted, open_console
 from ladd_dist.cli.errors import run_guarded
-from ladd_dist.core.ranges import AnyInteger, Count, Finite, Positive, Within
+from ladd_dist.core.ranges import AnyInteger, BatchSize, Count, Finite, Positive, Updates, Within
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -52,11 +52,11 @@ class Train(Where):
     """The network whose weights learn the direction."""
     attribute: str = "hue"
     """hue (towards red, away from it), stroke (wider, narrower), value (brighter, darker)."""
-    rank: Count = 4
+    rank: Annotated[int, Within("[1, 4096]")] = 4
     """Rank of the direction in each layer."""
-    steps: Count = 200
+    steps: Updates = 200
     """Updates."""
-    batch_size: Count = 64
+    batch_size: BatchSize = 64
     """Stored samples an update; each is seen with more of the attribute and with less of it."""
     lr: Positive = 2e-3
     """Learning rate; it falls to 0 along a cosine."""

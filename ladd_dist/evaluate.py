@@ -138,6 +138,7 @@ def with_settings(recipe: Recipe, options: Options) -> Recipe:
     """
     from ladd_dist.core.plugin import create
     from ladd_dist.recipe import validate
+    from ladd_dist.stages.sizes import require_evaluation
 
     settings = recipe.evaluate
     if options.metrics:
@@ -154,7 +155,9 @@ def with_settings(recipe: Recipe, options: Options) -> Recipe:
     settings = _with_seeds(settings, options)
     # The run's own steps: `validate` asks the run's law for levels, and the student's card may have others.
     validate(dataclasses.replace(recipe, evaluate=dataclasses.replace(settings, steps=recipe.evaluate.steps)))
-    return dataclasses.replace(recipe, evaluate=settings)
+    recipe = dataclasses.replace(recipe, evaluate=settings)
+    require_evaluation(recipe, "--num-samples")
+    return recipe
 
 
 def _with_seeds(settings: EvaluateStage, options: Options) -> EvaluateStage:

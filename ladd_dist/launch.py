@@ -95,6 +95,7 @@ def _main(arguments: list[str]) -> int:
 
     from ladd_dist.stages.dry_run import describe_run, show
     from ladd_dist.stages.run import check_shares
+    from ladd_dist.stages.sizes import require_room
     from ladd_dist.workspace.lock import enforce
     from ladd_dist.workspace.run import Run, as_begun
     from ladd_dist.workspace.workspace import Workspace
@@ -114,6 +115,8 @@ def _main(arguments: list[str]) -> int:
         if facts is not None:
             print(json.dumps(asdict(facts))) if options.json else show(facts)
         return 0
+    if facts is not None:
+        require_room(run, facts, names, num)
     if num > 1 and "RANK" not in os.environ:
         return _spawn(arguments, options, run.folder.path)
     return _run(arguments, options, run, names, facts, say_line)

@@ -72,11 +72,13 @@ def _main(options: Options) -> int:
     from ladd_dist.builders.sampling import sample_class
     from ladd_dist.builders.student_file import levels_of, load_codec, load_student
     from ladd_dist.builders.texts import MOST_TEXTS, attach_texts, shortened
+    from ladd_dist.core.machine import require_memory
     from ladd_dist.core.noise import is_descending
     from ladd_dist.core.plugin import load_modules
     from ladd_dist.core.serialize import RecipeError
     from ladd_dist.parallel.devices import pick_device
     from ladd_dist.reports.grids import write_grid, write_pictures
+    from ladd_dist.stages.sizes import maps_bytes
 
     given = [source for source in (options.source, options.from_) if source is not None]
     if len(given) != 1:
@@ -90,10 +92,14 @@ def _main(options: Options) -> int:
         raise RecipeError(f"--steps {options.steps} and {len(levels)} --levels contradict each other; give one of them")
     texts = attach_texts(network, given[0], options.conditions)
     teacher = _teacher(options, given[0], network, card, len(levels))
-    classes = options.classes or tuple(range(network.image.num_classes))[: MOST_TEXTS if texts else None]
+    classes = (
+        tuple(dict.fromkeys(options.classes))
+        or tuple(range(network.image.num_classes))[: MOST_TEXTS if texts else None]
+    )
     wrong = [number for number in classes if number >= network.image.num_classes]
     if wrong:
         raise RecipeError(f"--classes are 0 to {network.image.num_classes - 1}, got {wrong[0]}")
+    require_memory(options.columns * maps_bytes(network), f"--columns {options.columns}")
     codec = load_codec(given[0], card, pick_device(options.device))
     few = partial(sample_class, teacher=teacher, teacher_steps=options.teacher_steps)
     pictures = {}

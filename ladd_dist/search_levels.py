@@ -140,12 +140,14 @@ def make_pairs(run: Run, num_pairs: int) -> Pairs:
     import torch
 
     from ladd_dist.builders.teacher import guided_teacher, load_teacher
+    from ladd_dist.core.machine import require_memory
     from ladd_dist.core.rng import derive_seed, sample_starts
     from ladd_dist.engine.loop import Bar
     from ladd_dist.levels.search import Pairs
 
     recipe = run.recipe
-    size = recipe.evaluate.batch_size
+    size, image = recipe.evaluate.batch_size, recipe.latent()
+    require_memory(8 * num_pairs * image.channels * image.size**2, f"--num-pairs {num_pairs}")  # noise and samples
     seed = derive_seed("levels-search", recipe.evaluate.seed)
     noise, cond = sample_starts(seed, range(num_pairs), recipe.latent(), run.device)
     denoise = guided_teacher(recipe, load_teacher(run))

@@ -94,6 +94,14 @@ Share = Annotated[float, Within("[0, 1]")]
 """Number between 0 and 1, both included."""
 Steps = Annotated[int, Within("[1, 10000]")]
 """Number of steps of a sampler; DDPM's own has a thousand."""
+Updates = Annotated[int, Within("[1, 1000000000]")]
+"""Number of updates of a training."""
+BatchSize = Annotated[int, Within("[1, 10000000]")]
+"""Number of samples that are computed together."""
+Width = Annotated[int, Within("[1, 65536]")]
+"""Number of channels, or of pixels along a side."""
+Depth = Annotated[int, Within("[1, 256]")]
+"""Number of blocks one after the other."""
 Seconds = Annotated[float, Within("(0, 1e7]")]
 """Time to wait for something, up to four months, which every clock of the libraries can hold."""
 Threads = Annotated[int, Within("[0, 1024]")]
