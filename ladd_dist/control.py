@@ -14,6 +14,7 @@ import tyro
 from ladd_dist.cli.arguments import read
 from ladd_dist.cli.console import Fitted, open_console
 from ladd_dist.cli.errors import run_guarded
+from ladd_dist.core.ranges import AnyInteger, BatchSize, Count, Finite, Positive, Updates, Within
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -51,17 +52,17 @@ class Train(Where):
     """The network whose weights learn the direction."""
     attribute: str = "hue"
     """hue (towards red, away from it), stroke (wider, narrower), value (brighter, darker)."""
-    rank: int = 4
+    rank: Annotated[int, Within("[1, 4096]")] = 4
     """Rank of the direction in each layer."""
-    steps: int = 200
+    steps: Updates = 200
     """Updates."""
-    batch_size: int = 64
+    batch_size: BatchSize = 64
     """Stored samples an update; each is seen with more of the attribute and with less of it."""
-    lr: float = 2e-3
+    lr: Positive = 2e-3
     """Learning rate; it falls to 0 along a cosine."""
     targets: tuple[str, ...] = ()
     """Regular expressions: layers in whose names one is found take part; all unless given."""
-    seed: int = 0
+    seed: AnyInteger = 0
     """Seed of the adapter's random half, the noise and the order of the samples."""
     out: Path = Path("control.safetensors")
     """The file to write."""
@@ -75,9 +76,9 @@ class Apply(Where):
     """The file that `train` wrote."""
     network: Literal["teacher", "student"] = "student"
     """The network that samples."""
-    strength: tuple[float, ...] = (-1.0, 0.0, 1.0)
+    strength: tuple[Finite, ...] = (-1.0, 0.0, 1.0)
     """How much of the direction is added: 0 the untouched network, 1 as trained, -1 the opposite."""
-    columns: int = 16
+    columns: Count = 16
     """Noises, with the classes in turn."""
     out: Path = Path("control.png")
     """The PNG file to write."""
@@ -89,9 +90,9 @@ class Transfer(Where):
 
     file: tyro.conf.Positional[Path] = Path("control.safetensors")
     """The file that `train` wrote."""
-    strength: tuple[float, ...] = (-1.0, 0.0, 1.0)
+    strength: tuple[Finite, ...] = (-1.0, 0.0, 1.0)
     """As in `apply`; 0 is always measured."""
-    num_samples: int = 200
+    num_samples: Annotated[int, Within("[2, inf)")] = 200
     """Held-out noises for each strength."""
     out: Path = Path("transfer.json")
     """The JSON file to write; the picture lies beside it."""
@@ -167,26 +168,21 @@ def _strengths(given: tuple[float, ...]) -> tuple[float, ...]:
     """The strengths without duplicates.
 
     Raises:
-        RecipeError: there is none, or one is not finite.
+        RecipeError: there is none.
     """
-    import math
-
     from ladd_dist.core.serialize import RecipeError
 
-    if not given or not all(map(math.isfinite, given)):
-        raise RecipeError(f"--strength takes finite numbers, like -1 0 1, got {given}")
+    if not given:
+        raise RecipeError("--strength takes at least one number, like -1 0 1")
     return tuple(dict.fromkeys(float(strength) for strength in given))
 
 
 def _apply(options: Apply) -> int:
-    from ladd_dist.core.serialize import RecipeError
     from ladd_dist.reports.grids import write_grid
     from ladd_dist.sliders.effect import slide
     from ladd_dist.sliders.slider import load_control
 
     out, strengths = _suffix(options.out, ".png"), _strengths(options.strength)
-    if options.columns < 1:
-        raise RecipeError(f"--columns must be at least 1, got {options.columns}")
     control = load_control(options.file)
     samples, _ = slide(*_open(options), control, options.network, strengths, options.columns)
     rows = [(f"{control.card['attribute']} {_signed(strength)}", images) for strength, images in samples.items()]
@@ -210,8 +206,8 @@ def _transfer(options: Transfer) -> int:
 
     out = _suffix(options.out, ".json")
     strengths = tuple(sorted({0.0, *_strengths(options.strength)}))
-    if len(strengths) < 2 or options.num_samples < 2:
-        raise RecipeError("--strength needs one besides 0, --num-samples at least 2")
+    if len(strengths) < 2:
+        raise RecipeError("--strength needs one besides 0")
     control = load_control(options.file)
     run, folder = _open(options)
     require_pixels(run.recipe)

@@ -18,6 +18,7 @@ from ladd_dist.cli.errors import run_guarded
 from ladd_dist.cli.recipe_arguments import tidy
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import plugin_modules
+from ladd_dist.core.ranges import Count, Threads
 
 if TYPE_CHECKING:
     from ladd_dist.core.rundir import RunDir
@@ -42,7 +43,7 @@ class Options:
     """A recipe file, like recipes/exp4_specnorm.py, or the folder of a run."""
     scale: Literal["auto", "smoke", "laptop", "paper"] = "auto"
     """As in `launch`; for a recipe."""
-    num_samples: int = 10_000
+    num_samples: Count = 10_000
     """Stored samples that are looked at, at most, evenly over the set."""
     search: bool = True
     """Look for better levels where the recipe's regress to the mean."""
@@ -56,7 +57,7 @@ class Options:
     """Folder with the shards: `cache`, or the one that the run used."""
     device: str = "auto"
     """As in `launch`."""
-    threads: int = 0
+    threads: Threads = 0
     """As in `launch`."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON object on stdout; everything else goes to stderr."""
@@ -75,8 +76,6 @@ def _main(arguments: list[str]) -> int:
     from ladd_dist.workspace.workspace import Workspace
 
     options, rest = read(Options, tidy(arguments), prog=PROG, return_unknown_args=True)
-    if options.num_samples < 1:
-        raise RecipeError(f"--num-samples must be at least 1, got {options.num_samples}")
     set_threads(options.threads)
     if options.source.suffix == ".py":
         recipe, command = _from_recipe(options, rest)

@@ -18,6 +18,7 @@ from ladd_dist.cli.console import Fitted, open_console
 from ladd_dist.cli.errors import FAILURE, run_guarded
 from ladd_dist.cli.recipe_arguments import pick_scale, tidy
 from ladd_dist.core.failure import world_size
+from ladd_dist.core.ranges import Threads
 
 if TYPE_CHECKING:
     from ladd_dist.preflight.check import Finding
@@ -54,7 +55,7 @@ class Options:
     """Make these checks alone, by name."""
     device: str = "auto"
     """As in `launch`."""
-    threads: int = 0
+    threads: Threads = 0
     """As in `launch`."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON object on stdout; everything else goes to stderr."""

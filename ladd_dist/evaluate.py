@@ -15,6 +15,7 @@ from ladd_dist.cli.arguments import path_first, read
 from ladd_dist.cli.console import Fitted, open_console
 from ladd_dist.cli.errors import run_guarded
 from ladd_dist.core.errors import UserError
+from ladd_dist.core.ranges import AnyInteger, CountOrZero, Positive, Steps
 from ladd_dist.evaluation.student_evaluation import EvaluationFile, Student, measured, signature_of
 
 if TYPE_CHECKING:
@@ -33,19 +34,19 @@ class Options:
     """A run's folder, or a student's file, which needs --like."""
     like: Path | None = None
     """For a file: the run whose data, teacher and stored samples it is measured against."""
-    steps: tuple[int, ...] = ()
+    steps: tuple[Steps, ...] = ()
     """Numbers of steps, like 1,2,4; those of the run's recipe unless given."""
-    levels: tuple[float, ...] = ()
+    levels: tuple[Positive, ...] = ()
     """Noise levels of your own, descending, for as many steps as there are."""
-    hybrid: tuple[int, ...] = ()
+    hybrid: tuple[CountOrZero, ...] = ()
     """Measure also with the teacher taking the first of the student's steps: how many, like 0..2 or 0,2."""
     metrics: tuple[str, ...] = ()
     """Metrics by name, like digit_color,manifold,clean_fid; those of the run's recipe unless given."""
-    num_samples: int = 0
+    num_samples: CountOrZero = 0
     """Samples of each kind; as many as the run's recipe says unless given."""
-    seed: int | None = None
+    seed: AnyInteger | None = None
     """Seed of the noise and the classes; those of the run's recipe unless given."""
-    seeds: tuple[int, ...] = ()
+    seeds: tuple[AnyInteger, ...] = ()
     """Several such seeds, like 11,12,13: figures are means over them, with intervals that cover them."""
     cache: Path | None = None
     """The folder with the run's teacher and shards; unless given, the one that it used."""
@@ -132,12 +133,12 @@ def with_settings(recipe: Recipe, options: Options) -> Recipe:
     """The recipe with the evaluation settings of the command line.
 
     Raises:
-        RecipeError: --steps holds a number below 1, or the recipe does not allow the settings.
+        RecipeError: the recipe does not allow the settings.
         PluginError: a metric is unknown.
     """
     from ladd_dist.core.plugin import create
-    from ladd_dist.core.serialize import RecipeError
     from ladd_dist.recipe import validate
+    from ladd_dist.stages.sizes import require_evaluation
 
     settings = recipe.evaluate
     if options.metrics:
@@ -146,8 +147,6 @@ def with_settings(recipe: Recipe, options: Options) -> Recipe:
         metrics = tuple(own.get(name) or cast("Metric", create("metric", name)) for name in names)
         settings = dataclasses.replace(settings, metrics=metrics)
     if options.steps:
-        if min(options.steps) < 1:
-            raise RecipeError(f"--steps takes numbers from 1, like 1,2,4, got {min(options.steps)}")
         settings = dataclasses.replace(settings, steps=tuple(dict.fromkeys(options.steps)))
     elif options.levels:
         settings = dataclasses.replace(settings, steps=(len(options.levels),))
@@ -156,7 +155,9 @@ def with_settings(recipe: Recipe, options: Options) -> Recipe:
     settings = _with_seeds(settings, options)
     # The run's own steps: `validate` asks the run's law for levels, and the student's card may have others.
     validate(dataclasses.replace(recipe, evaluate=dataclasses.replace(settings, steps=recipe.evaluate.steps)))
-    return dataclasses.replace(recipe, evaluate=settings)
+    recipe = dataclasses.replace(recipe, evaluate=settings)
+    require_evaluation(recipe, "--num-samples")
+    return recipe
 
 
 def _with_seeds(settings: EvaluateStage, options: Options) -> EvaluateStage:

@@ -12,6 +12,7 @@ import tyro
 from ladd_dist.cli.arguments import read
 from ladd_dist.cli.errors import run_guarded
 from ladd_dist.core.plugin import plugin_modules
+from ladd_dist.core.ranges import CountOrZero
 from ladd_dist.exporting.student import finished_student, student_at, write_student
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Options:
     out: Path | None = None
     """The file to write; NAME-SIGNATURE.safetensors in this folder unless given. The JSON lies beside it. Of the
     formats for diffusers the folder, NAME-SIGNATURE-diffusers or NAME-SIGNATURE-lora."""
-    step: int | None = None
+    step: CountOrZero | None = None
     """Take the averaged weights of this checkpoint. Unless given: the finished student, else the newest checkpoint."""
     plugins: tuple[str, ...] = ()
     """Modules that register plug-ins, besides those with which the run was started."""

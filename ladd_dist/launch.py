@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from ladd_dist.cli.arguments import require_text
 from ladd_dist.cli.errors import leave, run_guarded, say
 from ladd_dist.cli.recipe_arguments import RecipeOptions, parse, pick_scale, tidy
+from ladd_dist.core.environment import env_number
 from ladd_dist.core.failure import has_parent, rank_here, world_size
 from ladd_dist.core.plugin import plugin_modules
+from ladd_dist.core.ranges import Seconds, Threads, Within
 from ladd_dist.core.slurm import ranks_of_step
 from ladd_dist.stages import STAGES
 
@@ -45,14 +48,14 @@ class Options(RecipeOptions):
     """Which stages to run; autoencoder only where the recipe trains its codec."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 ..."""
-    threads: int = 0
+    threads: Threads = 0
     """CPU threads of each process; 0 leaves the choice to PyTorch."""
-    nproc: int = 1
+    nproc: Annotated[int, Within("[1, 1024]")] = 1
     """Processes on this machine; with torchrun or SLURM the launcher decides."""
     parallel: str = ""
     """How the networks are spread over processes: single, ddp, fsdp, zero1, zero2, zero3; empty: the recipe's, and ddp
     when there are several processes."""
-    timeout_s: float = 600.0
+    timeout_s: Seconds = 600.0
     """How long a process may wait for the others in a collective operation."""
     on: Path | None = None
     """Submit to a cluster, a profile like slurm/single_gpu.py, in place of running here."""
@@ -74,6 +77,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(arguments: list[str]) -> int:
+    require_text(arguments)
     os.environ.update(ranks_of_step(os.environ))
     named, load = _named_by_lock(arguments)
     options, recipe = parse(Options, named, prog=PROG, scale_of=_scale_of, adapt=_adapt, load=load)
@@ -86,11 +90,12 @@ def _main(arguments: list[str]) -> int:
     scale, device = _scale_of(options), pick_device(options.device)
     set_threads(options.threads)
     num = count_processes(options.nproc)
-    num_here = int(os.environ.get("LOCAL_WORLD_SIZE", options.nproc if world_size() == 1 else world_size()))
-    device = local_device(device, num_here, int(os.environ.get("LOCAL_RANK", "0")))
+    num_here = env_number("LOCAL_WORLD_SIZE", default=options.nproc if world_size() == 1 else world_size())
+    device = local_device(device, num_here, env_number("LOCAL_RANK", default=0))
 
     from ladd_dist.stages.dry_run import describe_run, show
     from ladd_dist.stages.run import check_shares
+    from ladd_dist.stages.sizes import require_room
     from ladd_dist.workspace.lock import enforce
     from ladd_dist.workspace.run import Run, as_begun
     from ladd_dist.workspace.workspace import Workspace
@@ -110,6 +115,8 @@ def _main(arguments: list[str]) -> int:
         if facts is not None:
             print(json.dumps(asdict(facts))) if options.json else show(facts)
         return 0
+    if facts is not None:
+        require_room(run, facts, names, num)
     if num > 1 and "RANK" not in os.environ:
         return _spawn(arguments, options, run.folder.path)
     return _run(arguments, options, run, names, facts, say_line)

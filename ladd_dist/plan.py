@@ -14,6 +14,7 @@ import tyro
 from ladd_dist.cli.console import Fitted, open_console
 from ladd_dist.cli.errors import run_guarded
 from ladd_dist.cli.recipe_arguments import RecipeOptions, parse
+from ladd_dist.core.ranges import Within
 from ladd_dist.core.units import si
 
 if TYPE_CHECKING:
@@ -43,13 +44,13 @@ class Options(RecipeOptions):
     Fields of the recipe can be set as in `launch`.
     """
 
-    gpus: int = 1
+    gpus: Annotated[int, Within("[1, 1000000]")] = 1
     """Number of GPUs over all nodes."""
-    gpu_memory_gb: float = 80.0
+    gpu_memory_gb: Annotated[float, Within("(0, 1e6]")] = 80.0
     """Memory of each GPU, in 10^9 bytes."""
-    gpus_per_node: int = 8
+    gpus_per_node: Annotated[int, Within("[1, 1000000]")] = 8
     """Number of GPUs that share a node."""
-    batch_per_gpu: int = 0
+    batch_per_gpu: Annotated[int, Within("[0, 1000000]")] = 0
     """Samples a GPU and step; 0 shares the recipe's train.batch_size evenly."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON object on stdout; everything else goes to stderr."""
@@ -86,11 +87,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(arguments: list[str]) -> int:
-    from ladd_dist.core.serialize import RecipeError
-
     options, recipe = parse(Options, arguments, prog=PROG)
-    if min(options.gpus, options.gpus_per_node) < 1 or options.batch_per_gpu < 0 or not options.gpu_memory_gb > 0:
-        raise RecipeError("--gpus and --gpus-per-node must be at least 1, --gpu-memory-gb above 0")
     found = plan(recipe, options)
     print(json.dumps(dataclasses.asdict(found))) if options.json else show(found)
     return 0

@@ -14,6 +14,7 @@ from ladd_dist.cli.arguments import read
 from ladd_dist.cli.errors import run_guarded
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import plugin_modules
+from ladd_dist.core.ranges import AnyInteger, Count, CountOrZero, Positive
 
 if TYPE_CHECKING:
     from ladd_dist.builders.card import StudentCard
@@ -32,23 +33,23 @@ class Options:
     """A run's folder, or its student.safetensors or an exported file (all that is needed, also on another machine)."""
     from_: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     """The student, as a flag."""
-    steps: int = 0
+    steps: CountOrZero = 0
     """Network calls a picture; 0 takes the most that the student was measured at."""
-    levels: tuple[float, ...] = ()
+    levels: tuple[Positive, ...] = ()
     """Noise levels of your own, descending, instead of the student's: one for each network call."""
-    teacher_steps: int = 0
+    teacher_steps: CountOrZero = 0
     """How many of the first steps the teacher takes, with its guidance; it is the run's."""
     like: Path | None = None
     """For a file with --teacher-steps: the run whose teacher that is."""
     cache: Path | None = None
     """With --teacher-steps: the folder with the run's teacher; unless given, the one that it used."""
-    classes: tuple[int, ...] = ()
+    classes: tuple[CountOrZero, ...] = ()
     """Classes to show, or numbers of prompts, from 0; all when empty, of prompts the first 16."""
     conditions: Path | None = None
     """For a student that reads texts: the folder of its shards, which has their table; a run knows its own."""
-    columns: int = 16
+    columns: Count = 16
     """Pictures of each class."""
-    seed: int = 0
+    seed: AnyInteger = 0
     """Picture k of a class depends on the seed, the class and k alone."""
     out: Path = Path("samples.png")
     """The PNG file to write."""
@@ -71,11 +72,13 @@ def _main(options: Options) -> int:
     from ladd_dist.builders.sampling import sample_class
     from ladd_dist.builders.student_file import levels_of, load_codec, load_student
     from ladd_dist.builders.texts import MOST_TEXTS, attach_texts, shortened
+    from ladd_dist.core.machine import require_memory
     from ladd_dist.core.noise import is_descending
     from ladd_dist.core.plugin import load_modules
     from ladd_dist.core.serialize import RecipeError
     from ladd_dist.parallel.devices import pick_device
     from ladd_dist.reports.grids import write_grid, write_pictures
+    from ladd_dist.stages.sizes import maps_bytes
 
     given = [source for source in (options.source, options.from_) if source is not None]
     if len(given) != 1:
@@ -89,10 +92,14 @@ def _main(options: Options) -> int:
         raise RecipeError(f"--steps {options.steps} and {len(levels)} --levels contradict each other; give one of them")
     texts = attach_texts(network, given[0], options.conditions)
     teacher = _teacher(options, given[0], network, card, len(levels))
-    classes = options.classes or tuple(range(network.image.num_classes))[: MOST_TEXTS if texts else None]
-    wrong = [number for number in classes if not 0 <= number < network.image.num_classes]
-    if wrong or options.columns < 1:
-        raise RecipeError(f"--classes are 0 to {network.image.num_classes - 1}, --columns at least 1")
+    classes = (
+        tuple(dict.fromkeys(options.classes))
+        or tuple(range(network.image.num_classes))[: MOST_TEXTS if texts else None]
+    )
+    wrong = [number for number in classes if number >= network.image.num_classes]
+    if wrong:
+        raise RecipeError(f"--classes are 0 to {network.image.num_classes - 1}, got {wrong[0]}")
+    require_memory(options.columns * maps_bytes(network), f"--columns {options.columns}")
     codec = load_codec(given[0], card, pick_device(options.device))
     few = partial(sample_class, teacher=teacher, teacher_steps=options.teacher_steps)
     pictures = {}

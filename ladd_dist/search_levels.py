@@ -14,6 +14,7 @@ from ladd_dist.cli.console import Fitted, open_console
 from ladd_dist.cli.errors import run_guarded
 from ladd_dist.cli.recipe_arguments import RecipeOptions, parse
 from ladd_dist.core.errors import UserError
+from ladd_dist.core.ranges import Count, Threads, Within
 
 if TYPE_CHECKING:
     from ladd_dist.levels.search import Found, Pairs
@@ -31,15 +32,15 @@ class Options(RecipeOptions):
     Fields of the recipe can be set as in `launch`; the teacher must be trained (in the cache).
     """
 
-    steps: int = 4
-    """Calls of the network."""
-    num_pairs: int = 300
+    steps: Annotated[int, Within("[2, 1000]")] = 4
+    """Calls of the network, at least 2: one step starts at the highest level, and nothing is to be found."""
+    num_pairs: Count = 300
     """Held-out pairs of noise and the teacher's sample on which levels are compared."""
     cache: Path = Path("cache")
     """Folder with the trained teacher."""
     device: str = "auto"
     """As in `launch`."""
-    threads: int = 0
+    threads: Threads = 0
     """As in `launch`."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON object on stdout; everything else goes to stderr."""
@@ -85,11 +86,6 @@ def _main(arguments: list[str]) -> int:
     from ladd_dist.workspace.run import Run
     from ladd_dist.workspace.workspace import Workspace
 
-    if options.steps < 2 or options.num_pairs < 1:
-        raise RecipeError(
-            f"--steps must be at least 2 (one step starts at sigma_max, nothing is to be found) and --num-pairs at "
-            f"least 1, got {options.steps} and {options.num_pairs}"
-        )
     if recipe.shards.sampler.stochastic:
         raise RecipeError(
             f"levels are searched on samples that follow from their noise, and sampler {recipe.shards.sampler.name!r} "
@@ -144,12 +140,14 @@ def make_pairs(run: Run, num_pairs: int) -> Pairs:
     import torch
 
     from ladd_dist.builders.teacher import guided_teacher, load_teacher
+    from ladd_dist.core.machine import require_memory
     from ladd_dist.core.rng import derive_seed, sample_starts
     from ladd_dist.engine.loop import Bar
     from ladd_dist.levels.search import Pairs
 
     recipe = run.recipe
-    size = recipe.evaluate.batch_size
+    size, image = recipe.evaluate.batch_size, recipe.latent()
+    require_memory(8 * num_pairs * image.channels * image.size**2, f"--num-pairs {num_pairs}")  # noise and samples
     seed = derive_seed("levels-search", recipe.evaluate.seed)
     noise, cond = sample_starts(seed, range(num_pairs), recipe.latent(), run.device)
     denoise = guided_teacher(recipe, load_teacher(run))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import sys
+import unicodedata
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
-from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import tyro
 from tyro.constructors import (
@@ -18,8 +19,15 @@ from tyro.constructors import (
     UnsupportedTypeAnnotationError,
 )
 
+from ladd_dist.core.errors import RecipeError
+from ladd_dist.core.ranges import hints_of, require_ranges
+
 T = TypeVar("T")
 
+TEXTS = ("--note", "--reported.outcome", "--trial")
+"""Flags whose text may have several lines."""
+MOST_VALUES = 10_000
+"""Most numbers of a range like 0..2."""
 LISTS = ConstructorRegistry()
 """tyro's rules, with lists as `split_words` reads them."""
 _inside: ContextVar[bool] = ContextVar("inside a list", default=False)
@@ -37,15 +45,43 @@ def read(
 ) -> Any:
     """Options from the arguments of a command; exits with 2 on a wrong command line, with 0 after --help.
 
+    A number of the options is checked against the range in its annotation.
+
     Args:
         options: a dataclass, or what else `tyro.cli` takes.
         arguments: those of the process if None.
         renamed: old names of flags and the new ones. An old name works, with a note on stderr, and --help is silent
             about it.
         more: further arguments of `tyro.cli`.
+
+    Raises:
+        RecipeError: a number is out of range, or a word is no text (`require_text`); the message names the flag.
     """
     words = new_names(sys.argv[1:] if arguments is None else arguments, renamed or {})
-    return tyro.cli(options, args=words, prog=prog, registry=LISTS, **more)
+    require_text(words)
+    made = tyro.cli(options, args=words, prog=prog, registry=LISTS, **more)
+    own = made[0] if more.get("return_unknown_args") else made
+    for name, hint in hints_of(type(own)).items():
+        if not dataclasses.is_dataclass(value := getattr(own, name)):  # a recipe: `validate` knows the paths in it
+            require_ranges(hint, value, f"--{name.replace('_', '-')}")
+    return made
+
+
+def require_text(words: Sequence[str]) -> None:
+    """Refuse words that could not be written into a run's files, or would act on a terminal that shows them.
+
+    Raises:
+        RecipeError: names the flag; a byte is no UTF-8, or a character controls the terminal. Lines of a `TEXTS` may
+            end.
+    """
+    flag = ""
+    for word in words:
+        flag = word.partition("=")[0] if word.startswith("--") else flag
+        for character in word:
+            kind = unicodedata.category(character)
+            if kind == "Cs" or (kind == "Cc" and not (character in "\t\n" and flag in TEXTS)):
+                what = "a byte that is no UTF-8" if kind == "Cs" else "a control character"
+                raise RecipeError(f"{ascii(flag)[1:-1] or 'the command line'}: {what} in {ascii(word)[:80]}")
 
 
 def new_names(arguments: Sequence[str], renamed: Mapping[str, str]) -> list[str]:
@@ -71,7 +107,7 @@ def path_first(options: type, arguments: Sequence[str]) -> list[str]:
     for place, word in enumerate(arguments):
         if word.startswith("--"):
             flag, num_values = word, 0
-        elif flag in lists and num_values and Path(word).exists():
+        elif flag in lists and num_values and os.path.exists(word):  # noqa: PTH110  False for what no path can be
             return [word, *arguments[:place], *arguments[place + 1 :]]
         else:
             num_values += 1
@@ -88,7 +124,7 @@ def split_words(words: Sequence[str], kind: Any = str) -> list[str]:
         kind: the type of a value.
 
     Raises:
-        ValueError: a range that falls.
+        ValueError: a range that falls, or of more than `MOST_VALUES`.
     """
     parts = [part.strip() for word in words for part in _COMMA.split(word)]
     if kind is not str:
@@ -98,6 +134,8 @@ def split_words(words: Sequence[str], kind: Any = str) -> list[str]:
         span = re.fullmatch(r"(\d+)\.\.(\d+)", part) if kind is int else None
         if span and int(span[1]) > int(span[2]):
             raise ValueError(f"the range {part} falls: write {span[2]}..{span[1]}, or the numbers with commas")
+        if span and int(span[2]) - int(span[1]) >= MOST_VALUES:
+            raise ValueError(f"the range {part} has more than {MOST_VALUES} numbers")
         values += list(map(str, range(int(span[1]), int(span[2]) + 1))) if span else [part]
     return values
 
@@ -114,8 +152,8 @@ def _list_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | Unsup
         _inside.reset(token)
     if not isinstance(spec, PrimitiveConstructorSpec):
         return spec
-    kinds = [kind for kind in get_args(info.type) if kind is not Ellipsis]
-    made = _Values(spec, kinds[0] if kinds else str)
+    kind = next(iter(get_args(info.type)), str)
+    made = _Values(spec, get_args(kind)[0] if get_origin(kind) is Annotated else kind)  # without its range
     return dataclasses.replace(spec, nargs="*", choices=None, metavar=_metavar(spec), instance_from_str=made)
 
 

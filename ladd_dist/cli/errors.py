@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from rich.console import Console
 
+from ladd_dist.core.environment import require_environment
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.failure import LOG_NOTE, Kind, has_parent, rank_here, world_size, write_failure
 from ladd_dist.core.own_code import place_of
@@ -63,6 +64,7 @@ def run_guarded(command: Callable[[], int]) -> int:
 def _run_guarded(command: Callable[[], int]) -> int:
     try:
         with _signals_stop():
+            require_environment()
             code = command()
             sys.stdout.flush()  # here, where a reader that has left or a full disk has its message
             return code

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ladd_dist.cli.recipe_arguments import pick_scale
 from ladd_dist.core.pyfile import run_file
-from ladd_dist.core.ranges import Count, CountOrZero, NonNegative, Positive, Ranged
+from ladd_dist.core.ranges import Count, CountOrZero, NonNegative, Ranged, Seconds
 from ladd_dist.core.serialize import RecipeError, check
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Cluster(Ranged):
     of the one that is there. `ladd jobs` uses them too."""
     signal_delay_s: CountOrZero = 90
     """The job is told this long before its time limit, in which a checkpoint must be written; `local` has 30 s."""
-    timeout_s: Positive = 600.0
+    timeout_s: Seconds = 600.0
     """How long a process of a job may wait for the others in a collective operation."""
     executor: Literal["slurm", "local", "debug"] = "slurm"
     """`local`: processes of this machine, without SLURM; `debug`: in the submitting process itself."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from ladd_dist.core.environment import env_number
 from ladd_dist.core.signals import NUMBERS, RECEIVED, Stopped, is_importing
 from ladd_dist.core.slurm import PORTS, ranks_of_step
 
@@ -79,7 +80,7 @@ class StageJob:
         from ladd_dist.stages.run import prepare_run, run_stages
         from ladd_dist.workspace.opening import open_run
 
-        num_here, local_rank = (int(os.environ.get(name, default)) for name, default in LOCAL)
+        num_here, local_rank = (env_number(name, default) for name, default in LOCAL)
         device = local_device(pick_device("auto"), num_here, local_rank)
         opened = open_run(Path(self.config).parent, cache=Path(self.cache), device=device)
 
@@ -101,7 +102,7 @@ class StageJob:
         )
 
 
-LOCAL = (("LOCAL_WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
+LOCAL = (("LOCAL_WORLD_SIZE", 1), ("LOCAL_RANK", 0))
 
 
 def ranks_of_job() -> dict[str, str]:
@@ -111,7 +112,7 @@ def ranks_of_job() -> dict[str, str]:
     size, rank = os.environ["SUBMITIT_LOCAL_NTASKS"], os.environ["SUBMITIT_LOCAL_GLOBALID"]
     if size == "1":
         return {}
-    port = str(PORTS[int(os.environ["SUBMITIT_LOCAL_JOB_ID"]) * 7 % len(PORTS)])
+    port = str(PORTS[env_number("SUBMITIT_LOCAL_JOB_ID") * 7 % len(PORTS)])
     own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
     more = {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" and "GLOO_SOCKET_IFNAME" not in os.environ else {}
     return own | more | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}

@@ -148,6 +148,7 @@ def run_trial(agents: Agents, trial: str, command: str) -> Path:
     from ladd_dist.stages.dry_run import describe_run
     from ladd_dist.stages.evaluate import is_evaluated, tell_tracker
     from ladd_dist.stages.run import prepare_run, run_stages
+    from ladd_dist.stages.sizes import require_room
     from ladd_dist.workspace.run import Run, as_found
     from ladd_dist.workspace.workspace import Workspace
 
@@ -159,6 +160,7 @@ def run_trial(agents: Agents, trial: str, command: str) -> Path:
     recipe = dataclasses.replace(chosen.recipe, tracker=agents.tracker(chosen.recipe))
     run = as_found(Run(recipe, Workspace(agents.out, agents.cache, local_device(pick_device("auto"), 1, 0))))
     facts = describe_run(run, agents.scale)
+    require_room(run, facts, STAGES, 1)
 
     def prepare() -> None:
         prepare_run(

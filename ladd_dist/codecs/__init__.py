@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from ladd_dist.core.plugin import Plugin
-from ladd_dist.core.ranges import AnyInteger, Count, NonNegative, Positive, Ranged
+from ladd_dist.core.ranges import AnyInteger, BatchSize, Count, NonNegative, Positive, Ranged, Updates
 from ladd_dist.core.serialize import NEUTRAL
 from ladd_dist.core.types import Autoencoder, ImageSpec
 
@@ -41,9 +41,9 @@ class Codec(Plugin):
 class CodecTraining(Ranged):
     """Training of a codec by the stage `autoencoder`; the learning rate falls to 0 along a cosine."""
 
-    steps: Count = 1_000
+    steps: Updates = 1_000
     """Number of updates."""
-    batch_size: Count = 64
+    batch_size: BatchSize = 64
     """Images per update."""
     lr: Positive = 2e-3
     """Learning rate at the beginning."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from ladd_dist.codecs import CodecTraining, TrainableAutoencoder, TrainedCodec
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
-from ladd_dist.core.ranges import Count, NonNegative, Within
+from ladd_dist.core.ranges import Depth, NonNegative, Width, Within
 from ladd_dist.core.types import ImageSpec
 
 SIGMA_DATA = 0.5
@@ -24,11 +24,11 @@ SIGMA_DATA = 0.5
 class AutoencoderKL(TrainedCodec):
     """diffusers' `AutoencoderKL`: a convolutional encoder and decoder with a weak KL penalty on the latents."""
 
-    channels: Count = 4
+    channels: Width = 4
     """Number of latent channels."""
-    widths: tuple[Annotated[int, Within("[8, inf)")], ...] = (16, 32)
+    widths: tuple[Annotated[int, Within("[8, 65536]")], ...] = (16, 32)
     """Channels of each level of the encoder, from the finest; the image is halved between levels."""
-    blocks: Count = 1
+    blocks: Depth = 1
     """Residual blocks per level."""
     kl_weight: NonNegative = 1e-4
     """Weight of the mean KL divergence of a latent number against the mean squared error of a pixel."""

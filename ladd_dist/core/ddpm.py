@@ -18,6 +18,8 @@ from torch import Tensor
 from ladd_dist.core.errors import UserError
 
 BetaSchedule = Literal["linear", "cosine"]
+MOST_TIMESTEPS = 10_000
+"""Most timesteps of a schedule."""
 
 
 def linear_betas(timesteps: int, *, first: float = 1e-4, last: float = 0.02) -> Tensor:
@@ -53,8 +55,10 @@ def alpha_bars(schedule: BetaSchedule, timesteps: int) -> Tensor:
     """alpha-bar_t [T] in (0, 1) of a named schedule, descending.
 
     Raises:
-        UserError: there are too few timesteps for this schedule.
+        UserError: there are too few timesteps for this schedule, or more than `MOST_TIMESTEPS`.
     """
+    if timesteps > MOST_TIMESTEPS:
+        raise UserError(f"a schedule has at most {MOST_TIMESTEPS} timesteps, got {timesteps}")
     betas = linear_betas(timesteps) if schedule == "linear" else cosine_betas(timesteps)
     return torch.cumprod(1 - betas, dim=0)
 

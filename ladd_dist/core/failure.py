@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from ladd_dist.core.errors import UserError
+from ladd_dist.core.environment import PARENT, env_number
+from ladd_dist.core.errors import RecipeError, UserError
 
 Kind = Literal["failure", "missing", "stop", "victim"]
 """Reason why a rank ended. failure: its own error; missing: another rank did not arrive; stop: a signal; victim:
@@ -20,14 +21,9 @@ another rank ended."""
 
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
 """Environment variable in which PyTorch's launchers name the report file."""
-CORES = "LADD_CORES"
-"""Environment variable with this rank's share of the cores; unset where the user chose a number of threads."""
 
 LOG_NOTE = "log: "
 """Prefix of the exception note that tells a command where the traceback was written."""
-
-PARENT = "LADD_PARENT"
-"""Environment variable with the process id of the launch that started this rank."""
 
 
 @dataclass(frozen=True)
@@ -44,15 +40,23 @@ class Failure:
 
 
 def world_size() -> int:
-    """Number of processes of this training, from environment variables alone (without importing PyTorch)."""
-    size = os.environ.get("WORLD_SIZE") if "RANK" in os.environ else os.environ.get("SLURM_STEP_NUM_TASKS")
-    return int(size or 1)
+    """Number of processes of this training, from environment variables alone (without importing PyTorch).
+
+    1 where a variable is no number: a command refuses it at its start (`require_environment`), and has to say so.
+    """
+    return _number("WORLD_SIZE" if "RANK" in os.environ else "SLURM_STEP_NUM_TASKS", 1)
 
 
 def rank_here() -> int:
     """Rank of this process, from environment variables alone."""
-    rank = os.environ.get("RANK", os.environ.get("SLURM_PROCID")) if world_size() > 1 else None
-    return int(rank or 0)
+    return _number("RANK" if "RANK" in os.environ else "SLURM_PROCID", 0) if world_size() > 1 else 0
+
+
+def _number(name: str, default: int) -> int:
+    try:
+        return env_number(name, default)
+    except RecipeError:
+        return default
 
 
 def has_parent() -> bool:

@@ -14,11 +14,13 @@ import types
 import typing
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, TypeGuard, Union, get_args, get_origin
 
 from ladd_dist.core.errors import RangeError
 
 _INTERVAL = re.compile(r"([\[(])(\S+), (\S+)([\])])")
+_BITS = 63
+"""Most bits of a whole number: no count is larger, and neither files nor random generators take more."""
 _hints: dict[type[Any], Mapping[str, Any]] = {}
 _deferred = ContextVar("deferred", default=False)
 
@@ -26,7 +28,7 @@ _deferred = ContextVar("deferred", default=False)
 class Within:
     """Range of a number, as an interval: `Within("[0, 1)")` holds 0 and every number below 1.
 
-    Infinite ends are open, so NaN and infinity are in no range.
+    Infinite ends are open, so NaN and infinity are in no range, and neither is a whole number of more than 63 bits.
     """
 
     def __init__(self, interval: str) -> None:
@@ -51,6 +53,8 @@ class Within:
         return f"Within({self.interval!r})"
 
     def __contains__(self, value: float) -> bool:
+        if _is_too_long(value):
+            return False
         above = value >= self.low if self.has_low else value > self.low
         below = value <= self.high if self.has_high else value < self.high
         return above and below
@@ -62,8 +66,16 @@ class Within:
             RangeError: the message gives `where`, the range and the value.
         """
         if isinstance(value, int | float) and not isinstance(value, bool) and value not in self:
+            if _is_too_long(value):
+                raise RangeError(
+                    f"{where}: must be a whole number below 2^{_BITS}, got one of {value.bit_length()} bits"
+                )
             finite = () if math.isfinite(value) and self.ends else ("finite",)
             raise RangeError(f"{where}: must be {' and '.join((*finite, *self.ends))}, got {value}")
+
+
+def _is_too_long(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and value.bit_length() > _BITS
 
 
 Count = Annotated[int, Within("[1, inf)")]
@@ -71,7 +83,7 @@ Count = Annotated[int, Within("[1, inf)")]
 CountOrZero = Annotated[int, Within("[0, inf)")]
 """Integer of 0 or more; 0 usually switches something off."""
 AnyInteger = Annotated[int, Within("(-inf, inf)")]
-"""Any integer, such as a seed."""
+"""Any integer between -2^63 and 2^63, such as a seed."""
 Finite = Annotated[float, Within("(-inf, inf)")]
 """Any finite number."""
 Positive = Annotated[float, Within("(0, inf)")]
@@ -80,6 +92,20 @@ NonNegative = Annotated[float, Within("[0, inf)")]
 """Finite number of 0 or more."""
 Share = Annotated[float, Within("[0, 1]")]
 """Number between 0 and 1, both included."""
+Steps = Annotated[int, Within("[1, 10000]")]
+"""Number of steps of a sampler; DDPM's own has a thousand."""
+Updates = Annotated[int, Within("[1, 1000000000]")]
+"""Number of updates of a training."""
+BatchSize = Annotated[int, Within("[1, 10000000]")]
+"""Number of samples that are computed together."""
+Width = Annotated[int, Within("[1, 65536]")]
+"""Number of channels, or of pixels along a side."""
+Depth = Annotated[int, Within("[1, 256]")]
+"""Number of blocks one after the other."""
+Seconds = Annotated[float, Within("(0, 1e7]")]
+"""Time to wait for something, up to four months, which every clock of the libraries can hold."""
+Threads = Annotated[int, Within("[0, 1024]")]
+"""Number of threads; 0 leaves the choice to PyTorch. OpenMP crashes where the system does not give it as many."""
 
 Rho = Annotated[float, Within("[0.1, 1000]")]
 """Exponent of a spacing of noise levels, for which their powers are finite."""

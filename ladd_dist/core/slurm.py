@@ -6,6 +6,7 @@ import re
 import subprocess
 from collections.abc import Callable, Mapping
 
+from ladd_dist.core.environment import env_number
 from ladd_dist.core.errors import UserError
 
 PORTS = range(12_000, 32_000)
@@ -33,11 +34,11 @@ def ranks_of_step(env: Mapping[str, str], first_host: Callable[[str], str] = sho
     """Environment variables that torchrun would set for this rank; empty if they are set, or for a step of one task.
 
     Raises:
-        UserError: the host of rank 0 cannot be found.
+        UserError: the host of rank 0 cannot be found, or a variable is no number.
     """
-    if "RANK" in env or "SLURM_PROCID" not in env or int(env.get("SLURM_STEP_NUM_TASKS", "1")) < 2:
+    if "RANK" in env or "SLURM_PROCID" not in env or env_number("SLURM_STEP_NUM_TASKS", 1, env) < 2:
         return {}
-    job, step = int(env.get("SLURM_JOB_ID", "0")), int(env.get("SLURM_STEP_ID", "0"))
+    job, step = env_number("SLURM_JOB_ID", 0, env), env_number("SLURM_STEP_ID", 0, env)
     found = {
         "RANK": env["SLURM_PROCID"],
         "WORLD_SIZE": env["SLURM_STEP_NUM_TASKS"],
@@ -57,5 +58,5 @@ def _tasks_here(env: Mapping[str, str]) -> int:
         match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", entry)
         if match:
             counts += [int(match[1])] * int(match[2] or 1)
-    node = int(env.get("SLURM_NODEID", "0"))
+    node = env_number("SLURM_NODEID", 0, env)
     return counts[node] if node < len(counts) else 1

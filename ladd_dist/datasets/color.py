@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from ladd_dist.core.errors import UserError
-from ladd_dist.core.ranges import Within
+from ladd_dist.core.ranges import CountOrZero
 from ladd_dist.core.types import COLOUR_DIGITS, INK_ON_BLACK, ImageSpec
 from ladd_dist.datasets import Split
 
@@ -17,8 +15,8 @@ NUM_CLASSES = 10
 SHOWS = (COLOUR_DIGITS, INK_ON_BLACK)
 SATURATION = (0.6, 1.0)
 VALUE = (0.8, 1.0)
-ColourSeed = Annotated[int, Within("[0, 18446744073709551616)")]
-"""Seed of colours: an unsigned integer of 64 bits."""
+ColourSeed = CountOrZero
+"""Seed of colours: 0 or more."""
 # One stream of colours per split: a test digit must not repeat the colour of the training digit of its index.
 _STREAMS: dict[Split, int] = {"train": 0, "test": 1}
 

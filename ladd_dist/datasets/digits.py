@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ladd_dist.core.plugin import register
-from ladd_dist.core.ranges import Count, Within
+from ladd_dist.core.ranges import Within
 from ladd_dist.core.types import ImageSpec
 from ladd_dist.datasets import Dataset, Split
 from ladd_dist.datasets.color import NUM_CLASSES, SHOWS, ColorDigits, ColourSeed
@@ -39,11 +39,11 @@ class Digits(Dataset):
     1,501 digits are for training and 296 for tests. With the default `repeat` they make 21,014 training images.
     """
 
-    size: Annotated[int, Within("[8, inf)")] = 16
+    size: Annotated[int, Within("[8, 65536]")] = 16
     """Side length of the images in pixels; the digits are 8x8."""
     seed: ColourSeed = 0
     """Seed of the colours."""
-    repeat: Count = 14
+    repeat: Annotated[int, Within("[1, 1000]")] = 14
     """Number of times that each digit appears, each time in another colour."""
 
     shows: ClassVar[tuple[str, ...]] = SHOWS

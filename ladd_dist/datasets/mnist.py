@@ -58,7 +58,7 @@ class Mnist(Dataset):
 
     root: str = field(default="data/mnist", metadata=NEUTRAL)
     """Folder above MNIST/raw."""
-    size: Annotated[int, Within("[8, inf)")] = 32
+    size: Annotated[int, Within("[8, 65536]")] = 32
     """Side length of the images in pixels."""
     download: bool = field(default=True, metadata=NEUTRAL)
     """Whether to download missing files."""

@@ -12,7 +12,7 @@ from ladd_dist.core.door import read_bytes, require_regular
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
 from ladd_dist.core.pretrained import digest
-from ladd_dist.core.ranges import Count
+from ladd_dist.core.ranges import Count, Width
 from ladd_dist.core.types import ImageSpec
 from ladd_dist.datasets import Dataset, ImageSet, Split
 
@@ -32,9 +32,9 @@ class Prompts(Dataset):
 
     file: str = ""
     """Text file with one prompt per line; empty: class ids only."""
-    size: Count = 512
+    size: Width = 512
     """Side length of the images in pixels."""
-    channels: Count = 3
+    channels: Width = 3
     """Channels of the images."""
     num_classes: Count = 1
     """Number of class ids, for a data set without a file."""

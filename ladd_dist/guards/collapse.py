@@ -71,7 +71,7 @@ class Collapse(Guard):
     """Updates between checks."""
     full_every: Count = 6
     """Checks between those that sample the student at its own number of steps too, not at one step alone."""
-    samples: Annotated[int, Within("[2, inf)")] = 32
+    samples: Annotated[int, Within("[2, 65536]")] = 32
     """Stored noises on which a check compares the student with the teacher."""
     grace: Share = 0.1
     """Share of the budget in which findings lead to no verdict."""

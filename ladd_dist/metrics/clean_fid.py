@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
-from ladd_dist.core.ranges import Count, Within
+from ladd_dist.core.ranges import Within
 from ladd_dist.core.types import ImageSpec
 from ladd_dist.metrics import Measure, Metric, Read, Reader, References, Samples
 from ladd_dist.metrics.frechet import frechet_estimate, frechet_reference
@@ -139,7 +139,7 @@ class _FidAndKid(Metric):
     """Folder of the weights file; empty: where clean-fid itself looks for it."""
     sha256: str = ""
     """Expected sha256 of the weights file; empty: that of the published file."""
-    subsets: Count = 100
+    subsets: Annotated[int, Within("[1, 10000]")] = 100
     """Number of random subsets that KID is the mean over, as in clean-fid."""
     subset_size: Annotated[int, Within("[2, inf)")] = 1_000
     """Number of samples in a subset."""

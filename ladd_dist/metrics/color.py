@@ -110,7 +110,7 @@ class Color(Metric):
     the same colour's saturation.
     """
 
-    bins: Annotated[int, Within("[2, inf)")] = 12
+    bins: Annotated[int, Within("[2, 65536]")] = 12
     """Number of bins of hue."""
     min_saturation: Share = MIN_SATURATION
     """Saturation in [0, 1] below which a sample has no hue."""

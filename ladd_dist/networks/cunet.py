@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ladd_dist.core.errors import UnknownTapError, UserError
 from ladd_dist.core.noise import Precondition, precondition
 from ladd_dist.core.plugin import register
-from ladd_dist.core.ranges import Count, Positive, Within
+from ladd_dist.core.ranges import Count, Depth, Positive, Within
 from ladd_dist.core.types import Denoiser, ImageSpec, NetOutput, TapSpec
 from ladd_dist.networks import Network
 
@@ -26,13 +26,13 @@ from ladd_dist.networks import Network
 class CUNet(Network):
     """Class-conditional U-Net: residual down blocks, middle with attention, up blocks with skips."""
 
-    widths: tuple[Annotated[int, Within("[8, inf)")], ...] = (32, 64, 64)
+    widths: tuple[Annotated[int, Within("[8, 65536]")], ...] = (32, 64, 64)
     """Channels of each level, from the finest; the image is halved between levels."""
-    blocks: Count = 1
+    blocks: Depth = 1
     """Residual blocks per level."""
     patch: Count = 2
     """Space-to-depth factor at the input: 2 quarters the work of the finest level."""
-    embed_dim: Annotated[int, Within("[8, inf)")] = 128
+    embed_dim: Annotated[int, Within("[8, 65536]")] = 128
     """Size of the embedding of noise level and class."""
     attention_heads: Count = 4
     """Heads of the self-attention in the middle block."""

@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from ladd_dist.core.environment import env_number, require_meeting
+from ladd_dist.core.errors import RecipeError
+from ladd_dist.core.failure import rank_here, world_size
+
 if TYPE_CHECKING:
     import torch
 
@@ -17,11 +21,15 @@ def pick_device(asked: str) -> torch.device:
     """
     import torch
 
-    from ladd_dist.core.serialize import RecipeError
-
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     if asked == "auto":
-        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
         return accelerator or torch.device("cpu")
+    works = ["auto", "cpu"]
+    if accelerator is not None:
+        count = torch.accelerator.device_count()
+        works += [accelerator.type, *(f"{accelerator.type}:{index}" for index in range(count))]
+    if asked not in works:
+        raise RecipeError(f"--device {asked}: not usable here; what is: {', '.join(works)}")
     try:
         device = torch.device(asked)
         torch.empty(0, device=device)
@@ -31,17 +39,9 @@ def pick_device(asked: str) -> torch.device:
 
 
 def set_threads(count: int) -> None:
-    """Use `count` CPU threads; 0 leaves the choice to PyTorch.
-
-    Raises:
-        RecipeError: a negative number.
-    """
+    """Use `count` CPU threads, as many as `ranges.Threads` allows; 0 leaves the choice to PyTorch."""
     import torch
 
-    from ladd_dist.core.serialize import RecipeError
-
-    if count < 0:
-        raise RecipeError(f"--threads: must be at least 1, or 0 for PyTorch's own choice, got {count}")
     if count > 0:
         torch.set_num_threads(count)
 
@@ -50,16 +50,12 @@ def count_processes(nproc: int) -> int:
     """How many processes the training has: what the launcher says (torchrun, SLURM), or `nproc` without one.
 
     Raises:
-        RecipeError: `nproc` is wrong, or is not what the launcher says.
+        RecipeError: `nproc` is not what the launcher says, or the launcher does not say where rank 0 is.
     """
-    from ladd_dist.core.failure import rank_here, world_size
-    from ladd_dist.core.serialize import RecipeError
-
-    if nproc < 1:
-        raise RecipeError(f"--nproc: must be at least 1, got {nproc}")
+    require_meeting()
     if "RANK" not in os.environ and world_size() == 1:
         return nproc
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", world_size()))
+    here = env_number("LOCAL_WORLD_SIZE", default=world_size())
     if nproc not in (1, here):
         raise RecipeError(
             f"--nproc {nproc}: this is rank {rank_here()} of {world_size()}, of which a launcher started {here} here; "
@@ -75,8 +71,6 @@ def local_device(device: torch.device, num_here: int, local_rank: int) -> torch.
         RecipeError: there are not enough, or one is named for all.
     """
     import torch
-
-    from ladd_dist.core.serialize import RecipeError
 
     if num_here == 1 or device.type == "cpu":
         return device

@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ladd_dist.core.environment import env_number
 from ladd_dist.parallel.heartbeat import ANSWER, Heartbeats, LostRank, explain
 
 T = TypeVar("T")
@@ -143,7 +144,7 @@ def join(
         _meet(backend, timeout, bound)
     else:
         dist.init_process_group(backend, timeout=timeout, store=dist.HashStore(), rank=0, world_size=1, device_id=bound)
-    ranks = Ranks(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
+    ranks = Ranks(dist.get_rank(), dist.get_world_size(), env_number("LOCAL_RANK", default=0))
     heartbeats = _heartbeats(ranks)
     try:
         yield replace(
@@ -167,7 +168,7 @@ def join(
 def _meet(backend: str, timeout: datetime.timedelta, device: torch.device | None) -> None:
     """Wait for all ranks, which may start at different times, and make the default group."""
     patience = max(timeout, MEETING)
-    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    rank, size = env_number("RANK"), env_number("WORLD_SIZE")
     where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
     late = f"within {patience.total_seconds():g} s; look into the log of what started them"
     try:
@@ -191,5 +192,5 @@ def _heartbeats(ranks: Ranks) -> Heartbeats | None:
     """A connection of its own to the store, with a short timeout."""
     if ranks.size == 1:
         return None
-    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    host, port = os.environ["MASTER_ADDR"], env_number("MASTER_PORT")
     return Heartbeats(dist.TCPStore(host, port, is_master=False, timeout=ANSWER), ranks.rank, ranks.size)

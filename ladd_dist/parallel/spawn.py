@@ -19,7 +19,8 @@ import torch.distributed as dist
 from torch.distributed.elastic.multiprocessing import LogsDest, LogsSpecs
 from torch.distributed.elastic.multiprocessing.api import SignalException, SubprocessContext
 
-from ladd_dist.core.failure import CORES, ERROR_FILE, PARENT, Failure, has_parent, read_failure
+from ladd_dist.core.environment import CORES, PARENT, env_number
+from ladd_dist.core.failure import ERROR_FILE, Failure, has_parent, read_failure
 from ladd_dist.core.signals import NUMBERS, Stopped, heard, let_go_of_terminal
 from ladd_dist.parallel.heartbeat import Heartbeats
 
@@ -204,7 +205,7 @@ def _follow() -> None:
 def take_all_threads() -> None:
     """Compute on all cores that were divided among the ranks; for rank 0, when the others have left."""
     if CORES in os.environ:
-        torch.set_num_threads(int(os.environ[CORES]))
+        torch.set_num_threads(env_number(CORES))
 
 
 def clear(folder: Path) -> None:

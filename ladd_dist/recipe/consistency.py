@@ -42,13 +42,22 @@ def require_consistent(recipe: Recipe) -> None:
     except ValueError as error:
         raise RecipeError(f"recipe.levels: {error}") from error
     _check_sigma_laws(recipe)
-    if not recipe.evaluate.steps:
-        raise RecipeError("recipe.evaluate.steps: give at least one number of steps, like 4 2 1")
+    _check_evaluation(recipe)
     if recipe.start.needs_pairs and recipe.shards.sampler.stochastic and not recipe.shards.source:
         raise RecipeError(
             f"recipe.start: {recipe.start.name!r} needs a sampler that adds no noise (euler), or use start=fresh"
         )
     require_pairs(recipe)
+
+
+def _check_evaluation(recipe: Recipe) -> None:
+    """Refuse lists whose entries would not each have figures of their own."""
+    steps, names = recipe.evaluate.steps, [metric.name for metric in recipe.evaluate.metrics]
+    if not steps:
+        raise RecipeError("recipe.evaluate.steps: give at least one number of steps, like 4 2 1")
+    for field, entries in (("steps", steps), ("metrics", names)):
+        if twice := [entry for entry in entries if entries.count(entry) > 1]:
+            raise RecipeError(f"recipe.evaluate.{field}: {twice[0]} stands there twice; leave one out")
 
 
 def _check_compute(recipe: Recipe) -> None:

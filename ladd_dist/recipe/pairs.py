@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from ladd_dist.recipe.recipe import Recipe
     from ladd_dist.schedules import Schedule
 
+MOST_LOOKS = 100_000
+"""Most steps at which a schedule is looked at, evenly over a training."""
 TOO_HIGH = 1.1
 """A sampler may begin this much above the highest level that its teacher has seen."""
 
@@ -53,7 +55,7 @@ def _is_ever_on(recipe: Recipe, name: str) -> bool:
                 f"recipe.{name}: schedule {schedule.name!r} gives {value} at step {step}; the weight of a loss must be "
                 "finite and at least 0"
             )
-    return any(values.values()) or any(schedule(step) for step in range(steps))
+    return any(values.values()) or any(schedule(step) for step in range(0, steps, -(-steps // MOST_LOOKS)))
 
 
 def _check_target(recipe: Recipe) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import ladd_dist.recipe.builtin  # noqa: F401  # registers what the names in config.json stand for
 from ladd_dist.codecs import Codec
 from ladd_dist.codecs.pixels import Pixels
-from ladd_dist.core.ranges import AnyInteger, Count, Ranged
+from ladd_dist.core.ranges import AnyInteger, Ranged, Steps
 from ladd_dist.core.serialize import has_effect, signature, to_data
 from ladd_dist.core.types import ImageSpec
 from ladd_dist.critics import Critic
@@ -76,7 +76,7 @@ class Recipe(Ranged):
     rollout: Rollout = added(OffPolicy())
     parallel: Parallel = neutral(Single())
     tracker: Tracker = neutral(Jsonl())
-    student_steps: Count = 4
+    student_steps: Steps = 4
     """Number of steps in which the student samples."""
     seed: AnyInteger = 0
     """Seed of the distillation; teacher, shards and evaluation have their own, which runs of several seeds share."""

@@ -6,7 +6,19 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from ladd_dist.core.errors import UserError
-from ladd_dist.core.ranges import AnyInteger, Count, CountOrZero, Decay, NonNegative, Ranged, Share, Within
+from ladd_dist.core.ranges import (
+    AnyInteger,
+    BatchSize,
+    Count,
+    CountOrZero,
+    Decay,
+    NonNegative,
+    Ranged,
+    Share,
+    Steps,
+    Updates,
+    Within,
+)
 from ladd_dist.core.serialize import ADDED, NEUTRAL
 from ladd_dist.metrics import Metric
 from ladd_dist.parallel.compute import Compute
@@ -38,9 +50,9 @@ class Ema(Ranged):
 class TeacherStage(Ranged):
     """Training of the teacher: EDM's, or DDPM's with the law `timesteps` and the weighting `simple`."""
 
-    steps: Count
+    steps: Updates
     """Number of updates."""
-    batch_size: Count
+    batch_size: BatchSize
     """Images per update, over all processes."""
     lr: NonNegative
     """Learning rate at the beginning."""
@@ -82,7 +94,7 @@ class ShardStage(Ranged):
     """Glob of existing WebDataset shards, or a folder of them, which replace generation by the teacher."""
     most_member_bytes: Count = neutral(2**28)
     """Bytes of the largest member of an imported shard that is read; a larger one is refused before memory is taken."""
-    batch_size: Count = neutral(250)
+    batch_size: BatchSize = neutral(250)
     """Number of samples generated at a time."""
     samples_per_chunk: Count = 125
     """Number of samples in a chunk, one record of a shard."""
@@ -94,9 +106,9 @@ class ShardStage(Ranged):
 class DistillStage(Ranged):
     """Training of student and heads."""
 
-    steps: Count
+    steps: Updates
     """Number of updates of the student."""
-    batch_size: Count
+    batch_size: BatchSize
     """Samples per update, over all processes."""
     lr_student: NonNegative
     """Learning rate of the student at the beginning."""
@@ -116,7 +128,7 @@ class DistillStage(Ranged):
     mode: Literal["fused", "alternate"] = "fused"
     """Order of the updates: `fused` shares the student's forward and the features between both updates; `alternate`
     computes them twice."""
-    head_updates: Count = 1
+    head_updates: Annotated[int, Within("[1, 1000]")] = 1
     """Number of updates of the heads for one of the student."""
     adv_norm_decay: Decay = added(0.0)
     """Decay per step, such as .99, of the running mean of the squared norm by whose root the adversarial gradient at
@@ -145,7 +157,7 @@ class EvaluateStage(Ranged):
     num_samples: Count
     """Number of samples of each sampler."""
     metrics: tuple[Metric, ...]
-    steps: tuple[Count, ...] = (4, 2, 1)
+    steps: tuple[Steps, ...] = (4, 2, 1)
     """Numbers of sampling steps at which the student is measured."""
     num_references: Count = 5_000
     """Number of real images, and of the teacher's stored samples, to compare with."""
@@ -155,7 +167,7 @@ class EvaluateStage(Ranged):
     seeds: tuple[AnyInteger, ...] = added(())
     """Seeds of the evaluation's held-out noise and classes. Figures are means over them, of `num_samples` for each, and
     their intervals cover them. Keep them out of everything that you tune with. Empty: `seed` alone."""
-    batch_size: Count = neutral(250)
+    batch_size: BatchSize = neutral(250)
     """Number of samples generated at a time."""
 
     def __post_init__(self) -> None:

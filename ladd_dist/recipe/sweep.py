@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ladd_dist.core.ranges import AnyInteger
 from ladd_dist.core.serialize import RecipeError, check, signature
 from ladd_dist.recipe.axes import WHOLE, Axis, Grid, Point, Points, Random, Range, draw, grid
 from ladd_dist.recipe.loading import load_module, load_recipe, validate
@@ -26,7 +27,7 @@ class Sweep:
     base: Scales | Recipe | None = None
     """Recipe that the axes change; None where the axis `recipe` gives it."""
     axes: tuple[Axis, ...] = ()
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[AnyInteger, ...] = (0,)
     mode: Grid | Points | Random = Grid()
 
 

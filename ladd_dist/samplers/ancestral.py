@@ -12,7 +12,7 @@ from torch import Tensor
 from ladd_dist.core import ddpm
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
-from ladd_dist.core.ranges import Count, NonNegative
+from ladd_dist.core.ranges import NonNegative, Steps
 from ladd_dist.core.rng import generator
 from ladd_dist.core.types import DenoiseFn
 from ladd_dist.samplers import Sampler
@@ -26,9 +26,9 @@ class Ancestral(Sampler):
     stochastic = True
     schedule: ddpm.BetaSchedule = "linear"
     """Noise schedule of the timesteps."""
-    timesteps: Count = 1_000
+    timesteps: Steps = 1_000
     """Number of timesteps T of the schedule."""
-    steps: Count = 1_000
+    steps: Steps = 1_000
     """Number of steps, evenly spaced among the T timesteps (Nichol and Dhariwal 2021, arXiv 2102.09672, section 4)."""
     clip: NonNegative = 1.0
     """Limit to which the denoiser's outputs are clipped, as in Ho et al. (images are in [-1, 1]); 0: no clipping, for

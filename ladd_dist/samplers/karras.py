@@ -10,14 +10,14 @@ from torch import Tensor
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.noise import karras_levels, ode_step
 from ladd_dist.core.plugin import register
-from ladd_dist.core.ranges import Count, Positive, Rho
+from ladd_dist.core.ranges import Positive, Rho, Steps
 from ladd_dist.core.types import DenoiseFn
 from ladd_dist.samplers import Sampler
 
 
 @dataclass(frozen=True)
 class _Karras(Sampler):
-    steps: Count = 50
+    steps: Steps = 50
     """Number of steps."""
     sigma_min: Positive = 0.002
     """Lowest level before the final 0, in units of x0."""
@@ -28,7 +28,7 @@ class _Karras(Sampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        karras_levels(self.steps, sigma_min=self.sigma_min, sigma_max=self.sigma_max, rho=self.rho)
+        karras_levels(2, sigma_min=self.sigma_min, sigma_max=self.sigma_max, rho=self.rho)
 
     def levels(self) -> tuple[float, ...]:
         return karras_levels(self.steps, sigma_min=self.sigma_min, sigma_max=self.sigma_max, rho=self.rho)

@@ -10,7 +10,7 @@ from torch import Tensor
 from ladd_dist.core import ddpm
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
-from ladd_dist.core.ranges import Count
+from ladd_dist.core.ranges import Steps
 from ladd_dist.sigmas import SigmaLaw
 
 
@@ -25,7 +25,7 @@ class Timesteps(SigmaLaw):
 
     schedule: ddpm.BetaSchedule = "linear"
     """Noise schedule of the DDPM."""
-    timesteps: Count = 1_000
+    timesteps: Steps = 1_000
     """Number of timesteps T."""
 
     def __post_init__(self) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from ladd_dist.builders.sampling import SampleFn, sample_student
 from ladd_dist.builders.teacher import guided_teacher
 from ladd_dist.core.errors import UserError
+from ladd_dist.core.machine import require_memory
 from ladd_dist.core.rng import NoiseSource, added_noise, sample_starts
 from ladd_dist.core.rundir import RunDir
 from ladd_dist.core.types import Denoiser
@@ -25,6 +26,8 @@ from ladd_dist.sliders.slider import Control, On, attach, network_of
 from ladd_dist.students.adapter import merge_adapter, set_strength
 from ladd_dist.workspace.run import Run
 
+WORD = 4
+"""Bytes of a float32."""
 NETWORKS: tuple[On, ...] = get_args(On)
 
 
@@ -59,7 +62,9 @@ def slide(
         UserError: the network is missing or of another shape, or samples are not finite.
     """
     recipe = run.recipe
-    size, found = recipe.evaluate.batch_size, {}
+    size, found, image = recipe.evaluate.batch_size, {}, recipe.latent()
+    needed = WORD * num * len(strengths) * image.channels * image.size**2
+    require_memory(needed, f"{num} samples at each of {len(strengths)} strengths")
     with StopFlag().listen() as stop, Bar(f"sampling {on}", num * len(strengths)) as bar:
         for number, strength in enumerate(strengths):
             network = attach(network_of(run, folder, on), control, recipe)

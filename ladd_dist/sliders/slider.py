@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, TypedDict
+from typing import Annotated, Literal, NamedTuple, TypedDict
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -24,7 +24,7 @@ from ladd_dist.builders.shards import open_shards
 from ladd_dist.builders.student import load_student
 from ladd_dist.builders.teacher import load_teacher, teacher_loss
 from ladd_dist.core.errors import UserError
-from ladd_dist.core.ranges import AnyInteger, Count, Positive, Ranged
+from ladd_dist.core.ranges import AnyInteger, BatchSize, Positive, Ranged, Updates, Within
 from ladd_dist.core.rng import derive_seed, generator
 from ladd_dist.core.rundir import RunDir, save_tensors
 from ladd_dist.core.serialize import to_data
@@ -38,6 +38,7 @@ from ladd_dist.students.adapter import (
     adapter_state,
     add_adapter,
     layers_of,
+    require_patterns,
     set_adapter,
     set_strength,
     targeted,
@@ -54,9 +55,9 @@ class Training(Ranged):
 
     attribute: str
     on: On
-    rank: Count = 4
-    steps: Count = 200
-    batch_size: Count = 64
+    rank: Annotated[int, Within("[1, 4096]")] = 4
+    steps: Updates = 200
+    batch_size: BatchSize = 64
     lr: Positive = 2e-3
     targets: tuple[str, ...] = ()
     seed: AnyInteger = 0
@@ -64,6 +65,7 @@ class Training(Ranged):
     def __post_init__(self) -> None:
         super().__post_init__()
         attribute(self.attribute)
+        require_patterns(self.targets, "targets")
 
 
 class ControlCard(TypedDict):

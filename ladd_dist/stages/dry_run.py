@@ -26,9 +26,13 @@ from ladd_dist.recipe.plugin_sources import plugins_in
 from ladd_dist.stages.dry_step import Trial, trial
 from ladd_dist.stages.dry_values import random_batch, require_finite_step
 from ladd_dist.stages.shards import are_shards_done
+from ladd_dist.stages.sizes import is_large
 from ladd_dist.stages.table import stage_states
 from ladd_dist.workspace.config import RunFacts
 from ladd_dist.workspace.run import Run
+
+NUM_TRIED = 2
+"""Samples of the rehearsed step."""
 
 
 class Cost(NamedTuple):
@@ -85,14 +89,16 @@ def _file_of(plugin: Plugin) -> Path | None:
 
 def _cost(recipe: Recipe) -> Cost:
     plain = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, compute=Compute()))
-    # A pretrained network may be of any size, and its weights elsewhere: it is counted on tensors without data.
-    with trial(plain, with_data=not recipe.network.pretrained) as rehearsal:
-        return _count(recipe, rehearsal)
+    # A pretrained network may be of any size, and its weights elsewhere: it is counted on tensors without data, and so
+    # is one that this machine cannot hold.
+    with_data = not recipe.network.pretrained and not is_large(recipe, NUM_TRIED)
+    with trial(plain, with_data=with_data) as rehearsal:
+        return _count(recipe, rehearsal, with_data)
 
 
-def _count(recipe: Recipe, rehearsal: Trial) -> Cost:
+def _count(recipe: Recipe, rehearsal: Trial, with_data: bool) -> Cost:
     teacher, critic, student = rehearsal.teacher, rehearsal.frozen.critic, rehearsal.student
-    taps, num = taps_of(recipe, critic), 2
+    taps, num = taps_of(recipe, critic), NUM_TRIED
     batch = rehearsal.batch(num)
     ones = torch.ones(num)
     with torch.no_grad():
@@ -100,15 +106,15 @@ def _count(recipe: Recipe, rehearsal: Trial) -> Cost:
         to_tap = count_flops(lambda: critic(batch.x0, ones, batch.cond, taps=taps, denoise=False)) // num
     last = recipe.train.steps - 1  # the weights of a finished warm-up
     figures: dict[str, Tensor | float] = {}
-    with_values = not recipe.network.pretrained
-    batch = random_batch(rehearsal, num) if with_values else batch
+    batch = random_batch(rehearsal, num) if with_data else batch
     whole = count_flops(lambda: figures.update(rehearsal.step(batch, last))) * recipe.train.batch_size // num
-    if with_values:
+    if with_data:
         require_finite_step(rehearsal.recipe, figures, num)
     networks = (("teacher", teacher), ("student", student.module), ("heads", rehearsal.heads.module))
     params = {name: count_parameters(network) for name, network in networks}
     if recipe.codec.trained:
-        params["codec"] = count_parameters(recipe.codec.build(image=recipe.dataset.spec()))
+        with torch.device("meta"):
+            params["codec"] = count_parameters(recipe.codec.build(image=recipe.dataset.spec()))
     return Cost(params, tuple(taps), {"student_forward": forward, "teacher_to_last_tap": to_tap, "step": whole})
 
 

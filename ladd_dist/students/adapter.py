@@ -33,6 +33,19 @@ def adaptable(network: nn.Module) -> list[str]:
     ]
 
 
+def require_patterns(patterns: tuple[str, ...], where: str) -> None:
+    """Refuse what is no regular expression.
+
+    Raises:
+        UserError: the message begins with `where`.
+    """
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except (re.error, RecursionError, OverflowError) as error:
+            raise UserError(f"{where}: {pattern!r} is no regular expression: {error}") from error
+
+
 def targeted(network: nn.Module, patterns: tuple[str, ...]) -> list[str]:
     """Names of the layers that contain a match of one of the patterns (regular expressions); all without patterns.
 

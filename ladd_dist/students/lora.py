@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
-from ladd_dist.core.ranges import AnyInteger, Count, Positive
+from ladd_dist.core.ranges import AnyInteger, Positive, Within
 from ladd_dist.core.rng import derive_seed
 from ladd_dist.core.types import Denoiser
 from ladd_dist.students import StudentForm
-from ladd_dist.students.adapter import adapter_state, add_adapter, merge_adapter, set_adapter, targeted
+from ladd_dist.students.adapter import (
+    adapter_state,
+    add_adapter,
+    merge_adapter,
+    require_patterns,
+    set_adapter,
+    targeted,
+)
 
 
 @register("lora")
@@ -23,7 +29,7 @@ from ladd_dist.students.adapter import adapter_state, add_adapter, merge_adapter
 class Lora(StudentForm):
     """Low-rank adapters of linear layers and convolutions train; the teacher's weights stay, bit for bit."""
 
-    rank: Count = 16
+    rank: Annotated[int, Within("[1, 4096]")] = 16
     """Rank of the adapters."""
     alpha: Positive = 16.0
     """Scale of the adapters: their product is multiplied by alpha / rank."""
@@ -35,11 +41,7 @@ class Lora(StudentForm):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for target in self.targets:
-            try:
-                re.compile(target)
-            except re.error as error:
-                raise UserError(f"lora.targets: {target!r} is no regular expression: {error}") from error
+        require_patterns(self.targets, "lora.targets")
 
     def prepare(self, network: Denoiser) -> Denoiser:
         return self._added(network).train()

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.metrics_log import read_rows
 from ladd_dist.core.plugin import register
-from ladd_dist.core.ranges import Positive
+from ladd_dist.core.ranges import Seconds
 from ladd_dist.core.rundir import read_json, write_json
 from ladd_dist.trackers import RunLog, Tracker
 from ladd_dist.trackers.opening import warn
@@ -27,6 +27,8 @@ CLOUD = "https://api.wandb.ai"
 PROJECT = "ladd"
 Mode = Literal["auto", "online", "offline", "disabled"]
 
+LONGEST_TAG = 64
+"""Most characters of a tag that W&B takes."""
 _offline: set[Path] = set()
 """Runs that this process tracks offline: they are announced once, and no server is waited for a second time."""
 
@@ -48,8 +50,16 @@ class Wandb(Tracker):
     """auto: WANDB_MODE, else online when there is a key in WANDB_API_KEY or netrc, else offline."""
     base_url: str = ""
     """Empty: WANDB_BASE_URL, else W&B's own."""
-    timeout_s: Positive = 20.0
+    timeout_s: Seconds = 20.0
     """How long the server may take to answer at the start, and to take what is left at the end."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        address = urlsplit(self.base_url)
+        if self.base_url and not (address.scheme in ("http", "https") and address.hostname):
+            raise UserError(f"wandb.base_url must be an address like https://wandb.example.org, got {self.base_url!r}")
+        if wrong := [tag for tag in self.tags if not 1 <= len(tag) <= LONGEST_TAG]:
+            raise UserError(f"wandb.tags have 1 to {LONGEST_TAG} characters each, got {wrong[0]!r}")
 
     def build(self, *, folder: Path, config: dict[str, Any], resume_step: int) -> RunLog:
         folder = folder.absolute()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from ladd_dist.core.plugin import register
-from ladd_dist.core.ranges import Count
+from ladd_dist.core.ranges import Depth, Width
 from ladd_dist.heads import Head
 from plugins.heads._classifier import SLOPE, ProjectionClassifier
 
@@ -41,9 +41,9 @@ class MaxPool(Head):
     Parameters for c channels and width w: 9 c w + (9 blocks - 8) w^2 + (blocks + 2) w + 1, without the projection.
     """
 
-    width: Count = 64
+    width: Width = 64
     """Channels of every block and of the hidden layer, 1 or more."""
-    blocks: Count = 2
+    blocks: Depth = 2
     """Number of blocks, 1 or more."""
     conditioned: bool = False
     """Whether to add the projection on noise level and class."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from ladd_dist.core.plugin import register
-from ladd_dist.core.ranges import Count
+from ladd_dist.core.ranges import Count, Width
 from ladd_dist.heads import Head
 from plugins.heads._classifier import SLOPE, ProjectionClassifier
 
@@ -34,7 +34,7 @@ class SmallConv(Head):
     Parameters for c channels and width w: c w + pool^2 w^2 + 3 w + 1, without the projection.
     """
 
-    width: Count = 64
+    width: Width = 64
     """Channels of the convolution and of the hidden layer, 1 or more."""
     pool: Count = 1
     """Side length of the pooled map, 1 or more; smaller maps are repeated up to it."""

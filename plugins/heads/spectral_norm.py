@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from ladd_dist.core.plugin import register
-from ladd_dist.core.ranges import Count
+from ladd_dist.core.ranges import Depth, Width
 from ladd_dist.heads import Head
 from plugins.heads._classifier import SLOPE, ProjectionClassifier
 
@@ -52,9 +52,9 @@ class SpectralNorm(Head):
     9 c w + (9 blocks - 7) w^2 + (blocks + 2) w + 1, without the projection.
     """
 
-    width: Count = 64
+    width: Width = 64
     """Channels of every block and of the hidden layer, 1 or more."""
-    blocks: Count = 1
+    blocks: Depth = 1
     """Number of blocks, 1 or more."""
     conditioned: bool = False
     """Whether to add the projection on noise level and class."""

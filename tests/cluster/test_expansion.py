@@ -117,7 +117,7 @@ def test_runs_that_only_their_measurement_tells_apart_are_refused() -> None:
         (Axis("head", ("max_pol",)), "axis 'head': unknown head 'max_pol'; valid: "),
         (Axis("head", (BASE.smoke.taps,)), "axis 'head': expected a head plug-in, got DownsMiddle"),
         (Axis("train.steps", ("ten",)), "axis 'train.steps': expected int, got str 'ten'"),
-        (Axis("train.steps", (0,)), "axis 'train.steps': must be at least 1, got 0"),
+        (Axis("train.steps", (0,)), "axis 'train.steps': must be at least 1 and at most 1000000000, got 0"),
         (Axis("head", ()), "axis 'head': an empty sweep"),
         (Axis("head", ("max_pool", "max_pool")), "axis 'head': the value 'max_pool' is there twice"),
         (Axis("train.lr_heads", Range(0.1, 0.2)), "a Range needs mode=Random"),

@@ -224,7 +224,7 @@ def test_ranks_save_and_end_when_the_process_that_started_them_is_killed(tmp_pat
 @pytest.mark.parametrize(
     ("words", "environment", "message"),
     [
-        ("--nproc 0", {}, "--nproc: must be at least 1, got 0"),
+        ("--nproc 0", {}, "--nproc: must be at least 1 and at most 1024, got 0"),
         ("--nproc 2 --parallel spread", {}, "unknown parallel 'spread'; valid: .*ddp, .*single, .*zero3"),
         ("--nproc 2 --parallel single", {}, "--parallel single is for one process, there are 2; use ddp"),
         ("--nproc 2 --swap parallel=single", {}, "--parallel single is for one process, there are 2"),

@@ -135,7 +135,7 @@ def test_a_run_is_diagnosed_and_its_page_has_everything(run: Path, capsys: pytes
     ("words", "message", "code"),
     [
         (["{recipe}", "--scale", "smoke", "--cache", "{empty}"], "--stages teacher,shards", 1),
-        (["{recipe}", "--scale", "smoke", "--num-samples", "0"], "--num-samples must be at least 1", 2),
+        (["{recipe}", "--scale", "smoke", "--num-samples", "0"], "--num-samples: must be at least 1, got 0", 2),
         (["{empty}"], "is no run's folder (it has no config.json)", 1),
         (["{run}", "--seed", "1"], "fields go with a recipe file", 2),
         (["{run}", "--cache", "{empty}"], "--stages teacher,shards", 1),

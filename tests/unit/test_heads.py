@@ -79,14 +79,14 @@ def test_noise_level_and_class_matter_only_if_conditioned(cls: type[SmallConv]) 
 @pytest.mark.parametrize("cls", HEADS)
 @pytest.mark.parametrize("width", [0, -4])
 def test_a_width_below_1_is_refused_with_the_valid_range(cls: type[SmallConv], width: int) -> None:
-    with pytest.raises(ValueError, match=rf"{cls.__name__}\.width: must be at least 1, got {width}"):
+    with pytest.raises(ValueError, match=rf"{cls.__name__}\.width: must be at least 1 and at most 65536, got {width}"):
         cls(width=width)
 
 
 def test_other_sizes_are_validated_too() -> None:
-    with pytest.raises(ValueError, match=r"MaxPool\.blocks: must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"MaxPool\.blocks: must be at least 1 and at most 256, got 0"):
         MaxPool(blocks=0)
-    with pytest.raises(ValueError, match=r"SpectralNorm\.blocks: must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"SpectralNorm\.blocks: must be at least 1 and at most 256, got 0"):
         SpectralNorm(blocks=0)
     with pytest.raises(ValueError, match=r"SmallConv\.pool: must be at least 1, got 0"):
         SmallConv(pool=0)

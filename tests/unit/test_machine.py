@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from ladd_dist.core.failure import CORES
+from ladd_dist.core.environment import CORES
 from ladd_dist.parallel.spawn import take_all_threads
 
 

@@ -152,7 +152,7 @@ def test_a_missing_file_lists_its_neighbours(tmp_path: Path) -> None:
         ("RECIPE = (", r"failed while it was read: SyntaxError"),
         (
             "from plugins.heads import SmallConv\nSmallConv(width=0)",
-            r"mine\.py: SmallConv\.width: must be at least 1, got 0",
+            r"mine\.py: SmallConv\.width: must be at least 1 and at most 65536, got 0",
         ),
         ("from plugins.heads import SmallConv\nSmallConv(wide=3)", r"TypeError: .*unexpected keyword argument 'wide'"),
     ],
@@ -183,7 +183,7 @@ def test_scales_change_together_or_one_alone(recipe: Recipe) -> None:
         ("train.betas_heads", (0.5,), r"recipe\.train\.betas_heads: expected 2 values, got 1"),
         ("teacher.steps", True, r"recipe\.teacher\.steps: expected int"),
         ("evaluate.steps", [4], r"recipe\.evaluate\.steps: expected a tuple"),
-        ("teacher.steps", 0, r"TeacherStage\.steps: must be at least 1, got 0"),
+        ("teacher.steps", 0, r"TeacherStage\.steps: must be at least 1 and at most 1000000000, got 0"),
         ("shards.samples_per_chunk", 0, r"ShardStage\.samples_per_chunk: must be at least 1"),
         ("train.head_updates", 0, r"DistillStage\.head_updates: must be at least 1"),
         ("train.log_every", -1, r"DistillStage\.log_every: must be at least 1"),

@@ -1,0 +1,146 @@
+"""Refusal of a run whose numbers this machine cannot hold by far, before the first byte is computed or written.
+
+Only lower bounds are compared: what is refused here would end in a full disk, or be killed when memory runs out.
+`ladd plan` and `ladd doctor` say more exactly what fits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+
+import torch
+
+from ladd_dist.builders.step import build_critic, build_heads
+from ladd_dist.builders.teacher import fresh_network
+from ladd_dist.core.errors import RecipeError
+from ladd_dist.core.machine import memory_bytes, require_memory
+from ladd_dist.core.types import Denoiser
+from ladd_dist.core.units import si
+from ladd_dist.costs.flops import count_parameters
+from ladd_dist.costs.memory_model import STRATEGIES, memory
+from ladd_dist.recipe import Recipe
+from ladd_dist.stages.dry_step import trial
+from ladd_dist.workspace.config import RunFacts
+from ladd_dist.workspace.run import Run
+
+WORD = 4
+"""Bytes of a float32."""
+TRAINED = 5
+"""Copies of a weight that trains: itself, its gradient, two moments, its average."""
+CLOSE = 1 / 200
+"""Share of the memory from which on a step's lower bound is followed by an exact count, which takes seconds. A step
+takes up to a hundred times its feature maps."""
+
+
+def require_room(run: Run, facts: RunFacts, names: Collection[str], num: int) -> None:
+    """Refuse stages to come that cannot be held by this machine's memory or the cache's disk.
+
+    Args:
+        names: the stages that are asked for.
+        num: number of processes that share the run.
+
+    Raises:
+        RecipeError: names the field.
+    """
+    recipe = run.recipe
+    to_do = {stage.name for stage in facts.stages if not stage.cached} & set(names)
+    has = _device_bytes(run)
+    if "distill" in to_do:
+        weights = facts.params["teacher"] + TRAINED * (facts.params["student"] + facts.params["heads"])
+        if recipe.student.name == "full":
+            require_memory(WORD * weights / num, "recipe.network, recipe.head", has)
+    if "autoencoder" in to_do:
+        require_memory(WORD * TRAINED * facts.params["codec"], "recipe.codec", has)
+    network = None if recipe.network.pretrained else _planned(recipe)
+    for stage, name in (("teacher", "teacher"), ("distill", "train")):
+        settings = getattr(recipe, name)
+        share = settings.batch_size / num / settings.compute.accumulate
+        if stage in to_do and network is not None:
+            needed = share * maps_bytes(network)
+            require_memory(needed, f"recipe.{name}.batch_size: {settings.batch_size}", has)
+            if stage == "distill" and needed > CLOSE * has:
+                _require_step(recipe, num, has)
+    if "shards" in to_do and not recipe.shards.source:
+        _require_shards(run)
+    if "evaluate" in to_do:
+        require_evaluation(recipe)
+
+
+def maps_bytes(network: Denoiser) -> int:
+    """Bytes of a sample's feature maps at the network's taps, which are fewer than a forward makes."""
+    side = network.image.size
+    image = network.image.channels * side**2
+    return WORD * (image + sum(tap.channels * (side // tap.stride) ** 2 for tap in network.taps.values()))
+
+
+def is_large(recipe: Recipe, num_samples: int) -> bool:
+    """Whether a trial step on so many samples would take a good part of this machine's memory."""
+    network = _planned(recipe)
+    if network is None:
+        return False
+    weights = count_parameters(network)
+    with contextlib.suppress(Exception), torch.device("meta"):  # as in `_planned`
+        weights += count_parameters(build_heads(recipe, build_critic(recipe, network)))
+    return WORD * (1 + TRAINED) * weights + num_samples * maps_bytes(network) / CLOSE > memory_bytes() / 2
+
+
+def require_evaluation(recipe: Recipe, field: str = "recipe.evaluate.num_samples") -> None:
+    """Refuse more samples than memory can hold: those of all samplers are compared with each other.
+
+    Raises:
+        RecipeError: the message begins with `field`.
+    """
+    image, settings = recipe.dataset.spec(), recipe.evaluate
+    num_sets = 2 + len(recipe.teacher_levels()) + len(settings.steps)
+    needed = num_sets * settings.num_samples * image.channels * image.size**2 * WORD
+    require_memory(needed, f"{field}: {settings.num_samples}")
+
+
+def _device_bytes(run: Run) -> int:
+    if run.device.type == "cuda":
+        return int(torch.cuda.get_device_properties(run.device).total_memory)
+    return memory_bytes()
+
+
+def _planned(recipe: Recipe) -> Denoiser | None:
+    """The network without data; None where a user's own cannot be built so."""
+    try:
+        with torch.device("meta"):
+            return fresh_network(recipe)
+    except Exception:  # a trial with data follows, which tells what is wrong
+        return None
+
+
+def _require_step(recipe: Recipe, num: int, has: int) -> None:
+    compute = recipe.train.compute
+    if recipe.train.batch_size % (num * compute.accumulate) or recipe.parallel.name not in STRATEGIES:
+        return
+    with trial(recipe) as step:
+        profile = step.profile(recipe.train.batch_size // num)
+    held = memory(recipe.parallel.name, profile, num)
+    require_memory(held.total, f"recipe.train.batch_size: {recipe.train.batch_size}", has)
+
+
+def _require_shards(run: Run) -> None:
+    recipe, image = run.recipe, run.recipe.latent()
+    settings = recipe.shards
+    sample = image.channels * image.size**2 * (2 if settings.dtype == "float16" else WORD)
+    at_once = min(settings.num_samples, max(settings.samples_per_chunk, settings.batch_size))
+    require_memory(2 * at_once * sample, "recipe.shards.samples_per_chunk, recipe.shards.batch_size")
+    needed = settings.num_samples * sample * (2 + len(recipe.path_levels()))
+    disk = shutil.disk_usage(_existing(run.workspace.cache)).total
+    if needed > disk:
+        raise RecipeError(
+            f"recipe.shards.num_samples: {settings.num_samples} take {si(needed, 'B')}, and the disk of --cache "
+            f"{run.workspace.cache} has {si(disk, 'B')} in all; lower it, or choose another --cache"
+        )
+
+
+def _existing(folder: Path) -> Path:
+    folder = folder.absolute()
+    while not folder.is_dir():
+        folder = folder.parent
+    return folder
