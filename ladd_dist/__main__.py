@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import sys
 
+from ladd_dist.core.printable import printable_output
+
 COMMANDS = {
     "launch": "run a recipe: teacher, shards, distillation, evaluation, report",
     "sweep": "run many recipes that differ along axes, on a cluster, here, or by W&B's agents",
@@ -23,6 +25,7 @@ COMMANDS = {
 MODULES = {"levels": "ladd_dist.search_levels"}
 
 
+@printable_output()
 def main() -> None:
     """Dispatch to a command's module; exit with its code."""
     from ladd_dist.cli.renamed import RENAMED, answer

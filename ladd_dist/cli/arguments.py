@@ -18,6 +18,8 @@ from tyro.constructors import (
     UnsupportedTypeAnnotationError,
 )
 
+from ladd_dist.core.printable import styles_pass
+
 T = TypeVar("T")
 
 LISTS = ConstructorRegistry()
@@ -45,7 +47,8 @@ def read(
         more: further arguments of `tyro.cli`.
     """
     words = new_names(sys.argv[1:] if arguments is None else arguments, renamed or {})
-    return tyro.cli(options, args=words, prog=prog, registry=LISTS, **more)
+    with styles_pass():  # the help is tyro's, in colours
+        return tyro.cli(options, args=words, prog=prog, registry=LISTS, **more)
 
 
 def new_names(arguments: Sequence[str], renamed: Mapping[str, str]) -> list[str]:

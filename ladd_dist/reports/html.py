@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ladd_dist.core.printable import printable
+
 if TYPE_CHECKING:
     from markupsafe import Markup
 
@@ -30,6 +32,8 @@ STAND_INS = {
 def render(template: Path, values: Mapping[str, object]) -> str:
     """Fill a Jinja template; text is escaped, only `Markup` is not. It may include the templates beside this module.
 
+    Control characters are visible escapes.
+
     Raises:
         jinja2.UndefinedError: the template asks for something that `values` do not hold.
     """
@@ -42,7 +46,7 @@ def render(template: Path, values: Mapping[str, object]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(template.name).render(values)
+    return printable(environment.get_template(template.name).render(values))
 
 
 def data_uri(png: Path | bytes) -> str:
