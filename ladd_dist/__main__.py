@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
+from ladd_dist.core.printable import printable_output
 from ladd_dist.core.signals import arm
 
 COMMANDS = {
@@ -25,6 +26,7 @@ COMMANDS = {
 MODULES = {"levels": "ladd_dist.search_levels"}
 
 
+@printable_output()
 def main() -> None:
     """Dispatch to a command's module; exit with its code."""
     arm()

@@ -19,6 +19,7 @@ from ladd_dist.cli.console import Fitted, open_console
 from ladd_dist.cli.errors import run_guarded
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import plugin_modules
+from ladd_dist.core.printable import cell, one_line
 
 if TYPE_CHECKING:
     from ladd_dist.comparison.result import Comparison
@@ -71,17 +72,21 @@ def _compare(options: Options) -> int:
     from ladd_dist.comparison.output import to_csv, to_json
     from ladd_dist.core.plugin import load_modules
     from ladd_dist.core.rundir import write_bytes
+    from ladd_dist.core.targets import output_file, require_apart
 
+    require_apart(csv=options.csv, out=options.out)
+    table = output_file(options.csv, "--csv") if options.csv else None
+    page = output_file(options.out) if options.out else None
     load_modules(plugin_modules(options.plugins))
     result = compare_sources(options)
-    if options.csv:
+    if table:
         lines = io.StringIO()
-        csv.writer(lines, lineterminator="\n").writerows(to_csv(result))
-        write_bytes(options.csv, lines.getvalue().encode())
-    if options.out:
+        csv.writer(lines, lineterminator="\n").writerows(map(cell, line) for line in to_csv(result))
+        write_bytes(table, lines.getvalue().encode())
+    if page:
         from ladd_dist.comparison.page import write_page
 
-        write_page(options.out, result)
+        write_page(page, result)
     if options.json:
         print(json.dumps(to_json(result), allow_nan=False))
     else:
@@ -159,8 +164,8 @@ def _show(result: Comparison) -> None:
     console.print(Fitted(table(result), keep=kept(result), rest="--out, --csv and --json"))
     console.print(caption(result), style="dim", markup=False)
     for note in result.notes:
-        console.print(f"! {note}", style="yellow", markup=False, soft_wrap=True)
-    console.print(f"{result.sentence} {result.caveat}".strip(), style="bold", markup=False, soft_wrap=True)
+        console.print(f"! {one_line(note)}", style="yellow", markup=False, soft_wrap=True)
+    console.print(one_line(f"{result.sentence} {result.caveat}".strip()), style="bold", markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -135,16 +135,17 @@ def _open(options: Where) -> tuple[Run, RunDir]:
 
 
 def _suffix(path: Path, wanted: str) -> Path:
-    """The path, if its name ends in `wanted`.
+    """Where to write the file, if its name ends in `wanted`.
 
     Raises:
-        RecipeError: its name ends otherwise.
+        RecipeError: its name ends otherwise, or it cannot become a file.
     """
     from ladd_dist.core.serialize import RecipeError
+    from ladd_dist.core.targets import output_file
 
     if path.suffix != wanted:
         raise RecipeError(f"--out {path}: the file's name must end in {wanted}")
-    return path
+    return output_file(path)
 
 
 def _train(options: Train) -> int:
@@ -205,6 +206,7 @@ def _transfer(options: Transfer) -> int:
     from ladd_dist.sliders.slider import load_control, require_pixels
 
     out = _suffix(options.out, ".json")
+    _suffix(out.with_suffix(".png"), ".png")
     strengths = tuple(sorted({0.0, *_strengths(options.strength)}))
     if len(strengths) < 2:
         raise RecipeError("--strength needs one besides 0")
@@ -225,7 +227,9 @@ def _transfer(options: Transfer) -> int:
     if options.json:
         print(json.dumps(record))
     else:
-        open_console().print(Fitted(table_of(control.card, effects), keep=("strength", "moved"), rest="the JSON file"))
+        open_console(markup=False).print(
+            Fitted(table_of(control.card, effects), keep=("strength", "moved"), rest="the JSON file")
+        )
         print(out)
     return 0
 

@@ -15,6 +15,7 @@ from ladd_dist.cli.arguments import path_first, read
 from ladd_dist.cli.console import Fitted, open_console
 from ladd_dist.cli.errors import run_guarded
 from ladd_dist.core.errors import UserError
+from ladd_dist.core.printable import one_line
 from ladd_dist.core.ranges import AnyInteger, CountOrZero, Positive, Steps
 from ladd_dist.evaluation.student_evaluation import EvaluationFile, Student, measured, signature_of
 
@@ -71,9 +72,11 @@ def main(argv: list[str] | None = None) -> int:
 def _main(options: Options) -> int:
     from ladd_dist.core.rundir import read_json, write_json
     from ladd_dist.core.serialize import RecipeError
+    from ladd_dist.core.targets import is_stream, output_file
     from ladd_dist.parallel.devices import pick_device
     from ladd_dist.workspace.opening import open_run
 
+    wanted = output_file(options.out) if options.out is not None else None
     is_file = options.source.is_file()
     if not options.source.exists():
         raise UserError(f"{options.source} does not exist; give a finished run's folder, or a student's file")
@@ -91,12 +94,12 @@ def _main(options: Options) -> int:
         raise UserError(f"the cache folder {workspace.cache} does not exist: name the one of the run with --cache")
     student = _student(options, opened)
     name = signature_of(student)
-    out = options.out or (
+    out = wanted or (
         options.source.with_name(f"{options.source.stem}-evaluation-{name}.json")
         if is_file
         else options.source / "evaluations" / f"{name}.json"
     )
-    found: EvaluationFile | None = read_json(out) if out.is_file() and not options.again else None
+    found: EvaluationFile | None = read_json(out) if out.is_file() and not (options.again or is_stream(out)) else None
     if found is not None and found.get("signature") == name:
         print(f"measured before: {out}", file=sys.stderr)
     else:
@@ -187,14 +190,14 @@ def show(found: EvaluationFile) -> None:
     from ladd_dist.evaluation.noise_seeds import means_of
     from ladd_dist.reports.evaluation_table import hybrid_table, table_of
 
-    console, figures = open_console(), means_of(found["figures"])
+    console, figures = open_console(markup=False), means_of(found["figures"])
     console.print(Fitted(table_of(figures), rest="the file"))
     if hybrid := found.get("hybrid"):  # files of older versions have none
         console.print(Fitted(hybrid_table(hybrid, figures), rest="the file"))
     for metric, reason in found["classes"]["left_out"].items():
-        print(f"{metric}: no figures by class, {reason}", file=sys.stderr)
+        print(one_line(f"{metric}: no figures by class, {reason}"), file=sys.stderr)
     for metric, reason in found["classes"].get("unfit", {}).items():
-        print(f"{metric}: not measured, {reason}", file=sys.stderr)
+        print(one_line(f"{metric}: not measured, {reason}"), file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -83,15 +83,19 @@ def _target(options: Options, run: RunDir) -> Path:
     Raises:
         UserError: it cannot be written there.
     """
+    from ladd_dist.core.names import require_name
     from ladd_dist.core.serialize import RecipeError
+    from ladd_dist.core.targets import output_file, output_folder
     from ladd_dist.exporting.pipeline import require_free
 
     name = run.path.resolve().name
     if options.to != "safetensors":
-        out = options.out or Path(f"{name}-{options.to}")
+        out = output_folder(options.out or Path(f"{name}-{options.to}"))
+        require_name(out.name, "--out")  # its README has the name in lines of code to copy
         require_free(out, run.path)
         return out
-    out = options.out or Path(f"{name}.safetensors")
+    out = output_file(options.out or Path(f"{name}.safetensors"))
+    output_file(out.with_suffix(".json"))
     if out.suffix != ".safetensors":
         raise RecipeError(
             f"--out {out}: the file's name must end in .safetensors (the card goes to NAME.json beside it)"

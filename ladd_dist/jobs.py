@@ -20,6 +20,7 @@ from ladd_dist.cluster.cancellation import cancel, chosen
 from ladd_dist.cluster.scheduler import Scheduler
 from ladd_dist.cluster.status import RunStatus, SharedStatus, Status, SweepStatus, look, scheduler_of
 from ladd_dist.core.method import in_words
+from ladd_dist.core.printable import one_line
 from ladd_dist.core.serialize import RecipeError
 from ladd_dist.workspace.progress import GuardSummary, folder_of, read_sweep
 
@@ -90,7 +91,8 @@ def _cancel(options: Options) -> int:
         print(f"nothing to cancel: none of {len(jobs)} jobs is queued or running")
         return 0
     for job in ended:
-        print(f"cancelled job {job.id} ({job.state}{f' on {job.node}' if job.node else ''}): {job.what}")
+        where = f" on {job.node}" if job.node else ""
+        print(one_line(f"cancelled job {job.id} ({job.state}{where}): {job.what}"))
     states = Counter(job.state for job in ended)
     print(f"{len(ended)} cancelled: {', '.join(f'{count} {state}' for state, count in states.items())}")
     return 0
@@ -130,13 +132,13 @@ def _view(found: Status, lines: int | None = None) -> Group:
         rows = list(sweep.runs) if lines is None else sorted(sweep.runs, key=lambda row: STATES.index(row.state))
         parts.append(Fitted(_table(sweep, rows[:lines]), keep=("state", "step"), rest="--json"))
         if lines is None:  # a live table has no room for them
-            parts += [Text(line, overflow="fold") for line in _methods(rows)]
+            parts += [Text(one_line(line), overflow="fold") for line in _methods(rows)]
         every: list[RunStatus | SharedStatus] = [*sweep.jobs, *rows]
         troubled = [row for row in every if row.error]
         for row in troubled[:MOST_ERRORS]:
             who = row.label if isinstance(row, RunStatus) else row.of
-            parts.append(Text(f"{who}: {row.error}", style="red", overflow="fold"))
-            parts.append(Text(f"    {row.log}", overflow="fold"))
+            parts.append(Text(one_line(f"{who}: {row.error}"), style="red", overflow="fold"))
+            parts.append(Text(one_line(f"    {row.log}"), overflow="fold"))
         if len(troubled) > MOST_ERRORS:
             parts.append(Text(f"... and {len(troubled) - MOST_ERRORS} more with an error; --json has all"))
         if sweep.problem:
@@ -150,7 +152,7 @@ def _table(sweep: SweepStatus, rows: list[RunStatus]) -> Table:
 
     counts = ", ".join(f"{sweep.counts[state]} {state}" for state in STATES if sweep.counts.get(state))
     name = f"{sweep.name}-{sweep.signature}" if sweep.name else f"runs of no sweep in {sweep.folder}"
-    table = Table(title=f"{name}: {len(sweep.runs)} runs ({counts})", title_justify="left")
+    table = Table(title=f"{one_line(name)}: {len(sweep.runs)} runs ({counts})", title_justify="left")
     left = ("run", "state", "job", "node")
     for heading in (*left, "step", "rate", "ETA", "heads", "adv", "distill", "accuracy", "guard", "requeues"):
         table.add_column(
@@ -163,7 +165,7 @@ def _table(sweep: SweepStatus, rows: list[RunStatus]) -> Table:
     for row in rows:
         steps = "?" if row.steps is None else row.steps
         table.add_row(
-            Text(row.label),
+            Text(one_line(row.label)),
             Text(_state(row), style=STYLES.get(row.state, "")),
             row.job or "",
             row.node or "",
@@ -172,7 +174,7 @@ def _table(sweep: SweepStatus, rows: list[RunStatus]) -> Table:
             _duration(row.eta_s),
             *(_number(loss, ".4f") for loss in (row.losses.heads, row.losses.adversarial, row.losses.distill)),
             _number(row.accuracy, ".2f"),
-            _guard(row.guard),
+            one_line(_guard(row.guard)),
             _count(row),
         )
     return table

@@ -76,6 +76,7 @@ def _main(options: Options) -> int:
     from ladd_dist.core.noise import is_descending
     from ladd_dist.core.plugin import load_modules
     from ladd_dist.core.serialize import RecipeError
+    from ladd_dist.core.targets import output_file, output_folder
     from ladd_dist.parallel.devices import pick_device
     from ladd_dist.reports.grids import write_grid, write_pictures
     from ladd_dist.stages.sizes import maps_bytes
@@ -83,6 +84,8 @@ def _main(options: Options) -> int:
     given = [source for source in (options.source, options.from_) if source is not None]
     if len(given) != 1:
         raise RecipeError(f"give one student, as `{PROG} RUN` or `{PROG} --from FILE.safetensors`, got {len(given)}")
+    folder = output_folder(options.folder, "--folder") if options.folder is not None else None
+    out = output_file(options.out) if folder is None else options.out
     load_modules(plugin_modules(options.plugins))
     network, card = load_student(given[0], pick_device(options.device))
     levels = options.levels or levels_of(card, options.steps or max(map(int, card["levels"])))
@@ -106,14 +109,14 @@ def _main(options: Options) -> int:
     for number in classes:
         samples = few(network, levels, card["rule"], number, options.columns, options.seed)
         pictures[number] = decode(codec, samples, BATCH)
-    if options.folder is not None:
+    if folder is not None:
         for number, images in pictures.items():
-            names = [options.folder / f"class-{number}-{index:05d}.png" for index in range(len(images))]
+            names = [folder / f"class-{number}-{index:05d}.png" for index in range(len(images))]
             write_pictures(names, images)
         print(options.folder)
         return 0
     rows = [(shortened(texts[number]) if texts else f"class {number}", images) for number, images in pictures.items()]
-    write_grid(options.out, rows, options.columns)
+    write_grid(out, rows, options.columns)
     print(options.out)
     return 0
 

@@ -20,6 +20,7 @@ from tyro.constructors import (
 )
 
 from ladd_dist.core.errors import RecipeError
+from ladd_dist.core.printable import styles_pass
 from ladd_dist.core.ranges import hints_of, require_ranges
 
 T = TypeVar("T")
@@ -59,7 +60,8 @@ def read(
     """
     words = new_names(sys.argv[1:] if arguments is None else arguments, renamed or {})
     require_text(words)
-    made = tyro.cli(options, args=words, prog=prog, registry=LISTS, **more)
+    with styles_pass():  # the help is tyro's, in colours
+        made = tyro.cli(options, args=words, prog=prog, registry=LISTS, **more)
     own = made[0] if more.get("return_unknown_args") else made
     for name, hint in hints_of(type(own)).items():
         if not dataclasses.is_dataclass(value := getattr(own, name)):  # a recipe: `validate` knows the paths in it

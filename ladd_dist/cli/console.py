@@ -18,13 +18,15 @@ UNBOUNDED = 1_000_000
 def open_console(*, markup: bool = True, highlight: bool = True) -> Console:
     """A Rich console on stdout, as wide as the terminal; lines in a pipe or a file are as long as their text.
 
+    Control characters in text are shown, not sent (`ladd_dist.core.screen`).
+
     Args:
         markup: read `[bold]` and `:emoji:` in text; False for text that somebody else named.
         highlight: colour numbers and paths.
     """
-    from rich.console import Console
+    from ladd_dist.core.screen import Screen
 
-    console = Console(markup=markup, emoji=markup, highlight=highlight)
+    console = Screen(markup=markup, emoji=markup, highlight=highlight)
     if not console.is_terminal:
         console.width = UNBOUNDED
     return console

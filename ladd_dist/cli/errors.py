@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import NamedTuple
 
-from rich.console import Console
-
 from ladd_dist.core.environment import require_environment
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.failure import LOG_NOTE, Kind, has_parent, rank_here, world_size, write_failure
 from ladd_dist.core.own_code import place_of
+from ladd_dist.core.printable import printable_output
+from ladd_dist.core.screen import Screen
 from ladd_dist.core.signals import (
     SAVED,
     Process,
@@ -47,13 +47,15 @@ class ExitReport(NamedTuple):
     kind: Kind = "failure"
 
 
+@printable_output()
 def run_guarded(command: Callable[[], int]) -> int:
     """Run a command; a `UserError` becomes one message on stderr and an exit code.
 
     2: wrong command line or recipe; 1: a failure; 130 (SIGINT), 75 (SIGTERM, SIGUSR2, SIGHUP): stopped after a clean
     save. In a process that is a command alone, signals that come after the end change nothing.
     Every other exception keeps its traceback, and a closing line says that the program is at fault and where the log
-    is. With LADD_TRACEBACK=1 in the environment every error shows its traceback.
+    is. With LADD_TRACEBACK=1 in the environment every error shows its traceback. What is printed meanwhile cannot
+    steer a terminal (`printable_output`).
     """
     code = _run_guarded(command)
     if Process.is_command:
@@ -99,7 +101,7 @@ def say(message: str, code: int) -> int:
     """Print the one message of a command that ends with `code`; returns the code."""
     if os.environ.get("LADD_TRACEBACK") and sys.exc_info()[0] is not None:
         traceback.print_exc()
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console = Screen(stderr=True, soft_wrap=True, highlight=False)
     console.print(f"[bold red]{'stopped' if code in (INTERRUPTED, AGAIN) else 'error'}:[/]", end=" ")
     console.print(message, markup=False)
     sys.stderr.flush()

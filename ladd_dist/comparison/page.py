@@ -118,7 +118,9 @@ def heading(result: Comparison) -> str:
 def _embedded(value: object) -> str:
     """JSON that cannot end the element it stands in, whatever a recipe is called."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return re.sub(r"[<>&\u2028\u2029]", lambda match: f"\\u{ord(match[0]):04x}", text)
+    return re.sub(
+        r"[<>&\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]", lambda match: f"\\u{ord(match[0]):04x}", text
+    )
 
 
 def data(result: Comparison) -> PageData:

@@ -17,6 +17,7 @@ from contextvars import ContextVar
 from typing import Annotated, Any, TypeGuard, Union, get_args, get_origin
 
 from ladd_dist.core.errors import RangeError
+from ladd_dist.core.names import Name
 
 _INTERVAL = re.compile(r"([\[(])(\S+), (\S+)([\])])")
 _BITS = 63
@@ -165,10 +166,12 @@ def require_ranges(annotation: Any, value: object, where: str) -> None:
 
     Raises:
         RangeError: a number is outside its range; the message gives its path, the range and the value.
+        RecipeError: a text that becomes part of a path is no name (`ladd_dist.core.names`).
     """
     if get_origin(annotation) is Annotated:
-        if (within := range_of(annotation)) is not None:
-            within.require(value, where)
+        for item in get_args(annotation)[1:]:
+            if isinstance(item, Within | Name):
+                item.require(value, where)
         annotation = get_args(annotation)[0]
     if get_origin(annotation) in (Union, types.UnionType):
         for option in get_args(annotation):

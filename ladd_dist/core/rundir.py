@@ -17,10 +17,14 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from ladd_dist.core.door import read_typed
+from ladd_dist.core.errors import UserError
+from ladd_dist.core.targets import is_stream, write_stream
 
 if TYPE_CHECKING:
     import torch
 
+_KEPT = 40
+"""Characters of a file's name in that of its temporary file, which must not be too long where the name is not."""
 CLOCKS_S = 60.0
 """Seconds by which the clocks of a file server and of this machine may differ."""
 
@@ -55,10 +59,19 @@ class RunDir:
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     """Call `write(temporary path)` and rename the result to `path`: readers see the whole file or none.
 
-    A failure leaves neither the temporary file nor a changed target.
+    A failure leaves neither the temporary file nor a changed target. A link is replaced by the file: a folder that
+    came from somebody else must not lead elsewhere (`ladd_dist.core.targets.output_file` follows a user's own). A pipe
+    or device cannot be replaced by a file, so it is written to directly.
+
+    Raises:
+        UserError: the target is a folder, a socket or a disk. OSError: no room, or no access.
     """
+    if is_stream(path):
+        return write_stream(path, write)
+    if path.exists() and not path.is_symlink() and not path.is_file():
+        raise UserError(f"{path} is no regular file, so no file can take its place; move it away")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{_temporary_prefix()}{os.getpid()}-{path.name}")
+    temporary = path.with_name(f"{_temporary_prefix()}{os.getpid()}-{path.name[-_KEPT:]}")
     try:
         write(temporary)
         with temporary.open("rb") as handle:
@@ -150,7 +163,13 @@ def commit_folder(folder: Path, fill: Callable[[Path], None]) -> None:
 
 
 def publish(temporary: Path, folder: Path) -> None:
-    """Flush a filled folder to disk and rename it to `folder`, replacing an older one."""
+    """Flush a filled folder to disk and rename it to `folder`, replacing an older one.
+
+    Raises:
+        UserError: something that is no folder is there; it stays.
+    """
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise UserError(f"{folder} is {'a link' if folder.is_symlink() else 'no folder'}; move it away")
     for path in (*temporary.iterdir(), temporary):
         _sync(path)
     if folder.exists():

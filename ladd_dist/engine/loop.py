@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import math
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
 import torch
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from ladd_dist.core.errors import UserError
+from ladd_dist.core.screen import Screen
 from ladd_dist.core.signals import RECEIVED, Stopped, heard, let_go_of_terminal
 from ladd_dist.engine.step_metrics import SKIPPED
 from ladd_dist.parallel.ranks import SINGLE, Ranks
@@ -68,7 +69,7 @@ class Bar:
 
     def __init__(self, label: str, total: int, done: int = 0, *, quiet: bool = False) -> None:
         self.label, self.total, self.first, self.done = label, total, done, done
-        self.console = Console(stderr=True)
+        self.console = Screen(stderr=True)
         self.started = self.last_line = time.monotonic()
         self.note, self.quiet = "", quiet
         self.progress = Progress(
@@ -102,7 +103,7 @@ class Bar:
             self.last_line = now
             left = (self.total - done) / rate if rate > 0 else 0.0
             line = f"{self.label} {done}/{self.total}  {rate:.1f}/s  ETA {left:.0f} s  {self.note}"
-            print(line.rstrip(), file=self.console.file, flush=True)
+            print(line.rstrip(), file=sys.stderr, flush=True)
 
 
 def train(

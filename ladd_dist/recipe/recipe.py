@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import ladd_dist.recipe.builtin  # noqa: F401  # registers what the names in config.json stand for
 from ladd_dist.codecs import Codec
 from ladd_dist.codecs.pixels import Pixels
+from ladd_dist.core.names import RunName
 from ladd_dist.core.ranges import AnyInteger, Ranged, Steps
 from ladd_dist.core.serialize import has_effect, signature, to_data
 from ladd_dist.core.types import ImageSpec
@@ -80,7 +81,7 @@ class Recipe(Ranged):
     """Number of steps in which the student samples."""
     seed: AnyInteger = 0
     """Seed of the distillation; teacher, shards and evaluation have their own, which runs of several seeds share."""
-    name: str = neutral("unnamed")
+    name: RunName = neutral("unnamed")
     """Name of the run; its folder begins with it."""
     note: str = neutral("")
     """Note about the run, for its report."""

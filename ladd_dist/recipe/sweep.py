@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ladd_dist.core.names import require_name
 from ladd_dist.core.ranges import AnyInteger
 from ladd_dist.core.serialize import RecipeError, check, signature
 from ladd_dist.recipe.axes import WHOLE, Axis, Grid, Point, Points, Random, Range, draw, grid
@@ -80,8 +81,8 @@ def expand(sweep: Sweep, scale: Scale) -> tuple[list[SweepRun], list[str]]:
 
 def _check_sweep(sweep: Sweep) -> None:
     check(Sweep, dataclasses.replace(sweep, base=None, axes=(), mode=Grid()), "SWEEP")
-    if not sweep.name or any(character in sweep.name for character in "/\\ "):
-        raise RecipeError(f"SWEEP.name: names a folder, so neither empty nor with blanks or slashes: {sweep.name!r}")
+    if " " in require_name(sweep.name, "SWEEP.name"):
+        raise RecipeError(f"SWEEP.name: names a folder and the jobs, so it has no blanks: {sweep.name!r}")
     if not sweep.seeds:
         raise RecipeError("SWEEP.seeds: an empty sweep; give at least one seed, like seeds=(0,)")
     if len(set(sweep.seeds)) < len(sweep.seeds):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ladd_dist.core.door import read_bytes
+from ladd_dist.core.printable import printable
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -32,6 +33,8 @@ STAND_INS = {
 def render(template: Path, values: Mapping[str, object]) -> str:
     """Fill a Jinja template; text is escaped, only `Markup` is not. It may include the templates beside this module.
 
+    Control characters are visible escapes.
+
     Raises:
         jinja2.UndefinedError: the template asks for something that `values` do not hold.
     """
@@ -44,7 +47,7 @@ def render(template: Path, values: Mapping[str, object]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(template.name).render(values)
+    return printable(environment.get_template(template.name).render(values))
 
 
 def data_uri(png: Path | bytes) -> str:

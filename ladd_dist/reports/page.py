@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from ladd_dist.core.method import in_words, method_of
 from ladd_dist.core.metrics_log import read_rows
+from ladd_dist.core.printable import printable
 from ladd_dist.core.rundir import RunDir, write_bytes
 from ladd_dist.core.units import si
 from ladd_dist.reports import charts
@@ -65,7 +66,7 @@ def write_report(run: Path) -> Path:
     }
     html = render(TEMPLATE, values)
     markdown = _markdown(title(files.evaluation, files.config), files.config, verdict, columns, rows)
-    write_bytes(run / "report.md", markdown.encode())
+    write_bytes(run / "report.md", printable(markdown).encode())
     write_bytes(paths.report, html.encode())
     return paths.report
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ladd_dist import __version__
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.failure import has_parent, rank_here
+from ladd_dist.core.printable import one_line
 from ladd_dist.core.rundir import read_json, write_json
 from ladd_dist.core.serialize import RecipeError, has_effect, to_data
 from ladd_dist.recipe.plugin_sources import PluginSource, describe_plugins
@@ -76,7 +77,7 @@ class Drift(NamedTuple):
     now: Any
 
     def __str__(self) -> str:
-        return f"{self.field}: locked {_short(self.locked)}, now {_short(self.now)}"
+        return one_line(f"{self.field}: locked {_short(self.locked)}, now {_short(self.now)}")
 
 
 def _short(value: Any) -> str:
@@ -262,7 +263,7 @@ def enforce(path: Path | None, run: Run, scale: str) -> None:
     if rank_here() != 0:
         return
     for line in warnings_of(lock):
-        print(f"note: --locked {path}: {line}", file=sys.stderr)
+        print(one_line(f"note: --locked {path}: {line}"), file=sys.stderr)
     if milder:
         text = "; ".join(map(str, milder))
         print(f"warning: --locked {path}: another environment, figures may differ slightly: {text}", file=sys.stderr)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from ladd_dist.core.names import is_name
 from ladd_dist.core.rundir import RunDir
 from ladd_dist.parallel.ranks import SINGLE, Ranks
 from ladd_dist.recipe import Recipe
@@ -72,8 +73,9 @@ def as_found(run: Run) -> Run:
     if run.folder.path.exists():
         return run
     for folder in sorted(run.workspace.runs.glob(f"*-{run.recipe.distill_signature()}")):
-        if RunDir(folder).config.is_file():
-            return named(run, folder.name.rpartition("-")[0])
+        name = folder.name.rpartition("-")[0]
+        if RunDir(folder).config.is_file() and is_name(name):
+            return named(run, name)
     return run
 
 

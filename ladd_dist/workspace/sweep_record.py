@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from ladd_dist.core.errors import UserError
+from ladd_dist.core.names import inside
 from ladd_dist.core.rundir import read_json, write_json
 
 FORMAT = 1
@@ -33,6 +34,14 @@ class JobEntry:
     cluster: str = "slurm"
     """slurm, local or debug."""
 
+    def __post_init__(self) -> None:
+        """Refuse a folder that lies elsewhere: the record may come from somebody else.
+
+        Raises:
+            UserError: it leads out of OUT or of the cache.
+        """
+        inside(Path(), self.of, f"{FILE}: `of` of job {self.id}")
+
 
 @dataclass(frozen=True)
 class RunEntry:
@@ -48,6 +57,16 @@ class RunEntry:
     teacher: str = ""
     """Name of the folder of the cache that its teacher lies in."""
     shards: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse a folder that lies elsewhere: the record may come from somebody else.
+
+        Raises:
+            UserError: it leads out of OUT or of the cache.
+        """
+        for name in ("run", "teacher", "shards"):
+            if name == "run" or getattr(self, name):  # records of others need not have the shared ones
+                inside(Path(), getattr(self, name), f"{FILE}: `{name}` of run {self.label!r}")
 
 
 @dataclass

@@ -1,0 +1,118 @@
+"""Places that a user names to write to: looked at before the work begins, so that hours do not end in a refusal."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from ladd_dist.core.errors import RecipeError, UserError
+
+_DESCRIPTOR = re.compile(r"/dev/(?:fd/(\d+)|(stdin|stdout|stderr))|/proc/self/fd/(\d+)")
+_STANDARD = {"stdin": 0, "stdout": 1, "stderr": 2}
+
+
+def output_file(path: Path, flag: str = "--out") -> Path:
+    """Where to write a file that the user named: the file itself, behind links, which stay links.
+
+    Devices and pipes are written to as they are (`is_stream`).
+
+    Raises:
+        RecipeError: it cannot become a file: a folder, a socket, a disk, or something below a file.
+    """
+    if _DESCRIPTOR.fullmatch(str(path)):
+        return path
+    real = _real(path, flag)
+    if real.is_dir():
+        raise RecipeError(f"{flag} {path}: is a folder; name a file")
+    if path.exists() and not (path.is_file() or is_stream(real)):
+        raise RecipeError(f"{flag} {path}: is neither a file, nor a pipe or a device that can be written to")
+    return real if path.is_symlink() else path
+
+
+def output_folder(path: Path, flag: str = "--out") -> Path:
+    """Where to write a folder that the user named, behind links.
+
+    Raises:
+        RecipeError: something that is no folder is there.
+    """
+    real = _real(path, flag)
+    if path.exists() and not path.is_dir():
+        raise RecipeError(f"{flag} {path}: is there already, and is no folder")
+    return real if path.is_symlink() else path
+
+
+def require_apart(**outputs: Path | None) -> None:
+    """Refuse two outputs in one file.
+
+    Raises:
+        RecipeError: names the two flags.
+    """
+    given = [(flag, path) for flag, path in outputs.items() if path is not None]
+    for place, (flag, path) in enumerate(given):
+        for other, first in given[:place]:
+            if os.path.realpath(path) == os.path.realpath(first) and not is_stream(path):
+                raise RecipeError(f"--{other} and --{flag} are one file, {path}: one would replace the other")
+
+
+def _real(path: Path, flag: str) -> Path:
+    """The path behind all links, below an existing folder."""
+    try:
+        real = Path(os.path.realpath(path))
+        with contextlib.suppress(FileNotFoundError):
+            path.stat()
+        above = next(parent for parent in real.parents if os.path.lexists(parent))
+    except (OSError, ValueError) as error:  # below a file, too long, a circle of links, a NUL
+        why = getattr(error, "strerror", None) or error
+        raise RecipeError(f"{flag} {str(path)!r}: cannot be written ({why}); choose another") from error
+    if not above.is_dir():
+        raise RecipeError(f"{flag} {path}: lies below {above}, which is no folder; choose another")
+    return real
+
+
+def is_stream(path: Path) -> bool:
+    """Whether a path is a pipe, a character device or an open file (`/dev/stdout`), which hold no whole file.
+
+    A link to one is none: `output_file` follows those that a user names, and no others are followed.
+    """
+    if _DESCRIPTOR.fullmatch(str(path)):
+        return True
+    try:
+        mode = path.lstat().st_mode
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISCHR(mode) or stat.S_ISFIFO(mode)
+
+
+def write_stream(path: Path, write: Callable[[Path], object]) -> None:
+    """Write what `write(temporary path)` makes to a pipe, device or open file.
+
+    Raises:
+        UserError: nobody reads from the pipe: it would be waited for without end. OSError: the device refuses.
+    """
+    with tempfile.TemporaryDirectory(prefix="ladd-") as folder:
+        made = Path(folder) / "content"
+        write(made)
+        with made.open("rb") as content, os.fdopen(_open(path), "wb") as stream:
+            shutil.copyfileobj(content, stream)
+
+
+def _open(path: Path) -> int:
+    if match := _DESCRIPTOR.fullmatch(str(path)):
+        sys.stdout.flush()  # what was printed before comes before
+        return os.dup(_STANDARD[match[2]] if match[2] else int(match[1] or match[3]))
+    try:
+        number = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise UserError(f"{path} is a pipe from which nobody reads; start its reader first") from error
+        raise
+    os.set_blocking(number, True)
+    return number
