@@ -89,7 +89,7 @@ def _main(options: Options) -> int:
         raise RecipeError(f"--steps {options.steps} and {len(levels)} --levels contradict each other; give one of them")
     texts = attach_texts(network, given[0], options.conditions)
     teacher = _teacher(options, given[0], network, card, len(levels))
-    classes = options.classes or tuple(range(network.image.num_classes))[: MOST_TEXTS if texts else None]
+    classes = options.classes or tuple(range(network.image.num_classes)[: MOST_TEXTS if texts else None])
     wrong = [number for number in classes if not 0 <= number < network.image.num_classes]
     if wrong or options.columns < 1:
         raise RecipeError(f"--classes are 0 to {network.image.num_classes - 1}, --columns at least 1")

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ladd_dist.core.budget import at_most
 from ladd_dist.core.conditions import Conditions
 from ladd_dist.core.errors import UserError, reading
 from ladd_dist.core.rundir import save_tensors
+from ladd_dist.core.tensor_file import load_weights
 from ladd_dist.core.types import DenoiseFn, Denoiser
 from ladd_dist.recipe import Recipe
 from ladd_dist.workspace.run import Run
@@ -93,9 +94,12 @@ def load_network(run: Run, path: Path, *, stage: str) -> Denoiser:
     """
     if not path.exists():
         raise UserError(f"{path} does not exist yet; run the stage that makes it first: --stages {stage}")
-    network = run.recipe.network.build(image=run.recipe.latent())
-    with reading(path, "does not fit the recipe's network", f"delete its folder, then --stages {stage}"):
-        network.load_state_dict(own_weights(load_file(path)))
+    remedy = f"delete {'it' if stage == 'distill' else 'its folder'}, then --stages {stage}"
+    weights = own_weights(load_weights(path, remedy=remedy))
+    with at_most(weights, f"the recipe for {path}"):
+        network = run.recipe.network.build(image=run.recipe.latent())
+    with reading(path, "does not fit the recipe's network", remedy):
+        network.load_state_dict(weights)
     return frozen(network, run)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.rundir import write_atomic
+from ladd_dist.core.tensor_file import load_tensors
 
 Layout = dict[str, tuple[torch.dtype, tuple[int, ...]]]
 """Dtype and shape of one row of each tensor of a table, by name."""
@@ -62,13 +63,7 @@ class Conditions:
         Raises:
             UserError: the file is missing or damaged; the message names it.
         """
-        import safetensors
-
-        try:
-            with safetensors.safe_open(path, framework="pt", device="cpu") as file:
-                return cls({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-        except (OSError, safetensors.SafetensorError) as error:
-            raise UserError(f"{path} is no readable table of conditions ({error}); make the shards again") from error
+        return cls(load_tensors(path, remedy="make the shards again"))
 
     def take(self, ids: Tensor) -> dict[str, Tensor]:
         """Rows [B, ...] by name for ids [B] int64, on the ids' device; cached for the last tensor object of ids.

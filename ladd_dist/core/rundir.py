@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import hashlib
 import json
 import os
 import platform
@@ -17,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from ladd_dist.core.door import read_typed
+from ladd_dist.core.tensor_file import encoded
+from ladd_dist.core.tensor_file import weights_sha256 as weights_sha256  # where many modules import it from
 
 if TYPE_CHECKING:
     import torch
@@ -168,23 +169,15 @@ def _sync(path: Path) -> None:
 
 
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Save tensors as safetensors, atomically.
+    """Save tensors as safetensors, atomically, with a sha256 that `ladd_dist.core.tensor_file` verifies.
 
     Raises:
         OSError: the disk is full or not writable (`safetensors.torch.save_file` raises an error without an errno).
     """
-    import safetensors.torch  # imports torch: commands that only read JSON must start fast
+    parts = encoded(tensors, metadata)
 
-    write_bytes(path, safetensors.torch.save(tensors, metadata))
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as stream:
+            stream.writelines(parts)
 
-
-def weights_sha256(weights: dict[str, torch.Tensor]) -> str:
-    """Hexadecimal sha256 over names, dtypes, shapes and bytes of tensors, in order of names, without metadata."""
-    import torch
-
-    digest = hashlib.sha256()
-    for name in sorted(weights):
-        tensor = weights[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    write_atomic(path, write)

@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 
 from ladd_dist.core.rundir import RunDir, commit_folder, read_json, remove_stale, save_tensors, write_atomic, write_json
+from ladd_dist.core.tensor_file import KEY, read_tensors
 
 
 def names(folder: Path) -> list[str]:
@@ -141,7 +142,8 @@ def test_tensors_survive_with_their_types_shapes_and_card(tmp_path: Path) -> Non
         assert found[name].dtype == tensor.dtype
         assert torch.equal(found[name], tensor)
     with safetensors.safe_open(tmp_path / "x.safetensors", "pt") as opened:
-        assert opened.metadata() == {"card": "a"}
+        assert opened.metadata().keys() == {"card", KEY} and opened.metadata()["card"] == "a"
+    assert read_tensors(tmp_path / "x.safetensors").metadata == {"card": "a"}
 
 
 def test_every_path_of_a_run_lies_in_its_folder(tmp_path: Path) -> None:
