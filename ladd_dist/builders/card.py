@@ -7,7 +7,7 @@ student.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, NotRequired, TypedDict, TypeVar
+from typing import Any, Literal, NotRequired, TypedDict, TypeVar, cast
 
 from ladd_dist.core.budget import require_declared
 from ladd_dist.core.door import decode
@@ -109,7 +109,7 @@ def checked_card(text: str, form: type[C], path: Path, remedy: str) -> C:
     for name in ("image", "pixels"):
         if name in card:
             _require_image(card[name], f"{what}: {name}")
-    return card  # type: ignore[no-any-return]
+    return cast(C, card)
 
 
 def _require_image(image: ImageData, what: str) -> None:

@@ -19,10 +19,12 @@ SLACK = 4
 """Factor by which a network may exceed its file while it is built: a weight may be registered more than once."""
 SLACK_TENSORS, SLACK_ELEMENTS = 1_000, 1_000_000
 """The same for networks that are small."""
-MOST_TENSORS, MOST_ELEMENTS = 100_000, 10**12
+MOST_TENSORS, MOST_ELEMENTS = 20_000, 10**12
 """Most weights of a network whose file is not there, such as one that is planned by its configuration alone."""
 MOST_DECLARED = 10_000_000
 """The largest number of channels, blocks, heads or classes that a configuration may declare."""
+MOST_LISTED = 10_000
+"""The longest list in a configuration, such as the widths of a network's levels or a scheduler's betas."""
 
 
 @contextlib.contextmanager
@@ -68,7 +70,7 @@ def within(what: str, *, elements: int, tensors: int = MOST_TENSORS) -> Iterator
 
 
 def require_declared(data: Any, what: str) -> None:
-    """Refuse a configuration with a whole number beyond `MOST_DECLARED`, at any depth.
+    """Refuse a configuration with a whole number or a list beyond `MOST_DECLARED` and `MOST_LISTED`, at any depth.
 
     Raises:
         UserError: there is one; the message names it.
@@ -79,6 +81,9 @@ def require_declared(data: Any, what: str) -> None:
         if isinstance(item, dict):
             waiting.extend((str(key), value) for key, value in item.items())
         elif isinstance(item, list | tuple):
+            if len(item) > MOST_LISTED:
+                raise UserError(f"{what}: {name} has {len(item):,} entries, and at most {MOST_LISTED:,} can be built")
             waiting.extend((name, value) for value in item)
         elif isinstance(item, int) and abs(item) > MOST_DECLARED:
-            raise UserError(f"{what}: {name} is {item}, and at most {MOST_DECLARED} of anything can be built")
+            number = str(item) if abs(item) < 10**20 else "a longer number"
+            raise UserError(f"{what}: {name} is {number}, and at most {MOST_DECLARED:,} of anything can be built")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ladd_dist.core.budget import require_declared
-from ladd_dist.core.door import read_bytes, read_typed, require_regular
+from ladd_dist.core.door import read_bytes, require_regular
 from ladd_dist.core.errors import UserError
 
 _SAMPLED_BYTES = 1024
@@ -60,7 +60,14 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         UserError: missing, damaged, no JSON object, or with a number of channels, layers or the like beyond reason.
     """
-    config = read_typed(path, dict[str, Any], "download it again")
+    try:
+        config = json.loads(read_bytes(path))  # not by the door: schedulers of diffusers say -Infinity
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path} is not valid JSON ({error}); download it again") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path} must hold a JSON object, not a {type(config).__name__}; download it again")
     require_declared(config, str(path))
     return config
 

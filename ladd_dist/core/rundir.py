@@ -75,12 +75,12 @@ def _temporary_prefix() -> str:
 
 
 def remove_stale(folder: Path) -> None:
-    """Remove temporary files in `folder` that killed processes of this machine left."""
+    """Remove temporary files and folders in `folder` that killed processes of this machine left."""
     for path in folder.glob(f"{glob.escape(_temporary_prefix())}*"):
         pid = path.name.removeprefix(_temporary_prefix()).partition("-")[0]
         with contextlib.suppress(FileNotFoundError):  # its writer has just renamed it
             if pid.isdigit() and not _is_there(int(pid), since=path.stat().st_mtime):
-                path.unlink()
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def _is_there(pid: int, since: float) -> bool:
@@ -139,7 +139,8 @@ def read_json(path: Path) -> Any:
 
 def commit_folder(folder: Path, fill: Callable[[Path], None]) -> None:
     """Fill a temporary folder beside `folder`, then rename it: the folder becomes visible only when whole."""
-    temporary = folder.with_name(f".tmp-{folder.name}")
+    remove_stale(folder.parent)
+    temporary = folder.with_name(f"{_temporary_prefix()}{os.getpid()}-{folder.name}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:

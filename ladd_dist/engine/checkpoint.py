@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -152,14 +152,15 @@ class Checkpoints:
                 shutil.rmtree(left, ignore_errors=True)
             temporary.mkdir(parents=True)
         self.ranks.barrier()
-        meta: Meta = {"identity": self.identity, "step": step, "ranks": self.ranks.size, **facts}
+        meta = cast(Meta, {"identity": self.identity, "step": step, "ranks": self.ranks.size, **facts})
         kept = {*self.pinned, *pinned}
 
         def write() -> None:
             write_chunks(temporary, chunks, self.ranks.background)
             files = facts_together(temporary, self.ranks)
             if self.ranks.is_first:
-                write_meta(temporary / META, {**meta, "files": files})
+                meta["files"] = files
+                write_meta(temporary / META, meta)
                 publish(temporary, self.path(step))
                 self._damaged.discard(step)
                 self._prune(step, kept)

@@ -230,7 +230,7 @@ def load_control(path: Path) -> Control:
     card = cast(ControlCard, checked_card(text, _Required, path, REMEDY))
     if card["attribute"] not in ATTRIBUTES:
         raise UserError(
-            f"{path}: its card has the attribute {card['attribute'][:40]!r}, known: {', '.join(ATTRIBUTES)}"
+            f"{path}: its card has the attribute {card['attribute'][:40]!r}, known are {', '.join(ATTRIBUTES)}"
         )
     ranks = {len(tensor) for name, tensor in state.items() if name.endswith(".lora_A.weight") and tensor.ndim}
     if ranks != {card["rank"]} or not card["alpha"] > 0:

@@ -93,11 +93,15 @@ def _raise() -> None:
     raise RuntimeError("killed")
 
 
-def test_a_folder_left_by_a_kill_does_not_leak_into_the_next(tmp_path: Path) -> None:
-    (tmp_path / ".tmp-result").mkdir()
-    (tmp_path / ".tmp-result" / "stale").write_text("half")
+def test_folders_left_by_a_kill_do_not_leak_into_the_next_and_go_whatever_their_name(tmp_path: Path) -> None:
+    gone = 2**22 + 1  # beyond any process number
+    for left in (f".tmp-{platform.node()}-{os.getpid()}-result", f".tmp-{platform.node()}-{gone}-other"):
+        (tmp_path / left).mkdir()
+        (tmp_path / left / "stale").write_text("half")
+    (tmp_path / ".tmp-another-machine-1-other").mkdir()
     commit_folder(tmp_path / "result", lambda temporary: (temporary / "a").write_text("1") and None)
     assert names(tmp_path / "result") == ["a"]
+    assert names(tmp_path) == [".tmp-another-machine-1-other", "result"]
 
 
 @pytest.fixture
