@@ -131,6 +131,8 @@ def student_card(text: str, path: Path) -> StudentCard:
     card = checked_card(text, StudentCard, path, REMEDY)
     if not card["levels"]:
         raise UserError(f"{path}: its card has no levels; {REMEDY}")
+    if "codec" in card and "pixels" not in card:
+        raise UserError(f"{path}: its card has a codec, and no pixels that it encodes; {REMEDY}")
     for steps, levels in card["levels"].items():
         if steps != str(len(levels)) or not is_descending(tuple(levels)):
             shown = f"{len(levels)} numbers" if len(levels) > 8 else str(levels)

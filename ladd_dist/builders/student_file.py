@@ -76,7 +76,9 @@ def load_student(source: Path, device: torch.device) -> tuple[Denoiser, StudentC
         raise UserError(f"{path} is damaged: its weights do not have the sha256 on its card; {REMEDY}")
     try:
         network = from_card(card, weights, path)
-    except (KeyError, TypeError, RuntimeError) as error:
+    except UserError:
+        raise
+    except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} {NONE} ({type(error).__name__}: {reason})") from error
     return network.to(device).eval().requires_grad_(False), card

@@ -118,7 +118,7 @@ def read_card(folder: Path | None = None) -> dict[str, object]:
     text = _read(path)  # before the try: a file that is missing is a ValueError too, as every UserError is
     try:
         card = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}); {_REMEDY}") from error
     if not isinstance(card, dict) or not isinstance(card.get("sha256"), str):
         raise UserError(f"{path} is no card: it must be a JSON object with the key 'sha256'; {_REMEDY}")

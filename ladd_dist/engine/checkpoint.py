@@ -71,10 +71,17 @@ class Saved:
         self.fill({f"{prefix}/weight/{name}": part for name, part in weights.items()} | buffers_of(prefix, module))
 
     def fill_optimizer(self, prefix: str, trainable: Trainable) -> None:
-        """Overwrite the moments and counters of a network's optimizer."""
+        """Overwrite the moments and counters of a network's optimizer.
+
+        Raises:
+            UserError: damaged, or of another network.
+        """
         parts = state_of(prefix, trainable)
         self.fill({name: part for name, part in parts.items() if name.split("/")[1] in ("exp_avg", "exp_avg_sq")})
-        trainable.set_counters(self.meta["counters"][prefix])
+        try:
+            trainable.set_counters(self.meta["counters"][prefix])
+        except KeyError as error:
+            raise UserError(f"checkpoint {self.path} has no counter {error} of {prefix}; delete it") from error
 
 
 def replicated(tensor: Tensor) -> FlatShard:
