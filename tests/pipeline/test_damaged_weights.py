@@ -55,11 +55,10 @@ def test_a_flipped_bit_in_the_student_is_refused_by_every_command(
     flip(run / "student.safetensors")
     start = ["train"] if main is control.main else []
     capsys.readouterr()
-    assert main([*start, str(run), *words, "--cache", str(smoke[1].cache)]) == 1
-    said = capsys.readouterr().err
-    assert "student.safetensors is damaged: its content does not have the sha256 in its header" in " ".join(
-        said.split()
-    )
+    where = [] if main in (sample.main, export.main) else ["--cache", str(smoke[1].cache)]
+    assert main([*start, str(run), *words, *where]) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "student.safetensors is damaged: its content does not have the sha256 in its header" in said
     assert "Traceback" not in said
 
 
