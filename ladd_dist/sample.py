@@ -95,11 +95,9 @@ def _main(options: Options) -> int:
         raise RecipeError(f"--steps {options.steps} and {len(levels)} --levels contradict each other; give one of them")
     texts = attach_texts(network, given[0], options.conditions)
     teacher = _teacher(options, given[0], network, card, len(levels))
-    classes = (
-        tuple(dict.fromkeys(options.classes))
-        or tuple(range(network.image.num_classes))[: MOST_TEXTS if texts else None]
-    )
-    wrong = [number for number in classes if number >= network.image.num_classes]
+    every = range(network.image.num_classes)
+    classes = tuple(dict.fromkeys(options.classes)) or every[: MOST_TEXTS if texts else None]
+    wrong = [number for number in classes if number not in every]
     if wrong:
         raise RecipeError(f"--classes are 0 to {network.image.num_classes - 1}, got {wrong[0]}")
     require_memory(options.columns * maps_bytes(network), f"--columns {options.columns}")

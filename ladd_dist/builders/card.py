@@ -1,4 +1,4 @@
-"""The schema of a student's card, the JSON in the metadata of its file.
+"""The schema of a student's card, the JSON in the metadata of its file, and its reader.
 
 Cards are typed dictionaries: a file keeps keys that other versions wrote, and which of them are there depends on the
 student.
@@ -6,7 +6,24 @@ student.
 
 from __future__ import annotations
 
-from typing import Literal, NotRequired, TypedDict
+from pathlib import Path
+from typing import Any, Literal, NotRequired, TypedDict, TypeVar, cast
+
+from ladd_dist.core.budget import require_declared
+from ladd_dist.core.door import decode
+from ladd_dist.core.errors import UserError
+from ladd_dist.core.noise import is_descending
+
+C = TypeVar("C")
+REMEDY = "copy or export it again, or delete it in its run's folder and launch the run again"
+"""What to do about a damaged student."""
+KEY = "ladd_dist"
+"""Key of the card in a file's metadata."""
+RULES = ("sde", "ode")
+MOST_BYTES = 2**20
+"""Bytes of the longest card that is read."""
+MOST_SIZE, MOST_SAMPLE, MOST_CLASSES = 16_384, 2**28, 2**31
+"""The longest side of an image or latent, the most numbers in one, and the most classes or prompts."""
 
 
 class PluginData(TypedDict):
@@ -58,3 +75,69 @@ class StudentCard(CodecCard):
     teacher: NotRequired[TeacherCard]
     weights_sha256: NotRequired[str]
     """Digest of the weights; exported files have it."""
+
+
+def text_of(metadata: dict[str, str], path: Path, problem: str) -> str:
+    """The text of a card in a file's metadata.
+
+    Args:
+        problem: what is wrong with a file that has none, for the message.
+
+    Raises:
+        UserError: there is no card, or it is too long.
+    """
+    text = metadata.get(KEY)
+    if text is None:
+        raise UserError(f"{path} {problem}: its header has no card")
+    if len(text) > MOST_BYTES:
+        raise UserError(f"{path}: its card has {len(text):,} characters, and at most {MOST_BYTES:,} are read")
+    return text
+
+
+def checked_card(text: str, form: type[C], path: Path, remedy: str) -> C:
+    """A card whose fields have the types of `form` and whose numbers can be built; unknown keys stay.
+
+    Raises:
+        UserError: it is no such card; the message names the field.
+    """
+    what = f"{path}: its card"
+    card = decode(text, dict[str, Any], what, remedy)
+    if (rule := card.get("rule", "ode")) not in RULES:
+        raise UserError(f"{what}: rule is {str(rule)[:40]!r}, expected one of {', '.join(RULES)}; {remedy}")
+    decode(text, form, what, remedy)
+    require_declared({name: card[name] for name in ("network", "codec", "student") if name in card}, what)
+    for name in ("image", "pixels"):
+        if name in card:
+            _require_image(card[name], f"{what}: {name}")
+    return cast(C, card)
+
+
+def _require_image(image: ImageData, what: str) -> None:
+    channels, size = image["channels"], image["size"]
+    fits = channels >= 1 and 1 <= size <= MOST_SIZE and channels * size**2 <= MOST_SAMPLE
+    if not fits or not 0 <= image["num_classes"] <= MOST_CLASSES:
+        raise UserError(
+            f"{what} is {channels} channels of {size} x {size} in {image['num_classes']} classes; expected a size from "
+            f"1 to {MOST_SIZE}, at most {MOST_SAMPLE:,} numbers, and at most {MOST_CLASSES:,} classes"
+        )
+
+
+def student_card(text: str, path: Path) -> StudentCard:
+    """A student's card.
+
+    Raises:
+        UserError: a field is missing or of another type, or a number is out of range; the message names it.
+    """
+    card = checked_card(text, StudentCard, path, REMEDY)
+    if not card["levels"]:
+        raise UserError(f"{path}: its card has no levels; {REMEDY}")
+    if "codec" in card and "pixels" not in card:
+        raise UserError(f"{path}: its card has a codec, and no pixels that it encodes; {REMEDY}")
+    for steps, levels in card["levels"].items():
+        if steps != str(len(levels)) or not is_descending(tuple(levels)):
+            shown = f"{len(levels)} numbers" if len(levels) > 8 else str(levels)
+            raise UserError(
+                f"{path}: its card's levels of {steps[:20]!r} steps are {shown}; expected as many descending numbers "
+                "above 0"
+            )
+    return card

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from ladd_dist.builders.card import CodecCard
 from ladd_dist.builders.networks import CODEC_PREFIX
-from ladd_dist.core.errors import UserError, reading
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.serialize import signature, to_data
+from ladd_dist.core.tensor_file import load_weights
 from ladd_dist.core.types import Autoencoder
 from ladd_dist.recipe import Recipe
 from ladd_dist.workspace.run import Run
@@ -52,9 +52,7 @@ def trained_weights(run: Run) -> dict[str, Tensor]:
     path = run.autoencoder_folder / FILE
     if not path.exists():
         raise UserError(f"{path} does not exist yet; run the stage that makes it first: --stages autoencoder")
-    with reading(path, "cannot be read", "delete its folder, then --stages autoencoder"):
-        weights: dict[str, Tensor] = load_file(path)
-    return weights
+    return load_weights(path, remedy="delete its folder, then --stages autoencoder")
 
 
 def fill(codec: Autoencoder, weights: Mapping[str, Tensor], where: str) -> None:

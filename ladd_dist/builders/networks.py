@@ -2,24 +2,49 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypedDict
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ladd_dist.core.budget import at_most
 from ladd_dist.core.conditions import Conditions
+from ladd_dist.core.door import read_typed, require_regular
 from ladd_dist.core.errors import UserError, reading
 from ladd_dist.core.rundir import save_tensors
+from ladd_dist.core.tensor_file import load_weights
 from ladd_dist.core.types import DenoiseFn, Denoiser
 from ladd_dist.recipe import Recipe
 from ladd_dist.workspace.run import Run
 
 TABLE = "conditions.safetensors"
 """Name of the file in the shards' folder that holds the encoded texts of the dataset."""
+TEXTS = "texts.json"
+"""Name of the file in the shards' folder that holds the texts, in the table's order, and the table's entry."""
 
 
+class ConditionsEntry(TypedDict):
+    """The table of conditions, as the shards' index and `texts.json` describe it."""
+
+    name: str
+    bytes: int
+    sha256: str
+    texts: str
+    """Digest of the texts in their order."""
+
+
+class Texts(TypedDict):
+    """The content of `texts.json`."""
+
+    table: ConditionsEntry
+    texts: list[str]
+
+
+AGAIN = "delete the shards' folder, then --stages shards"
 CODEC_PREFIX = "codec."
 """Prefix, in a student's file, of the weights of a codec that was trained with it."""
 
@@ -76,13 +101,35 @@ def attach(network: Denoiser, run: Run) -> Denoiser:
     path = run.shards_folder / TABLE
     if not path.exists():
         raise UserError(f"{path} does not exist yet; the stage shards encodes the texts: --stages teacher,shards")
-    conditions, asked = Conditions.read(path), len(run.recipe.dataset.texts())
+    conditions, asked = read_table(run.shards_folder), len(run.recipe.dataset.texts())
     if conditions.num != asked:
         raise UserError(
             f"{path} holds {conditions.num} texts, the recipe has {asked}; delete its folder, then --stages shards"
         )
     network.attach(conditions)
     return network
+
+
+def read_table(folder: Path) -> Conditions:
+    """The table of conditions in the shards' folder, after a check of its sha256, if the folder says one.
+
+    Raises:
+        UserError: missing, damaged, or not the one that the folder describes.
+    """
+    path = folder / TABLE
+    if (folder / TEXTS).exists():
+        stated = read_typed(folder / TEXTS, Texts, AGAIN)["table"]["sha256"]
+        size, status = require_regular(path), path.stat()
+        if _sha256(path, size, status.st_mtime_ns) != stated:
+            raise UserError(f"{path} is damaged: its sha256 is not that in {TEXTS}; {AGAIN}")
+    return Conditions.read(path)
+
+
+@functools.lru_cache(maxsize=16)
+def _sha256(path: Path, size: int, changed_ns: int) -> str:
+    """The sha256 of a file, cached until it changes: teacher, student and critic attach the same table."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def load_network(run: Run, path: Path, *, stage: str) -> Denoiser:
@@ -93,9 +140,12 @@ def load_network(run: Run, path: Path, *, stage: str) -> Denoiser:
     """
     if not path.exists():
         raise UserError(f"{path} does not exist yet; run the stage that makes it first: --stages {stage}")
-    network = run.recipe.network.build(image=run.recipe.latent())
-    with reading(path, "does not fit the recipe's network", f"delete its folder, then --stages {stage}"):
-        network.load_state_dict(own_weights(load_file(path)))
+    remedy = f"delete {'it' if stage == 'distill' else 'its folder'}, then --stages {stage}"
+    weights = own_weights(load_weights(path, remedy=remedy))
+    with at_most(weights, f"the recipe for {path}"):
+        network = run.recipe.network.build(image=run.recipe.latent())
+    with reading(path, "does not fit the recipe's network", remedy):
+        network.load_state_dict(weights)
     return frozen(network, run)
 
 

@@ -6,15 +6,16 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 
-from ladd_dist.builders.card import StudentCard
+from ladd_dist.builders.card import REMEDY, StudentCard
 from ladd_dist.builders.codec import codec_card, packed, trained_weights
 from ladd_dist.builders.networks import load_network, own_weights
 from ladd_dist.builders.teacher import load_teacher
+from ladd_dist.core.budget import at_most
 from ladd_dist.core.errors import UserError, reading
 from ladd_dist.core.rundir import save_tensors
 from ladd_dist.core.serialize import from_data, to_data
+from ladd_dist.core.tensor_file import load_weights
 from ladd_dist.core.types import Denoiser, ImageSpec
 from ladd_dist.networks import Network
 from ladd_dist.students import StudentForm
@@ -66,9 +67,10 @@ def load_student(run: Run, path: Path) -> Denoiser:
         return load_network(run, path, stage="distill")
     if not path.exists():
         raise UserError(f"{path} does not exist yet; run the stage that makes it first: --stages distill")
-    teacher = load_teacher(run)
-    with reading(path, "does not fit the recipe's teacher", "delete its folder, then --stages distill"):
-        network = recipe.student.restore(teacher, own_weights(load_file(path)))
+    teacher, weights = load_teacher(run), own_weights(load_weights(path, remedy=REMEDY))
+    fitting = reading(path, "does not fit the recipe's teacher", REMEDY)
+    with fitting, at_most(weights, f"the recipe for {path}"):
+        network = recipe.student.restore(teacher, weights)
     return network.eval().requires_grad_(False)
 
 
@@ -85,12 +87,17 @@ def from_card(card: StudentCard, weights: dict[str, torch.Tensor], path: Path) -
     image = from_data(ImageSpec, card["image"], "image")
     described: Network = from_data(Network, card["network"], "network")
     form: StudentForm = from_data(StudentForm, card["student"], "student") if "student" in card else Full()
+    what = f"the card of {path}"
     if form.needs_teacher and described.pretrained:
-        return form.restore(described.load(image=image), weights)
-    network = described.build(image=image)
-    if form.needs_teacher:
-        network.load_state_dict(_teacher_of(card, path))
-    return form.restore(network, weights)
+        network = described.load(image=image)
+    else:
+        base = _teacher_of(card, path) if form.needs_teacher else weights
+        with at_most(base, what):
+            network = described.build(image=image)
+        if form.needs_teacher:
+            network.load_state_dict(base)
+    with at_most(weights, what):
+        return form.restore(network, weights)
 
 
 def _teacher_of(card: StudentCard, path: Path) -> dict[str, torch.Tensor]:
@@ -108,4 +115,4 @@ def _teacher_of(card: StudentCard, path: Path) -> dict[str, torch.Tensor]:
             f"(signature {signature}), which is neither {places[0]} nor {places[1]}: copy it to the latter, or write a "
             "file that needs nothing else where the teacher is: python -m ladd_dist.export RUN"
         )
-    return load_file(found)
+    return load_weights(found, remedy="copy it again")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ladd_dist.core.errors import UserError
-from ladd_dist.core.rundir import weights_sha256
+from ladd_dist.core.tensor_file import TensorFile, read_tensors, require_finite, weights_sha256
 
 if TYPE_CHECKING:
     import torch
@@ -16,8 +15,7 @@ if TYPE_CHECKING:
     from ladd_dist.core.types import Autoencoder, Denoiser
     from ladd_dist.recipe import Recipe
 
-CARD = ("network", "image", "levels", "rule", "recipe", "signature")
-"""Keys without which a student's card is refused."""
+NONE = "is no student that ladd_dist wrote"
 
 
 def require_same_space(source: Path, network: Denoiser, card: StudentCard, run: Path, recipe: Recipe) -> None:
@@ -67,29 +65,39 @@ def load_student(source: Path, device: torch.device) -> tuple[Denoiser, StudentC
     Raises:
         UserError: the file is missing, is no student, is damaged, or needs a teacher that is missing.
     """
-    from safetensors import SafetensorError, safe_open
-
-    from ladd_dist.builders.networks import CODEC_PREFIX
+    from ladd_dist.builders.card import REMEDY
+    from ladd_dist.builders.networks import own_weights
     from ladd_dist.builders.student import from_card
 
     path = file_of(source)
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; give a finished run's folder, or its student.safetensors")
-    try:
-        with safe_open(path, framework="pt") as file:
-            card: StudentCard = json.loads((file.metadata() or {})["ladd_dist"])
-            names = [name for name in file.keys() if not name.startswith(CODEC_PREFIX)]  # noqa: SIM118  # no mapping
-            weights = {name: file.get_tensor(name) for name in names}
-        missing = [name for name in CARD if name not in card]
-        if missing or not card["levels"]:
-            raise KeyError(missing[0] if missing else "levels")
-        network = from_card(card, weights, path)
-    except (SafetensorError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path} is no student that ladd_dist wrote ({type(error).__name__}: {reason})") from error
+    content, card = read_student(path)
+    weights = own_weights(content.tensors)
     if "weights_sha256" in card and card["weights_sha256"] != weights_sha256(weights):
-        raise UserError(f"{path} is damaged: its weights do not have the sha256 on its card; copy or export it again")
+        raise UserError(f"{path} is damaged: its weights do not have the sha256 on its card; {REMEDY}")
+    try:
+        network = from_card(card, weights, path)
+    except UserError:
+        raise
+    except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} {NONE} ({type(error).__name__}: {reason})") from error
     return network.to(device).eval().requires_grad_(False), card
+
+
+def read_student(path: Path) -> tuple[TensorFile, StudentCard]:
+    """The content of a student's file, with the weights of its codec, and its card.
+
+    Raises:
+        UserError: the file is missing, is no student, is damaged, or a weight is not finite.
+    """
+    from ladd_dist.builders.card import REMEDY, student_card, text_of
+
+    if not path.exists():
+        raise UserError(f"{path} does not exist; give a finished run's folder, or its student.safetensors")
+    content = read_tensors(path, problem=NONE, remedy=REMEDY)
+    card = student_card(text_of(content.metadata, path, NONE), path)
+    require_finite(content.tensors, path)
+    return content, card
 
 
 def file_of(source: Path) -> Path:
@@ -109,24 +117,30 @@ def load_codec(source: Path, card: StudentCard, device: torch.device) -> Autoenc
     from ladd_dist.builders.codec import fill
     from ladd_dist.codecs import Codec
     from ladd_dist.codecs.pixels import Identity
+    from ladd_dist.core.budget import at_most
     from ladd_dist.core.serialize import from_data
     from ladd_dist.core.types import ImageSpec
 
     if "codec" not in card:
         return Identity()
     described: Codec = from_data(Codec, card["codec"], "codec")
-    codec = described.build(image=from_data(ImageSpec, card["pixels"], "pixels"))
-    if described.trained:
-        fill(codec, codec_weights(source), str(file_of(source)))
+    weights = codec_weights(source) if described.trained else None
+    with at_most(weights, f"the card of {file_of(source)}"):
+        codec = described.build(image=from_data(ImageSpec, card["pixels"], "pixels"))
+    if weights is not None:
+        fill(codec, weights, str(file_of(source)))
     return codec.to(device).eval().requires_grad_(False)
 
 
 def codec_weights(source: Path) -> dict[str, torch.Tensor]:
-    """The weights of the codec that was trained with a student, from its run or file; empty if there is none."""
-    from safetensors import safe_open
+    """The weights of the codec that was trained with a student, from its run or file; empty if there is none.
 
+    Raises:
+        UserError: as `read_student` raises.
+    """
     from ladd_dist.builders.networks import CODEC_PREFIX
 
-    with safe_open(file_of(source), framework="pt") as file:
-        names = [name for name in file.keys() if name.startswith(CODEC_PREFIX)]  # noqa: SIM118  # no mapping
-        return {name.removeprefix(CODEC_PREFIX): file.get_tensor(name) for name in names}
+    tensors = read_student(file_of(source))[0].tensors
+    return {
+        name.removeprefix(CODEC_PREFIX): tensor for name, tensor in tensors.items() if name.startswith(CODEC_PREFIX)
+    }

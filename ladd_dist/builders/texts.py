@@ -7,8 +7,7 @@ import json
 from pathlib import Path
 from typing import TypedDict
 
-from ladd_dist.builders.networks import TABLE
-from ladd_dist.core.conditions import Conditions
+from ladd_dist.builders.networks import AGAIN, TABLE, TEXTS, ConditionsEntry, Texts, read_table
 from ladd_dist.core.door import read_typed
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.rundir import RunDir, read_json
@@ -16,30 +15,10 @@ from ladd_dist.core.types import Denoiser
 from ladd_dist.engine.shard_index import ShardError
 from ladd_dist.recipe import Recipe
 
-TEXTS = "texts.json"
-"""Name of the file in the shards' folder that holds the texts, in the table's order, and the table's entry."""
 LABEL_CHARS = 32
 """Length of a prompt beside its images."""
 MOST_TEXTS = 16
 """Number of prompts that are shown if none are named."""
-
-
-class ConditionsEntry(TypedDict):
-    """The table of conditions, as the shards' index and `texts.json` describe it."""
-
-    name: str
-    bytes: int
-    sha256: str
-    texts: str
-    """Digest of the texts in their order."""
-
-
-class TextsFile(TypedDict):
-    """The content of `texts.json`."""
-
-    table: ConditionsEntry
-    texts: list[str]
-    """The texts in the table's order."""
 
 
 class ShardOrigin(TypedDict, total=False):
@@ -95,13 +74,13 @@ def attach_texts(network: Denoiser, source: Path, folder: Path | None) -> list[s
         raise UserError(f"{source} reads texts: name the folder of its shards (shards-...) with --conditions")
     if not (folder / TABLE).is_file():
         raise UserError(f"{folder / TABLE} is missing: name the folder of the run's shards with --conditions")
-    conditions = Conditions.read(folder / TABLE)
+    conditions = read_table(folder)
     if conditions.num != network.image.num_classes:
         raise UserError(f"{folder / TABLE} holds {conditions.num} texts, the student knows {network.image.num_classes}")
     network.attach(conditions)
-    texts = read_typed(folder / TEXTS, TextsFile, f"name the folder of the run's {TEXTS} with --conditions")["texts"]
+    texts = read_typed(folder / TEXTS, Texts, AGAIN)["texts"]
     if len(texts) != conditions.num:
-        raise UserError(f"{folder / TEXTS} holds {len(texts)} texts, the table beside it {conditions.num}")
+        raise UserError(f"{folder / TEXTS} holds {len(texts)} texts, the table beside it {conditions.num}; {AGAIN}")
     return texts
 
 

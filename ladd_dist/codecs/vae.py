@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 
 from ladd_dist.codecs import Codec
+from ladd_dist.core.budget import within
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
-from ladd_dist.core.pretrained import digest, locate, require_safetensors
-from ladd_dist.core.rundir import read_json
+from ladd_dist.core.pretrained import digest, locate, read_config, require_safetensors, weight_bytes
 from ladd_dist.core.types import Autoencoder, ImageSpec
 
 _WEIGHTS = "diffusion_pytorch_model"
 _FOLDERS = ("vae", "movq")
+MOST_RESOLUTIONS = 20
 
 
 class _Family(NamedTuple):
@@ -78,7 +79,7 @@ class Vae(Codec):
 
     def latent(self, image: ImageSpec) -> ImageSpec:
         folder = self._folder(self.config or self.source)
-        config = read_json(folder / "config.json")
+        config = read_config(folder / "config.json")
         family = _FAMILIES[config["_class_name"]]
         missing = [name for name in (family.blocks, family.channels[-1]) if name not in config]
         if missing:
@@ -87,11 +88,18 @@ class Vae(Codec):
             raise UserError(
                 f"codec.source: {folder} encodes pictures of {encoded} channels, the dataset has {image.channels}"
             )
-        factor = 2 ** (len(config[family.blocks]) - 1)
+        blocks = config[family.blocks]
+        if not isinstance(blocks, list) or not 1 <= len(blocks) <= MOST_RESOLUTIONS:
+            raise UserError(f"{folder / 'config.json'}: {family.blocks} must list 1 to {MOST_RESOLUTIONS} resolutions")
+        factor = 2 ** (len(blocks) - 1)
         if image.size % factor:
             raise UserError(f"codec.source: {folder} needs a size divisible by {factor}, the dataset has {image.size}")
-        channels = next(config[name] for name in family.channels if config.get(name))
-        return ImageSpec(int(channels), image.size // factor, image.num_classes)
+        channels = next((config[name] for name in family.channels if config.get(name)), None)
+        if type(channels) is not int or channels < 1:
+            raise UserError(
+                f"{folder / 'config.json'}: {family.channels[-1]} must be the number of channels, got {channels!r}"
+            )
+        return ImageSpec(channels, image.size // factor, image.num_classes)
 
     def build(self, *, image: ImageSpec) -> Autoencoder:
         import diffusers
@@ -99,11 +107,12 @@ class Vae(Codec):
 
         folder = self._folder(self.source, weights=True)
         require_safetensors(folder, _WEIGHTS)
-        name = read_json(folder / "config.json")["_class_name"]
+        name = read_config(folder / "config.json")["_class_name"]
         try:
-            model: Any = getattr(diffusers, name).from_pretrained(
-                folder, use_safetensors=True, local_files_only=True, dtype=torch.float32
-            )
+            with within(str(folder / "config.json"), elements=weight_bytes(folder)):
+                model: Any = getattr(diffusers, name).from_pretrained(
+                    folder, use_safetensors=True, local_files_only=True, dtype=torch.float32
+                )
         except (OSError, ValueError, RuntimeError, TypeError, SafetensorError) as error:
             raise UserError(f"{folder}: the autoencoder cannot be read: {error}") from error
         return _Pretrained(model, _FAMILIES[name]).eval().requires_grad_(False)
@@ -115,7 +124,7 @@ class Vae(Codec):
         root = locate(source, field="codec.source", revision=self.revision, patterns=patterns)
         for name in names:
             config = root / name / "config.json"
-            if config.is_file() and read_json(config).get("_class_name") in _FAMILIES:
+            if config.is_file() and str(read_config(config).get("_class_name")) in _FAMILIES:
                 return config.parent
         raise UserError(
             f"codec.source: {root} holds no autoencoder ({' or '.join(str(Path(n) / 'config.json') for n in names)} of "

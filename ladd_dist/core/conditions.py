@@ -14,15 +14,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ladd_dist.core.door import require_regular
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.rundir import write_atomic
+from ladd_dist.core.tensor_file import read_tensors
 
 Layout = dict[str, tuple[torch.dtype, tuple[int, ...]]]
 """Dtype and shape of one row of each tensor of a table, by name."""
 ON_DEVICE_BYTES = 2**30
 """Size in bytes up to which a table is copied whole to the accelerator. Rows of a larger one are copied for each new
 batch; the host must know the ids for that, so it waits for the device once per batch."""
+NONE = "is no readable table of conditions"
 _NAMES = {
     torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64", torch.int32: "I32",
     torch.uint8: "U8", torch.bool: "BOOL",
@@ -63,14 +64,7 @@ class Conditions:
         Raises:
             UserError: the file is missing or damaged; the message names it.
         """
-        import safetensors
-
-        require_regular(path)
-        try:
-            with safetensors.safe_open(path, framework="pt", device="cpu") as file:
-                return cls({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-        except (OSError, safetensors.SafetensorError, KeyError, RuntimeError) as error:  # unknown dtypes, huge shapes
-            raise UserError(f"{path} is no readable table of conditions ({error}); make the shards again") from error
+        return cls(read_tensors(path, problem=NONE, remedy="make the shards again").tensors)
 
     def take(self, ids: Tensor) -> dict[str, Tensor]:
         """Rows [B, ...] by name for ids [B] int64, on the ids' device; cached for the last tensor object of ids.

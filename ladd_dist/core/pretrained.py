@@ -8,10 +8,15 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
+from ladd_dist.core.budget import require_declared
+from ladd_dist.core.door import read_bytes, require_regular
 from ladd_dist.core.errors import UserError
 
 _SAMPLED_BYTES = 1024
+MOST_HEADER = 100_000_000
+"""Bytes of the longest header of safetensors, by its format."""
 _PICKLES = ("bin", "pt", "pth", "ckpt", "pkl")
 
 
@@ -47,6 +52,29 @@ def _snapshot(source: str, revision: str, patterns: tuple[str, ...]) -> Path:
     from huggingface_hub import snapshot_download
 
     return Path(snapshot_download(source, revision=revision or None, allow_patterns=list(patterns)))
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The configuration of a model or scheduler.
+
+    Raises:
+        UserError: missing, damaged, no JSON object, or with a number of channels, layers or the like beyond reason.
+    """
+    try:
+        config = json.loads(read_bytes(path))  # not by the door: schedulers of diffusers say -Infinity
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path} is not valid JSON ({error}); download it again") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path} must hold a JSON object, not a {type(config).__name__}; download it again")
+    require_declared(config, str(path))
+    return config
+
+
+def weight_bytes(folder: Path, pattern: str = "*.safetensors") -> int:
+    """Bytes of the weights in a folder, which are at least as many as their numbers."""
+    return sum(require_regular(path) for path in folder.glob(pattern))
 
 
 def require_safetensors(folder: Path, stem: str) -> None:
@@ -85,7 +113,7 @@ def _digest(path: str, size: int, changed_ns: int) -> str:
     file = Path(path)
     if file.suffix == ".safetensors":
         return _digest_weights(file, size)
-    content = file.read_bytes()
+    content = read_bytes(file)
     if file.suffix == ".json":
         with contextlib.suppress(ValueError, RecursionError):  # damaged: whoever reads it says so
             content = json.dumps(_plain(json.loads(content)), sort_keys=True).encode()
@@ -102,14 +130,20 @@ def _digest_weights(path: Path, size: int) -> str:
     found = hashlib.sha256(f"{size}\n".encode())
     with path.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
-        header = stream.read(min(length, size))
+        header = stream.read(min(length, size, MOST_HEADER))
         found.update(header)
-        try:
-            table = json.loads(header)
-            places = sorted(item["data_offsets"] for name, item in table.items() if name != "__metadata__")
-        except (ValueError, KeyError, TypeError, AttributeError):
-            places = []  # damaged: loading it says so
-        for start, end in places:
+        for start, end in _places(header, size):
             stream.seek(8 + length + start)
             found.update(stream.read(min(end - start, _SAMPLED_BYTES)))
     return found.hexdigest()
+
+
+def _places(header: bytes, size: int) -> list[tuple[int, int]]:
+    """First and last byte of each tensor's data; none for a damaged header, of which loading the file says so."""
+    try:
+        table = json.loads(header)
+        places = sorted(item["data_offsets"] for name, item in table.items() if name != "__metadata__")
+        found = [(start, end) for start, end in places if 0 <= start <= end <= size]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return []
+    return found if len(found) == len(places) else []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import hashlib
 import json
 import os
 import platform
@@ -19,6 +18,8 @@ from filelock import FileLock, Timeout
 from ladd_dist.core.door import read_typed
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.targets import is_stream, write_stream
+from ladd_dist.core.tensor_file import encoded
+from ladd_dist.core.tensor_file import weights_sha256 as weights_sha256
 
 if TYPE_CHECKING:
     import torch
@@ -87,12 +88,12 @@ def _temporary_prefix() -> str:
 
 
 def remove_stale(folder: Path) -> None:
-    """Remove temporary files in `folder` that killed processes of this machine left."""
+    """Remove temporary files and folders in `folder` that killed processes of this machine left."""
     for path in folder.glob(f"{glob.escape(_temporary_prefix())}*"):
         pid = path.name.removeprefix(_temporary_prefix()).partition("-")[0]
         with contextlib.suppress(FileNotFoundError):  # its writer has just renamed it
             if pid.isdigit() and not _is_there(int(pid), since=path.stat().st_mtime):
-                path.unlink()
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def _is_there(pid: int, since: float) -> bool:
@@ -151,7 +152,8 @@ def read_json(path: Path) -> Any:
 
 def commit_folder(folder: Path, fill: Callable[[Path], None]) -> None:
     """Fill a temporary folder beside `folder`, then rename it: the folder becomes visible only when whole."""
-    temporary = folder.with_name(f".tmp-{folder.name}")
+    remove_stale(folder.parent)
+    temporary = folder.with_name(f"{_temporary_prefix()}{os.getpid()}-{folder.name}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
@@ -187,23 +189,15 @@ def _sync(path: Path) -> None:
 
 
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Save tensors as safetensors, atomically.
+    """Save tensors as safetensors, atomically, with a sha256 that `ladd_dist.core.tensor_file` verifies.
 
     Raises:
         OSError: the disk is full or not writable (`safetensors.torch.save_file` raises an error without an errno).
     """
-    import safetensors.torch  # imports torch: commands that only read JSON must start fast
+    parts = encoded(tensors, metadata)
 
-    write_bytes(path, safetensors.torch.save(tensors, metadata))
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as stream:
+            stream.writelines(parts)
 
-
-def weights_sha256(weights: dict[str, torch.Tensor]) -> str:
-    """Hexadecimal sha256 over names, dtypes, shapes and bytes of tensors, in order of names, without metadata."""
-    import torch
-
-    digest = hashlib.sha256()
-    for name in sorted(weights):
-        tensor = weights[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    write_atomic(path, write)

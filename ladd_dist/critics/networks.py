@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.features import load_features, shrink
+from ladd_dist.core.tensor_file import load_weights
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Mean and standard deviation of ImageNet's RGB in [0, 1], by which inputs of pretrained networks are normalised."""
@@ -135,10 +136,8 @@ class Timm(Pretrained):
 
 
 def _read(path: str) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
-
     if not path.endswith(".safetensors") or not Path(path).exists():
         raise UserError(
             f"critic.weights: expected a .safetensors file that is there, 'random' or nothing, got {path!r}"
         )
-    return load_file(path)
+    return load_weights(Path(path), remedy="get it again")

@@ -1,4 +1,7 @@
-"""Checkpoints: a folder a step, written by every rank while training goes on, visible only when whole."""
+"""Checkpoints: a folder a step, written by every rank while training goes on, visible only when whole.
+
+How damage on disk is found is in `ladd_dist.engine.checkpoint_files`.
+"""
 
 from __future__ import annotations
 
@@ -6,49 +9,24 @@ import contextlib
 import errno
 import re
 import shutil
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 
 from ladd_dist.core.errors import UserError
-from ladd_dist.core.rundir import publish, read_json, write_json
-from ladd_dist.engine.guard_monitor import MonitorState
+from ladd_dist.core.rundir import publish
+from ladd_dist.engine.checkpoint_files import META, Facts, Meta, facts_together, verified_meta, write_meta
 from ladd_dist.parallel import QUANTITIES, FlatShard, Trainable
 from ladd_dist.parallel.ranks import SINGLE, Ranks
 
 if TYPE_CHECKING:
     # Imported where it is used: it needs `torch.distributed.checkpoint`, most of a second at the start of any command.
     from ladd_dist.engine.dcp_planners import FlatChunk
-
-META = "meta.json"
-
-
-class DataPosition(TypedDict):
-    """The place in the order of the samples, for readers of `meta.json`: it follows from seed and step."""
-
-    seed: int
-    epoch: int
-    position: int
-
-
-class Facts(TypedDict, total=False):
-    """Everything besides tensors that a training needs to go on, as JSON."""
-
-    counters: dict[str, dict[str, float]]  # of each network's optimizer
-    data: DataPosition
-    guard: MonitorState | None
-
-
-class Meta(Facts):
-    """The contents of `meta.json`."""
-
-    identity: str
-    step: int
-    ranks: int  # how many wrote it
 
 
 class Saved:
@@ -93,10 +71,17 @@ class Saved:
         self.fill({f"{prefix}/weight/{name}": part for name, part in weights.items()} | buffers_of(prefix, module))
 
     def fill_optimizer(self, prefix: str, trainable: Trainable) -> None:
-        """Overwrite the moments and counters of a network's optimizer."""
+        """Overwrite the moments and counters of a network's optimizer.
+
+        Raises:
+            UserError: damaged, or of another network.
+        """
         parts = state_of(prefix, trainable)
         self.fill({name: part for name, part in parts.items() if name.split("/")[1] in ("exp_avg", "exp_avg_sq")})
-        trainable.set_counters(self.meta["counters"][prefix])
+        try:
+            trainable.set_counters(self.meta["counters"][prefix])
+        except KeyError as error:
+            raise UserError(f"checkpoint {self.path} has no counter {error} of {prefix}; delete it") from error
 
 
 def replicated(tensor: Tensor) -> FlatShard:
@@ -136,9 +121,13 @@ class Checkpoints:
         self.folder, self.identity, self.keep, self.pinned, self.ranks = folder, identity, keep, pinned, ranks
         self._writing: threading.Thread | None = None
         self._failure: BaseException | None = None
+        self._damaged: set[int] = set()
 
     def steps(self) -> list[int]:
-        """Steps with a whole checkpoint, ascending."""
+        """Steps with a whole checkpoint, ascending, without those that `latest` found damaged."""
+        return [step for step in self._found() if step not in self._damaged]
+
+    def _found(self) -> list[int]:
         if not self.folder.is_dir():
             return []
         matches = (re.fullmatch(r"step-(\d+)", path.parent.name) for path in self.folder.glob(f"*/{META}"))
@@ -166,18 +155,22 @@ class Checkpoints:
         chunks = {name: chunk for name, chunk in chunks.items() if len(chunk.flat)}
         temporary = self.folder / f".tmp-{self.path(step).name}"
         if self.ranks.is_first:
-            shutil.rmtree(temporary, ignore_errors=True)
+            for left in self.folder.glob(".tmp-step-*"):  # by a kill; a folder has one training, which writes one
+                shutil.rmtree(left, ignore_errors=True)
             temporary.mkdir(parents=True)
         self.ranks.barrier()
-        meta: Meta = {"identity": self.identity, "step": step, "ranks": self.ranks.size, **facts}
+        meta = cast(Meta, {"identity": self.identity, "step": step, "ranks": self.ranks.size, **facts})
         kept = {*self.pinned, *pinned}
 
         def write() -> None:
             write_chunks(temporary, chunks, self.ranks.background)
+            files = facts_together(temporary, self.ranks)
             if self.ranks.is_first:
-                write_json(temporary / META, meta)
+                meta["files"] = files
+                write_meta(temporary / META, meta)
                 publish(temporary, self.path(step))
-                self._prune(kept)
+                self._damaged.discard(step)
+                self._prune(step, kept)
 
         self._writing = threading.Thread(target=self._guarded, args=(write, temporary), daemon=True)
         self._writing.start()
@@ -211,38 +204,64 @@ class Checkpoints:
         finally:
             self.wait()
 
-    def _prune(self, kept: set[int]) -> None:
-        for old in self.steps()[: -self.keep]:
-            if old not in kept:
+    def _prune(self, newest: int, kept: set[int]) -> None:
+        kept = kept | set(self.steps()[-self.keep :])
+        for old in self._found():
+            if old not in kept and (old not in self._damaged or old < newest):
                 shutil.rmtree(self.path(old))
 
     def latest(self) -> Saved | None:
-        """The newest checkpoint, or None when there is none; the same one on every rank.
+        """The newest whole checkpoint, or None when there is none at all; the same one on every rank.
+
+        Damaged ones are passed over with one warning; they stay until they are pruned or written anew. The sha256 of
+        each file is compared, which reads it whole: every rank calls this, and reads a share of the files.
 
         Raises:
-            UserError: damaged, or of another recipe.
+            UserError: of another recipe, or every one is damaged.
         """
-        steps = self.ranks.from_rank0(self.steps)
-        if not steps:
-            return None
-        path = self.path(steps[-1])
-        meta: Meta = read_json(path / META)
-        if not isinstance(meta, dict) or type(meta.get("step")) is not int:
+        damage: list[str] = []
+        for step in reversed(self.ranks.from_rank0(self._found)):
+            saved, problem = self._verified(step)
+            if saved is not None:
+                if damage and self.ranks.is_first:
+                    line = f"warning: {'; '.join(damage)}; going on from the checkpoint before, of step {step}"
+                    print(line, file=sys.stderr, flush=True)
+                return saved
+            damage.append(problem)
+            self._damaged.add(step)
+        if damage:
             raise UserError(
-                f"{path / META} holds no facts of a checkpoint; delete it: the run goes on from the one before it"
+                f"{damage[0]}; no whole checkpoint is left: delete the folder {self.folder}, and the same command "
+                "starts from step 0, to the same result"
             )
-        if meta.get("identity") != self.identity:
+        return None
+
+    def at(self, step: int) -> Saved:
+        """The checkpoint of a step; every rank calls this.
+
+        Raises:
+            UserError: missing, damaged, or of another recipe.
+        """
+        saved, problem = self._verified(step)
+        if saved is None:
+            raise UserError(f"{problem}; take another step, by --step, or delete its folder")
+        return saved
+
+    def _verified(self, step: int) -> tuple[Saved | None, str]:
+        path = self.path(step)
+        meta, problem = verified_meta(path, step, self.ranks)
+        if meta is not None and meta["identity"] != self.identity:
             raise UserError(
-                f"checkpoint {path} belongs to another recipe (signature {meta.get('identity')}, this one is "
+                f"checkpoint {path} belongs to another recipe (signature {meta['identity']}, this one is "
                 f"{self.identity}); move it away, or give --from-scratch to start over"
             )
-        return Saved(path, meta)
+        return (None, f"checkpoint {path} is damaged ({problem})") if meta is None else (Saved(path, meta), "")
 
     def forget_after(self, step: int) -> None:
         """Remove the checkpoints of later steps; every rank calls this."""
         self.wait()
         if self.ranks.is_first:
-            for later in self.steps():
+            for later in self._found():
                 if later > step:
                     shutil.rmtree(self.path(later))
         self.ranks.barrier()

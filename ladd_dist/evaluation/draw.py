@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from ladd_dist.builders.codec import is_pixels
 from ladd_dist.builders.sampling import SampleFn
 from ladd_dist.builders.teacher import guided_teacher
-from ladd_dist.core.errors import UserError, reading
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.noise import few_step_sample
 from ladd_dist.core.rng import NoiseSource, added_noise, sample_starts
 from ladd_dist.core.rundir import commit_folder, save_tensors
+from ladd_dist.core.tensor_file import load_tensors
 from ladd_dist.core.types import Autoencoder, Denoiser
 from ladd_dist.engine.loop import Bar, StopFlag
 from ladd_dist.parallel.gather import joined_rows, share_of
@@ -58,10 +58,7 @@ def teacher_samples(
         lambda: is_done(folder / "done.json", name),
         lambda: _make_teacher_samples(run, samplers, codec, stop),
     )
-    path = folder / "samples.safetensors"
-    with reading(path, "cannot be read", "delete the folder and run the same command again"):
-        samples: dict[str, Tensor] = load_file(path)
-    return samples
+    return load_tensors(folder / "samples.safetensors", remedy="delete the folder and run the same command again")
 
 
 def _make_teacher_samples(run: Run, samplers: Mapping[str, SampleFn], codec: Autoencoder, stop: StopFlag) -> None:

@@ -6,11 +6,10 @@ import errno
 import hashlib
 from pathlib import Path
 
-from safetensors.torch import load_file
 from torch import Tensor
 
-from ladd_dist.core.errors import reading
 from ladd_dist.core.rundir import save_tensors
+from ladd_dist.core.tensor_file import load_tensors
 from ladd_dist.metrics import FeatureExtraction, Read, Reader
 from ladd_dist.parallel.gather import joined_rows, share_of
 from ladd_dist.parallel.ranks import Ranks
@@ -45,7 +44,7 @@ def cached(folder: Path, ranks: Ranks) -> FeatureExtraction:
     def work(what: str, reader: Reader, images: Tensor) -> Read:
         path = folder / f"{content_name(what, images)}.safetensors"
         if ranks.from_rank0(path.exists):
-            return {name: rows.to(images.device) for name, rows in _load(path).items()}
+            return {name: rows.to(images.device) for name, rows in load_tensors(path).items()}
         rows = inner(what, reader, images)
         if ranks.is_first:
             _save(path, rows)
@@ -60,12 +59,6 @@ def content_name(what: str, images: Tensor) -> str:
     digest = hashlib.sha256(f"features-1 {what} {plain.dtype} {tuple(plain.shape)}\n".encode())
     digest.update(plain.numpy().data)
     return digest.hexdigest()[:32]
-
-
-def _load(path: Path) -> Read:
-    with reading(path, "cannot be read", "delete it and run the same command again"):
-        found: Read = load_file(path)
-    return found
 
 
 def _save(path: Path, rows: Read) -> None:

@@ -49,15 +49,14 @@ def finished_student(run: RunDir, config: RunConfig) -> Exported:
 def _read(file: Path, config: RunConfig, step: int) -> Exported:
     """A student from its file."""
     import torch
-    from safetensors.torch import load_file
 
     from ladd_dist.builders.networks import own_weights
-    from ladd_dist.builders.student_file import codec_weights, load_student
+    from ladd_dist.builders.student_file import codec_weights, load_student, read_student
     from ladd_dist.exporting.card import Card
 
     network, card = load_student(file, torch.device("cpu"))
     whole = Card.of({**card, "step": step, **dataclasses.asdict(facts(network, config))})
-    return Exported(network, whole, codec_weights(file), own_weights(load_file(file)))
+    return Exported(network, whole, codec_weights(file), own_weights(read_student(file)[0].tensors))
 
 
 def student_at(folder: Path, plugins: tuple[str, ...], step: int | None) -> Exported:
@@ -76,8 +75,7 @@ def student_at(folder: Path, plugins: tuple[str, ...], step: int | None) -> Expo
 
     from ladd_dist.builders.student import new_student, save_student
     from ladd_dist.builders.teacher import fresh_network
-    from ladd_dist.core.rundir import read_json
-    from ladd_dist.engine.checkpoint import META, Checkpoints, Saved, buffers_of, replicated
+    from ladd_dist.engine.checkpoint import Checkpoints, buffers_of, replicated
     from ladd_dist.workspace.opening import open_run
 
     opened = open_run(folder, plugins=plugins, device=torch.device("cpu"))
@@ -89,10 +87,7 @@ def student_at(folder: Path, plugins: tuple[str, ...], step: int | None) -> Expo
     if step is not None and step not in steps:
         there = ", ".join(map(str, steps))
         raise UserError(f"--step {step}: no checkpoint of it in {run.checkpoints}; there are {there}")
-    path = checkpoints.path(steps[-1] if step is None else step)
-    saved = Saved(path, read_json(path / META))
-    if saved.meta.get("identity") != config.signature:
-        raise UserError(f"checkpoint {path} belongs to another recipe (signature {saved.meta.get('identity')})")
+    saved = checkpoints.at(steps[-1] if step is None else step)
     network = new_student(opened.run) if recipe.student.needs_teacher else fresh_network(recipe)
     trained = {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
     saved.fill({f"average/{name}": replicated(weight) for name, weight in trained.items()})
@@ -153,14 +148,13 @@ def write_student(out: Path, network: Denoiser, card: Card, codec: Mapping[str, 
     """
     import hashlib
 
-    import safetensors.torch
-
     from ladd_dist.builders.codec import packed
-    from ladd_dist.core.rundir import write_bytes, write_json
+    from ladd_dist.core.rundir import save_tensors, write_json
 
     weights = {name: tensor.contiguous() for name, tensor in (network.state_dict() | packed(codec)).items()}
-    content = safetensors.torch.save(weights, {"ladd_dist": json.dumps(card.data)})
     readable = out.with_suffix(".json")
     readable.unlink(missing_ok=True)  # that of a file before: it never stands beside weights it does not describe
-    write_bytes(out, content)
-    write_json(readable, {"file": out.name, "file_sha256": hashlib.sha256(content).hexdigest(), **card.data})
+    save_tensors(out, weights, {"ladd_dist": json.dumps(card.data)})
+    with out.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    write_json(readable, {"file": out.name, "file_sha256": digest, **card.data})

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
+from ladd_dist.core.door import decode
 from ladd_dist.guards import Action, Finding, Guard, Level
 
 ORDER: tuple[Level, ...] = ("healthy", "warning", "collapsed")
@@ -67,9 +69,12 @@ class GuardState:
 
 
 def from_data(data: Mapping[str, Any]) -> GuardState:
-    """The inverse of `to_data`; fields of other versions are ignored."""
-    known = {name: data[name] for name in GuardState.__dataclass_fields__ if name in data}
-    return GuardState(**{**known, "faults": tuple(known.get("faults", ()))})
+    """The inverse of `to_data`; fields of other versions are ignored.
+
+    Raises:
+        UserError: a field has another type.
+    """
+    return decode(json.dumps(data), GuardState, "the guard's state in a checkpoint", "delete that checkpoint")
 
 
 class GuardVerdict(NamedTuple):

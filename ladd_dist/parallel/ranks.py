@@ -58,6 +58,18 @@ class Ranks:
         answered: T = answer[0]
         return answered
 
+    def from_all(self, value: T, *, in_background: bool = False) -> list[T]:
+        """The values of all ranks, in their order, on every rank; a collective call.
+
+        Args:
+            in_background: called by the threads that write a checkpoint while training goes on.
+        """
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value, group=self.background if in_background else self.untimed)
+        return values
+
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on any rank."""
         return bool(self.max(int(flag)))

@@ -62,15 +62,15 @@ def variance_share(dump: Path) -> float | None:
     None for a damaged dump, for pictures without colour, and for a teacher whose samples have one colour.
     """
     import torch
-    from safetensors import SafetensorError, safe_open
 
+    from ladd_dist.core.tensor_file import load_tensors
     from ladd_dist.metrics.color import mean_colour
 
     try:
-        with safe_open(dump, framework="pt") as file:
-            images = [file.get_tensor(name) for name in ("student", "teacher")]
+        tensors = load_tensors(dump)
+        images = [tensors[name] for name in ("student", "teacher")]
         colours = torch.split(mean_colour(torch.cat(images)).double(), [len(part) for part in images])
         student, teacher = (float(part.var(dim=0, correction=0).mean()) for part in colours)
-    except (SafetensorError, OSError, ValueError, RuntimeError):
+    except (OSError, ValueError, KeyError, RuntimeError):
         return None
     return student / teacher if teacher > 0 else None

@@ -12,22 +12,23 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, TypedDict
+from typing import Annotated, Any, Literal, NamedTuple, TypedDict, cast
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ladd_dist.builders.card import ImageData, PluginData
+from ladd_dist.builders.card import ImageData, PluginData, checked_card, text_of
 from ladd_dist.builders.codec import is_pixels
 from ladd_dist.builders.shards import open_shards
 from ladd_dist.builders.student import load_student
 from ladd_dist.builders.teacher import load_teacher, teacher_loss
+from ladd_dist.core.door import decode
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.ranges import AnyInteger, BatchSize, Positive, Ranged, Updates, Within
 from ladd_dist.core.rng import derive_seed, generator
 from ladd_dist.core.rundir import RunDir, save_tensors
 from ladd_dist.core.serialize import to_data
+from ladd_dist.core.tensor_file import read_tensors, require_finite
 from ladd_dist.core.types import Batch, Denoiser
 from ladd_dist.engine.loop import Bar, StopFlag
 from ladd_dist.engine.shard_reader import to_device
@@ -46,7 +47,8 @@ from ladd_dist.students.adapter import (
 from ladd_dist.workspace.run import Run
 
 On = Literal["teacher", "student"]
-CARD = ("attribute", "rank", "alpha", "on", "network", "image", "signature")
+NONE = "is no direction that `ladd control train` wrote"
+REMEDY = "copy it again, or train it again with `ladd control train`"
 
 
 @dataclass(frozen=True)
@@ -68,24 +70,29 @@ class Training(Ranged):
         require_patterns(self.targets, "targets")
 
 
-class ControlCard(TypedDict):
-    """What a direction is, and the network on which it was learned: the JSON in the metadata of its file."""
+class _Required(TypedDict):
+    """The keys without which a card is refused."""
 
     kind: Literal["control"]
     attribute: str
     on: On
     rank: int
+    alpha: float
+    network: PluginData
+    image: ImageData
+    signature: str
+    """Signature of the teacher, or of the student's run."""
+
+
+class ControlCard(_Required):
+    """What a direction is, and the network on which it was learned: the JSON in the metadata of its file."""
+
     steps: int
     batch_size: int
     lr: float
     targets: list[str]
     seed: int
-    alpha: float
-    network: PluginData
-    image: ImageData
     recipe: str
-    signature: str
-    """Signature of the teacher, or of the student's run."""
 
 
 class Control(NamedTuple):
@@ -214,22 +221,23 @@ def load_control(path: Path) -> Control:
     """The direction in a file. Nothing in the file can run code.
 
     Raises:
-        UserError: the file is missing, or holds no direction.
+        UserError: the file is missing or damaged, or holds no direction.
     """
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"{path} does not exist; `ladd control train` writes such a file")
-    try:
-        with safe_open(path, framework="pt") as file:
-            card = json.loads((file.metadata() or {})["ladd_dist"])
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
-        missing = [name for name in CARD if name not in card]
-        if card.get("kind") != "control" or missing or not state or card["attribute"] not in ATTRIBUTES:
-            raise KeyError(missing[0] if missing else "kind")
-    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
-        reason = " ".join(str(error).split())
+    content = read_tensors(path, problem=NONE, remedy=REMEDY)
+    text, state = text_of(content.metadata, path, NONE), content.tensors
+    if decode(text, dict[str, Any], f"{path}: its card", REMEDY).get("kind") != "control":
+        raise UserError(f"{path} {NONE}: its card is of something else")
+    card = cast(ControlCard, checked_card(text, _Required, path, REMEDY))
+    if card["attribute"] not in ATTRIBUTES:
         raise UserError(
-            f"{path} is no direction that `ladd control train` wrote ({type(error).__name__}: {reason})"
-        ) from error
+            f"{path}: its card has the attribute {card['attribute'][:40]!r}, known are {', '.join(ATTRIBUTES)}"
+        )
+    ranks = {len(tensor) for name, tensor in state.items() if name.endswith(".lora_A.weight") and tensor.ndim}
+    if ranks != {card["rank"]} or not card["alpha"] > 0:
+        raise UserError(f"{path}: its card has rank {card['rank']} and alpha {card['alpha']}, its weights {ranks}")
+    require_finite(state, path)
     return Control(state, card)
 
 

@@ -19,7 +19,8 @@ from ladd_dist.core.rng import added_noise, sample_starts
 from ladd_dist.core.rundir import save_tensors
 from ladd_dist.core.types import Denoiser
 from ladd_dist.engine.adv_norm import AdversarialNorm
-from ladd_dist.engine.checkpoint import Checkpoints, DataPosition, Facts, state_of
+from ladd_dist.engine.checkpoint import Checkpoints, state_of
+from ladd_dist.engine.checkpoint_files import DataPosition, Facts
 from ladd_dist.engine.ema import WeightAverage
 from ladd_dist.engine.head_statistics import HeadSums
 from ladd_dist.engine.loop import Figures, NotFiniteError, cosine_factor, note_of, train

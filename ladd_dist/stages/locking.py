@@ -35,14 +35,36 @@ def write_lock(run: Run) -> Path | None:
 
 
 def _is_current(path: Path, run: Run, config: RunConfig) -> bool:
-    """Whether the lock is of these figures: hashing weights takes a while where they are large."""
+    """Whether the lock is of these figures and of the student that is there.
+
+    Raises:
+        UserError: the lock is of these figures, and the student's file is damaged or holds other weights.
+    """
     try:
         lock = read_lock(path)
     except UserError:
         return False
     made = (lock.version, lock.command, lock.environment, lock.signatures, lock.eval)
     own = (config.version, config.command, config.environment, signatures(run.recipe), read_json(run.folder.eval))
-    return made == own
+    return made == own and _is_locked_student(lock, run)
+
+
+def _is_locked_student(lock: Lock, run: Run) -> bool:
+    file = run.folder.student
+    if _file_sha256(file) == lock.student.get("file_sha256"):
+        return True
+    network, _ = load_student(run.folder.path, torch.device("cpu"))
+    if weights_sha256(network.state_dict()) != lock.student.get("weights_sha256"):
+        raise UserError(
+            f"{file} does not hold the weights whose figures {run.folder.path / FILE} has; delete it, "
+            f"evaluate.done.json and {FILE} in that folder, and the same command makes them again"
+        )
+    return False  # the same weights in another file
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def describe(run: Run, config: RunConfig) -> Lock:
@@ -71,7 +93,7 @@ def describe(run: Run, config: RunConfig) -> Lock:
         plugin_classes=describe_plugins(run.recipe),
         data=data_identity(run),
         student={
-            "file_sha256": hashlib.sha256(folder.student.read_bytes()).hexdigest(),
+            "file_sha256": _file_sha256(folder.student),
             "weights_sha256": weights_sha256(network.state_dict()),
         },
         eval=read_json(folder.eval),

@@ -99,15 +99,9 @@ def tensors_sha256(path: Path) -> str | None:
     """
     if not path.is_file():
         return None
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from ladd_dist.core.tensor_file import load_tensors, weights_sha256
 
-    from ladd_dist.core.rundir import weights_sha256
-
-    try:
-        return weights_sha256(load_file(path))
-    except SafetensorError as error:
-        raise UserError(f"{path} is damaged ({error}); delete its folder and make it again") from error
+    return weights_sha256(load_tensors(path, remedy="delete its folder and make it again"))
 
 
 def data_identity(run: Run) -> dict[str, str | None]:

@@ -68,11 +68,11 @@ def test_rows_that_differ_are_refused(tmp_path: Path) -> None:
 
 def test_a_missing_or_damaged_table_is_named(tmp_path: Path) -> None:
     path = tmp_path / "table"
-    with pytest.raises(ValueError, match=r"table is no readable table of conditions .*make the shards again"):
+    with pytest.raises(ValueError, match="table is missing"):
         Conditions.read(path)
     write_conditions(path, 7, [rows()])
     path.write_bytes(path.read_bytes()[:-3])
-    with pytest.raises(ValueError, match=r"table is no readable table of conditions"):
+    with pytest.raises(ValueError, match=r"table is no readable table of conditions .*make the shards again"):
         Conditions.read(path)
 
 

@@ -14,10 +14,9 @@ import torch
 import webdataset
 from tiny_texts import write_pipeline
 
-from ladd_dist.builders.networks import TABLE
+from ladd_dist.builders.networks import TABLE, TEXTS
 from ladd_dist.builders.shards import open_shards
 from ladd_dist.builders.teacher import load_teacher
-from ladd_dist.builders.texts import TEXTS
 from ladd_dist.codecs.pixels import Pixels
 from ladd_dist.codecs.vae import Vae
 from ladd_dist.core.conditions import Conditions

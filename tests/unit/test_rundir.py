@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 
 from ladd_dist.core.rundir import RunDir, commit_folder, read_json, remove_stale, save_tensors, write_atomic, write_json
+from ladd_dist.core.tensor_file import KEY, read_tensors
 
 
 def names(folder: Path) -> list[str]:
@@ -92,11 +93,15 @@ def _raise() -> None:
     raise RuntimeError("killed")
 
 
-def test_a_folder_left_by_a_kill_does_not_leak_into_the_next(tmp_path: Path) -> None:
-    (tmp_path / ".tmp-result").mkdir()
-    (tmp_path / ".tmp-result" / "stale").write_text("half")
+def test_folders_left_by_a_kill_do_not_leak_into_the_next_and_go_whatever_their_name(tmp_path: Path) -> None:
+    gone = 2**22 + 1  # beyond any process number
+    for left in (f".tmp-{platform.node()}-{os.getpid()}-result", f".tmp-{platform.node()}-{gone}-other"):
+        (tmp_path / left).mkdir()
+        (tmp_path / left / "stale").write_text("half")
+    (tmp_path / ".tmp-another-machine-1-other").mkdir()
     commit_folder(tmp_path / "result", lambda temporary: (temporary / "a").write_text("1") and None)
     assert names(tmp_path / "result") == ["a"]
+    assert names(tmp_path) == [".tmp-another-machine-1-other", "result"]
 
 
 @pytest.fixture
@@ -141,7 +146,8 @@ def test_tensors_survive_with_their_types_shapes_and_card(tmp_path: Path) -> Non
         assert found[name].dtype == tensor.dtype
         assert torch.equal(found[name], tensor)
     with safetensors.safe_open(tmp_path / "x.safetensors", "pt") as opened:
-        assert opened.metadata() == {"card": "a"}
+        assert opened.metadata().keys() == {"card", KEY} and opened.metadata()["card"] == "a"
+    assert read_tensors(tmp_path / "x.safetensors").metadata == {"card": "a"}
 
 
 def test_every_path_of_a_run_lies_in_its_folder(tmp_path: Path) -> None:

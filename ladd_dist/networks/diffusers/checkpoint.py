@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from ladd_dist.core.budget import MOST_ELEMENTS, within
 from ladd_dist.core.errors import UserError
-from ladd_dist.core.pretrained import locate, require_safetensors
-from ladd_dist.core.rundir import read_json
+from ladd_dist.core.pretrained import locate, read_config, require_safetensors, weight_bytes
 from ladd_dist.networks.diffusers.family import Family
 from ladd_dist.networks.diffusers.transformers import SD3, Flux, PixArt, Sana
 from ladd_dist.networks.diffusers.unets import ClassUNet, Kandinsky3, TextUNet
@@ -50,14 +50,14 @@ def open_checkpoint(source: str, *, subfolder: str, revision: str, weights: bool
     """
     root = locate(source, field="network.source", revision=revision, patterns=["*.json"])
     folder = _model_folder(root, subfolder)
-    config = read_json(folder / "config.json")
-    if isinstance(config, dict) and config.get("_class_name") == "Transformer2DModel":
+    config = read_config(folder / "config.json")
+    if config.get("_class_name") == "Transformer2DModel":
         # PixArt's published checkpoints say so; diffusers has split the class since, and reads them in this way.
         config["_class_name"] = _SPLIT.get(str(config.get("norm_type")), "Transformer2DModel")
-    name = config.get("_class_name") if isinstance(config, dict) else None
-    if name not in FAMILIES:
+    name = config.get("_class_name")
+    if not isinstance(name, str) or name not in FAMILIES:
         raise UserError(f"{folder}: the model is a {name}; supported are {', '.join(FAMILIES)}")
-    scheduler = read_json(_scheduler_file(root, folder))
+    scheduler = read_config(_scheduler_file(root, folder))
     if weights:
         files = [str(folder.relative_to(root) / name) for name in _FILES]
         commit = root.name  # of the hub's configuration: a branch may have moved since
@@ -83,7 +83,8 @@ def build_model(checkpoint: Checkpoint) -> nn.Module:
         UserError: diffusers does not accept the configuration.
     """
     try:
-        model: nn.Module = _model_class(checkpoint).from_config(dict(checkpoint.config))
+        with within(str(checkpoint.folder / "config.json"), elements=weight_bytes(checkpoint.folder) or MOST_ELEMENTS):
+            model: nn.Module = _model_class(checkpoint).from_config(dict(checkpoint.config))
     except (TypeError, ValueError, NotImplementedError) as error:
         raise UserError(f"{checkpoint.folder / 'config.json'}: diffusers refuses it: {error}") from error
     return model.eval()
@@ -99,10 +100,11 @@ def load_model(checkpoint: Checkpoint) -> nn.Module:
     import torch
 
     try:
-        model, info = _model_class(checkpoint).from_pretrained(
-            checkpoint.folder, use_safetensors=True, local_files_only=True, dtype=torch.float32,
-            output_loading_info=True,
-        )  # fmt: skip
+        with within(str(checkpoint.folder / "config.json"), elements=weight_bytes(checkpoint.folder)):
+            model, info = _model_class(checkpoint).from_pretrained(
+                checkpoint.folder, use_safetensors=True, local_files_only=True, dtype=torch.float32,
+                output_loading_info=True,
+            )  # fmt: skip
     except (OSError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
         raise UserError(f"{checkpoint.folder}: the weights cannot be read: {error}") from error
     if info["missing_keys"]:

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ladd_dist.core.budget import within
 from ladd_dist.core.errors import UserError
-from ladd_dist.core.rundir import read_json
+from ladd_dist.core.pretrained import read_config, weight_bytes
 
 BATCH = 16
 """Number of texts encoded together; fixed, because the same texts must always give the same bits."""
@@ -179,7 +180,7 @@ def _load(root: Path, way: _Way) -> Any:
             f"{root} has no text encoders (there is no model_index.json); name a pipeline's folder, which has "
             "model_index.json, text_encoder/ and tokenizer/ beside the model"
         )
-    index = read_json(index_path)
+    index = read_config(index_path)
     chosen = index.get("_class_name") if index.get("_class_name") in way.pipelines else way.pipelines[0]
     pipeline = getattr(diffusers, str(chosen))
     accepted = [name for name in inspect.signature(pipeline.__init__).parameters if name != "self"]
@@ -189,9 +190,10 @@ def _load(root: Path, way: _Way) -> Any:
     others: dict[str, bool | None] = {name: None for name in accepted if name in _HEAVY}
     others |= {"requires_safety_checker": False} if "requires_safety_checker" in accepted else {}
     try:
-        return pipeline.from_pretrained(
-            str(root), use_safetensors=True, local_files_only=True, dtype=torch.float32, **others
-        )
+        with within(f"{root}: a text encoder", elements=weight_bytes(root, "text_encoder*/*.safetensors")):
+            return pipeline.from_pretrained(
+                str(root), use_safetensors=True, local_files_only=True, dtype=torch.float32, **others
+            )
     except (OSError, ValueError, RuntimeError, TypeError, ImportError, SafetensorError) as error:
         reason = str(error).strip().split("\n")[0]
         raise UserError(f"{root}: its text encoders cannot be read ({reason}); only safetensors are") from error
@@ -207,6 +209,8 @@ def _require_part(root: Path, name: str, entry: object) -> None:
     folder = root / name
     if not folder.is_dir():
         raise UserError(f"{folder} is missing: the shard stage encodes the texts with it")
+    if name.startswith("text_encoder") and (folder / "config.json").exists():
+        read_config(folder / "config.json")
     pickles = [path.name for suffix in ("bin", "pt") for path in folder.glob(f"*.{suffix}")]
     if name.startswith("text_encoder") and pickles and not any(folder.glob("*.safetensors")):
         raise UserError(
