@@ -18,7 +18,6 @@ from ladd_dist.cli.arguments import read
 from ladd_dist.cli.console import Fitted, open_console
 from ladd_dist.cli.errors import run_guarded
 from ladd_dist.core.errors import UserError
-from ladd_dist.core.plugin import plugin_modules
 
 if TYPE_CHECKING:
     from ladd_dist.comparison.result import Comparison
@@ -69,10 +68,10 @@ def _main(options: Options) -> int:
 
 def _compare(options: Options) -> int:
     from ladd_dist.comparison.output import to_csv, to_json
-    from ladd_dist.core.plugin import load_modules
+    from ladd_dist.core.plugin import load_plugins
     from ladd_dist.core.rundir import write_bytes
 
-    load_modules(plugin_modules(options.plugins))
+    load_plugins(options.plugins)
     result = compare_sources(options)
     if options.csv:
         lines = io.StringIO()

@@ -12,8 +12,8 @@ import tyro
 
 from ladd_dist.cli.arguments import read
 from ladd_dist.cli.errors import run_guarded
-from ladd_dist.core.errors import UserError
-from ladd_dist.core.plugin import plugin_modules
+from ladd_dist.core.consent import Consent
+from ladd_dist.core.errors import ConsentError, UserError
 
 if TYPE_CHECKING:
     from ladd_dist.builders.card import StudentCard
@@ -25,7 +25,7 @@ BATCH = 250
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Consent):
     """Make pictures with a finished student: one grid with a row for each class, or a folder of PNGs."""
 
     source: tyro.conf.Positional[Path | None] = None
@@ -56,8 +56,6 @@ class Options:
     """Write every picture as a PNG of its own size into this folder, `class-C-K.png`, instead of the grid."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 ..."""
-    plugins: tuple[str, ...] = ()
-    """Modules that register plug-ins (where the student's network is one), besides the package `plugins`."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -72,7 +70,6 @@ def _main(options: Options) -> int:
     from ladd_dist.builders.student_file import levels_of, load_codec, load_student
     from ladd_dist.builders.texts import MOST_TEXTS, attach_texts, shortened
     from ladd_dist.core.noise import is_descending
-    from ladd_dist.core.plugin import load_modules
     from ladd_dist.core.serialize import RecipeError
     from ladd_dist.parallel.devices import pick_device
     from ladd_dist.reports.grids import write_grid, write_pictures
@@ -80,7 +77,7 @@ def _main(options: Options) -> int:
     given = [source for source in (options.source, options.from_) if source is not None]
     if len(given) != 1:
         raise RecipeError(f"give one student, as `{PROG} RUN` or `{PROG} --from FILE.safetensors`, got {len(given)}")
-    load_modules(plugin_modules(options.plugins))
+    options.load()
     network, card = load_student(given[0], pick_device(options.device))
     levels = options.levels or levels_of(card, options.steps or max(map(int, card["levels"])))
     if not is_descending(levels):
@@ -134,11 +131,13 @@ def _teacher(options: Options, source: Path, network: Denoiser, card: StudentCar
             "--like RUN, and the folder with its teacher by --cache where that has moved"
         )
     device = next(network.parameters()).device
-    opened = open_run(options.like or source, plugins=options.plugins, cache=options.cache, device=device)
+    opened = open_run(options.like or source, consent=options, cache=options.cache, device=device)
     recipe = opened.run.recipe
     require_same_space(source, network, card, opened.folder.path, recipe)
     try:
         return guided_teacher(recipe, load_teacher(opened.run))
+    except ConsentError:
+        raise
     except ValueError as error:
         raise UserError(f"no teacher for --teacher-steps: {error}; or name the run's folder with --cache") from error
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ladd_dist.builders.asking import asking_for_plugins
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.rundir import weights_sha256
 
@@ -114,7 +115,8 @@ def load_codec(source: Path, card: StudentCard, device: torch.device) -> Autoenc
 
     if "codec" not in card:
         return Identity()
-    described: Codec = from_data(Codec, card["codec"], "codec")
+    with asking_for_plugins(file_of(source)):
+        described: Codec = from_data(Codec, card["codec"], "codec")
     codec = described.build(image=from_data(ImageSpec, card["pixels"], "pixels"))
     if described.trained:
         fill(codec, codec_weights(source), str(file_of(source)))

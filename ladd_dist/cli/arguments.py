@@ -18,6 +18,8 @@ from tyro.constructors import (
     UnsupportedTypeAnnotationError,
 )
 
+from ladd_dist.core.typed_line import remember
+
 T = TypeVar("T")
 
 LISTS = ConstructorRegistry()
@@ -45,6 +47,7 @@ def read(
         more: further arguments of `tyro.cli`.
     """
     words = new_names(sys.argv[1:] if arguments is None else arguments, renamed or {})
+    remember(prog, words)
     return tyro.cli(options, args=words, prog=prog, registry=LISTS, **more)
 
 
