@@ -18,7 +18,6 @@ from ladd_dist.cli.arguments import read
 from ladd_dist.cli.console import Fitted, open_console
 from ladd_dist.cli.errors import run_guarded
 from ladd_dist.core.errors import UserError
-from ladd_dist.core.plugin import plugin_modules
 from ladd_dist.core.printable import cell, one_line
 
 if TYPE_CHECKING:
@@ -70,14 +69,14 @@ def _main(options: Options) -> int:
 
 def _compare(options: Options) -> int:
     from ladd_dist.comparison.output import to_csv, to_json
-    from ladd_dist.core.plugin import load_modules
+    from ladd_dist.core.plugin import load_plugins
     from ladd_dist.core.rundir import write_bytes
     from ladd_dist.core.targets import output_file, require_apart
 
     require_apart(csv=options.csv, out=options.out)
     table = output_file(options.csv, "--csv") if options.csv else None
     page = output_file(options.out) if options.out else None
-    load_modules(plugin_modules(options.plugins))
+    load_plugins(options.plugins)
     result = compare_sources(options)
     if table:
         lines = io.StringIO()

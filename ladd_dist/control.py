@@ -14,6 +14,7 @@ import tyro
 from ladd_dist.cli.arguments import read
 from ladd_dist.cli.console import Fitted, open_console
 from ladd_dist.cli.errors import run_guarded
+from ladd_dist.core.consent import Consent
 from ladd_dist.core.ranges import AnyInteger, BatchSize, Count, Finite, Positive, Updates, Within
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ DESCRIPTION = "Concept sliders: learn a direction on teacher or student, use it 
 
 
 @dataclass(frozen=True)
-class Where:
+class Where(Consent):
     """The arguments of all three subcommands."""
 
     run: tyro.conf.Positional[Path]
@@ -40,8 +41,6 @@ class Where:
     """The folder with the run's teacher and shards; unless given, the one that it used."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 ..."""
-    plugins: tuple[str, ...] = ()
-    """Modules that register plug-ins, besides those of the run."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +129,7 @@ def _open(options: Where) -> tuple[Run, RunDir]:
     from ladd_dist.workspace.opening import open_run
 
     device = pick_device(options.device)
-    opened = open_run(options.run, plugins=options.plugins, cache=options.cache, device=device)
+    opened = open_run(options.run, consent=options, cache=options.cache, device=device)
     return opened.run, opened.folder
 
 

@@ -16,7 +16,8 @@ from ladd_dist.cli.arguments import read
 from ladd_dist.cli.console import Fitted, open_console
 from ladd_dist.cli.errors import run_guarded
 from ladd_dist.cli.recipe_arguments import tidy
-from ladd_dist.core.errors import UserError
+from ladd_dist.core.consent import Consent
+from ladd_dist.core.errors import RecipeError, UserError
 from ladd_dist.core.plugin import plugin_modules
 from ladd_dist.core.ranges import Count, Threads
 
@@ -31,7 +32,7 @@ PROG = "python -m ladd_dist.diagnose"
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Consent):
     """Say before training which noise levels will regress to the mean, and after it when samples are decided.
 
     A recipe: what the distance alone would make of the student, from the shards, without a network. A run's folder: the
@@ -49,8 +50,6 @@ class Options:
     """Look for better levels where the recipe's regress to the mean."""
     swap: tuple[str, ...] = ()
     """As in `launch`; for a recipe."""
-    plugins: tuple[str, ...] = ()
-    """As in `launch`."""
     out: Path = Path("runs")
     """Folder for runs; for a recipe."""
     cache: Path | None = None
@@ -70,7 +69,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(arguments: list[str]) -> int:
-    from ladd_dist.core.serialize import RecipeError
     from ladd_dist.parallel.devices import pick_device, set_threads
     from ladd_dist.workspace.run import Run, as_begun
     from ladd_dist.workspace.workspace import Workspace
@@ -78,6 +76,8 @@ def _main(arguments: list[str]) -> int:
     options, rest = read(Options, tidy(arguments), prog=PROG, return_unknown_args=True)
     set_threads(options.threads)
     if options.source.suffix == ".py":
+        if options.recipe is not None:
+            raise RecipeError(f"--recipe {options.recipe} goes with a run's folder; {options.source} is a recipe")
         recipe, command = _from_recipe(options, rest)
         workspace = Workspace(options.out, options.cache or Path("cache"), pick_device(options.device))
         diagnosis = before_training(as_begun(Run(recipe, workspace), command), options, command)
@@ -134,7 +134,7 @@ def of_run(options: Options) -> Diagnosis:
     from ladd_dist.workspace.opening import open_run
 
     device = pick_device(options.device)
-    opened = open_run(options.source, plugins=options.plugins, cache=options.cache, device=device)
+    opened = open_run(options.source, consent=options, cache=options.cache, device=device)
     run, folder = opened.run, opened.folder
     diagnosis = _predict(run, options, folder)
     for line in make_views(run, folder, again=True):

@@ -14,6 +14,7 @@ import tyro
 from ladd_dist.cli.arguments import path_first, read
 from ladd_dist.cli.console import Fitted, open_console
 from ladd_dist.cli.errors import run_guarded
+from ladd_dist.core.consent import Consent
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.printable import one_line
 from ladd_dist.core.ranges import AnyInteger, CountOrZero, Positive, Steps
@@ -28,7 +29,7 @@ PROG = "python -m ladd_dist.evaluate"
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Consent):
     """Measure a finished student against its teacher and the real images, from noise held out from training."""
 
     source: tyro.conf.Positional[Path]
@@ -59,8 +60,6 @@ class Options:
     """Print what is written instead of a table."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 ..."""
-    plugins: tuple[str, ...] = ()
-    """Modules that register plug-ins, besides those of the run."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -88,7 +87,7 @@ def _main(options: Options) -> int:
     if not is_file and options.like is not None:
         raise RecipeError("--like goes with a student's file; a run is measured against its own teacher")
     like, device = options.like or options.source, pick_device(options.device)
-    opened = open_run(like, plugins=options.plugins, cache=options.cache, device=device)
+    opened = open_run(like, consent=options, cache=options.cache, device=device)
     workspace = opened.run.workspace
     if not workspace.cache.is_dir():
         raise UserError(f"the cache folder {workspace.cache} does not exist: name the one of the run with --cache")

@@ -11,7 +11,7 @@ import tyro
 
 from ladd_dist.cli.arguments import read
 from ladd_dist.cli.errors import run_guarded
-from ladd_dist.core.plugin import plugin_modules
+from ladd_dist.core.consent import Consent
 from ladd_dist.core.ranges import CountOrZero
 from ladd_dist.exporting.student import finished_student, student_at, write_student
 
@@ -23,7 +23,7 @@ FORMATS = ("safetensors", "diffusers", "lora")
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Consent):
     """Write a run's student (averaged weights): as one file with its card, and the card as readable JSON beside it.
 
     Or as a folder: `diffusers` for `DiffusionPipeline.from_pretrained`, `lora` for `pipe.load_lora_weights`.
@@ -38,8 +38,6 @@ class Options:
     formats for diffusers the folder, NAME-SIGNATURE-diffusers or NAME-SIGNATURE-lora."""
     step: CountOrZero | None = None
     """Take the averaged weights of this checkpoint. Unless given: the finished student, else the newest checkpoint."""
-    plugins: tuple[str, ...] = ()
-    """Modules that register plug-ins, besides those with which the run was started."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -49,7 +47,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(options: Options) -> int:
-    from ladd_dist.core.plugin import load_modules
     from ladd_dist.core.rundir import RunDir
     from ladd_dist.core.serialize import RecipeError
     from ladd_dist.exporting.lora import write_lora
@@ -61,11 +58,11 @@ def _main(options: Options) -> int:
     run = RunDir(options.run)
     out = _target(options, run)
     config = read_config(run)  # alone: a finished student needs no recipe, nor the version that made it
-    load_modules(plugin_modules((*config.plugins, *options.plugins)))
+    options.load()
     if run.student.is_file() and options.step in (None, config.recipe["train"]["steps"]):
         student = finished_student(run, config)
     else:
-        student = student_at(run.path, options.plugins, options.step)
+        student = student_at(run.path, options, options.step)
     steps = config.recipe["student_steps"]
     if options.to == "lora":
         write_lora(out, student.network, student.card, student.kept, steps)

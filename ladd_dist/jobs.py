@@ -52,7 +52,8 @@ class Options:
     run: tuple[str, ...] = ()
     """With --cancel: only the jobs of these runs, by label; those that make shared teachers and shards go on."""
     on: Path | None = None
-    """The cluster's profile, where SLURM's commands need its `client` variables and it is not the one sent with."""
+    """The cluster's profile, where SLURM's commands need its `client` variables and you did not send the sweep with it
+    from this machine, or changed it since."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON object on stdout; everything else goes to stderr."""
 

@@ -65,7 +65,10 @@ class Options(RecipeOptions):
     """Show parameters, taps, cost and which stages are done; train nothing, write nothing."""
     locked: Path | None = None
     """A finished run's recipe.lock, or its folder: refuse to run when what changes results is no longer as it says.
-    Without a recipe file the lock gives recipe, scale and plug-ins."""
+    Without a recipe file the lock gives recipe and scale; modules that it names are imported by --plugins alone."""
+    hub: tuple[str, ...] = ()
+    """With --locked alone: repositories of the Hugging Face hub that may be fetched. Those of a recipe file always may.
+    """
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON object on stdout; everything else goes to stderr."""
 
@@ -83,7 +86,7 @@ def _main(arguments: list[str]) -> int:
     options, recipe = parse(Options, named, prog=PROG, scale_of=_scale_of, adapt=_adapt, load=load)
     names = _stage_names(options.stages)
     if options.on is not None:
-        return _send(arguments, options, recipe, names)
+        return _send(arguments, options, recipe, names, by_lock=load is not None)
 
     from ladd_dist.parallel.devices import count_processes, local_device, pick_device, set_threads
 
@@ -123,9 +126,10 @@ def _main(arguments: list[str]) -> int:
 
 
 def _named_by_lock(arguments: list[str]) -> tuple[list[str], Callable[[Options], Recipe] | None]:
-    """The arguments with the recipe file, scale and modules of their lock, and what gives its recipe.
+    """The arguments with the recipe file's name and the scale of their lock, and what gives its recipe.
 
-    Where a recipe file is named, or no lock, the arguments as they are, and None.
+    Where a recipe file is named, or no lock, the arguments as they are, and None. The lock may be somebody else's: its
+    recipe file is not run, and nothing in it becomes a flag.
     """
     words = tidy(arguments)
     given = [
@@ -136,17 +140,24 @@ def _named_by_lock(arguments: list[str]) -> tuple[list[str], Callable[[Options],
     if not given or not given[-1] or words[0].endswith(".py"):
         return arguments, None
 
+    from ladd_dist.core.consent import Named
+    from ladd_dist.core.pretrained import allow
     from ladd_dist.core.serialize import RecipeError
+    from ladd_dist.core.typed_line import remember
     from ladd_dist.workspace.lock import read_lock
     from ladd_dist.workspace.opening import recipe_from
 
     lock = read_lock(Path(given[-1]))
-    if not lock.recipe_path.endswith(".py"):
+    if not lock.recipe_path.endswith(".py") or lock.recipe_path.startswith("-") or lock.scale.startswith("-"):
         raise RecipeError(f"--locked {given[-1]}: does not say which recipe file it is of; name the recipe too")
     scale = ["--scale", lock.scale] if lock.scale and not any(word.startswith("--scale") for word in words) else []
-    modules = [name for name in lock.plugins if name not in plugin_modules(())]
-    named = [lock.recipe_path, *words, *scale, *(["--plugins", *modules] if modules else [])]
-    return named, lambda options: recipe_from(lock.recipe, Path(lock.recipe_path), f"--locked {given[-1]}")
+
+    def load(options: Options) -> Recipe:
+        remember(PROG, arguments)  # without the recipe file that the lock names
+        allow(options.hub)
+        return recipe_from(lock.recipe, f"--locked {given[-1]}", Named(lock.plugins, lock.recipe_path, positional=True))
+
+    return [lock.recipe_path, *words, *scale], load
 
 
 def _scale_of(options: Options) -> Scale:
@@ -174,10 +185,15 @@ def _first_line(options: Options, recipe: Recipe, scale: str, device: torch.devi
     return f"{recipe.name} at scale {scale} on {where}{why} (choose with {flags})"
 
 
-def _send(arguments: list[str], options: Options, recipe: Recipe, names: list[str]) -> int:
-    """Submit this one run as a sweep does; whoever looks after sweeps looks after it too."""
+def _send(arguments: list[str], options: Options, recipe: Recipe, names: list[str], *, by_lock: bool) -> int:
+    """Submit this one run as a sweep does; whoever looks after sweeps looks after it too.
+
+    Args:
+        by_lock: the recipe is a lock's, and its recipe file was not asked for.
+    """
     from ladd_dist.cluster.submission import carry_out_or_show
     from ladd_dist.cluster.sweep_plan import SweepRequest
+    from ladd_dist.core.consent import Consent
     from ladd_dist.core.serialize import RecipeError
     from ladd_dist.parallel.devices import pick_device
     from ladd_dist.recipe.sweep import SweepRun
@@ -197,6 +213,7 @@ def _send(arguments: list[str], options: Options, recipe: Recipe, names: list[st
         name=recipe.name, runs=(SweepRun(recipe, ()),), scale=scale, on=options.on,
         recipe_path=options.recipe, out=options.out, cache=options.cache, plugins=plugin_modules(options.plugins),
         command=shlex.join([*PROG.split(), *arguments]), stages=tuple(names),
+        consent=Consent(plugins=options.plugins, hub=options.hub) if by_lock else None,
     )  # fmt: skip
     return carry_out_or_show(request, dry_run=options.dry_run, as_json=options.json)
 

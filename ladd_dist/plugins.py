@@ -18,8 +18,7 @@ from ladd_dist.core.plugin import (
     PluginError,
     broken_entry_points,
     load_entry_points,
-    load_modules,
-    plugin_modules,
+    load_plugins,
     registered,
 )
 from ladd_dist.core.serialize import FieldDescription, describe
@@ -64,7 +63,7 @@ def _main(args: Options) -> int:
 def _load(args: Options) -> Tables:
     import ladd_dist.recipe  # noqa: F401  registers the core's plug-ins; late, so that --help does not pay for torch
 
-    load_modules(plugin_modules(args.plugins))
+    load_plugins(args.plugins)
     load_entry_points()
     for name, reason in broken_entry_points().items():
         print(f"warning: entry point {name!r} is broken and was left out: {reason}", file=sys.stderr)

@@ -12,8 +12,8 @@ import tyro
 
 from ladd_dist.cli.arguments import read
 from ladd_dist.cli.errors import run_guarded
-from ladd_dist.core.errors import UserError
-from ladd_dist.core.plugin import plugin_modules
+from ladd_dist.core.consent import Consent
+from ladd_dist.core.errors import ConsentError, UserError
 from ladd_dist.core.ranges import AnyInteger, Count, CountOrZero, Positive
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ BATCH = 250
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Consent):
     """Make pictures with a finished student: one grid with a row for each class, or a folder of PNGs."""
 
     source: tyro.conf.Positional[Path | None] = None
@@ -57,8 +57,6 @@ class Options:
     """Write every picture as a PNG of its own size into this folder, `class-C-K.png`, instead of the grid."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 ..."""
-    plugins: tuple[str, ...] = ()
-    """Modules that register plug-ins (where the student's network is one), besides the package `plugins`."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -74,7 +72,6 @@ def _main(options: Options) -> int:
     from ladd_dist.builders.texts import MOST_TEXTS, attach_texts, shortened
     from ladd_dist.core.machine import require_memory
     from ladd_dist.core.noise import is_descending
-    from ladd_dist.core.plugin import load_modules
     from ladd_dist.core.serialize import RecipeError
     from ladd_dist.core.targets import output_file, output_folder
     from ladd_dist.parallel.devices import pick_device
@@ -86,7 +83,7 @@ def _main(options: Options) -> int:
         raise RecipeError(f"give one student, as `{PROG} RUN` or `{PROG} --from FILE.safetensors`, got {len(given)}")
     folder = output_folder(options.folder, "--folder") if options.folder is not None else None
     out = output_file(options.out) if folder is None else options.out
-    load_modules(plugin_modules(options.plugins))
+    options.load()
     network, card = load_student(given[0], pick_device(options.device))
     levels = options.levels or levels_of(card, options.steps or max(map(int, card["levels"])))
     if not is_descending(levels):
@@ -142,11 +139,13 @@ def _teacher(options: Options, source: Path, network: Denoiser, card: StudentCar
             "--like RUN, and the folder with its teacher by --cache where that has moved"
         )
     device = next(network.parameters()).device
-    opened = open_run(options.like or source, plugins=options.plugins, cache=options.cache, device=device)
+    opened = open_run(options.like or source, consent=options, cache=options.cache, device=device)
     recipe = opened.run.recipe
     require_same_space(source, network, card, opened.folder.path, recipe)
     try:
         return guided_teacher(recipe, load_teacher(opened.run))
+    except ConsentError:
+        raise
     except ValueError as error:
         raise UserError(f"no teacher for --teacher-steps: {error}; or name the run's folder with --cache") from error
 

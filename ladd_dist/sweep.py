@@ -74,11 +74,11 @@ def _main(arguments: list[str]) -> int:
     _check(options)
 
     from ladd_dist.cluster import scale_for
-    from ladd_dist.core.plugin import load_modules
+    from ladd_dist.core.plugin import load_plugins
     from ladd_dist.recipe.sweep import expand, load_sweep
 
     by_agents = options.on == WANDB or bool(options.trial)
-    load_modules(plugin_modules(options.plugins))
+    load_plugins(options.plugins)
     scale = scale_for(options.scale, options.on) if options.on and not by_agents else pick_scale(options.scale)
     sweep = load_sweep(options.recipe)
     runs, notes = expand(sweep, scale)

@@ -16,6 +16,12 @@ from ladd_dist.core import plugin as registry
 _REPO = Path(__file__).resolve().parent.parent
 
 
+@pytest.fixture(scope="session", autouse=True)
+def state_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What commands note of this user goes to a folder of the tests; processes that they start inherit it."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+
+
 @pytest.fixture
 def own_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     """The table of plug-ins as a copy: what a test registers is gone after it."""

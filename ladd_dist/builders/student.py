@@ -7,12 +7,14 @@ from pathlib import Path
 
 import torch
 
+from ladd_dist.builders.asking import asking_for_plugins
 from ladd_dist.builders.card import REMEDY, StudentCard
 from ladd_dist.builders.codec import codec_card, packed, trained_weights
 from ladd_dist.builders.networks import load_network, own_weights
 from ladd_dist.builders.teacher import load_teacher
 from ladd_dist.core.budget import at_most
 from ladd_dist.core.errors import UserError, reading
+from ladd_dist.core.pretrained import from_outside
 from ladd_dist.core.rundir import save_tensors
 from ladd_dist.core.serialize import from_data, to_data
 from ladd_dist.core.tensor_file import load_weights
@@ -82,11 +84,14 @@ def from_card(card: StudentCard, weights: dict[str, torch.Tensor], path: Path) -
 
     Raises:
         UserError: the student needs its teacher, which is not where the card says.
+        ConsentError: the card names a plug-in that is unknown, or a repository of the hub that nobody asked for.
         KeyError, TypeError, RuntimeError: the card or the weights are damaged.
     """
+    from_outside(card, str(path))
     image = from_data(ImageSpec, card["image"], "image")
-    described: Network = from_data(Network, card["network"], "network")
-    form: StudentForm = from_data(StudentForm, card["student"], "student") if "student" in card else Full()
+    with asking_for_plugins(path):
+        described: Network = from_data(Network, card["network"], "network")
+        form: StudentForm = from_data(StudentForm, card["student"], "student") if "student" in card else Full()
     what = f"the card of {path}"
     if form.needs_teacher and described.pretrained:
         network = described.load(image=image)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ladd_dist.builders.asking import asking_for_plugins
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.tensor_file import TensorFile, read_tensors, require_finite, weights_sha256
 
@@ -123,7 +124,8 @@ def load_codec(source: Path, card: StudentCard, device: torch.device) -> Autoenc
 
     if "codec" not in card:
         return Identity()
-    described: Codec = from_data(Codec, card["codec"], "codec")
+    with asking_for_plugins(file_of(source)):
+        described: Codec = from_data(Codec, card["codec"], "codec")
     weights = codec_weights(source) if described.trained else None
     with at_most(weights, f"the card of {file_of(source)}"):
         codec = described.build(image=from_data(ImageSpec, card["pixels"], "pixels"))

@@ -22,6 +22,7 @@ from tyro.constructors import (
 from ladd_dist.core.errors import RecipeError
 from ladd_dist.core.printable import styles_pass
 from ladd_dist.core.ranges import hints_of, require_ranges
+from ladd_dist.core.typed_line import remember
 
 T = TypeVar("T")
 
@@ -60,6 +61,7 @@ def read(
     """
     words = new_names(sys.argv[1:] if arguments is None else arguments, renamed or {})
     require_text(words)
+    remember(prog, words)
     with styles_pass():  # the help is tyro's, in colours
         made = tyro.cli(options, args=words, prog=prog, registry=LISTS, **more)
     own = made[0] if more.get("return_unknown_args") else made

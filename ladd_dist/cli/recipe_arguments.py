@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar
 import tyro
 
 from ladd_dist.cli.arguments import read
-from ladd_dist.core.plugin import plugin_modules
 from ladd_dist.core.ranges import checked_later
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ def tidy(arguments: list[str]) -> list[str]:
     flag = ""
     for before, argument in zip(["", *arguments], arguments, strict=False):
         name, equals, value = argument.partition("=")
-        of_a_flag = argument.startswith("-") or before in ("--plugins", "--on")
+        of_a_flag = argument.startswith("-") or before in ("--plugins", "--on", "--recipe", "--hub")
         if not recipe and argument.endswith(".py") and not of_a_flag:
             recipe.append(argument)
         elif argument in gathered:
@@ -112,7 +111,8 @@ def parse(
 
     Args:
         adapt: what the command's own flags change in the recipe, after swaps and before fields are overridden.
-        load: gives the recipe before swaps; unless given, its file does.
+        load: gives the recipe before swaps, from a file that may be somebody else's; unless given, the recipe file
+            does, whose repositories of the hub may then be fetched.
     """
     helpless, group = split_help(tidy(arguments))
     if group is not None and not any(argument.endswith(".py") for argument in helpless):
@@ -124,12 +124,13 @@ def parse(
     # Twice: which fields there are to override is known only when the recipe is read and its plug-ins are swapped.
     options, _ = read(options_type, helpless, prog=prog, return_unknown_args=True)
 
-    from ladd_dist.core.plugin import load_modules
-    from ladd_dist.core.serialize import RecipeError, check
+    from ladd_dist.core.plugin import load_plugins
+    from ladd_dist.core.pretrained import allow, texts_in
+    from ladd_dist.core.serialize import RecipeError, check, to_data
     from ladd_dist.recipe import Recipe, load_recipe, validate
     from ladd_dist.recipe.swap import apply_swaps
 
-    load_modules(plugin_modules(options.plugins))
+    load_plugins(options.plugins)
     recipe = load(options) if load is not None else load_recipe(options.recipe, scale_of(options))
     check(Recipe, recipe, f"{options.recipe}: RECIPE")
     recipe = apply_swaps(recipe, options.swap)
@@ -142,6 +143,8 @@ def parse(
     both.__doc__ = options_type.__doc__
     with checked_later():  # `validate` knows the path of a number that is out of range
         parsed = read(both, helpless, prog=prog, default=both(options_type(options.recipe), recipe))
+    if load is None:
+        allow(texts_in(to_data(parsed.recipe)))
     try:
         return options, validate(parsed.recipe)
     except RecipeError:

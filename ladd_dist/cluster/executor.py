@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ MOST_TIMEOUTS = 100_000
 TRACEBACK = "Traceback (most recent call last):"
 RULE = "\n-----"
 """What submitit puts under a traceback, before its advice."""
+_PICKLE = re.compile(r"(?P<id>\d+(_\d+)*)_(?P<kind>submitted|result)\.pkl")
 Job = Any
 """submitit's, which has no types."""
 
@@ -89,6 +91,20 @@ def submit(
         except (submitit.core.utils.FailedJobError, subprocess.CalledProcessError) as error:
             lines = [line for line in str(error).splitlines() if "error:" in line] or str(error).splitlines()
             raise UserError(f"the cluster refuses the job: {' '.join(lines)}") from error
+
+
+def forget_pickles(logs: Path, alive: Collection[str]) -> None:
+    """Remove submitit's pickles of jobs that have ended: a job given the same number would run them.
+
+    Reading a pickle runs code, and a sweep's folder may come from somebody else.
+
+    Args:
+        alive: the ids of jobs that wait or run, which read theirs again when they are requeued.
+    """
+    for path in logs.glob("*.pkl"):
+        found = _PICKLE.fullmatch(path.name)
+        if found and not (found["kind"] == "submitted" and found["id"] in alive):
+            path.unlink(missing_ok=True)
 
 
 def _executor(cluster: Cluster, logs: Path, name: str, after: Sequence[str]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import dataclasses
 import os
 import signal
 import sys
@@ -11,11 +12,18 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ladd_dist.core.consent import NOTHING, Consent
 from ladd_dist.core.environment import env_number
+from ladd_dist.core.errors import ConsentError
 from ladd_dist.core.signals import NUMBERS, RECEIVED, Stopped, is_importing
 from ladd_dist.core.slurm import PORTS, ranks_of_step
+
+if TYPE_CHECKING:
+    import torch
+
+    from ladd_dist.workspace.opening import OpenedRun
 
 HELD_BACK = (signal.SIGTERM, signal.SIGUSR2)
 """Blocked until there is somebody to hear them: their default is to end the process, and it starts for seconds."""
@@ -44,6 +52,9 @@ class StageJob:
     paths: tuple[str, ...] = ()
     """Folders on the submitter's `sys.path` that plug-ins and recipes may come from."""
     timeout_s: float = 600.0
+    consent: Consent = NOTHING
+    """What the line that submitted the job allows: config.json lies where others may have written, and allows nothing.
+    Its recipe file is run where the run's plug-ins are not known without it."""
 
     def __call__(self) -> dict[str, str]:
         """Run the stages; returns `{"run": folder}`.
@@ -78,11 +89,10 @@ class StageJob:
 
         from ladd_dist.parallel.devices import local_device, pick_device
         from ladd_dist.stages.run import prepare_run, run_stages
-        from ladd_dist.workspace.opening import open_run
 
         num_here, local_rank = (env_number(name, default) for name, default in LOCAL)
         device = local_device(pick_device("auto"), num_here, local_rank)
-        opened = open_run(Path(self.config).parent, cache=Path(self.cache), device=device)
+        opened = self._open(device)
 
         def prepare() -> None:
             config = opened.config
@@ -100,6 +110,17 @@ class StageJob:
             timeout_s=self.timeout_s,
             prepare=prepare if own else None,
         )
+
+    def _open(self, device: torch.device) -> OpenedRun:
+        from ladd_dist.workspace.opening import open_run
+
+        folder, cache = Path(self.config).parent, Path(self.cache)
+        try:
+            return open_run(folder, consent=dataclasses.replace(self.consent, recipe=None), cache=cache, device=device)
+        except ConsentError:
+            if self.consent.recipe is None:
+                raise
+            return open_run(folder, consent=self.consent, cache=cache, device=device)
 
 
 LOCAL = (("LOCAL_WORLD_SIZE", 1), ("LOCAL_RANK", 0))

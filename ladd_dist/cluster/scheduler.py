@@ -7,9 +7,11 @@ import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 
 from ladd_dist.cluster.local import controllers, end_local
 from ladd_dist.cluster.slurm import OTHER, JobState, Slurm
+from ladd_dist.core.consent import SHOWN_CHARS
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.serialize import RecipeError
 from ladd_dist.workspace.sweep_record import JobEntry
@@ -23,11 +25,13 @@ class Scheduler:
     Args:
         logs: the folder that the sweep's jobs log into.
         on: the cluster's profile, read when SLURM is first asked; or the environment of SLURM's commands.
+        unasked: a profile that the sweep names and nobody asked for, which a message then offers.
     """
 
-    def __init__(self, logs: Path, on: Path | Mapping[str, str] | None = None) -> None:
+    def __init__(self, logs: Path, on: Path | Mapping[str, str] | None = None, unasked: str = "") -> None:
         self.logs = logs
         self.on = on
+        self.unasked = unasked
         self.ended: dict[str, JobState] = {}
         self.problem: str | None = None
         """Why SLURM could not be asked, the last time."""
@@ -98,26 +102,23 @@ class Scheduler:
     def _squeue(self, ids: Sequence[str]) -> dict[str, JobState]:
         if not self.slurm.has("squeue"):
             self.problem = (
-                "squeue is not on the path here (--on PROFILE may lead to it): states are those that the run folders "
-                "show"
+                f"squeue is not on the path here ({self._hint()}): states are those that the run folders show"
             )
             return {}
         found, problem = self.slurm.squeue(ids, self.logs)
-        self.problem = problem or self.problem
+        if problem:
+            self.problem = f"{problem} ({self._hint()})" if self.unasked else problem
         return found
+
+    def _hint(self) -> str:
+        if not self.unasked:
+            return "--on PROFILE may lead to it"
+        plain = self.unasked.isprintable() and len(self.unasked) <= SHOWN_CHARS
+        shown = quote(self.unasked) if plain else "FILE"
+        return f"--on {shown} may lead to it: the profile that the sweep names is a program, run only if you ask"
 
     def _local(self, name: str) -> JobState:
         """A job of the local executor."""
         if controllers(name, self.logs):
             return JobState(name, "running", "RUNNING", os.uname().nodename)
         return JobState(name, "ended", "FINISHED", os.uname().nodename)
-
-
-def profile_of(recorded: str, out: Path) -> Path | None:
-    """The profile that a sweep.json names, if it is one of this folder, where the command is called, and not of OUT.
-
-    A profile is a program: files that came with somebody's runs must not choose one.
-    """
-    path, here = Path(recorded).resolve(), Path.cwd().resolve()
-    own = bool(recorded) and path.is_file() and path.is_relative_to(here) and not path.is_relative_to(out.resolve())
-    return Path(recorded) if own else None

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ladd_dist.cluster.scheduler import Scheduler, profile_of
+from ladd_dist.cluster.profiles import kept
+from ladd_dist.cluster.scheduler import Scheduler
 from ladd_dist.cluster.slurm import JobState
 from ladd_dist.workspace.last_words import TOLD, WORSE, is_failure
 from ladd_dist.workspace.progress import (
@@ -108,7 +109,7 @@ def look(folder: Path, schedulers: dict[Path, Scheduler], on: Path | None = None
 
     Args:
         schedulers: keeps what jobs that ended were, from one look to the next.
-        on: the cluster's profile, in place of the one that each sweep was sent with.
+        on: the cluster's profile, in place of the one with which this user sent each sweep.
     """
     described = []
     for sweep in find_sweeps(folder):
@@ -118,8 +119,9 @@ def look(folder: Path, schedulers: dict[Path, Scheduler], on: Path | None = None
 
 
 def scheduler_of(sweep: Sweep, on: Path | None) -> Scheduler:
-    """What knows of the sweep's jobs, by the profile given, else by the one that the sweep was sent with."""
-    return Scheduler(sweep.logs, on or profile_of(sweep.record.on, sweep.out))
+    """What knows of the sweep's jobs, by the profile given, else by the one with which this user sent the sweep."""
+    profile = on or kept(sweep.folder)
+    return Scheduler(sweep.logs, profile, unasked="" if profile else sweep.record.on)
 
 
 def describe(sweep: Sweep, scheduler: Scheduler) -> SweepStatus:

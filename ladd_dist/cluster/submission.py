@@ -13,8 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ladd_dist.cluster import Cluster, client_environment, load_cluster
-from ladd_dist.cluster.executor import Job, JobSpec, check_cluster, failure_of, submit
+from ladd_dist.cluster.executor import Job, JobSpec, check_cluster, failure_of, forget_pickles, submit
 from ladd_dist.cluster.job import StageJob
+from ladd_dist.cluster.profiles import keep
 from ladd_dist.cluster.scheduler import Scheduler
 from ladd_dist.cluster.sweep_plan import ACTIVE, DONE, Plan, PlannedJob, SweepRequest, plan, show
 from ladd_dist.core.rundir import exclusive
@@ -58,9 +59,12 @@ def carry_out(planned: Plan, facts: dict[str, RunFacts]) -> Outcome:
         planned.items = plan(planned.request, cluster).items
         chosen = [item for item in planned.items if item.submit]
         _cancel([item.active for item in chosen if item.active is not None], cluster)
+        forget_pickles(planned.logs, alive={item.job for item in planned.items if item.active is not None})
         record = _record(planned)
         _write_configs(planned, facts)
         record.write(planned.folder)
+        if planned.request.on is not None:
+            keep(planned.folder, planned.request.on)
         for group in _groups(chosen):
             _submit(planned, group, record, jobs)
     waited = jobs if cluster.executor != "slurm" else {}
@@ -151,6 +155,7 @@ def _job_of(item: PlannedJob, planned: Plan) -> StageJob:
         cache=str(workspace.cache),
         paths=tuple(path or str(Path.cwd()) for path in sys.path if not path or Path(path).is_dir()),
         timeout_s=cluster.timeout_s,
+        consent=request.consent_for(item.recipe),
     )
 
 

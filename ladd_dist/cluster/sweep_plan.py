@@ -14,6 +14,10 @@ import torch
 from ladd_dist.cli.console import Fitted, open_console
 from ladd_dist.cluster import Cluster, client_environment
 from ladd_dist.cluster.scheduler import Scheduler
+from ladd_dist.core.consent import Consent
+from ladd_dist.core.plugin import SHIPPED
+from ladd_dist.core.pretrained import texts_in
+from ladd_dist.core.serialize import to_data
 from ladd_dist.recipe.swap import choose_parallel
 from ladd_dist.stages import STAGES
 from ladd_dist.stages.table import stage_states
@@ -46,6 +50,18 @@ class SweepRequest:
     """Of the runs; a shared teacher or set of shards has a job of its own when its stage is among them."""
     only_failed: bool = False
     resubmit: bool = False
+    consent: Consent | None = None
+    """What the jobs may import, run and fetch; None: the modules, the recipe file and what the recipes name."""
+
+    def consent_for(self, recipe: Recipe) -> Consent:
+        """What a job of this recipe may import, run and fetch, by the line that submits it."""
+        if self.consent is not None:
+            return self.consent
+        return Consent(
+            plugins=tuple(name for name in self.plugins if name != SHIPPED),
+            recipe=self.recipe_path.absolute(),
+            hub=tuple(sorted(texts_in(to_data(recipe)))),
+        )
 
     @property
     def workspace(self) -> Workspace:

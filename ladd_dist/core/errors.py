@@ -23,6 +23,10 @@ class RangeError(RecipeError):
     """Error about a number outside the range that its field declares (`ladd_dist.core.ranges`)."""
 
 
+class ConsentError(RecipeError):
+    """Something that a file from outside names needs to be asked for on the command line; the text has the line."""
+
+
 class UnknownTapError(UserError, KeyError):
     """Error about a tap that the network does not have; its text lists those it has."""
 

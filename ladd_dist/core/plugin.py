@@ -10,9 +10,12 @@ import dataclasses
 import functools
 import importlib
 import importlib.metadata
+import importlib.util
 import inspect
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import ClassVar, TypeVar
 
 from ladd_dist.core.closest import closest_first
@@ -53,6 +56,9 @@ P = TypeVar("P", bound=type[Plugin])
 _tables: dict[str, dict[str, type[Plugin]]] = {}
 _broken_entry_points: dict[str, str] = {}
 _entry_points_loaded = False
+_hiding: Path | None = None
+"""The folder that stands in the way of the package `plugins` that belongs to this installation."""
+SHIPPED = "plugins"
 
 
 def register(name: str) -> Callable[[P], P]:
@@ -103,17 +109,47 @@ def load_modules(modules: Iterable[str]) -> None:
             ) from error
 
 
+def load_plugins(given: Iterable[str]) -> None:
+    """Import the package `plugins` of this installation, and the modules that were asked for.
+
+    Another folder of that name, which may have come with somebody's runs, is imported only if it is among `given`.
+
+    Raises:
+        PluginError: a module is missing or fails while it is imported.
+    """
+    global _hiding
+    if SHIPPED not in sys.modules:
+        spec = importlib.util.find_spec(SHIPPED)
+        folders = [Path(folder).resolve() for folder in (spec.submodule_search_locations or ())] if spec else []
+        own = Path(__file__).resolve().parents[2] / SHIPPED
+        if folders == [own]:
+            load_modules((SHIPPED,))
+        else:
+            _hiding = folders[0] if folders and own.is_dir() else None
+    load_modules(given)
+
+
 def load_entry_points() -> None:
-    """Load third-party plug-ins (entry points of group `ladd_dist.plugins`); a broken one never stops the others."""
+    """Load third-party plug-ins (entry points of group `ladd_dist.plugins`); a broken one never stops the others.
+
+    Packages are installed: the metadata of one that lies in the current folder, beside somebody's runs, do not count.
+    """
     global _entry_points_loaded
     if _entry_points_loaded:
         return
     _entry_points_loaded = True
-    for entry_point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
+    for entry_point in _installed_entry_points():
         try:
             entry_point.load()
         except Exception as error:  # reported by `lookup` when somebody asks for that name
             _broken_entry_points[entry_point.name] = f"{entry_point.value}: {type(error).__name__}: {error}"
+
+
+def _installed_entry_points() -> list[importlib.metadata.EntryPoint]:
+    here = Path.cwd().resolve()
+    elsewhere = [folder for folder in sys.path if Path(folder).resolve() != here]
+    packages = importlib.metadata.distributions(path=elsewhere)
+    return [point for package in packages for point in package.entry_points if point.group == ENTRY_POINT_GROUP]
 
 
 def broken_entry_points() -> dict[str, str]:
@@ -137,6 +173,8 @@ def lookup(kind: str, name: str) -> type[Plugin]:
     if kind not in _tables:
         raise PluginError(f"unknown kind {kind!r}; kinds: {', '.join(closest_first(kind, sorted(_tables)))}")
     broken = f"; entry points that failed to load: {', '.join(_broken_entry_points)}" if _broken_entry_points else ""
+    if _hiding is not None and SHIPPED not in sys.modules:
+        broken += f"; the folder {_hiding} hides the package `plugins`: if it is yours, say --plugins plugins"
     raise PluginError(
         f"unknown {kind} {name!r}; valid: {', '.join(closest_first(name, sorted(_tables[kind])))}{broken}"
     )

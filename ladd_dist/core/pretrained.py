@@ -1,4 +1,8 @@
-"""Third-party checkpoints: find them, identify them, and refuse files that could run code."""
+"""Third-party checkpoints: find them, identify them, and refuse files that could run code.
+
+A file from outside may name any repository of the hub. What it names is read from the local copy, and fetched only if
+the command line asks for it.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +10,53 @@ import contextlib
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ladd_dist.core.budget import require_declared
 from ladd_dist.core.door import read_bytes, require_regular
-from ladd_dist.core.errors import UserError
+from ladd_dist.core.errors import ConsentError, UserError
+from ladd_dist.core.typed_line import again
 
 _SAMPLED_BYTES = 1024
 MOST_HEADER = 100_000_000
 """Bytes of the longest header of safetensors, by its format."""
 _PICKLES = ("bin", "pt", "pth", "ckpt", "pkl")
+
+
+_named_outside: dict[str, str] = {}
+"""Texts of files from outside, any of which may be the name of a repository, and the file of each."""
+_allowed: set[str] = set()
+
+
+def from_outside(data: object, where: str) -> None:
+    """Take note that a file from outside says this: the repositories that it names are not fetched unasked.
+
+    Args:
+        data: JSON.
+        where: the file, for messages.
+    """
+    _named_outside.update(dict.fromkeys(texts_in(data), where))
+
+
+def allow(repositories: Iterable[str]) -> None:
+    """Allow repositories of the hub to be fetched, whoever names them."""
+    _allowed.update(repositories)
+
+
+def texts_in(data: object) -> set[str]:
+    """All texts in JSON data, without the keys."""
+    found, waiting = set(), [data]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, str):
+            found.add(item)
+        elif isinstance(item, Mapping):
+            waiting.extend(item.values())
+        elif isinstance(item, list | tuple):
+            waiting.extend(item)
+    return found
 
 
 def locate(source: str, *, field: str, revision: str = "", patterns: Sequence[str] = ()) -> Path:
@@ -28,6 +67,7 @@ def locate(source: str, *, field: str, revision: str = "", patterns: Sequence[st
 
     Raises:
         UserError: there is no such folder, and no such repository on the hub.
+        ConsentError: a file from outside names the repository, nobody asked for it, and there is no local copy of it.
     """
     if not source:
         raise UserError(f"{field} is empty; name a folder, or a repository of the hub, with a checkpoint of diffusers")
@@ -36,6 +76,8 @@ def locate(source: str, *, field: str, revision: str = "", patterns: Sequence[st
         return root
     if root.exists() or source.startswith(("/", ".", "~")):
         raise UserError(f"{field}: {source} is no folder")
+    if source in _named_outside and source not in _allowed:
+        return _local_copy(source, revision, tuple(patterns))
     try:
         return _snapshot(source, revision, tuple(patterns))
     except Exception as error:  # the hub's own, its HTTP client's, the operating system's
@@ -75,6 +117,26 @@ def read_config(path: Path) -> dict[str, Any]:
 def weight_bytes(folder: Path, pattern: str = "*.safetensors") -> int:
     """Bytes of the weights in a folder, which are at least as many as their numbers."""
     return sum(require_regular(path) for path in folder.glob(pattern))
+
+
+def _local_copy(source: str, revision: str, patterns: tuple[str, ...]) -> Path:
+    """What an earlier download of a repository left on this machine; asks nobody.
+
+    Raises:
+        ConsentError: there is none, or none with these files.
+    """
+    with contextlib.suppress(Exception):  # the hub's own: not there, or no name of a repository
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.utils import filter_repo_objects
+
+        root = Path(snapshot_download(source, revision=revision or None, local_files_only=True))
+        names = [str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()]
+        if any(True for _ in filter_repo_objects(names, allow_patterns=list(patterns) or None)):
+            return root
+    raise ConsentError(
+        f"{_named_outside[source]} names {source!r}, of which there is no copy here: it is no folder, and a repository "
+        f"of the Hugging Face hub is fetched only if you ask; if you trust it, type: {again({'--hub': [source]})}"
+    )
 
 
 def require_safetensors(folder: Path, stem: str) -> None:

@@ -16,6 +16,11 @@ MOST_GUESSES = 3
 """Most files that are offered for one that does not exist."""
 
 
+def module_name(path: Path) -> str:
+    """The name among Python's modules of a file that `run_file` runs."""
+    return f"ladd_file_{path.parent.name}_{path.stem}"
+
+
 def run_file(path: Path, said: str, *, others: str = "files") -> ModuleType:
     """Run a file and return its module. The file can import from its own folder and from that folder's parent.
 
@@ -34,7 +39,7 @@ def run_file(path: Path, said: str, *, others: str = "files") -> ModuleType:
         if likely:
             hint = f"; did you mean {' or '.join(known[name] for name in likely[:MOST_GUESSES])}?"
         raise RecipeError(f"{said} does not exist{hint}")
-    spec = importlib.util.spec_from_file_location(f"ladd_file_{path.parent.name}_{path.stem}", path)
+    spec = importlib.util.spec_from_file_location(module_name(path), path)
     if spec is None or spec.loader is None:
         raise RecipeError(f"{said} is not a Python file")
     module = importlib.util.module_from_spec(spec)

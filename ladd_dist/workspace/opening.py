@@ -1,4 +1,4 @@
-"""Opens a run that is there: its recipe, its workspace and its config.json, from its folder alone."""
+"""Opens a run that is there: its recipe, its workspace and its config.json. Its folder may be from somebody else."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from typing import Any
 
 import torch
 
+from ladd_dist.core.consent import NOTHING, Consent, Named, asking
 from ladd_dist.core.errors import UserError
-from ladd_dist.core.plugin import PluginError, load_modules, plugin_modules
+from ladd_dist.core.plugin import PluginError
+from ladd_dist.core.pretrained import from_outside
 from ladd_dist.core.rundir import RunDir
 from ladd_dist.core.serialize import from_data
-from ladd_dist.recipe import Recipe, load_module
+from ladd_dist.recipe import Recipe
 from ladd_dist.workspace.config import RunConfig, read_config
 from ladd_dist.workspace.run import Run
 from ladd_dist.workspace.workspace import Workspace
@@ -30,49 +32,45 @@ class OpenedRun:
     config: RunConfig
 
 
-def open_run(
-    folder: Path, *, plugins: tuple[str, ...] = (), cache: Path | None = None, device: torch.device
-) -> OpenedRun:
-    """Open the run in a folder; its plug-ins are loaded.
+def open_run(folder: Path, *, consent: Consent = NOTHING, cache: Path | None = None, device: torch.device) -> OpenedRun:
+    """Open the run in a folder. What its config.json names is neither imported nor run.
 
     Args:
-        plugins: modules that register plug-ins, besides those that the run was started with.
+        consent: what the command line asks for: modules and a recipe file that define the run's plug-ins.
         cache: the folder with the run's teacher and shards, in place of the one that the run used.
 
     Raises:
         UserError: no run's folder, or its recipe has another signature with this version.
-        PluginError: one of its plug-ins cannot be found.
+        ConsentError: one of its plug-ins is unknown; the message says which line asks for what the run names.
     """
     found = RunDir(folder)
     config = read_config(found)
-    load_modules(plugin_modules((*config.plugins, *plugins)))
+    consent.load()
     workspace = Workspace(folder.parent, cache or cache_folder(config), device)
     return OpenedRun(Run(_recipe_of(found, config), workspace), found, config)
 
 
-def recipe_from(data: Mapping[str, Any], path: Path, where: str) -> Recipe:
+def recipe_from(data: Mapping[str, Any], where: str, named: Named) -> Recipe:
     """The recipe in the data of a config.json or recipe.lock.
 
     Args:
-        path: the file that the recipe came from, which may define plug-ins itself.
-        where: names the data in errors.
+        where: the file, for errors.
+        named: what that file names to define its plug-ins, for errors.
 
     Raises:
         RecipeError: a field is missing, unknown or wrong.
-        PluginError: one of its plug-ins cannot be found.
+        ConsentError: one of its plug-ins is unknown.
     """
+    from_outside(data, where)
     try:
         recipe: Recipe = from_data(Recipe, data, where)
-    except PluginError:
-        if not path.is_file():
-            raise
-        load_module(path)
-        recipe = from_data(Recipe, data, where)
+    except PluginError as error:
+        raise asking(error, where, named) from error
     return recipe
 
 
 def _recipe_of(run: RunDir, config: RunConfig) -> Recipe:
-    recipe = recipe_from(config.recipe, Path(config.recipe_path), str(run.config))
+    recipe = recipe_from(config.recipe, str(run.config), Named(config.plugins, config.recipe_path))
     if recipe.distill_signature() != config.signature:
         raise UserError(
             f"{run.path} has signature {config.signature}, but with this version (the run's: {config.version}) "

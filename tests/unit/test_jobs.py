@@ -17,6 +17,7 @@ import pytest
 from rich.console import Console
 
 from ladd_dist import jobs
+from ladd_dist.cluster import profiles
 from ladd_dist.cluster.local import controllers
 from ladd_dist.cluster.scheduler import Scheduler
 from ladd_dist.cluster.slurm import OTHER, JobState, parse_sacct, parse_squeue
@@ -404,6 +405,7 @@ def test_the_profile_that_a_sweep_was_sent_with_leads_to_its_slurm(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SLURM_CONF", raising=False)
     folder = make_sweep(Path("runs"), ["a-0000000001"], [job("1_0", "a-0000000001", "slurm")], on="slurm/here.py")
+    profiles.keep(folder, Path("slurm/here.py"))  # as this user's submission does
     found = look(folder, capsys)
     assert (found["problem"], found["runs"][0]["state"], found["runs"][0]["node"]) == (None, "running", "n3")
     assert cancel(folder) == 0
@@ -415,15 +417,53 @@ def test_the_profile_that_a_sweep_was_sent_with_leads_to_its_slurm(
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["sweeps"][0]["counts"] == {"running": 1}
 
 
+@pytest.mark.parametrize("profile", ["runs/theirs.py", "theirs.py", "slurm/here.py"])
 def test_a_profile_that_came_with_the_runs_is_not_run(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    profile: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = make_client(tmp_path, profile="runs/theirs.py")
+    asked = make_client(tmp_path, profile=profile)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", "/nowhere")
-    folder = make_sweep(Path("runs"), ["a-0000000001"], [job("1_0", "a-0000000001", "slurm")], on="runs/theirs.py")
-    assert "--on PROFILE may lead to it" in look(folder, capsys)["problem"]
+    folder = make_sweep(Path("runs"), ["a-0000000001"], [job("1_0", "a-0000000001", "slurm")], on=profile)
+    assert f"--on {profile} may lead to it" in look(folder, capsys)["problem"]
+    assert cancel(folder) == 1
+    assert f"--on {profile} may lead to it" in capsys.readouterr().err
     assert not asked.exists()
+    assert jobs.main([str(folder), "--json", "--on", profile]) == 0
+    assert json.loads(capsys.readouterr().out)["sweeps"][0]["counts"] == {"running": 1}  # as its commands say
+
+
+@pytest.mark.parametrize("change", ["replaced", "moved sweep", "other sweep's note", "broken note"])
+def test_the_kept_profile_is_that_of_one_folder_and_one_content(
+    change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    sweep, other, profile = tmp_path / "runs" / "sweeps" / "a-1", tmp_path / "b-1", tmp_path / "here.py"
+    profile.write_text("CLUSTER = 1\n")
+    profiles.keep(sweep, profile)
+    assert profiles.kept(sweep) == profile
+    (note,) = (tmp_path / "state" / "ladd_dist" / "profiles").iterdir()
+    if change == "replaced":
+        profile.write_text("CLUSTER = 2\n")
+    elif change == "moved sweep":
+        sweep = other
+    elif change == "other sweep's note":
+        profiles.keep(other, profile)
+        note.write_bytes(next(path for path in note.parent.iterdir() if path != note).read_bytes())
+    else:
+        note.write_text("[1")
+    assert profiles.kept(sweep) is None
+
+
+def test_a_state_folder_that_cannot_be_written_is_one_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    (tmp_path / "here.py").write_text("")
+    profiles.keep(tmp_path / "sweep", tmp_path / "here.py")
+    assert capsys.readouterr().err.startswith(f"warning: `ladd jobs` will need --on {tmp_path / 'here.py'}")
+    assert profiles.kept(tmp_path / "sweep") is None
 
 
 def test_a_profile_that_cannot_be_read_any_more_hides_no_run(
@@ -435,6 +475,7 @@ def test_a_profile_that_cannot_be_read_any_more_hides_no_run(
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     make_run(Path("runs"), "a-0000000001", ROW)
     folder = make_sweep(Path("runs"), ["a-0000000001"], [job("1_0", "a-0000000001", "slurm")], on="slurm/here.py")
+    profiles.keep(folder, Path("slurm/here.py"))
     found = look(folder, capsys)
     assert found["runs"][0]["step"] == 10
     assert found["problem"]

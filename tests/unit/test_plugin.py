@@ -27,7 +27,7 @@ def no_entry_points(own_tables: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """No entry point of the environment is seen, and what a test registers is gone after it."""
     monkeypatch.setattr(registry, "_broken_entry_points", {})
     monkeypatch.setattr(registry, "_entry_points_loaded", False)
-    monkeypatch.setattr(registry.importlib.metadata, "entry_points", lambda group: [])
+    monkeypatch.setattr(registry, "_installed_entry_points", list)
 
 
 def entry_points(monkeypatch: pytest.MonkeyPatch, **loaders: object) -> list[str]:
@@ -38,7 +38,7 @@ def entry_points(monkeypatch: pytest.MonkeyPatch, **loaders: object) -> list[str
         return SimpleNamespace(name=name, value=f"their_{name}:X", load=lambda: (loaded.append(name), load())[1])
 
     points = [make(name, load) for name, load in loaders.items()]
-    monkeypatch.setattr(registry.importlib.metadata, "entry_points", lambda group: points)
+    monkeypatch.setattr(registry, "_installed_entry_points", lambda: points)
     return loaded
 
 
