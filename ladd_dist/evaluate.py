@@ -68,7 +68,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(options: Options) -> int:
-    from ladd_dist.core.rundir import read_json, write_json
+    from ladd_dist.core.door import read_typed
+    from ladd_dist.core.rundir import write_json
     from ladd_dist.core.serialize import RecipeError
     from ladd_dist.parallel.devices import pick_device
     from ladd_dist.workspace.opening import open_run
@@ -95,8 +96,9 @@ def _main(options: Options) -> int:
         if is_file
         else options.source / "evaluations" / f"{name}.json"
     )
-    found: EvaluationFile | None = read_json(out) if out.is_file() and not options.again else None
-    if found is not None and found.get("signature") == name:
+    again = "--again measures anew and replaces it"
+    found = read_typed(out, EvaluationFile, again) if out.exists() and not options.again else None
+    if found is not None and found["signature"] == name:
         print(f"measured before: {out}", file=sys.stderr)
     else:
         found = measured(student, name, workspace)
@@ -190,7 +192,7 @@ def show(found: EvaluationFile) -> None:
     console.print(Fitted(table_of(figures), rest="the file"))
     if hybrid := found.get("hybrid"):  # files of older versions have none
         console.print(Fitted(hybrid_table(hybrid, figures), rest="the file"))
-    for metric, reason in found["classes"]["left_out"].items():
+    for metric, reason in found["classes"].get("left_out", {}).items():
         print(f"{metric}: no figures by class, {reason}", file=sys.stderr)
     for metric, reason in found["classes"].get("unfit", {}).items():
         print(f"{metric}: not measured, {reason}", file=sys.stderr)

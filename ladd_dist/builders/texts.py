@@ -9,8 +9,10 @@ from typing import TypedDict
 
 from ladd_dist.builders.networks import TABLE
 from ladd_dist.core.conditions import Conditions
+from ladd_dist.core.door import read_typed
 from ladd_dist.core.errors import UserError
-from ladd_dist.core.rundir import RunDir, read_json
+from ladd_dist.core.run_forms import read_run_config
+from ladd_dist.core.rundir import RunDir
 from ladd_dist.core.types import Denoiser
 from ladd_dist.engine.shard_index import ShardError
 from ladd_dist.recipe import Recipe
@@ -39,6 +41,22 @@ class ShardOrigin(TypedDict, total=False):
     teacher: str
     """Signature of the teacher; empty for imported samples."""
     conditions: ConditionsEntry
+
+
+class TextsFile(TypedDict):
+    """The content of `texts.json`."""
+
+    table: ConditionsEntry
+    texts: list[str]
+
+
+def read_texts(folder: Path) -> TextsFile:
+    """The texts in a shards' folder, and the entry of their table.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    return read_typed(folder / TEXTS, TextsFile, "delete it, and run the same command again with the stage `shards`")
 
 
 def texts_digest(texts: tuple[str, ...]) -> str:
@@ -80,8 +98,8 @@ def attach_texts(network: Denoiser, source: Path, folder: Path | None) -> list[s
     if not network.condition_shapes:
         return []
     config = RunDir(source).config
-    if folder is None and config.is_file():
-        folder = Path(read_json(config)["shards"])
+    if folder is None and config.is_file() and (shards := read_run_config(config).shards) is not None:
+        folder = Path(shards)
     if folder is None:
         raise UserError(f"{source} reads texts: name the folder of its shards (shards-...) with --conditions")
     if not (folder / TABLE).is_file():
@@ -90,7 +108,7 @@ def attach_texts(network: Denoiser, source: Path, folder: Path | None) -> list[s
     if conditions.num != network.image.num_classes:
         raise UserError(f"{folder / TABLE} holds {conditions.num} texts, the student knows {network.image.num_classes}")
     network.attach(conditions)
-    return [str(text) for text in read_json(folder / TEXTS)["texts"]]
+    return read_texts(folder)["texts"]
 
 
 def shortened(text: str) -> str:

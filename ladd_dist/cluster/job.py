@@ -74,6 +74,7 @@ class StageJob:
 
         from ladd_dist.parallel.devices import local_device, pick_device
         from ladd_dist.stages.run import prepare_run, run_stages
+        from ladd_dist.workspace.config import SweepMembership, facts_of
         from ladd_dist.workspace.opening import open_run
 
         num_here, local_rank = (int(os.environ.get(name, default)) for name, default in LOCAL)
@@ -82,9 +83,9 @@ class StageJob:
 
         def prepare() -> None:
             config = opened.config
-            path, membership = Path(config.recipe_path), config.membership
+            path, membership = Path(config.recipe_path), SweepMembership(config.sweep, config.axes)
             prepare_run(
-                opened.run, config.facts(), path=path, plugins=config.plugins, command=config.command,
+                opened.run, facts_of(config), path=path, plugins=config.plugins, command=config.command,
                 membership=membership,
             )  # fmt: skip
 

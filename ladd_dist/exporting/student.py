@@ -14,10 +14,10 @@ from ladd_dist.core.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ladd_dist.core.run_forms import RunConfig
     from ladd_dist.core.rundir import RunDir
     from ladd_dist.core.types import Denoiser
     from ladd_dist.exporting.card import Card
-    from ladd_dist.workspace.config import RunConfig
 
 
 class Exported(NamedTuple):

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from ladd_dist.core.door import require_regular
 from ladd_dist.reports.verdict import VARIANCE_COLLAPSED
 
 
@@ -67,6 +68,7 @@ def variance_share(dump: Path) -> float | None:
     from ladd_dist.metrics.color import mean_colour
 
     try:
+        require_regular(dump)
         with safe_open(dump, framework="pt") as file:
             images = [file.get_tensor(name) for name in ("student", "teacher")]
         colours = torch.split(mean_colour(torch.cat(images)).double(), [len(part) for part in images])

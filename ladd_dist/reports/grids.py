@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ladd_dist.core.door import decode, require_regular
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.rundir import write_bytes
 
@@ -191,15 +192,17 @@ def grid_rows(path: Path) -> tuple[str, ...]:
     """The labels of the rows of a grid which `write_grid` made; none for another picture.
 
     Raises:
-        UserError: not a picture.
+        UserError: not a PNG picture, or one of more than 180 million pixels.
     """
     from PIL import Image, UnidentifiedImageError
 
+    require_regular(path)
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=("PNG",)) as image:
             image.load()
-            return tuple(str(row) for row in json.loads(image.info.get(ROWS_KEY, "[]")))
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+            rows = decode(str(image.info.get(ROWS_KEY, "[]")), list[str], "the list of its rows", "draw it again")
+            return tuple(rows)
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
         raise UserError(
             f"{path} is not a whole PNG picture ({error}); delete it and run the same command again"
         ) from error

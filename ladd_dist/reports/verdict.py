@@ -76,10 +76,15 @@ def by_steps(evaluation: Figures, who: str) -> list[tuple[int, str]]:
     found = []
     for key in evaluation:
         name, _, rest = key.partition("@")
-        number = rest.partition(":")[0]
-        if name == who and number.isdigit():
-            found.append((int(number), key))
+        if name == who and (steps := steps_in(rest)) is not None:
+            found.append((steps, key))
     return sorted(found, key=lambda item: (-item[0], item[1]))
+
+
+def steps_in(text: str) -> int | None:
+    """The number of steps in the part of an entry behind the @, like `4` or `4:good`; None for other text."""
+    number = text.partition(":")[0]
+    return int(number) if len(number) < 10 and number.isascii() and number.isdigit() else None
 
 
 def best_teacher(evaluation: Figures) -> str | None:

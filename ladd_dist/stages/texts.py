@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from ladd_dist.builders.networks import TABLE
-from ladd_dist.builders.texts import TEXTS, ConditionsEntry, texts_digest
+from ladd_dist.builders.texts import TEXTS, ConditionsEntry, read_texts, texts_digest
 from ladd_dist.core.conditions import write_conditions
 from ladd_dist.core.errors import UserError
-from ladd_dist.core.rundir import read_json, write_json
+from ladd_dist.core.rundir import write_json
 from ladd_dist.engine.loop import Bar, StopFlag
 from ladd_dist.engine.shard_writer import file_sha256
 from ladd_dist.recipe import Recipe
@@ -34,7 +34,7 @@ def _found(recipe: Recipe, folder: Path) -> ConditionsEntry | None:
     """The entry of the table in `folder`, if it is whole and of the recipe's texts."""
     if not (folder / TEXTS).exists() or not (folder / TABLE).exists():
         return None
-    entry: ConditionsEntry = read_json(folder / TEXTS)["table"]
+    entry = read_texts(folder)["table"]
     whole = entry["texts"] == texts_digest(recipe.dataset.texts()) and entry["bytes"] == (folder / TABLE).stat().st_size
     return entry if whole else None
 

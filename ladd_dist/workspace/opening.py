@@ -12,10 +12,11 @@ import torch
 
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import PluginError, load_modules, plugin_modules
+from ladd_dist.core.run_forms import RunConfig
 from ladd_dist.core.rundir import RunDir
 from ladd_dist.core.serialize import from_data
 from ladd_dist.recipe import Recipe, load_module
-from ladd_dist.workspace.config import RunConfig, read_config
+from ladd_dist.workspace.config import read_config
 from ladd_dist.workspace.run import Run
 from ladd_dist.workspace.workspace import Workspace
 
