@@ -5,6 +5,7 @@ Files of older versions lack what has a default here, and keys of later versions
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,8 @@ T = TypeVar("T")
 MOST_FIGURE = 1e76
 """The largest figure that is read, in absolute value: no samples have one, and its fourth power is finite."""
 Number = Annotated[int, Meta(ge=-(10**18), le=10**18)] | Annotated[float, Meta(ge=-MOST_FIGURE, le=MOST_FIGURE)]
+MOST_NAME, MOST_PATH = 255, 4000
+"""Bytes of a file's name, and characters of a path, that every system takes."""
 FORMAT = 1
 """Of config.json and guard.json."""
 LARGE_GAP = 15.0
@@ -50,6 +53,18 @@ def require_format(content: bytes, known: int, what: str, remedy: str = DAMAGED,
     raise UserError(f"{what} has format {found!r}, this version reads {known}: {by}")
 
 
+def require_paths(*texts: str) -> None:
+    """Refuse texts that cannot be paths, which the system's calls answer with errors of many kinds.
+
+    Raises:
+        ValueError: a NUL, or a name or a path that is too long; `ladd_dist.core.door` names the place in the file.
+    """
+    for text in texts:
+        names = os.fsencode(text).split(b"/")
+        if "\0" in text or max(map(len, names)) > MOST_NAME or len(text) > MOST_PATH:
+            raise ValueError(f"{text[:40]!r} is no path: it has a NUL, or a name of more than {MOST_NAME} bytes")
+
+
 @dataclass(frozen=True)
 class RunConfig:
     """The content of a config.json: what a run is, and what it ran on."""
@@ -72,7 +87,7 @@ class RunConfig:
     flops: dict[str, int] = field(default_factory=dict)
     shards: str | None = None
     """The folder of the shards, of a run whose samples need their table of texts."""
-    large_gap: float | None = LARGE_GAP
+    large_gap: Annotated[float, Meta(ge=0, le=MOST_FIGURE)] | None = LARGE_GAP
     """The gap between real and fake logits that the recipe's game calls large; None: it calls none so."""
     cache: str = ""
     """The folder of what runs share, absolute."""
@@ -80,6 +95,9 @@ class RunConfig:
     """NAME-SIGNATURE; empty for a run of no sweep."""
     axes: dict[str, str] = field(default_factory=dict)
     """Axis to the label of the run's value."""
+
+    def __post_init__(self) -> None:
+        require_paths(self.recipe_path, self.shards or "", self.cache)
 
 
 def read_run_config(path: Path, remedy: str = DAMAGED, *, may_lack_format: bool = True) -> RunConfig:

@@ -12,10 +12,11 @@ Values = Mapping[str, float | None]
 
 def number(figures: Mapping[str, object], key: str) -> float | None:
     """The figure of that name where it is a finite number, else None."""
-    return _finite(figures.get(key))
+    return finite(figures.get(key))
 
 
-def _finite(value: object) -> float | None:
+def finite(value: object) -> float | None:
+    """The value where it is a finite number, else None."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
         return None  # an int may have more digits than any float
     return float(value)
@@ -47,7 +48,7 @@ class JsonObject:
 
     def numbers(self, name: str) -> tuple[float, ...]:
         """The finite numbers in a list."""
-        return tuple(item for value in _items(self.fields.get(name)) if (item := _finite(value)) is not None)
+        return tuple(item for value in _items(self.fields.get(name)) if (item := finite(value)) is not None)
 
     def values(self) -> Values:
         """All values as figures; what is no number is None."""

@@ -15,7 +15,7 @@ from ladd_dist.core.door import decode, fit, read_bytes
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.failure import has_parent, rank_here
 from ladd_dist.core.method import method_of
-from ladd_dist.core.run_forms import Evaluation, require_format
+from ladd_dist.core.run_forms import Evaluation, require_format, require_paths
 from ladd_dist.core.rundir import write_json
 from ladd_dist.core.serialize import RecipeError, has_effect, to_data
 from ladd_dist.recipe.plugin_sources import PluginSource, describe_plugins
@@ -64,6 +64,9 @@ class Lock:
     hashed_version: str = ""
     """Of ladd_dist, whose plug-ins' sources were hashed."""
     hashed_commit: str = ""
+
+    def __post_init__(self) -> None:
+        require_paths(self.recipe_path)
 
     def write(self, path: Path) -> None:
         """Write the file, whole or not at all."""

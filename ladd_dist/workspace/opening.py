@@ -99,7 +99,10 @@ def cache_folder(config: RunConfig) -> Path:
 
 
 def _cache_of_command(command: str) -> Path:
-    words = shlex.split(command)
+    try:
+        words = shlex.split(command)
+    except ValueError:  # a quote that nothing closes: no command that ran
+        return Path("cache")
     for word, following in zip(words, [*words[1:], ""], strict=True):
         if word == "--cache":
             return Path(following)

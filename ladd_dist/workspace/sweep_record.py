@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ladd_dist.core.door import decode, read_bytes
 from ladd_dist.core.errors import UserError
-from ladd_dist.core.run_forms import require_format
+from ladd_dist.core.run_forms import require_format, require_paths
 from ladd_dist.core.rundir import write_json
 
 FORMAT = 1
@@ -32,6 +32,9 @@ class JobEntry:
     cluster: str = "slurm"
     """slurm, local or debug."""
 
+    def __post_init__(self) -> None:
+        require_paths(self.id, self.of)
+
 
 @dataclass(frozen=True)
 class RunEntry:
@@ -50,6 +53,7 @@ class RunEntry:
     shards: str = ""
 
     def __post_init__(self) -> None:
+        require_paths(self.run, self.teacher, self.shards)
         if not self.label:
             object.__setattr__(self, "label", self.run)
 
@@ -71,6 +75,9 @@ class Record:
     """The folder that shared jobs fill; empty where a sweep from elsewhere does not say."""
     jobs: list[JobEntry] = field(default_factory=list)
     """The newest last."""
+
+    def __post_init__(self) -> None:
+        require_paths(self.on, self.cache)
 
     def add(self, id: str, kind: str, of: str, cluster: str) -> None:
         """Enter a job that was just submitted."""
