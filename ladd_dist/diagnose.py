@@ -146,7 +146,8 @@ def of_run(options: Options) -> Diagnosis:
 
 
 def _predict(run: Run, options: Options, folder: RunDir) -> Diagnosis:
-    from ladd_dist.core.rundir import read_json, write_json
+    from ladd_dist.core.run_forms import read_evaluation
+    from ladd_dist.core.rundir import write_json
     from ladd_dist.diagnosis.l2_optimum import predict, write_picture
     from ladd_dist.evaluation.noise_seeds import means_of
 
@@ -154,7 +155,7 @@ def _predict(run: Run, options: Options, folder: RunDir) -> Diagnosis:
     write_picture(folder.path / "diagnose.png", optimum)
     write_json(folder.path / "diagnose.json", optimum.figures)
     if not options.json:
-        show(optimum.figures, means_of(read_json(folder.eval)) if folder.eval.exists() else {})
+        show(optimum.figures, means_of(read_evaluation(folder.eval)) if folder.eval.exists() else {})
         print(folder.path / "diagnose.png")
     return optimum.figures
 

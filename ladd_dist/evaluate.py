@@ -69,7 +69,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(options: Options) -> int:
-    from ladd_dist.core.rundir import read_json, write_json
+    from ladd_dist.core.door import read_typed
+    from ladd_dist.core.rundir import write_json
     from ladd_dist.core.serialize import RecipeError
     from ladd_dist.core.targets import is_stream, output_file
     from ladd_dist.parallel.devices import pick_device
@@ -98,8 +99,10 @@ def _main(options: Options) -> int:
         if is_file
         else options.source / "evaluations" / f"{name}.json"
     )
-    found: EvaluationFile | None = read_json(out) if out.is_file() and not (options.again or is_stream(out)) else None
-    if found is not None and found.get("signature") == name:
+    again = "--again measures anew and replaces it"
+    known = out.exists() and not (options.again or is_stream(out))
+    found = read_typed(out, EvaluationFile, again) if known else None
+    if found is not None and found["signature"] == name:
         print(f"measured before: {out}", file=sys.stderr)
     else:
         found = measured(student, name, workspace)
@@ -193,7 +196,7 @@ def show(found: EvaluationFile) -> None:
     console.print(Fitted(table_of(figures), rest="the file"))
     if hybrid := found.get("hybrid"):  # files of older versions have none
         console.print(Fitted(hybrid_table(hybrid, figures), rest="the file"))
-    for metric, reason in found["classes"]["left_out"].items():
+    for metric, reason in found["classes"].get("left_out", {}).items():
         print(one_line(f"{metric}: no figures by class, {reason}"), file=sys.stderr)
     for metric, reason in found["classes"].get("unfit", {}).items():
         print(one_line(f"{metric}: not measured, {reason}"), file=sys.stderr)

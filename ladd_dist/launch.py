@@ -237,7 +237,7 @@ def _run(
     say_line: Say,
 ) -> int:
     """The stages, as one process of one or several."""
-    from ladd_dist.core.rundir import read_json
+    from ladd_dist.core.run_forms import read_evaluation
     from ladd_dist.parallel.spawn import follow_parent
     from ladd_dist.stages.run import prepare_run, run_stages
 
@@ -256,7 +256,10 @@ def _run(
     if options.json:
         print(
             json.dumps(
-                {"run": str(run.folder.path), "eval": read_json(run.folder.eval) if run.folder.eval.exists() else None}
+                {
+                    "run": str(run.folder.path),
+                    "eval": read_evaluation(run.folder.eval) if run.folder.eval.exists() else None,
+                }
             )
         )
     if run.folder.eval.exists() and run.folder.report.exists():

@@ -10,7 +10,8 @@ from typing import TypedDict
 from ladd_dist.builders.networks import AGAIN, TABLE, TEXTS, ConditionsEntry, Texts, read_table
 from ladd_dist.core.door import read_typed
 from ladd_dist.core.errors import UserError
-from ladd_dist.core.rundir import RunDir, read_json
+from ladd_dist.core.run_forms import read_run_config
+from ladd_dist.core.rundir import RunDir
 from ladd_dist.core.types import Denoiser
 from ladd_dist.engine.shard_index import ShardError
 from ladd_dist.recipe import Recipe
@@ -27,6 +28,15 @@ class ShardOrigin(TypedDict, total=False):
     teacher: str
     """Signature of the teacher; empty for imported samples."""
     conditions: ConditionsEntry
+
+
+def read_texts(folder: Path) -> Texts:
+    """The texts in a shards' folder, and the entry of their table.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    return read_typed(folder / TEXTS, Texts, AGAIN)
 
 
 def texts_digest(texts: tuple[str, ...]) -> str:
@@ -68,8 +78,8 @@ def attach_texts(network: Denoiser, source: Path, folder: Path | None) -> list[s
     if not network.condition_shapes:
         return []
     config = RunDir(source).config
-    if folder is None and config.is_file():
-        folder = Path(read_json(config)["shards"])
+    if folder is None and config.is_file() and (shards := read_run_config(config).shards) is not None:
+        folder = Path(shards)
     if folder is None:
         raise UserError(f"{source} reads texts: name the folder of its shards (shards-...) with --conditions")
     if not (folder / TABLE).is_file():
@@ -78,7 +88,7 @@ def attach_texts(network: Denoiser, source: Path, folder: Path | None) -> list[s
     if conditions.num != network.image.num_classes:
         raise UserError(f"{folder / TABLE} holds {conditions.num} texts, the student knows {network.image.num_classes}")
     network.attach(conditions)
-    texts = read_typed(folder / TEXTS, Texts, AGAIN)["texts"]
+    texts = read_texts(folder)["texts"]
     if len(texts) != conditions.num:
         raise UserError(f"{folder / TEXTS} holds {len(texts)} texts, the table beside it {conditions.num}; {AGAIN}")
     return texts

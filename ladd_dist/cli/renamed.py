@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ladd_dist.cli.errors import USAGE, say
+from ladd_dist.core.errors import UserError
+from ladd_dist.core.run_forms import read_run_config
 
 
 def _jobs(arguments: list[str]) -> list[str]:
@@ -23,11 +25,10 @@ def _sweep(arguments: list[str]) -> list[str]:
 def _launch(arguments: list[str]) -> list[str]:
     """A launch that is held to the run's own lock, with the recipe and scale that the run's config.json names."""
     run = Path(next((word for word in arguments if not word.startswith("-")), "RUN"))
-    try:
-        config = json.loads((run / "config.json").read_text(encoding="utf-8"))
-        recipe = [str(config["recipe_path"]), "--scale", str(config["scale"])]
-    except (OSError, ValueError, KeyError, TypeError):
-        recipe = ["RECIPE"]
+    recipe = ["RECIPE"]
+    with contextlib.suppress(OSError, UserError):
+        config = read_run_config(run / "config.json")
+        recipe = [config.recipe_path or "RECIPE", *(["--scale", config.scale] if config.scale else [])]
     return ["ladd", "launch", *recipe, "--locked", str(run / "recipe.lock")]
 
 

@@ -89,6 +89,7 @@ class StageJob:
 
         from ladd_dist.parallel.devices import local_device, pick_device
         from ladd_dist.stages.run import prepare_run, run_stages
+        from ladd_dist.workspace.config import SweepMembership, facts_of
 
         num_here, local_rank = (env_number(name, default) for name, default in LOCAL)
         device = local_device(pick_device("auto"), num_here, local_rank)
@@ -96,9 +97,9 @@ class StageJob:
 
         def prepare() -> None:
             config = opened.config
-            path, membership = Path(config.recipe_path), config.membership
+            path, membership = Path(config.recipe_path), SweepMembership(config.sweep, config.axes)
             prepare_run(
-                opened.run, config.facts(), path=path, plugins=config.plugins, command=config.command,
+                opened.run, facts_of(config), path=path, plugins=config.plugins, command=config.command,
                 membership=membership,
             )  # fmt: skip
 

@@ -22,8 +22,8 @@ from ladd_dist.workspace.progress import (
     guard_of,
     is_done,
     is_held,
+    is_marked,
     progress_of,
-    read_object,
 )
 from ladd_dist.workspace.sweep_record import JobEntry, RunEntry
 
@@ -224,7 +224,7 @@ def _state_of_job(known: JobState | None, error: tuple[str, Path] | None, begun:
 
 def _shared(job: JobEntry, known: JobState | None, sweep: Sweep, logs: Logs) -> SharedStatus:
     error = logs.error(job.id)
-    if read_object((Path(sweep.record.cache) if sweep.record.cache else sweep.out) / job.of / "done.json") is not None:
+    if is_marked((Path(sweep.record.cache) if sweep.record.cache else sweep.out) / job.of / "done.json"):
         state = "done"
     elif known is not None and known.state != "ended":
         state = known.state

@@ -7,8 +7,9 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ladd_dist.core.door import decode
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import plugin_modules
 from ladd_dist.core.pretrained import allow, texts_in
@@ -143,7 +144,7 @@ def run_trial(agents: Agents, trial: str, command: str) -> Path:
     Raises:
         RecipeError: no JSON, or no run of the sweep.
     """
-    from ladd_dist.core.rundir import read_json
+    from ladd_dist.core.run_forms import read_evaluation
     from ladd_dist.parallel.devices import local_device, pick_device
     from ladd_dist.stages import STAGES
     from ladd_dist.stages.dry_run import describe_run
@@ -154,9 +155,9 @@ def run_trial(agents: Agents, trial: str, command: str) -> Path:
     from ladd_dist.workspace.workspace import Workspace
 
     try:
-        wanted = json.loads(trial)
-    except json.JSONDecodeError as error:
-        raise RecipeError(f"--trial: expected one trial's parameters as JSON, got {trial!r}") from error
+        wanted = decode(trial, dict[str, Any], "--trial", "give one trial's parameters as JSON")
+    except UserError as error:
+        raise RecipeError(str(error)) from error
     chosen = find_run(agents.runs, wanted)
     recipe = dataclasses.replace(chosen.recipe, tracker=agents.tracker(chosen.recipe))
     run = as_found(Run(recipe, Workspace(agents.out, agents.cache, local_device(pick_device("auto"), 1, 0))))
@@ -173,5 +174,5 @@ def run_trial(agents: Agents, trial: str, command: str) -> Path:
     done_before = is_evaluated(run)
     run_stages(run, STAGES, say_line=lambda text: print(text, flush=True), timeout_s=600.0, prepare=prepare)
     if done_before:
-        tell_tracker(recipe, run.folder, read_json(run.folder.eval))
+        tell_tracker(recipe, run.folder, read_evaluation(run.folder.eval))
     return run.folder.path

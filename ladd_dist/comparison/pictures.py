@@ -105,11 +105,16 @@ def _grid(folder: Path | None) -> Path | None:
     if folder is None:
         return None
     final = folder / "samples" / "final.png"
-    return final if final.exists() else max(folder.glob("samples/step-*.png"), default=None)
+    return final if final.exists() else max(folder.glob("samples/step-[0-9]*.png"), key=_step, default=None)
+
+
+def _step(path: Path) -> int:
+    digits = path.stem.partition("-")[2]
+    return int(digits) if digits.isdecimal() else -1
 
 
 def _note(item: Chosen) -> str:
-    when = "finished" if item.is_finished else f"after {int(item.path.stem.partition('-')[2])} steps"
+    when = "finished" if item.is_finished else f"after {_step(item.path)} steps"
     return f"seed {item.run.seed}, {when}"
 
 

@@ -11,6 +11,7 @@ from ladd_dist.comparison.statistics import ALPHA, Called, Difference, Pooled, d
 from ladd_dist.comparison.variants import Variant
 from ladd_dist.core.errors import UserError
 from ladd_dist.metrics.interval import is_bound
+from ladd_dist.reports.verdict import steps_in
 
 Better = Literal["lower", "higher"]
 LOWER = ("fd", "kid", "fid", "inception_kid", "clip_", "matched_error", "loss/", "s_per_image", "grad_norm/")
@@ -174,8 +175,7 @@ def references(variants: Sequence[Variant]) -> list[Reference]:
 
 
 def _steps(entry: str) -> int:
-    steps = entry.partition("@")[2].partition(":")[0]
-    return -int(steps) if steps.isdigit() else 0
+    return -(steps_in(entry.partition("@")[2]) or 0)
 
 
 def _against(item: Reference, sampler: str, metric: str, best: Mapping[int, float]) -> Difference | None:

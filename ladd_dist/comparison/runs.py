@@ -8,17 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from ladd_dist.core.door import require_regular
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.metrics_log import read_rows
-from ladd_dist.core.rundir import RunDir, read_json
+from ladd_dist.core.run_forms import Evaluation, figures_of, read_evaluation, read_run_config
+from ladd_dist.core.rundir import RunDir
 from ladd_dist.reports.collapse import UNKNOWN, Onset, from_number, onset
 from ladd_dist.reports.json_object import JsonObject
 from ladd_dist.reports.run_files import Metrics
 from ladd_dist.workspace.progress import folder_of
 from ladd_dist.workspace.sweep_record import FILE, read_record
-
-FORMAT = 1
-"""The format of config.json that this version reads."""
 
 
 class Unreadable(ValueError):
@@ -83,25 +82,26 @@ def from_folder(path: Path, axes: Mapping[str, str] | None = None) -> Run:
         Unreadable: no run folder, one of another format, or a damaged file.
     """
     paths = RunDir(path)
-    config = _read(paths.config)
-    form = config.fields.get("format")
-    if form != FORMAT:
-        raise Unreadable(
-            f"{path} was written in format {form!r} by ladd_dist {config.text('version', '?')}; this "
-            f"version reads format {FORMAT}: compare it with the version that made it"
-        )
-    if not isinstance(config.fields.get("recipe"), dict):
+    if not paths.config.exists():
+        raise Unreadable(f"{path} is no run folder: it has no config.json")
+    try:
+        config = read_run_config(paths.config, "run the same command again", may_lack_format=False)
+        figures = finite_figures(read_evaluation(paths.eval)) if paths.eval.exists() else {}
+        if paths.metrics.exists():
+            require_regular(paths.metrics)
+    except (UserError, OSError) as error:
+        raise Unreadable(str(error)) from error
+    if not config.recipe:
         raise Unreadable(f"{paths.config} holds no recipe; run the same command again")
-    recipe = config.part("recipe")
-    figures = _figures(paths.eval) if paths.eval.exists() else {}
+    recipe = JsonObject(config.recipe)
     return Run(
         name=recipe.text("name", path.name),
-        signature=config.text("signature"),
+        signature=config.signature,
         recipe=recipe.fields,
         figures=figures,
         source=str(path),
-        scale=config.text("scale"),
-        seed=int(recipe.number("seed") or 0),
+        scale=config.scale,
+        seed=recipe.whole("seed") or 0,
         collapse=onset(path),
         axes=axes or {},
         folder=path,
@@ -133,38 +133,24 @@ def from_tracked(data: Tracked) -> Run:
         logged=data.rows,
         source=data.source,
         scale=config.text("scale"),
-        seed=int(recipe.number("seed") or 0),
+        seed=recipe.whole("seed") or 0,
         collapse=from_number(data.summary.get("collapse/step")),
         axes=_axes(config),
     )
+
+
+def finite_figures(found: Evaluation) -> dict[str, dict[str, float]]:
+    """The figures of eval.json that are numbers, without those of each seed."""
+    return {
+        entry: {name: float(value) for name, value in own.items() if value is not None}
+        for entry, own in figures_of(found).items()
+    }
 
 
 def _axes(data: JsonObject) -> dict[str, str]:
     """The labels that a sweep gave a run, by axis."""
     axes = data.part("axes")
     return {name: axes.text(name, "None") for name in axes.fields}
-
-
-def _read(path: Path) -> JsonObject:
-    if not path.exists() and path.name == "config.json":
-        raise Unreadable(f"{path.parent} is no run folder: it has no config.json")
-    try:
-        data: object = read_json(path)
-    except (UserError, OSError) as error:
-        raise Unreadable(str(error)) from error
-    if not isinstance(data, dict):
-        raise Unreadable(f"{path} holds a {type(data).__name__}, not an object; run the same command again")
-    return JsonObject(data)
-
-
-def _figures(path: Path) -> dict[str, dict[str, float]]:
-    data = _read(path)
-    if not all(isinstance(entry, dict) for entry in data.fields.values()):
-        raise Unreadable(f"{path} has no figures of the form {{'student@4': {{'fd': ...}}}}; evaluate the run again")
-    return {
-        name: {key: float(value) for key, value in entry.fields.items() if isinstance(value, int | float)}
-        for name, entry in data.parts().items()
-    }
 
 
 # --- what the command line names ---

@@ -99,7 +99,7 @@ def _is_neutral(cls: type | None, data: Mapping[str, object]) -> bool:
         return False
     try:
         return bool(from_data(cls, data).neutral)
-    except RecipeError:  # settings of another version
+    except (RecipeError, PluginError):  # settings of another version
         return False
 
 

@@ -21,7 +21,10 @@ MOST_BYTES = 256 * 2**20
 """Bytes of the largest JSON file that is read. The largest that this package writes are indices of some megabytes."""
 MOST_INTEGER = 2**63 - 1
 """The largest whole number that is read, in absolute value: a longer one is no count, and no float can hold it."""
+MOST_DEPTH = 100
+"""Levels of lists and objects that are read: what walks the content then needs no guard against its depth."""
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 DAMAGED = "delete it and run the same command again"
 
 
@@ -78,7 +81,8 @@ def decode(content: bytes | str, form: type[T], what: str, remedy: str = DAMAGED
     """
     try:
         value = msgspec.json.decode(content, type=form)
-        if _LONG_NUMBER.search(content.encode() if isinstance(content, str) else content):
+        raw = content.encode() if isinstance(content, str) else content
+        if _LONG_NUMBER.search(raw) or _may_be_deep(raw):
             _require_sizes(value)
     except msgspec.ValidationError as error:
         raise UserError(f"{what} does not have the expected form ({error}); {remedy}") from error
@@ -96,13 +100,37 @@ def read_typed(path: Path, form: type[T], remedy: str = DAMAGED) -> T:
     return decode(read_bytes(path), form, str(path), remedy)
 
 
+def fit(value: Any, form: type[T], what: str, remedy: str = DAMAGED) -> T:
+    """A value that JSON was read into, as a value of a type, like `decode`.
+
+    Raises:
+        UserError: another type somewhere; the message says where.
+    """
+    try:
+        return msgspec.convert(value, form)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise UserError(f"{what} does not have the expected form ({error}); {remedy}") from error
+
+
+def _may_be_deep(content: bytes) -> bool:
+    """Whether brackets, those in texts too, leave it open that the content is nested too deeply."""
+    brackets = content.translate(None, _NO_BRACKETS)
+    for _ in range(MOST_DEPTH):
+        if not brackets:
+            return False
+        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
+    return bool(brackets)
+
+
 def _require_sizes(value: Any) -> None:
-    waiting = [msgspec.to_builtins(value)]
+    waiting = [(msgspec.to_builtins(value), 0)]
     while waiting:
-        item = waiting.pop()
+        item, depth = waiting.pop()
+        if depth > MOST_DEPTH:
+            raise ValueError(f"nested more than {MOST_DEPTH} levels deep")
         if isinstance(item, dict):
-            waiting.extend(item.values())
+            waiting.extend((part, depth + 1) for part in item.values())
         elif isinstance(item, list | tuple):
-            waiting.extend(item)
+            waiting.extend((part, depth + 1) for part in item)
         elif type(item) is int and abs(item) > MOST_INTEGER:
             raise ValueError(f"a number of {len(str(abs(item)))} digits")

@@ -10,8 +10,9 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypedDict
 
+from ladd_dist.core.door import read_typed
 from ladd_dist.core.environment import PARENT, env_number
 from ladd_dist.core.errors import RecipeError, UserError
 
@@ -37,6 +38,12 @@ class Failure:
     """Text for the user; empty where there is only a traceback."""
     trace: str
     time: float
+
+
+class _Report(TypedDict):
+    """The part of a report file that is ours."""
+
+    ladd: Failure
 
 
 def world_size() -> int:
@@ -96,6 +103,6 @@ def tracebacks_kept(folder: Path) -> Iterator[None]:
 def read_failure(path: Path) -> Failure | None:
     """Report that a rank wrote; None if it wrote none that can be read."""
     try:
-        return Failure(**json.loads(path.read_text(encoding="utf-8"))["ladd"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return read_typed(path, _Report)["ladd"]
+    except (OSError, UserError):
         return None

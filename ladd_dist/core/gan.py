@@ -15,9 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from ladd_dist.core.errors import UserError
+from ladd_dist.core.run_forms import LARGE_GAP as LARGE_GAP  # read without torch by whoever reads a config.json
 
-LARGE_GAP = 15.0
-"""Mean logit of real minus that of fake samples at which heads of `bce` are sure of each: D = .9994."""
 Margins = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """From logits real, fake [B,K] to how far each lies on its right side [B,K]."""
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 PARTS = ("head", "taps", "start", "adversarial", "distance")
 """Fields of the recipe; the last two are the losses."""
 
 
-def method_of(recipe: Mapping[str, object]) -> dict[str, str]:
+def method_of(recipe: Mapping[str, object], parts: Sequence[str] = PARTS) -> dict[str, str]:
     """Names of a recipe's plug-ins by field, from its JSON data; fields that the data lack are left out."""
-    found = {field: recipe.get(field) for field in PARTS}
+    found = {field: recipe.get(field) for field in parts}
     return {
         field: str(part["plugin"]) for field, part in found.items() if isinstance(part, Mapping) and "plugin" in part
     }

@@ -112,7 +112,10 @@ def from_data(annotation: Any, data: Any, where: str = "recipe") -> Any:
             from_data(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(zip(items, data, strict=True))
         )
     if annotation is float and type(data) is int:
-        data = float(data)
+        try:
+            data = float(data)
+        except OverflowError as error:
+            raise RecipeError(f"{where}: a number of {data.bit_length()} bits is too large for a float") from error
     check(annotation, data, where)
     return data
 
@@ -127,7 +130,7 @@ def _build(cls: type[T], data: Mapping[str, object], where: str) -> T:
     values = {key: from_data(hints[key], item, f"{where}.{key}") for key, item in data.items()}
     try:
         return cls(**values)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise RecipeError(f"{where}: {error}") from error
 
 

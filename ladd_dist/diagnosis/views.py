@@ -6,12 +6,15 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TypedDict
 
 from ladd_dist.builders.codec import decoded
 from ladd_dist.builders.shards import open_shards
 from ladd_dist.builders.student import load_student
 from ladd_dist.builders.teacher import load_teacher
-from ladd_dist.core.rundir import RunDir, read_json, write_json
+from ladd_dist.core.door import read_typed
+from ladd_dist.core.errors import UserError
+from ladd_dist.core.rundir import RunDir, write_json
 from ladd_dist.core.types import Denoiser
 from ladd_dist.diagnosis.attention import (
     attention_figures,
@@ -61,13 +64,19 @@ def make_views(run: Run, folder: RunDir, *, again: bool = False) -> list[str]:
     return missing
 
 
+class _Made(TypedDict):
+    """The part of a view's JSON file that says what it was made for."""
+
+    made_for: list[object]
+
+
 def _is_made(recipe: Recipe, path: Path) -> bool:
     """Whether a view's JSON file is there, whole, and of this recipe's student."""
     try:
-        found = read_json(path)
-    except ValueError:
+        found = read_typed(path, _Made)
+    except UserError:
         return False
-    return isinstance(found, dict) and found.get("made_for") == _identity(recipe)
+    return found["made_for"] == _identity(recipe)
 
 
 def _identity(recipe: Recipe) -> list[object]:

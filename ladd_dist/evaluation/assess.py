@@ -13,6 +13,7 @@ from ladd_dist.builders.codec import decode, is_pixels, load_codec
 from ladd_dist.builders.sampling import SampleFn
 from ladd_dist.builders.shards import open_shards
 from ladd_dist.core.rng import generator, sample_classes
+from ladd_dist.core.run_forms import Evaluation
 from ladd_dist.core.types import Autoencoder, Denoiser
 from ladd_dist.datasets.opening import open_images
 from ladd_dist.engine.loop import StopFlag
@@ -20,7 +21,7 @@ from ladd_dist.evaluation.draw import draw, teacher_samplers, teacher_samples, t
 from ladd_dist.evaluation.feature_cache import cached, sharded
 from ladd_dist.evaluation.figure_cache import cached_figures
 from ladd_dist.evaluation.measurement import Figures, Measured, Measurement, floor, without_real
-from ladd_dist.evaluation.noise_seeds import PER_SEED, Evaluation, at_seed, over_seeds, without_bounds
+from ladd_dist.evaluation.noise_seeds import PER_SEED, at_seed, over_seeds, without_bounds
 from ladd_dist.evaluation.timing import time_in_turns
 from ladd_dist.metrics import FeatureExtraction, References, Samples
 from ladd_dist.recipe.fitting import fitting_metrics, unfit_metrics

@@ -6,21 +6,31 @@ import functools
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypedDict
 
 import ladd_dist.metrics
-from ladd_dist.core.rundir import read_json, write_json
+from ladd_dist.core.door import read_typed
+from ladd_dist.core.rundir import write_json
 from ladd_dist.core.serialize import signature, to_data
 from ladd_dist.evaluation.feature_cache import READ_ONLY
-from ladd_dist.evaluation.measurement import Measured
+from ladd_dist.evaluation.measurement import Figures, Measured
 from ladd_dist.recipe.fitting import fitting_metrics
 from ladd_dist.recipe.plugin_sources import sources
 from ladd_dist.workspace.run import Run
 
 
+class _Kept(TypedDict):
+    """The content of a file of the cache; see `Measured`."""
+
+    figures: dict[str, Figures]
+    classes: dict[str, dict[str, Figures]]
+    left_out: dict[str, str]
+
+
 def cached_figures(run: Run, measure: Callable[[], Measured]) -> Measured:
     """The teacher's figures on the noise of `evaluate.seed`, from the cache or by `measure`; a collective call."""
     path = run.workspace.cache / "figures" / f"{figures_signature(run)}.json"
-    known = run.ranks.from_rank0(lambda: read_json(path) if path.exists() else None)
+    known = run.ranks.from_rank0(lambda: read_typed(path, _Kept) if path.exists() else None)
     if known is not None:
         return Measured(**known)
     found = measure()

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from ladd_dist.builders.sampling import SampleFn, sample_few
 from ladd_dist.core.rng import NoiseSource
+from ladd_dist.core.run_forms import HybridRow
 from ladd_dist.core.serialize import RecipeError
 from ladd_dist.core.types import DenoiseFn, Denoiser
-from ladd_dist.reports.evaluation_table import HybridRow
 
 
 class Split(NamedTuple):

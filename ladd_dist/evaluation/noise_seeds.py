@@ -6,14 +6,12 @@ import dataclasses
 from collections.abc import Sequence
 
 from ladd_dist.comparison.statistics import pool
+from ladd_dist.core.run_forms import Evaluation, figures_of
 from ladd_dist.evaluation.measurement import Figures, Measured
 from ladd_dist.metrics.interval import HIGH, LOW, is_bound
 from ladd_dist.workspace.run import Run
 
 PER_SEED = "per_seed"
-Evaluation = dict[str, dict[str, float | dict[str, Figures]]]
-"""The contents of eval.json: entry, such as `student@4`, -> figure -> value; where there are several seeds also
-`per_seed` -> seed -> figure -> value."""
 
 
 def at_seed(run: Run, seed: int) -> Run:
@@ -51,10 +49,10 @@ def mean_figures(found: Sequence[Figures]) -> Figures:
 
 
 def means_of(found: Evaluation) -> dict[str, Figures]:
-    """The figures of eval.json without those of each seed."""
+    """The figures of eval.json that are numbers, without those of each seed."""
     return {
-        entry: {name: value for name, value in own.items() if not isinstance(value, dict)}
-        for entry, own in found.items()
+        entry: {name: value for name, value in own.items() if value is not None}
+        for entry, own in figures_of(found).items()
     }
 
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple, NotRequired, TypedDict
 
+from ladd_dist.core.run_forms import ClassFigures, Evaluation, HybridRow
+
 if TYPE_CHECKING:
     from ladd_dist.builders.card import StudentCard
     from ladd_dist.builders.sampling import SampleFn
     from ladd_dist.core.types import Denoiser
     from ladd_dist.evaluation.hybrid import Split
-    from ladd_dist.evaluation.measurement import Figures
-    from ladd_dist.evaluation.noise_seeds import Evaluation
     from ladd_dist.recipe import Recipe
-    from ladd_dist.reports.evaluation_table import HybridRow
     from ladd_dist.workspace.run import Run
     from ladd_dist.workspace.workspace import Workspace
 
@@ -45,16 +44,6 @@ class Against(TypedDict):
 
     teacher: str
     shards: str
-
-
-class ClassFigures(TypedDict):
-    """Figures by class: entry -> class -> figure -> value."""
-
-    left_out: dict[str, str]
-    """Reasons, by metric without figures by class and by figure that is not measured at all."""
-    entries: dict[str, dict[str, Figures]]
-    unfit: NotRequired[dict[str, str]]
-    """Reasons, by metric that was left out because it was made for other images; missing in older files."""
 
 
 class EvaluationFile(TypedDict):

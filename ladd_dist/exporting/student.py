@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ladd_dist.core.consent import Consent
+    from ladd_dist.core.run_forms import RunConfig
     from ladd_dist.core.rundir import RunDir
     from ladd_dist.core.types import Denoiser
     from ladd_dist.exporting.card import Card
-    from ladd_dist.workspace.config import RunConfig
 
 
 class Exported(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ladd_dist.core.metrics_log import read_rows
+from ladd_dist.core.metrics_log import MOST_ROWS, read_rows
 from ladd_dist.core.rundir import RunDir
 from ladd_dist.reports.json_object import number
 from ladd_dist.reports.page import LEVEL_WORDS
@@ -20,7 +20,7 @@ def closing_line(run: Path) -> str:
         UserError: config.json or eval.json is missing or damaged.
     """
     paths, files = RunDir(run), read_run(run)
-    verdict = judge(files.evaluation, files.config, read_rows(paths.metrics)[0])
+    verdict = judge(files.evaluation, files.config, read_rows(paths.metrics, MOST_ROWS)[0])
     parts = [f"{LEVEL_WORDS[verdict.level]}: {verdict.headline}", *_distance(files.evaluation, files.config)]
     return f"{'; '.join(parts)}; page: {paths.report}"
 

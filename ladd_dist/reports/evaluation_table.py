@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypedDict
 
 from rich.table import Column, Table
 
+from ladd_dist.core.run_forms import HybridRow
 from ladd_dist.metrics.interval import HIGH, LOW, is_bound
 from ladd_dist.reports.table import figure
 from ladd_dist.reports.verdict import best_teacher
@@ -28,21 +28,13 @@ def table_of(figures: Mapping[str, Mapping[str, float]]) -> Table:
     return table
 
 
-class HybridRow(TypedDict):
-    """One split of the steps between teacher and student, as the file of `ladd evaluate` holds it."""
-
-    entry: str
-    steps: int
-    teacher_steps: int
-    forwards: int
-
-
 def hybrid_table(rows: Sequence[HybridRow], figures: Mapping[str, Mapping[str, float]]) -> Table:
     """The table with a row for each split of the steps: its cost, quality and variety; the file has the rest."""
-    names = [name for name in HYBRID if any(name in figures[row["entry"]] for row in rows)]
+    own = [figures.get(row["entry"], {}) for row in rows]
+    names = [name for name in HYBRID if any(name in found for found in own)]
     table = Table(Column("hybrid", no_wrap=True), "steps", "teacher_steps", "forwards", *names)
-    for row in rows:
-        cells = (_cell(figures[row["entry"]], name) for name in names)
+    for row, found in zip(rows, own, strict=True):
+        cells = (_cell(found, name) for name in names)
         table.add_row(row["entry"], str(row["steps"]), str(row["teacher_steps"]), str(row["forwards"]), *cells)
     return table
 

@@ -193,7 +193,7 @@ def grid_rows(path: Path) -> tuple[str, ...]:
     """The labels of the rows of a grid which `write_grid` made; none for another picture.
 
     Raises:
-        UserError: not a picture.
+        UserError: not a PNG picture, or one of more than 180 million pixels.
     """
     rows = _load(path).info.get(ROWS_KEY, "[]")
     return tuple(decode(str(rows), list[str], f"{path}: its text {ROWS_KEY!r}"))

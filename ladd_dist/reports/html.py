@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 HERE = Path(__file__).parent
+MOST_PICTURE = 64 * 2**20
+"""Bytes of a picture inside a page."""
 NUM_COLOURS = 8
 """Colours of curves that base.css has."""
 # Matplotlib knows colours, not CSS variables: these stand-ins are replaced in the finished SVG, so that the page's
@@ -52,7 +54,7 @@ def render(template: Path, values: Mapping[str, object]) -> str:
 
 def data_uri(png: Path | bytes) -> str:
     """A PNG, as a file or its bytes, as an address that holds the picture itself: the page needs no second file."""
-    content = png if isinstance(png, bytes) else read_bytes(png)
+    content = png if isinstance(png, bytes) else read_bytes(png, most=MOST_PICTURE)
     return f"data:image/png;base64,{base64.b64encode(content).decode()}"
 
 

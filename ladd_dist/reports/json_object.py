@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -12,9 +12,13 @@ Values = Mapping[str, float | None]
 
 def number(figures: Mapping[str, object], key: str) -> float | None:
     """The figure of that name where it is a finite number, else None."""
-    value = figures.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
+    return finite(figures.get(key))
+
+
+def finite(value: object) -> float | None:
+    """The value where it is a finite number, else None."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
+        return None  # an int may have more digits than any float
     return float(value)
 
 
@@ -31,7 +35,7 @@ class JsonObject:
     def whole(self, name: str) -> int | None:
         """A whole number, or None."""
         value = self.fields.get(name)
-        return value if isinstance(value, int) else None
+        return value if isinstance(value, int) and not isinstance(value, bool) else None
 
     def text(self, name: str, default: str = "") -> str:
         """A value as text; `default` where it is missing or null."""
@@ -43,8 +47,8 @@ class JsonObject:
         return tuple(str(item) for item in _items(self.fields.get(name)))
 
     def numbers(self, name: str) -> tuple[float, ...]:
-        """The numbers in a list."""
-        return tuple(item for item in _items(self.fields.get(name)) if isinstance(item, int | float))
+        """The finite numbers in a list."""
+        return tuple(item for value in _items(self.fields.get(name)) if (item := finite(value)) is not None)
 
     def values(self) -> Values:
         """All values as figures; what is no number is None."""

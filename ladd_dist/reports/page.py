@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ladd_dist.core.method import in_words, method_of
-from ladd_dist.core.metrics_log import read_rows
+from ladd_dist.core.metrics_log import MOST_ROWS, read_rows
 from ladd_dist.core.printable import printable
 from ladd_dist.core.rundir import RunDir, write_bytes
 from ladd_dist.core.units import si
@@ -53,7 +53,7 @@ def write_report(run: Path) -> Path:
         UserError: a needed file is missing or damaged; the message names it and the stage that makes it.
     """
     paths, files = RunDir(run), read_run(run)
-    metrics, num_broken = read_rows(paths.metrics)
+    metrics, num_broken = read_rows(paths.metrics, MOST_ROWS)
     verdict = judge(files.evaluation, files.config, metrics)
     columns, rows = _table(files)
     values = {

@@ -9,8 +9,19 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from ladd_dist.core.errors import UserError
-from ladd_dist.core.gan import LARGE_GAP
-from ladd_dist.core.rundir import RunDir, read_json
+from ladd_dist.core.run_forms import (
+    LARGE_GAP,
+    MAKE_EVALUATION,
+    GuardFile,
+    RunConfig,
+    figures_of,
+    read_classes,
+    read_evaluation,
+    read_guard,
+    read_run_config,
+    read_timings,
+)
+from ladd_dist.core.rundir import RunDir
 from ladd_dist.reports.json_object import JsonObject, Values
 
 Figures = Mapping[str, Values]
@@ -41,29 +52,28 @@ class ShownConfig:
     """The logit gap that the recipe's game calls large; None: it calls none so."""
 
     @classmethod
-    def of(cls, data: JsonObject) -> ShownConfig:
-        """The configuration in an object as config.json holds it."""
-        environment = data.part("environment")
+    def of(cls, config: RunConfig) -> ShownConfig:
+        """What is shown of a config.json."""
         return cls(
-            recipe=data.part("recipe"),
-            recipe_path=data.text("recipe_path"),
-            scale=data.text("scale"),
-            signature=data.text("signature"),
-            version=data.text("version"),
-            command=data.text("command"),
-            plugins=data.texts("plugins"),
-            taps=data.texts("taps"),
-            params=data.part("params").values(),
-            flops=data.part("flops").values(),
-            environment={name: environment.text(name) for name in environment.fields},
-            large_gap=data.number("large_gap") if "large_gap" in data.fields else LARGE_GAP,
+            recipe=JsonObject(config.recipe),
+            recipe_path=config.recipe_path,
+            scale=config.scale,
+            signature=config.signature,
+            version=config.version,
+            command=config.command,
+            plugins=config.plugins,
+            taps=config.taps,
+            params=config.params,
+            flops=config.flops,
+            environment={name: str(value) for name, value in config.environment.items()},
+            large_gap=config.large_gap,
         )
 
 
 class GuardEntry(NamedTuple):
     """One verdict of the guard while the run trained; `action` is empty where it only spoke."""
 
-    step: int | None
+    step: int
     level: str
     headline: str
     reasons: tuple[str, ...]
@@ -73,8 +83,8 @@ class GuardEntry(NamedTuple):
 class GuardRollback(NamedTuple):
     """One return to an earlier checkpoint: the step where the fault was found, and the step it went back to."""
 
-    found: int | None
-    to: int | None
+    found: int
+    to: int
     headline: str
 
 
@@ -109,51 +119,32 @@ def read_run(folder: Path) -> RunFiles:
         UserError: a needed file is missing, or one is damaged; the message names it and the stage that makes it.
     """
     paths = RunDir(folder)
-    by_class = _read_optional(paths.eval_classes)
-    classes, unfit = by_class.part("entries").parts(), by_class.part("unfit")
+    classes = read_classes(paths.eval_classes)
     return RunFiles(
-        ShownConfig.of(_read(paths.config, "run the same command again")),
+        ShownConfig.of(read_run_config(paths.config, "run the same command again")),
         _read_evaluation(paths.eval),
-        {entry: {label: own.values() for label, own in found.parts().items()} for entry, found in classes.items()},
-        _read_optional(paths.timings).values(),
-        _guard(_read_optional(folder / "guard.json")),
-        {name: unfit.text(name) for name in unfit.fields},
+        classes.get("entries", {}),
+        read_timings(paths.timings),
+        _shown(read_guard(folder / "guard.json")),
+        classes.get("unfit", {}),
     )
 
 
-def _read(path: Path, remedy: str) -> JsonObject:
-    try:
-        data: object = read_json(path)
-    except UserError as error:
-        raise UserError(f"{error}; {remedy}") from error
-    if not isinstance(data, dict):
-        raise UserError(f"{path} holds a {type(data).__name__}, not an object; {remedy}")
-    return JsonObject(data)
-
-
 def _read_evaluation(path: Path) -> Figures:
-    remedy = "make it again with `--stages evaluate`"
-    data = _read(path, remedy)
-    if not data.fields or not all(isinstance(figures, dict) for figures in data.fields.values()):
-        raise UserError(f"{path} has no figures of the form {{'student@4': {{'fd': ...}}, ...}}; {remedy}")
-    return {entry: figures.values() for entry, figures in data.parts().items()}
+    found = figures_of(read_evaluation(path))
+    if not found:
+        raise UserError(f"{path} has no figures; {MAKE_EVALUATION}")
+    return found
 
 
-def _read_optional(path: Path) -> JsonObject:
-    return _read(path, "delete it or run the same command again") if path.exists() else JsonObject()
-
-
-def _guard(data: JsonObject) -> GuardRecord | None:
-    level = data.text("level")
-    if not level or data.fields.get("verdicts") is None:
+def _shown(guard: GuardFile) -> GuardRecord | None:
+    if not guard.level or guard.verdicts is None:
         return None
     verdicts = [
         GuardEntry(
-            item.whole("step"), item.text("level"), item.text("headline"), item.texts("reasons"), item.text("action")
+            item["step"], item["level"], item["headline"], tuple(item.get("reasons", ())), item.get("action") or ""
         )
-        for item in data.listed("verdicts")
+        for item in guard.verdicts
     ]
-    rollbacks = [
-        GuardRollback(item.whole("found"), item.whole("to"), item.text("headline")) for item in data.listed("rollbacks")
-    ]
-    return GuardRecord(level, data.whole("checked"), data.whole("since"), verdicts, rollbacks)
+    rollbacks = [GuardRollback(item["found"], item["to"], item.get("headline", "")) for item in guard.rollbacks]
+    return GuardRecord(guard.level, guard.checked, guard.since, verdicts, rollbacks)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ladd_dist.metrics.interval import is_bound
 from ladd_dist.reports.json_object import Values, number
 from ladd_dist.reports.run_files import Figures, ShownConfig
-from ladd_dist.reports.verdict import best_teacher, by_steps, few_step_teacher, few_student
+from ladd_dist.reports.verdict import best_teacher, by_steps, few_step_teacher, few_student, steps_in
 
 
 class Column(NamedTuple):
@@ -121,15 +121,15 @@ def _costs(evaluation: Figures, key: str, teacher: str | None, config: ShownConf
     """Network calls, milliseconds and speed-up of one entry."""
     costs: dict[str, float] = {}
     who, _, rest = key.partition("@")
-    steps, _, levels = rest.partition(":")
-    if steps.isdigit() and "calls" not in evaluation[key]:
-        costs["calls"] = int(steps)
+    steps, levels = steps_in(rest), rest.partition(":")[2]
+    if steps is not None and "calls" not in evaluation[key]:
+        costs["calls"] = steps
         if who == "teacher":
             shards = config.recipe.part("shards")
             second_order = not levels and shards.part("sampler").text("plugin") == "heun"
             # Guidance asks the network twice, with and without the class; a weight of 1 switches it off.
             guided = shards.number("guidance") != 1
-            costs["calls"] = (2 * int(steps) - 1 if second_order else int(steps)) * (1 + guided)
+            costs["calls"] = (2 * steps - 1 if second_order else steps) * (1 + guided)
     seconds = _seconds(evaluation[key])
     if seconds is not None:
         costs["ms"] = 1000 * seconds
@@ -251,8 +251,10 @@ def bars(evaluation: Figures, rows: list[Row]) -> list[Bar]:
     values = {row.key: value for row in rows if (value := number(evaluation[row.key], "fd_teacher")) and value > 0}
     if len(values) < 2:
         return []
-    low, high = 0.5 * min(values.values()), max(values.values())
-    scaled = {key: 100 * math.log(value / low) / math.log(high / low) for key, value in values.items()}
+    # Logarithms before differences: ratios of the smallest and largest numbers are none.
+    logs = {key: math.log(value) for key, value in values.items()}
+    low = min(logs.values()) - math.log(2)
+    scaled = {key: 100 * (log - low) / (max(logs.values()) - low) for key, log in logs.items()}
     return [Bar(row, figure(values[row.key]), round(scaled[row.key], 1)) for row in rows if row.key in values]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from ladd_dist.reports.json_object import number
+from ladd_dist.reports.json_object import finite, number
 from ladd_dist.reports.run_files import Figures, Metrics, ShownConfig
 
 Level = Literal["healthy", "warning", "collapsed"]
@@ -76,10 +76,15 @@ def by_steps(evaluation: Figures, who: str) -> list[tuple[int, str]]:
     found = []
     for key in evaluation:
         name, _, rest = key.partition("@")
-        number = rest.partition(":")[0]
-        if name == who and number.isdigit():
-            found.append((int(number), key))
+        if name == who and (steps := steps_in(rest)) is not None:
+            found.append((steps, key))
     return sorted(found, key=lambda item: (-item[0], item[1]))
+
+
+def steps_in(text: str) -> int | None:
+    """The number of steps in the part of an entry behind the @, like `4` or `4:good`; None for other text."""
+    number = text.partition(":")[0]
+    return int(number) if len(number) < 10 and number.isascii() and number.isdigit() else None
 
 
 def best_teacher(evaluation: Figures) -> str | None:
@@ -116,7 +121,8 @@ def in_force(config: ShownConfig, metrics: Metrics, which: Literal["adversarial"
     schedule = config.recipe.part("distill_weight" if which == "distill" else "adv_weight")
     values = [value for key in ("value", "start", "end") if (value := schedule.number(key)) is not None]
     points = schedule.fields.get("points")
-    values += [float(point[1]) for point in points] if isinstance(points, list | tuple) else []
+    pairs = [point for point in points if isinstance(point, list | tuple)] if isinstance(points, list | tuple) else []
+    values += [value for point in pairs for item in point[1:2] if (value := finite(item)) is not None]
     return max(values, default=None)
 
 

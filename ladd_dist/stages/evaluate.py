@@ -5,12 +5,13 @@ from __future__ import annotations
 from ladd_dist.builders.sampling import SampleFn, sample_student
 from ladd_dist.builders.student import load_student
 from ladd_dist.builders.teacher import load_teacher
-from ladd_dist.core.rundir import RunDir, read_json, write_json
+from ladd_dist.core.run_forms import Evaluation, read_evaluation
+from ladd_dist.core.rundir import RunDir, write_json
 from ladd_dist.core.types import Denoiser
 from ladd_dist.engine.loop import StopFlag
 from ladd_dist.evaluation.assess import NUM_SHOWN, assess
 from ladd_dist.evaluation.draw import teacher_steps
-from ladd_dist.evaluation.noise_seeds import Evaluation, means_of
+from ladd_dist.evaluation.noise_seeds import means_of
 from ladd_dist.recipe import Recipe
 from ladd_dist.recipe.fitting import fitting_metrics
 from ladd_dist.reports.collapse import as_number, onset
@@ -44,8 +45,7 @@ def evaluate(run: Run) -> Evaluation:
     """
     recipe = run.recipe
     if run.ranks.from_rank0(lambda: is_evaluated(run)):
-        found: Evaluation = read_json(run.folder.eval)
-        return found
+        return read_evaluation(run.folder.eval)
     student = load_student(run, run.folder.student)
     # The student before training: the teacher without guidance, sampled by the student's rule.
     untrained = load_teacher(run)

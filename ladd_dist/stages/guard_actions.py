@@ -5,14 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
 
 import numpy as np
 
 from ladd_dist.builders.codec import is_pixels
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.rng import sample_noise
-from ladd_dist.core.rundir import read_json, write_json
+from ladd_dist.core.run_forms import FORMAT, RollBackRow, VerdictRow, read_guard
+from ladd_dist.core.rundir import write_json
 from ladd_dist.core.serialize import to_data
 from ladd_dist.core.types import Batch
 from ladd_dist.engine.checkpoint import Checkpoints
@@ -20,7 +21,6 @@ from ladd_dist.engine.guard_monitor import GuardMonitor, MonitorState
 from ladd_dist.engine.head_statistics import HeadSums
 from ladd_dist.engine.loop import Figures
 from ladd_dist.engine.shard_reader import ShardReader
-from ladd_dist.guards import Action, Level
 from ladd_dist.guards.judge import GuardControl, GuardState, GuardVerdict
 from ladd_dist.parallel import Trainable
 from ladd_dist.reports.json_object import JsonObject
@@ -29,7 +29,6 @@ from ladd_dist.reports.verdict import cause
 from ladd_dist.trackers import RunLog
 from ladd_dist.workspace.run import Run
 
-FORMAT = 1
 FILE = "guard.json"
 
 
@@ -43,25 +42,6 @@ class RollBack(BaseException):  # no error: handlers of errors must let it throu
 
 class StoppedByGuardError(UserError):
     """The guard ended the run."""
-
-
-class VerdictRow(TypedDict):
-    """A verdict in `guard.json`; see `GuardVerdict`."""
-
-    step: int
-    level: Level
-    headline: str
-    reasons: list[str]
-    action: Action | None
-    since: int | None
-
-
-class RollBackRow(TypedDict):
-    """A rollback in `guard.json`."""
-
-    found: int  # the step at which the fault was found
-    to: int  # the step that the run went back to
-    headline: str
 
 
 class Story(NamedTuple):
@@ -237,8 +217,6 @@ def _monitor(run: Run, reader: ShardReader, sums: HeadSums) -> GuardMonitor:
 
 
 def _read(path: Path) -> Story:
-    """The story that an earlier part of the run wrote; an empty one without a file, or with one of another version."""
-    told = read_json(path) if path.exists() else {}
-    if not isinstance(told, dict) or told.get("format") != FORMAT:
-        return Story([], [])
-    return Story(told["verdicts"], told["rollbacks"])
+    """The story that an earlier part of the run wrote; an empty one without a file."""
+    told = read_guard(path)
+    return Story(told.verdicts or [], told.rollbacks)

@@ -11,11 +11,12 @@ from ladd_dist import __version__
 from ladd_dist.builders.student_file import load_student
 from ladd_dist.core.checkout import current_commit
 from ladd_dist.core.errors import UserError
-from ladd_dist.core.rundir import read_json, weights_sha256
+from ladd_dist.core.run_forms import RunConfig, read_evaluation
+from ladd_dist.core.rundir import weights_sha256
 from ladd_dist.recipe.plugin_sources import describe_plugins
 from ladd_dist.stages.distill import is_distilled
 from ladd_dist.stages.evaluate import is_evaluated
-from ladd_dist.workspace.config import RunConfig, read_config
+from ladd_dist.workspace.config import read_config
 from ladd_dist.workspace.lock import FILE, Lock, data_identity, read_lock, signatures
 from ladd_dist.workspace.run import Run
 
@@ -45,7 +46,7 @@ def _is_current(path: Path, run: Run, config: RunConfig) -> bool:
     except UserError:
         return False
     made = (lock.version, lock.command, lock.environment, lock.signatures, lock.eval)
-    own = (config.version, config.command, config.environment, signatures(run.recipe), read_json(run.folder.eval))
+    own = (config.version, config.command, config.environment, signatures(run.recipe), read_evaluation(run.folder.eval))
     return made == own and _is_locked_student(lock, run)
 
 
@@ -96,7 +97,7 @@ def describe(run: Run, config: RunConfig) -> Lock:
             "file_sha256": _file_sha256(folder.student),
             "weights_sha256": weights_sha256(network.state_dict()),
         },
-        eval=read_json(folder.eval),
+        eval=read_evaluation(folder.eval),
         hashed_version=__version__,
         hashed_commit=current_commit(),
     )

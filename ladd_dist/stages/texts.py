@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ladd_dist.builders.networks import AGAIN, TABLE, TEXTS, ConditionsEntry, Texts
-from ladd_dist.builders.texts import texts_digest
+from ladd_dist.builders.networks import TABLE, TEXTS, ConditionsEntry
+from ladd_dist.builders.texts import read_texts, texts_digest
 from ladd_dist.core.conditions import write_conditions
-from ladd_dist.core.door import read_typed, require_regular
+from ladd_dist.core.door import require_regular
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.rundir import write_json
 from ladd_dist.engine.loop import Bar, StopFlag
@@ -35,7 +35,7 @@ def _found(recipe: Recipe, folder: Path) -> ConditionsEntry | None:
     """The entry of the table in `folder`, if it is whole and of the recipe's texts."""
     if not (folder / TEXTS).exists() or not (folder / TABLE).exists():
         return None
-    entry = read_typed(folder / TEXTS, Texts, AGAIN)["table"]
+    entry = read_texts(folder)["table"]
     size = require_regular(folder / TABLE)
     whole = entry["texts"] == texts_digest(recipe.dataset.texts()) and entry["bytes"] == size
     return entry if whole else None

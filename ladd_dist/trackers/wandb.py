@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from ladd_dist.core.door import read_typed
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.metrics_log import read_rows
 from ladd_dist.core.plugin import register
 from ladd_dist.core.ranges import Seconds
-from ladd_dist.core.rundir import read_json, write_json
+from ladd_dist.core.rundir import write_json
 from ladd_dist.trackers import RunLog, Tracker
 from ladd_dist.trackers.opening import warn
 
@@ -104,12 +105,9 @@ class Card:
     @classmethod
     def read(cls, path: Path) -> Card:
         """The card of a run; an empty one where the file is missing or damaged."""
-        found: object = None
         with contextlib.suppress(UserError):
-            found = read_json(path)
-        if not isinstance(found, dict):
-            return cls()
-        return cls(**{field.name: found[field.name] for field in dataclasses.fields(cls) if field.name in found})
+            return read_typed(path, cls)
+        return cls()
 
 
 class WandbLog(RunLog):
@@ -223,7 +221,7 @@ def run_id(card: Card, signature: str) -> str:
     """
     if os.environ.get("WANDB_SWEEP_ID") and os.environ.get("WANDB_RUN_ID"):
         return os.environ["WANDB_RUN_ID"]
-    return str(card.id or hashlib.sha256(f"ladd-{signature}".encode()).hexdigest()[:12])
+    return card.id or hashlib.sha256(f"ladd-{signature}".encode()).hexdigest()[:12]
 
 
 def last_step(folder: Path, run_id: str, card: Card) -> int:
@@ -231,7 +229,7 @@ def last_step(folder: Path, run_id: str, card: Card) -> int:
     folders = sorted((folder / "wandb").glob(f"*run-*-{run_id}*"))
     if not any(path.glob("*.wandb") for path in folders):
         return -1
-    if card.id == run_id and isinstance(card.last_step, int):
+    if card.id == run_id and card.last_step is not None:
         return card.last_step
     from ladd_dist.trackers.wandb_read import read_folder  # it was killed: only the data know (about a second)
 

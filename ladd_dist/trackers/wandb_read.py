@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
-import math
 import os
 import subprocess
 import sys
@@ -15,13 +13,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypedDict
 
+from ladd_dist.core.door import decode
 from ladd_dist.core.errors import UserError
+from ladd_dist.core.metrics_log import MOST_STEPS
+from ladd_dist.core.run_forms import MOST_FIGURE
 
 TIMEOUT_S = 120.0
 """Seconds that reading one folder may take."""
 BATCH = 20
 """Folders that one process reads: W&B's client takes longer to start than to read one."""
 END = "end of folder"
+AGAIN = "leave the run out, or bring it to a server with `wandb sync`"
 READ = f"""
 import json, sys
 from wandb.cli.cli import cli
@@ -160,11 +162,17 @@ def _read(folders: Sequence[Path]) -> list[RunData]:
     """
     command = [sys.executable, "-c", READ, *(str(folder.absolute()) for folder in folders)]
     with tempfile.TemporaryDirectory() as elsewhere:  # W&B's commands leave a folder wandb/ where they are called
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S * len(folders), cwd=elsewhere)
+        seconds = TIMEOUT_S * len(folders)
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, errors="replace", timeout=seconds, cwd=elsewhere
+            )
+        except subprocess.TimeoutExpired as error:
+            raise UserError(f"{folders[0]} cannot be read: W&B did not end within {seconds:g} s") from error
     read: list[RunData] = []
     parts = _Parts()
     for line in done.stdout.splitlines():
-        record: _Record = json.loads(line)
+        record = decode(line, _Record, f"what W&B says of {folders[min(len(read), len(folders) - 1)]}", AGAIN)
         if record.get("type") != END:
             _add(parts, record)
         elif record.get("code"):
@@ -263,8 +271,8 @@ def _rows(history: Iterable[Mapping[str, object]]) -> list[dict[str, float]]:
     for item in history:
         numbers = _numbers(item)
         figures = {name: value for name, value in numbers.items() if not name.startswith("_")}
-        if figures:
-            rows.append({"step": int(numbers["_step"]), **figures})
+        if figures and 0 <= (step := numbers.get("_step", -1)) <= MOST_STEPS:
+            rows.append({"step": int(step), **figures})
     return rows
 
 
@@ -276,7 +284,7 @@ def _numbers(values: Mapping[str, object]) -> dict[str, float]:
     }
     if media:
         numbers = {name: value for name, value in numbers.items() if not name.startswith(media)}
-    return {name: value for name, value in numbers.items() if math.isfinite(value)}
+    return {name: value for name, value in numbers.items() if abs(value) <= MOST_FIGURE}
 
 
 def _join(first: RunData, second: RunData) -> RunData:

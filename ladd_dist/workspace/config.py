@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import platform
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,11 @@ import torch
 from ladd_dist import __version__
 from ladd_dist.core.checkout import current_commit
 from ladd_dist.core.errors import UserError
-from ladd_dist.core.gan import LARGE_GAP
-from ladd_dist.core.rundir import RunDir, read_json, write_json
+from ladd_dist.core.run_forms import FORMAT, RunConfig, read_run_config, read_timings
+from ladd_dist.core.rundir import RunDir, write_json
 from ladd_dist.core.serialize import to_data
 from ladd_dist.recipe import Recipe
 from ladd_dist.workspace.run import Run
-
-FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -58,64 +56,28 @@ class SweepMembership:
     """Axis to the label of the run's value."""
 
 
-@dataclass(frozen=True)
-class RunConfig:
-    """The content of a config.json. Files of older versions lack what has a default here."""
-
-    version: str
-    """Of ladd_dist, when the run's figures were made."""
-    command: str
-    recipe_path: str
-    scale: str
-    signature: str
-    plugins: tuple[str, ...]
-    """Modules that register plug-ins."""
-    recipe: dict[str, Any]
-    """The recipe as data (`ladd_dist.core.serialize.to_data`)."""
-    environment: dict[str, str | int]
-    """As `environment` gives it."""
-    params: dict[str, int] = field(default_factory=dict)
-    taps: tuple[str, ...] = ()
-    flops: dict[str, int] = field(default_factory=dict)
-    shards: str | None = None
-    """The folder of the shards, of a run whose samples need their table of texts."""
-    large_gap: float | None = LARGE_GAP
-    """The gap between real and fake logits that the recipe's game calls large; None: it calls none so."""
-    cache: str = ""
-    """The folder of what runs share, absolute."""
-    sweep: str = ""
-    """As in `SweepMembership`."""
-    axes: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def membership(self) -> SweepMembership:
-        """The run's place in a sweep."""
-        return SweepMembership(self.sweep, self.axes)
-
-    def facts(self) -> RunFacts:
-        """What was known of the run when this was written; nothing of its stages."""
-        name = str(self.recipe.get("name", ""))
-        return RunFacts(name, self.scale, self.signature, self.params, self.taps, self.flops, ())
+NEEDED = ("version", "signature", "recipe")
+"""What a config.json has to say before its run can be opened."""
 
 
 def read_config(run: RunDir) -> RunConfig:
-    """The config.json of a run's folder.
+    """The config.json of a run's folder that can be opened.
 
     Raises:
         UserError: the folder has none, it is damaged, or this version does not read its format.
     """
-    if not run.config.is_file():
+    if not run.config.exists():
         raise UserError(f"{run.path} is no run's folder (it has no {run.config.name}): `ladd launch` prints it last")
-    data = read_json(run.config)
-    found = data.get("format") if isinstance(data, dict) else data
-    if found != FORMAT:
-        raise UserError(f"{run.config} has format {found!r}, this version reads {FORMAT}")
-    fields = {field.name: field for field in dataclasses.fields(RunConfig)}
-    needed = [name for name, field in fields.items() if field.default is field.default_factory is dataclasses.MISSING]
-    if lacking := [name for name in needed if name not in data]:
+    config = read_run_config(run.config, may_lack_format=False)
+    if lacking := [name for name in NEEDED if not getattr(config, name)]:
         raise UserError(f"{run.config} lacks {', '.join(lacking)}; run the same `ladd launch` again")
-    known = {name: value for name, value in data.items() if name in fields}
-    return RunConfig(**{**known, "plugins": tuple(known["plugins"]), "taps": tuple(known.get("taps", ()))})
+    return config
+
+
+def facts_of(config: RunConfig) -> RunFacts:
+    """What was known of the run when its config.json was written; nothing of its stages."""
+    name = str(config.recipe.get("name", ""))
+    return RunFacts(name, config.scale, config.signature, config.params, config.taps, config.flops, ())
 
 
 def write_config(
@@ -137,8 +99,8 @@ def write_config(
         plugins: modules that register plug-ins.
     """
     folder = run.folder
-    before = read_json(folder.config) if folder.config.exists() else {}
-    own = membership or SweepMembership(before.get("sweep", ""), before.get("axes", {}))
+    before = read_run_config(folder.config) if folder.config.exists() else RunConfig()
+    own = membership or SweepMembership(before.sweep, before.axes)
     config = RunConfig(
         version=__version__,
         command=command,
@@ -157,20 +119,25 @@ def write_config(
         sweep=own.sweep,
         axes=own.axes,
     )
-    made = before and folder.eval.exists()
-    if made and all(stage.cached for stage in facts.stages if stage.name != "report"):
-        kept = {name: before[name] for name in ("version", "command", "environment") if name in before}
-        config = dataclasses.replace(config, **kept)
-    data = {"format": FORMAT, **asdict(config), "plugins": list(config.plugins), "taps": list(config.taps)}
+    if before.version and folder.eval.exists() and all(s.cached for s in facts.stages if s.name != "report"):
+        config = dataclasses.replace(
+            config, version=before.version, command=before.command, environment=before.environment
+        )
+    if config != before:
+        write_json(folder.config, _as_data(config))
+
+
+def _as_data(config: RunConfig) -> dict[str, Any]:
+    lists = {"plugins": list(config.plugins), "taps": list(config.taps)}
+    data = {"format": FORMAT, **asdict(config), **lists}
     if config.shards is None:
         del data["shards"]
-    if data != before:
-        write_json(folder.config, data)
+    return data
 
 
 def tracked_config(recipe: Recipe, run: RunDir) -> dict[str, Any]:
     """What a tracker is told about a run: its config.json, and which run it is."""
-    known = read_json(run.config) if run.config.exists() else {}
+    known = _as_data(read_run_config(run.config)) if run.config.exists() else {}
     own = {"name": run.path.name, "signature": recipe.distill_signature(), "seed": recipe.seed}
     return {"sweep": "", "axes": {}, **known, **own, "recipe": to_data(recipe)}
 
@@ -193,6 +160,6 @@ def add_timing(run: RunDir, stage: str, seconds: float) -> None:
 
     A stage that is found done adds nothing, and a piece that was killed is lost.
     """
-    timings = read_json(run.timings) if run.timings.exists() else {}
-    before = 0.0 if stage == "report" else float(timings.get(stage, 0.0))  # the page is written anew by each launch
+    timings = read_timings(run.timings)
+    before = 0.0 if stage == "report" else timings.get(stage, 0.0)  # the page is written anew by each launch
     write_json(run.timings, {**timings, stage: round(before + seconds, 2)})

@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ladd_dist import __version__
+from ladd_dist.core.door import decode, fit, read_bytes
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.failure import has_parent, rank_here
+from ladd_dist.core.method import method_of
 from ladd_dist.core.printable import one_line
-from ladd_dist.core.rundir import read_json, write_json
+from ladd_dist.core.run_forms import Evaluation, require_format, require_paths
+from ladd_dist.core.rundir import write_json
 from ladd_dist.core.serialize import RecipeError, has_effect, to_data
 from ladd_dist.recipe.plugin_sources import PluginSource, describe_plugins
 from ladd_dist.workspace.config import environment
@@ -28,44 +31,50 @@ FILE = "recipe.lock"
 """In the run's folder."""
 SIGNATURES = ("teacher", "shards", "distill", "reference", "evaluate")
 ABSENT = "(absent)"
+NEEDED = {"format", "recipe", "signatures", "plugin_classes", "version", "environment", "data"}
+_FIELDS = {"class": "qualname"}
+"""Keys of a plug-in's class in the file that are no names of fields in Python."""
 AGAIN = f"every finished run has one in its folder, RUN/{FILE}; launch the run again and it is written anew"
 
 
 @dataclass(frozen=True)
 class Lock:
-    """The content of a recipe.lock. Those that `ladd promote` wrote lack the two fields with a default."""
+    """The content of a recipe.lock. Those of older versions lack what has a default here."""
 
-    run: str
-    recipe_path: str
-    scale: str
-    command: str
     version: str
-    commit: str
-    dirty: bool
-    """Whether files differed from the commit."""
     environment: dict[str, str | int]
     recipe: dict[str, Any]
     """As in config.json."""
     signatures: dict[str, str]
-    plugins: tuple[str, ...]
     plugin_classes: dict[str, PluginSource]
     """By the recipe's field."""
     data: dict[str, str | None]
     """As `data_identity` gives it."""
-    student: dict[str, str]
+    run: str = ""
+    recipe_path: str = ""
+    scale: str = ""
+    command: str = ""
+    commit: str = ""
+    dirty: bool = False
+    """Whether files differed from the commit."""
+    plugins: tuple[str, ...] = ()
+    student: dict[str, str] = dataclasses.field(default_factory=dict)
     """`file_sha256`, and `weights_sha256`, which does not hang on the file's format."""
-    eval: dict[str, dict[str, float]] | None
+    eval: Evaluation | None = None
     """The content of eval.json."""
     hashed_version: str = ""
     """Of ladd_dist, whose plug-ins' sources were hashed."""
     hashed_commit: str = ""
 
+    def __post_init__(self) -> None:
+        require_paths(self.recipe_path)
+
     def write(self, path: Path) -> None:
         """Write the file, whole or not at all."""
         classes = {}
-        for field, used in self.plugin_classes.items():
+        for name, used in self.plugin_classes.items():
             data = asdict(used)
-            classes[field] = {"class" if key == "qualname" else key: value for key, value in data.items()}
+            classes[name] = {"class" if key == "qualname" else key: value for key, value in data.items()}
         write_json(path, {"format": FORMAT, **asdict(self), "plugin_classes": classes})
 
 
@@ -143,30 +152,20 @@ def read_lock(path: Path) -> Lock:
         RecipeError: no such file, or one that is no lock of this version.
     """
     path = path / FILE if path.is_dir() else path
+    what = f"--locked {path}"
+    if not path.exists():
+        raise RecipeError(f"{what}: no such file; {AGAIN}")
     try:
-        data = read_json(path)
+        content = read_bytes(path)
+        require_format(content, FORMAT, what, AGAIN)
+        data = decode(content, dict[str, Any], what, AGAIN)
+        if missing := sorted(NEEDED - data.keys()):
+            raise RecipeError(f"{what}: lacks {', '.join(missing)}; {AGAIN}")
+        classes = fit(data["plugin_classes"], dict[str, dict[str, Any]], f"{what}: plugin_classes", AGAIN)
+        renamed = {name: {_FIELDS.get(key, key): item for key, item in used.items()} for name, used in classes.items()}
+        return fit({**data, "plugin_classes": renamed}, Lock, what, AGAIN)
     except UserError as error:
-        why = f"not valid JSON ({error.__cause__})" if path.exists() else "no such file"
-        raise RecipeError(f"--locked {path}: {why}; {AGAIN}") from error
-    found = data.get("format") if isinstance(data, dict) else None
-    if found != FORMAT:
-        raise RecipeError(f"--locked {path}: format {found!r}, this version reads {FORMAT}; {AGAIN}")
-    missing = {"recipe", "signatures", "plugin_classes", "version", "environment", "data"} - data.keys()
-    if missing:
-        raise RecipeError(f"--locked {path}: lacks {', '.join(sorted(missing))}; {AGAIN}")
-    fields = {field.name for field in dataclasses.fields(Lock)}
-    known = {name: value for name, value in data.items() if name in fields}
-    absent: dict[str, Any] = {"run": "", "recipe_path": "", "scale": "", "command": "", "commit": "", "dirty": False,
-                              "plugins": (), "student": {}, "eval": None}  # fmt: skip
-    try:
-        classes = {field: PluginSource(**_source_fields(used)) for field, used in data["plugin_classes"].items()}
-    except (TypeError, AttributeError) as error:
-        raise RecipeError(f"--locked {path}: plugin_classes is damaged ({error}); {AGAIN}") from error
-    return Lock(**{**absent, **known, "plugin_classes": classes})
-
-
-def _source_fields(data: dict[str, Any]) -> dict[str, Any]:
-    return {"qualname" if key == "class" else key: value for key, value in data.items()}
+        raise RecipeError(str(error)) from error
 
 
 def fields_drift(locked: Any, now: Any, where: str = "recipe") -> list[Drift]:
@@ -227,8 +226,8 @@ def compare(lock: Lock, run: Run, scale: str) -> tuple[list[Drift], list[Drift]]
     found += plugins_drift(lock.plugin_classes, describe_plugins(recipe))
     found += [Drift("version of ladd_dist", lock.version, __version__)] if lock.version != __version__ else []
     milder = values_drift(lock.environment, environment(run.device))
-    spread = lock.recipe.get("parallel", {}).get("plugin")
-    milder += [Drift("parallel", spread, recipe.parallel.name)] if spread not in (None, recipe.parallel.name) else []
+    spread = method_of(lock.recipe, ("parallel",)).get("parallel", recipe.parallel.name)
+    milder += [Drift("parallel", spread, recipe.parallel.name)] if spread != recipe.parallel.name else []
     data = values_drift(lock.data, data_identity(run))
     data = [Drift(f"data {drift.field}", drift.locked, drift.now) for drift in data if drift.now is not None]
     # Made again on another machine they cannot be the same bits; on the same one they are, unless something drifted.

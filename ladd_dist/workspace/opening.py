@@ -14,10 +14,11 @@ from ladd_dist.core.consent import NOTHING, Consent, Named, asking
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import PluginError
 from ladd_dist.core.pretrained import from_outside
+from ladd_dist.core.run_forms import RunConfig
 from ladd_dist.core.rundir import RunDir
 from ladd_dist.core.serialize import from_data
 from ladd_dist.recipe import Recipe
-from ladd_dist.workspace.config import RunConfig, read_config
+from ladd_dist.workspace.config import read_config
 from ladd_dist.workspace.run import Run
 from ladd_dist.workspace.workspace import Workspace
 
@@ -96,7 +97,10 @@ def cache_folder(config: RunConfig) -> Path:
 
 
 def _cache_of_command(command: str) -> Path:
-    words = shlex.split(command)
+    try:
+        words = shlex.split(command)
+    except ValueError:  # a quote that nothing closes: no command that ran
+        return Path("cache")
     for word, following in zip(words, [*words[1:], ""], strict=True):
         if word == "--cache":
             return Path(following)

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import fcntl
-import json
+import math
 import os
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.failure import read_failure
 from ladd_dist.core.method import method_of
+from ladd_dist.core.metrics_log import Row, parse_row
+from ladd_dist.core.run_forms import RunConfig, read_guard, read_marker, read_run_config
+from ladd_dist.reports.json_object import JsonObject, number
 from ladd_dist.workspace.last_words import ERROR, last_error, tail
 from ladd_dist.workspace.sweep_record import FILE, Record, RunEntry, logs_of, read_record
 
 SWEEPS = Path("runs/sweeps")
 """Where sweeps are when nothing else was said."""
 OUTPUT_BYTES = 262_144
+T = TypeVar("T")
 STARTED = "Starting with JobEnvironment("
 
 
@@ -114,32 +119,34 @@ def find_sweeps(folder: Path) -> list[Sweep]:
     known = {Path(run.run).name for sweep in sweeps for run in sweep.record.runs}
     loose = [path.parent.name for path in sorted(folder.glob("*/config.json")) if path.parent.name not in known]
     if loose:
-        runs = [RunEntry(label=name, axes={}, seed=None, run=name, signature=None) for name in loose]
-        sweeps.append(Sweep(folder.absolute(), folder.absolute(), Record("", "", runs=runs)))
+        runs = [RunEntry(name) for name in loose]
+        sweeps.append(Sweep(folder.absolute(), folder.absolute(), Record(runs=runs)))
     if not sweeps:
         raise UserError(f"{folder} holds neither a sweep (sweep.json, sweeps/*/sweep.json) nor runs (*/config.json)")
     return sweeps
 
 
-def read_object(path: Path) -> dict[str, Any] | None:
-    """A JSON object, or None: a folder that is being made, or damaged, is not this reader's to complain about."""
+def found(read: Callable[[Path], T], path: Path) -> T | None:
+    """The content of a file, or None: a folder that is being made, or damaged, is not this reader's to complain about.
+
+    Args:
+        read: the reader of such files.
+    """
     try:
-        data = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        return read(path) if path.exists() else None
+    except (OSError, UserError):
         return None
-    return data if isinstance(data, dict) else None
 
 
-def last_row(path: Path) -> dict[str, Any]:
+def is_marked(marker: Path, signature: str | None = None) -> bool:
+    """Whether a stage has left its mark, with this signature if it is known."""
+    done = found(read_marker, marker)
+    return done is not None and (not signature or done.get("signature") == signature)
+
+
+def last_row(path: Path) -> Row:
     """The last whole row of a metrics file; empty where there is none."""
-    for line in reversed(tail(path).splitlines()):
-        try:
-            row = json.loads(line)
-        except ValueError:  # half written
-            continue
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
-            return row
-    return {}
+    return next((row for line in reversed(tail(path).encode().splitlines()) if (row := parse_row(line))), {})
 
 
 def is_held(run: Path) -> bool:
@@ -165,27 +172,25 @@ def is_held(run: Path) -> bool:
 
 def is_done(run: Path, signature: str | None) -> bool:
     """Whether the run is distilled and evaluated, with this signature if it is known."""
-    distilled = read_object(run / "distill.done.json")
-    if distilled is None or (signature and distilled.get("signature") != signature):
-        return False
-    return (run / "evaluate.done.json").exists()
+    return is_marked(run / "distill.done.json", signature) and (run / "evaluate.done.json").exists()
 
 
 def progress_of(run: Path) -> Progress:
     """How far the run in a folder is; all None where nothing is known yet."""
     metrics = run / "metrics.jsonl"
     row = last_row(metrics)
-    recipe = (read_object(run / "config.json") or {}).get("recipe") or {}
-    steps = (recipe.get("train") or {}).get("steps")
-    step, rate = row.get("step"), row.get("rate/steps_per_s")
-    left = steps - step if isinstance(steps, int) and step is not None else None
+    recipe = (found(read_run_config, run / "config.json") or RunConfig()).recipe
+    steps = JsonObject(recipe).part("train").whole("steps")
+    step, rate = (int(row["step"]) if row else None), number(row, "rate/steps_per_s")
+    left = max(steps - step, 0) if steps is not None and step is not None else None
+    eta_s = left / rate if left is not None and rate and rate > 0 else None
     return Progress(
         step=step,
         steps=steps,
         steps_per_s=rate,
-        eta_s=left / rate if left is not None and rate else None,
-        losses=Losses(*(row.get(f"loss/{name}") for name in ("heads", "adversarial", "distill"))),
-        accuracy=row.get("accuracy"),
+        eta_s=eta_s if eta_s is not None and math.isfinite(eta_s) else None,
+        losses=Losses(*(number(row, f"loss/{name}") for name in ("heads", "adversarial", "distill"))),
+        accuracy=number(row, "accuracy"),
         updated=_time_of(metrics),
         method=method_of(recipe),
     )
@@ -193,10 +198,8 @@ def progress_of(run: Path) -> Progress:
 
 def guard_of(run: Path) -> GuardSummary | None:
     """What the run's guard says now, by its guard.json; None where no guard has judged yet."""
-    told = read_object(run / "guard.json")
-    if told is None:
-        return None
-    return GuardSummary(told.get("level"), told.get("since"), told.get("headline"), len(told.get("rollbacks") or ()))
+    told = found(read_guard, run / "guard.json")
+    return None if told is None else GuardSummary(told.level, told.since, told.headline, len(told.rollbacks))
 
 
 def _time_of(path: Path) -> str | None:

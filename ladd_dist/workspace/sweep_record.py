@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
+from ladd_dist.core.door import decode, read_bytes
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.names import inside
-from ladd_dist.core.rundir import read_json, write_json
+from ladd_dist.core.run_forms import require_format, require_paths
+from ladd_dist.core.rundir import write_json
 
 FORMAT = 1
 FOLDER = "sweeps"
 """Under OUT."""
 FILE = "sweep.json"
-DAMAGED = "; end the jobs that it names, and move it away; what the runs have done is kept"
-Entry = TypeVar("Entry")
+DAMAGED = "end the jobs that it names, and move it away; what the runs have done is kept"
 
 
 @dataclass(frozen=True)
@@ -41,19 +40,21 @@ class JobEntry:
             UserError: it leads out of OUT or of the cache.
         """
         inside(Path(), self.of, f"{FILE}: `of` of job {self.id}")
+        require_paths(self.id, self.of)
 
 
 @dataclass(frozen=True)
 class RunEntry:
     """One run of a sweep."""
 
-    label: str
-    axes: dict[str, str]
-    """Axis to the label of the run's value."""
-    seed: int | None
     run: str
     """Its folder, relative to OUT."""
-    signature: str | None
+    label: str = ""
+    """The folder where the file does not say."""
+    axes: dict[str, str] = field(default_factory=dict)
+    """Axis to the label of the run's value."""
+    seed: int | None = None
+    signature: str | None = None
     teacher: str = ""
     """Name of the folder of the cache that its teacher lies in."""
     shards: str = ""
@@ -67,14 +68,17 @@ class RunEntry:
         for name in ("run", "teacher", "shards"):
             if name == "run" or getattr(self, name):  # records of others need not have the shared ones
                 inside(Path(), getattr(self, name), f"{FILE}: `{name}` of run {self.label!r}")
+        require_paths(self.run, self.teacher, self.shards)
+        if not self.label:
+            object.__setattr__(self, "label", self.run)
 
 
 @dataclass
 class Record:
     """The content of a sweep.json."""
 
-    name: str
-    signature: str
+    name: str = ""
+    signature: str = ""
     recipe_path: str = ""
     scale: str = ""
     axes: dict[str, list[str]] = field(default_factory=dict)
@@ -86,6 +90,9 @@ class Record:
     """The folder that shared jobs fill; empty where a sweep from elsewhere does not say."""
     jobs: list[JobEntry] = field(default_factory=list)
     """The newest last."""
+
+    def __post_init__(self) -> None:
+        require_paths(self.on, self.cache)
 
     def add(self, id: str, kind: str, of: str, cluster: str) -> None:
         """Enter a job that was just submitted."""
@@ -106,29 +113,9 @@ def read_record(folder: Path) -> Record:
     path = folder / FILE
     if not path.exists():
         raise UserError(f"{path} is missing; a sweep's folder is OUT/{FOLDER}/NAME-SIGNATURE")
-    try:
-        data = read_json(path)
-    except UserError as error:  # its own advice, to delete the file, would forget jobs that run
-        raise UserError(f"{path} is not valid JSON ({error.__cause__}){DAMAGED}") from error
-    if not isinstance(data, dict) or data.get("format") != FORMAT:
-        found = data.get("format") if isinstance(data, dict) else data
-        raise UserError(f"{path} has format {found!r}, this version reads {FORMAT}: use the version that wrote it")
-    try:
-        jobs = [_entry(JobEntry, {**job, "id": str(job["id"])}) for job in data.get("jobs", ())]
-        runs = [_entry(RunEntry, _completed(run)) for run in data.get("runs", ())]
-        return _entry(Record, {"name": "", "signature": "", **data, "runs": runs, "jobs": jobs})
-    except (TypeError, KeyError) as error:
-        raise UserError(f"{path} is damaged ({error}){DAMAGED}") from error
-
-
-def _completed(run: Mapping[str, Any]) -> dict[str, Any]:
-    return {"label": run["run"], "seed": None, "signature": None, **run, "axes": run.get("axes") or {}}
-
-
-def _entry(of: type[Entry], data: Mapping[str, Any]) -> Entry:
-    """The dataclass, of those of its fields that the data have; a later version may have added others."""
-    names = {field.name for field in dataclasses.fields(of)}  # type: ignore[arg-type]
-    return of(**{name: value for name, value in data.items() if name in names})
+    content = read_bytes(path)
+    require_format(content, FORMAT, str(path), DAMAGED)
+    return decode(content, Record, str(path), DAMAGED)
 
 
 class Submitted(NamedTuple):

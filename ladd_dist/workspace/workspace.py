@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from ladd_dist.core.rng import Rows, whole_batch
-from ladd_dist.core.rundir import exclusive, read_json, write_json
+from ladd_dist.core.run_forms import read_marker
+from ladd_dist.core.rundir import exclusive, write_json
 from ladd_dist.core.serialize import RecipeError
 from ladd_dist.parallel.compute import Compute
 from ladd_dist.parallel.ranks import SINGLE, Ranks
@@ -56,7 +57,7 @@ def rows_of(where: str, batch_size: int, compute: Compute, ranks: Ranks) -> Rows
 
 def is_done(marker: Path, signature: str) -> bool:
     """Whether a stage finished with this signature."""
-    return marker.exists() and read_json(marker).get("signature") == signature
+    return marker.exists() and read_marker(marker).get("signature") == signature
 
 
 def mark_done(marker: Path, signature: str, **facts: Any) -> None:

@@ -240,7 +240,7 @@ def test_another_environment_is_one_warning_line(locked: Callable[..., Done]) ->
     [
         (None, "no such file; every finished run has one in its folder, RUN/recipe.lock"),
         ("{", "not valid JSON"),
-        ("[]", "format None, this version reads 1"),
+        ("[]", "does not have the expected form (Expected `object`, got `array`)"),
         ('{"format": 2}', "format 2, this version reads 1"),
         ('{"format": 1}', "lacks data, environment, plugin_classes, recipe, signatures, version"),
     ],

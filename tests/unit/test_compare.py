@@ -6,7 +6,6 @@ import copy
 import csv
 import dataclasses
 import json
-import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -124,9 +123,16 @@ def test_the_more_variants_are_held_against_the_best_the_more_each_has_to_differ
 
 
 def test_a_figure_that_is_not_finite_is_no_figure(write: Write, tmp_path: Path) -> None:
-    three(write, (5.0, math.inf, math.nan, 7.0))
+    three(write, (5.0, 6.0, 7.0))
+    path = tmp_path / "runs" / "run-0000000001" / "eval.json"
+    path.write_text(path.read_text().replace("6.0", "null"))
     (row,) = told(tmp_path / "runs").rows
     assert row.figures["student@4"]["fd_teacher"][::3] == (6.0, 2)
+    for value in ("NaN", "1e999", "1e300"):  # no figure that `ladd evaluate` writes
+        path.write_text(path.read_text().replace("null", value, 1))
+        with pytest.raises(ValueError, match=r"run-0000000001/eval\.json .*--skip-broken"):
+            told(tmp_path / "runs")
+        path.write_text(path.read_text().replace(value, "null", 1))
 
 
 def test_of_one_seed_each_nothing_is_said(write: Write, tmp_path: Path) -> None:
@@ -341,7 +347,10 @@ def test_a_run_killed_while_it_logged_is_compared_with_the_rows_it_has(write: Wr
     ("damage", "message"),
     [
         (lambda run: (run / "eval.json").write_text('{"student@4": {"fd'), "eval.json is not valid JSON"),
-        (lambda run: (run / "config.json").write_text('{"format": 2, "version": "9.1"}'), "format 2 by ladd_dist 9.1"),
+        (
+            lambda run: (run / "config.json").write_text('{"format": 2, "version": "9.1"}'),
+            "format 2, this version reads 1: use ladd_dist 9.1",
+        ),
         (lambda run: (run / "config.json").write_text('{"format": 1}'), "holds no recipe"),
     ],
 )

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from ladd_dist.reports.json_object import JsonObject
+from ladd_dist.core.door import fit
+from ladd_dist.core.run_forms import RunConfig
 from ladd_dist.reports.run_files import ShownConfig
 from ladd_dist.reports.verdict import Verdict
 from ladd_dist.reports.verdict import judge as judge_run
@@ -21,7 +22,7 @@ STUDENT_1 = {"fd": 21.3, "fd_teacher": 12.5, "hue_entropy": 2.4, "accuracy": 0.9
 
 def judge(evaluation: dict[str, Any], config: dict[str, Any], metrics: list[dict[str, Any]]) -> Verdict:
     """The verdict on a run with this config.json."""
-    return judge_run(evaluation, ShownConfig.of(JsonObject(config)), metrics)
+    return judge_run(evaluation, ShownConfig.of(fit(config, RunConfig, "config.json")), metrics)
 
 
 def figures(student_4: dict[str, Any] | None = None, student_1: dict[str, Any] | None = None) -> dict[str, Any]:

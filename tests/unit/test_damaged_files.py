@@ -1,0 +1,339 @@
+"""Every file of a run, damaged in every way, read by every command that reads it: one message, or a sound result."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import io
+import json
+import math
+import os
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from test_report import write_run
+
+from ladd_dist import compare, jobs
+from ladd_dist.builders.texts import TEXTS, read_texts
+from ladd_dist.cli.renamed import RENAMED
+from ladd_dist.core.errors import UserError
+from ladd_dist.core.failure import read_failure
+from ladd_dist.core.run_forms import read_evaluation
+from ladd_dist.core.rundir import RunDir
+from ladd_dist.evaluation.noise_seeds import means_of
+from ladd_dist.recipe import Recipe, load_recipe
+from ladd_dist.recipe.plugin_sources import describe_plugins
+from ladd_dist.reports import charts, diagnosis_section
+from ladd_dist.reports.closing import closing_line
+from ladd_dist.reports.page import write_report
+from ladd_dist.stages.guard_actions import _read as read_story
+from ladd_dist.trackers.jsonl import JsonlLog
+from ladd_dist.trackers.wandb import Card
+from ladd_dist.workspace import lock as locks
+from ladd_dist.workspace.config import RunFacts, add_timing, environment, tracked_config, write_config
+from ladd_dist.workspace.opening import cache_folder, open_run
+from ladd_dist.workspace.run import Run
+from ladd_dist.workspace.sweep_record import Record, RunEntry, read_record
+from ladd_dist.workspace.workspace import Workspace, is_done
+
+REPO = Path(__file__).parents[2]
+CPU = torch.device("cpu")
+Read = Callable[[Path], object]
+
+
+@functools.cache
+def the_recipe() -> Recipe:
+    return load_recipe(REPO / "recipes" / "exp6_stored_noise.py", "smoke")
+
+
+# --- a run's folder as the commands leave it ---
+
+
+def small_run(out: Path) -> Path:
+    """A finished run in `out` with every file that is read back, and a sweep that it belongs to."""
+    recipe = the_recipe()
+    run = Run(recipe, Workspace(out, out / "cache", CPU))
+    folder = write_run(run.folder.path)
+    (folder / "config.json").unlink()
+    facts = RunFacts(recipe.name, "smoke", recipe.distill_signature(), {"student": 8}, ("down0",), {"step": 90}, ())
+    write_config(run, facts, path=REPO / "recipes" / "exp6_stored_noise.py", plugins=("plugins",), command="ladd it")
+    (out / "cache").mkdir()
+    figures = {"fd": 3.0, "accuracy": 0.5}
+    write(
+        folder / "eval_classes.json",
+        {"left_out": {"color": "why"}, "unfit": {}, "entries": {"student@4": {"0": figures}}},
+    )
+    verdict = {"step": 30, "level": "collapsed", "headline": "why", "reasons": ["a"], "action": "warn", "since": 20}
+    back = {"found": 30, "to": 20, "headline": "why"}
+    guard = {"format": 1, "checked": 40, "level": "collapsed", "since": 20, "headline": "why"}
+    write(folder / "guard.json", {**guard, "verdicts": [verdict], "rollbacks": [back]})
+    write(folder / "diagnose.json", DIAGNOSIS)
+    write(
+        folder / "wandb.json",
+        {"id": "a", "project": "p", "entity": "e", "group": "", "url": None, "mode": "offline", "last_step": 3},
+    )
+    write(folder / "distill.done.json", {"signature": recipe.distill_signature(), "finished": "2026-11-22T07:00:00Z"})
+    write(folder / "evaluate.done.json", {"signature": recipe.evaluate_signature(), "finished": "2026-11-22T07:00:00Z"})
+    failure = {"rank": 1, "code": 1, "kind": "failure", "message": "bad luck", "trace": "", "time": 0.0}
+    write(folder / "logs" / "20261122T070000Z-1" / "rank1.json", {"ladd": failure})
+    write(folder / TEXTS, {"table": {"name": "t", "bytes": 3, "sha256": "a", "texts": "b"}, "texts": ["a cat"]})
+    lock_of(recipe, folder)
+    entry = RunEntry(folder.name, "a", {"head": "x"}, 0, recipe.distill_signature(), "teacher-t", "shards-s")
+    record = Record("heads", "0" * 10, runs=[entry], axes={"head": ["x"]}, seeds=[0])
+    record.add("7", "run", folder.name, "debug")
+    record.write(out / "sweeps" / "heads-0000000000")
+    return folder
+
+
+def lock_of(recipe: Recipe, folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    locks.Lock(
+        version=config["version"], environment=environment(CPU), recipe=config["recipe"],
+        signatures=locks.signatures(recipe), plugin_classes=describe_plugins(recipe), data={"shards_index_sha256": ""},
+        run=folder.name, recipe_path="r.py", scale="smoke", command="ladd", commit="c", plugins=("plugins",),
+        student={"file_sha256": "0"}, eval=read_evaluation(folder / "eval.json"),
+    ).write(folder / locks.FILE)  # fmt: skip
+
+
+def write(path: Path, data: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(data))
+
+
+LEVEL = {
+    "sigma": 80.0, "weight": 1.0, "spread": 0.0, "averaged": 9.0, "kept": 0.1, "share": 0.1, "in_class": 0.1,
+    "classes": {"0": 0.1}, "colour_variance": 0.1, "verdict": "keeps", "trained": True,
+}  # fmt: skip
+DIAGNOSIS = {
+    "format": 1, "recipe": "it", "signature": "0", "shards": "s", "start": "fresh", "rule": "r", "distance": "mse",
+    "num_pairs": 9, "num_stored": 9, "deterministic": False, "measure": "kept", "stored": {"hue_entropy": 1.0},
+    "levels": [LEVEL], "samples": {"optimum@4": {"share": 0.1, "levels": [80.0, 1.0], "num_samples": 3}},
+    "threshold": None, "reproduced": None, "found_levels": None,
+    "advice": [{"what": "a", "why": "b", "flags": "--c"}],
+}  # fmt: skip
+
+
+# --- the commands that read it ---
+
+
+def page(run: Path) -> None:
+    write_report(run)
+    closing_line(run)
+
+
+def opened(run: Path) -> None:
+    """What `evaluate`, `diagnose`, `export`, `control` and `sample` begin with."""
+    found = open_run(run, device=CPU)
+    cache_folder(found.config)
+
+
+def launched_again(run: Path) -> None:
+    recipe = the_recipe()
+    again = Run(recipe, Workspace(run.parent, run.parent / "cache", CPU))
+    assert again.folder.path == run
+    facts = RunFacts(recipe.name, "smoke", "0", {}, (), {}, ())
+    write_config(again, facts, path=Path("r.py"), plugins=(), command="ladd again")
+    tracked_config(recipe, RunDir(run))
+    is_done(run / "distill.done.json", "0")
+    add_timing(RunDir(run), "distill", 1.0)
+    add_timing(RunDir(run), "report", 1.0)
+
+
+def compared(run: Path) -> None:
+    command(compare.main, [str(run), str(run.parent / "other"), "--json", "--skip-broken"])
+
+
+def compared_on_a_page(run: Path) -> None:
+    command(compare.main, [str(run), str(run.parent / "other"), "--out", str(run.parent / "compared.html")])
+
+
+def shown_by_jobs(run: Path) -> None:
+    for words in ([], ["--json"]):
+        command(jobs.main, [str(run.parent), *words])
+
+
+def command(main: Callable[[list[str]], int], words: list[str]) -> None:
+    """Run a command, which ends with a result or one message."""
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()) as told:
+        code = main(words)
+    if code not in (0, 1, 2) or "Traceback" in told.getvalue():
+        raise AssertionError(" ".join(told.getvalue().split())[-400:])
+
+
+def locked(run: Path) -> None:
+    lock = locks.read_lock(run)
+    recipe = the_recipe()
+    drifted, milder = locks.compare(lock, Run(recipe, Workspace(run.parent, run.parent / "cache", CPU)), "smoke")
+    str([*map(str, drifted), *map(str, milder), *locks.warnings_of(lock)])
+
+
+def renamed(run: Path) -> None:
+    RENAMED["promote"][1]([str(run)])
+
+
+def diagnosed(run: Path) -> None:
+    from ladd_dist.reports.diagnosis_text import Optimum, level_rows, sample_rows
+
+    means_of(read_evaluation(run / "eval.json"))
+    if found := diagnosis_section._read(run / "diagnose.json"):
+        level_rows(Optimum.of(found))
+        sample_rows(Optimum.of(found), {})
+
+
+READERS: dict[str, tuple[Read, ...]] = {
+    "config.json": (page, opened, launched_again, compared, shown_by_jobs, renamed),
+    "eval.json": (page, compared, diagnosed),
+    "eval_classes.json": (page,),
+    "timings.json": (page, launched_again),
+    "metrics.jsonl": (page, compared_on_a_page, shown_by_jobs, lambda run: JsonlLog(run / "metrics.jsonl", 50).close()),
+    "guard.json": (page, shown_by_jobs, lambda run: read_story(run / "guard.json")),
+    "diagnose.json": (page, diagnosed),
+    "wandb.json": (lambda run: Card.read(run / "wandb.json"),),
+    "distill.done.json": (shown_by_jobs, launched_again),
+    "logs/20261122T070000Z-1/rank1.json": (
+        shown_by_jobs, lambda run: read_failure(run / "logs/20261122T070000Z-1/rank1.json"),
+    ),
+    TEXTS: (read_texts,),
+    locks.FILE: (locked,),
+    "../sweeps/heads-0000000000/sweep.json": (
+        shown_by_jobs, lambda run: read_record(run.parent / "sweeps" / "heads-0000000000"),
+    ),
+    "samples/final.png": (page, compared_on_a_page),
+}  # fmt: skip
+
+
+# --- damage ---
+
+
+class Damage(NamedTuple):
+    what: str
+    do: Callable[[Path], object]
+
+
+DIGITS = "400 digits"
+WRONG: tuple[Any, ...] = (
+    "x", 7, -1, 2.5, None, True, [], {}, [1, "a"], {"a": 1}, [None], 1e300, 2**63, math.nan, DIGITS, "\0", "é" * 300,
+)  # fmt: skip
+MOST_PLACES = 24
+"""Values below the top of a file that are damaged, drawn with a seed."""
+
+
+def damages(path: Path) -> Iterator[Damage]:
+    """Damage to a whole file, then to one of its values after another."""
+    whole = path.read_bytes()
+
+    def content(what: str, new: bytes) -> Damage:
+        return Damage(what, lambda path: path.write_bytes(new))
+
+    yield content("empty", b"")
+    yield content("cut", whole[: len(whole) // 2])
+    yield content("not UTF-8", whole.replace(b"e", b"\xe9", 3))
+    yield content("UTF-16", whole.decode(errors="replace").encode("utf-16"))
+    for text in (
+        "[]",
+        "{}",
+        "null",
+        "7",
+        '"x"',
+        "[" * 100_000 + "]" * 100_000,
+        '{"a":' * 100_000 + "1" + "}" * 100_000,
+    ):
+        yield content(f"JSON {text[:8]}", text.encode())
+    yield content("nested", b'{"format": 1, "recipe": ' + b'{"head": ' * 400 + b"1" + b"}" * 401)
+    yield content("zeros", b"\0" * 4096)
+    yield Damage("folder", lambda path: (path.unlink(), path.mkdir()))
+    yield Damage("pipe", lambda path: (path.unlink(), os.mkfifo(path)))
+    yield Damage("circle", lambda path: (path.unlink(), path.symlink_to(path.name)))
+    yield Damage("20 GB", lambda path: os.truncate(path, 20 * 10**9))
+    if path.suffix == ".jsonl":
+        lines = whole.splitlines(keepends=True)
+        yield from (content(f"row {new}", b"".join([*lines[:3], new.encode() + b"\n", *lines[3:]])) for new in ROWS)
+    elif path.suffix in (".json", ".lock"):
+        yield from _values(json.loads(whole))
+
+
+ROWS = (
+    "[]", "7", "{}", '{"step": null}', '{"step": "a"}', '{"step": -3}', '{"step": 1e308, "a": 1}',
+    '{"step": 25, "a": "b"}',
+    '{"step": 25, "loss/distill": NaN}', '{"step": 25, "loss/distill": -Infinity}',
+    '{"step": 25, "loss/distill": 1e999}',
+    '{"step": 25, "loss/distill": 1e308, "accuracy": -1e308, "weight/adversarial": 5e-324, "grad_norm/student": 1e308}',
+    '{"step": 25, "loss/distill": ' + "9" * 400 + "}", '{"step": ' + "9" * 400 + "}", '{"step": 25, "accuracy": []}',
+    '{"step": 25, "accuracy": null}', '{"step": 25, "rate/steps_per_s": 1e-320}',
+    '{"step": 25, "rate/steps_per_s": -1}',
+    '{"step": 25, "a\\ud800": 1}', '{"step": 25, "' + "k" * 2_000_000 + '": 1}',
+)  # fmt: skip
+
+
+def _values(data: Any) -> Iterator[Damage]:
+    draw = random.Random(0)
+    places = [place for place in _places(data) if len(place) == 1]
+    deeper = [place for place in _places(data) if len(place) > 1]
+    for where in places + draw.sample(deeper, min(MOST_PLACES, len(deeper))):
+        new = draw.choice(WRONG)
+        changed = copy.deepcopy(data)
+        *above, last = where
+        node = changed
+        for key in above:
+            node = node[key]
+        node[last] = new
+        text = json.dumps(changed).replace(f'"{DIGITS}"', "9" * 400)
+        yield Damage(f"{'.'.join(map(str, where))} = {new!r}", lambda path, text=text: path.write_text(text))
+    if isinstance(data, dict):
+        for key in data:
+            less = json.dumps({name: value for name, value in data.items() if name != key})
+            yield Damage(f"without {key}", lambda path, text=less: path.write_text(text))
+        more = json.dumps({**data, "of a later version": [{}]})
+        yield Damage("another key", lambda path: path.write_text(more))
+
+
+def _places(data: Any, most: int = 4) -> Iterator[tuple[Any, ...]]:
+    parts = data.items() if isinstance(data, dict) else enumerate(data[:1]) if isinstance(data, list) else ()
+    for key, value in parts:
+        yield (key,)
+        if most > 1:
+            yield from ((key, *rest) for rest in _places(value, most - 1))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("out")
+    run = small_run(out)
+    shutil.copytree(run, out / "other")
+    config = json.loads((run / "config.json").read_text())
+    config["recipe"]["seed"] = 5
+    write(out / "other" / "config.json", config)
+    return run
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_damaged_file_is_one_message_or_a_sound_result(
+    folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Drawing takes most of a page's time: only what may upset it is drawn.
+    draw, rows = charts.curves, lambda metrics: [row for row in metrics if row["step"] == 25]
+    monkeypatch.setattr(charts, "curves", lambda metrics, gap: draw(metrics, gap) if rows(metrics) else [])
+    monkeypatch.setattr(diagnosis_section, "heat_maps", lambda *_: [])
+    monkeypatch.chdir(REPO)
+    path = folder / name
+    whole, faults = path.read_bytes(), []
+    for damage in damages(path):
+        for read in READERS[name]:
+            damage.do(path)
+            try:
+                read(folder)
+            except UserError as error:
+                if "\n" in str(error) or len(str(error)) > 3_000:
+                    faults.append(f"{damage.what}, {read.__name__}: {str(error)[:300]!r}")
+            except BaseException as error:  # a test's timeout is an exception too
+                faults.append(f"{damage.what}, {read.__name__}: {type(error).__name__}: {str(error)[:300]}")
+            finally:
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+                path.write_bytes(whole)
+    assert not faults, f"{len(faults)} faults\n" + "\n".join(faults[:60])
