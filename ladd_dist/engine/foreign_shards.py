@@ -199,6 +199,8 @@ def _decode(members: Mapping[str, bytes], where: str, wanted: Wanted) -> Chunk:
     if cond.dtype not in _INTEGERS:
         raise ShardError(f"{where}: cond holds {cond.dtype}, class ids are integers")
     many = arrays["x0"].ndim == 4 and cond.ndim == 1
+    if many and not len(cond):
+        raise ShardError(f"{where}: it holds no sample")
     if not many and cond.numel() != 1:
         raise ShardError(f"{where}: cond has shape {tuple(cond.shape)}, one sample has one class")
     x0, noise, path = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from ladd_dist.engine.shard_index import ShardError
@@ -49,13 +50,17 @@ class NoiseMoments:
         Raises:
             ShardError: mean or deviation of all noise so far is not that of unit normal noise.
         """
+        if not noise.numel():
+            return
+        variance, own_mean = (float(figure) for figure in torch.var_mean(noise, correction=0))
         self.num += noise.numel()
-        self.total += float(noise.double().sum())
-        self.squares += float(noise.double().square().sum())
-        mean = self.total / max(1, self.num)
-        deviation = math.sqrt(max(0.0, self.squares / max(1, self.num) - mean**2))
-        error = _ERRORS / math.sqrt(max(1, self.num))
-        if abs(mean) > _SLACK + error or abs(deviation - 1) > _SLACK + error / math.sqrt(2):
+        self.total += noise.numel() * own_mean
+        self.squares += noise.numel() * (variance + own_mean**2)
+        mean = self.total / self.num
+        deviation = math.sqrt(max(0.0, self.squares / self.num - mean**2))
+        error = _ERRORS / math.sqrt(self.num)
+        # Squares of large numbers overflow to infinity and further to NaN, which no comparison accepts.
+        if not (abs(mean) <= _SLACK + error and abs(deviation - 1) <= _SLACK + error / math.sqrt(2)):
             raise ShardError(
                 f"{where}: the noise so far has mean {mean:.4g} and deviation {deviation:.4g}; expected is unit normal "
                 "noise (mean 0, deviation 1), from which the teacher made x0"

@@ -235,8 +235,8 @@ def nan(image: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (nan, r"sample 's002' of .*000\.tar: x0 .*NaN"),
-        (lambda image: image[:, :8], r"sample 's002' of .*000\.tar: x0 has shape \(1, 3, 8, 16\), .* needs"),
+        (nan, r"sample 's002' of .*000\.tar .*: x0 .*NaN"),
+        (lambda image: image[:, :8], r"sample 's002' of .*000\.tar .*: x0 has shape \(1, 3, 8, 16\), .* needs"),
     ],
 )
 def test_a_foreign_sample_with_nan_or_of_a_wrong_shape_is_named(

@@ -330,6 +330,7 @@ HUGE = "{'descr': '<f4', 'fortran_order': False, 'shape': %s}"
         ("safetensors", tensors_with('{"x0":' * 5000)),
         ("safetensors", b"\xff" * 16),
         ("safetensors", safetensors.torch.save({"x0": torch.zeros(3, 4, 4)})),  # x0 twice
+        ("safetensors", safetensors.torch.save({"x0": torch.zeros(0, 3, 4, 4), "cond": torch.zeros(0).long()})),
         ("noise.npy", npy(np.zeros((3, 4, 4), np.int32))),
         ("noise.npy", npy(np.zeros((2, 4, 4), np.float32))),
     ],
@@ -337,7 +338,7 @@ HUGE = "{'descr': '<f4', 'fortran_order': False, 'shape': %s}"
 def test_a_member_that_declares_too_much_or_something_else_is_one_message(
     tmp_path: Path, member: str, content: bytes
 ) -> None:
-    members = {**sample(0), member: content}
+    members = {**({} if b'"cond"' in content else sample(0)), member: content}
     put(tmp_path / "a.tar", packed(*((f"s.{name}", data) for name, data in members.items())))
     with within(), pytest.raises(ShardError, match=r"sample 's' of .*a\.tar"):
         read(tmp_path / "a.tar")
