@@ -69,6 +69,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _main(options: Options) -> int:
     from ladd_dist.builders.codec import decode
+    from ladd_dist.builders.networks import require_within
     from ladd_dist.builders.sampling import sample_class
     from ladd_dist.builders.student_file import levels_of, load_codec, load_student
     from ladd_dist.builders.texts import MOST_TEXTS, attach_texts, shortened
@@ -88,6 +89,7 @@ def _main(options: Options) -> int:
     levels = options.levels or levels_of(card, options.steps or max(map(int, card["levels"])))
     if not is_descending(levels):
         raise RecipeError(f"--levels must be descending numbers above 0, got {levels}")
+    require_within(network, levels, "--levels" if options.levels else "the student's levels")
     if options.levels and options.steps not in (0, len(levels)):
         raise RecipeError(f"--steps {options.steps} and {len(levels)} --levels contradict each other; give one of them")
     texts = attach_texts(network, given[0], options.conditions)

@@ -257,7 +257,10 @@ def test_states_are_recorded_as_they_are_in_units_of_x0() -> None:
         (lambda: Ancestral(timesteps=10, steps=5), "ancestral: the linear schedule needs at least 25"),
         (lambda: Ancestral(clip=-1.0), "Ancestral.clip: must be at least 0, got -1.0"),
         (lambda: Timesteps(timesteps=10), "timesteps: the linear schedule needs at least 25 timesteps, got 10"),
-        (lambda: Timesteps(schedule="cosine", timesteps=0), "Timesteps.timesteps: must be at least 1 and at most 10000, got 0"),
+        (
+            lambda: Timesteps(schedule="cosine", timesteps=0),
+            "Timesteps.timesteps: must be at least 1 and at most 10000, got 0",
+        ),
     ],
 )
 def test_impossible_settings_are_refused(make: Callable[[], object], message: str) -> None:

@@ -83,7 +83,10 @@ def test_an_integer_becomes_a_float_where_one_is_expected() -> None:
         ({"head": {"width": 3}}, r"recipe\.head: expected \{'plugin': NAME, \.\.\.\}"),
         ({"head": {"plugin": "small_conv", "width": 2.5}}, r"recipe\.head\.width: expected int, got float 2\.5"),
         ({"head": {"plugin": "small_conv", "width": True}}, r"recipe\.head\.width: expected int, got bool True"),
-        ({"head": {"plugin": "small_conv", "width": 0}}, r"recipe\.head\.width: must be at least 1 and at most 65536, got 0"),
+        (
+            {"head": {"plugin": "small_conv", "width": 0}},
+            r"recipe\.head\.width: must be at least 1 and at most 65536, got 0",
+        ),
         ({"on": 1}, r"recipe\.on: expected bool, got int 1"),
     ],
 )
