@@ -94,13 +94,7 @@ def _main(options: Options) -> int:
         raise RecipeError(f"--steps {options.steps} and {len(levels)} --levels contradict each other; give one of them")
     texts = attach_texts(network, given[0], options.conditions)
     teacher = _teacher(options, given[0], network, card, len(levels))
-    classes = (
-        tuple(dict.fromkeys(options.classes))
-        or tuple(range(network.image.num_classes))[: MOST_TEXTS if texts else None]
-    )
-    wrong = [number for number in classes if number >= network.image.num_classes]
-    if wrong:
-        raise RecipeError(f"--classes are 0 to {network.image.num_classes - 1}, got {wrong[0]}")
+    classes = _classes(options, network.image.num_classes, MOST_TEXTS if texts else None)
     require_memory(options.columns * maps_bytes(network), f"--columns {options.columns}")
     codec = load_codec(given[0], card, pick_device(options.device))
     few = partial(sample_class, teacher=teacher, teacher_steps=options.teacher_steps)
@@ -118,6 +112,19 @@ def _main(options: Options) -> int:
     write_grid(options.out, rows, options.columns)
     print(options.out)
     return 0
+
+
+def _classes(options: Options, num: int, most: int | None) -> tuple[int, ...]:
+    """The classes to show, each once; unless given, the first `most` of all `num`, or all.
+
+    Raises:
+        RecipeError: there is no class of such a number.
+    """
+    from ladd_dist.core.serialize import RecipeError
+
+    if wrong := [number for number in options.classes if number >= num]:
+        raise RecipeError(f"--classes are 0 to {num - 1}, got {wrong[0]}")
+    return tuple(dict.fromkeys(options.classes)) or tuple(range(num))[:most]
 
 
 def _teacher(options: Options, source: Path, network: Denoiser, card: StudentCard, steps: int) -> DenoiseFn | None:
