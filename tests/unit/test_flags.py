@@ -322,6 +322,32 @@ def test_a_refused_command_is_one_message_and_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_name_that_is_too_long_for_a_path_is_one_message(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert launch.main([EXP4, "--scale", "smoke", "--out", "x" * 300]) == 1
+    assert re.match(r"error: no access to x+.* \(File name too long\); choose writable", capsys.readouterr().err)
+    assert not list(tmp_path.iterdir())
+
+
+def test_more_processes_than_memory_can_hold_are_not_started(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ladd_dist.core.machine.memory_bytes", lambda: 10**9)
+    monkeypatch.setattr("ladd_dist.launch._spawn", pytest.fail)
+    assert launch.main([EXP4, "--scale", "smoke", "--nproc", "8"]) == 2
+    assert "error: --nproc 8: needs 2 GB of memory or more, and 1 GB are here" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_text_of_a_recipe_file_that_cannot_be_written_is_refused() -> None:
+    recipe = dataclasses.replace(load_recipe(Path(EXP4), "smoke"), note=BAD_TEXT)
+    with pytest.raises(RecipeError, match=r"recipe\.note: 'caf\\udce9' cannot be written as UTF-8"):
+        validate(recipe)
+
+
 def test_a_million_threads_are_refused_in_place_of_a_crash(tmp_path: Path) -> None:
     """OpenMP starts them at the first operation, and the process ends with a segmentation fault."""
     command = [sys.executable, "-m", "ladd_dist.launch", EXP4, "--scale", "smoke", "--threads", "1000000"]
