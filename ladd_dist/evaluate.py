@@ -116,6 +116,7 @@ def _main(options: Options) -> int:
 
 
 def _student(options: Options, opened: OpenedRun) -> Student:
+    from ladd_dist.builders.networks import require_within
     from ladd_dist.builders.student_file import load_student, require_same_space
     from ladd_dist.core.noise import is_descending
     from ladd_dist.core.rundir import weights_sha256
@@ -128,6 +129,7 @@ def _student(options: Options, opened: OpenedRun) -> Student:
     if options.levels:
         if not is_descending(options.levels):
             raise RecipeError(f"--levels must be descending numbers above 0, got {options.levels}")
+        require_within(network, options.levels, "--levels")
         card["levels"][str(len(options.levels))] = list(options.levels)
     recipe = with_settings(recipe, options)
     splits = splits_of(options.hybrid, recipe.evaluate.steps)

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from ladd_dist.workspace.run import Run
 
 PROG = "python -m ladd_dist.launch"
+PROCESS_BYTES = 250_000_000
+"""What a process takes that has done nothing but import PyTorch, at least."""
 Say = Callable[[str], None]
 
 
@@ -96,6 +98,7 @@ def _main(arguments: list[str]) -> int:
     num_here = env_number("LOCAL_WORLD_SIZE", default=options.nproc if world_size() == 1 else world_size())
     device = local_device(device, num_here, env_number("LOCAL_RANK", default=0))
 
+    from ladd_dist.core.machine import require_memory
     from ladd_dist.stages.dry_run import describe_run, show
     from ladd_dist.stages.run import check_shares
     from ladd_dist.stages.sizes import require_room
@@ -121,6 +124,7 @@ def _main(arguments: list[str]) -> int:
     if facts is not None:
         require_room(run, facts, names, num)
     if num > 1 and "RANK" not in os.environ:
+        require_memory(num * PROCESS_BYTES, f"--nproc {num}")
         return _spawn(arguments, options, run.folder.path)
     return _run(arguments, options, run, names, facts, say_line)
 

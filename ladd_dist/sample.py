@@ -67,6 +67,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _main(options: Options) -> int:
     from ladd_dist.builders.codec import decode
+    from ladd_dist.builders.networks import require_within
     from ladd_dist.builders.sampling import sample_class
     from ladd_dist.builders.student_file import levels_of, load_codec, load_student
     from ladd_dist.builders.texts import MOST_TEXTS, attach_texts, shortened
@@ -88,15 +89,12 @@ def _main(options: Options) -> int:
     levels = options.levels or levels_of(card, options.steps or max(map(int, card["levels"])))
     if not is_descending(levels):
         raise RecipeError(f"--levels must be descending numbers above 0, got {levels}")
+    require_within(network, levels, "--levels" if options.levels else "the student's levels")
     if options.levels and options.steps not in (0, len(levels)):
         raise RecipeError(f"--steps {options.steps} and {len(levels)} --levels contradict each other; give one of them")
     texts = attach_texts(network, given[0], options.conditions)
     teacher = _teacher(options, given[0], network, card, len(levels))
-    every = range(network.image.num_classes)
-    classes = tuple(dict.fromkeys(options.classes)) or every[: MOST_TEXTS if texts else None]
-    wrong = [number for number in classes if number not in every]
-    if wrong:
-        raise RecipeError(f"--classes are 0 to {network.image.num_classes - 1}, got {wrong[0]}")
+    classes = _classes(options, network.image.num_classes, MOST_TEXTS if texts else None)
     require_memory(options.columns * maps_bytes(network), f"--columns {options.columns}")
     codec = load_codec(given[0], card, pick_device(options.device))
     few = partial(sample_class, teacher=teacher, teacher_steps=options.teacher_steps)
@@ -114,6 +112,19 @@ def _main(options: Options) -> int:
     write_grid(out, rows, options.columns)
     print(options.out)
     return 0
+
+
+def _classes(options: Options, num: int, most: int | None) -> tuple[int, ...]:
+    """The classes to show, each once; unless given, the first `most` of all `num`, or all.
+
+    Raises:
+        RecipeError: there is no class of such a number.
+    """
+    from ladd_dist.core.serialize import RecipeError
+
+    if wrong := [number for number in options.classes if number >= num]:
+        raise RecipeError(f"--classes are 0 to {num - 1}, got {wrong[0]}")
+    return tuple(dict.fromkeys(options.classes)) or tuple(range(num))[:most]
 
 
 def _teacher(options: Options, source: Path, network: Denoiser, card: StudentCard, steps: int) -> DenoiseFn | None:

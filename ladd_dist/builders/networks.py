@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ladd_dist.core.budget import at_most
 from ladd_dist.core.conditions import Conditions
 from ladd_dist.core.door import read_typed, require_regular
-from ladd_dist.core.errors import UserError, reading
+from ladd_dist.core.errors import RecipeError, UserError, reading
 from ladd_dist.core.rundir import save_tensors
 from ladd_dist.core.tensor_file import load_weights
 from ladd_dist.core.types import DenoiseFn, Denoiser
@@ -45,6 +45,8 @@ class Texts(TypedDict):
 
 
 AGAIN = "delete the shards' folder, then --stages shards"
+SLACK = 0.01
+"""How far a level may lie beyond a network's schedule, which settings give in few digits."""
 CODEC_PREFIX = "codec."
 """Prefix, in a student's file, of the weights of a codec that was trained with it."""
 
@@ -58,6 +60,24 @@ def denoiser(network: Denoiser) -> DenoiseFn:
         return denoised
 
     return denoise
+
+
+def require_within(network: Denoiser, levels: Sequence[float], where: str) -> None:
+    """Refuse descending levels beyond the noise schedule of a network, which would silently take the nearest it has.
+
+    Raises:
+        RecipeError: the message begins with `where`, and gives the schedule's end.
+    """
+    if levels[0] > (1 + SLACK) * network.sigma_max:
+        raise RecipeError(
+            f"{where}: starts at level {levels[0]:g}, and the noise schedule of the network ends at "
+            f"{network.sigma_max:.4g}; choose levels up to that"
+        )
+    if levels[-1] < (1 - SLACK) * network.sigma_min:
+        raise RecipeError(
+            f"{where}: ends at level {levels[-1]:g}, and the noise schedule of the network begins at "
+            f"{network.sigma_min:.4g}; choose levels from that"
+        )
 
 
 def save_weights(path: Path, network: nn.Module) -> None:

@@ -8,9 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ladd_dist.builders.networks import denoiser, frozen, load_network, reads_texts
+from ladd_dist.builders.networks import denoiser, frozen, load_network, reads_texts, require_within
 from ladd_dist.core.conditions import Conditions
-from ladd_dist.core.errors import UserError
 from ladd_dist.core.noise import edm_loss_weight, guided
 from ladd_dist.core.rng import derive_seed
 from ladd_dist.core.types import DenoiseFn, Denoiser
@@ -23,18 +22,14 @@ from ladd_dist.workspace.run import Run
 
 
 def require_levels(recipe: Recipe, network: Denoiser) -> None:
-    """Refuse levels above the highest one of a network, which would silently treat them as that one.
+    """Refuse levels of teacher and student beyond the network's noise schedule.
 
     Raises:
-        UserError: a level is too high; the message names the field and the highest level.
+        RecipeError: the message names the field and the end of the schedule.
     """
-    highest = {"shards.sampler": recipe.shards.sampler.levels()[0], "levels": recipe.student_levels()[0]}
-    for field, level in highest.items():
-        if level > 1.01 * network.sigma_max:
-            raise UserError(
-                f"recipe.{field}: starts at level {level:g}, and the noise schedule of network {recipe.network.name!r} "
-                f"ends at {network.sigma_max:.4g}; choose levels up to that"
-            )
+    require_within(network, recipe.shards.sampler.levels(), "recipe.shards.sampler")
+    for steps in (recipe.student_steps, *recipe.evaluate.steps):
+        require_within(network, recipe.levels(steps), "recipe.levels")
 
 
 def teacher_loss(

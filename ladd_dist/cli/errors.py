@@ -35,7 +35,9 @@ AGAIN = os.EX_TEMPFAIL
 """75: ended by a scheduler's signal after a clean save; with `RequeueExit=75` SLURM starts the job again."""
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-NO_ACCESS = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
+NO_ACCESS = (
+    errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP,
+)  # fmt: skip
 
 
 class ExitReport(NamedTuple):

@@ -178,11 +178,21 @@ def check(annotation: Any, value: Any, where: str = "recipe") -> None:
         accepted = (int, float) if annotation is float else annotation
         if not isinstance(value, accepted) or (isinstance(value, bool) and annotation is not bool):
             raise RecipeError(f"{where}: expected {_type_name(annotation)}, got {type(value).__name__} {value!r}")
+        if isinstance(value, str) and not _is_utf8(value):
+            raise RecipeError(f"{where}: {ascii(value)[:80]} cannot be written as UTF-8: a byte of it is no text")
         if dataclasses.is_dataclass(value):
             for name, hint in hints_of(type(value)).items():
                 check(hint, getattr(value, name), f"{where}.{name}")
     else:
         raise RecipeError(f"{where}: the annotation {annotation!r} is not supported in recipes")
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _type_name(annotation: type) -> str:

@@ -81,6 +81,8 @@ class Denoiser(nn.Module):
     """Whether `cond` may be the null condition: guidance needs it."""
     sigma_max: float = math.inf
     """Largest noise level that the network distinguishes from larger ones, in units of x0."""
+    sigma_min: float = 0.0
+    """Smallest noise level that the network distinguishes from smaller ones, in units of x0."""
     condition_shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({})
     """Shapes of one row of the table of conditions, by name; empty where `cond` are class ids."""
 

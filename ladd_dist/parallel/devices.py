@@ -52,7 +52,6 @@ def count_processes(nproc: int) -> int:
     Raises:
         RecipeError: `nproc` is not what the launcher says, or the launcher does not say where rank 0 is.
     """
-    require_meeting()
     if "RANK" not in os.environ and world_size() == 1:
         return nproc
     here = env_number("LOCAL_WORLD_SIZE", default=world_size())
@@ -61,6 +60,7 @@ def count_processes(nproc: int) -> int:
             f"--nproc {nproc}: this is rank {rank_here()} of {world_size()}, of which a launcher started {here} here; "
             "leave --nproc out, or start without torchrun and srun"
         )
+    require_meeting()
     return world_size()
 
 

@@ -108,7 +108,7 @@ def test_what_is_no_direction_or_of_another_network_is_refused(
     assert "is no direction that `ladd control train` wrote" in error("apply", str(run), student)
     save_file({"a": torch.ones(1)}, tmp_path / "bare.safetensors")
     assert "is no direction" in error("transfer", str(run), str(tmp_path / "bare.safetensors"))
-    assert "finite numbers" in error("apply", str(run), str(control), "--strength", "nan")
+    assert "--strength[0]: must be finite, got nan" in error("apply", str(run), str(control), "--strength", "nan")
     assert "one besides 0" in error("transfer", str(run), str(control), "--strength", "0")
 
 

@@ -44,6 +44,7 @@ TAPS = {
     "flux": ("double00", "single00"), "flux_guided": ("double00", "single00"),
 }  # fmt: skip
 LEVEL = 14.0  # which all of them know
+LOWEST = 0.03
 FIXED_LENGTH = ("sd", "sdxl", "kandinsky3", "class_unet", "unet")
 FAMILIES = [*PIPELINES, "class_unet", "unet"]
 
@@ -63,11 +64,15 @@ def family_recipe(source: Path, family: str, **changes: Any) -> Recipe:
         codec=Vae(source=str(source)),
         taps=Named(names=TAPS.get(family, ("down0", "middle"))),
         shards=dataclasses.replace(
-            SMOKE.shards, num_samples=16, batch_size=16, samples_per_chunk=4, sampler=Euler(steps=8, sigma_max=LEVEL)
+            SMOKE.shards,
+            num_samples=16,
+            batch_size=16,
+            samples_per_chunk=4,
+            sampler=Euler(steps=8, sigma_min=LOWEST, sigma_max=LEVEL),
         ),
         train=dataclasses.replace(SMOKE.train, batch_size=4, dump_every=20, evaluate_every=20, checkpoint_every=20),
         evaluate=dataclasses.replace(SMOKE.evaluate, num_samples=8, num_references=16, metrics=metrics, steps=(2,)),
-        levels=Karras(sigma_max=LEVEL),
+        levels=Karras(sigma_min=LOWEST, sigma_max=LEVEL),
         guard=NoGuard(),
         student_steps=2,
     )

@@ -53,9 +53,9 @@ def recipe_in(folder: Path, checkpoint: Path, **changes: object) -> Recipe:
         codec=Vae(source=str(checkpoint)),
         taps=Named(names=("middle",)),
         shards=dataclasses.replace(
-            SMOKE.shards, num_samples=6, samples_per_chunk=2, sampler=Euler(steps=2, sigma_max=14.0)
+            SMOKE.shards, num_samples=6, samples_per_chunk=2, sampler=Euler(steps=2, sigma_min=0.03, sigma_max=14.0)
         ),
-        levels=Karras(sigma_max=14.0),
+        levels=Karras(sigma_min=0.03, sigma_max=14.0),
         train=dataclasses.replace(SMOKE.train, batch_size=2),
     )
     return validate(dataclasses.replace(recipe, **changes))

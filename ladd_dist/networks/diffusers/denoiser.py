@@ -77,7 +77,8 @@ class DiffusersDenoiser(Denoiser):
         super().__init__()
         self.model, self.family, self.prediction = model, family, prediction
         self.image, self.taps = family.image, taps
-        self.has_null, self.sigma_max = family.has_null(), prediction.sigma_max()
+        self.has_null = family.has_null()
+        self.sigma_max, self.sigma_min = prediction.sigma_max(), prediction.sigma_min()
         self.condition_shapes = family.condition_shapes()
         self.cond_dim = embed_dim + (self.condition_shapes["prompt_embeds"][-1] if self._adds_text else 0)
         self.conditions: Conditions | None = None

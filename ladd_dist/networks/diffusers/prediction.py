@@ -47,6 +47,11 @@ class Prediction(nn.Module):
         table: Tensor | None = self.log_sigmas
         return math.inf if table is None else math.exp(float(table[-1]))
 
+    def sigma_min(self) -> float:
+        """Noise level of the first timestep, in units of x0; 0 for a flow model."""
+        table: Tensor | None = self.log_sigmas
+        return 0.0 if table is None else math.exp(float(table[0]))
+
     def noised(self, x: Tensor, sigma: Tensor) -> Noised:
         """Model's own input and timestep for x [B,C,H,W] at levels sigma [B] > 0."""
         if self.kind == "flow_prediction":
@@ -57,7 +62,8 @@ class Prediction(nn.Module):
     def timestep(self, sigma: Tensor) -> Tensor:
         """Timesteps [B], linear in ln sigma between those of the schedule, and clamped to the first and last.
 
-        diffusers' `EulerDiscreteScheduler` has the same rule for custom levels.
+        Levels of a sampler beyond these are refused before (`builders.networks.require_within`); a law without a bound
+        may draw some. diffusers' `EulerDiscreteScheduler` has the same rule for custom levels.
         """
         table = self.get_buffer("log_sigmas")
         log_sigma = torch.log(sigma.to(table.dtype))
