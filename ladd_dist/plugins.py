@@ -11,6 +11,7 @@ import tyro
 
 from ladd_dist.cli.arguments import read
 from ladd_dist.cli.console import Fitted, open_console
+from ladd_dist.cli.errors import run_guarded
 from ladd_dist.core.closest import close, closest_first
 from ladd_dist.core.plugin import (
     Plugin,
@@ -21,6 +22,7 @@ from ladd_dist.core.plugin import (
     plugin_modules,
     registered,
 )
+from ladd_dist.core.printable import one_line
 from ladd_dist.core.serialize import FieldDescription, describe
 
 Tables = dict[str, dict[str, type[Plugin]]]
@@ -45,15 +47,14 @@ class Options:
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 0 all is well, 1 a check failed, 2 an unknown name or a wrong command line."""
     try:
-        args = read(Options, argv, prog="python -m ladd_dist.plugins")
+        return run_guarded(lambda: _main(read(Options, argv, prog="python -m ladd_dist.plugins")))
     except SystemExit as exit_:
         return exit_.code if isinstance(exit_.code, int) else 2
-    try:
-        tables = _load(args)
-        wanted = _find(tables, args.check) if args.check else None
-    except PluginError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+
+
+def _main(args: Options) -> int:
+    tables = _load(args)
+    wanted = _find(tables, args.check) if args.check else None
     if wanted is not None:
         return _check(wanted, as_json=args.json)
     if args.json:
@@ -137,7 +138,9 @@ def _print_tables(tables: Tables) -> None:
         for cls in table.values():
             about = describe(cls)
             fields = ", ".join(f"{name}={_default(entry)}" for name, entry in about["fields"].items())
-            view.add_row(*(Text(text) for text in (about["name"], fields or "-", about["doc"], about["origin"])))
+            view.add_row(
+                *(Text(one_line(text)) for text in (about["name"], fields or "-", about["doc"], about["origin"]))
+            )
         console.print(Fitted(view, keep=("fields and defaults", "what it is"), rest="--json"))
 
 
