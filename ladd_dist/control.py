@@ -226,9 +226,7 @@ def _transfer(options: Transfer) -> int:
     if options.json:
         print(json.dumps(record))
     else:
-        open_console(markup=False).print(
-            Fitted(table_of(control.card, effects), keep=("strength", "moved"), rest="the JSON file")
-        )
+        open_console().print(Fitted(table_of(control.card, effects), keep=("strength", "moved"), rest="the JSON file"))
         print(out)
     return 0
 

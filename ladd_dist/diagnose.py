@@ -175,7 +175,7 @@ def show(figures: Diagnosis, evaluation: Mapping[str, Figures]) -> None:
     )
     from ladd_dist.reports.json_object import JsonObject
 
-    console, optimum = open_console(), Optimum.of(JsonObject(figures))
+    console, optimum = open_console(markup=True), Optimum.of(JsonObject(figures))
     console.print(f"[bold]{figures['recipe']}[/], start {figures['start']}: {headline(optimum)}")
     levels = Table(title=f"The best answer to the distance, over {optimum.num_pairs} stored samples")
     for column in COLUMNS:

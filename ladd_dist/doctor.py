@@ -171,7 +171,7 @@ def show(report: Report) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    console = open_console(highlight=False)
+    console = open_console(markup=True, highlight=False)
     about = f"{report.recipe} at scale {report.scale}" if report.recipe else "this machine"
     table = Table(title=f"ladd doctor: {about}", title_justify="left", box=None, pad_edge=False)
     for heading in ("", "check", "what holds", "found"):

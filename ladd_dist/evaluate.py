@@ -194,7 +194,7 @@ def show(found: EvaluationFile) -> None:
     from ladd_dist.evaluation.noise_seeds import means_of
     from ladd_dist.reports.evaluation_table import hybrid_table, table_of
 
-    console, figures = open_console(markup=False), means_of(found["figures"])
+    console, figures = open_console(), means_of(found["figures"])
     console.print(Fitted(table_of(figures), rest="the file"))
     if hybrid := found.get("hybrid"):  # files of older versions have none
         console.print(Fitted(hybrid_table(hybrid, figures), rest="the file"))

@@ -105,7 +105,7 @@ def _cancel(options: Options) -> int:
 def _watch(options: Options, schedulers: dict[Path, Scheduler]) -> int:
     from rich.live import Live
 
-    found, console = look(options.folder, schedulers, options.on), open_console(markup=False, highlight=False)
+    found, console = look(options.folder, schedulers, options.on), open_console(highlight=False)
     view = _view(found, lines=console.height)
     with Live(view, console=console, auto_refresh=False, vertical_overflow="ellipsis") as live:
         try:
@@ -120,7 +120,7 @@ def _watch(options: Options, schedulers: dict[Path, Scheduler]) -> int:
 
 
 def _show(found: Status) -> None:
-    open_console(markup=False, highlight=False).print(_view(found))
+    open_console(highlight=False).print(_view(found))
 
 
 def _view(found: Status, lines: int | None = None) -> Group:

@@ -21,6 +21,7 @@ from ladd_dist.core.plugin import (
     load_plugins,
     registered,
 )
+from ladd_dist.core.printable import one_line
 from ladd_dist.core.serialize import FieldDescription, describe
 
 Tables = dict[str, dict[str, type[Plugin]]]
@@ -133,7 +134,9 @@ def _print_tables(tables: Tables) -> None:
         for cls in table.values():
             about = describe(cls)
             fields = ", ".join(f"{name}={_default(entry)}" for name, entry in about["fields"].items())
-            view.add_row(*(Text(text) for text in (about["name"], fields or "-", about["doc"], about["origin"])))
+            view.add_row(
+                *(Text(one_line(text)) for text in (about["name"], fields or "-", about["doc"], about["origin"]))
+            )
         console.print(Fitted(view, keep=("fields and defaults", "what it is"), rest="--json"))
 
 

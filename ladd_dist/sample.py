@@ -124,7 +124,7 @@ def _classes(options: Options, num: int, most: int | None) -> tuple[int, ...]:
 
     if wrong := [number for number in options.classes if number >= num]:
         raise RecipeError(f"--classes are 0 to {num - 1}, got {wrong[0]}")
-    return tuple(dict.fromkeys(options.classes)) or tuple(range(num))[:most]
+    return tuple(dict.fromkeys(options.classes)) or tuple(range(num)[:most])
 
 
 def _teacher(options: Options, source: Path, network: Denoiser, card: StudentCard, steps: int) -> DenoiseFn | None:

@@ -15,13 +15,13 @@ UNBOUNDED = 1_000_000
 """Characters of a line in a pipe or a file: nothing wraps there, so each table is as wide as what it holds."""
 
 
-def open_console(*, markup: bool = True, highlight: bool = True) -> Console:
+def open_console(*, markup: bool = False, highlight: bool = True) -> Console:
     """A Rich console on stdout, as wide as the terminal; lines in a pipe or a file are as long as their text.
 
     Control characters in text are shown, not sent (`ladd_dist.core.screen`).
 
     Args:
-        markup: read `[bold]` and `:emoji:` in text; False for text that somebody else named.
+        markup: read `[bold]` and `:emoji:` in text; text that somebody else named then needs `rich.markup.escape`.
         highlight: colour numbers and paths.
     """
     from ladd_dist.core.screen import Screen

@@ -197,6 +197,6 @@ def _show(group: Group, console: Console) -> None:
 def _console() -> Console:
     from ladd_dist.cli.console import open_console
 
-    console = open_console(markup=False, highlight=False)
+    console = open_console(highlight=False)
     console.width = min(console.width, MOST_WIDE)
     return console

@@ -9,6 +9,7 @@ from pathlib import Path
 from ladd_dist.cluster.scheduler import Scheduler
 from ladd_dist.cluster.slurm import JobState
 from ladd_dist.core.errors import UserError
+from ladd_dist.core.printable import one_line
 from ladd_dist.core.serialize import RecipeError
 from ladd_dist.workspace.progress import Sweep
 from ladd_dist.workspace.sweep_record import JobEntry
@@ -61,6 +62,6 @@ def chosen(sweep: Sweep, labels: Sequence[str]) -> list[JobEntry]:
     if unknown:
         few = list(runs)[:20]
         more = f", ... ({len(runs)} in all)" if len(runs) > len(few) else ""
-        raise RecipeError(f"--run: the sweep has no run {unknown[0]!r}; runs: {', '.join(few)}{more}")
+        raise RecipeError(f"--run: the sweep has no run {unknown[0]!r}; runs: {one_line(', '.join(few))}{more}")
     wanted = {runs[label] for label in labels}
     return [job for job in sweep.record.jobs if job.kind == "run" and Path(job.of).name in wanted]

@@ -228,7 +228,7 @@ def show(planned: Plan) -> None:
         labels = dict(item.run.axes) if item.run else {}
         cells = [labels.get(axis, "") for axis in axes]
         table.add_row(item.of, *cells, str(item.recipe.seed), item.state, _job_cell(item))
-    console = open_console(markup=False)
+    console = open_console()
     console.print(Fitted(shared, keep=("state",)))
     console.print(Fitted(table, keep=(*axes, "seed", "state")))
     states = [f"{sum(item.state == state for item in runs)} {state}" for state in (DONE, ACTIVE, FAILED, NEW)]

@@ -89,7 +89,6 @@ def table(result: Comparison) -> Table:
 
     What decides comes first; the figures beside it are the last columns.
     """
-    from rich.markup import escape
     from rich.table import Table
 
     main, *extra = columns(result)
@@ -106,7 +105,7 @@ def table(result: Comparison) -> Table:
     for row in result.rows[:MAX_ROWS]:
         told = [gap(row, result), called(row, result), *([collapse(row)] if knows_collapse(result) else [])]
         texts = [row.variant.label, seeds(row), _figure(row, main), *told, *(_figure(row, pair) for pair in extra)]
-        head.add_row(*map(escape, texts), style="green" if told[1] == "winner" else None)
+        head.add_row(*texts, style="green" if told[1] == "winner" else None)
     if len(result.rows) > MAX_ROWS:
         head.add_row(f"... and {len(result.rows) - MAX_ROWS} more (--csv, --json, --out have all)")
     head.add_section()
@@ -118,7 +117,7 @@ def table(result: Comparison) -> Table:
             for entry, metric in (main, *extra)
         )
         blank = [""] * (1 + knows_collapse(result))
-        head.add_row(escape(title), "", first, against(held), *blank, *others, style="dim")
+        head.add_row(title, "", first, against(held), *blank, *others, style="dim")
     return head
 
 

@@ -31,7 +31,7 @@ class Screen(Console):
     def file(self, new_file: IO[str]) -> None:
         self._file = new_file
 
-    def render_str(self, text: str, **more: Any) -> Text:  # type: ignore[override]  # all others have a default
+    def render_str(self, text: str, **more: Any) -> Text:
         """A `Text` of the text, in which control characters are visible: it is laid out with the width it will have."""
         return super().render_str(printable(text), **more)
 

@@ -131,4 +131,4 @@ def show(facts: RunFacts) -> None:
     table.add_row(
         "stages", ", ".join(f"{stage.name} ({'done' if stage.cached else 'to do'})" for stage in facts.stages)
     )
-    open_console(markup=False).print(Fitted(table, keep=None))
+    open_console().print(Fitted(table, keep=None))

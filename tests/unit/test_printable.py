@@ -85,14 +85,14 @@ def _tables(text: str) -> int:
         table = Table(title=text)
         table.add_column(text)
         table.add_row(shown, style="bold")
-        console = open_console(markup=False)
+        console = open_console()
         console.print(Fitted(table))
         console.print(shown, style="red")
     return 0
 
 
 def _live(text: str) -> int:
-    with Live(Text(text), console=open_console(markup=False), auto_refresh=False) as live:
+    with Live(Text(text), console=open_console(), auto_refresh=False) as live:
         print(text)
         print(f"\x1b]8;;file:///etc/passwd\x07{text}\x1b]8;;\x07")
         live.update(Text(text), refresh=True)
