@@ -56,7 +56,8 @@ def test_a_flipped_bit_in_the_student_is_refused_by_every_command(
     start = ["train"] if main is control.main else []
     capsys.readouterr()
     where = [] if main in (sample.main, export.main) else ["--cache", str(smoke[1].cache)]
-    assert main([*start, str(run), *words, *where]) == 1
+    code = 0 if main is diagnose.main else 1  # it is worked out from the shards, and names the views that it leaves out
+    assert main([*start, str(run), *words, *where]) == code
     said = " ".join(capsys.readouterr().err.split())
     assert "student.safetensors is damaged: its content does not have the sha256 in its header" in said
     assert "Traceback" not in said
@@ -66,7 +67,7 @@ def test_a_launch_again_compares_the_student_with_the_lock(run: Path, smoke: tup
     opened = open_run(run, cache=smoke[1].cache, device=torch.device("cpu")).run
     assert write_lock(opened) == run / "recipe.lock"
     before = (run / "recipe.lock").read_bytes()
-    weights = load_file(run / "student.safetensors")
+    weights = {name: tensor.clone() for name, tensor in load_file(run / "student.safetensors").items()}
     flip(run / "student.safetensors")
     with pytest.raises(UserError, match=r"student\.safetensors is damaged"):
         write_lock(opened)

@@ -175,7 +175,7 @@ def cut_checkpoint(run: Path) -> None:
     [
         (lose_checkpoints, (), "is not finished and has no checkpoint yet; go on with: python -m ladd_dist.launch"),
         (stop_early, ("--step", "7"), "--step 7: no checkpoint of it in"),
-        (swap_checkpoint, (), "belongs to another recipe (signature 0123456789)"),
+        (swap_checkpoint, (), "belongs to another recipe (signature 0123456789, this one is"),
         (cut_checkpoint, (), "does not have the size and sha256 in meta.json); take another step, by --step"),
     ],
 )

@@ -20,6 +20,7 @@ from ladd_dist.builders.teacher import load_teacher
 from ladd_dist.codecs.pixels import Pixels
 from ladd_dist.codecs.vae import Vae
 from ladd_dist.core.conditions import Conditions
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.rundir import read_json, write_json
 from ladd_dist.datasets.prompts import Prompts
 from ladd_dist.engine.shard_index import INDEX, ShardError
@@ -164,6 +165,8 @@ def test_a_damaged_table_is_named(made: tuple[Recipe, Workspace, Path]) -> None:
     (folder / TABLE).write_bytes(content)
     with pytest.raises(ShardError, match=rf"{TABLE} is damaged: its sha256"):
         open_shards(Run(recipe, workspace))
+    with pytest.raises(UserError, match=rf"{TABLE} is damaged: its sha256 is not that in {TEXTS}"):
+        load_teacher(Run(recipe, workspace))
     (folder / TABLE).write_bytes(content[:-1])
     assert not are_shards_done(Run(recipe, workspace))
     (folder / TABLE).unlink()

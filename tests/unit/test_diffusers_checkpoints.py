@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ import safetensors.torch
 import torch
 from tiny_diffusers import LATENTS, MODELS, SCHEDULERS, tiny_model, write_model
 
+from ladd_dist.codecs.vae import Vae
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.types import ImageSpec
 from ladd_dist.networks.cunet import CUNet
 from ladd_dist.networks.diffusers import Diffusers
@@ -111,6 +115,50 @@ def test_weights_that_do_not_fit_are_refused(pipeline: Path, damage: str) -> Non
     message = r"do not fit config.json: conv_in.weight" if damage == "missing" else r"unet: the weights cannot be read"
     with pytest.raises(ValueError, match=message):
         load(pipeline)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"layers_per_block": 10_000_000},
+        {"layers_per_block": 200_000_000},
+        {"block_out_channels": [8_000_000, 8_000_000]},
+        {"block_out_channels": [32] * 100_000},
+        {"block_out_channels": "many"},
+        {"block_out_channels": 3},
+        {"in_channels": None},
+        {"in_channels": []},
+        {"_class_name": ["UNet2DConditionModel"]},
+    ],
+    ids=lambda change: str(change)[:50],
+)
+def test_a_configuration_beyond_its_weights_or_of_wrong_types_is_one_message_soon(
+    pipeline: Path, change: dict[str, Any]
+) -> None:
+    edit(pipeline / "unet" / "config.json", **change)
+    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    for make in (load, lambda source: Diffusers(source=str(source)).build(image=LATENTS)):
+        with pytest.raises(UserError, match=r"unet"):
+            make(pipeline)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 800_000  # kB
+    assert time.monotonic() - started < 60
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"block_out_channels": 3}, {"block_out_channels": []}, {"block_out_channels": [32] * 500},
+        {"latent_channels": "4"}, {"latent_channels": 2**40}, {"_class_name": {}},
+    ],
+    ids=lambda change: str(change)[:50],
+)  # fmt: skip
+def test_an_autoencoders_configuration_of_wrong_types_is_one_message(tmp_path: Path, change: dict[str, Any]) -> None:
+    config = {"_class_name": "AutoencoderKL", "block_out_channels": [32, 32], "latent_channels": 4, "in_channels": 3}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert Vae(source=str(tmp_path)).latent(ImageSpec(3, 16, 1)) == ImageSpec(4, 8, 1)
+    (tmp_path / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(UserError, match=str(tmp_path)):
+        Vae(source=str(tmp_path)).latent(ImageSpec(3, 16, 1))
 
 
 def test_a_missing_scheduler_is_named(pipeline: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -72,15 +73,33 @@ class Diffusers(Network):
         source = self.source if weights else self.config or self.source
         checkpoint = open_checkpoint(source, subfolder=self.subfolder, revision=self.revision, weights=weights)
         settings = defaults_of(checkpoint.config) | checkpoint.config
-        family = FAMILIES[str(settings["_class_name"])](settings, image, self.tokens, self.embedded_guidance)
-        try:
-            family.check()
-        except ValueError as error:
-            raise UserError(f"{checkpoint.folder}: {error}") from error
-        taps, embed_dim = _taps_of(checkpoint.folder, json.dumps(settings), image, self.tokens)
+        with _settings_of(checkpoint.folder):
+            family = FAMILIES[str(settings["_class_name"])](settings, image, self.tokens, self.embedded_guidance)
+            try:
+                family.check()
+            except ValueError as error:
+                raise UserError(f"{checkpoint.folder}: {error}") from error
+            taps, embed_dim = _taps_of(checkpoint.folder, json.dumps(settings), image, self.tokens)
         model = load_model(checkpoint) if weights else build_model(checkpoint)
         prediction = read_scheduler(checkpoint.scheduler, f"{source}: scheduler")
         return DiffusersDenoiser(model=model, family=family, prediction=prediction, taps=taps, embed_dim=embed_dim)
+
+
+@contextlib.contextmanager
+def _settings_of(folder: Path) -> Iterator[None]:
+    """Turn the errors of settings that have a wrong type, or are missing, into one about the configuration.
+
+    Raises:
+        UserError: the configuration describes no model.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        raise UserError(
+            f"{folder / 'config.json'} describes no model ({type(error).__name__}: {error}); download it again"
+        ) from error
 
 
 @functools.lru_cache(maxsize=8)
