@@ -199,6 +199,7 @@ def test_what_a_run_names_runs_only_when_it_is_asked_for(
     for line in lines:
         assert line[:2] == ["ladd", name.partition(" ")[0]]
         typed(name, line[2:], capfd)
+        assert received.marker.read_text().count("\n") == 1  # once
         assert received.sung, line
 
 
