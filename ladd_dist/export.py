@@ -62,7 +62,7 @@ def _main(options: Options) -> int:
     if run.student.is_file() and options.step in (None, config.recipe["train"]["steps"]):
         student = finished_student(run, config)
     else:
-        student = student_at(run.path, options, options.step)
+        student = student_at(run.path, options.step)
     steps = config.recipe["student_steps"]
     if options.to == "lora":
         write_lora(out, student.network, student.card, student.kept, steps)

@@ -145,9 +145,10 @@ def _named_by_lock(arguments: list[str]) -> tuple[list[str], Callable[[Options],
         return arguments, None
 
     from ladd_dist.core.consent import Named
+    from ladd_dist.core.errors import ConsentError
     from ladd_dist.core.pretrained import allow
     from ladd_dist.core.serialize import RecipeError
-    from ladd_dist.core.typed_line import remember
+    from ladd_dist.core.typed_line import again, remember
     from ladd_dist.workspace.lock import read_lock
     from ladd_dist.workspace.opening import recipe_from
 
@@ -159,7 +160,15 @@ def _named_by_lock(arguments: list[str]) -> tuple[list[str], Callable[[Options],
     def load(options: Options) -> Recipe:
         remember(PROG, arguments)  # without the recipe file that the lock names
         allow(options.hub)
-        return recipe_from(lock.recipe, f"--locked {given[-1]}", Named(lock.plugins, lock.recipe_path, positional=True))
+        where = f"--locked {given[-1]}"
+        recipe = recipe_from(lock.recipe, where, Named(lock.plugins, lock.recipe_path, positional=True))
+        server = str(getattr(recipe.tracker, "base_url", ""))
+        if server and not any(word.startswith(("--tracker.base-url", "--tracker.base_url")) for word in words):
+            line = again({"--tracker.base-url": [server]})
+            raise ConsentError(
+                f"{where}: its tracker would send to {server}, with your key; if you trust it, type: {line}"
+            )
+        return recipe
 
     return [lock.recipe_path, *words, *scale], load
 

@@ -150,7 +150,7 @@ def _teacher(options: Options, source: Path, network: Denoiser, card: StudentCar
             "--like RUN, and the folder with its teacher by --cache where that has moved"
         )
     device = next(network.parameters()).device
-    opened = open_run(options.like or source, consent=options, cache=options.cache, device=device)
+    opened = open_run(options.like or source, cache=options.cache, device=device)
     recipe = opened.run.recipe
     require_same_space(source, network, card, opened.folder.path, recipe)
     try:

@@ -111,8 +111,7 @@ def parse(
 
     Args:
         adapt: what the command's own flags change in the recipe, after swaps and before fields are overridden.
-        load: gives the recipe before swaps, from a file that may be somebody else's; unless given, the recipe file
-            does, whose repositories of the hub may then be fetched.
+        load: gives the recipe before swaps, which may be somebody else's; unless given, the user's own file does.
     """
     helpless, group = split_help(tidy(arguments))
     if group is not None and not any(argument.endswith(".py") for argument in helpless):
@@ -125,9 +124,9 @@ def parse(
     options, _ = read(options_type, helpless, prog=prog, return_unknown_args=True)
 
     from ladd_dist.core.plugin import load_plugins
-    from ladd_dist.core.pretrained import allow, texts_in
-    from ladd_dist.core.serialize import RecipeError, check, to_data
-    from ladd_dist.recipe import Recipe, load_recipe, validate
+    from ladd_dist.core.pretrained import allow_own
+    from ladd_dist.core.serialize import check
+    from ladd_dist.recipe import Recipe, load_recipe
     from ladd_dist.recipe.swap import apply_swaps
 
     load_plugins(options.plugins)
@@ -144,9 +143,16 @@ def parse(
     with checked_later():  # `validate` knows the path of a number that is out of range
         parsed = read(both, helpless, prog=prog, default=both(options_type(options.recipe), recipe))
     if load is None:
-        allow(texts_in(to_data(parsed.recipe)))
+        allow_own(parsed.recipe)
+    return options, _validated(parsed.recipe)
+
+
+def _validated(recipe: Recipe) -> Recipe:
+    from ladd_dist.core.serialize import RecipeError
+    from ladd_dist.recipe import validate
+
     try:
-        return options, validate(parsed.recipe)
+        return validate(recipe)
     except RecipeError:
         raise
     except (TypeError, ValueError) as error:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from ladd_dist.core.door import decode
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import plugin_modules
-from ladd_dist.core.pretrained import allow, texts_in
-from ladd_dist.core.serialize import RecipeError, to_data
+from ladd_dist.core.pretrained import allow_own
+from ladd_dist.core.serialize import RecipeError
 from ladd_dist.recipe import Recipe, Scale, Sweep
 from ladd_dist.recipe.sweep import SweepRun, sweep_signature
 from ladd_dist.workspace.config import SweepMembership
@@ -161,7 +161,7 @@ def run_trial(agents: Agents, trial: str, command: str) -> Path:
     chosen = find_run(agents.runs, wanted)
     recipe = dataclasses.replace(chosen.recipe, tracker=agents.tracker(chosen.recipe))
     run = as_found(Run(recipe, Workspace(agents.out, agents.cache, local_device(pick_device("auto"), 1, 0))))
-    allow(texts_in(to_data(run.recipe)))
+    allow_own(run.recipe)
     facts = describe_run(run, agents.scale)
     require_room(run, facts, STAGES, 1)
 

@@ -11,12 +11,14 @@ import functools
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from ladd_dist.core.budget import require_declared
 from ladd_dist.core.door import read_bytes, require_regular
 from ladd_dist.core.errors import ConsentError, UserError
+from ladd_dist.core.serialize import to_data
 from ladd_dist.core.typed_line import again
 
 _SAMPLED_BYTES = 1024
@@ -43,6 +45,11 @@ def from_outside(data: object, where: str) -> None:
 def allow(repositories: Iterable[str]) -> None:
     """Allow repositories of the hub to be fetched, whoever names them."""
     _allowed.update(repositories)
+
+
+def allow_own(recipe: Any) -> None:
+    """Allow what a recipe names that is the user's own, not read from a file from outside."""
+    allow(texts_in(to_data(recipe)))
 
 
 def texts_in(data: object) -> set[str]:
@@ -127,11 +134,10 @@ def _local_copy(source: str, revision: str, patterns: tuple[str, ...]) -> Path:
     """
     with contextlib.suppress(Exception):  # the hub's own: not there, or no name of a repository
         from huggingface_hub import snapshot_download
-        from huggingface_hub.utils import filter_repo_objects
 
         root = Path(snapshot_download(source, revision=revision or None, local_files_only=True))
         names = [str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()]
-        if any(True for _ in filter_repo_objects(names, allow_patterns=list(patterns) or None)):
+        if any(fnmatch(name, pattern) for name in names for pattern in patterns or ("*",)):
             return root
     raise ConsentError(
         f"{_named_outside[source]} names {source!r}, of which there is no copy here: it is no folder, and a repository "

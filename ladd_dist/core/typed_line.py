@@ -29,4 +29,5 @@ def again(lists: Mapping[str, Sequence[str]], *, first: str = "") -> str:
             words[places[-1] + 1 : places[-1] + 1] = values
         else:
             words[places[-1]] += f",{','.join(values)}"
+    words = [word if word.isprintable() else repr(word) for word in words]
     return shlex.join(words) if _typed else f"the same command with {shlex.join(words)}"

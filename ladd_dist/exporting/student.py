@@ -14,7 +14,6 @@ from ladd_dist.core.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ladd_dist.core.consent import Consent
     from ladd_dist.core.run_forms import RunConfig
     from ladd_dist.core.rundir import RunDir
     from ladd_dist.core.types import Denoiser
@@ -60,12 +59,11 @@ def _read(file: Path, config: RunConfig, step: int) -> Exported:
     return Exported(network, whole, codec_weights(file), own_weights(read_student(file)[0].tensors))
 
 
-def student_at(folder: Path, consent: Consent, step: int | None) -> Exported:
+def student_at(folder: Path, step: int | None) -> Exported:
     """The student with the averaged weights of a checkpoint (None: the newest), and the card it would end with.
 
     Args:
-        folder: the run's.
-        consent: modules and a recipe file that define the run's plug-ins.
+        folder: the run's, whose plug-ins are known.
 
     Raises:
         UserError: no such checkpoint, a damaged one, or one of another recipe.
@@ -79,7 +77,7 @@ def student_at(folder: Path, consent: Consent, step: int | None) -> Exported:
     from ladd_dist.engine.checkpoint import Checkpoints, buffers_of, replicated
     from ladd_dist.workspace.opening import open_run
 
-    opened = open_run(folder, consent=consent, device=torch.device("cpu"))
+    opened = open_run(folder, device=torch.device("cpu"))
     run, config, recipe = opened.folder, opened.config, opened.run.recipe
     checkpoints = Checkpoints(run.checkpoints, identity=config.signature, keep=1)
     steps = checkpoints.steps()

@@ -27,7 +27,7 @@ from ladd_dist.core import plugin as registry
 from ladd_dist.core.consent import NOTHING, Consent
 from ladd_dist.core.errors import ConsentError
 from ladd_dist.core.plugin import load_plugins
-from ladd_dist.core.serialize import from_data
+from ladd_dist.core.serialize import from_data, to_data
 from ladd_dist.recipe import Recipe
 from ladd_dist.workspace.lock import signatures
 from ladd_dist.workspace.opening import open_run
@@ -199,6 +199,7 @@ def test_what_a_run_names_runs_only_when_it_is_asked_for(
     for line in lines:
         assert line[:2] == ["ladd", name.partition(" ")[0]]
         typed(name, line[2:], capfd)
+        assert received.marker.read_text().count("\n") == 1  # once
         assert received.sung, line
 
 
@@ -241,6 +242,19 @@ def test_a_name_that_is_no_module_is_not_offered(module: str, received: Received
     with pytest.raises(ConsentError) as found:
         open_run(received.run, device=torch.device("cpu"))
     assert str(found.value).endswith("--plugins MODULE")
+
+
+def test_a_lock_sends_no_key_to_a_server_of_its_own(received: Received, capfd: pytest.CaptureFixture[str]) -> None:
+    lock = read_json(received.run / "recipe.lock")
+    lock["recipe"]["head"]["plugin"] = "spectral_norm"
+    lock["recipe"]["tracker"] = {"plugin": "wandb", "base_url": "https://theirs.example"}
+    (received.run / "recipe.lock").write_text(json.dumps(lock))
+    words = ["--locked", str(received.run), "--dry-run", "--device", "cpu"]
+    code, said = typed("launch", words, capfd)
+    assert code == 2
+    assert said.endswith(f"type: {shlex.join(['ladd', 'launch', *words])} --tracker.base-url https://theirs.example\n")
+    code, said = typed("launch", [*words, "--tracker.base-url", "https://theirs.example"], capfd)
+    assert "would send" not in said
 
 
 # --- the user's own jobs ---
@@ -355,8 +369,10 @@ def test_a_run_gets_its_repository_only_when_it_is_asked_for(
         data = read_json(received.run / name)
         data["recipe"]["head"]["plugin"] = "spectral_norm"
         data["recipe"]["network"] = {"plugin": "diffusers", "source": "theirs/teacher"}
+        recipe: Recipe = from_data(Recipe, data["recipe"])
+        data["recipe"] = to_data(recipe)
         if name == "recipe.lock":
-            data["signatures"] = signatures(from_data(Recipe, data["recipe"]))
+            data["signatures"] = signatures(recipe)
         (received.run / name).write_text(json.dumps(data))
     places = ["--dry-run", "--device", "cpu"]
     code, said = typed("launch", ["--locked", str(received.run), *places], capfd)

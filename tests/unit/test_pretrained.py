@@ -12,6 +12,8 @@ from safetensors.torch import save_file
 from tiny_texts import autoencoder, write_pipeline
 
 from ladd_dist.codecs.vae import Vae
+from ladd_dist.core import pretrained
+from ladd_dist.core.errors import ConsentError
 from ladd_dist.core.pretrained import digest, locate, require_safetensors
 from ladd_dist.core.serialize import signature
 from ladd_dist.core.types import ImageSpec
@@ -129,3 +131,32 @@ def test_pictures_that_an_autoencoder_does_not_take_are_refused(tmp_path: Path) 
         codec.latent(ImageSpec(3, 15, 2))
     with pytest.raises(ValueError, match="holds no autoencoder"):
         Vae(source=str(tmp_path), subfolder="unet").latent(IMAGE)
+
+
+def test_a_repository_that_a_file_from_outside_names_is_read_from_its_local_copy_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    asked: list[bool] = []
+
+    def snapshot(repo: str, *, local_files_only: bool = False, **more: object) -> str:
+        asked.append(not local_files_only)
+        if not (tmp_path / "copy").is_dir():
+            raise OSError("not here")
+        return str(tmp_path / "copy")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    pretrained.from_outside({"network": {"parts": [{"source": "theirs/model"}]}, "seed": 3}, "RUN/config.json")
+    with pytest.raises(ConsentError, match=r"RUN/config.json names 'theirs/model'.*--hub theirs/model"):
+        locate("theirs/model", field="network.source", patterns=["unet/*.safetensors"])
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / "config.json").write_text("{}")
+    with pytest.raises(ConsentError):  # the copy lacks what is looked for
+        locate("theirs/model", field="network.source", patterns=["unet/*.safetensors"])
+    assert locate("theirs/model", field="network.source", patterns=["*.json"]) == tmp_path / "copy"
+    assert asked and not any(asked)
+    pretrained.allow(["theirs/model"])
+    assert locate("theirs/model", field="network.source", patterns=["unet/*.safetensors"]) == tmp_path / "copy"
+    assert locate("mine/model", field="network.source") == tmp_path / "copy"
+    assert asked[-2:] == [True, True]
