@@ -55,9 +55,11 @@ class RunDir:
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     """Call `write(temporary path)` and rename the result to `path`: readers see the whole file or none.
 
-    A failure leaves neither the temporary file nor a changed target.
+    A failure leaves neither the temporary file nor a changed target; what a killed process of this machine left on its
+    way to the same target is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_stale(path.parent, path.name)
     temporary = path.with_name(f"{_temporary_prefix()}{os.getpid()}-{path.name}")
     try:
         write(temporary)
@@ -73,9 +75,10 @@ def _temporary_prefix() -> str:
     return f".tmp-{platform.node()}-"
 
 
-def remove_stale(folder: Path) -> None:
-    """Remove temporary files in `folder` that killed processes of this machine left."""
-    for path in folder.glob(f"{glob.escape(_temporary_prefix())}*"):
+def remove_stale(folder: Path, target: str = "") -> None:
+    """Remove temporary files in `folder` that killed processes of this machine left: all, or those of one target."""
+    name = f"-{glob.escape(target)}" if target else ""
+    for path in folder.glob(f"{glob.escape(_temporary_prefix())}*{name}"):
         pid = path.name.removeprefix(_temporary_prefix()).partition("-")[0]
         with contextlib.suppress(FileNotFoundError):  # its writer has just renamed it
             if pid.isdigit() and not _is_there(int(pid), since=path.stat().st_mtime):
