@@ -217,6 +217,8 @@ def leaves(path: Path) -> dict[str, Any]:
     """What a file holds, by place: values of JSON by their keys, tensors by name, all bytes of another file."""
     if path.suffix == ".safetensors":  # the order of a checkpoint's tensors is chance
         return {name: (str(tensor.dtype), tensor.tolist()) for name, tensor in load_file(path).items()}
+    if path.suffix == ".html":  # the page of a run names the seconds of an earlier attempt at it
+        return {"": [line for line in path.read_text().splitlines() if "<dt>Time</dt>" not in line]}
     if path.suffix not in (".json", ".jsonl", ".lock"):
         return {"": path.read_bytes()}
     found: dict[str, Any] = {}
