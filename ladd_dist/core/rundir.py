@@ -60,7 +60,8 @@ class RunDir:
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     """Call `write(temporary path)` and rename the result to `path`: readers see the whole file or none.
 
-    A failure leaves neither the temporary file nor a changed target. A link is replaced by the file: a folder that
+    A failure leaves neither the temporary file nor a changed target; what a killed process of this machine left on its
+    way to the same target is removed. A link is replaced by the file: a folder that
     came from somebody else must not lead elsewhere (`ladd_dist.core.targets.output_file` follows a user's own). A pipe
     or device cannot be replaced by a file, so it is written to directly.
 
@@ -72,6 +73,7 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     if path.exists() and not path.is_symlink() and not path.is_file():
         raise UserError(f"{path} is no regular file, so no file can take its place; move it away")
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_stale(path.parent, path.name)
     temporary = path.with_name(f"{_temporary_prefix()}{os.getpid()}-{path.name[-_KEPT:]}")
     try:
         write(temporary)
@@ -87,9 +89,10 @@ def _temporary_prefix() -> str:
     return f".tmp-{platform.node()}-"
 
 
-def remove_stale(folder: Path) -> None:
-    """Remove temporary files and folders in `folder` that killed processes of this machine left."""
-    for path in folder.glob(f"{glob.escape(_temporary_prefix())}*"):
+def remove_stale(folder: Path, target: str = "") -> None:
+    """Remove temporary files and folders that killed processes of this machine left: all, or those of one target."""
+    name = f"-{glob.escape(target[-_KEPT:])}" if target else ""
+    for path in folder.glob(f"{glob.escape(_temporary_prefix())}*{name}"):
         pid = path.name.removeprefix(_temporary_prefix()).partition("-")[0]
         with contextlib.suppress(FileNotFoundError):  # its writer has just renamed it
             if pid.isdigit() and not _is_there(int(pid), since=path.stat().st_mtime):

@@ -185,6 +185,20 @@ def test_a_signal_lets_the_ranks_save_and_says_so_once(tmp_path: Path, number: s
     )
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("before", "name"), [((), "SIGTERM"), (("nohup",), "SIGUSR2")])
+def test_a_terminal_that_closes_stops_the_ranks_unless_nohup_ignores_it(
+    tmp_path: Path, before: tuple[str, ...], name: str
+) -> None:
+    with started([*before, sys.executable, str(SCRIPT), str(tmp_path), "loop", "--spawn"], tmp_path) as process:
+        wait_for(tmp_path / "pid1", process)
+        process.send_signal(signal.SIGHUP)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGUSR2)
+        assert process.wait(DEADLINE_S) == 75
+    assert f"stopped by {name};" in (tmp_path / "stderr.txt").read_text()
+
+
 def test_a_signal_that_finds_the_ranks_shutting_down_is_no_failure(tmp_path: Path) -> None:
     with started([sys.executable, str(SCRIPT), str(tmp_path), "over", "--spawn"], tmp_path) as process:
         for rank in (0, 1):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from processes import Done, Ladd, half_written, rows, snapshot, without_rates
+from processes import REPO, Done, Ladd, half_written, rows, run_command, snapshot, without_rates
 
 DISTILL = ("--stages", "teacher,shards,distill", "--train.steps", 40)
 TEACHER = ("--stages", "teacher", "--teacher.steps", 80)
@@ -133,3 +134,22 @@ def test_for_a_damaged_checkpoint_the_one_before_serves_with_one_warning_and_the
     assert warning.endswith("going on from the checkpoint before, of step 15")
     assert without_rates(own / "metrics.jsonl") == without_rates(smoke[0].run / "metrics.jsonl")
     assert (own / "student.safetensors").read_bytes() == (smoke[0].run / "student.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+def test_three_kills_of_the_script_that_tries_a_hundred(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        REPO / "tests/kills.py",
+        "--only",
+        "teacher",
+        "--cases",
+        "3",
+        "--place",
+        tmp_path / "kills",
+    ]
+    done = run_command(*command, cwd=tmp_path)
+    assert done.code == 0, (done.stdout, done.stderr)
+    *cases, summary = [json.loads(line) for line in done.stdout.splitlines() if "whole" not in line]
+    assert summary == {"cases": 3, "seed": 2026, "right": 3}
+    assert all(case["code"] in (-9, 75, 130) for case in cases)

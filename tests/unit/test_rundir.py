@@ -137,6 +137,18 @@ def test_a_process_that_has_the_number_of_a_writer_long_gone_is_not_taken_for_it
     assert names(tmp_path) == [] and sleeper.poll() is None
 
 
+def test_writing_a_file_again_removes_what_a_killed_writer_of_it_left(
+    tmp_path: Path, sleeper: subprocess.Popen[bytes]
+) -> None:
+    """As of `ladd evaluate --out FILE`, whose folder is the user's own: nobody else would ever clean it."""
+    left = [tmp_path / f".tmp-{platform.node()}-{pid}-file[1].txt" for pid in (2**22 + 1, sleeper.pid)]
+    other = tmp_path / f".tmp-{platform.node()}-{2**22 + 1}-file1.txt"
+    for path in (*left, other):
+        path.write_text("half")
+    write_atomic(tmp_path / "file[1].txt", lambda temporary: temporary.write_text("whole"))
+    assert names(tmp_path) == sorted(["file[1].txt", left[1].name, other.name])  # one is being written
+
+
 def test_tensors_survive_with_their_types_shapes_and_card(tmp_path: Path) -> None:
     tensors = {"w": torch.randn(3, 2), "n": torch.tensor(5), "half": torch.ones(2, dtype=torch.bfloat16)}
     save_tensors(tmp_path / "x.safetensors", tensors, {"card": "a"})
