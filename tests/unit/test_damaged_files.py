@@ -220,7 +220,7 @@ DIGITS = "400 digits"
 WRONG: tuple[Any, ...] = (
     "x", 7, -1, 2.5, None, True, [], {}, [1, "a"], {"a": 1}, [None], 1e300, 2**63, math.nan, DIGITS, "\0", "é" * 300,
 )  # fmt: skip
-MOST_PLACES = 24
+MOST_PLACES = 12
 """Values below the top of a file that are damaged, drawn with a seed."""
 
 
