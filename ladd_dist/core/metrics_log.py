@@ -12,11 +12,15 @@ from typing import IO
 import msgspec
 
 from ladd_dist.core.door import MOST_INTEGER, require_regular
+from ladd_dist.core.errors import UserError
+from ladd_dist.core.units import si
 
 Row = dict[str, float]
 """One logged step: `step` and the figures; a figure that is written as null is NaN here."""
 MOST_ROWS = 50_000
 """Lines of a longer file that a page reads, evenly spread: no run logs so many, and they take a few hundred MB."""
+MOST_LOG = 8 * 10**9
+"""Bytes of the longest file that is read: ten million lines of many figures."""
 LONGEST_LINE = 2**20
 """Bytes of a line that is read."""
 MOST_STEPS = 2.0**53
@@ -35,11 +39,12 @@ def read_rows(path: Path, at_most: int | None = None) -> tuple[list[Row], int]:
         at_most: read about this many lines of a longer file, evenly spread: enough for a curve.
 
     Raises:
-        UserError: it is a folder, a pipe or a device.
+        UserError: it is a folder, a pipe or a device, or larger than `MOST_LOG`.
     """
     if not path.exists():
         return [], 0
-    require_regular(path)
+    if (size := require_regular(path)) > MOST_LOG:
+        raise UserError(f"{path} has {si(size, 'B')}, and at most {si(MOST_LOG, 'B')} of a log are read: move it away")
     every = 1 if at_most is None else max(1, -(-_count_lines(path) // at_most))
     rows: dict[float, Row] = {}
     broken, last_is_broken = 0, False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -23,7 +24,7 @@ TIMEOUT_S = 120.0
 BATCH = 20
 """Folders that one process reads: W&B's client takes longer to start than to read one."""
 END = "end of folder"
-AGAIN = "leave the run out, or bring it to a server with `wandb sync`"
+NOT_FINITE = re.compile(r"(?<=[:,\[])\s*(?:NaN|-?Infinity)\b")
 READ = f"""
 import json, sys
 from wandb.cli.cli import cli
@@ -82,21 +83,15 @@ class _RunBody(TypedDict, total=False):
     run_id: str
     display_name: str
     run_group: str
-    tags: list[str]
-    config: _Change
-    summary: _Change
+    tags: list[str] | None
+    config: _Change | None
+    summary: _Change | None
 
 
 class _HistoryBody(TypedDict, total=False):
     """One call of `run.log`."""
 
     item: dict[str, object]
-
-
-class _ExitBody(TypedDict, total=False):
-    """The end of the process."""
-
-    exit_code: int
 
 
 class _Record(TypedDict, total=False):
@@ -109,7 +104,7 @@ class _Record(TypedDict, total=False):
     config: _Change | None
     summary: _Change | None
     history: _HistoryBody | None
-    exit: _ExitBody | None
+    exit: dict[str, object] | None
 
 
 @dataclass
@@ -162,17 +157,16 @@ def _read(folders: Sequence[Path]) -> list[RunData]:
     """
     command = [sys.executable, "-c", READ, *(str(folder.absolute()) for folder in folders)]
     with tempfile.TemporaryDirectory() as elsewhere:  # W&B's commands leave a folder wandb/ where they are called
-        seconds = TIMEOUT_S * len(folders)
+        told: dict[str, Any] = {"capture_output": True, "text": True, "errors": "replace"}
         try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, errors="replace", timeout=seconds, cwd=elsewhere
-            )
+            done = subprocess.run(command, **told, timeout=TIMEOUT_S * len(folders), cwd=elsewhere)
         except subprocess.TimeoutExpired as error:
-            raise UserError(f"{folders[0]} cannot be read: W&B did not end within {seconds:g} s") from error
+            raise UserError(f"{folders[0]} cannot be read: W&B takes more than {error.timeout:g} s") from error
     read: list[RunData] = []
     parts = _Parts()
     for line in done.stdout.splitlines():
-        record = decode(line, _Record, f"what W&B says of {folders[min(len(read), len(folders) - 1)]}", AGAIN)
+        what = f"what W&B says of {folders[min(len(read), len(folders) - 1)]}"
+        record = decode(NOT_FINITE.sub("null", line), _Record, what, "leave the run out")
         if record.get("type") != END:
             _add(parts, record)
         elif record.get("code"):
@@ -198,7 +192,7 @@ def _run_of(parts: _Parts, folder: Path) -> RunData:
         rows=parts.rows,
         source=str(folder),
         group=str(run.get("run_group", "")),
-        tags=tuple(run.get("tags", ())),
+        tags=tuple(run.get("tags") or ()),
         state=parts.state,
         id=str(run.get("run_id", "")),
     )

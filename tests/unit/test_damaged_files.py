@@ -10,6 +10,9 @@ import math
 import os
 import random
 import shutil
+import struct
+import tracemalloc
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -17,21 +20,30 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from test_report import write_run
 
 from ladd_dist import compare, jobs
 from ladd_dist.builders.texts import TEXTS, read_texts
 from ladd_dist.cli.renamed import RENAMED
-from ladd_dist.core.errors import UserError
+from ladd_dist.core.door import MOST_DEPTH, decode
+from ladd_dist.core.errors import RecipeError, UserError
 from ladd_dist.core.failure import read_failure
-from ladd_dist.core.run_forms import read_evaluation
+from ladd_dist.core.metrics_log import parse_row, read_rows
+from ladd_dist.core.run_forms import RunConfig, read_evaluation
 from ladd_dist.core.rundir import RunDir
+from ladd_dist.core.serialize import from_data
 from ladd_dist.evaluation.noise_seeds import means_of
 from ladd_dist.recipe import Recipe, load_recipe
 from ladd_dist.recipe.plugin_sources import describe_plugins
 from ladd_dist.reports import charts, diagnosis_section
 from ladd_dist.reports.closing import closing_line
+from ladd_dist.reports.grids import grid_rows
+from ladd_dist.reports.json_object import JsonObject
 from ladd_dist.reports.page import write_report
+from ladd_dist.reports.run_files import ShownConfig
+from ladd_dist.reports.verdict import in_force
 from ladd_dist.stages.guard_actions import _read as read_story
 from ladd_dist.trackers.jsonl import JsonlLog
 from ladd_dist.trackers.wandb import Card
@@ -220,7 +232,7 @@ DIGITS = "400 digits"
 WRONG: tuple[Any, ...] = (
     "x", 7, -1, 2.5, None, True, [], {}, [1, "a"], {"a": 1}, [None], 1e300, 2**63, math.nan, DIGITS, "\0", "é" * 300,
 )  # fmt: skip
-MOST_PLACES = 24
+MOST_PLACES = 12
 """Values below the top of a file that are damaged, drawn with a seed."""
 
 
@@ -337,3 +349,72 @@ def test_a_damaged_file_is_one_message_or_a_sound_result(
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
                 path.write_bytes(whole)
     assert not faults, f"{len(faults)} faults\n" + "\n".join(faults[:60])
+
+
+# --- what a file may hold that is no damage, or takes no memory ---
+
+
+def test_a_long_line_is_one_broken_line_and_takes_no_memory(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "a": 2}\n')
+    with path.open("ab") as stream:
+        stream.truncate(300 * 10**6)  # sparse: zeros without a line's end
+        stream.seek(0, os.SEEK_END)
+        stream.write(b'\n{"step": 2, "a": 3}\n')
+    tracemalloc.start()
+    found = read_rows(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found == ([{"step": 1, "a": 2}, {"step": 2, "a": 3}], 1)
+    assert peak < 20 * 10**6
+
+
+def test_figures_that_are_no_numbers_are_left_out_of_a_row_and_null_is_not_a_number() -> None:
+    row = parse_row(b'{"step": 3, "a": "b", "c": [1], "d": true, "e": null, "f": -Infinity, "g": 1}')
+    assert row is not None and list(row) == ["step", "e", "f", "g"]
+    assert math.isnan(row["e"]) and row["f"] == -math.inf
+    assert parse_row(b'{"step": 3, "a": ' + b"9" * 400 + b"}") == {"step": 3}
+
+
+def test_a_number_that_no_float_holds_names_its_field() -> None:
+    with pytest.raises(RecipeError, match=r"recipe\.distill_weight\.value: a number of 1329 bits"):
+        from_data(Recipe, {"distill_weight": {"plugin": "constant", "value": 10**400}})
+
+
+def test_content_is_read_to_a_depth_that_every_reader_can_walk() -> None:
+    def nested(depth: int) -> str:
+        return '{"a": [0, ' * (depth // 2) + '"]}]}"' + '], "b": 1}' * (depth // 2)
+
+    assert decode(nested(MOST_DEPTH), dict[str, Any], "it")
+    with pytest.raises(UserError, match="levels deep"):
+        decode(nested(MOST_DEPTH + 4), dict[str, Any], "it")
+    assert decode(json.dumps(["[" * 500]), list[str], "it") == ["[" * 500]  # brackets in a text
+
+
+def test_a_schedule_of_another_form_takes_no_part_in_the_verdict() -> None:
+    recipe = {"adv_weight": {"points": [1, "x", [2], [3, "y"], [4, 0.5], [5, 10**400]], "value": []}}
+    assert in_force(ShownConfig(recipe=JsonObject(recipe)), [], "adversarial") == 0.5
+
+
+def test_a_command_that_nobody_can_have_typed_names_no_cache() -> None:
+    assert cache_folder(RunConfig(command="ladd launch 'r.py --cache x")) == Path("cache")
+
+
+@pytest.mark.parametrize("text", ["7", '{"a": 1}', "[1]", "[" * 10_000, "\0"])
+def test_a_grid_whose_labels_are_none_is_named(tmp_path: Path, text: str) -> None:
+    info = PngInfo()
+    info.add_itxt("rows", text)
+    Image.new("RGB", (8, 8)).save(tmp_path / "final.png", pnginfo=info)
+    with pytest.raises(UserError, match=r"final\.png"):
+        grid_rows(tmp_path / "final.png")
+
+
+def test_a_grid_of_a_billion_pixels_is_refused_before_it_takes_memory(tmp_path: Path) -> None:
+    path = tmp_path / "final.png"
+    Image.new("RGB", (8, 8)).save(path)
+    content = bytearray(path.read_bytes())
+    content[16:24] = struct.pack(">II", 40_000, 30_000)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"final\.png"):
+        grid_rows(path)
