@@ -52,12 +52,15 @@ def require_consistent(recipe: Recipe) -> None:
 
 def _check_evaluation(recipe: Recipe) -> None:
     """Refuse lists whose entries would not each have figures of their own."""
-    steps, names = recipe.evaluate.steps, [metric.name for metric in recipe.evaluate.metrics]
+    steps, metrics = recipe.evaluate.steps, recipe.evaluate.metrics
     if not steps:
         raise RecipeError("recipe.evaluate.steps: give at least one number of steps, like 4 2 1")
-    for field, entries in (("steps", steps), ("metrics", names)):
-        if twice := [entry for entry in entries if entries.count(entry) > 1]:
-            raise RecipeError(f"recipe.evaluate.{field}: {twice[0]} stands there twice; leave one out")
+    twice = [str(number) for number in steps if steps.count(number) > 1]
+    if twice:
+        raise RecipeError(f"recipe.evaluate.steps: {twice[0]} stands there twice; leave one out")
+    same = [metric.name for metric in metrics if metrics.count(metric) > 1]  # with other settings it has other figures
+    if same:
+        raise RecipeError(f"recipe.evaluate.metrics: {same[0]} stands there twice; leave one out")
 
 
 def _check_compute(recipe: Recipe) -> None:
