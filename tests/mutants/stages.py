@@ -124,7 +124,11 @@ MUTANTS: dict[str, Mutation] = {
     ),
     "imported_noise_lost": Mutation(
         "imported samples lose their noise where a chunk has several",
-        one("stages/shards.py", "if len(noises) == len(rows) else None", "if len(noises) == 1 else None"),
+        one(
+            "stages/shards.py",
+            "Chunk(x0, cond, noise, path)\n",
+            "Chunk(x0, cond, noise if len(parts) == 1 else None, path)\n",
+        ),
         test="tests/unit/test_shards.py::test_imported_samples_keep_their_noise_row_by_row",
     ),
     "heads_have_the_students_betas": Mutation(
