@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from ladd_dist.core.door import read_bytes
 from ladd_dist.core.printable import printable
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
     from markupsafe import Markup
 
 HERE = Path(__file__).parent
@@ -40,16 +42,20 @@ def render(template: Path, values: Mapping[str, object]) -> str:
     Raises:
         jinja2.UndefinedError: the template asks for something that `values` do not hold.
     """
+    return printable(_environment(template.parent).get_template(template.name).render(values))
+
+
+@functools.cache
+def _environment(folder: Path) -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(
-        loader=FileSystemLoader([template.parent, HERE]),
+    return Environment(
+        loader=FileSystemLoader([folder, HERE]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return printable(environment.get_template(template.name).render(values))
 
 
 def data_uri(png: Path | bytes) -> str:

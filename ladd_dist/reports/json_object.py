@@ -44,11 +44,11 @@ class JsonObject:
 
     def texts(self, name: str) -> tuple[str, ...]:
         """The items of a list as text; none where there is no list."""
-        return tuple(str(item) for item in _items(self.fields.get(name)))
+        return tuple(str(item) for item in items(self.fields.get(name)))
 
     def numbers(self, name: str) -> tuple[float, ...]:
         """The finite numbers in a list."""
-        return tuple(item for value in _items(self.fields.get(name)) if (item := finite(value)) is not None)
+        return tuple(item for value in items(self.fields.get(name)) if (item := finite(value)) is not None)
 
     def values(self) -> Values:
         """All values as figures; what is no number is None."""
@@ -64,14 +64,15 @@ class JsonObject:
 
     def listed(self, name: str) -> list[JsonObject]:
         """The objects in the list below `name`; none where there is no list."""
-        return [_object(item) for item in _items(self.fields.get(name))]
+        return [_object(item) for item in items(self.fields.get(name))]
 
 
 def _object(value: object) -> JsonObject:
     return JsonObject(value if isinstance(value, Mapping) else {})
 
 
-def _items(value: object) -> Sequence[object]:
+def items(value: object) -> Sequence[object]:
+    """The items of a list; none of another value."""
     return value if isinstance(value, list | tuple) else ()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from ladd_dist.reports.json_object import finite, number
+from ladd_dist.reports.json_object import finite, items, number
 from ladd_dist.reports.run_files import Figures, Metrics, ShownConfig
 
 Level = Literal["healthy", "warning", "collapsed"]
@@ -120,9 +120,8 @@ def in_force(config: ShownConfig, metrics: Metrics, which: Literal["adversarial"
         return max(logged)
     schedule = config.recipe.part("distill_weight" if which == "distill" else "adv_weight")
     values = [value for key in ("value", "start", "end") if (value := schedule.number(key)) is not None]
-    points = schedule.fields.get("points")
-    pairs = [point for point in points if isinstance(point, list | tuple)] if isinstance(points, list | tuple) else []
-    values += [value for point in pairs for item in point[1:2] if (value := finite(item)) is not None]
+    points = [items(point)[1:2] for point in items(schedule.fields.get("points"))]
+    values += [value for point in points for item in point if (value := finite(item)) is not None]
     return max(values, default=None)
 
 

@@ -6,6 +6,9 @@ import os
 import re
 from pathlib import Path
 
+from ladd_dist.core.door import require_regular
+from ladd_dist.core.errors import UserError
+
 TAIL_BYTES = 32_768
 ERROR = re.compile(r"^(?:rank \d+: )?(error: .+|(?:\w+\.)*\w*(?:Error|Exception|Interrupt|Stopped|LostRank): .+)$")
 WORSE = re.compile(
@@ -23,11 +26,12 @@ TOLD = re.compile(r"KeyboardInterrupt|.*what is finished is saved|.*waiting for 
 def tail(path: Path, size: int = TAIL_BYTES) -> str:
     """The end of a text file, beginning with a whole line; empty where there is none."""
     try:
+        require_regular(path)  # a pipe would be waited for
         with path.open("rb") as file:
             length = os.fstat(file.fileno()).st_size
             file.seek(max(0, length - size))
             content = file.read(size)
-    except OSError:
+    except (OSError, UserError):
         return ""
     if length > size:
         content = content.partition(b"\n")[2]

@@ -156,7 +156,7 @@ def is_held(run: Path) -> bool:
     in this very moment waits for a twentieth of a second.
     """
     try:
-        number = os.open(run.with_name(f".{run.name}.lock"), os.O_RDONLY)
+        number = os.open(run.with_name(f".{run.name}.lock"), os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         return False
     try:

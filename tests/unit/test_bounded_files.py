@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import struct
@@ -153,7 +154,8 @@ class Reads(Denoiser):
 @pytest.mark.parametrize("texts", [["a", 3], "ab", {"a": 1}, ["a"], None])
 def test_texts_beside_a_table_that_are_not_its_own_are_refused(tmp_path: Path, texts: object) -> None:
     safetensors.torch.save_file({"x": torch.zeros(3, 4)}, tmp_path / TABLE)
-    table = {"name": TABLE, "bytes": 1, "sha256": "0" * 64, "texts": "x"}
+    content = (tmp_path / TABLE).read_bytes()
+    table = {"name": TABLE, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(), "texts": "x"}
     (tmp_path / TEXTS).write_text(json.dumps({"table": table, "texts": ["a", "b"]}))
     assert attach_texts(Reads(), tmp_path, tmp_path) == ["a", "b"]
     (tmp_path / TEXTS).write_text(json.dumps({"table": table, "texts": texts}))
