@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -24,6 +25,7 @@ PATIENCE = datetime.timedelta(days=7)
 
 MEETING = datetime.timedelta(minutes=10)
 """How long ranks wait for each other at the start, at least: some import slower, or start later."""
+LOOK_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -189,13 +191,15 @@ def _meet(backend: str, timeout: datetime.timedelta, device: torch.device | None
         raise LostRank(f"rank 0 (or its launcher) did not answer at {where} {late}", waited=True) from error
     came = [f"ladd-came/{number}" for number in range(size)]
     store.set(came[rank], "")
+    deadline = time.monotonic() + patience.total_seconds()
     try:
-        store.wait(came, patience)
+        while not store.check(came) and time.monotonic() < deadline:
+            time.sleep(LOOK_S)  # `store.wait` would hear no signal
+        missing = [] if store.check(came) else [str(n) for n, key in enumerate(came) if not store.check([key])]
     except dist.DistError as error:
-        missing = [str(number) for number, key in enumerate(came) if not store.check([key])]
-        raise LostRank(
-            f"rank {', '.join(missing[:8])} of {size} did not come to {where} {late}", waited=True
-        ) from error
+        raise LostRank(f"rank 0 (or its launcher) is gone from {where}", waited=True) from error
+    if missing:
+        raise LostRank(f"rank {', '.join(missing[:8])} of {size} did not come to {where} {late}", waited=True)
     group = dist.PrefixStore("ladd-group", store)
     dist.init_process_group(backend, store=group, rank=rank, world_size=size, timeout=timeout, device_id=device)
 

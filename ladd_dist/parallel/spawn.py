@@ -82,7 +82,7 @@ class Workers(SubprocessContext):
         """Wait until all have ended: all by themselves, or after the first failure with our help."""
         ended: dict[int, Ended] = {}
         killed: set[int] = set()
-        deadline, forwarded = float("inf"), 0
+        deadline, forwarded, lonely = float("inf"), 0, float("inf")
         while len(ended) < self.nprocs:
             for rank, handler in self.subprocess_handlers.items():
                 code = handler.proc.poll()
@@ -90,8 +90,11 @@ class Workers(SubprocessContext):
                     asked = next((number for number in stop.received if code == -number), None)
                     ended[rank] = Ended(rank, handler.proc.pid, code, time.time(), rank in killed, asked)
                     if code != 0:
-                        grace = STOP_S if asked or code in STOP_CODES else FAILED_S
-                        deadline = min(deadline, time.monotonic() + grace)
+                        stopped = asked or code in STOP_CODES
+                        deadline = min(deadline, time.monotonic() + (STOP_S if stopped else FAILED_S))
+                        lonely = min(lonely, time.monotonic() + FAILED_S) if stopped else lonely
+            if not stop.received and time.monotonic() > lonely:  # one rank alone was told to stop, before they could
+                stop.received.append(signal.SIGTERM)  # agree on it: the others may wait for it to come
             if len(stop.received) > forwarded:
                 self.send(stop.received[forwarded])
                 forwarded += 1

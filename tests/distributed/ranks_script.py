@@ -90,6 +90,8 @@ def loop(mode: str, ranks: Ranks, folder: Path) -> None:
 
 def rank_main(folder: Path, mode: str) -> int:
     follow_parent()
+    if mode == "alone" and os.environ["RANK"] == "0":  # the other waits for it to come
+        os.kill(os.getpid(), signal.SIGINT)
     with join("gloo", TIMEOUT_S) as ranks:
         if mode == "talk":
             talk(ranks, folder)

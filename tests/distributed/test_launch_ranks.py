@@ -185,6 +185,12 @@ def test_a_signal_lets_the_ranks_save_and_says_so_once(tmp_path: Path, number: s
     )
 
 
+def test_a_signal_to_one_rank_before_they_have_met_stops_the_other_too(tmp_path: Path) -> None:
+    with started([sys.executable, str(SCRIPT), str(tmp_path), "alone", "--spawn"], tmp_path) as process:
+        assert process.wait(DEADLINE_S) == 130
+    assert (tmp_path / "stderr.txt").read_text().startswith("stopped: stopped by SIGINT;")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("before", "name"), [((), "SIGTERM"), (("nohup",), "SIGUSR2")])
 def test_a_terminal_that_closes_stops_the_ranks_unless_nohup_ignores_it(
