@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -55,7 +56,8 @@ def _check_evaluation(recipe: Recipe) -> None:
     steps, names = recipe.evaluate.steps, [metric.name for metric in recipe.evaluate.metrics]
     if not steps:
         raise RecipeError("recipe.evaluate.steps: give at least one number of steps, like 4 2 1")
-    for field, entries in (("steps", steps), ("metrics", names)):
+    lists: dict[str, Sequence[object]] = {"steps": steps, "metrics": names}
+    for field, entries in lists.items():
         if twice := [entry for entry in entries if entries.count(entry) > 1]:
             raise RecipeError(f"recipe.evaluate.{field}: {twice[0]} stands there twice; leave one out")
 
