@@ -55,11 +55,9 @@ def _check_evaluation(recipe: Recipe) -> None:
     steps, metrics = recipe.evaluate.steps, recipe.evaluate.metrics
     if not steps:
         raise RecipeError("recipe.evaluate.steps: give at least one number of steps, like 4 2 1")
-    twice = [str(number) for number in steps if steps.count(number) > 1]
-    if twice:
+    if twice := [number for number in steps if steps.count(number) > 1]:
         raise RecipeError(f"recipe.evaluate.steps: {twice[0]} stands there twice; leave one out")
-    same = [metric.name for metric in metrics if metrics.count(metric) > 1]  # with other settings it has other figures
-    if same:
+    if same := [metric.name for metric in metrics if metrics.count(metric) > 1]:  # other settings give other figures
         raise RecipeError(f"recipe.evaluate.metrics: {same[0]} stands there twice; leave one out")
 
 

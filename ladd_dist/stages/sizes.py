@@ -115,12 +115,12 @@ def _planned(recipe: Recipe) -> Denoiser | None:
 
 
 def _require_step(recipe: Recipe, num: int, has: int) -> None:
-    compute = recipe.train.compute
-    if recipe.train.batch_size % (num * compute.accumulate) or recipe.parallel.name not in STRATEGIES:
+    strategy = next((name for name in STRATEGIES if name == recipe.parallel.name), None)
+    if recipe.train.batch_size % (num * recipe.train.compute.accumulate) or strategy is None:
         return
     with trial(recipe) as step:
         profile = step.profile(recipe.train.batch_size // num)
-    held = memory(recipe.parallel.name, profile, num)
+    held = memory(strategy, profile, num)
     require_memory(held.total, f"recipe.train.batch_size: {recipe.train.batch_size}", has)
 
 
