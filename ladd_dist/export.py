@@ -82,7 +82,7 @@ def _target(options: Options, run: RunDir) -> Path:
     """
     from ladd_dist.core.names import require_name
     from ladd_dist.core.serialize import RecipeError
-    from ladd_dist.core.targets import output_file, output_folder
+    from ladd_dist.core.targets import is_stream, output_file, output_folder
     from ladd_dist.exporting.pipeline import require_free
 
     name = run.path.resolve().name
@@ -92,7 +92,9 @@ def _target(options: Options, run: RunDir) -> Path:
         require_free(out, run.path)
         return out
     out = output_file(options.out or Path(f"{name}.safetensors"))
-    output_file(out.with_suffix(".json"))
+    for path in (out, output_file(out.with_suffix(".json"))):
+        if is_stream(path):  # the card has the checksum of the file, which is read back
+            raise RecipeError(f"--out {path}: is a pipe or a device, and a student is kept in files; name one")
     if out.suffix != ".safetensors":
         raise RecipeError(
             f"--out {out}: the file's name must end in .safetensors (the card goes to NAME.json beside it)"
