@@ -77,6 +77,7 @@ def parse_row(line: bytes) -> Row | None:
 def _parse_odd(line: bytes) -> Row | None:
     try:
         found: object = json.loads(line)
+        "".join(found if isinstance(found, dict) else ()).encode()  # half of a surrogate pair is no text
     except (ValueError, RecursionError):
         return None
     if not isinstance(found, dict):
