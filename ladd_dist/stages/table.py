@@ -43,8 +43,8 @@ def stage_table(recipe: Recipe) -> dict[str, Stage]:
 
 
 def _report(run: Run) -> None:
+    write_lock(run)  # first: where there is a page, a sweep takes the run for done
     write_page(run)
-    write_lock(run)
 
 
 def stage_states(run: Run) -> tuple[StageState, ...]:
