@@ -11,6 +11,7 @@ import tempfile
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from pathlib import Path
 
 from fuzz import server
@@ -25,9 +26,12 @@ class Server:
 
     def __init__(self, root: Path) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "fuzz.server", str(root)], cwd=HERE, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        )  # fmt: skip
+            [sys.executable, "-m", "fuzz.server", str(root)],
+            cwd=HERE,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
 
     def read(self) -> str:
         """The next reply.
@@ -109,11 +113,16 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="only the inputs that the tests make")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--base", type=Path, help="a folder that keeps the sound run from call to call")
+    parser.add_argument("--out", type=Path, help="write every outcome to this file, a line of JSON each")
     parser.add_argument("--list", action="store_true", help="print the kinds and how many inputs each has")
     options = parser.parse_args()
     kinds = [kind for kind in server.load_kinds().values() if kind.name.startswith(options.kind)]
     if options.list:
-        print("\n".join(f"{kind.name:28s} {kind.quick:4d} {kind.full:5d}  {(kind.make.__doc__ or '').strip()}" for kind in kinds))
+        print(
+            "\n".join(
+                f"{kind.name:28s} {kind.quick:4d} {kind.full:5d}  {(kind.make.__doc__ or '').strip()}" for kind in kinds
+            )
+        )
         return 0
     cases = server.cases_of(kinds, quick=options.quick)
     if options.seed is not None:
@@ -123,7 +132,11 @@ def main() -> int:
 
     def tell(found: Outcome) -> None:
         if found.faults or options.seed is not None:
-            print(found, f"\n  exit code {found.code}: {found.message.strip()}" if options.seed is not None else "", flush=True)
+            print(
+                found,
+                f"\n  exit code {found.code}: {found.message.strip()}" if options.seed is not None else "",
+                flush=True,
+            )
 
     try:
         done = run(root, cases, options.workers, tell)
@@ -131,9 +144,13 @@ def main() -> int:
         if options.base is None:
             shutil.rmtree(root, ignore_errors=True)
     print(table(done))
+    if options.out is not None:
+        options.out.write_text("".join(f"{json.dumps(asdict(found))}\n" for found in done), encoding="utf-8")
     slowest, largest = max(done, key=lambda one: one.cpu_s), max(done, key=lambda one: one.peak_bytes)
-    print(f"slowest: {slowest.kind} {slowest.seed}, {slowest.cpu_s} s of a processor; "
-          f"largest: {largest.kind} {largest.seed}, {largest.peak_bytes / 1e9:.2f} GB")  # fmt: skip
+    print(
+        f"slowest: {slowest.kind} {slowest.seed}, {slowest.cpu_s} s of a processor; "
+        f"largest: {largest.kind} {largest.seed}, {largest.peak_bytes / 1e9:.2f} GB"
+    )
     return int(any(found.faults for found in done))
 
 

@@ -1,8 +1,8 @@
 """The sound things that inputs are made from: a tiny finished run and its neighbours, made once by the commands.
 
-    own/        the user's folder, in which commands run: tiny.py, sweep_tiny.py, cache/, runs/
-    received/   what came from somebody else: runs/ with two runs and a sweep of them, files/ with what they exported
-    foreign/    shards as other people write them: plain.tar, zipped.tar.gz
+own/        the user's folder, in which commands run: tiny.py, sweep_tiny.py, cache/, runs/
+received/   what came from somebody else: runs/ with two runs and a sweep of them, files/ with what they exported
+foreign/    shards as other people write them: plain.tar, zipped.tar.gz
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 
 from fuzz import forks
 
-TINY = '''
+TINY = """
 from dataclasses import replace
 from ladd_dist.metrics.color import Color
 from ladd_dist.metrics.matched import Matched
@@ -41,7 +41,7 @@ RECIPE = BASE.replace(name="tiny", note="The smallest run.", head=MaxPool(), tap
     evaluate=replace(SMOKE.evaluate, num_samples=16, num_references=16, metrics=(Color(), Matched()), batch_size=16),
     guard=replace(SMOKE.guard, every=2, samples=4),
 )
-'''
+"""
 SWEEP = """
 from ladd_dist.recipe import Axis, Sweep
 from tiny import RECIPE
@@ -121,16 +121,39 @@ def _write_sweep(runs: Path, *of: Path) -> None:
     for number, run in enumerate(of):
         config = json.loads((run / "config.json").read_text(encoding="utf-8"))
         axes = {"head": "max_pool"}
-        entries.append({
-            "label": f"head=max_pool seed={number}", "axes": axes, "seed": number, "run": run.name,
-            "signature": config["signature"], "teacher": "teacher-x", "shards": "shards-x",
-        })  # fmt: skip
-        jobs.append({"id": str(number + 1), "kind": "run", "of": run.name, "submitted": "2026-01-01T00:00:00Z",
-                     "cluster": "local"})  # fmt: skip
+        entries.append(
+            {
+                "label": f"head=max_pool seed={number}",
+                "axes": axes,
+                "seed": number,
+                "run": run.name,
+                "signature": config["signature"],
+                "teacher": "teacher-x",
+                "shards": "shards-x",
+            }
+        )
+        jobs.append(
+            {
+                "id": str(number + 1),
+                "kind": "run",
+                "of": run.name,
+                "submitted": "2026-01-01T00:00:00Z",
+                "cluster": "local",
+            }
+        )
     record = {
-        "format": 1, "name": "tiny", "signature": "0123456789", "recipe_path": "tiny.py", "scale": "smoke",
-        "axes": {"head": ["max_pool"]}, "seeds": [0, 1], "runs": entries, "on": "", "cache": "cache", "jobs": jobs,
-    }  # fmt: skip
+        "format": 1,
+        "name": "tiny",
+        "signature": "0123456789",
+        "recipe_path": "tiny.py",
+        "scale": "smoke",
+        "axes": {"head": ["max_pool"]},
+        "seeds": [0, 1],
+        "runs": entries,
+        "on": "",
+        "cache": "cache",
+        "jobs": jobs,
+    }
     folder = runs / "sweeps" / "tiny-0123456789"
     (folder / "logs").mkdir(parents=True)
     (folder / "sweep.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
@@ -186,9 +209,11 @@ def lay_out(base: Base, root: Path, parts: tuple[str, ...]) -> None:
         shutil.copy(base.root / "own" / name, root / "own" / name)
     for part in parts:
         shutil.copytree(
-            base.root / part, root / part, copy_function=lambda src, dst: _copy(base.root, root, Path(src), Path(dst)),
+            base.root / part,
+            root / part,
+            copy_function=lambda src, dst: _copy(base.root, root, Path(src), Path(dst)),
             dirs_exist_ok=True,
-        )  # fmt: skip
+        )
 
 
 def _copy(base: Path, root: Path, source: Path, target: Path) -> None:

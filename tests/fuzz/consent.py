@@ -22,11 +22,24 @@ from plugins.heads.max_pool import MaxPool
 class CanaryHead(MaxPool):
     """A head that somebody made."""
 '''
-OPENING = (received.JOBS, received.JOBS_JSON, received.COMPARE, received.COMPARE_FILES, received.SAMPLE_TEACHER, received.EXPORT,
-           received.EXPORT_STEP, received.EVALUATE, received.DIAGNOSE, received.CONTROL, received.LOCKED, received.REPORT,
-           "sample {run} --columns 1 --classes 0 --out out/s.png", "export {run} --to diffusers --out out/d",
-           "control apply {run} ../received/files/control.safetensors --columns 1 --cache cache --out out/c.png",
-           "control transfer {run} ../received/files/control.safetensors --num-samples 2 --cache cache --out out/t.json")  # fmt: skip
+OPENING = (
+    received.JOBS,
+    received.JOBS_JSON,
+    received.COMPARE,
+    received.COMPARE_FILES,
+    received.SAMPLE_TEACHER,
+    received.EXPORT,
+    received.EXPORT_STEP,
+    received.EVALUATE,
+    received.DIAGNOSE,
+    received.CONTROL,
+    received.LOCKED,
+    received.REPORT,
+    "sample {run} --columns 1 --classes 0 --out out/s.png",
+    "export {run} --to diffusers --out out/d",
+    "control apply {run} ../received/files/control.safetensors --columns 1 --cache cache --out out/c.png",
+    "control transfer {run} ../received/files/control.safetensors --num-samples 2 --cache cache --out out/t.json",
+)
 """Every command that opens a run."""
 
 
@@ -75,7 +88,8 @@ def profile(place: Place, seed: int, rng: random.Random) -> Made:
     spot = rng.choice((place.root / "received", place.root / "received" / "runs", place.sweep, place.root / "own"))
     path = spot / "profile.py"
     path.write_text(
-        f"{place.canary_code}\nfrom ladd_dist.cluster import Cluster\nCLUSTER = Cluster(client={{'PATH': '/nowhere'}})\n",
+        f"{place.canary_code}\nfrom ladd_dist.cluster import Cluster\n"
+        "CLUSTER = Cluster(client={'PATH': '/nowhere'})\n",
         encoding="utf-8",
     )
     for run in (place.run, place.run.with_name(place.base.other)):
@@ -138,10 +152,11 @@ def hub(place: Place, seed: int, rng: random.Random) -> Made:
             card["teacher"] = {"signature": "0123456789", "file": "/nowhere/teacher.safetensors"}
 
     received_card(path, change)
-    words = ["sample", "../received/files/student.safetensors", *"--columns 1 --classes 0 --out out/s.png".split()]
+    file = "../received/files/student.safetensors"
+    words = ["sample", file, "--columns", "1", "--classes", "0", "--out", "out/s.png"]
     if seed // 3 % 2:
-        words = ["evaluate", "../received/files/student.safetensors", "--like", f"../received/runs/{place.base.run}"]
-        words += "--cache cache --num-samples 4 --steps 1 --metrics matched --out out/ev.json".split()
+        words = ["evaluate", file, "--like", f"../received/runs/{place.base.run}", "--cache", "cache"]
+        words += ["--num-samples", "4", "--steps", "1", "--metrics", "matched", "--out", "out/ev.json"]
     return Made(f"the card's {key} is {network['plugin']} of a repository", Order(words))
 
 

@@ -13,9 +13,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ESCAPES = (
-    "\x1b]52;c;Y2FuYXJ5\x07", "\x1b[2J\x1b[31mred", "\x9b31mC1", "two\nlines\rback", "=HYPERLINK(1)", "+1+1", "@SUM(1)",
-    "[bold red]markup[/]", "[/nothing]", "<script>alert(1)</script>", "\u202egnitirw", "\x00nul", "\ttab", "-1+cmd|' /C'!A0",
-)  # fmt: skip
+    "\x1b]52;c;Y2FuYXJ5\x07",
+    "\x1b[2J\x1b[31mred",
+    "\x9b31mC1",
+    "two\nlines\rback",
+    "=HYPERLINK(1)",
+    "+1+1",
+    "@SUM(1)",
+    "[bold red]markup[/]",
+    "[/nothing]",
+    "<script>alert(1)</script>",
+    "\u202egnitirw",
+    "\x00nul",
+    "\ttab",
+    "-1+cmd|' /C'!A0",
+)
 PATHS = ("../../outside/escaped", "/../outside/escaped", ".", "..", "", "a/b", "a\nb", "~", "x" * 5000, "\ud800")
 
 
@@ -26,15 +38,32 @@ class Raw(NamedTuple):
 
 
 WRONG: tuple[tuple[str, Any], ...] = (
-    ("null", None), ("true", True), ("zero", 0), ("minus one", -1), ("fraction", 1.5), ("empty text", ""),
-    ("text", "text"), ("list", []), ("list of lists", [[]]), ("object", {}), ("object of one", {"a": 1}),
-    ("400 digits", Raw("9" * 400)), ("2**63", Raw(str(2**63))), ("NaN", Raw("NaN")), ("Infinity", Raw("Infinity")),
-    ("1e999", Raw("1e999")), ("-1e308", Raw("-1e308")), ("deep list", Raw("[" * 50_000 + "]" * 50_000)),
-    ("deep object", Raw('{"a":' * 50_000 + "1" + "}" * 50_000)), ("long text", "x" * 200_000),
-    ("long list", Raw("[" + "0," * 200_000 + "0]")), ("lone surrogate", Raw('"\\ud800"')), ("list of texts", ["a", "b"]),
+    ("null", None),
+    ("true", True),
+    ("zero", 0),
+    ("minus one", -1),
+    ("fraction", 1.5),
+    ("empty text", ""),
+    ("text", "text"),
+    ("list", []),
+    ("list of lists", [[]]),
+    ("object", {}),
+    ("object of one", {"a": 1}),
+    ("400 digits", Raw("9" * 400)),
+    ("2**63", Raw(str(2**63))),
+    ("NaN", Raw("NaN")),
+    ("Infinity", Raw("Infinity")),
+    ("1e999", Raw("1e999")),
+    ("-1e308", Raw("-1e308")),
+    ("deep list", Raw("[" * 50_000 + "]" * 50_000)),
+    ("deep object", Raw('{"a":' * 50_000 + "1" + "}" * 50_000)),
+    ("long text", "x" * 200_000),
+    ("long list", Raw("[" + "0," * 200_000 + "0]")),
+    ("lone surrogate", Raw('"\\ud800"')),
+    ("list of texts", ["a", "b"]),
     *((f"escape {number}", text) for number, text in enumerate(ESCAPES)),
     *((f"path {number}", text) for number, text in enumerate(PATHS[:-1])),
-)  # fmt: skip
+)
 BYTES = ("flip", "flips", "cut", "empty", "zeroed", "latin-1", "utf-16", "byte order mark", "tail", "nul", "doubled")
 PLACES = ("fifo", "folder", "device", "dangling link", "circle of links", "huge", "socket")
 

@@ -11,8 +11,13 @@ from fuzz.damage import ESCAPES, PLACES, put_in_place
 from fuzz.judge import Order
 from fuzz.kinds import TABLE, Made, Place
 
-LAUNCH = "launch tiny.py --scale smoke --out runs --cache cache".split()
-SIZES = {"train-images-idx3-ubyte": 47_040_016, "train-labels-idx1-ubyte": 60_008, "t10k-images-idx3-ubyte": 7_840_016, "t10k-labels-idx1-ubyte": 10_008}
+LAUNCH = ["launch", "tiny.py", "--scale", "smoke", "--out", "runs", "--cache", "cache"]
+SIZES = {
+    "train-images-idx3-ubyte": 47_040_016,
+    "train-labels-idx1-ubyte": 60_008,
+    "t10k-images-idx3-ubyte": 7_840_016,
+    "t10k-labels-idx1-ubyte": 10_008,
+}
 ALLOW = ("own/runs", "own/cache")
 
 
@@ -59,7 +64,17 @@ def mnist(place: Place, seed: int, rng: random.Random) -> Made:
         slip = put_in_place(path, rng.choice(PLACES))
     if slip == "root":
         root = rng.choice(("/dev/null", str(path), "\x1b[31mred", "", "x" * 5000))
-    words = [*LAUNCH, "--swap", "dataset=mnist", f"--dataset.root={root}", "--dataset.size", "16", "--dataset.no-download", "--stages", "teacher"]
+    words = [
+        *LAUNCH,
+        "--swap",
+        "dataset=mnist",
+        f"--dataset.root={root}",
+        "--dataset.size",
+        "16",
+        "--dataset.no-download",
+        "--stages",
+        "teacher",
+    ]
     return Made(f"{path.name}: {slip}", Order(words, allow=ALLOW))
 
 
@@ -67,7 +82,15 @@ def mnist(place: Place, seed: int, rng: random.Random) -> Made:
 def prompts(place: Place, seed: int, rng: random.Random) -> Made:
     """A file of prompts that is none."""
     path = place.root / "outside" / "prompts.txt"
-    contents = (b"\xff\xfea\x00", b"a\0b\n", b"\n\n\n", b"", b"x" * 20_000, b"caf\xe9\n", *(text.encode() for text in ESCAPES[:6]))
+    contents = (
+        b"\xff\xfea\x00",
+        b"a\0b\n",
+        b"\n\n\n",
+        b"",
+        b"x" * 20_000,
+        b"caf\xe9\n",
+        *(text.encode() for text in ESCAPES[:6]),
+    )
     slip = rng.choice(("place", "content", "content"))
     path.write_bytes(rng.choice(contents))
     if slip == "place":
@@ -80,14 +103,29 @@ def prompts(place: Place, seed: int, rng: random.Random) -> Made:
 def recipes(place: Place, seed: int, rng: random.Random) -> Made:
     """A recipe file of one's own with a slip."""
     contents = {
-        "empty": b"", "null bytes": b"RECIPE = 1\0", "latin-1": b"# caf\xe9\nRECIPE = 1\n", "exits": b"raise SystemExit(0)\n",
-        "raises escapes": b"raise ValueError('\\x1b[31mred\\n\\x9b1m')\n", "recursion": b"def f(): f()\nf()\n", "deep": b"RECIPE = " + b"(" * 500 + b")" * 500, "none": b"RECIPE = None\n",
-        "interrupt": b"raise KeyboardInterrupt\n", "base exception": b"class B(BaseException): pass\nraise B('x')\n", "generator exit": b"raise GeneratorExit\n",
-        "prints": b"print('\x1b[31mred')\nfrom tiny import RECIPE\n", "utf-16": "RECIPE = 1".encode("utf-16"), "text": b"RECIPE = 'x'\n", "syntax": b"RECIPE = (\n",
-        "nan": b"from tiny import RECIPE\nRECIPE = RECIPE.replace(adv_weight=__import__('plugins.schedules.constant').schedules.constant.Constant(value=float('nan')))\n",
-        "name": b"from tiny import RECIPE\nRECIPE = RECIPE.replace(name='../../outside/x')\n", "name with escape": b"from tiny import RECIPE\nRECIPE = RECIPE.replace(name='\\x1b[31mred')\n",
-        "memory": b"RECIPE = 'x' * (10**12)\n", "sweep": b"SWEEP = 1\n", "note": b"from tiny import RECIPE\nRECIPE = RECIPE.replace(note='\\udcff')\n",
-    }  # fmt: skip
+        "empty": b"",
+        "null bytes": b"RECIPE = 1\0",
+        "latin-1": b"# caf\xe9\nRECIPE = 1\n",
+        "exits": b"raise SystemExit(0)\n",
+        "raises escapes": b"raise ValueError('\\x1b[31mred\\n\\x9b1m')\n",
+        "recursion": b"def f(): f()\nf()\n",
+        "deep": b"RECIPE = " + b"(" * 500 + b")" * 500,
+        "none": b"RECIPE = None\n",
+        "interrupt": b"raise KeyboardInterrupt\n",
+        "base exception": b"class B(BaseException): pass\nraise B('x')\n",
+        "generator exit": b"raise GeneratorExit\n",
+        "prints": b"print('\x1b[31mred')\nfrom tiny import RECIPE\n",
+        "utf-16": "RECIPE = 1".encode("utf-16"),
+        "text": b"RECIPE = 'x'\n",
+        "syntax": b"RECIPE = (\n",
+        "nan": b"from plugins.schedules.constant import Constant\nfrom tiny import RECIPE\n"
+        b"RECIPE = RECIPE.replace(adv_weight=Constant(value=float('nan')))\n",
+        "name": b"from tiny import RECIPE\nRECIPE = RECIPE.replace(name='../../outside/x')\n",
+        "name with escape": b"from tiny import RECIPE\nRECIPE = RECIPE.replace(name='\\x1b[31mred')\n",
+        "memory": b"RECIPE = 'x' * (10**12)\n",
+        "sweep": b"SWEEP = 1\n",
+        "note": b"from tiny import RECIPE\nRECIPE = RECIPE.replace(note='\\udcff')\n",
+    }
     slips = [*contents, *PLACES[:5]]
     slip = slips[seed % len(slips)]
     path = place.root / "own" / "mine.py"
@@ -95,8 +133,17 @@ def recipes(place: Place, seed: int, rng: random.Random) -> Made:
     if slip not in contents:
         slip = put_in_place(path, slip)
     command = ("launch", "plan", "doctor", "sweep")[seed // len(slips) % 4]
-    more = {"launch": ["--scale", "smoke", "--dry-run"], "plan": ["--scale", "smoke"], "doctor": ["--scale", "smoke", "--only", "disk"], "sweep": ["--dry-run"]}[command]
-    order = Order([command, "mine.py", *more], silent_ok=command == "doctor", codes=(1, 2, 130) if slip == "interrupt" else (0, 1, 2))
+    more = {
+        "launch": ["--scale", "smoke", "--dry-run"],
+        "plan": ["--scale", "smoke"],
+        "doctor": ["--scale", "smoke", "--only", "disk"],
+        "sweep": ["--dry-run"],
+    }[command]
+    order = Order(
+        [command, "mine.py", *more],
+        silent_ok=command == "doctor",
+        codes=(1, 2, 130) if slip == "interrupt" else (0, 1, 2),
+    )
     if slip == "prints":  # a user's own file may print what it likes
         return Made("prints", Order(["launch", "nowhere.py"]))
     return Made(slip, order)
@@ -109,9 +156,17 @@ def wandb(place: Place, seed: int, rng: random.Random) -> Made:
     folder.mkdir(parents=True)
     path = folder / "run-abcd1234.wandb"
     begin = b":W&B" + struct.pack("<HB", 0xBEE1, 0)
-    contents = (b"", begin, begin[:3], begin + rng.randbytes(1000), rng.randbytes(40_000), begin + bytes(32_768 * 2),
-                begin + struct.pack("<IHB", 0, 60_000, 1) + b"x" * 100, begin + struct.pack("<IHB", 0, 10, 9) + b"x" * 10,
-                begin + (struct.pack("<IHB", 0, 4, 2) + b"abcd") * 5_000)  # fmt: skip
+    contents = (
+        b"",
+        begin,
+        begin[:3],
+        begin + rng.randbytes(1000),
+        rng.randbytes(40_000),
+        begin + bytes(32_768 * 2),
+        begin + struct.pack("<IHB", 0, 60_000, 1) + b"x" * 100,
+        begin + struct.pack("<IHB", 0, 10, 9) + b"x" * 10,
+        begin + (struct.pack("<IHB", 0, 4, 2) + b"abcd") * 5_000,
+    )
     what = "content"
     path.write_bytes(contents[seed % len(contents)])
     if rng.random() < 0.25:
@@ -146,5 +201,11 @@ def folders(place: Place, seed: int, rng: random.Random) -> Made:
             deep.mkdir(parents=True)
         case "dangling":
             (runs / "gone").symlink_to("nowhere")
-    command = rng.choice(("jobs ../received/runs", "jobs ../received/runs --json", "compare ../received/runs --metric matched_error --skip-broken --csv out/c.csv --out out/p.html"))
+    command = rng.choice(
+        (
+            "jobs ../received/runs",
+            "jobs ../received/runs --json",
+            "compare ../received/runs --metric matched_error --skip-broken --csv out/c.csv --out out/p.html",
+        )
+    )
     return Made(slip, Order(command.split()))

@@ -10,14 +10,52 @@ from fuzz.kinds import OWN, TABLE, Made, Place
 
 JUNK = ("x", "", "-1", "1.5", "9" * 30, "nan", "\x1b[31m", "0x1", " 1", "1,2", "١")
 RANKS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-STEP = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE", "SLURM_NTASKS", "SLURM_STEP_NODELIST", "SLURM_JOB_ID")
-OTHERS = ("COLUMNS", "LINES", "OMP_NUM_THREADS", "LADD_PARENT", "LADD_CORES", "LADD_LOGS", "CUDA_VISIBLE_DEVICES", "MASTER_PORT", "MASTER_ADDR",
-          "NO_COLOR", "FORCE_COLOR", "TERM", "TORCHELASTIC_ERROR_FILE", "LADD_MNIST_ROOT", "WANDB_MODE", "WANDB_PROJECT", "WANDB_DIR",
-          "SLURM_CPUS_PER_TASK", "SLURM_RESTART_COUNT", "HOME", "TMPDIR", "USER", "MPLCONFIGDIR", "XDG_CACHE_HOME", "HF_HOME", "PATH")  # fmt: skip
+STEP = (
+    "SLURM_PROCID",
+    "SLURM_STEP_NUM_TASKS",
+    "SLURM_LOCALID",
+    "SLURM_STEP_TASKS_PER_NODE",
+    "SLURM_NTASKS",
+    "SLURM_STEP_NODELIST",
+    "SLURM_JOB_ID",
+)
+OTHERS = (
+    "COLUMNS",
+    "LINES",
+    "OMP_NUM_THREADS",
+    "LADD_PARENT",
+    "LADD_CORES",
+    "LADD_LOGS",
+    "CUDA_VISIBLE_DEVICES",
+    "MASTER_PORT",
+    "MASTER_ADDR",
+    "NO_COLOR",
+    "FORCE_COLOR",
+    "TERM",
+    "TORCHELASTIC_ERROR_FILE",
+    "LADD_MNIST_ROOT",
+    "WANDB_MODE",
+    "WANDB_PROJECT",
+    "WANDB_DIR",
+    "SLURM_CPUS_PER_TASK",
+    "SLURM_RESTART_COUNT",
+    "HOME",
+    "TMPDIR",
+    "USER",
+    "MPLCONFIGDIR",
+    "XDG_CACHE_HOME",
+    "HF_HOME",
+    "PATH",
+)
 COMMANDS = (
-    "jobs runs", "jobs runs --json", "compare runs/{run} --metric matched_error", "export runs/{run} --out out/e.safetensors",
-    "sample runs/{run} --classes 0 --columns 1 --out out/s.png", "doctor --only disk", "plugins --kind head",
-)  # fmt: skip
+    "jobs runs",
+    "jobs runs --json",
+    "compare runs/{run} --metric matched_error",
+    "export runs/{run} --out out/e.safetensors",
+    "sample runs/{run} --classes 0 --columns 1 --out out/s.png",
+    "doctor --only disk",
+    "plugins --kind head",
+)
 LAUNCH = "launch tiny.py --scale smoke --out runs --cache cache"
 
 
@@ -27,7 +65,11 @@ def ranks(place: Place, seed: int, rng: random.Random) -> Made:
     names = RANKS if seed % 2 else STEP
     own: dict[str, str | bytes] = {rng.choice(names): rng.choice(JUNK)}
     if rng.random() < 0.6:
-        sound = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"} if seed % 2 else {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1", "SLURM_LOCALID": "0"}
+        sound = (
+            {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+            if seed % 2
+            else {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1", "SLURM_LOCALID": "0"}
+        )
         own = {**sound, **own}
     if rng.random() < 0.3:  # a rank that cannot be, of a group that is not there
         own |= {"RANK": "5", "WORLD_SIZE": "2", "LOCAL_RANK": "5"}
@@ -56,4 +98,7 @@ def not_text(place: Place, seed: int, rng: random.Random) -> Made:
     name = rng.choice(("USER", "HOME", "TMPDIR", "COLUMNS", "RANK", "LADD_PARENT", "WANDB_PROJECT", "SLURM_JOB_ID"))
     words = rng.choice((*COMMANDS, LAUNCH)).format(run=place.base.run).split()
     own: dict[str, str | bytes] = {name: b"\xff\xe9/x"}
-    return Made(f"{name} is no UTF-8", Order(words, allow=("own/runs", "own/cache"), environment=own, silent_ok=words[0] == "doctor"))
+    return Made(
+        f"{name} is no UTF-8",
+        Order(words, allow=("own/runs", "own/cache"), environment=own, silent_ok=words[0] == "doctor"),
+    )

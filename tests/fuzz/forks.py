@@ -1,4 +1,4 @@
-"""Runs a command in a fork of a process that has imported everything: a crash, a hang or a blow of memory is one case's.
+"""Runs a command in a fork of a process that has imported everything: a crash or a hang is that one case's.
 
 A fork starts in a tenth of a second where a new process takes ten. It has limits of memory, time and file size, and no
 network: whoever asks for a name or connects somewhere leaves a note, as code does that ran without consent.
@@ -6,6 +6,7 @@ network: whoever asks for a name or connects somewhere leaves a note, as code do
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import pkgutil
@@ -98,21 +99,29 @@ def run(
             timed_out = True
             os.killpg(child, signal.SIGKILL)
         time.sleep(0.003)
-    try:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child, signal.SIGKILL)  # what it left running
-    except (ProcessLookupError, PermissionError):
-        pass
     code = os.waitstatus_to_exitcode(status)
     return Ended(
-        code, out.read_bytes(), err.read_bytes(), time.monotonic() - started, usage.ru_utime + usage.ru_stime,
-        usage.ru_maxrss * 1024, timed_out or code == -signal.SIGXCPU,
-    )  # fmt: skip
+        code,
+        out.read_bytes(),
+        err.read_bytes(),
+        time.monotonic() - started,
+        usage.ru_utime + usage.ru_stime,
+        usage.ru_maxrss * 1024,
+        timed_out or code == -signal.SIGXCPU,
+    )
 
 
 def _become(
-    words: Sequence[str | bytes], cwd: Path, environment: Mapping[str, str | bytes], out: Path, err: Path, notes: Path,
+    words: Sequence[str | bytes],
+    cwd: Path,
+    environment: Mapping[str, str | bytes],
+    out: Path,
+    err: Path,
+    notes: Path,
     most_file: int,
-) -> NoReturn:  # fmt: skip
+) -> NoReturn:
     """Do in the fork what a user's process does; ends the process."""
     code = 1
     try:

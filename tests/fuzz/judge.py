@@ -67,7 +67,7 @@ def snapshot(root: Path) -> Snapshot:
             kind = stat.S_IFMT(status.st_mode)
             mark = ""
             if kind == stat.S_IFLNK:
-                mark = os.readlink(path)
+                mark = str(path.readlink())
             elif kind == stat.S_IFREG:
                 mark = str(status.st_mtime_ns)
             found[os.fsencode(path.relative_to(root)).decode(errors="backslashreplace")] = (kind, status.st_size, mark)
@@ -80,7 +80,11 @@ def _changed(before: Snapshot, after: Snapshot, allowed: Iterable[str]) -> list[
     folders = tuple(f"{name}/" for name in allowed)
     wrong = [path for path in paths if not path.startswith(folders) and path not in tuple(allowed)]
     # A folder's size changes with what is allowed inside it.
-    return [path for path in wrong if not (path in before and path in after and before[path][0] == stat.S_IFDIR == after[path][0])]
+    return [
+        path
+        for path in wrong
+        if not (path in before and path in after and before[path][0] == stat.S_IFDIR == after[path][0])
+    ]
 
 
 def judge(order: Order, ended: Ended, root: Path, before: Snapshot) -> list[str]:
@@ -121,7 +125,9 @@ def _words(order: Order, ended: Ended) -> list[str]:
     out, err = (text.decode("utf-8", "surrogateescape") for text in (ended.out, ended.err))
     faults = []
     if "Traceback (most recent call last)" in err or "Traceback (most recent call last)" in out:
-        last = [line for line in err.splitlines() if re.match(r"[\w.]+(Error|Exception|Interrupt|Exit|Warning)\b", line)]
+        last = [
+            line for line in err.splitlines() if re.match(r"[\w.]+(Error|Exception|Interrupt|Exit|Warning)\b", line)
+        ]
         faults.append(f"traceback: {(last or err.splitlines())[-1][:200]}")
     elif "this is a fault of the program" in err:
         faults.append("a fault of the program")

@@ -30,15 +30,25 @@ LOCKED = "launch --locked {run} --scale smoke --cache cache --out runs --dry-run
 REPORT = "launch tiny.py --scale smoke --out ../received/runs --cache cache --stages report"
 LAUNCH = "launch tiny.py --scale smoke --out ../received/runs --cache cache"
 CHEAP = (JOBS, JOBS_JSON, COMPARE, COMPARE_JSON, COMPARE_FILES, COMPARE_SKIP)
-WRITES = {DIAGNOSE: ("received/runs",), REPORT: ("received/runs", "own/cache"), LAUNCH: ("received/runs", "own/cache"),
-          EVALUATE: ("own/cache",), CONTROL: ("own/cache",), SAMPLE_TEACHER: ("own/cache",)}  # fmt: skip
+WRITES = {
+    DIAGNOSE: ("received/runs",),
+    REPORT: ("received/runs", "own/cache"),
+    LAUNCH: ("received/runs", "own/cache"),
+    EVALUATE: ("own/cache",),
+    CONTROL: ("own/cache",),
+    SAMPLE_TEACHER: ("own/cache",),
+}
 """What commands write to besides `own/out`."""
 
 
 def words_of(place: Place, command: str) -> list[str]:
     """The words of a command on the received run."""
     runs = "../received/runs"
-    names = {"run": f"{runs}/{place.base.run}", "other": f"{runs}/{place.base.other}", "sweep": f"{runs}/sweeps/{place.sweep.name}"}
+    names = {
+        "run": f"{runs}/{place.base.run}",
+        "other": f"{runs}/{place.base.other}",
+        "sweep": f"{runs}/sweeps/{place.sweep.name}",
+    }
     return command.format(**names).split(" ")
 
 
@@ -53,9 +63,15 @@ def commands(rng: random.Random, cheap: Sequence[str], dear: Sequence[str] = (),
 
 
 def _damaged(
-    name: str, file: str, damage: Callable[[Path, random.Random], str], cheap: Sequence[str], dear: Sequence[str] = (),
-    *, quick: int, full: int,
-) -> None:  # fmt: skip
+    name: str,
+    file: str,
+    damage: Callable[[Path, random.Random], str],
+    cheap: Sequence[str],
+    dear: Sequence[str] = (),
+    *,
+    quick: int,
+    full: int,
+) -> None:
     """Enter the kind of one file's damage."""
 
     @TABLE.add(f"received/{name}", *RECEIVED, quick=quick, full=full)
@@ -66,8 +82,15 @@ def _damaged(
         return Made(what, order_of(place, command))
 
 
-_damaged("config.json", "runs/RUN/config.json", damage_json, (*CHEAP, EXPORT, EXPORT_STEP, SAMPLE_TEACHER, COMPARE_SWEEP),
-         (EVALUATE, DIAGNOSE, CONTROL, REPORT, LAUNCH), quick=30, full=140)  # fmt: skip
+_damaged(
+    "config.json",
+    "runs/RUN/config.json",
+    damage_json,
+    (*CHEAP, EXPORT, EXPORT_STEP, SAMPLE_TEACHER, COMPARE_SWEEP),
+    (EVALUATE, DIAGNOSE, CONTROL, REPORT, LAUNCH),
+    quick=30,
+    full=140,
+)
 _damaged("eval.json", "runs/RUN/eval.json", damage_json, (*CHEAP, COMPARE_SWEEP), (REPORT, DIAGNOSE), quick=16, full=70)
 _damaged("eval_classes.json", "runs/RUN/eval_classes.json", damage_json, (*CHEAP, REPORT), quick=4, full=30)
 _damaged("metrics.jsonl", "runs/RUN/metrics.jsonl", damage_lines, CHEAP, (REPORT,), quick=14, full=60)
@@ -76,8 +99,14 @@ _damaged("timings.json", "runs/RUN/timings.json", damage_json, (*CHEAP, REPORT),
 _damaged("done.json", "runs/RUN/*ill.done.json", damage_json, (JOBS, JOBS_JSON, COMPARE), (LAUNCH,), quick=4, full=20)
 _damaged("evaluate.done.json", "runs/RUN/evaluate.done.json", damage_json, (JOBS, COMPARE), (LAUNCH,), quick=1, full=10)
 _damaged("recipe.lock", "runs/RUN/recipe.lock", damage_json, (LOCKED,), quick=8, full=60)
-_damaged("sweep.json", "runs/sweeps/*/sweep.json", damage_json,
-         (JOBS, JOBS_JSON, COMPARE_SWEEP, COMPARE_SKIP, "jobs {sweep}", "jobs {sweep} --cancel"), quick=20, full=90)  # fmt: skip
+_damaged(
+    "sweep.json",
+    "runs/sweeps/*/sweep.json",
+    damage_json,
+    (JOBS, JOBS_JSON, COMPARE_SWEEP, COMPARE_SKIP, "jobs {sweep}", "jobs {sweep} --cancel"),
+    quick=20,
+    full=90,
+)
 _damaged("logs", "runs/sweeps/*/logs/1_0_log.err", damage_bytes, (JOBS, JOBS_JSON), quick=3, full=16)
 _damaged("strips.json", "runs/RUN/samples/strips.json", damage_json, (REPORT,), quick=1, full=24)
 _damaged("attention.json", "runs/RUN/samples/attention.json", damage_json, (REPORT,), quick=1, full=20)
@@ -86,17 +115,29 @@ _damaged("dumps", "runs/RUN/dumps/*.safetensors", damage_bytes, (COMPARE_FILES, 
 _damaged("report.html", "runs/RUN/report.html", damage_bytes, (JOBS, REPORT), quick=1, full=8)
 
 
-TEXTS = (("name",), ("recipe", "name"), ("recipe", "note"), ("scale",), ("version",), ("command",), ("signature",),
-         ("sweep",), ("recipe_path",), ("axes", "head"), ("recipe", "reported", "outcome"), ("environment", "torch"),
-         ("recipe", "head", "plugin"), ("taps", 0), ("plugins", 0), ("cache",))  # fmt: skip
+TEXTS = (
+    ("name",),
+    ("recipe", "name"),
+    ("recipe", "note"),
+    ("scale",),
+    ("version",),
+    ("command",),
+    ("signature",),
+    ("sweep",),
+    ("recipe_path",),
+    ("axes", "head"),
+    ("recipe", "reported", "outcome"),
+    ("environment", "torch"),
+    ("recipe", "head", "plugin"),
+    ("taps", 0),
+    ("plugins", 0),
+    ("cache",),
+)
 
 
 def _set(data: object, path: tuple[object, ...], text: str) -> None:
     for key in path[:-1]:
-        if isinstance(data, dict):
-            data = data.setdefault(key, {})
-        else:
-            data = data[key]  # type: ignore[index]
+        data = data.setdefault(key, {}) if isinstance(data, dict) else data[key]  # type: ignore[index]
     data[path[-1]] = text  # type: ignore[index]
 
 
@@ -126,7 +167,10 @@ def escapes(place: Place, seed: int, rng: random.Random) -> Made:
         _unfinished(place)
         command = rng.choice((JOBS, JOBS_JSON))
     elif where == "eval":
-        _edit(place.run / "eval.json", lambda data: data.update({text: dict(data["student@4"]), "student@4": {**data["student@4"], text: 1.0}}))
+        _edit(
+            place.run / "eval.json",
+            lambda data: data.update({text: dict(data["student@4"]), "student@4": {**data["student@4"], text: 1.0}}),
+        )
     else:
         _edit(place.run / "recipe.lock", lambda data: data.update(recipe_path=text + ".py", commit=text, run=text))
         command = LOCKED
@@ -154,7 +198,9 @@ def folders(place: Place, seed: int, rng: random.Random) -> Made:
     if slip == "name":
         other = place.run.with_name(rng.choice(["\x1b[31mred", "two\nlines", "-rf", "=1+1", "a b", "x" * 200]))
         place.run.rename(other)
-        command = rng.choice((JOBS, JOBS_JSON, COMPARE_SKIP, "compare ../received/runs --metric matched_error --csv out/c.csv"))
+        command = rng.choice(
+            (JOBS, JOBS_JSON, COMPARE_SKIP, "compare ../received/runs --metric matched_error --csv out/c.csv")
+        )
         return Made(f"the run is called {other.name[:20]!r}", order_of(place, command))
     if slip == "outside":
         elsewhere = place.root / "outside" / "moved"
@@ -183,12 +229,20 @@ def foreign_bytes(place: Place, seed: int, rng: random.Random) -> Made:
 @TABLE.add("received/own files", *OWN, quick=3, full=60)
 def own_files(place: Place, seed: int, rng: random.Random) -> Made:
     """A file of a run of one's own is damaged, and the same command is given again."""
-    files = ["config.json", "guard.json", "metrics.jsonl", "timings.json", "distill.done.json", "evaluate.done.json", "eval.json"]
+    files = [
+        "config.json",
+        "guard.json",
+        "metrics.jsonl",
+        "timings.json",
+        "distill.done.json",
+        "evaluate.done.json",
+        "eval.json",
+    ]
     name = rng.choice(files)
     what = (damage_lines if name == "metrics.jsonl" else damage_json)(place.own_run / name, rng)
     if rng.random() < 0.3:
         (place.own_run / "evaluate.done.json").unlink(missing_ok=True)
-    words = "launch tiny.py --scale smoke --out runs --cache cache".split()
+    words = ["launch", "tiny.py", "--scale", "smoke", "--out", "runs", "--cache", "cache"]
     return Made(f"{name}: {what}", Order(words, allow=("own/runs", "own/cache")))
 
 

@@ -46,7 +46,11 @@ class Outcome:
 
     def __str__(self) -> str:
         again = f"PYTHONPATH=tests python -m fuzz --kind '{self.kind}' --seed {self.seed}"
-        lines = [f"{self.kind} {self.seed}: {self.what}", f"  {self.command}", *(f"  FAULT {fault}" for fault in self.faults)]
+        lines = [
+            f"{self.kind} {self.seed}: {self.what}",
+            f"  {self.command}",
+            *(f"  FAULT {fault}" for fault in self.faults),
+        ]
         return "\n".join([*lines, f"  again: {again}"])
 
 
@@ -108,16 +112,26 @@ def run_case(sound: Base, name: str, seed: int, folder: Path, *, keep: bool = Fa
         )
         faults = judge(order, ended, folder, before)
     except Exception as error:  # of this corpus; it must not end the others
-        return Outcome(name, seed, "", "", -1, (f"the corpus failed: {traceback.format_exc()[-900:]}",), 0, 0, 0, str(error))
+        return Outcome(
+            name, seed, "", "", -1, (f"the corpus failed: {traceback.format_exc()[-900:]}",), 0, 0, 0, str(error)
+        )
     finally:
         if not keep:
             _remove(folder)
     words = " ".join(word if isinstance(word, str) else repr(word) for word in order.words)
     message = ended.err.decode("utf-8", "backslashreplace")[-600:]
     return Outcome(
-        name, seed, made.what, f"ladd {_short(words)}" + _environment(order.environment), ended.code, tuple(faults),
-        round(ended.wall_s, 2), round(ended.cpu_s, 2), ended.peak_bytes, message,
-    )  # fmt: skip
+        name,
+        seed,
+        made.what,
+        f"ladd {_short(words)}" + _environment(order.environment),
+        ended.code,
+        tuple(faults),
+        round(ended.wall_s, 2),
+        round(ended.cpu_s, 2),
+        ended.peak_bytes,
+        message,
+    )
 
 
 def _short(text: str) -> str:

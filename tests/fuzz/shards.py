@@ -24,7 +24,10 @@ from fuzz.forks import Ended
 from fuzz.judge import Check, Order
 from fuzz.kinds import TABLE, Made, Place
 
-COMMON = "launch tiny.py --scale smoke --out runs --cache cache --stages shards --shards.num-samples 64 --shards.source".split()
+COMMON = [
+    *("launch", "tiny.py", "--scale", "smoke", "--out", "runs", "--cache", "cache", "--stages", "shards"),
+    *("--shards.num-samples", "64", "--shards.source"),
+]
 GB = 2**30
 
 
@@ -90,8 +93,18 @@ def tar_places(content: bytes) -> tuple[list[int], list[int]]:
     return headers, data
 
 
-FIELDS = {"name": (0, 100), "mode": (100, 8), "uid": (108, 8), "size": (124, 12), "mtime": (136, 12), "checksum": (148, 8),
-          "type": (156, 1), "link": (157, 100), "magic": (257, 8), "padding": (500, 12)}  # fmt: skip
+FIELDS = {
+    "name": (0, 100),
+    "mode": (100, 8),
+    "uid": (108, 8),
+    "size": (124, 12),
+    "mtime": (136, 12),
+    "checksum": (148, 8),
+    "type": (156, 1),
+    "link": (157, 100),
+    "magic": (257, 8),
+    "padding": (500, 12),
+}
 
 
 @TABLE.add("shards/header flips", "foreign", quick=12, full=90)
@@ -155,7 +168,10 @@ def compressed_flips(place: Place, seed: int, rng: random.Random) -> Made:
     spot = rng.choice((rng.randrange(len(packed)), len(packed) - 1 - rng.randrange(8), rng.randrange(10)))
     path = place.root / "foreign" / f"packed.tar.{how}"
     path.write_bytes(packed if sound else flip(packed, spot, rng.randrange(8)))
-    return Made(f"{how}{', sound' if sound else f' bit at {spot} of {len(packed)}'}", source_order(f"../foreign/{path.name}", complete()))
+    return Made(
+        f"{how}{', sound' if sound else f' bit at {spot} of {len(packed)}'}",
+        source_order(f"../foreign/{path.name}", complete()),
+    )
 
 
 def _raw_header(name: str, size: int, kind: bytes = b"0", form: str = "octal") -> bytes:
@@ -183,9 +199,30 @@ def _pax(records: dict[str, str]) -> bytes:
     return _raw_header("pax", len(text), b"x") + text + bytes(-len(text) % 512)
 
 
-BOMBS = ("sparse member", "declared 6 GB", "file of 6 GB", "gzip of 8 GB", "gzip of gzips", "npy of 2**40", "npy of a terabyte",
-         "safetensors of 2**62", "sparse file", "device", "fifo", "folder", "circle of links", "dangling link", "socket",
-         "million members", "long name", "pax size", "negative size", "gnu sparse", "zip bomb xz", "long pax")  # fmt: skip
+BOMBS = (
+    "sparse member",
+    "declared 6 GB",
+    "file of 6 GB",
+    "gzip of 8 GB",
+    "gzip of gzips",
+    "npy of 2**40",
+    "npy of a terabyte",
+    "safetensors of 2**62",
+    "sparse file",
+    "device",
+    "fifo",
+    "folder",
+    "circle of links",
+    "dangling link",
+    "socket",
+    "million members",
+    "long name",
+    "pax size",
+    "negative size",
+    "gnu sparse",
+    "zip bomb xz",
+    "long pax",
+)
 
 
 @TABLE.add("shards/bombs", "foreign", quick=12, full=44)
@@ -203,7 +240,12 @@ def bombs(place: Place, seed: int, rng: random.Random) -> Made:
     match what:
         case "sparse member" | "gnu sparse":
             size = 20 * GB
-            records = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "s9.npy", "GNU.sparse.realsize": str(size)}
+            records = {
+                "GNU.sparse.major": "1",
+                "GNU.sparse.minor": "0",
+                "GNU.sparse.name": "s9.npy",
+                "GNU.sparse.realsize": str(size),
+            }
             table = b"1\n%d\n0\n" % size if what == "gnu sparse" else b"0\n"
             table += bytes(-len(table) % 512)
             path.write_bytes(begun + _pax(records) + _raw_header("s9.npy", len(table)) + table + end)
@@ -222,9 +264,18 @@ def bombs(place: Place, seed: int, rng: random.Random) -> Made:
             path.write_bytes(gzip.compress(begun + _raw_header("s9.npy", 2**33)) + block * 2000)
         case "npy of 2**40" | "npy of a terabyte":
             shape = (2**40,) if what == "npy of 2**40" else (3, 600_000, 600_000)
-            write_tar(path, [*first, member("s9.npy", _npy_header({"descr": "<f4", "fortran_order": False, "shape": shape})), member("s9.cls", b"1")])
+            write_tar(
+                path,
+                [
+                    *first,
+                    member("s9.npy", _npy_header({"descr": "<f4", "fortran_order": False, "shape": shape})),
+                    member("s9.cls", b"1"),
+                ],
+            )
         case "safetensors of 2**62":
-            write_tar(path, [*first, member("s9.safetensors", (2**62).to_bytes(8, "little") + b"{}"), member("s9.cls", b"1")])
+            write_tar(
+                path, [*first, member("s9.safetensors", (2**62).to_bytes(8, "little") + b"{}"), member("s9.cls", b"1")]
+            )
         case "million members":
             name = b"".join(_raw_header(f"s{number:07d}.txt", 0) for number in range(200_000))
             path.write_bytes(begun + name + end)
@@ -270,27 +321,49 @@ def arrays(place: Place, seed: int, rng: random.Random) -> Made:
     good = foreign_sample(5)
     slips: dict[str, Any] = {
         "shape": _npy_header({"descr": "<f4", "fortran_order": False, "shape": (3, 16, 17)}) + good.tobytes(),
-        "negative shape": _npy_header({"descr": "<f4", "fortran_order": False, "shape": (-3, -16, 16)}) + good.tobytes(),
-        "huge product": _npy_header({"descr": "<f4", "fortran_order": False, "shape": (2**32, 2**32, 1)}) + good.tobytes(),
+        "negative shape": _npy_header({"descr": "<f4", "fortran_order": False, "shape": (-3, -16, 16)})
+        + good.tobytes(),
+        "huge product": _npy_header({"descr": "<f4", "fortran_order": False, "shape": (2**32, 2**32, 1)})
+        + good.tobytes(),
         "object": npy(np.array([{"a": 1}], dtype=object), allow_pickle=True),
         "pickle": _npy_header({"descr": "|O", "fortran_order": False, "shape": (1,)}) + pickle_of(place),
         "pickle alone": pickle_of(place),
-        "code in the header": _npy_header(b"{'descr': __import__('os').system('true'), 'fortran_order': False, 'shape': (1,)}"),
+        "code in the header": _npy_header(
+            b"{'descr': __import__('os').system('true'), 'fortran_order': False, 'shape': (1,)}"
+        ),
         "deep header": _npy_header(b"(" * 20_000 + b")" * 20_000),
         "structured": npy(np.zeros((3, 16), dtype=[("a", "<f4"), ("b", "<f4")])),
-        "text": npy(np.array(["a" * 100])), "dates": npy(np.zeros((3, 16, 16), dtype="datetime64[s]")),
-        "complex": npy(good.astype(np.complex64)), "float16": npy(good.astype(np.float16)), "float64": npy(good.astype(np.float64)),
-        "long double": npy(good.astype(np.longdouble)), "integers": npy((good * 127).astype(np.int8)),
-        "big endian": npy(good.astype(">f4")), "fortran": npy(np.asfortranarray(good)),
-        "0 to 255": npy((good + 1) * 127.5), "1e30": npy(good * 1e30), "twice the range": npy(good * 2), "nan": npy(np.where(good > 0.9, np.nan, good)),
-        "inf": npy(np.where(good > 0.9, np.inf, good)), "tail": npy(good) + b"x" * 100, "cut": npy(good)[:-7], "empty": b"",
-        "no header": good.tobytes(), "version 9": b"\x93NUMPY\x09\x00" + npy(good)[8:], "scalar": npy(np.float32(0.5)), "channels last": npy(good.transpose(1, 2, 0).copy()),
-    }  # fmt: skip
+        "text": npy(np.array(["a" * 100])),
+        "dates": npy(np.zeros((3, 16, 16), dtype="datetime64[s]")),
+        "complex": npy(good.astype(np.complex64)),
+        "float16": npy(good.astype(np.float16)),
+        "float64": npy(good.astype(np.float64)),
+        "long double": npy(good.astype(np.longdouble)),
+        "integers": npy((good * 127).astype(np.int8)),
+        "big endian": npy(good.astype(">f4")),
+        "fortran": npy(np.asfortranarray(good)),
+        "0 to 255": npy((good + 1) * 127.5),
+        "1e30": npy(good * 1e30),
+        "twice the range": npy(good * 2),
+        "nan": npy(np.where(good > 0.9, np.nan, good)),
+        "inf": npy(np.where(good > 0.9, np.inf, good)),
+        "tail": npy(good) + b"x" * 100,
+        "cut": npy(good)[:-7],
+        "empty": b"",
+        "no header": good.tobytes(),
+        "version 9": b"\x93NUMPY\x09\x00" + npy(good)[8:],
+        "scalar": npy(np.float32(0.5)),
+        "channels last": npy(good.transpose(1, 2, 0).copy()),
+    }
     name = list(slips)[seed % len(slips)]
     members = foreign_members()
     members[10] = member("s005.npy", slips[name])
     if seed >= len(slips):  # in the whole set, so that no comparison with neighbours finds it
-        members = [member(f"s{i:03d}.npy", slips[name]) if k == 0 else pair for i in range(NUM_FOREIGN) for k, pair in enumerate(members[2 * i : 2 * i + 2])]
+        members = [
+            member(f"s{i:03d}.npy", slips[name]) if k == 0 else pair
+            for i in range(NUM_FOREIGN)
+            for k, pair in enumerate(members[2 * i : 2 * i + 2])
+        ]
     write_tar(place.root / "foreign" / "plain.tar", members)
     exact = name in ("big endian", "fortran", "float64") and seed < len(slips)
     valid = name in ("big endian", "fortran", "float64", "float16", "long double", "tail")
@@ -309,9 +382,36 @@ def _refused(name: str) -> Check:
 def members(place: Place, seed: int, rng: random.Random) -> Made:
     """Members that are missing, double, of strange names and types, or whose classes make no sense."""
     found = foreign_members()
-    slips = ("double key", "double member", "no class", "class of text", "class out of range", "class 2**70", "class nan", "negative class",
-             "class of a fraction", "unordered", "path", "absolute", "escape name", "symlink", "hardlink", "device", "fifo", "folder",
-             "json", "pyd", "pth", "not utf-8", "empty set", "only noise", "noise in one", "two suffixes", "capital suffix", "dot file")  # fmt: skip
+    slips = (
+        "double key",
+        "double member",
+        "no class",
+        "class of text",
+        "class out of range",
+        "class 2**70",
+        "class nan",
+        "negative class",
+        "class of a fraction",
+        "unordered",
+        "path",
+        "absolute",
+        "escape name",
+        "symlink",
+        "hardlink",
+        "device",
+        "fifo",
+        "folder",
+        "json",
+        "pyd",
+        "pth",
+        "not utf-8",
+        "empty set",
+        "only noise",
+        "noise in one",
+        "two suffixes",
+        "capital suffix",
+        "dot file",
+    )
     slip = slips[seed % len(slips)]
     check: Check | None = None
     match slip:
@@ -323,22 +423,52 @@ def members(place: Place, seed: int, rng: random.Random) -> Made:
             check = _refused("a member twice")
         case "no class":
             del found[7]
-        case "class of text" | "class out of range" | "class 2**70" | "class nan" | "negative class" | "class of a fraction":
-            text = {"class of text": "a", "class out of range": "10", "class 2**70": str(2**70), "class nan": "nan", "negative class": "-1", "class of a fraction": "1.5"}
+        case (
+            "class of text"
+            | "class out of range"
+            | "class 2**70"
+            | "class nan"
+            | "negative class"
+            | "class of a fraction"
+        ):
+            text = {
+                "class of text": "a",
+                "class out of range": "10",
+                "class 2**70": str(2**70),
+                "class nan": "nan",
+                "negative class": "-1",
+                "class of a fraction": "1.5",
+            }
             found[7] = member("s003.cls", text[slip].encode())
             check = _refused(slip)
         case "unordered":
             rng.shuffle(found)
             check = _refused("members in no order")
         case "path" | "absolute" | "escape name" | "not utf-8" | "two suffixes" | "capital suffix" | "dot file":
-            names = {"path": "../../outside/s003", "absolute": "/outside/s003", "escape name": rng.choice(ESCAPES).replace("\0", "") + "s003",
-                     "not utf-8": "s003\udce9", "two suffixes": "s003.old", "capital suffix": "s003", "dot file": ".s003"}  # fmt: skip
+            names = {
+                "path": "../../outside/s003",
+                "absolute": "/outside/s003",
+                "escape name": rng.choice(ESCAPES).replace("\0", "") + "s003",
+                "not utf-8": "s003\udce9",
+                "two suffixes": "s003.old",
+                "capital suffix": "s003",
+                "dot file": ".s003",
+            }
             suffix = "NPY" if slip == "capital suffix" else "npy"
-            found[6], found[7] = member(f"{names[slip]}.{suffix}", npy(foreign_sample(3))), member(f"{names[slip]}.cls", b"3")
+            found[6], found[7] = (
+                member(f"{names[slip]}.{suffix}", npy(foreign_sample(3))),
+                member(f"{names[slip]}.cls", b"3"),
+            )
             check = complete(exact=False)
         case "symlink" | "hardlink" | "device" | "fifo" | "folder":
             info = tarfile.TarInfo("s003.npy")
-            info.type = {"symlink": tarfile.SYMTYPE, "hardlink": tarfile.LNKTYPE, "device": tarfile.CHRTYPE, "fifo": tarfile.FIFOTYPE, "folder": tarfile.DIRTYPE}[slip]
+            info.type = {
+                "symlink": tarfile.SYMTYPE,
+                "hardlink": tarfile.LNKTYPE,
+                "device": tarfile.CHRTYPE,
+                "fifo": tarfile.FIFOTYPE,
+                "folder": tarfile.DIRTYPE,
+            }[slip]
             info.linkname = "s002.npy" if slip == "hardlink" else "/etc/passwd"
             found[6] = (info, b"")
             check = complete(exact=False)
@@ -358,12 +488,24 @@ def members(place: Place, seed: int, rng: random.Random) -> Made:
 @TABLE.add("shards/safetensors", "foreign", quick=6, full=40)
 def safetensors_members(place: Place, seed: int, rng: random.Random) -> Made:
     """A member's safetensors header lies."""
-    from fuzz.weights import damage
     from safetensors.numpy import save
+
+    from fuzz.weights import damage
 
     target = place.root / "tmp" / "one.safetensors"
     target.write_bytes(save({"x0": foreign_sample(3), "cond": np.array(3)}))
-    hows = ("bit of header", "cut", "tail", "length lies", "header lies", "header lies", "header lies", "nan", "inf", "bytes")
+    hows = (
+        "bit of header",
+        "cut",
+        "tail",
+        "length lies",
+        "header lies",
+        "header lies",
+        "header lies",
+        "nan",
+        "inf",
+        "bytes",
+    )
     how = hows[seed % len(hows)]
     try:
         what = damage(target, how, rng)
@@ -394,7 +536,10 @@ def own_shards(place: Place, seed: int, rng: random.Random) -> Made:
             replace(tars[0], flip(content, rng.randrange(len(content)), rng.randrange(8)))
         case "cut":
             content = tars[1].read_bytes()
-            replace(tars[1], content[: rng.choice((rng.randrange(len(content)), len(content) - 512, 512 * (len(content) // 1024)))])
+            replace(
+                tars[1],
+                content[: rng.choice((rng.randrange(len(content)), len(content) - 512, 512 * (len(content) // 1024)))],
+            )
         case "no index":
             (folder / "index.json").unlink()
         case "index damaged":
@@ -404,7 +549,9 @@ def own_shards(place: Place, seed: int, rng: random.Random) -> Made:
         case "one is missing":
             tars[1].unlink()
         case "bytes":
-            replace(tars[0], bytes_of(tars[0].read_bytes(), rng.choice(("flips", "zeroed", "doubled", "tail", "nul")), rng))
+            replace(
+                tars[0], bytes_of(tars[0].read_bytes(), rng.choice(("flips", "zeroed", "doubled", "tail", "nul")), rng)
+            )
     return Made(what, source_order(source, _own(place, num, what)))
 
 
@@ -425,7 +572,9 @@ def _own(place: Place, num: int, what: str) -> Check:
         parts = []
         for path in sorted((place.base.root / "own" / "cache" / place.base.shards).glob("*.tar")):
             with tarfile.open(path) as tar:
-                parts += [load(tar.extractfile(item).read())["x0"] for item in tar if item.name.endswith(".safetensors")]  # type: ignore[union-attr]
+                parts += [
+                    load(tar.extractfile(item).read())["x0"] for item in tar if item.name.endswith(".safetensors")
+                ]  # type: ignore[union-attr]
         same = np.array_equal(np.concatenate(parts)[:num], pictures)
         return "" if same else "the pictures are not what the shards hold"
 
@@ -448,7 +597,7 @@ def trained_on(place: Place, seed: int, rng: random.Random) -> Made:
     else:
         replace(tar, bytes_of(tar.read_bytes(), slip, rng))
     shutil.rmtree(place.own_run)
-    words = "launch tiny.py --scale smoke --out runs --cache cache --stages shards,distill".split()
+    words = ["launch", "tiny.py", "--scale", "smoke", "--out", "runs", "--cache", "cache", "--stages", "shards,distill"]
     from fuzz.judge import same
 
     path = f"own/runs/{place.base.run}/student.safetensors"

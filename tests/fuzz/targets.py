@@ -11,14 +11,16 @@ from fuzz.judge import Order
 from fuzz.kinds import OWN, TABLE, Made, Place
 
 COMMANDS = (
-    ("compare {r} {o} --metric matched_error --csv", "c.csv"), ("compare {r} {o} --metric matched_error --out", "p.html"),
-    ("sample {r} --columns 1 --classes 0 --out", "s.png"), ("export {r} --out", "e.safetensors"),
+    ("compare {r} {o} --metric matched_error --csv", "c.csv"),
+    ("compare {r} {o} --metric matched_error --out", "p.html"),
+    ("sample {r} --columns 1 --classes 0 --out", "s.png"),
+    ("export {r} --out", "e.safetensors"),
     ("sample {r} --columns 1 --classes 0 --folder", "pictures"),
     ("evaluate {r} --cache cache --num-samples 4 --steps 1 --metrics matched --out", "e.json"),
     ("control train {r} --cache cache --steps 1 --batch-size 2 --rank 1 --out", "c.safetensors"),
     ("launch tiny.py --scale smoke --cache cache --stages report --out", "runs"),
     ("launch tiny.py --scale smoke --out runs --stages teacher --cache", "cache"),
-)  # fmt: skip
+)
 
 
 def _kept(path: Path, kind: int, link: str) -> object:

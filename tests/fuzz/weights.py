@@ -9,8 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-
-
 from fuzz import received
 from fuzz.consent import received_card
 from fuzz.damage import PLACES, Raw, bytes_of, damage_json, dumps, flip, json_value, put_in_place, replace
@@ -46,7 +44,9 @@ def damage(path: Path, how: str, rng: random.Random) -> str:
         case "bit of header":
             replace(path, flip(content, rng.randrange(start), rng.randrange(8)))
         case "cut":
-            replace(path, content[: rng.choice((0, 4, 8, start - 1, start, len(content) - 1, rng.randrange(len(content))))])
+            replace(
+                path, content[: rng.choice((0, 4, 8, start - 1, start, len(content) - 1, rng.randrange(len(content))))]
+            )
         case "tail":
             replace(path, content + bytes(rng.choice((1, 8, 4096))))
         case "length lies":
@@ -77,7 +77,9 @@ def _lie(path: Path, content: bytes, start: int, rng: random.Random) -> str:
         case "dtype":
             entry["dtype"] = rng.choice(("F64", "I32", "F16", "BOOL", "XX", 3, None, "BF16", "I64"))
         case "shape":
-            entry["shape"] = rng.choice(([], [-1], [1.5], "text", [2**40], [0], entry["shape"][::-1], [*entry["shape"], 1], None))
+            entry["shape"] = rng.choice(
+                ([], [-1], [1.5], "text", [2**40], [0], entry["shape"][::-1], [*entry["shape"], 1], None)
+            )
         case "huge shape":
             entry["shape"], entry["data_offsets"] = [2**35], [0, 2**37]
         case "offsets":
@@ -87,7 +89,9 @@ def _lie(path: Path, content: bytes, start: int, rng: random.Random) -> str:
         case "name":
             header["\x1b[31mred"] = header.pop(name)
         case "metadata":
-            header["__metadata__"] = rng.choice((None, {}, [], {"ladd_dist": 1}, {"ladd_dist": "{"}, {"a": "b"}, {"ladd_dist": "[]"}))
+            header["__metadata__"] = rng.choice(
+                (None, {}, [], {"ladd_dist": 1}, {"ladd_dist": "{"}, {"a": "b"}, {"ladd_dist": "[]"})
+            )
         case "json":
             slip, header = json_value(header, rng)
         case "deep":
@@ -115,8 +119,24 @@ def _values(path: Path, how: str) -> None:
     replace(path, save({**tensors, name: changed}, metadata))
 
 
-HOWS = ("bit of data", "sign of data", "bit of data", "bit of header", "cut", "tail", "length lies", "header lies", "header lies",
-        "swapped", "nan", "inf", "zero", "half", "place", "bytes")  # fmt: skip
+HOWS = (
+    "bit of data",
+    "sign of data",
+    "bit of data",
+    "bit of header",
+    "cut",
+    "tail",
+    "length lies",
+    "header lies",
+    "header lies",
+    "swapped",
+    "nan",
+    "inf",
+    "zero",
+    "half",
+    "place",
+    "bytes",
+)
 
 
 def _same(place: Place, path: str, name: str) -> Check:
@@ -127,11 +147,13 @@ def _same(place: Place, path: str, name: str) -> Check:
 def student(place: Place, seed: int, rng: random.Random) -> Made:
     """The student in a received run: whoever reads it finds the damage, or gives what the sound one gives."""
     what = damage(place.run / "student.safetensors", HOWS[seed % len(HOWS)], rng)
-    command, check = rng.choice((
-        (received.SAMPLE, _same(place, "own/out/s.png", "sample")),
-        (received.EXPORT, _same(place, "own/out/e.safetensors", "export")),
-        (received.EXPORT, _same(place, "own/out/e.safetensors", "export")),
-    ))  # fmt: skip
+    command, check = rng.choice(
+        (
+            (received.SAMPLE, _same(place, "own/out/s.png", "sample")),
+            (received.EXPORT, _same(place, "own/out/e.safetensors", "export")),
+            (received.EXPORT, _same(place, "own/out/e.safetensors", "export")),
+        )
+    )
     return Made(what, received.order_of(place, command, check=check))
 
 
@@ -139,7 +161,11 @@ def _like_sound(place: Place) -> Check:
     """The figures of a student with damage are those of the sound one, which is to be measured once."""
 
     def check(root: Path, ended: object) -> str:
-        return "" if digest(place.run / "student.safetensors") == place.base.sound["student"] else "measured another student"
+        return (
+            ""
+            if digest(place.run / "student.safetensors") == place.base.sound["student"]
+            else "measured another student"
+        )
 
     return check
 
@@ -159,18 +185,53 @@ def exported(place: Place, seed: int, rng: random.Random) -> Made:
 
 
 CARDS: tuple[tuple[str, Any], ...] = (
-    ("image.channels", 1_000_000), ("image.channels", 10**12), ("image.size", 2**20), ("image.size", 0), ("image.size", -16),
-    ("image.num_classes", 10**9), ("image.num_classes", 0), ("network.blocks", 10_000_000), ("network.widths", [8] * 100_000),
-    ("network.widths", [2**30, 8]), ("network.widths", []), ("network.embed_dim", 2**40), ("network.attention_heads", 0),
-    ("network.patch", 0), ("network.sigma_data", float("nan")), ("network.sigma_data", 0), ("network.precondition", "none"),
-    ("network.plugin", "../../x"), ("network.plugin", 3), ("levels", {}), ("levels", {"4": []}), ("levels", {"x": [1.0]}),
-    ("levels", {"4": [float("nan")] * 4}), ("levels", {"4": [1.0, 2.0, 3.0, 4.0]}), ("levels", {"4": [80.0, 3.0, 1.0]}),
-    ("levels", {"1": [float("inf")]}), ("levels", {"1": [-1.0]}), ("levels", {"1": ["80"]}), ("levels", {str(10**7): [80.0] * 10}),
-    ("levels", {"10000000": list(range(300_000, 0, -1))}), ("rule", "magic"), ("rule", 3), ("rule", None), ("law", {"plugin": "x"}),
-    ("law", {"plugin": "karras", "sigma_max": float("inf")}), ("signature", 5), ("recipe", "\x1b[31mred"), ("network", []),
-    ("image", None), ("codec", {"plugin": "vae"}), ("codec", 3), ("student", {"plugin": "lora", "rank": 2**40}), ("space", 3),
-    ("weights_sha256", "0" * 64), ("weights_sha256", 3), ("teacher", {"file": "/dev/zero", "signature": "x"}),
-)  # fmt: skip
+    ("image.channels", 1_000_000),
+    ("image.channels", 10**12),
+    ("image.size", 2**20),
+    ("image.size", 0),
+    ("image.size", -16),
+    ("image.num_classes", 10**9),
+    ("image.num_classes", 0),
+    ("network.blocks", 10_000_000),
+    ("network.widths", [8] * 100_000),
+    ("network.widths", [2**30, 8]),
+    ("network.widths", []),
+    ("network.embed_dim", 2**40),
+    ("network.attention_heads", 0),
+    ("network.patch", 0),
+    ("network.sigma_data", float("nan")),
+    ("network.sigma_data", 0),
+    ("network.precondition", "none"),
+    ("network.plugin", "../../x"),
+    ("network.plugin", 3),
+    ("levels", {}),
+    ("levels", {"4": []}),
+    ("levels", {"x": [1.0]}),
+    ("levels", {"4": [float("nan")] * 4}),
+    ("levels", {"4": [1.0, 2.0, 3.0, 4.0]}),
+    ("levels", {"4": [80.0, 3.0, 1.0]}),
+    ("levels", {"1": [float("inf")]}),
+    ("levels", {"1": [-1.0]}),
+    ("levels", {"1": ["80"]}),
+    ("levels", {str(10**7): [80.0] * 10}),
+    ("levels", {"10000000": list(range(300_000, 0, -1))}),
+    ("rule", "magic"),
+    ("rule", 3),
+    ("rule", None),
+    ("law", {"plugin": "x"}),
+    ("law", {"plugin": "karras", "sigma_max": float("inf")}),
+    ("signature", 5),
+    ("recipe", "\x1b[31mred"),
+    ("network", []),
+    ("image", None),
+    ("codec", {"plugin": "vae"}),
+    ("codec", 3),
+    ("student", {"plugin": "lora", "rank": 2**40}),
+    ("space", 3),
+    ("weights_sha256", "0" * 64),
+    ("weights_sha256", 3),
+    ("teacher", {"file": "/dev/zero", "signature": "x"}),
+)
 """Values on a student's card that nobody wrote."""
 
 
@@ -188,7 +249,9 @@ def card(place: Place, seed: int, rng: random.Random) -> Made:
     received_card(place.root / "received/files/student.safetensors", lambda found: _set(found, field, value))
     check = None if field in ("recipe", "signature", "space") else _same(place, "own/out/f.png", "sample file")
     command = SAMPLE_FILE if seed < len(CARDS) else EVALUATE_FILE
-    return Made(f"{field} is {str(value)[:40]!r}", received.order_of(place, command, check=check if seed < len(CARDS) else None))
+    return Made(
+        f"{field} is {str(value)[:40]!r}", received.order_of(place, command, check=check if seed < len(CARDS) else None)
+    )
 
 
 @TABLE.add("weights/card slips", *RECEIVED, quick=16, full=80)
@@ -237,7 +300,18 @@ def teacher(place: Place, seed: int, rng: random.Random) -> Made:
     return Made(what, Order(words, allow=("own/cache",), check=check))
 
 
-CHECKPOINT_HOWS = ("bit of data", "bit of data", "bit of header", "cut", "swapped", "header lies", "place", "nan", "tail", "length lies")
+CHECKPOINT_HOWS = (
+    "bit of data",
+    "bit of data",
+    "bit of header",
+    "cut",
+    "swapped",
+    "header lies",
+    "place",
+    "nan",
+    "tail",
+    "length lies",
+)
 
 
 def _checkpoint(place: Place, run: Path, step: int, seed: int, rng: random.Random) -> str:
@@ -245,7 +319,9 @@ def _checkpoint(place: Place, run: Path, step: int, seed: int, rng: random.Rando
     if seed % 3 == 2:
         return f"meta.json: {damage_json(folder / 'meta.json', rng)}"
     [path] = folder.glob("*.safetensors")
-    return damage(path, CHECKPOINT_HOWS[seed // 3 * 2 % len(CHECKPOINT_HOWS)] if seed % 3 else rng.choice(CHECKPOINT_HOWS), rng)
+    return damage(
+        path, CHECKPOINT_HOWS[seed // 3 * 2 % len(CHECKPOINT_HOWS)] if seed % 3 else rng.choice(CHECKPOINT_HOWS), rng
+    )
 
 
 @TABLE.add("checkpoints/exported", *RECEIVED, quick=16, full=70)
@@ -292,12 +368,23 @@ def resumed(place: Place, seed: int, rng: random.Random) -> Made:
 
 @TABLE.add("checkpoints/folders", *OWN, quick=2, full=20)
 def checkpoint_folders(place: Place, seed: int, rng: random.Random) -> Made:
-    """Folders beside the checkpoints that a kill or somebody left; afterwards none of them is taken for a checkpoint."""
+    """Folders beside the checkpoints that a kill or somebody left: none of them is taken for a checkpoint."""
     (place.own_run / "student.safetensors").unlink()
     (place.own_run / "distill.done.json").unlink()
     folder = place.own_run / "checkpoints"
     shutil.rmtree(folder / "step-00000004")
-    name = rng.choice((".tmp-step-00000004", "step-00000003", "step-99999999", "step-x", "step-", "step--1", "step-00000004", "step-" + "9" * 30))
+    name = rng.choice(
+        (
+            ".tmp-step-00000004",
+            "step-00000003",
+            "step-99999999",
+            "step-x",
+            "step-",
+            "step--1",
+            "step-00000004",
+            "step-" + "9" * 30,
+        )
+    )
     kind = rng.choice(("empty", "file", "copy", "fifo", "link"))
     path = folder / name
     match kind:
@@ -312,6 +399,3 @@ def checkpoint_folders(place: Place, seed: int, rng: random.Random) -> Made:
     path_out = f"own/runs/{place.base.run}/student.safetensors"
     order = Order(RESUME.split(), allow=("own/runs", "own/cache"), check=same(path_out, place.base.sound["student"]))
     return Made(f"{name[:20]} is {kind}", order)
-
-
-
