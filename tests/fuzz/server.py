@@ -15,7 +15,7 @@ from pathlib import Path
 
 from fuzz import base, forks
 from fuzz.base import Base
-from fuzz.judge import digest, judge, snapshot
+from fuzz.judge import Snapshot, digest, judge, snapshot
 from fuzz.kinds import TABLE, Kind, Place
 
 MODULES = ("received", "consent", "weights", "shards", "flags", "environment", "data", "targets")
@@ -100,6 +100,7 @@ def run_case(sound: Base, name: str, seed: int, folder: Path, *, keep: bool = Fa
     folder = folder / f"{name.replace('/', '-').replace(' ', '_')}-{seed}"
     _remove(folder)
     folder.mkdir(parents=True)
+    shared = _sound_files(sound.root)
     try:
         base.lay_out(sound, folder, kind.parts)
         made = kind.make(Place(sound, folder), seed, random.Random(f"{name}/{seed}"))
@@ -111,6 +112,8 @@ def run_case(sound: Base, name: str, seed: int, folder: Path, *, keep: bool = Fa
             order.words, cwd=folder / "own", environment=environment, output=folder / "output", notes=folder / "notes"
         )
         faults = judge(order, ended, folder, before)
+        if _sound_files(sound.root) != shared:
+            faults.append("changed files of the sound run, of which this case had hard links")
     except Exception as error:  # of this corpus; it must not end the others
         return Outcome(
             name, seed, "", "", -1, (f"the corpus failed: {traceback.format_exc()[-900:]}",), 0, 0, 0, str(error)
@@ -132,6 +135,10 @@ def run_case(sound: Base, name: str, seed: int, folder: Path, *, keep: bool = Fa
         ended.peak_bytes,
         message,
     )
+
+
+def _sound_files(root: Path) -> list[Snapshot]:
+    return [snapshot(root / name) for name in ("own", "received", "foreign")]
 
 
 def _short(text: str) -> str:
