@@ -73,7 +73,7 @@ class Base:
 
 def environment(root: Path) -> dict[str, str]:
     """The variables of a user who has nothing but this folder."""
-    kept = {name: os.environ[name] for name in ("PATH", "LANG", "LD_LIBRARY_PATH") if name in os.environ}
+    kept = {name: os.environ[name] for name in ("PATH", "LANG", "LD_LIBRARY_PATH", "PYTHONPATH") if name in os.environ}
     own = {"HOME": root / "home", "TMPDIR": root / "tmp", "XDG_CACHE_HOME": root / "home" / ".cache"}
     quiet = {"OMP_NUM_THREADS": "1", "COLUMNS": "200", "WANDB_MODE": "offline", "WANDB_SILENT": "true"}
     return {**kept, **{name: str(path) for name, path in own.items()}, **quiet, "HF_HUB_DISABLE_TELEMETRY": "1"}

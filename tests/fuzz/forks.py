@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-REPO = Path(__file__).resolve().parents[2]
 MOST_WALL_S, MOST_CPU_S = 60, 30
 MOST_ADDRESS_SPACE = 4 * 2**30
 """More than what the process that is forked has: a command that takes it has a MemoryError instead of the machine."""
@@ -49,7 +48,6 @@ def warm() -> None:
     import torch
 
     torch.set_num_threads(1)
-    sys.path.insert(0, str(REPO))
     import ladd_dist
     import recipes
 
