@@ -131,6 +131,9 @@ def main() -> int:
     root.mkdir(exist_ok=True, parents=True)
 
     def tell(found: Outcome) -> None:
+        if options.out is not None:
+            with options.out.open("a", encoding="utf-8") as lines:
+                print(json.dumps(asdict(found)), file=lines)
         if found.faults or options.seed is not None:
             print(
                 found,
@@ -144,8 +147,6 @@ def main() -> int:
         if options.base is None:
             shutil.rmtree(root, ignore_errors=True)
     print(table(done))
-    if options.out is not None:
-        options.out.write_text("".join(f"{json.dumps(asdict(found))}\n" for found in done), encoding="utf-8")
     slowest, largest = max(done, key=lambda one: one.cpu_s), max(done, key=lambda one: one.peak_bytes)
     print(
         f"slowest: {slowest.kind} {slowest.seed}, {slowest.cpu_s} s of a processor; "
