@@ -23,17 +23,17 @@ class CanaryHead(MaxPool):
     """A head that somebody made."""
 '''
 OPENING = (
+    received.SAMPLE_TEACHER,
+    received.EXPORT,
+    received.EXPORT_STEP,
+    received.LOCKED,
     received.JOBS,
     received.JOBS_JSON,
     received.COMPARE,
     received.COMPARE_FILES,
-    received.SAMPLE_TEACHER,
-    received.EXPORT,
-    received.EXPORT_STEP,
     received.EVALUATE,
     received.DIAGNOSE,
     received.CONTROL,
-    received.LOCKED,
     received.REPORT,
     "sample {run} --columns 1 --classes 0 --out out/s.png",
     "export {run} --to diffusers --out out/d",
@@ -52,7 +52,7 @@ def edit(place: Place, change: Callable[[dict[str, Any]], object]) -> None:
         replace(path, json.dumps(data, indent=1).encode())
 
 
-@TABLE.add("consent/modules", *RECEIVED, quick=10, full=32)
+@TABLE.add("consent/modules", *RECEIVED, quick=4, full=32)
 def modules(place: Place, seed: int, rng: random.Random) -> Made:
     """config.json names a module that can be imported from here, or from the received folder."""
     name = ("canary_module", "canary_package.inside", "received_canary")[seed // len(OPENING) % 3]
@@ -68,7 +68,7 @@ def modules(place: Place, seed: int, rng: random.Random) -> Made:
     return Made(f"plugins names {name}", received.order_of(place, command))
 
 
-@TABLE.add("consent/recipe path", *RECEIVED, quick=10, full=32)
+@TABLE.add("consent/recipe path", *RECEIVED, quick=4, full=32)
 def recipe_path(place: Place, seed: int, rng: random.Random) -> Made:
     """config.json names a recipe file that came along, and a plug-in that nobody knows."""
     path = (place.run, place.root / "received", place.root / "own")[seed // len(OPENING) % 3] / "recipe.py"
@@ -103,7 +103,7 @@ def profile(place: Place, seed: int, rng: random.Random) -> Made:
     return Made(f"on is {record['on'][-30:]}", received.order_of(place, commands[seed % len(commands)]))
 
 
-@TABLE.add("consent/asked for", *RECEIVED, quick=3, full=6)
+@TABLE.add("consent/asked for", *RECEIVED, quick=2, full=6)
 def asked_for(place: Place, seed: int, rng: random.Random) -> Made:
     """The command line names the module: then it is imported, which shows too that the canary can sing."""
     (place.root / "own" / "canary_module.py").write_text(place.canary_code + CANARY_PLUGIN, encoding="utf-8")
@@ -113,7 +113,7 @@ def asked_for(place: Place, seed: int, rng: random.Random) -> Made:
     return Made("--plugins canary_module", Order(words, allow=("own/cache",), consents=True, codes=(0,)))
 
 
-@TABLE.add("consent/pickles", *RECEIVED, quick=6, full=24)
+@TABLE.add("consent/pickles", *RECEIVED, quick=4, full=24)
 def pickles(place: Place, seed: int, rng: random.Random) -> Made:
     """A pickle lies where weights or arrays are read."""
     target, command = (
@@ -173,7 +173,7 @@ def received_card(path: Any, change: Callable[[dict[str, Any]], object]) -> None
     replace(path, save(tensors, {**metadata, "ladd_dist": json.dumps(card)}))
 
 
-@TABLE.add("consent/own lock", *OWN, quick=2, full=8)
+@TABLE.add("consent/own lock", *OWN, quick=1, full=8)
 def own_lock(place: Place, seed: int, rng: random.Random) -> Made:
     """A lock that came along names a recipe file and modules."""
     (place.root / "own" / "canary_module.py").write_text(place.canary_code, encoding="utf-8")

@@ -32,7 +32,7 @@ def _mnist(folder: Path) -> None:
             stream.truncate(size)
 
 
-@TABLE.add("data/mnist", "own/cache", quick=4, full=48)
+@TABLE.add("data/mnist", "own/cache", quick=1, full=48)
 def mnist(place: Place, seed: int, rng: random.Random) -> Made:
     """MNIST's files are not what their names say."""
     folder = place.root / "data" / "MNIST" / "raw"
@@ -78,7 +78,7 @@ def mnist(place: Place, seed: int, rng: random.Random) -> Made:
     return Made(f"{path.name}: {slip}", Order(words, allow=ALLOW))
 
 
-@TABLE.add("data/prompts", "own/cache", quick=4, full=32)
+@TABLE.add("data/prompts", "own/cache", quick=1, full=32)
 def prompts(place: Place, seed: int, rng: random.Random) -> Made:
     """A file of prompts that is none."""
     path = place.root / "outside" / "prompts.txt"
@@ -99,7 +99,7 @@ def prompts(place: Place, seed: int, rng: random.Random) -> Made:
     return Made(slip, Order(words, allow=ALLOW))
 
 
-@TABLE.add("data/recipes", "own/cache", quick=8, full=48)
+@TABLE.add("data/recipes", "own/cache", quick=2, full=48)
 def recipes(place: Place, seed: int, rng: random.Random) -> Made:
     """A recipe file of one's own with a slip."""
     contents = {
@@ -149,7 +149,7 @@ def recipes(place: Place, seed: int, rng: random.Random) -> Made:
     return Made(slip, order)
 
 
-@TABLE.add("data/wandb", "received", quick=6, full=40)
+@TABLE.add("data/wandb", "received", quick=3, full=40)
 def wandb(place: Place, seed: int, rng: random.Random) -> Made:
     """W&B's folders that hold no run, or a file of another kind."""
     folder = place.root / "received" / "wandb" / "offline-run-20260101_000000-abcd1234"
@@ -177,7 +177,7 @@ def wandb(place: Place, seed: int, rng: random.Random) -> Made:
     return Made(f"{what} {seed % len(contents)}", Order(words, allow=("own/wandb",)))
 
 
-@TABLE.add("data/folders", "received", "own/cache", quick=4, full=24)
+@TABLE.add("data/folders", "received", "own/cache", quick=3, full=24)
 def folders(place: Place, seed: int, rng: random.Random) -> Made:
     """Folders of runs with strange names, depths and links in a circle."""
     runs = place.root / "received" / "runs"

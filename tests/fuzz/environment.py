@@ -59,7 +59,7 @@ COMMANDS = (
 LAUNCH = "launch tiny.py --scale smoke --out runs --cache cache"
 
 
-@TABLE.add("environment/ranks", *OWN, quick=8, full=60)
+@TABLE.add("environment/ranks", *OWN, quick=2, full=60)
 def ranks(place: Place, seed: int, rng: random.Random) -> Made:
     """Ranks and sizes of a launcher that are no numbers, contradict each other or lack a part."""
     names = RANKS if seed % 2 else STEP
@@ -79,7 +79,7 @@ def ranks(place: Place, seed: int, rng: random.Random) -> Made:
     return Made("ranks", Order(words, allow=allow, environment=own, silent_ok=words[0] == "doctor"))
 
 
-@TABLE.add("environment/others", *OWN, quick=12, full=100)
+@TABLE.add("environment/others", *OWN, quick=4, full=100)
 def others(place: Place, seed: int, rng: random.Random) -> Made:
     """What else commands and their libraries read."""
     name = OTHERS[seed % len(OTHERS)]
@@ -92,7 +92,7 @@ def others(place: Place, seed: int, rng: random.Random) -> Made:
     return Made(f"{name} is {value[:20]!r}", order)
 
 
-@TABLE.add("environment/bytes", *OWN, quick=2, full=16)
+@TABLE.add("environment/bytes", *OWN, quick=1, full=16)
 def not_text(place: Place, seed: int, rng: random.Random) -> Made:
     """Variables that are not UTF-8."""
     name = rng.choice(("USER", "HOME", "TMPDIR", "COLUMNS", "RANK", "LADD_PARENT", "WANDB_PROJECT", "SLURM_JOB_ID"))

@@ -52,7 +52,7 @@ def _of(place: Place, kind: type | tuple[type, ...]) -> list[str]:
     ]
 
 
-@TABLE.add("flags/floats of recipes", *OWN, quick=16, full=180)
+@TABLE.add("flags/floats of recipes", *OWN, quick=4, full=180)
 def floats(place: Place, seed: int, rng: random.Random) -> Made:
     """NaN and infinity in each field that is a fraction: refused as a wrong command line, by the field's name."""
     flags = _of(place, float)
@@ -76,7 +76,7 @@ def floats(place: Place, seed: int, rng: random.Random) -> Made:
     return Made(f"{flag} {value}", order)
 
 
-@TABLE.add("flags/numbers of recipes", *OWN, quick=6, full=120)
+@TABLE.add("flags/numbers of recipes", *OWN, quick=2, full=120)
 def numbers(place: Place, seed: int, rng: random.Random) -> Made:
     """Numbers at the edges and no numbers, in each field; nothing is trained."""
     flags = _of(place, (int, float))
@@ -85,7 +85,7 @@ def numbers(place: Place, seed: int, rng: random.Random) -> Made:
     return Made(f"{flag} {value[:20]}", Order([*LAUNCH, "--dry-run", f"{flag}={value}"], allow=ALLOW))
 
 
-@TABLE.add("flags/learning rates", *OWN, quick=4, full=32)
+@TABLE.add("flags/learning rates", *OWN, quick=2, full=32)
 def learning_rates(place: Place, seed: int, rng: random.Random) -> Made:
     """Learning rates, betas and decay that no optimizer takes: refused before the first stage."""
     flag, *values = (
@@ -367,7 +367,7 @@ def _shuffled() -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
-@TABLE.add("flags/of commands", *OWN, "received/files", quick=70, full=len(CASES))
+@TABLE.add("flags/of commands", *OWN, "received/files", quick=32, full=len(CASES))
 def of_commands(place: Place, seed: int, rng: random.Random) -> Made:
     """Each flag of each command, with values that make no sense."""
     command, value = _shuffled()[seed % len(CASES)]
@@ -402,7 +402,7 @@ def of_commands(place: Place, seed: int, rng: random.Random) -> Made:
     return Made(f"{command[-30:]} {value[:20]!r}", order)
 
 
-@TABLE.add("flags/names", *OWN, quick=6, full=64)
+@TABLE.add("flags/names", *OWN, quick=2, full=64)
 def names(place: Place, seed: int, rng: random.Random) -> Made:
     """Names that are no component of a path stay in the folder of runs, or are refused before anything is made."""
     names = (
@@ -427,7 +427,7 @@ def names(place: Place, seed: int, rng: random.Random) -> Made:
     return Made(f"--name {name[:20]!r}", Order([*LAUNCH, f"--name={name}", more], allow=ALLOW))
 
 
-@TABLE.add("flags/texts", *OWN, quick=6, full=48)
+@TABLE.add("flags/texts", *OWN, quick=2, full=48)
 def texts(place: Place, seed: int, rng: random.Random) -> Made:
     """Notes that are no text, or hold escapes: refused before the first stage, or shown clean."""
     raw = (b"\xff\xfe", b"caf\xe9", b"\x80", b"a\xed\xa0\x80b", *(text.replace("\0", "").encode() for text in ESCAPES))

@@ -88,31 +88,31 @@ _damaged(
     damage_json,
     (*CHEAP, EXPORT, EXPORT_STEP, SAMPLE_TEACHER, COMPARE_SWEEP),
     (EVALUATE, DIAGNOSE, CONTROL, REPORT, LAUNCH),
-    quick=30,
+    quick=16,
     full=140,
 )
-_damaged("eval.json", "runs/RUN/eval.json", damage_json, (*CHEAP, COMPARE_SWEEP), (REPORT, DIAGNOSE), quick=16, full=70)
-_damaged("eval_classes.json", "runs/RUN/eval_classes.json", damage_json, (*CHEAP, REPORT), quick=4, full=30)
-_damaged("metrics.jsonl", "runs/RUN/metrics.jsonl", damage_lines, CHEAP, (REPORT,), quick=14, full=60)
-_damaged("guard.json", "runs/RUN/guard.json", damage_json, CHEAP, (REPORT,), quick=10, full=40)
-_damaged("timings.json", "runs/RUN/timings.json", damage_json, (*CHEAP, REPORT), (LAUNCH,), quick=4, full=24)
-_damaged("done.json", "runs/RUN/*ill.done.json", damage_json, (JOBS, JOBS_JSON, COMPARE), (LAUNCH,), quick=4, full=20)
-_damaged("evaluate.done.json", "runs/RUN/evaluate.done.json", damage_json, (JOBS, COMPARE), (LAUNCH,), quick=1, full=10)
-_damaged("recipe.lock", "runs/RUN/recipe.lock", damage_json, (LOCKED,), quick=8, full=60)
+_damaged("eval.json", "runs/RUN/eval.json", damage_json, (*CHEAP, COMPARE_SWEEP), (REPORT, DIAGNOSE), quick=7, full=70)
+_damaged("eval_classes.json", "runs/RUN/eval_classes.json", damage_json, (*CHEAP, REPORT), quick=2, full=30)
+_damaged("metrics.jsonl", "runs/RUN/metrics.jsonl", damage_lines, CHEAP, (REPORT,), quick=8, full=60)
+_damaged("guard.json", "runs/RUN/guard.json", damage_json, CHEAP, (REPORT,), quick=5, full=40)
+_damaged("timings.json", "runs/RUN/timings.json", damage_json, (*CHEAP, REPORT), (LAUNCH,), quick=2, full=24)
+_damaged("done.json", "runs/RUN/*ill.done.json", damage_json, (JOBS, JOBS_JSON, COMPARE), (LAUNCH,), quick=2, full=20)
+_damaged("evaluate.done.json", "runs/RUN/evaluate.done.json", damage_json, (JOBS, COMPARE), (LAUNCH,), quick=0, full=10)
+_damaged("recipe.lock", "runs/RUN/recipe.lock", damage_json, (LOCKED,), quick=2, full=60)
 _damaged(
     "sweep.json",
     "runs/sweeps/*/sweep.json",
     damage_json,
     (JOBS, JOBS_JSON, COMPARE_SWEEP, COMPARE_SKIP, "jobs {sweep}", "jobs {sweep} --cancel"),
-    quick=20,
+    quick=10,
     full=90,
 )
-_damaged("logs", "runs/sweeps/*/logs/1_0_log.err", damage_bytes, (JOBS, JOBS_JSON), quick=3, full=16)
-_damaged("strips.json", "runs/RUN/samples/strips.json", damage_json, (REPORT,), quick=1, full=24)
-_damaged("attention.json", "runs/RUN/samples/attention.json", damage_json, (REPORT,), quick=1, full=20)
-_damaged("pictures", "runs/RUN/samples/final.png", damage_bytes, (REPORT,), quick=1, full=16)
-_damaged("dumps", "runs/RUN/dumps/*.safetensors", damage_bytes, (COMPARE_FILES, COMPARE_JSON, REPORT), quick=4, full=24)
-_damaged("report.html", "runs/RUN/report.html", damage_bytes, (JOBS, REPORT), quick=1, full=8)
+_damaged("logs", "runs/sweeps/*/logs/1_0_log.err", damage_bytes, (JOBS, JOBS_JSON), quick=2, full=16)
+_damaged("strips.json", "runs/RUN/samples/strips.json", damage_json, (REPORT,), quick=0, full=24)
+_damaged("attention.json", "runs/RUN/samples/attention.json", damage_json, (REPORT,), quick=0, full=20)
+_damaged("pictures", "runs/RUN/samples/final.png", damage_bytes, (REPORT,), quick=0, full=16)
+_damaged("dumps", "runs/RUN/dumps/*.safetensors", damage_bytes, (COMPARE_FILES, COMPARE_JSON, REPORT), quick=2, full=24)
+_damaged("report.html", "runs/RUN/report.html", damage_bytes, (JOBS, REPORT), quick=0, full=8)
 
 
 TEXTS = (
@@ -141,7 +141,7 @@ def _set(data: object, path: tuple[object, ...], text: str) -> None:
     data[path[-1]] = text  # type: ignore[index]
 
 
-@TABLE.add("received/escapes", *RECEIVED, quick=24, full=120)
+@TABLE.add("received/escapes", *RECEIVED, quick=12, full=120)
 def escapes(place: Place, seed: int, rng: random.Random) -> Made:
     """Terminal escapes, formulas, markup and paths in the texts that a run and its sweep hold."""
     text = rng.choice([*ESCAPES, *PATHS[:-1]])
@@ -189,7 +189,7 @@ def _edit(path: Path, change: Callable[[dict], object]) -> None:  # type: ignore
     replace(path, json.dumps(data, indent=1).encode())
 
 
-@TABLE.add("received/folders", *RECEIVED, quick=8, full=40)
+@TABLE.add("received/folders", *RECEIVED, quick=4, full=40)
 def folders(place: Place, seed: int, rng: random.Random) -> Made:
     """A whole folder of the run is something else: a fifo, a link to elsewhere, a folder with a strange name."""
     part = rng.choice(("checkpoints", "samples", "dumps", "", "logs", "checkpoints/step-00000004"))
@@ -226,7 +226,7 @@ def foreign_bytes(place: Place, seed: int, rng: random.Random) -> Made:
     return Made(f"{target.name} holds {source.name}", order_of(place, command))
 
 
-@TABLE.add("received/own files", *OWN, quick=3, full=60)
+@TABLE.add("received/own files", *OWN, quick=2, full=60)
 def own_files(place: Place, seed: int, rng: random.Random) -> Made:
     """A file of a run of one's own is damaged, and the same command is given again."""
     files = [
@@ -246,7 +246,7 @@ def own_files(place: Place, seed: int, rng: random.Random) -> Made:
     return Made(f"{name}: {what}", Order(words, allow=("own/runs", "own/cache")))
 
 
-@TABLE.add("received/cache", *OWN, quick=4, full=50)
+@TABLE.add("received/cache", *OWN, quick=2, full=50)
 def cache(place: Place, seed: int, rng: random.Random) -> Made:
     """A JSON file of the cache is damaged: of teacher, shards, reference or figures."""
     files = sorted(path for path in place.cache.rglob("*.json") if path.is_file())

@@ -107,7 +107,7 @@ FIELDS = {
 }
 
 
-@TABLE.add("shards/header flips", "foreign", quick=12, full=90)
+@TABLE.add("shards/header flips", "foreign", quick=3, full=90)
 def header_flips(place: Place, seed: int, rng: random.Random) -> Made:
     """One bit of one header of the tar."""
     path = place.root / "foreign" / "plain.tar"
@@ -121,7 +121,7 @@ def header_flips(place: Place, seed: int, rng: random.Random) -> Made:
     return Made(what, source_order("../foreign/plain.tar", complete()))
 
 
-@TABLE.add("shards/zeroed", "foreign", quick=4, full=24)
+@TABLE.add("shards/zeroed", "foreign", quick=1, full=24)
 def zeroed(place: Place, seed: int, rng: random.Random) -> Made:
     """A whole block of the tar is zeros or noise, as a disk may leave it; headers and arrays alike."""
     path = place.root / "foreign" / "plain.tar"
@@ -134,7 +134,7 @@ def zeroed(place: Place, seed: int, rng: random.Random) -> Made:
     return Made(f"block at {start}", source_order("../foreign/plain.tar", complete(exact=False)))
 
 
-@TABLE.add("shards/cut", "foreign", quick=6, full=40)
+@TABLE.add("shards/cut", "foreign", quick=2, full=40)
 def cut(place: Place, seed: int, rng: random.Random) -> Made:
     """The file ends early, or is followed by something."""
     zipped = seed % 3 == 1
@@ -158,7 +158,7 @@ def cut(place: Place, seed: int, rng: random.Random) -> Made:
     return Made(f"{path.name} {slip}", source_order(f"../foreign/{path.name}", check))
 
 
-@TABLE.add("shards/compressed flips", "foreign", quick=6, full=40)
+@TABLE.add("shards/compressed flips", "foreign", quick=2, full=40)
 def compressed_flips(place: Place, seed: int, rng: random.Random) -> Made:
     """One bit of a compressed tar, in its stream or in its checksum; or none, which has to come in whole."""
     how = ("gz", "bz2", "xz")[seed % 3]
@@ -225,7 +225,7 @@ BOMBS = (
 )
 
 
-@TABLE.add("shards/bombs", "foreign", quick=12, full=44)
+@TABLE.add("shards/bombs", "foreign", quick=4, full=44)
 def bombs(place: Place, seed: int, rng: random.Random) -> Made:
     """A small file that asks for gigabytes, or one that never ends."""
     what = BOMBS[seed % len(BOMBS)]
@@ -315,7 +315,7 @@ def _npy_header(header: object, *, version: bytes = b"\x01\x00") -> bytes:
     return b"\x93NUMPY" + version + struct.pack("<H", len(text)) + text
 
 
-@TABLE.add("shards/arrays", "foreign", quick=10, full=70)
+@TABLE.add("shards/arrays", "foreign", quick=3, full=70)
 def arrays(place: Place, seed: int, rng: random.Random) -> Made:
     """One array of the set lies: its header, its type, its values."""
     good = foreign_sample(5)
@@ -378,7 +378,7 @@ def _refused(name: str) -> Check:
     return check
 
 
-@TABLE.add("shards/members", "foreign", quick=10, full=56)
+@TABLE.add("shards/members", "foreign", quick=2, full=56)
 def members(place: Place, seed: int, rng: random.Random) -> Made:
     """Members that are missing, double, of strange names and types, or whose classes make no sense."""
     found = foreign_members()
@@ -485,7 +485,7 @@ def members(place: Place, seed: int, rng: random.Random) -> Made:
     return Made(slip, source_order("../foreign/plain.tar", check))
 
 
-@TABLE.add("shards/safetensors", "foreign", quick=6, full=40)
+@TABLE.add("shards/safetensors", "foreign", quick=1, full=40)
 def safetensors_members(place: Place, seed: int, rng: random.Random) -> Made:
     """A member's safetensors header lies."""
     from safetensors.numpy import save
@@ -519,7 +519,7 @@ def safetensors_members(place: Place, seed: int, rng: random.Random) -> Made:
     return Made(what, source_order("../foreign/plain.tar", complete(exact=False)))
 
 
-@TABLE.add("shards/own shards", "own/cache", quick=4, full=30)
+@TABLE.add("shards/own shards", "own/cache", quick=2, full=30)
 def own_shards(place: Place, seed: int, rng: random.Random) -> Made:
     """Shards that this package made, as a source: the first thing that a user tries. Sound, and with damage."""
     folder = place.root / "foreign"
@@ -586,7 +586,7 @@ def _own(place: Place, num: int, what: str) -> Check:
     return only_new
 
 
-@TABLE.add("shards/trained on", "own/runs", "own/cache", quick=4, full=50)
+@TABLE.add("shards/trained on", "own/runs", "own/cache", quick=1, full=50)
 def trained_on(place: Place, seed: int, rng: random.Random) -> Made:
     """The shards in the cache are damaged, and a student is trained on them."""
     folder = place.cache / place.base.shards

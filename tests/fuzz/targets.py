@@ -33,7 +33,7 @@ def _kept(path: Path, kind: int, link: str) -> object:
     return check
 
 
-@TABLE.add("targets/no plain files", *OWN, quick=14, full=63)
+@TABLE.add("targets/no plain files", *OWN, quick=4, full=63)
 def no_plain_files(place: Place, seed: int, rng: random.Random) -> Made:
     """A device, a pipe, a folder or a link stands where the output goes."""
     cheap = len(COMMANDS)
@@ -52,7 +52,7 @@ def no_plain_files(place: Place, seed: int, rng: random.Random) -> Made:
     return Made(f"{name} is {what}", Order([*command.format(**runs).split(), str(path)], allow=allow, check=check))  # type: ignore[arg-type]
 
 
-@TABLE.add("targets/names", *OWN, quick=10, full=45)
+@TABLE.add("targets/names", *OWN, quick=4, full=45)
 def names(place: Place, seed: int, rng: random.Random) -> Made:
     """Outputs whose names make no path, or a strange one."""
     command, name = COMMANDS[seed % len(COMMANDS)]

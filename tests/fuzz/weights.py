@@ -143,7 +143,7 @@ def _same(place: Place, path: str, name: str) -> Check:
     return same(path, place.base.sound[name])
 
 
-@TABLE.add("weights/student", *RECEIVED, quick=32, full=110)
+@TABLE.add("weights/student", *RECEIVED, quick=16, full=110)
 def student(place: Place, seed: int, rng: random.Random) -> Made:
     """The student in a received run: whoever reads it finds the damage, or gives what the sound one gives."""
     what = damage(place.run / "student.safetensors", HOWS[seed % len(HOWS)], rng)
@@ -170,14 +170,14 @@ def _like_sound(place: Place) -> Check:
     return check
 
 
-@TABLE.add("weights/evaluated", *RECEIVED, quick=2, full=24)
+@TABLE.add("weights/evaluated", *RECEIVED, quick=1, full=24)
 def evaluated(place: Place, seed: int, rng: random.Random) -> Made:
     """A damaged student is measured."""
     what = damage(place.run / "student.safetensors", HOWS[seed % len(HOWS)], rng)
     return Made(what, received.order_of(place, received.EVALUATE, check=_like_sound(place)))
 
 
-@TABLE.add("weights/exported file", *RECEIVED, quick=16, full=70)
+@TABLE.add("weights/exported file", *RECEIVED, quick=8, full=70)
 def exported(place: Place, seed: int, rng: random.Random) -> Made:
     """An exported student's file."""
     what = damage(place.root / "received/files/student.safetensors", HOWS[seed % len(HOWS)], rng)
@@ -242,7 +242,7 @@ def _set(data: Any, path: str, value: Any) -> None:
     data[key] = value
 
 
-@TABLE.add("weights/card", *RECEIVED, quick=24, full=len(CARDS) * 2)
+@TABLE.add("weights/card", *RECEIVED, quick=14, full=len(CARDS) * 2)
 def card(place: Place, seed: int, rng: random.Random) -> Made:
     """A card that asks for too much memory or time, or whose values make no sense."""
     field, value = CARDS[(seed * 7) % len(CARDS)]
@@ -254,7 +254,7 @@ def card(place: Place, seed: int, rng: random.Random) -> Made:
     )
 
 
-@TABLE.add("weights/card slips", *RECEIVED, quick=16, full=80)
+@TABLE.add("weights/card slips", *RECEIVED, quick=8, full=80)
 def card_slips(place: Place, seed: int, rng: random.Random) -> Made:
     """A card with one value of another kind."""
     path = place.root / "received/files/student.safetensors"
@@ -282,7 +282,7 @@ def received_card_raw(path: Path, change: Callable[[dict[str, Any]], object]) ->
     replace(path, len(text).to_bytes(8, "little") + text + content[start:])
 
 
-@TABLE.add("weights/slider", *RECEIVED, quick=3, full=32)
+@TABLE.add("weights/slider", *RECEIVED, quick=1, full=32)
 def slider(place: Place, seed: int, rng: random.Random) -> Made:
     """A concept slider's file, whose damage is found before the run is opened."""
     path = place.root / "received/files/control.safetensors"
@@ -291,7 +291,7 @@ def slider(place: Place, seed: int, rng: random.Random) -> Made:
     return Made(what, Order(received.words_of(place, APPLY), allow=("own/cache",)))
 
 
-@TABLE.add("weights/teacher", *RECEIVED, quick=8, full=40)
+@TABLE.add("weights/teacher", *RECEIVED, quick=4, full=40)
 def teacher(place: Place, seed: int, rng: random.Random) -> Made:
     """The trained teacher in the cache."""
     what = damage(place.cache / place.base.teacher / "teacher.safetensors", HOWS[seed % len(HOWS)], rng)
@@ -324,7 +324,7 @@ def _checkpoint(place: Place, run: Path, step: int, seed: int, rng: random.Rando
     )
 
 
-@TABLE.add("checkpoints/exported", *RECEIVED, quick=16, full=70)
+@TABLE.add("checkpoints/exported", *RECEIVED, quick=9, full=70)
 def checkpoint_exported(place: Place, seed: int, rng: random.Random) -> Made:
     """A received checkpoint whose average is exported."""
     step = rng.choice((2, 4))
@@ -347,7 +347,7 @@ def _average(place: Place) -> Check:
     return check
 
 
-@TABLE.add("checkpoints/resumed", *OWN, quick=3, full=60)
+@TABLE.add("checkpoints/resumed", *OWN, quick=2, full=60)
 def resumed(place: Place, seed: int, rng: random.Random) -> Made:
     """A run that goes on from a damaged checkpoint ends with the student of the undisturbed run, or says why not."""
     (place.own_run / "student.safetensors").unlink()
@@ -366,7 +366,7 @@ def resumed(place: Place, seed: int, rng: random.Random) -> Made:
     return Made(f"step {step}: {what}", order)
 
 
-@TABLE.add("checkpoints/folders", *OWN, quick=2, full=20)
+@TABLE.add("checkpoints/folders", *OWN, quick=1, full=20)
 def checkpoint_folders(place: Place, seed: int, rng: random.Random) -> Made:
     """Folders beside the checkpoints that a kill or somebody left: none of them is taken for a checkpoint."""
     (place.own_run / "student.safetensors").unlink()
