@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fuzz import received
-from fuzz.consent import received_card
+from fuzz.consent import CHECKSUM, received_card
 from fuzz.damage import PLACES, Raw, bytes_of, damage_json, dumps, flip, json_value, put_in_place, replace
 from fuzz.judge import Check, Order, digest, same
 from fuzz.kinds import OWN, RECEIVED, TABLE, Made, Place
@@ -70,6 +70,7 @@ def damage(path: Path, how: str, rng: random.Random) -> str:
 
 def _lie(path: Path, content: bytes, start: int, rng: random.Random) -> str:
     header = json.loads(content[8:start])
+    header.get("__metadata__", {}).pop(CHECKSUM, None)  # a lie, not damage: no checksum is to tell
     name = rng.choice([key for key in header if key != "__metadata__"])
     slip = rng.choice(("dtype", "shape", "shape", "offsets", "gone", "name", "json", "metadata", "deep", "huge shape"))
     entry = header[name]
@@ -106,7 +107,9 @@ def _values(path: Path, how: str) -> None:
     from safetensors.torch import load_file, save
 
     with safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
+        metadata = file.metadata() or {}
+    if how in ("nan", "inf"):
+        metadata.pop(CHECKSUM, None)
     tensors = load_file(path)
     name = max(tensors, key=lambda key: tensors[key].numel())
     changed = tensors[name].clone()
@@ -275,7 +278,9 @@ def received_card_raw(path: Path, change: Callable[[dict[str, Any]], object]) ->
     content = path.read_bytes()
     start = header_size(content)
     header = json.loads(content[8:start])
+    header["__metadata__"].pop(CHECKSUM, None)
     card = json.loads(header["__metadata__"]["ladd_dist"])
+    card.pop("weights_sha256", None)
     change(card)
     header["__metadata__"]["ladd_dist"] = dumps(card).decode("utf-8", "surrogatepass")
     text = json.dumps(header).encode()
@@ -317,6 +322,10 @@ CHECKPOINT_HOWS = (
 def _checkpoint(place: Place, run: Path, step: int, seed: int, rng: random.Random) -> str:
     folder = run / "checkpoints" / f"step-{step:08d}"
     if seed % 3 == 2:
+        if seed % 2:  # as older versions wrote it, and whoever means harm
+            meta = json.loads((folder / "meta.json").read_bytes())
+            meta.pop("sha256", None)
+            replace(folder / "meta.json", json.dumps(meta).encode())
         return f"meta.json: {damage_json(folder / 'meta.json', rng)}"
     [path] = folder.glob("*.safetensors")
     return damage(
