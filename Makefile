@@ -1,4 +1,4 @@
-# make demo | test | gpu | check | mutants | kills | format | clean.  Python 3.11 or newer: `make demo PYTHON=python3.12` chooses one.
+# make demo | test | gpu | check | mutants | kills | fuzz | format | clean.  Python 3.11 or newer: `make demo PYTHON=python3.12` chooses one.
 
 PYTHON ?= python3
 VENV := .venv
@@ -7,10 +7,10 @@ INSTALLED := $(VENV)/.installed
 
 RECIPE ?= recipes/exp4_specnorm.py
 ARGS ?=
-# Processes of `make check` and `make mutants`, of one thread each.
+# Processes of `make check`, `make mutants` and `make fuzz`, of one thread each.
 WORKERS ?= 2
 
-.PHONY: help setup demo test gpu slurm check mutants kills format clean
+.PHONY: help setup demo test gpu slurm check mutants kills fuzz format clean
 
 help:
 	@echo "make setup    create $(VENV) and install the project with its development tools"
@@ -20,7 +20,7 @@ help:
 	@echo "make slurm    setup, then the tests that bring up a SLURM of their own (minutes; Debian's packages, root)"
 	@echo "make check    setup, then format check, lint, types and all tests that this machine can run, as CI does (WORKERS=2)"
 	@echo "make mutants  setup, then bugs put in one by one, each of which a test must see (minutes; ARGS='engine' for a group)"
-	@echo "make kills    setup, then a hundred kills, after which the same command must give the same bytes (half an hour)"
+	@echo "make fuzz     setup, then thousands of hostile and damaged inputs, none of which may hurt (minutes; ARGS='--kind shards')"
 	@echo "make format   write the format and the fixable lint"
 	@echo "make clean    remove caches and builds; keeps $(VENV), runs/ and cache/"
 
@@ -56,6 +56,9 @@ mutants: setup
 
 kills: setup
 	PYTHONPATH=. $(BIN)/python tests/kills.py $(ARGS)
+
+fuzz: setup
+	PYTHONPATH=tests $(BIN)/python -m fuzz --workers $(WORKERS) $(ARGS)
 
 format: setup
 	$(BIN)/python -m ruff format .
