@@ -87,4 +87,5 @@ def _log_mass(x: Tensor, mean: Tensor, std: float) -> Tensor:
     # Of two values in the upper tail, both distribution functions are 1; mirrored, they are small and differ.
     flip = lower > 0
     low, high = torch.where(flip, -upper, lower), torch.where(flip, -lower, upper)
-    return (torch.special.ndtr(high) - torch.special.ndtr(low)).clamp_min(1e-300).log()
+    mass: Tensor = torch.special.ndtr(high) - torch.special.ndtr(low)
+    return mass.clamp_min(1e-300).log()
