@@ -15,6 +15,7 @@ COMMANDS = {
     "doctor": "look at this machine, and whether a recipe computes what it says",
     "plugins": "list plug-ins and check them",
     "levels": "search few-step levels for a teacher",
+    "guidance": "measure which scale of guidance brings a teacher nearest to real images",
     "diagnose": "which levels will regress to the mean, before training; what a run saw, after it",
     "sample": "make pictures with a finished student",
     "evaluate": "measure a finished student, with metrics and samples you choose",

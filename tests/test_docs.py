@@ -18,7 +18,7 @@ import pytest
 import ladd_dist.__main__
 import ladd_dist.recipe
 import plugins
-from ladd_dist import compare, control, diagnose, doctor, evaluate, export, jobs, launch, plan, sample, sweep
+from ladd_dist import compare, control, diagnose, doctor, evaluate, export, guidance, jobs, launch, plan, sample, sweep
 from ladd_dist import plugins as cli
 from ladd_dist import search_levels as levels
 from ladd_dist.cli.renamed import RENAMED
@@ -222,6 +222,7 @@ def test_every_dependency_has_its_reason() -> None:
         ("launch", launch.Options, {"seed"}),
         ("plugins", cli.Options, set()),
         ("levels", levels.Options, set()),
+        ("guidance", guidance.Options, set()),
         ("plan", plan.Options, set()),
         ("diagnose", diagnose.Options, set()),
         ("sample", sample.Options, set()),

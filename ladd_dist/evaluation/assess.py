@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ladd_dist.builders.codec import decode, is_pixels, load_codec
+from ladd_dist.builders.networks import denoiser
 from ladd_dist.builders.sampling import SampleFn
 from ladd_dist.builders.shards import open_shards
 from ladd_dist.core.rng import generator, sample_classes
@@ -61,6 +62,7 @@ def assess(run: Run, teacher: Denoiser, samplers: Mapping[str, SampleFn], stop: 
     recipe, settings = run.recipe, run.recipe.evaluate
     codec, of_teacher, seeds = load_codec(run), teacher_samplers(recipe, teacher), settings.noise_seeds()
     against = references(run, codec, cached(run.workspace.cache / "features", run.ranks))
+    against = against._replace(denoise=denoiser(teacher) if is_pixels(recipe) else None)
     found, samples = [], dict[str, Tensor]()
     for seed in seeds:
         one = _on_one_seed(at_seed(run, seed), samplers, of_teacher, codec, against, stop)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ladd_dist.core.plugin import Plugin
-from ladd_dist.core.types import ImageSpec
+from ladd_dist.core.types import DenoiseFn, ImageSpec
 
 T = TypeVar("T")
 Read = dict[str, Tensor]
@@ -104,11 +104,13 @@ class References(NamedTuple):
     """The teacher's stored samples, on which the student was trained."""
     matched: Samples | None = None
     """The teacher's many-step samples from the same noise and for the same classes, row by row; None without any."""
+    denoise: DenoiseFn | None = None
+    """The teacher without guidance, if it denoises pixels; None where no figure of the teacher itself is asked for."""
 
     def of_class(self, number: int) -> References:
         """References of one class."""
         matched = None if self.matched is None else self.matched.of_class(number)
-        return References(self.real.of_class(number), self.teacher.of_class(number), matched)
+        return References(self.real.of_class(number), self.teacher.of_class(number), matched, self.denoise)
 
 
 Measure = Callable[[Samples], dict[str, float]]

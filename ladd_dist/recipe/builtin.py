@@ -13,6 +13,7 @@ import ladd_dist.levels.named
 import ladd_dist.losses.adversarial
 import ladd_dist.losses.distance
 import ladd_dist.metrics.shipped
+import ladd_dist.metrics.vlb
 import ladd_dist.networks.cunet
 import ladd_dist.networks.diffusers
 import ladd_dist.parallel.ddp

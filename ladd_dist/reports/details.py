@@ -43,6 +43,10 @@ MEANINGS = {
         "Distance to nearest teacher's sample, of the usual",
         "Of the distance that these keep; far below 1: copies.",
     ),
+    "vlb": ("Bits per dimension", "Variational bound of the teacher on real pictures; lower is better."),
+    "vlb_prior": ("Bits per dimension, prior", "L_T of the bound."),
+    "vlb_steps": ("Bits per dimension, steps", "L_1 to L_T-1 of the bound."),
+    "vlb_decoder": ("Bits per dimension, decoder", "L_0 of the bound."),
     "matched_error": (
         "Error at the same noise",
         "Mean squared difference to the teacher's own picture; lower is better.",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
 from ladd_dist.core.ranges import NonNegative, Steps
 from ladd_dist.core.rng import generator
+from ladd_dist.core.serialize import ADDED
 from ladd_dist.core.types import DenoiseFn
 from ladd_dist.samplers import Sampler
 
@@ -33,6 +35,9 @@ class Ancestral(Sampler):
     clip: NonNegative = 1.0
     """Limit to which the denoiser's outputs are clipped, as in Ho et al. (images are in [-1, 1]); 0: no clipping, for
     latents."""
+    variance: Literal["posterior", "beta"] = field(default="posterior", metadata=ADDED)
+    """sigma_t^2 of a step: that of q(x_s | x_t, x_0), or beta_t, 1 - alpha of the step, which is larger. They are right
+    for data of one point and for unit normal data, the ends of what data can be (Ho et al. 2020, section 3.2)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -78,8 +83,9 @@ class Ancestral(Sampler):
                 x0 = x0.clamp(-self.clip, self.clip)
             law = ddpm.posterior(now, later)
             x = law.of_x0 * x0 + law.of_xt * x
-            if law.variance > 0:
-                x = x + law.variance**0.5 * fresh.draw()
+            if law.variance > 0:  # in all steps but the last
+                variance = law.variance if self.variance == "posterior" else 1 - now / later
+                x = x + variance**0.5 * fresh.draw()
             for level in record:
                 if sigma_next < level <= sigma:
                     states[level] = torch.lerp(x / later**0.5, edm, (level - sigma_next) / (sigma - sigma_next))

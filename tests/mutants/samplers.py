@@ -17,8 +17,13 @@ MUTANTS: dict[str, Mutation] = {
     ),
     "ancestral_variance_as_deviation": Mutation(
         "ancestral sampling multiplies its noise by the variance",
-        one("samplers/ancestral.py", "law.variance**0.5 * fresh", "law.variance * fresh"),
+        one("samplers/ancestral.py", "variance**0.5 * fresh", "variance * fresh"),
         test="tests/unit/test_ddpm.py::test_samples_of_gaussian_data_have_their_mean_and_variance",
+    ),
+    "ancestral_beta_is_the_posteriors": Mutation(
+        "the variance beta_t is that of the posterior",
+        one("samplers/ancestral.py", "else 1 - now / later", "else law.variance"),
+        test="tests/unit/test_ddpm.py::test_the_variance_beta_gives_more_and_is_exact_for_unit_normal_data",
     ),
     "ancestral_in_units_of_the_next_step": Mutation(
         "the network is given x_t in the units of the next step",

@@ -168,7 +168,8 @@ def law_of_samples(sampler: Ancestral) -> tuple[float, float]:
         step, level = posterior(now, later), (1 - now) / now  # sigma^2
         slope = step.of_x0 * S**2 / (S**2 + level) / math.sqrt(now) + step.of_xt
         mean = slope * mean + step.of_x0 * level * MEAN / (S**2 + level)
-        variance = slope**2 * variance + step.variance
+        added = step.variance if sampler.variance == "posterior" or later == 1.0 else 1 - now / later
+        variance = slope**2 * variance + added
     return mean, math.sqrt(variance)
 
 
@@ -184,6 +185,26 @@ def test_samples_of_gaussian_data_have_their_mean_and_variance(schedule: BetaSch
     samples, _ = sample(sampler, noises(8, 64))
     assert float(samples.mean()) == pytest.approx(mean, abs=4 * S / 181)
     assert float(samples.std()) == pytest.approx(std, rel=4 / 181 / math.sqrt(2))
+
+
+def test_the_variance_beta_gives_more_and_is_exact_for_unit_normal_data() -> None:
+    """E[x0 | x] = x / (1 + sigma^2) of x0 ~ N(0, 1): every x_t is unit normal, and only beta_t keeps it so."""
+    unit = lambda x, sigma, cond: x / (1 + sigma.view(-1, 1, 1, 1) ** 2)  # noqa: E731
+    cond = torch.zeros(8, dtype=torch.int64)
+    levels = Ancestral(steps=50).levels()
+    spread = {}
+    for variance in ("posterior", "beta"):
+        sampler = Ancestral(steps=50, clip=0.0, variance=variance)  # type: ignore[arg-type]
+        _, path = sampler(unit, noises(8, 64), cond, record=(levels[-1],))
+        spread[variance] = float(path.std()) / math.sqrt(1 + levels[-1] ** 2)  # of x_t
+    assert spread["beta"] == pytest.approx(1.0, rel=4 / 181 / math.sqrt(2))
+    assert spread["posterior"] < 0.98
+    sampler = Ancestral(schedule="cosine", steps=1_000, clip=0.0, variance="beta")
+    mean, std = law_of_samples(sampler)
+    samples, _ = sample(sampler, noises(8, 64))
+    assert float(samples.mean()) == pytest.approx(mean, abs=4 * S / 181)
+    assert float(samples.std()) == pytest.approx(std, rel=4 / 181 / math.sqrt(2))
+    assert std > law_of_samples(Ancestral(schedule="cosine", steps=1_000, clip=0.0))[1]
 
 
 def test_a_sample_is_the_same_in_any_batch_and_from_noise_that_was_stored_in_half_precision() -> None:

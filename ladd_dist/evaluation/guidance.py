@@ -1,0 +1,111 @@
+"""Which scale of guidance brings a trained teacher nearest to real images, on noise that nothing else uses."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+
+from ladd_dist.builders.codec import load_codec
+from ladd_dist.builders.teacher import guided_teacher, load_teacher
+from ladd_dist.core.errors import UserError
+from ladd_dist.core.rng import NoiseSource, derive_seed, generator, sample_classes
+from ladd_dist.core.types import DenoiseFn
+from ladd_dist.datasets.opening import open_images
+from ladd_dist.engine.loop import StopFlag
+from ladd_dist.evaluation.draw import draw
+from ladd_dist.evaluation.measurement import Figures, Measurement
+from ladd_dist.evaluation.noise_seeds import at_seed
+from ladd_dist.metrics import Metric, References, Samples
+from ladd_dist.metrics.manifold import Manifold
+from ladd_dist.recipe import Recipe
+from ladd_dist.recipe.fitting import fitting_metrics
+from ladd_dist.workspace.run import Run
+
+REAL = "real"
+"""The row of real images that are not among the references, measured like samples."""
+SKIPPED = ("matched", "memorising")
+"""Metrics that compare with the teacher's samples of one guidance, or that look for copies."""
+
+
+def at_guidance(recipe: Recipe, scale: float) -> Recipe:
+    """The recipe with another scale of guidance."""
+    return dataclasses.replace(recipe, shards=dataclasses.replace(recipe.shards, guidance=scale))
+
+
+def measure_guidance(
+    run: Run, scales: Sequence[float], num_samples: int, done: Callable[[str], None] = lambda name: None
+) -> dict[str, Figures]:
+    """Figures to real images of the teacher's samples by scale (`f"{scale:g}"`), and of `REAL`.
+
+    Every scale starts from the same noise and classes. Their seed is neither the shards' nor the evaluation's, because
+    a scale tuned on the evaluation's noise would look better than it is. `REAL` is the floor: as many other images of
+    the training split, or half of those it has.
+
+    Raises:
+        UserError: the dataset has no images, or no metric of the recipe compares with them.
+    """
+    recipe = run.recipe
+    metrics = metrics_to_real(recipe)
+    settings = dataclasses.replace(recipe.evaluate, num_samples=num_samples)
+    run = dataclasses.replace(run, recipe=dataclasses.replace(recipe, evaluate=settings))
+    run = at_seed(run, derive_seed("guidance-search", recipe.evaluate.seed))
+    real, others = _real_images(run, recipe.evaluate.num_references, num_samples)
+    measure = Measurement(metrics, References(real=real, teacher=real))
+    teacher, codec = load_teacher(run), load_codec(run)
+    seed = run.recipe.evaluate.seed
+    cond = sample_classes(seed, range(num_samples), recipe.dataset.spec().num_classes).to(run.device)
+    found = {REAL: measure({REAL: others}, num_classes=0).figures[REAL]}
+    with StopFlag().listen() as stop:
+        for scale in scales:
+            name = f"{scale:g}"
+            sampler = _sampler(recipe, guided_teacher(at_guidance(recipe, scale), teacher))
+            images = draw(run, f"guidance {name}", sampler, codec, stop).to(run.device)
+            found[name] = measure({name: Samples(images, cond)}, num_classes=0, check=stop.check).figures[name]
+            done(name)
+    return {name: _to_real(figures) for name, figures in found.items()}
+
+
+def metrics_to_real(recipe: Recipe) -> tuple[Metric, ...]:
+    """The recipe's metrics that say something about samples and real images, with precision and recall against these.
+
+    Raises:
+        UserError: the dataset has no images, or no metric compares with them.
+    """
+    if not recipe.dataset.has_images:
+        raise UserError(f"guidance is chosen by real images, and dataset {recipe.dataset.name!r} has none")
+    found = tuple(
+        dataclasses.replace(metric, against="real") if isinstance(metric, Manifold) else metric
+        for metric in fitting_metrics(recipe)
+        if metric.name not in SKIPPED
+    )
+    if not any(metric.of_real() for metric in found):
+        raise UserError("none of the recipe's metrics compares with real images: add one, like clean_fid or kid")
+    return found
+
+
+def best_scale(found: Mapping[str, Figures], metrics: Sequence[Metric]) -> tuple[str, str]:
+    """The scale with the smallest distance to real, and that distance's name: the first that the metrics give."""
+    distance = next(name for metric in metrics for name in metric.of_real())
+    scales = [name for name in found if name != REAL]
+    return min(scales, key=lambda name: found[name][distance]), distance
+
+
+def _real_images(run: Run, num_references: int, num_others: int) -> tuple[Samples, Samples]:
+    """Two sets of training images that have none in common."""
+    images = open_images(run.recipe.dataset, "train")
+    others = min(num_others, len(images) // 2)
+    rows = torch.randperm(len(images), generator=generator("references"))[: num_references + others]
+    parts = [images.batch(part) for part in (rows[:-others], rows[-others:])]
+    real, rest = (Samples(x.to(run.device), cond.to(run.device)) for x, cond in parts)
+    return real, rest
+
+
+def _sampler(recipe: Recipe, denoise: DenoiseFn) -> Callable[[torch.Tensor, torch.Tensor, NoiseSource], torch.Tensor]:
+    return lambda noise, cond, source: recipe.shards.sampler(denoise, noise, cond)[0]
+
+
+def _to_real(figures: Figures) -> Figures:
+    """The figures without those to the teacher's samples, for which real images stood in."""
+    return {name: value for name, value in figures.items() if "_teacher" not in name}
