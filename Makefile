@@ -20,6 +20,7 @@ help:
 	@echo "make slurm    setup, then the tests that bring up a SLURM of their own (minutes; Debian's packages, root)"
 	@echo "make check    setup, then format check, lint, types and all tests that this machine can run, as CI does (WORKERS=2)"
 	@echo "make mutants  setup, then bugs put in one by one, each of which a test must see (minutes; ARGS='engine' for a group)"
+	@echo "make kills    setup, then a hundred kills, after which the same command must give the same bytes (half an hour)"
 	@echo "make fuzz     setup, then thousands of hostile and damaged inputs, none of which may hurt (minutes; ARGS='--kind shards')"
 	@echo "make format   write the format and the fixable lint"
 	@echo "make clean    remove caches and builds; keeps $(VENV), runs/ and cache/"

@@ -15,7 +15,7 @@ from ladd_dist.cli.console import Fitted, open_console
 from ladd_dist.cli.errors import run_guarded
 from ladd_dist.cli.recipe_arguments import RecipeOptions, parse
 from ladd_dist.core.errors import UserError
-from ladd_dist.core.ranges import Count, NonNegative
+from ladd_dist.core.ranges import Count, NonNegative, Threads
 
 if TYPE_CHECKING:
     from ladd_dist.workspace.run import Run
@@ -40,7 +40,7 @@ class Options(RecipeOptions):
     """Folder with the trained teacher."""
     device: str = "auto"
     """As in `launch`."""
-    threads: int = 0
+    threads: Threads = 0
     """As in `launch`."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON object on stdout; everything else goes to stderr."""
@@ -103,9 +103,11 @@ def _main(arguments: list[str]) -> int:
 
 def search(run: Run, values: tuple[float, ...], num_samples: int) -> GuidanceResult:
     """Measure a trained teacher at each scale."""
+    from ladd_dist.core.machine import require_memory
     from ladd_dist.evaluation.guidance import best_scale, measure_guidance, metrics_to_real
 
-    recipe = run.recipe
+    recipe, image = run.recipe, run.recipe.dataset.spec()
+    require_memory(4 * num_samples * image.channels * image.size**2, f"--num-samples {num_samples}")
     found = measure_guidance(run, values, num_samples)
     best, distance = best_scale(found, metrics_to_real(recipe))
     return GuidanceResult(

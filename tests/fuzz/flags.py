@@ -362,7 +362,9 @@ def _shuffled() -> tuple[tuple[str, str], ...]:
     random.Random(1).shuffle(found)
     # Those that a command answers before long work come first, which are what the tests make.
     found.sort(
-        key=lambda case: case[0].split(" ")[0] in ("launch", "evaluate", "control", "plan", "levels", "diagnose")
+        key=lambda case: (
+            case[0].split(" ")[0] in ("launch", "evaluate", "control", "plan", "levels", "guidance", "diagnose")
+        )
     )
     return tuple(found)
 

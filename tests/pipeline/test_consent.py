@@ -156,6 +156,7 @@ OWN: dict[str, Words] = {
     "plugins": lambda it: ["--json"],
     "doctor": lambda it: [],
     "levels": lambda it: [str(RECIPE), "--scale", "smoke"],
+    "guidance": lambda it: [str(RECIPE), "--scale", "smoke"],
 }  # fmt: skip
 """Command lines about the user's own file, in the received folder, with its OUT."""
 

@@ -24,6 +24,7 @@ from ladd_dist import (
     doctor,
     evaluate,
     export,
+    guidance,
     jobs,
     launch,
     plan,
@@ -55,8 +56,8 @@ EXP4 = str(REPO / "recipes" / "exp4_specnorm.py")
 SWEEP = str(REPO / "recipes" / "sweep_heads.py")
 OPTIONS = (
     compare.Options, control.Train, control.Apply, control.Transfer, diagnose.Options, doctor.Options,
-    evaluate.Options, export.Options, jobs.Options, launch.Options, plan.Options, plugins.Options, sample.Options,
-    search_levels.Options, sweep.Options,
+    evaluate.Options, export.Options, guidance.Options, jobs.Options, launch.Options, plan.Options, plugins.Options,
+    sample.Options, search_levels.Options, sweep.Options,
 )  # fmt: skip
 """The options of every command."""
 
