@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from typing import Any
-
-from torch import Tensor, nn
-from torch.nn.modules.module import register_module_parameter_registration_hook
+from typing import TYPE_CHECKING, Any
 
 from ladd_dist.core.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 SLACK = 4
 """Factor by which a network may exceed its file while it is built: a weight may be registered more than once."""
@@ -47,6 +47,8 @@ def at_most(weights: Mapping[str, Tensor] | None, what: str) -> Iterator[None]:
 @contextlib.contextmanager
 def within(what: str, *, elements: int, tensors: int = MOST_TENSORS) -> Iterator[None]:
     """`at_most` with numbers: of elements of all weights together, and of weights."""
+    from torch.nn.modules.module import register_module_parameter_registration_hook
+
     most = SLACK * elements + SLACK_ELEMENTS, SLACK * tensors + SLACK_TENSORS
     found = [0, 0]
 

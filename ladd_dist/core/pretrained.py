@@ -47,6 +47,11 @@ def allow(repositories: Iterable[str]) -> None:
     _allowed.update(repositories)
 
 
+def named_outside(text: str) -> str:
+    """The file from outside that names this repository or folder, if nobody has asked for it; else empty."""
+    return "" if text in _allowed else _named_outside.get(text, "")
+
+
 def allow_own(recipe: Any) -> None:
     """Allow what a recipe names that is the user's own, not read from a file from outside."""
     allow(texts_in(to_data(recipe)))
@@ -83,7 +88,7 @@ def locate(source: str, *, field: str, revision: str = "", patterns: Sequence[st
         return root
     if root.exists() or source.startswith(("/", ".", "~")):
         raise UserError(f"{field}: {source} is no folder")
-    if source in _named_outside and source not in _allowed:
+    if named_outside(source):
         return _local_copy(source, revision, tuple(patterns))
     try:
         return _snapshot(source, revision, tuple(patterns))

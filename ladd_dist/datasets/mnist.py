@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from ladd_dist.core.door import require_regular
 from ladd_dist.core.errors import MissingFileError, UserError
 from ladd_dist.core.plugin import register
+from ladd_dist.core.pretrained import named_outside
 from ladd_dist.core.ranges import Within
 from ladd_dist.core.serialize import NEUTRAL
 from ladd_dist.core.types import ImageSpec
@@ -27,6 +28,7 @@ FILES = {
     "t10k-images-idx3-ubyte": 7_840_016,
     "t10k-labels-idx1-ubyte": 10_008,
 }
+ROOT = "data/mnist"
 _LABELS_HEADER = 8
 _CHUNK = 10_000
 _WITHOUT = "`--swap dataset=digits` (or `--scale laptop`) needs no such files"
@@ -56,7 +58,7 @@ def resize(grey: Tensor, size: int) -> Tensor:
 class Mnist(Dataset):
     """Colour MNIST: 60,000 training and 10,000 test digits, from `root`/MNIST/raw or downloaded there on first use."""
 
-    root: str = field(default="data/mnist", metadata=NEUTRAL)
+    root: str = field(default=ROOT, metadata=NEUTRAL)
     """Folder above MNIST/raw."""
     size: Annotated[int, Within("[8, 65536]")] = 32
     """Side length of the images in pixels."""
@@ -123,7 +125,9 @@ class Mnist(Dataset):
         from torchvision.datasets import MNIST
 
         reason = "download is off"
-        if self.download:
+        if (file := named_outside(self.root)) and self.root != ROOT:
+            reason = f"{file} names this folder, and nothing is written where a file from outside says"
+        elif self.download:
             try:
                 MNIST(root=str(self._folder().parent.parent), train=True, download=True)
                 return

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from ladd_dist.core import pretrained
 from ladd_dist.core.serialize import from_data, to_data
 from ladd_dist.datasets import Dataset
 from ladd_dist.datasets.color import ColorDigits, draw_colours, hsv_to_rgb, paint
@@ -274,3 +275,23 @@ def test_an_archive_of_wrong_checksum_is_not_taken(tmp_path: Path, unreachable: 
     (raw / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(b"cut off"))
     with pytest.raises(FileNotFoundError, match="the download failed"):
         Mnist(root=str(tmp_path)).build(split="test")
+
+
+def test_mnist_is_not_downloaded_into_a_folder_that_a_file_from_outside_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def fetch(root: str, **more: object) -> None:
+        asked.append(root)
+        raise RuntimeError("no network here")
+
+    monkeypatch.setattr("torchvision.datasets.MNIST", fetch)
+    theirs, own = Mnist(root=str(tmp_path / "theirs")), Mnist(root=str(tmp_path / "own"))
+    pretrained.from_outside({"dataset": to_data(theirs)}, "RUN/config.json")
+    with pytest.raises(FileNotFoundError, match=r"RUN/config.json names this folder"):
+        theirs.build(split="train")
+    with pytest.raises(FileNotFoundError, match="no network here"):
+        own.build(split="train")
+    assert asked == [str(tmp_path / "own")]
+    assert list(tmp_path.iterdir()) == []
