@@ -30,6 +30,9 @@ ESCAPES = (
 )
 PATHS = ("../../outside/escaped", "/../outside/escaped", ".", "..", "", "a/b", "a\nb", "~", "x" * 5000, "\ud800")
 
+HUGE = 3 * 2**30
+"""Bytes of a sparse file: more than a command may take, less than its address space, into which weights are mapped."""
+
 
 class Raw(NamedTuple):
     """Text that stands in JSON as it is."""
@@ -133,7 +136,7 @@ def put_in_place(path: Path, what: str) -> str:
             path.symlink_to(path.name)
         case "huge":
             with path.open("wb") as stream:
-                stream.truncate(30 * 2**30)
+                stream.truncate(HUGE)
         case "socket":
             os.mknod(path, 0o600 | stat.S_IFSOCK)
     return what
