@@ -179,7 +179,7 @@ class _Source:
         stream = path.open("rb")
         packing = _packing(stream.read(6))
         stream.seek(0)
-        self._unit = f"byte of its unpacked {packing} stream" if packing else "byte"
+        self._of = f" of its unpacked {packing} stream" if packing else ""
         self._pieces = _unpacked(stream, packing)
         self._held = b""
         self._at = 0  # of the next byte in `_held`
@@ -222,7 +222,7 @@ class _Source:
 
     def refuse(self, problem: str, why: str, at: int | None = None) -> NoReturn:
         """Raise a ShardError about a byte; None: the one that would be read next."""
-        place = f"at {self._unit} {self.offset if at is None else at:,}"
+        place = f"at byte {self.offset if at is None else at:,}{self._of}"
         raise ShardError(f"shard {self.path} {problem} ({place}: {why}); fetch or build it again")
 
     def _next(self) -> bytes:
