@@ -178,6 +178,7 @@ def _left(ended: Ended, before: Snapshot, after: Snapshot, root: Path) -> list[s
 
 
 def _formula(table: Path) -> str:
+    csv.field_size_limit(2**31 - 1)  # a text of a received file may be long
     with table.open(newline="", encoding="utf-8", errors="replace") as lines:
         cells = [cell for row in csv.reader(lines) for cell in row]
     return next((cell for cell in cells if FORMULA.match(cell) and not NUMBER.fullmatch(cell.strip())), "")
