@@ -108,7 +108,7 @@ def test_the_teacher_takes_the_first_steps_of_a_picture(
     [
         (["--teacher-steps", "1"], 2, "has no teacher for --teacher-steps: give a run's folder"),
         (["--teacher-steps", "5", "--like", "RUN"], 2, "--teacher-steps can be 0 to 4"),
-        (["--teacher-steps", "-1", "--like", "RUN"], 2, "--teacher-steps can be 0 to 4"),
+        (["--teacher-steps", "-1", "--like", "RUN"], 2, "--teacher-steps: must be at least 0"),
         (["--like", "RUN"], 2, "give --teacher-steps too"),
         (["--teacher-steps", "1", "--like", "RUN", "--cache", "nowhere"], 1, "or name the run's folder with --cache"),
     ],
