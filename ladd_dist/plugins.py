@@ -45,7 +45,10 @@ class Options:
 
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 0 all is well, 1 a check failed, 2 an unknown name or a wrong command line."""
-    return run_guarded(lambda: _main(read(Options, argv, prog="python -m ladd_dist.plugins")))
+    try:
+        return run_guarded(lambda: _main(read(Options, argv, prog="python -m ladd_dist.plugins")))
+    except SystemExit as exit_:
+        return exit_.code if isinstance(exit_.code, int) else 2
 
 
 def _main(args: Options) -> int:

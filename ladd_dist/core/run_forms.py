@@ -15,6 +15,7 @@ from msgspec import Meta
 
 from ladd_dist.core.door import DAMAGED, decode, read_bytes, read_typed
 from ladd_dist.core.errors import UserError
+from ladd_dist.core.printable import one_line
 
 T = TypeVar("T")
 MOST_FIGURE = 1e76
@@ -49,7 +50,11 @@ def require_format(content: bytes, known: int, what: str, remedy: str = DAMAGED,
     found = head.get("format")
     if (type(found) is int and found == known) or (may_lack and "format" not in head):
         return
-    by = f"use ladd_dist {head['version']}, which wrote it" if "version" in head else "use the version that wrote it"
+    by = (
+        f"use ladd_dist {one_line(str(head['version'])[:40])}, which wrote it"
+        if "version" in head
+        else "use the version that wrote it"
+    )
     raise UserError(f"{what} has format {found!r}, this version reads {known}: {by}")
 
 

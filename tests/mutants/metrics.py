@@ -82,7 +82,7 @@ MUTANTS: dict[str, Mutation] = {
     ),
     "class_figures_against_all": Mutation(
         "figures of a class are measured against the teacher's samples of all classes",
-        one("metrics/__init__.py", "self.teacher.of_class(number), matched)", "self.teacher, matched)"),
+        one("metrics/__init__.py", "self.teacher.of_class(number), matched, ", "self.teacher, matched, "),
         test="tests/unit/test_metric_figures.py::test_the_references_of_a_class_are_of_that_class",
     ),
     "all_of_the_reference": Mutation(

@@ -220,7 +220,7 @@ def test_weights_that_are_not_finite_are_refused_by_name(tmp_path: Path) -> None
 
 
 NET = CARD["network"]
-LARGE = r"larger than its weights|does not fit in memory"
+LARGE = r"larger than its weights|does not fit in memory|must be at least \d+ and at most"
 
 
 @pytest.mark.parametrize(
