@@ -48,9 +48,12 @@ def family_recipe(folder: Path, family: str, parallel: str) -> Recipe:
             codec=Vae(source=source),
             taps=Named(names=TAPS[family]),
             shards=dataclasses.replace(
-                SMOKE.shards, num_samples=16, samples_per_chunk=4, sampler=Euler(steps=4, sigma_max=14.0)
+                SMOKE.shards,
+                num_samples=16,
+                samples_per_chunk=4,
+                sampler=Euler(steps=4, sigma_min=0.03, sigma_max=14.0),
             ),
-            levels=Karras(sigma_max=14.0),
+            levels=Karras(sigma_min=0.03, sigma_max=14.0),
             train=dataclasses.replace(
                 SMOKE.train, steps=STEPS, batch_size=4, lr_student=1e-4, lr_heads=5e-5, dump_every=STEPS
             ),
