@@ -6,16 +6,12 @@ import json
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import tyro
+from typing import TYPE_CHECKING
 
 from ladd_dist.cli.console import Fitted, open_console
 from ladd_dist.cli.errors import run_guarded
-from ladd_dist.cli.recipe_arguments import RecipeOptions, parse
-from ladd_dist.core.errors import UserError
-from ladd_dist.core.ranges import Count, NonNegative, Threads
+from ladd_dist.cli.recipe_arguments import TeacherOptions, parse
+from ladd_dist.core.ranges import Count, NonNegative
 
 if TYPE_CHECKING:
     from ladd_dist.workspace.run import Run
@@ -26,7 +22,7 @@ SHOWN = ("precision", "recall", "accuracy", "saturation", "colour_variance", "pa
 
 
 @dataclass(frozen=True)
-class Options(RecipeOptions):
+class Options(TeacherOptions):
     """Measure the teacher at several scales of classifier-free guidance, against real images.
 
     Fields of the recipe can be set as in `launch`; the teacher must be trained (in the cache).
@@ -36,14 +32,6 @@ class Options(RecipeOptions):
     """Scales of guidance to try; 1 is none."""
     num_samples: Count = 1_500
     """Samples at each scale, from the same noise."""
-    cache: Path = Path("cache")
-    """Folder with the trained teacher."""
-    device: str = "auto"
-    """As in `launch`."""
-    threads: Threads = 0
-    """As in `launch`."""
-    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Print one JSON object on stdout; everything else goes to stderr."""
 
 
 @dataclass(frozen=True)
@@ -72,27 +60,16 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(arguments: list[str]) -> int:
-    from ladd_dist.parallel.devices import pick_device, set_threads
-
     options, recipe = parse(Options, arguments, prog=PROG)
 
     from ladd_dist.core.serialize import RecipeError
-    from ladd_dist.stages.teacher import is_teacher_done
-    from ladd_dist.workspace.run import Run
-    from ladd_dist.workspace.workspace import Workspace
+    from ladd_dist.stages.teacher import run_with_teacher
 
     if not options.values or len(set(options.values)) < len(options.values):
         raise RecipeError(f"--values: give one scale or more, each once, got {options.values}")
     if recipe.teacher.label_dropout == 0 and not recipe.network.pretrained and set(options.values) != {1.0}:
         raise RecipeError("guidance needs a teacher that has learned without classes too: --teacher.label-dropout 0.1")
-    set_threads(options.threads)
-    run = Run(recipe, Workspace(Path("runs"), options.cache, pick_device(options.device)))
-    if not is_teacher_done(run):
-        raise UserError(
-            f"no trained teacher at {run.teacher_folder}; train it first: "
-            f"python -m ladd_dist.launch {options.recipe} --scale {options.scale} --stages teacher, with the same "
-            "--cache and overrides"
-        )
+    run = run_with_teacher(options, recipe)
     result = search(run, options.values, options.num_samples)
     if options.json:
         print(json.dumps(asdict(result)))

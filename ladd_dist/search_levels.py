@@ -5,16 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
-
-import tyro
 
 from ladd_dist.cli.console import Fitted, open_console
 from ladd_dist.cli.errors import run_guarded
-from ladd_dist.cli.recipe_arguments import RecipeOptions, parse
-from ladd_dist.core.errors import UserError
-from ladd_dist.core.ranges import Count, Threads, Within
+from ladd_dist.cli.recipe_arguments import TeacherOptions, parse
+from ladd_dist.core.ranges import Count, Within
 
 if TYPE_CHECKING:
     from ladd_dist.levels.search import Found, Pairs
@@ -26,7 +22,7 @@ FIELDS = {1: "one", 2: "two", 4: "four"}
 
 
 @dataclass(frozen=True)
-class Options(RecipeOptions):
+class Options(TeacherOptions):
     """Find the levels whose few-step samples come nearest to the teacher's many-step samples at the same noise.
 
     Fields of the recipe can be set as in `launch`; the teacher must be trained (in the cache).
@@ -36,14 +32,6 @@ class Options(RecipeOptions):
     """Calls of the network, at least 2: one step starts at the highest level, and nothing is to be found."""
     num_pairs: Count = 300
     """Held-out pairs of noise and the teacher's sample on which levels are compared."""
-    cache: Path = Path("cache")
-    """Folder with the trained teacher."""
-    device: str = "auto"
-    """As in `launch`."""
-    threads: Threads = 0
-    """As in `launch`."""
-    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Print one JSON object on stdout; everything else goes to stderr."""
 
 
 @dataclass(frozen=True)
@@ -77,28 +65,17 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(arguments: list[str]) -> int:
-    from ladd_dist.parallel.devices import pick_device, set_threads
-
     options, recipe = parse(Options, arguments, prog="python -m ladd_dist.levels")
 
     from ladd_dist.core.serialize import RecipeError
-    from ladd_dist.stages.teacher import is_teacher_done
-    from ladd_dist.workspace.run import Run
-    from ladd_dist.workspace.workspace import Workspace
+    from ladd_dist.stages.teacher import run_with_teacher
 
     if recipe.shards.sampler.stochastic:
         raise RecipeError(
             f"levels are searched on samples that follow from their noise, and sampler {recipe.shards.sampler.name!r} "
             "adds noise on the way; add --swap shards.sampler=euler"
         )
-    set_threads(options.threads)
-    run = Run(recipe, Workspace(Path("runs"), options.cache, pick_device(options.device)))
-    if not is_teacher_done(run):
-        raise UserError(
-            f"no trained teacher at {run.teacher_folder}; train it first: "
-            f"python -m ladd_dist.launch {options.recipe} --scale {options.scale} --stages teacher, with the same "
-            "--cache and overrides"
-        )
+    run = run_with_teacher(options, recipe)
     result = search(run, options.steps, options.num_pairs)
     if options.json:
         print(json.dumps(asdict(result)))

@@ -28,6 +28,33 @@ def own_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_tables", copy.deepcopy(registry._tables))
 
 
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache with a teacher of exp4 at smoke scale that was never trained; the current folder is the repository's."""
+    import torch
+    from safetensors.torch import save_file
+
+    from ladd_dist.builders.teacher import fresh_network
+    from ladd_dist.recipe import load_recipe
+    from ladd_dist.workspace.run import Run
+    from ladd_dist.workspace.workspace import Workspace, mark_done
+
+    monkeypatch.chdir(_REPO)
+    recipe = load_recipe(_REPO / "recipes" / "exp4_specnorm.py", "smoke")
+    folder = Run(recipe, Workspace(tmp_path / "runs", tmp_path / "cache", torch.device("cpu"))).teacher_folder
+    folder.mkdir(parents=True)
+    network = fresh_network(recipe)
+    source = torch.Generator().manual_seed(0)
+    with torch.no_grad():  # the zero-initialised output would make every level as good as another
+        for parameter in network.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=source))
+    save_file(
+        {name: tensor.contiguous() for name, tensor in network.state_dict().items()}, folder / "teacher.safetensors"
+    )
+    mark_done(folder / "done.json", recipe.teacher_signature())
+    return tmp_path / "cache"
+
+
 @pytest.fixture(scope="session")
 def mnist_root() -> Path:
     """A folder with the real MNIST (MNIST/raw/train-images-idx3-ubyte, ...); the test is skipped without one."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar
 import tyro
 
 from ladd_dist.cli.arguments import read
-from ladd_dist.core.ranges import checked_later
+from ladd_dist.core.ranges import Threads, checked_later
 
 if TYPE_CHECKING:
     from ladd_dist.recipe import Recipe, Scale
@@ -31,6 +31,20 @@ class RecipeOptions:
     """Replace plug-ins by name: FIELD=NAME ..., like head=max_pool,adv_weight=cosine."""
     plugins: tuple[str, ...] = ()
     """Modules that register plug-ins, besides the package `plugins`."""
+
+
+@dataclass(frozen=True)
+class TeacherOptions(RecipeOptions):
+    """The flags of every command that asks a recipe's trained teacher."""
+
+    cache: Path = Path("cache")
+    """Folder with the trained teacher."""
+    device: str = "auto"
+    """As in `launch`."""
+    threads: Threads = 0
+    """As in `launch`."""
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print one JSON object on stdout; everything else goes to stderr."""
 
 
 AnyOptions = TypeVar("AnyOptions", bound=RecipeOptions)

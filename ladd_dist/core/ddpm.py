@@ -18,6 +18,8 @@ from torch import Tensor
 from ladd_dist.core.errors import UserError
 
 BetaSchedule = Literal["linear", "cosine"]
+Variance = Literal["posterior", "beta"]
+"""The fixed variance of a step back: that of q(x_s | x_t, x_0), or beta_t (Ho et al. 2020, section 3.2)."""
 MOST_TIMESTEPS = 10_000
 """Most timesteps of a schedule."""
 

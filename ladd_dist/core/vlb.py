@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,7 +23,6 @@ from ladd_dist.core.types import DenoiseFn
 
 HALF_BIN = 1 / 255
 """Half the distance of two values of a pixel in [-1, 1]."""
-Variance = Literal["posterior", "beta"]
 
 
 class Bound(NamedTuple):
@@ -46,7 +45,7 @@ def bound(
     cond: Tensor,
     alpha_bars: Tensor,
     *,
-    variance: Variance,
+    variance: ddpm.Variance,
     noise: Callable[[int], Tensor],
 ) -> Bound:
     """The bound of images x0 [N,C,H,W] in [-1, 1] of classes [N], with one noise for each step.

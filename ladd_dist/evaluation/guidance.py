@@ -8,13 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from ladd_dist.builders.codec import load_codec
-from ladd_dist.builders.teacher import guided_teacher, load_teacher
+from ladd_dist.builders.teacher import load_teacher
 from ladd_dist.core.errors import UserError
-from ladd_dist.core.rng import NoiseSource, derive_seed, generator, sample_classes
-from ladd_dist.core.types import DenoiseFn
+from ladd_dist.core.rng import derive_seed, generator, sample_classes
 from ladd_dist.datasets.opening import open_images
 from ladd_dist.engine.loop import StopFlag
-from ladd_dist.evaluation.draw import draw
+from ladd_dist.evaluation.draw import draw, teacher_samplers, teacher_steps
 from ladd_dist.evaluation.measurement import Figures, Measurement
 from ladd_dist.evaluation.noise_seeds import at_seed
 from ladd_dist.metrics import Metric, References, Samples
@@ -60,7 +59,7 @@ def measure_guidance(
     with StopFlag().listen() as stop:
         for scale in scales:
             name = f"{scale:g}"
-            sampler = _sampler(recipe, guided_teacher(at_guidance(recipe, scale), teacher))
+            sampler = teacher_samplers(at_guidance(recipe, scale), teacher)[f"teacher@{teacher_steps(recipe)}"]
             images = draw(run, f"guidance {name}", sampler, codec, stop).to(run.device)
             found[name] = measure({name: Samples(images, cond)}, num_classes=0, check=stop.check).figures[name]
             done(name)
@@ -100,10 +99,6 @@ def _real_images(run: Run, num_references: int, num_others: int) -> tuple[Sample
     parts = [images.batch(part) for part in (rows[:-others], rows[-others:])]
     real, rest = (Samples(x.to(run.device), cond.to(run.device)) for x, cond in parts)
     return real, rest
-
-
-def _sampler(recipe: Recipe, denoise: DenoiseFn) -> Callable[[torch.Tensor, torch.Tensor, NoiseSource], torch.Tensor]:
-    return lambda noise, cond, source: recipe.shards.sampler(denoise, noise, cond)[0]
 
 
 def _to_real(figures: Figures) -> Figures:

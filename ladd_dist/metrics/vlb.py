@@ -34,7 +34,7 @@ class Vlb(Metric):
     """Number of timesteps T of the schedule."""
     steps: Count = 200
     """Number of steps, evenly spaced among the T timesteps; fewer give a larger bound."""
-    variance: vlb.Variance = "posterior"
+    variance: ddpm.Variance = "posterior"
     """sigma_t^2 of a step, as in sampler `ancestral`."""
     num_images: Count = 64
     """Number of real images."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -35,7 +34,7 @@ class Ancestral(Sampler):
     clip: NonNegative = 1.0
     """Limit to which the denoiser's outputs are clipped, as in Ho et al. (images are in [-1, 1]); 0: no clipping, for
     latents."""
-    variance: Literal["posterior", "beta"] = field(default="posterior", metadata=ADDED)
+    variance: ddpm.Variance = field(default="posterior", metadata=ADDED)
     """sigma_t^2 of a step: that of q(x_s | x_t, x_0), or beta_t, 1 - alpha of the step, which is larger. They are right
     for data of one point and for unit normal data, the ends of what data can be (Ho et al. 2020, section 3.2)."""
 

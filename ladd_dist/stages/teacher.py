@@ -14,6 +14,7 @@ from torch import Tensor
 from ladd_dist.builders.codec import load_codec
 from ladd_dist.builders.networks import reads_texts, save_weights
 from ladd_dist.builders.teacher import averaged, fresh_network, require_levels, teacher_loss
+from ladd_dist.cli.recipe_arguments import TeacherOptions
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.rng import generator
 from ladd_dist.core.rundir import remove_stale
@@ -24,9 +25,11 @@ from ladd_dist.engine.ema import WeightAverage
 from ladd_dist.engine.loop import Figures, cosine_factor, note_of, train
 from ladd_dist.engine.step_metrics import scaling, skipped
 from ladd_dist.parallel import Adam
+from ladd_dist.parallel.devices import pick_device, set_threads
+from ladd_dist.recipe import Recipe
 from ladd_dist.trackers.jsonl import Jsonl
 from ladd_dist.workspace.run import Run
-from ladd_dist.workspace.workspace import is_done, make_together, mark_done, rows_of
+from ladd_dist.workspace.workspace import Workspace, is_done, make_together, mark_done, rows_of
 
 
 def is_teacher_done(run: Run) -> bool:
@@ -35,6 +38,23 @@ def is_teacher_done(run: Run) -> bool:
     if not is_done(folder / "done.json", run.recipe.teacher_signature()):
         return False
     return run.recipe.network.pretrained or (folder / "teacher.safetensors").exists()
+
+
+def run_with_teacher(options: TeacherOptions, recipe: Recipe) -> Run:
+    """The recipe's run, whose trained teacher lies in the cache, on the device and with the threads asked for.
+
+    Raises:
+        UserError: the cache has no such teacher; the message has the line that trains it.
+    """
+    set_threads(options.threads)
+    run = Run(recipe, Workspace(Path("runs"), options.cache, pick_device(options.device)))
+    if not is_teacher_done(run):
+        raise UserError(
+            f"no trained teacher at {run.teacher_folder}; train it first: "
+            f"python -m ladd_dist.launch {options.recipe} --scale {options.scale} --stages teacher, with the same "
+            "--cache and overrides"
+        )
+    return run
 
 
 def train_teacher(run: Run) -> Path:

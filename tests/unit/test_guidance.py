@@ -6,38 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import save_file
 
-from ladd_dist.builders.teacher import fresh_network
 from ladd_dist.core.rng import derive_seed
 from ladd_dist.evaluation.guidance import REAL, best_scale, metrics_to_real
 from ladd_dist.guidance import main
 from ladd_dist.recipe import load_recipe, swap
-from ladd_dist.workspace.run import Run
-from ladd_dist.workspace.workspace import Workspace, mark_done
 
 REPO = Path(__file__).parents[2]
 RECIPE = REPO / "recipes" / "exp4_specnorm.py"
-
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache with a teacher of the smoke recipe that was never trained."""
-    monkeypatch.chdir(REPO)
-    recipe = load_recipe(RECIPE, "smoke")
-    folder = Run(recipe, Workspace(tmp_path / "runs", tmp_path / "cache", torch.device("cpu"))).teacher_folder
-    folder.mkdir(parents=True)
-    network = fresh_network(recipe)
-    source = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(0.05 * torch.randn(parameter.shape, generator=source))
-    save_file(
-        {name: value.contiguous() for name, value in network.state_dict().items()}, folder / "teacher.safetensors"
-    )
-    mark_done(folder / "done.json", recipe.teacher_signature())
-    return tmp_path / "cache"
 
 
 def command(cache: Path, *more: str) -> list[str]:

@@ -7,17 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 import ladd_dist.__main__ as ladd
-from ladd_dist.builders.teacher import fresh_network
 from ladd_dist.core.noise import few_step_sample, is_descending, karras_levels
 from ladd_dist.levels.search import Found, Pairs, search_levels
-from ladd_dist.recipe import load_recipe
 from ladd_dist.search_levels import main
-from ladd_dist.workspace.run import Run
-from ladd_dist.workspace.workspace import Workspace, mark_done
 
 REPO = Path(__file__).parents[2]
 RECIPE = REPO / "recipes" / "exp4_specnorm.py"
@@ -112,26 +107,6 @@ def test_the_search_reports_each_round() -> None:
 def test_starts_that_do_not_descend_are_refused(starts: list[tuple[float, ...]]) -> None:
     with pytest.raises(ValueError, match="descending levels"):
         search_levels(lambda levels: 0.0, starts)
-
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache with a teacher of the smoke recipe that was never trained: it has levels all the same."""
-    monkeypatch.chdir(REPO)
-    recipe = load_recipe(RECIPE, "smoke")
-    workspace = Workspace(tmp_path / "runs", tmp_path / "cache", torch.device("cpu"))
-    folder = Run(recipe, workspace).teacher_folder
-    folder.mkdir(parents=True)
-    network = fresh_network(recipe)
-    source = torch.Generator().manual_seed(0)
-    with torch.no_grad():  # the zero-initialised output would make every level as good as another
-        for parameter in network.parameters():
-            parameter.add_(0.05 * torch.randn(parameter.shape, generator=source))
-    save_file(
-        {name: tensor.contiguous() for name, tensor in network.state_dict().items()}, folder / "teacher.safetensors"
-    )
-    mark_done(folder / "done.json", recipe.teacher_signature())
-    return tmp_path / "cache"
 
 
 def command(cache: Path, *more: str) -> list[str]:

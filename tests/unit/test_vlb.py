@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ladd_dist.core import ddpm
-from ladd_dist.core.vlb import HALF_BIN, Bound, Variance, bound
+from ladd_dist.core.ddpm import Variance
+from ladd_dist.core.vlb import HALF_BIN, Bound, bound
 from ladd_dist.metrics import References, Samples
 from ladd_dist.metrics.vlb import Vlb
 
