@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,17 @@ _REPO = Path(__file__).resolve().parent.parent
 def state_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
     """What commands note of this user goes to a folder of the tests; processes that they start inherit it."""
     os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+
+
+@pytest.fixture(autouse=True)
+def own_signals() -> Iterator[None]:
+    """What a test does to the signals of its process, as a job does that runs there, is gone after it."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP)
+    handlers, mask = {number: signal.getsignal(number) for number in numbers}, signal.pthread_sigmask(0, ())
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 @pytest.fixture

@@ -228,7 +228,7 @@ def _from_api(run: Any) -> RunData:
         signature=str(config.get("signature", "")),
         config=config,
         summary=_numbers(dict(summary.items())),
-        rows=_rows(run.scan_history()),
+        rows=_once(_rows(run.scan_history())),
         source=str(run.url),
         group=str(run.group or ""),
         tags=tuple(run.tags or ()),
@@ -270,6 +270,12 @@ def _rows(history: Iterable[Mapping[str, object]]) -> list[dict[str, float]]:
     return rows
 
 
+def _once(rows: Iterable[dict[str, float]]) -> list[dict[str, float]]:
+    """Each step once, in order; `wandb sync` adds a run to what the server has of it, so a step may come twice."""
+    last = {row["step"]: row for row in rows}
+    return [last[step] for step in sorted(last)]
+
+
 def _numbers(values: Mapping[str, object]) -> dict[str, float]:
     """The numbers, without those that describe a picture (in a folder's records NAME._type, NAME.width and so on)."""
     media = tuple(name.removesuffix("_type") for name in values if name.endswith("._type"))
@@ -283,12 +289,11 @@ def _numbers(values: Mapping[str, object]) -> dict[str, float]:
 
 def _join(first: RunData, second: RunData) -> RunData:
     """Join two parts of a run, the later one second."""
-    rows = {row["step"]: row for row in (*first.rows, *second.rows)}
     return replace(
         second,
         config={**first.config, **second.config},
         summary={**first.summary, **second.summary},
-        rows=[rows[step] for step in sorted(rows)],
+        rows=_once([*first.rows, *second.rows]),
         source=f"{first.source} {second.source}",
         group=second.group or first.group,
         tags=second.tags or first.tags,

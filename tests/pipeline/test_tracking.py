@@ -132,7 +132,10 @@ def test_without_a_key_a_run_is_offline_says_so_once_and_can_be_synced(
 def test_a_server_lost_in_the_middle_is_one_warning_and_the_run_can_be_synced_later(
     ladd: Ladd, wandb_server: Server, how: str
 ) -> None:
-    """Killed it forgets what it had; frozen it has the first steps already when the rest comes."""
+    """Killed it forgets what it had; frozen it has the first steps already when the rest comes.
+
+    What waited in its socket while it was frozen it has twice after the sync, which adds to what the server has.
+    """
     running = ladd.start(*QUICK, "--train.steps", 60)
     running.wait_until(lambda: any(len(rows(path)) >= 20 for path in ladd.runs.glob("*/metrics.jsonl")))
     if how == "killed":
