@@ -25,7 +25,7 @@ import tyro
 
 SECONDS = 10.0
 BASE = {
-    "fd": 14.0,
+    "fd_real": 14.0,
     "fd_teacher": 6.0,
     "hue_entropy": 0.97,
     "accuracy": 0.98,

@@ -27,6 +27,7 @@ import tyro
 from benchmarks.variants import PAIRS, VARIANTS
 from ladd_dist.cli.recipe_arguments import RecipeOptions, parse
 from ladd_dist.comparison.statistics import ALPHA, Called, difference, holm, pool, t_quantile
+from ladd_dist.core.figure_names import named_now
 from ladd_dist.core.rundir import write_bytes
 from recipes._base import SEEDS
 
@@ -34,7 +35,7 @@ BARE = ("--stages", "autoencoder,teacher,shards,distill,evaluate", "--swap", "gu
         "--train.evaluate-every", "0", "--train.dump-every", "1000000")  # fmt: skip
 """No page, and nothing looked at on the way: it changes no number, and no signature."""
 STORE = Path(__file__).with_name("results.json")
-KEPT = ("fd", "fd_teacher", "colour_variance", "hue_entropy", "accuracy", "recall")
+KEPT = ("fd_real", "fd_teacher", "colour_variance", "hue_entropy", "accuracy", "recall")
 """Figures of each entry of eval.json that are kept."""
 STEPS = (4, 2, 1)
 Runs = list[dict[str, Any]]
@@ -94,7 +95,11 @@ def key(name: str, seed: int) -> str:
 
 def read_store() -> dict[str, Any]:
     """All that was measured."""
-    return json.loads(STORE.read_text(encoding="utf-8")) if STORE.exists() else {}
+    stored = json.loads(STORE.read_text(encoding="utf-8")) if STORE.exists() else {}
+    return {
+        name: {entry: named_now(own) if isinstance(own, dict) else own for entry, own in found.items()}
+        for name, found in stored.items()
+    }
 
 
 def keep(name: str, seed: int, found: dict[str, Any]) -> None:
@@ -137,12 +142,12 @@ def report(figures: dict[str, Runs], num_seeds: int) -> str:
     teacher = figures.get("exp6", next(iter(figures.values())))[0]  # exp1 has a set of its own, with a higher floor
     floor = teacher["teacher@50"]
     lines = [
-        f"Mean and 95 % interval over {num_seeds} seeds of the distillation, all on the same held-out noises. `fd`: "
+        f"Mean and 95 % interval over {num_seeds} seeds of the distillation, all on the same held-out noises. `fd_teacher`: "
         f"Frechet distance to the teacher's stored samples; its sampling floor, the teacher's own 50 steps on these "
         f"noises, is {floor['fd_teacher']:.3f}. Colour variance is a share of teacher@50's. GFLOP per training step, "
         "counted. †: sampled by `sde`, with new noise before every further step.",
         "",
-        "| run | fd @4 | fd @2 | fd @1 | colour variance @4 | @1 | class accuracy | GFLOP per step |",
+        "| run | fd_teacher @4 | fd_teacher @2 | fd_teacher @1 | colour variance @4 | @1 | class accuracy | GFLOP per step |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name in ("teacher@4:good", "teacher@4:karras"):
@@ -217,7 +222,7 @@ def pairs_table(figures: dict[str, Runs]) -> list[str]:
     measured = [key for key in asked if all(sides[key])]
     called = dict(zip(measured, holm([difference(*sides[key]) for key in measured]), strict=True))
     lines = [
-        f"Differences of `fd`, paired by seed (first minus second). ± is the 95 % interval of this difference alone; a "
+        f"Differences of `fd_teacher`, paired by seed (first minus second). ± is the 95 % interval of this difference alone; a "
         f"name means that the difference also stands among all {len(called)} of them (Holm's correction, the code of "
         "`ladd compare`: the chance of even one wrong name is below 5 %).",
         "",

@@ -33,8 +33,8 @@ class Options:
 
     source: tyro.conf.Positional[tuple[str, ...]]
     """Run folders, folders of them, a sweep's folder or name, wandb:ENTITY/PROJECT[/GROUP], wandb-offline:FOLDER."""
-    metric: str = "fd_teacher"
-    """The figure of eval.json that decides."""
+    metric: str = ""
+    """The figure of eval.json that decides; the distance to real when empty, or fd_teacher where there is none."""
     sampler: str = ""
     """The entry of eval.json that decides; the student at the recipe's number of steps when empty."""
     better: Literal["auto", "lower", "higher"] = "auto"
@@ -102,6 +102,7 @@ def compare_sources(options: Options) -> Comparison:
     Raises:
         RecipeError: nothing to compare. UserError: runs that cannot be read, or must not be compared.
     """
+    from ladd_dist.comparison.real import deciding
     from ladd_dist.comparison.result import compare
     from ladd_dist.comparison.runs import collect
     from ladd_dist.comparison.variants import group, mismatches
@@ -119,7 +120,9 @@ def compare_sources(options: Options) -> Comparison:
             f"{_some(twice)}. Counted twice a run would pass for two seeds: name one of them, or --skip-broken"
         )
     notes += [f"left out: {text}" for text in twice]
-    wrong = mismatches(variants, options.metric)
+    sampler = options.sampler or f"student@{found.runs[0].recipe.get('student_steps', 4)}"
+    metric = deciding(found.runs, sampler, options.metric)
+    wrong = mismatches(variants, metric)
     fatal = [item.text for item in wrong if item.fatal]
     if fatal and not options.mixed:
         raise UserError(f"{'. '.join(fatal)}. Compare runs that share these, or say --mixed")
@@ -130,11 +133,10 @@ def compare_sources(options: Options) -> Comparison:
             f"{len(unfinished)} of {len(found.runs)} runs are unfinished, without figures (`ladd jobs` tells why): "
             f"{_some(unfinished)}"
         )
-    steps = found.runs[0].recipe.get("student_steps", 4)
     return compare(
         variants,
-        options.metric,
-        options.sampler or f"student@{steps}",
+        metric,
+        sampler,
         better=None if options.better == "auto" else options.better,
         notes=notes,
     )

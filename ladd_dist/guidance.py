@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ladd_dist.workspace.run import Run
 
 PROG = "python -m ladd_dist.guidance"
-SHOWN = ("precision", "recall", "accuracy", "saturation", "colour_variance", "pairwise_share")
+SHOWN = ("precision_real", "recall_real", "accuracy", "saturation", "colour_variance", "pairwise_share")
 """Figures of the table, besides the distance that decides; `--json` has all."""
 
 

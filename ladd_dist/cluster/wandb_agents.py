@@ -65,7 +65,7 @@ def describe_sweep(agents: Agents) -> dict[str, object]:
     return {
         "name": agents.full_name,
         "method": "grid",
-        "metric": {"name": f"eval/student@{agents.runs[0].recipe.student_steps}/fd", "goal": "minimize"},
+        "metric": {"name": f"eval/student@{agents.runs[0].recipe.student_steps}/fd_real", "goal": "minimize"},
         "parameters": {name: {"values": values} for name, values in parameters(agents.runs).items()},
         "program": "ladd_dist.sweep",
         "command": ["${env}", "${interpreter}", "-m", "${program}", *words, "--trial", "${args_json}"],

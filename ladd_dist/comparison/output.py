@@ -7,6 +7,7 @@ from typing import Any, TypedDict
 
 from ladd_dist.comparison.result import Comparison, Row
 from ladd_dist.comparison.runs import Run
+from ladd_dist.comparison.scope import scope
 from ladd_dist.comparison.statistics import ALPHA, Called, Difference, Pooled
 from ladd_dist.comparison.variants import ABSENT, Value, differing, show
 
@@ -44,12 +45,22 @@ class OnsetJson(TypedDict):
     step: int | None
 
 
+class FartherJson(TypedDict):
+    """An entry that is nearer to real pictures than a variant's students: its mean and theirs."""
+
+    entry: str
+    metric: str
+    own: float
+    theirs: float
+
+
 class RunJson(TypedDict):
     """One run: `value` is the figure that decides, null while it is unfinished."""
 
     name: str
     signature: str
     seed: int
+    teacher_seed: int
     source: str
     finished: bool
     value: float | None
@@ -75,6 +86,8 @@ class VariantJson(TypedDict):
     figures: dict[str, dict[str, PooledJson]]
     difference: CalledJson | None
     collapse: CountJson
+    farther_from_real: list[FartherJson]
+    """The untrained student in as many steps and the teacher in as few, where they are nearer to real pictures."""
     runs: list[RunJson]
 
 
@@ -105,6 +118,10 @@ class ComparisonJson(TypedDict):
     better: str
     alpha: float
     correction: str
+    over: str
+    """What a mean and its interval are over: `seeds` of the distillation on one teacher, or `teachers`."""
+    scope: str
+    """The same in a sentence; empty where there is no interval."""
     verdict: VerdictJson
     differing: list[str]
     variants: list[VariantJson]
@@ -121,6 +138,8 @@ def to_json(result: Comparison) -> ComparisonJson:
         "better": result.better,
         "alpha": ALPHA,
         "correction": "holm",
+        "over": "teachers" if result.over_teachers else "seeds",
+        "scope": scope(result),
         "verdict": {
             "winner": result.winner,
             "leaders": list(result.leaders),
@@ -155,6 +174,9 @@ def _row(row: Row, result: Comparison) -> VariantJson:
         },
         "difference": None if row.called is None else _called(row.called),
         "collapse": {"known": row.num_known, "collapsed": len(row.collapsed)},
+        "farther_from_real": [
+            {"entry": item.entry, "metric": item.metric, "own": item.own, "theirs": item.theirs} for item in row.farther
+        ],
         "runs": [_run(run, result) for run in row.variant.runs],
     }
 
@@ -184,6 +206,7 @@ def _run(run: Run, result: Comparison) -> RunJson:
         "name": run.name,
         "signature": run.signature,
         "seed": run.seed,
+        "teacher_seed": run.teacher_seed,
         "source": run.source,
         "finished": run.is_finished,
         "value": value if value is not None and math.isfinite(value) else None,
@@ -199,7 +222,7 @@ def to_csv(result: Comparison) -> list[list[Any]]:
     paths = differing([row.variant.fields for row in result.rows])
     own = [name for e, m in keys for name in (f"{e}/{m}", f"{e}/{m}/low", f"{e}/{m}/high")]
     head = ["kind", "label", "seeds", "finished", *own, "difference", "low", "high", "p", "method"]
-    lines: list[list[Any]] = [[*head, "distinguishable", "collapse_known", "collapsed", *paths]]
+    lines: list[list[Any]] = [[*head, "distinguishable", "collapse_known", "collapsed", "nearer_to_real", *paths]]
     for row in result.rows:
         cells: list[Any] = ["variant", row.variant.label, len(row.variant.runs), row.num_finished]
         for entry, metric in keys:
@@ -211,10 +234,11 @@ def to_csv(result: Comparison) -> list[list[Any]]:
             gap = item.difference
             tail = [gap.mean, item.low, item.high, gap.p, gap.method, item.distinguishable]  # type: ignore[list-item]
         fields = [show(row.variant.fields.get(path, ABSENT)) for path in paths]
-        lines.append([*cells, *tail, row.num_known, len(row.collapsed), *fields])
+        nearer = " ".join(item.entry for item in row.farther)
+        lines.append([*cells, *tail, row.num_known, len(row.collapsed), nearer, *fields])
     for item_, held in result.references:
         cells = ["reference", item_.entry, None, None]
         for entry, metric in keys:
             cells += [item_.figures.get(metric) if entry == result.sampler else None, None, None]
-        lines.append([*cells, held.mean if held else None, *[None] * (7 + len(paths))])
+        lines.append([*cells, held.mean if held else None, *[None] * (8 + len(paths))])
     return lines

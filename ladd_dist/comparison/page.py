@@ -131,6 +131,7 @@ def data(result: Comparison) -> PageData:
         for entry, metric, way in columns
     ]
     collapsed: list[Heading] = [{"title": "Collapsed from", "number": True}] if terminal.knows_collapse(result) else []
+    away: list[Heading] = [{"title": "From real"}] if terminal.leads_away(result) else []
     head: list[Heading] = [
         {"title": "Variant"},
         {"title": "Seeds", "number": True},
@@ -138,6 +139,7 @@ def data(result: Comparison) -> PageData:
         {"title": "Minus best", "small": "interval by Holm", "number": True},
         {"title": "Called"},
         *collapsed,
+        *away,
         *figures[1:],
     ]
     return {
@@ -167,6 +169,7 @@ def _row(row: Row, result: Comparison, columns: Columns) -> Cells:
     onset = min((step for _, step in row.collapsed), default=None)
     told: Cells = [[gap, terminal.gap(row, result)], [called, called]]
     told += [[onset, terminal.collapse(row)]] if terminal.knows_collapse(result) else []
+    told += [[terminal.beside_real(row), terminal.beside_real(row)]] if terminal.leads_away(result) else []
     return [*cells, figures[0], *told, *figures[1:]]
 
 
@@ -186,8 +189,12 @@ def _reference(result: Comparison, index: int, columns: Columns) -> Cells:
         value = item.figures.get(metric) if entry == result.sampler else None
         figures.append([None, ""] if value is None else [value, figure(value)])
     gap = [held.mean if held else None, terminal.against(held)]
-    blank: Cells = [["", ""], [None, ""]]
-    return [*cells, figures[0], gap, *blank[: 1 + terminal.knows_collapse(result)], *figures[1:]]
+    blank: Cells = [
+        ["", ""],
+        *[[None, ""]] * terminal.knows_collapse(result),
+        *[["", ""]] * terminal.leads_away(result),
+    ]
+    return [*cells, figures[0], gap, *blank, *figures[1:]]
 
 
 def _runs(result: Comparison) -> list[list[float | str | None]]:

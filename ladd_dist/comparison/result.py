@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from ladd_dist.comparison.real import Farther, far_teachers, farther
 from ladd_dist.comparison.statistics import ALPHA, Called, Difference, Pooled, difference, difference_to, holm, pool
 from ladd_dist.comparison.variants import Variant
 from ladd_dist.core.errors import UserError
@@ -33,6 +34,8 @@ class Row(NamedTuple):
     variant: Variant
     figures: Mapping[str, Mapping[str, Pooled]]
     called: Called | None
+    farther: tuple[Farther, ...] = ()
+    """The untrained student in as many steps and the teacher in as few, where they are nearer to real pictures."""
 
     @property
     def collapsed(self) -> list[tuple[int, int]]:
@@ -69,6 +72,11 @@ class Comparison:
     def best(self) -> Row | None:
         return next((row for row in self.rows if self.main(row)), None)
 
+    @property
+    def over_teachers(self) -> bool:
+        """Whether figures and intervals are over teachers, instead of seeds of the distillation."""
+        return any(row.variant.over_teachers for row in self.rows)
+
     def main(self, row: Row) -> Pooled | None:
         """The deciding figure of a row, None where it was not measured."""
         return row.figures.get(self.sampler, {}).get(self.metric)
@@ -101,7 +109,10 @@ def compare(
     best = measured[0].values(sampler, metric)
     called = holm([difference(variant.values(sampler, metric), best) for variant in measured[1:]])
     by_label = {variant.label: item for variant, item in zip(measured[1:], called, strict=True)}
-    rows = tuple(Row(variant, figures[variant.label], by_label.get(variant.label)) for variant in order)
+    rows = tuple(
+        Row(variant, figures[variant.label], by_label.get(variant.label), farther(variant, sampler))
+        for variant in order
+    )
     leaders = (measured[0].label, *(label for label, item in by_label.items() if not item.distinguishable))
     held = [(item, _against(item, sampler, metric, best)) for item in references(variants)]
     return Comparison(
@@ -114,7 +125,7 @@ def compare(
         leaders=leaders,
         sentence=_sentence(rows, measured, leaders, metric, sampler),
         caveat=_caveat(held, sampler, measured[0].label, sign),
-        notes=tuple(notes),
+        notes=(*notes, *far_teachers(order, sampler)),
     )
 
 
@@ -159,8 +170,8 @@ def references(variants: Sequence[Variant]) -> list[Reference]:
     """The teacher's and the untrained student's rows, once for each set of figures that runs share."""
     found: dict[tuple[str, tuple[tuple[str, float], ...]], tuple[Mapping[str, float], dict[str, None]]] = {}
     for variant in variants:
-        for run in variant.runs:
-            for entry, figures in run.figures.items():
+        for own in _of_references(variant):
+            for entry, figures in own.items():
                 if is_reference(entry):
                     key = (entry, tuple((k, v) for k, v in sorted(figures.items()) if not k.startswith("s_")))
                     found.setdefault(key, (figures, {}))[1][variant.label] = None
@@ -172,6 +183,21 @@ def references(variants: Sequence[Variant]) -> list[Reference]:
         for (entry, _), (figures, labels) in found.items()
     ]
     return sorted(result, key=lambda item: (_steps(item.entry), item.entry, item.labels))
+
+
+def _of_references(variant: Variant) -> list[Mapping[str, Mapping[str, float]]]:
+    """The figures of each run, or over teachers their means, from the first run of each."""
+    if not variant.over_teachers:
+        return [run.figures for run in variant.runs]
+    finished = [run for run in reversed(variant.runs) if run.is_finished]
+    first = list({run.teacher_seed: run.figures for run in finished}.values())
+    entries = dict.fromkeys(entry for figures in first for entry in figures if is_reference(entry))
+    means: dict[str, dict[str, float]] = {}
+    for entry in entries:
+        own = [figures[entry] for figures in first if entry in figures]
+        shared = [name for name in own[0] if all(name in figures for figures in own) and not is_bound(name)]
+        means[entry] = {name: math.fsum(figures[name] for figures in own) / len(own) for name in shared}
+    return [means]
 
 
 def _steps(entry: str) -> int:
@@ -187,13 +213,13 @@ def _sentence(
     rows: Sequence[Row], measured: Sequence[Variant], leaders: Sequence[str], metric: str, sampler: str
 ) -> str:
     """The sentence that a reader may take away, and no more."""
-    what = f"{metric} of {sampler}"
+    what, unit = f"{metric} of {sampler}", "teacher" if measured[0].over_teachers else "seed"
     counts = [len(variant.values(sampler, metric)) for variant in measured]
     called = {row.variant.label: row.called for row in rows if row.called}
     if len(measured) == 1:
         return f"{measured[0].label} is the only variant with figures: there is nothing to compare it with."
     if max(counts) == 1:
-        return f"One seed each: nothing can be said about {what}. Run every variant with at least three seeds."
+        return f"One {unit} each: nothing can be said about {what}. Run every variant with at least three {unit}s."
     if len(leaders) == 1:
         closest = called[measured[1].label]
         assert closest is not None
@@ -201,7 +227,7 @@ def _sentence(
         return f"{leaders[0]} wins by {what}: {gap} ({_interval(closest)})."
     single = [v.label for v, count in zip(measured, counts, strict=True) if count == 1 and v.label in leaders]
     if single and (leaders[0] in single or set(leaders[1:]) <= set(single)):
-        return f"Not distinguishable by {what}: {_list(single)} {'has' if len(single) == 1 else 'have'} one seed."
+        return f"Not distinguishable by {what}: {_list(single)} {'has' if len(single) == 1 else 'have'} one {unit}."
     if len(leaders) == len(measured):
         return f"Not distinguishable by {what}: no interval of a difference to the best, {leaders[0]}, leaves zero out."
     others = len(measured) - len(leaders)

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from ladd_dist.core.door import require_regular
 from ladd_dist.core.errors import UserError
+from ladd_dist.core.figure_names import named_now
 from ladd_dist.core.metrics_log import read_rows
 from ladd_dist.core.run_forms import Evaluation, figures_of, read_evaluation, read_run_config
 from ladd_dist.core.rundir import RunDir
@@ -52,6 +53,11 @@ class Run:
         if self.folder is not None:
             return read_rows(RunDir(self.folder).metrics, at_most)[0]
         return self.logged[:: -(-len(self.logged) // at_most)] if at_most and self.logged else self.logged
+
+    @property
+    def teacher_seed(self) -> int:
+        """The seed that the run's teacher was trained with."""
+        return JsonObject(self.recipe).part("teacher").whole("seed") or 0
 
     @property
     def is_finished(self) -> bool:
@@ -129,7 +135,7 @@ def from_tracked(data: Tracked) -> Run:
         name=recipe.text("name", data.name),
         signature=data.signature,
         recipe={key: value for key, value in recipe.fields.items() if not key.startswith("_")},
-        figures=figures,
+        figures={entry: named_now(own) for entry, own in figures.items()},
         logged=data.rows,
         source=data.source,
         scale=config.text("scale"),

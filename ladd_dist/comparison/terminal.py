@@ -5,25 +5,32 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ladd_dist.comparison.result import Comparison, Row, direction
+from ladd_dist.comparison.scope import scope
 from ladd_dist.comparison.statistics import Difference, Pooled
+from ladd_dist.reports.distances import to_real, to_teacher
 from ladd_dist.reports.table import entry_meaning, figure
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-EXTRA = ("fd", "fd_teacher", "accuracy", "hue_entropy", "colour_variance")
+EXTRA = ("accuracy", "hue_entropy", "colour_variance")
 """Figures shown beside the one that decides; JSON, CSV and the page have all."""
 MAX_ROWS = 40
 NONE = "–"
 
 
 def columns(result: Comparison) -> list[tuple[str, str]]:
-    """Columns (sampler, metric): what decides, the same at other numbers of steps, and the usual others at this one."""
+    """Columns (sampler, metric): what decides, the distances to real and to the teacher, and the usual others.
+
+    The distances come at the same number of steps; what decides also at the others.
+    """
     there = dict.fromkeys((entry, key) for row in result.rows for entry, group in row.figures.items() for key in group)
     main = (result.sampler, result.metric)
-    same = [pair for pair in there if pair[1] == result.metric and pair != main]
-    others = [(result.sampler, key) for key in EXTRA if key != result.metric]
-    return [main, *same, *(pair for pair in others if pair in there)]
+    measured = {key: None for entry, key in there if entry == result.sampler}
+    distances = [(result.sampler, key) for find in (to_real, to_teacher) if (key := find(measured))]
+    same = [pair for pair in there if pair[1] == result.metric]
+    others = [pair for key in EXTRA if (pair := (result.sampler, key)) in there]
+    return list(dict.fromkeys([main, *distances, *same, *others]))
 
 
 def cell(value: Pooled | None) -> str:
@@ -61,10 +68,22 @@ def collapse(row: Row) -> str:
     return f"{len(steps)} of {row.num_known}, {when}"
 
 
+def beside_real(row: Row) -> str:
+    """Text that says what is nearer to real pictures than the row's students, with its figure; empty for nothing."""
+    return "; ".join(f"farther than {item.entry} ({item.own:.3g} to {item.theirs:.3g})" for item in row.farther)
+
+
+def leads_away(result: Comparison) -> bool:
+    """Whether anything that was not trained is nearer to real pictures than a row's students."""
+    return any(row.farther for row in result.rows)
+
+
 def seeds(row: Row) -> str:
-    """The number of finished seeds as text, and of all where some are not finished."""
+    """The number of finished runs as text, of all where some are not finished, and of teachers where that counts."""
     total = len(row.variant.runs)
-    return str(total) if row.num_finished == total else f"{row.num_finished} of {total}"
+    text = str(total) if row.num_finished == total else f"{row.num_finished} of {total}"
+    num = len(row.variant.teacher_seeds)
+    return f"{text} on {num} teacher{'' if num == 1 else 's'}" if row.variant.over_teachers else text
 
 
 def against(item: Difference | None) -> str:
@@ -81,7 +100,8 @@ def knows_collapse(result: Comparison) -> bool:
 
 def kept(result: Comparison) -> tuple[str, ...]:
     """Headings of the columns that a reader cannot do without, however narrow the terminal."""
-    return (_heading(result, result.sampler, result.metric), "minus best", "")
+    beside = ("from real",) if leads_away(result) else ()
+    return (_heading(result, result.sampler, result.metric), "minus best", "", *beside)
 
 
 def table(result: Comparison) -> Table:
@@ -100,10 +120,13 @@ def table(result: Comparison) -> Table:
     head.add_column("")
     if knows_collapse(result):
         head.add_column("collapsed from")
+    if leads_away(result):
+        head.add_column("from real")
     for pair in extra:
         head.add_column(_heading(result, *pair), justify="right")
     for row in result.rows[:MAX_ROWS]:
         told = [gap(row, result), called(row, result), *([collapse(row)] if knows_collapse(result) else [])]
+        told += [beside_real(row)] if leads_away(result) else []
         texts = [row.variant.label, seeds(row), _figure(row, main), *told, *(_figure(row, pair) for pair in extra)]
         head.add_row(*texts, style="green" if told[1] == "winner" else None)
     if len(result.rows) > MAX_ROWS:
@@ -116,7 +139,7 @@ def table(result: Comparison) -> Table:
             figure(value) if entry == result.sampler and (value := item.figures.get(metric)) is not None else ""
             for entry, metric in (main, *extra)
         )
-        blank = [""] * (1 + knows_collapse(result))
+        blank = [""] * (1 + knows_collapse(result) + leads_away(result))
         head.add_row(title, "", first, against(held), *blank, *others, style="dim")
     return head
 
@@ -134,14 +157,16 @@ def _figure(row: Row, pair: tuple[str, str]) -> str:
 def caption(result: Comparison) -> str:
     """The line below the table that says what the figures mean."""
     methods = sorted({row.called.difference.method for row in result.rows if row.called} - {"none"})
-    how = {"paired": "paired by seed", "welch": "Welch's where seeds do not match"}
+    unit = "teacher" if result.over_teachers else "seed"
+    how = {"paired": f"paired by {unit}", "welch": f"Welch's where {unit}s do not match"}
     tested = f"{' and '.join(how[method] for method in methods)}, intervals by Holm's correction"
     shown = dict.fromkeys(item.entry for item, _ in result.references)
     explained = [f"{entry}: {meaning}" for entry in shown if (meaning := entry_meaning(entry))]
     return " ".join(
         (
-            f"Mean ± half of the 95 % interval over seeds; {result.better} {result.metric} is better. Differences: "
-            f"{tested if methods else 'none can be tested'}.",
+            f"Mean ± half of the 95 % interval over {unit}s; {result.better} "
+            f"{result.metric} is better. Differences: {tested if methods else 'none can be tested'}.",
+            *([found] if (found := scope(result)) else []),
             *explained,
         )
     )

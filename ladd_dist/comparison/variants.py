@@ -1,9 +1,10 @@
-"""Variants: groups of runs that differ in nothing but the seed, their labels, and which of them may be compared."""
+"""Variants: groups of runs that differ in nothing but seeds, their labels, and which of them may be compared."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,35 +26,52 @@ ABSENT = "–"
 
 @dataclass(frozen=True)
 class Variant:
-    """Runs that differ in nothing but the seed, by seed."""
+    """Runs that differ in nothing but the seed of the distillation, and that of the teacher."""
 
     label: str
     fields: Fields
     runs: tuple[Run, ...]
+    over_teachers: bool = False
+    """Whether a draw is a teacher, with all its students: figures and intervals are then over teachers."""
+
+    @property
+    def teacher_seeds(self) -> tuple[int, ...]:
+        """The seeds that the runs' teachers were trained with, each once."""
+        return tuple(sorted({run.teacher_seed for run in self.runs}))
 
     def values(self, sampler: str, metric: str) -> dict[int, float]:
-        """The figure of each seed that has a finite one."""
-        found = {run.seed: run.figures.get(sampler, {}).get(metric) for run in self.runs}
-        return {seed: value for seed, value in found.items() if value is not None and abs(value) < float("inf")}
+        """The figure of each seed that has a finite one; over teachers, by the teacher's seed, the mean of its runs.
+
+        Runs on one teacher share all that is by chance in it: as draws of their own, they would make an interval over
+        teachers too small.
+        """
+        found: dict[int, list[float]] = {}
+        for run in self.runs:
+            value = run.figures.get(sampler, {}).get(metric)
+            if value is not None and abs(value) < float("inf"):
+                found.setdefault(run.teacher_seed if self.over_teachers else run.seed, []).append(value)
+        return {seed: math.fsum(values) / len(values) for seed, values in found.items()}
 
 
 def group(runs: Iterable[Run]) -> tuple[list[Variant], list[str]]:
     """Group runs into variants, ordered by label; a sentence for each run left out as another's recipe and seed again.
 
-    Two runs of one seed are no two draws: counted twice they would make an interval too small.
+    Two runs of one seed are no two draws: counted twice they would make an interval too small. Where a variant has
+    several teachers, all are pooled over teachers.
     """
-    found: dict[tuple[Any, ...], tuple[Fields, dict[int, Run]]] = {}
+    found: dict[tuple[Any, ...], tuple[Fields, dict[tuple[int, int], Run]]] = {}
     twice = []
-    for run in sorted(runs, key=lambda run: (run.seed, run.source)):
+    for run in sorted(runs, key=lambda run: (run.teacher_seed, run.seed, run.source)):
         fields = essential(run.recipe)
         _, by_seed = found.setdefault(tuple(sorted(fields.items())), (fields, {}))
-        if run.seed in by_seed:
-            twice.append(f"{run.source} is the same recipe and seed as {by_seed[run.seed].source}")
+        if (seeds := (run.teacher_seed, run.seed)) in by_seed:
+            twice.append(f"{run.source} is the same recipe and seed as {by_seed[seeds].source}")
         else:
-            by_seed[run.seed] = run
+            by_seed[seeds] = run
     groups = [(fields, tuple(by_seed.values())) for fields, by_seed in found.values()]
     labels = name_all(groups)
-    variants = [Variant(label, *item) for label, item in zip(labels, groups, strict=True)]
+    over_teachers = any(len({run.teacher_seed for run in runs}) > 1 for _, runs in groups)
+    variants = [Variant(label, *item, over_teachers) for label, item in zip(labels, groups, strict=True)]
     return sorted(variants, key=lambda variant: variant.label), twice
 
 
@@ -61,15 +79,21 @@ def group(runs: Iterable[Run]) -> tuple[list[Variant], list[str]]:
 
 
 def essential(recipe: Mapping[str, object]) -> Fields:
-    """Every field of a recipe (as data) but the seed and those that change nothing (names, intervals, trackers)."""
-    return dict(_essential(json.dumps({**recipe, "seed": 0})))
+    """Every field of a recipe (as data) but its seeds and those that change nothing (names, intervals, trackers).
+
+    The seeds are that of the distillation and that of the teacher's training.
+    """
+    teacher = recipe.get("teacher")
+    same = {"teacher": {**teacher, "seed": 0}} if isinstance(teacher, Mapping) else {}
+    return dict(_essential(json.dumps({**recipe, **same, "seed": 0})))
 
 
 @lru_cache(maxsize=512)
 def _essential(recipe: str) -> Fields:
     fields: Fields = {}  # the same for all seeds of a variant: walked once
     _walk(Recipe, json.loads(recipe), "", fields)
-    fields.pop("seed", None)
+    for seed in ("seed", "teacher.seed"):
+        fields.pop(seed, None)
     return fields
 
 
@@ -156,7 +180,7 @@ def name_all(groups: Sequence[tuple[Fields, tuple[Run, ...]]]) -> list[str]:
 
     Fields that only some plug-ins of a kind have are left out where the plug-in's name already tells them apart.
     """
-    of_sweep = [", ".join(f"{axis}={label}" for axis, label in runs[0].axes.items()) for _, runs in groups]
+    of_sweep = [", ".join(f"{axis}={label}" for axis, label in _shared_axes(runs)) for _, runs in groups]
     if all(of_sweep) and len(set(of_sweep)) == len(of_sweep):
         return of_sweep
     alike: dict[str, list[Fields]] = {}
@@ -172,6 +196,12 @@ def name_all(groups: Sequence[tuple[Fields, tuple[Run, ...]]]) -> list[str]:
         return labels
     every = differing([fields for fields, _ in groups])
     return [", ".join(f"{path}={show(fields.get(path, ABSENT))}" for path in every) for fields, _ in groups]
+
+
+def _shared_axes(runs: Sequence[Run]) -> list[tuple[str, str]]:
+    """The axes of the sweep at which all runs have one label, and that label: a seed's axis tells no variants apart."""
+    first = runs[0].axes.items()
+    return [(axis, label) for axis, label in first if all(run.axes.get(axis) == label for run in runs)]
 
 
 def _telling(alike: Sequence[Fields]) -> list[str]:
@@ -227,14 +257,19 @@ def mismatches(variants: Sequence[Variant], metric: str) -> list[Mismatch]:
         return "; ".join(texts) + (f" and {len(paths) - 4} more" if len(paths) > 4 else "")
 
     found = []
-    to_teacher = metric.startswith("fd_teacher")
+    to_teacher = "_teacher" in metric
     if paths := among("dataset", "evaluate"):
         text = f"the runs were not measured alike, so their figures do not mean the same: {listed(paths)}"
         found.append(Mismatch(text, fatal=True))
     if paths := among("network", "teacher"):
         text = f"the runs have different teachers: {listed(paths)}"
         if to_teacher:
-            text += f". {metric} is a distance to each run's own teacher; compare them by --metric fd"
+            text += f". {metric} is a distance to each run's own teacher; compare them by --metric fd_real"
+        found.append(Mismatch(text, fatal=to_teacher))
+    if len({variant.teacher_seeds for variant in variants}) > 1:
+        seeds = "; ".join(f"{v.label}: {', '.join(map(str, v.teacher_seeds))}" for v in variants[:4])
+        more = f" and {len(variants) - 4} more" if len(variants) > 4 else ""
+        text = f"the runs have different teachers, of these seeds (teacher.seed): {seeds}{more}"
         found.append(Mismatch(text, fatal=to_teacher))
     if to_teacher and (paths := among("shards")):
         text = (

@@ -1,4 +1,4 @@
-"""Shipped feature network, a small classifier of digit and hue, for `fd`, `accuracy` and a pixel critic."""
+"""Shipped feature network, a small classifier of digit and hue, for distances, `accuracy` and a pixel critic."""
 
 from __future__ import annotations
 

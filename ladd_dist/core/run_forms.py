@@ -15,6 +15,7 @@ from msgspec import Meta
 
 from ladd_dist.core.door import DAMAGED, decode, read_bytes, read_typed
 from ladd_dist.core.errors import UserError
+from ladd_dist.core.figure_names import named_now, without_former
 from ladd_dist.core.printable import one_line
 
 T = TypeVar("T")
@@ -124,14 +125,29 @@ Evaluation = dict[str, dict[str, Number | Mapping[str, Values] | None]]
 
 
 def read_evaluation(path: Path, remedy: str = MAKE_EVALUATION) -> Evaluation:
-    """The content of eval.json.
+    """The content of eval.json; figures of older versions have their present names.
 
     Raises:
         UserError: it is missing or damaged.
     """
     if not path.exists():
         raise UserError(f"{path} is missing; {remedy}")
-    return read_typed(path, Evaluation, remedy)
+    return evaluation_now(read_typed(path, Evaluation, remedy))
+
+
+def evaluation_now(found: Evaluation) -> Evaluation:
+    """An evaluation whose figures have their present names, those of each seed too.
+
+    Older versions gave the floor of the distance to the teacher as `fd` too, which is no distance to real pictures.
+    """
+
+    def now(own: Mapping[str, Number | Mapping[str, Values] | None]) -> dict[str, Any]:
+        return {
+            name: {seed: named_now(figures) for seed, figures in value.items()} if isinstance(value, Mapping) else value
+            for name, value in named_now(own).items()
+        }
+
+    return {entry: now(without_former(own) if entry.startswith("floor@") else own) for entry, own in found.items()}
 
 
 def figures_of(found: Evaluation) -> dict[str, Values]:
@@ -154,12 +170,24 @@ class ClassFigures(TypedDict):
 
 
 def read_classes(path: Path, remedy: str = MAKE_EVALUATION) -> ClassFigures:
-    """The content of eval_classes.json; empty where there is none.
+    """The content of eval_classes.json, with present names; empty where there is none.
 
     Raises:
         UserError: it is damaged.
     """
-    return read_typed(path, ClassFigures, remedy) if path.exists() else ClassFigures()
+    return classes_now(read_typed(path, ClassFigures, remedy)) if path.exists() else ClassFigures()
+
+
+def classes_now(found: ClassFigures) -> ClassFigures:
+    """Figures by class with their present names."""
+    result = found.copy()
+    if "entries" in found:
+        result["entries"] = {
+            entry: {number: named_now(own) for number, own in of.items()} for entry, of in found["entries"].items()
+        }
+    if "left_out" in found:
+        result["left_out"] = named_now(found["left_out"])
+    return result
 
 
 class HybridRow(TypedDict):

@@ -23,6 +23,7 @@ from ladd_dist.evaluation.feature_cache import cached, sharded
 from ladd_dist.evaluation.figure_cache import cached_figures
 from ladd_dist.evaluation.measurement import Figures, Measured, Measurement, floor, without_real
 from ladd_dist.evaluation.noise_seeds import PER_SEED, at_seed, over_seeds, without_bounds
+from ladd_dist.evaluation.real_images import FLOOR, ROW_BY_ROW, RealImages, too_few
 from ladd_dist.evaluation.timing import time_in_turns
 from ladd_dist.metrics import FeatureExtraction, References, Samples
 from ladd_dist.recipe.fitting import fitting_metrics, unfit_metrics
@@ -61,17 +62,18 @@ def assess(run: Run, teacher: Denoiser, samplers: Mapping[str, SampleFn], stop: 
     """
     recipe, settings = run.recipe, run.recipe.evaluate
     codec, of_teacher, seeds = load_codec(run), teacher_samplers(recipe, teacher), settings.noise_seeds()
-    against = references(run, codec, cached(run.workspace.cache / "features", run.ranks))
+    real = RealImages(run) if recipe.dataset.has_images else None
+    against = references(run, codec, real, cached(run.workspace.cache / "features", run.ranks))
     against = against._replace(denoise=denoiser(teacher) if is_pixels(recipe) else None)
     found, samples = [], dict[str, Tensor]()
     for seed in seeds:
-        one = _on_one_seed(at_seed(run, seed), samplers, of_teacher, codec, against, stop)
+        one = _on_one_seed(at_seed(run, seed), samplers, of_teacher, codec, against, real, stop)
         found.append(one.measured)
         samples = samples or one.samples
     measured = over_seeds(found)._replace(unfit=unfit_metrics(recipe))
     facts = {"num_samples": float(settings.num_samples), "seed": float(seeds[0])}
     facts |= {"num_seeds": float(len(seeds))} if len(seeds) > 1 else {}
-    costs = time_in_turns(run, {**samplers, **of_teacher}, codec, stop)
+    costs = time_in_turns(run, {**samplers, **of_teacher}, codec, stop, f"teacher@{teacher_steps(recipe)}")
     figures: Evaluation = {
         name: {**facts, **costs.get(name, {}), **of_entry} for name, of_entry in measured.figures.items()
     }
@@ -91,12 +93,16 @@ def _on_one_seed(
     of_teacher: Mapping[str, SampleFn],
     codec: Autoencoder,
     against: References,
+    real: RealImages | None,
     stop: StopFlag,
 ) -> OneSeed:
-    """Draw and measure samples from the noise and classes of `evaluate.seed`; the entry `floor@N` is the floor.
+    """Draw and measure samples from the noise and classes of `evaluate.seed`.
+
+    The entry `floor@N` has the floor of distances to the teacher, and `floor@real` that of distances to real images.
 
     Args:
         against: the references, without the teacher's samples from the same noise.
+        real: the dataset's images; None where it has none.
     """
     recipe, settings, extract = run.recipe, run.recipe.evaluate, sharded(run.ranks)
     extract_cached, many = cached(run.workspace.cache / "features", run.ranks), teacher_steps(recipe)
@@ -114,7 +120,8 @@ def _on_one_seed(
     def measure_teacher() -> Measured:
         found = measure(theirs, num_classes=num_classes, check=stop.check)
         lowest = floor(metrics, theirs[f"teacher@{many}"], against, check=stop.check)
-        return found._replace(figures={**found.figures, f"floor@{many}": lowest})
+        found = found._replace(figures={**found.figures, f"floor@{many}": lowest})
+        return found if real is None else _with_real(found, measure, real, run, extract_cached, stop)
 
     measured = measure(own, num_classes=num_classes, check=stop.check).joined(cached_figures(run, measure_teacher))
     if not recipe.dataset.has_images:
@@ -122,7 +129,21 @@ def _on_one_seed(
     return OneSeed(measured, sampled | teacher)
 
 
-def references(run: Run, codec: Autoencoder, extraction: FeatureExtraction) -> References:
+def _with_real(
+    found: Measured, measure: Measurement, real: RealImages, run: Run, work: FeatureExtraction, stop: StopFlag
+) -> Measured:
+    """The figures, and those of as many other real images, which no sampler can be nearer to real than."""
+    settings = run.recipe.evaluate
+    given = {"num_references": settings.num_references, "seed": settings.seed}
+    others = real.others(settings.num_samples, **given, work=work)
+    if others is None:
+        reason = too_few(len(real), settings.num_samples, settings.num_references)
+        return found._replace(left_out={**found.left_out, FLOOR: reason})
+    of_real = measure.without(ROW_BY_ROW)({FLOOR: others}, num_classes=0, check=stop.check).figures
+    return found._replace(figures={**found.figures, **of_real})
+
+
+def references(run: Run, codec: Autoencoder, real: RealImages | None, extraction: FeatureExtraction) -> References:
     """Up to `num_references` real images and as many of the teacher's stored samples.
 
     For a dataset without images the stored samples stand in for the real ones; `without_real` drops those figures.
@@ -132,12 +153,7 @@ def references(run: Run, codec: Autoencoder, extraction: FeatureExtraction) -> R
     stored = reader.take(np.arange(min(recipe.evaluate.num_references, len(reader))))
     made = decode(codec, stored.x0.to(device), recipe.evaluate.batch_size)
     teacher = Samples(made, stored.cond.to(device), extraction)
-    if not recipe.dataset.has_images:
-        return References(teacher, teacher)
-    images = open_images(recipe.dataset, "train")
-    count = min(recipe.evaluate.num_references, len(images))
-    real = images.batch(torch.randperm(len(images), generator=generator("references"))[:count])
-    return References(Samples(real[0].to(device), real[1].to(device), extraction), teacher)
+    return References(teacher if real is None else real.references(recipe.evaluate.num_references, extraction), teacher)
 
 
 def reconstruction(run: Run, codec: Autoencoder, against: References, stop: StopFlag) -> Figures:

@@ -48,7 +48,7 @@ def figures_signature(run: Run) -> str:
     recipe, settings = run.recipe, run.recipe.evaluate
     metrics = [[to_data(metric, neutral=False), sources(type(metric))] for metric in fitting_metrics(recipe)]
     against = [recipe.shards_signature(), settings.num_references]
-    return signature("teacher-figures-1", recipe.reference_signature(), against, metrics, _code_of_metrics())
+    return signature("teacher-figures-2", recipe.reference_signature(), against, metrics, _code_of_metrics())
 
 
 @functools.cache

@@ -5,17 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
-import torch
-
 from ladd_dist.builders.codec import load_codec
 from ladd_dist.builders.teacher import load_teacher
 from ladd_dist.core.errors import UserError
-from ladd_dist.core.rng import derive_seed, generator, sample_classes
-from ladd_dist.datasets.opening import open_images
+from ladd_dist.core.rng import derive_seed, sample_classes
 from ladd_dist.engine.loop import StopFlag
 from ladd_dist.evaluation.draw import draw, teacher_samplers, teacher_steps
 from ladd_dist.evaluation.measurement import Figures, Measurement
 from ladd_dist.evaluation.noise_seeds import at_seed
+from ladd_dist.evaluation.real_images import RealImages
 from ladd_dist.metrics import Metric, References, Samples
 from ladd_dist.metrics.manifold import Manifold
 from ladd_dist.recipe import Recipe
@@ -50,7 +48,7 @@ def measure_guidance(
     settings = dataclasses.replace(recipe.evaluate, num_samples=num_samples)
     run = dataclasses.replace(run, recipe=dataclasses.replace(recipe, evaluate=settings))
     run = at_seed(run, derive_seed("guidance-search", recipe.evaluate.seed))
-    real, others = _real_images(run, recipe.evaluate.num_references, num_samples)
+    real, others = _real_images(run, num_samples)
     measure = Measurement(metrics, References(real=real, teacher=real))
     teacher, codec = load_teacher(run), load_codec(run)
     seed = run.recipe.evaluate.seed
@@ -91,14 +89,14 @@ def best_scale(found: Mapping[str, Figures], metrics: Sequence[Metric]) -> tuple
     return min(scales, key=lambda name: found[name][distance]), distance
 
 
-def _real_images(run: Run, num_references: int, num_others: int) -> tuple[Samples, Samples]:
-    """Two sets of training images that have none in common."""
-    images = open_images(run.recipe.dataset, "train")
-    others = min(num_others, len(images) // 2)
-    rows = torch.randperm(len(images), generator=generator("references"))[: num_references + others]
-    parts = [images.batch(part) for part in (rows[:-others], rows[-others:])]
-    real, rest = (Samples(x.to(run.device), cond.to(run.device)) for x, cond in parts)
-    return real, rest
+def _real_images(run: Run, num_others: int) -> tuple[Samples, Samples]:
+    """References and other images; at most half of the dataset's are others."""
+    images, settings = RealImages(run), run.recipe.evaluate
+    num_others = min(num_others, len(images) // 2)
+    num_references = min(settings.num_references, len(images) - num_others)
+    others = images.others(num_others, num_references=num_references, seed=settings.seed)
+    assert others is not None
+    return images.references(num_references), others
 
 
 def _to_real(figures: Figures) -> Figures:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
@@ -35,6 +36,13 @@ class Measurement:
     def __init__(self, metrics: Sequence[Metric], references: References) -> None:
         self.metrics, self.references = metrics, references
         self.whole = [metric.build(references=references) for metric in metrics]
+
+    def without(self, name: str) -> Measurement:
+        """The same measurement without a metric."""
+        found = copy.copy(self)
+        kept = [pair for pair in zip(self.metrics, self.whole, strict=True) if pair[0].name != name]
+        found.metrics, found.whole = [metric for metric, _ in kept], [whole for _, whole in kept]
+        return found
 
     def __call__(
         self, entries: Mapping[str, Samples], *, num_classes: int, check: Callable[[], None] = lambda: None
@@ -81,23 +89,31 @@ def floor(
 ) -> Figures:
     """Figures of new samples of the teacher against its stored ones: the best that a finite number of samples allows.
 
-    The stored samples stand in for the real images too, so every figure has a floor for this number of samples and
-    references.
+    Figures to real images are left out: their floor is that of other real images (`real_images.FLOOR`).
     """
     against = References(real=references.teacher, teacher=references.teacher, matched=teacher)
-    return Measurement(metrics, against)({"floor": teacher}, num_classes=0, check=check).figures["floor"]
+    found = Measurement(metrics, against)({"floor": teacher}, num_classes=0, check=check).figures["floor"]
+    return _kept(found, _names_of_real(metrics))
 
 
 def without_real(metrics: Sequence[Metric], found: Measured) -> Measured:
     """The figures without those that compare with real images, for a dataset that has none; `left_out` names them."""
-    names = [name for metric in metrics for name in metric.of_real()]
-    gone = {f"{name}{end}" for name in names for end in ("", LOW, HIGH)}
-
-    def kept(figures: Figures) -> Figures:
-        return {name: value for name, value in figures.items() if name not in gone}
-
+    names = _names_of_real(metrics)
     return found._replace(
-        figures={entry: kept(figures) for entry, figures in found.figures.items()},
-        classes={entry: {number: kept(own) for number, own in of.items()} for entry, of in found.classes.items()},
+        figures={entry: _kept(figures, names) for entry, figures in found.figures.items()},
+        classes={
+            entry: {number: _kept(own, names) for number, own in of.items()} for entry, of in found.classes.items()
+        },
         left_out=found.left_out | dict.fromkeys(names, "it compares with real images, and the dataset has none"),
     )
+
+
+def _names_of_real(metrics: Sequence[Metric]) -> list[str]:
+    """The names of all figures that compare with real images."""
+    return [name for metric in metrics for name in metric.of_real()]
+
+
+def _kept(figures: Figures, gone: Sequence[str]) -> Figures:
+    """The figures without some, and without the bounds of their intervals."""
+    names = {f"{name}{end}" for name in gone for end in ("", LOW, HIGH)}
+    return {name: value for name, value in figures.items() if name not in names}

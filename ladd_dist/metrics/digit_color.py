@@ -18,7 +18,7 @@ from ladd_dist.metrics.interval import share_of, with_intervals
 @register("digit_color")
 @dataclass(frozen=True)
 class DigitColor(Metric):
-    """Frechet distance to the real set (`fd`) and to the teacher's samples (`fd_teacher`), and class accuracy.
+    """Frechet distance to the real set (`fd_real`) and to the teacher's samples (`fd_teacher`), and class accuracy.
 
     The features are those of a small classifier of digit and hue (`core/features.py`), made for colour digits: the
     figures compare samples of this data only, and are no FID. `accuracy`: share of samples that the classifier assigns
@@ -32,7 +32,7 @@ class DigitColor(Metric):
         return "" if fits else "it reads digits and hues, with a network made for colour digits"
 
     def of_real(self) -> tuple[str, ...]:
-        return ("fd",)
+        return ("fd_real",)
 
     def build(self, *, references: References) -> Measure:
         real = frechet_reference(digit_color(references.real)["features"])
@@ -47,7 +47,7 @@ class DigitColor(Metric):
                 )
             right = seen["digit"] == samples.cond.to(seen["digit"].device)
             distances = {
-                "fd": frechet_estimate(seen["features"], real),
+                "fd_real": frechet_estimate(seen["features"], real),
                 "fd_teacher": frechet_estimate(seen["features"], teacher),
             }
             figures = with_intervals(distances, at_least=0.0)

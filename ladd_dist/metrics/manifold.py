@@ -85,6 +85,12 @@ def manifold_figures(samples: Tensor, reference: Tensor, k: int, reference_radii
     return with_intervals(estimates)
 
 
+def _to_real(name: str) -> str:
+    """The name of a figure, or of its bound, against real images."""
+    figure, _, bound = name.partition("_")
+    return f"{figure}_real{'_' * bool(bound)}{bound}"
+
+
 def design_effects(samples: Tensor, reference: Tensor, k: int) -> tuple[float, ...]:
     """How many times larger each figure's variance is than that of independent rows, 1 or more, in `Shares`' order.
 
@@ -118,7 +124,8 @@ class Manifold(Metric):
     """Precision, recall, density and coverage against the teacher's samples (or `real` images), of equal number.
 
     `precision` and `density` fall when samples lie outside the reference, `recall` and `coverage` when they miss parts
-    of it. `density` can exceed 1; unlike precision, it is not fooled by a single outlier of the reference.
+    of it. `density` can exceed 1; unlike precision, it is not fooled by a single outlier of the reference. Against real
+    images the figures are `precision_real`, `recall_real`, `density_real` and `coverage_real`.
     """
 
     features: Features = "digit_color"
@@ -132,7 +139,7 @@ class Manifold(Metric):
         return features_misfit(self.features, image, shows)
 
     def of_real(self) -> tuple[str, ...]:
-        return ("precision", "recall", "density", "coverage") if self.against == "real" else ()
+        return tuple(map(_to_real, Shares._fields)) if self.against == "real" else ()
 
     def needs(self) -> int:
         return self.neighbours + 1
@@ -148,6 +155,7 @@ class Manifold(Metric):
             known = same_number.once(
                 f"radii {self.features} {self.neighbours}", lambda: radii(reference, self.neighbours)
             )
-            return manifold_figures(extract(samples, self.features), reference, self.neighbours, known)
+            found = manifold_figures(extract(samples, self.features), reference, self.neighbours, known)
+            return found if self.against == "teacher" else {_to_real(name): value for name, value in found.items()}
 
         return measure

@@ -13,21 +13,30 @@ from ladd_dist.reports.verdict import best_teacher, by_steps, few_step_teacher, 
 
 TEACHER, REAL = "the teacher's stored samples", "real pictures"
 MEANINGS = {
-    "fd": ("Fréchet distance", f"To {REAL}; lower is better."),
+    "fd_real": ("Fréchet distance to real", f"To {REAL}; lower is better."),
     "fd_teacher": ("Fréchet distance to teacher", f"To {TEACHER}; lower is better."),
-    "kid": ("Kernel distance", f"KID's formula, to {REAL}. Without bias: 0 on average for one distribution."),
+    "kid": ("Kernel distance to real", f"KID's formula, to {REAL}. Without bias: 0 on average for one distribution."),
     "kid_teacher": ("Kernel distance to teacher", f"The same, to {TEACHER}."),
-    "fid": ("FID", "clean-fid's, with Inception features."),
-    "inception_kid": ("KID", "clean-fid's, with Inception features."),
-    "clip_fd": ("Fréchet distance, CLIP", "clean-fid's CLIP variant."),
+    "fid": ("FID to real", f"clean-fid's, with Inception features, to {REAL}."),
+    "fid_teacher": ("FID to teacher", f"The same, to {TEACHER}."),
+    "inception_kid": ("KID to real", f"clean-fid's, with Inception features, to {REAL}."),
+    "inception_kid_teacher": ("KID to teacher", f"The same, to {TEACHER}."),
+    "clip_fd": ("Fréchet distance to real, CLIP", f"clean-fid's CLIP variant, to {REAL}."),
+    "clip_fd_teacher": ("Fréchet distance to teacher, CLIP", f"The same, to {TEACHER}."),
+    "clip_kid": ("Kernel distance to real, CLIP", f"clean-fid's CLIP variant, to {REAL}."),
+    "clip_kid_teacher": ("Kernel distance to teacher, CLIP", f"The same, to {TEACHER}."),
     "accuracy": ("Class accuracy", "Share that a classifier reads as the class asked for; higher is better."),
     "hue_entropy": ("Hue entropy", "How many different hues appear; 0 is one."),
     "colour_variance": ("Colour variance", "How strongly colours differ between pictures."),
     "saturation": ("Saturation", "0 is grey."),
-    "precision": ("Precision", f"Share of pictures that lie among {TEACHER}; higher is better."),
-    "recall": ("Recall", f"Share of {TEACHER} that lie among these pictures; higher is better."),
-    "density": ("Density", "How closely the pictures lie where the teacher's do; about 1 is right."),
-    "coverage": ("Coverage", f"Share of {TEACHER} with one of these pictures near; higher is better."),
+    "precision": ("Precision to teacher", f"Share of pictures that lie among {TEACHER}; higher is better."),
+    "recall": ("Recall of teacher", f"Share of {TEACHER} that lie among these pictures; higher is better."),
+    "density": ("Density to teacher", "How closely the pictures lie where the teacher's do; about 1 is right."),
+    "coverage": ("Coverage of teacher", f"Share of {TEACHER} with one of these pictures near; higher is better."),
+    "precision_real": ("Precision to real", f"Share of pictures that lie among {REAL}; higher is better."),
+    "recall_real": ("Recall of real", f"Share of {REAL} that lie among these; higher is better."),
+    "density_real": ("Density to real", "How closely the pictures lie where real ones do; about 1 is right."),
+    "coverage_real": ("Coverage of real", f"Share of {REAL} with one of these near; higher is better."),
     "pairwise_distance": ("Distance within a class", "Between two pictures of one class, on average: variety."),
     "pairwise_share": (
         "Distance within a class, of the teacher's",
@@ -48,13 +57,22 @@ MEANINGS = {
     "vlb_steps": ("Bits per dimension, steps", "L_1 to L_T-1 of the bound."),
     "vlb_decoder": ("Bits per dimension, decoder", "L_0 of the bound."),
     "matched_error": (
-        "Error at the same noise",
+        "Error to teacher at the same noise",
         "Mean squared difference to the teacher's own picture; lower is better.",
     ),
 }
-DETAILS = frozenset(MEANINGS) - {"fd", "fd_teacher", "accuracy", "hue_entropy", "colour_variance", "saturation", "fid"}
+DETAILS = frozenset(MEANINGS) - {
+    "fd_real",
+    "fd_teacher",
+    "accuracy",
+    "hue_entropy",
+    "colour_variance",
+    "saturation",
+    "fid",
+    "fid_teacher",
+}
 """Figures that the table of all figures alone shows; the page's first table has the others too."""
-BY_CLASS = ("accuracy", "fd_teacher", "colour_variance", "recall", "pairwise_share", "matched_error")
+BY_CLASS = ("accuracy", "fd_real", "fd_teacher", "colour_variance", "recall", "pairwise_share", "matched_error")
 
 
 def figure_title(key: str) -> str:

@@ -13,7 +13,7 @@ COLUMNS = ("level", "averaged", "colour var", "share", "in class", "weight", "ve
 MEANINGS = (
     "averaged: how many stored samples the best answer is the mean of; share: its colour variance as a share of the "
     "samples' own; in class: the same within the classes, over all and from the least to the most of one, by which the "
-    "verdict goes; *: no level of the training; fd: Frechet distance to the "
+    "verdict goes; *: no level of the training; fd_teacher: Frechet distance to the "
     "stored samples."
 )
 REMEMBERS = (
@@ -120,10 +120,10 @@ def level_rows(optimum: Optimum) -> list[tuple[str, ...]]:
 
 def sample_rows(optimum: Optimum, evaluation: Figures) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Header and cells of the samples, beside the trained student's where `eval.json` is known."""
-    header: tuple[str, ...] = ("sampled", "levels", "share", "in class", "hues", "fd")
+    header: tuple[str, ...] = ("sampled", "levels", "share", "in class", "hues", "fd_teacher")
     trained = {key.partition("@")[2]: value for key, value in evaluation.items() if key.startswith("student@")}
     if trained:
-        header += ("trained share", "trained fd")
+        header += ("trained share", "trained fd_teacher")
     rows = []
     for key, row in optimum.samples.items():
         levels = ", ".join(f"{level:.3g}" for level in row.levels)

@@ -8,20 +8,26 @@ from rich.table import Column, Table
 
 from ladd_dist.core.run_forms import HybridRow
 from ladd_dist.metrics.interval import HIGH, LOW, is_bound
+from ladd_dist.reports.distances import to_real, to_teacher
 from ladd_dist.reports.table import figure
 from ladd_dist.reports.verdict import best_teacher
 
-HYBRID = ("s_per_image", "fd", "fd_teacher", "recall", "pairwise_distance", "accuracy")
+HYBRID = ("fd_real", "fd_teacher", "s_per_image", "recall", "pairwise_distance", "accuracy")
 """Figures that the table of hybrids shows where they were measured."""
 
 
 def table_of(figures: Mapping[str, Mapping[str, float]]) -> Table:
-    """The table of students, of the teacher at the most steps, and of the floor; the file has the rest."""
-    entries = [key for key in figures if key.startswith("student@")]
+    """The table of students, untrained and trained, of the teacher at the most steps, and of the floors.
+
+    Distances come first: to real images, then to the teacher's samples. The file has the rest.
+    """
+    entries = [key for key in figures if key.startswith(("student@", "untrained@"))]
     teacher = best_teacher(figures)
     entries += [teacher] if teacher else []
     entries += [key for key in figures if key.startswith(("floor@", "reconstruction"))]
-    names = dict.fromkeys(key for entry in entries for key in figures[entry] if not is_bound(key))
+    measured = dict.fromkeys(key for entry in entries for key in figures[entry] if not is_bound(key))
+    distances = [key for find in (to_real, to_teacher) if (key := find(measured))]
+    names = dict.fromkeys([*distances, *measured])
     table = Table(Column("figure", no_wrap=True), *entries)
     for name in names:
         table.add_row(name, *(_cell(figures[entry], name) for entry in entries))

@@ -27,14 +27,13 @@ from ladd_dist.reports.table import (
     QUALITY,
     Column,
     Row,
-    bars,
     entry_meaning,
     num_samples,
     reported,
     table,
-    tiles,
     title,
 )
+from ladd_dist.reports.tiles import bar_charts, tiles
 from ladd_dist.reports.verdict import Verdict, judge
 
 MAX_TRAINING_GRIDS = 4
@@ -93,8 +92,8 @@ def _figures(files: RunFiles, columns: list[Column], rows: list[Row]) -> dict[st
         "columns": columns,
         "rows": rows,
         "explained": [(row.title, meaning) for row in rows if (meaning := entry_meaning(row.key))],
-        "has_distance": any(column.key in ("fd", "fd_teacher") for column in columns),
-        "bars": bars(evaluation, rows),
+        "has_distance": any(column.key in ("fd_real", "fd_teacher") for column in columns),
+        "bar_charts": bar_charts(evaluation, config, rows),
         "details": details(evaluation, config),
         "by_class": by_class(files.classes, evaluation, config),
         "samples": num_samples(evaluation),

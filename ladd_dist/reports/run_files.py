@@ -25,7 +25,7 @@ from ladd_dist.core.rundir import RunDir
 from ladd_dist.reports.json_object import JsonObject, Values
 
 Figures = Mapping[str, Values]
-"""The contents of eval.json: "student@4" -> {"fd": ..., ...}."""
+"""The contents of eval.json: "student@4" -> {"fd_real": ..., ...}."""
 Metrics = Sequence[Values]
 """The rows of metrics.jsonl, one for each logged step."""
 

@@ -7,9 +7,10 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from ladd_dist.metrics.interval import is_bound
+from ladd_dist.reports.distances import FLOOR, to_real, to_teacher
 from ladd_dist.reports.json_object import Values, number
 from ladd_dist.reports.run_files import Figures, ShownConfig
-from ladd_dist.reports.verdict import best_teacher, by_steps, few_step_teacher, few_student, steps_in
+from ladd_dist.reports.verdict import best_teacher, by_steps, few_student, steps_in
 
 
 class Column(NamedTuple):
@@ -43,7 +44,13 @@ COLUMNS = (
     Column(
         "calls", "Network calls", "Runs of the network for one picture; with guidance each step of the teacher is two."
     ),
-    Column("fd", "Distance to real", "Fréchet distance between these pictures and real ones (fd).", "lower"),
+    Column(
+        "fd_real",
+        "Distance to real",
+        "Fréchet distance between these pictures and real ones (fd_real). That of other real pictures, as many as each "
+        "row has, is the floor.",
+        "lower",
+    ),
     Column(
         "fd_teacher",
         "Distance to teacher",
@@ -72,8 +79,12 @@ ENTRY_MEANINGS = {
     "student's rule at its levels. Training has to beat it.",
     "floor": "the teacher's new samples against its stored ones, the best value that this number of samples allows.",
 }
+REAL_MEANING = (
+    "as many real pictures that are not among those compared with: no way to make pictures can be nearer to real ones."
+)
+TITLES = {"reconstruction": "Real images, encoded and decoded", FLOOR: "Other real images"}
 HIDDEN = {
-    "s_per_image", "s_decode_per_image", "timed_turns", "num_samples", "num_seeds", "seed",
+    "s_per_image", "s_decode_per_image", "timed_turns", "times_faster", "num_samples", "num_seeds", "seed",
 }  # fmt: skip  # shown in other columns or in the caption
 
 
@@ -92,7 +103,7 @@ def table(evaluation: Figures, config: ShownConfig, left_out: Collection[str] = 
     columns = [*COLUMNS, *(Column(key, key.replace("_", " "), "") for key in others)]
     columns = [c for c in columns if any(number(figures, c.key) is not None for figures in extended.values())]
     order = [key for who in ("teacher", "student") for _, key in by_steps(evaluation, who)]
-    order += [key for key in evaluation if key not in order and not is_floor(key)]
+    order += [key for key in evaluation if key not in order and (not is_floor(key) or key == FLOOR)]
     rows = []
     for key in order:
         cells = [_cell(extended, key, teacher, column) for column in columns]
@@ -109,9 +120,9 @@ def _cell(extended: Figures, key: str, teacher: str | None, column: Column) -> C
         text = f"{value:g}"
     elif column.key == "speed_up":
         text = f"{figure(value)}×"
-    elif column.key == "fd_teacher" and key == teacher:
+    elif (column.key, key) in ((to_teacher(extended[key]), teacher), (to_real(extended[key]), FLOOR)):
         remark = "floor"
-    elif column.share and teacher is not None and key != teacher:
+    elif column.share and teacher is not None and key not in (teacher, FLOOR):
         reference = number(extended[teacher], column.key)
         remark = f"{value / reference:.2f} of teacher's" if reference else ""
     return Cell(value, text, remark)
@@ -139,7 +150,7 @@ def _costs(evaluation: Figures, key: str, teacher: str | None, config: ShownConf
     # Earlier versions timed teacher and student at different moments, with a cold start for the first: no ratio.
     is_fair = all(number(evaluation[one], "timed_turns") for one in (key, teacher) if one is not None)
     if seconds and slow and is_fair:
-        costs["speed_up"] = slow / seconds
+        costs["speed_up"] = number(evaluation[key], "times_faster") or slow / seconds
     return costs
 
 
@@ -167,7 +178,7 @@ def entry_title(key: str) -> str:
     who, _, rest = key.partition("@")
     steps, _, levels = rest.partition(":")
     if not steps.isdigit():
-        return "Real images, encoded and decoded" if key == "reconstruction" else key
+        return TITLES.get(key, key)
     words = (
         f"{'Untrained student' if who == 'untrained' else who.capitalize()}, {steps} step{'' if steps == '1' else 's'}"
     )
@@ -176,7 +187,7 @@ def entry_title(key: str) -> str:
 
 def entry_meaning(key: str) -> str:
     """A sentence about an entry of eval.json whose name does not say what it is; empty for the others."""
-    return ENTRY_MEANINGS.get(key.partition("@")[0], "")
+    return REAL_MEANING if key == FLOOR else ENTRY_MEANINGS.get(key.partition("@")[0], "")
 
 
 def title(evaluation: Figures, config: ShownConfig) -> str:
@@ -196,66 +207,9 @@ def num_samples(evaluation: Figures) -> str:
     return f"{seeds:.0f} × {text}" if text and seeds > 1 else text
 
 
-class Tile(NamedTuple):
-    """One of the large figures at the top."""
-
-    text: str
-    title: str
-    note: str
-
-
-class Bar(NamedTuple):
-    """One bar of the distance chart; `width` in percent."""
-
-    row: Row
-    text: str
-    width: float
-
-
-def tiles(evaluation: Figures, config: ShownConfig, columns: list[Column], rows: list[Row]) -> list[Tile]:
-    """The tiles of the page: what the student gained and what it kept, from the table."""
-    teacher = best_teacher(evaluation)
-    figures = {
-        row.key: {column.key: cell.value for column, cell in zip(columns, row.cells, strict=True)} for row in rows
-    }
-    if teacher is None or not any(key.startswith("student@") for key in evaluation):
-        return []
-    few = few_student(evaluation, config)
-    mine, theirs, rival = figures[few], figures[teacher], few_step_teacher(evaluation, few)
-    tiles = []
-    if (calls := mine.get("calls")) and (slow_calls := theirs.get("calls")):
-        note = f"{calls:g} instead of {slow_calls:g} for one picture"
-        tiles.append(Tile(f"{figure_short(slow_calls / calls)}×", "fewer network calls", note))
-    if speed_up := mine.get("speed_up"):
-        tiles.append(Tile(f"{figure_short(speed_up)}×", "faster", f"{figure(mine.get('ms') or 0)} ms for one picture"))
-    if (distance := mine.get("fd_teacher")) is not None:
-        parts = [f"floor {figure(floor)}" if (floor := theirs.get("fd_teacher")) is not None else ""]
-        if rival and (other := figures[rival].get("fd_teacher")) is not None:
-            parts.append(f"teacher in as few steps {figure(other)}")
-        tiles.append(Tile(figure(distance), "distance to the teacher", "; ".join(part for part in parts if part)))
-    if (entropy := mine.get("hue_entropy")) is not None and (reference := theirs.get("hue_entropy")):
-        tiles.append(Tile(f"{entropy / reference:.0%}", "of the teacher's hue variety", "entropy of hue"))
-    if (accuracy := mine.get("accuracy")) is not None:
-        note = f"teacher {other:.1%}" if (other := theirs.get("accuracy")) is not None else ""
-        tiles.append(Tile(f"{accuracy:.1%}", "show the digit asked for", note))
-    return tiles
-
-
 def figure_short(value: float) -> str:
     """A factor as one says it: 25, or 3.1 below ten."""
     return f"{value:.0f}" if value >= 9.95 else f"{value:.1f}"
-
-
-def bars(evaluation: Figures, rows: list[Row]) -> list[Bar]:
-    """Bars of every entry's distance to the teacher's samples; their axis is logarithmic from half the smallest."""
-    values = {row.key: value for row in rows if (value := number(evaluation[row.key], "fd_teacher")) and value > 0}
-    if len(values) < 2:
-        return []
-    # Logarithms before differences: ratios of the smallest and largest numbers are none.
-    logs = {key: math.log(value) for key, value in values.items()}
-    low = min(logs.values()) - math.log(2)
-    scaled = {key: 100 * (log - low) / (max(logs.values()) - low) for key, log in logs.items()}
-    return [Bar(row, figure(values[row.key]), round(scaled[row.key], 1)) for row in rows if row.key in values]
 
 
 class Compared(NamedTuple):
@@ -275,10 +229,10 @@ def reported(evaluation: Figures, config: ShownConfig) -> list[Compared]:
     """
     published = config.recipe.part("reported")
     pairs = [("teacher_50", "teacher@50"), ("teacher_4", "teacher@4:karras"), ("student_4", "student@4")]
-    best_theirs, best = published.number("teacher_50"), number(evaluation.get("teacher@50", {}), "fd")
+    best_theirs, best = published.number("teacher_50"), number(evaluation.get("teacher@50", {}), "fd_real")
     result = []
     for field, key in pairs:
-        theirs, ours = published.number(field), number(evaluation.get(key, {}), "fd")
+        theirs, ours = published.number(field), number(evaluation.get(key, {}), "fd_real")
         if theirs is not None and ours is not None:
             multiples = [
                 f"{figure_short(a / b)}×" if a and b else "–" for a, b in ((theirs, best_theirs), (ours, best))

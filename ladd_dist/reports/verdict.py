@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+from ladd_dist.reports.distances import Level, Observation, against_real, against_teacher, teacher_against_real
 from ladd_dist.reports.json_object import finite, items, number
 from ladd_dist.reports.run_files import Figures, Metrics, ShownConfig
-
-Level = Literal["healthy", "warning", "collapsed"]
 
 # Shares of the teacher's own figure. Below COLLAPSED the fault is visible at a glance in the pictures, from HEALTHY on
 # it is within what two seeds differ by; the prototype's good runs had .99 and .92, its collapsed ones .15 at one step.
@@ -39,13 +38,6 @@ class Verdict(NamedTuple):
     others: tuple[str, ...] = ()
 
 
-class Observation(NamedTuple):
-    """One thing seen in the figures, and how bad it is."""
-
-    level: Level
-    text: str
-
-
 def judge(evaluation: Figures, config: ShownConfig, metrics: Metrics) -> Verdict:
     """Judge a run by its student's figures at the recipe's number of steps, against the teacher's at many steps.
 
@@ -59,8 +51,9 @@ def judge(evaluation: Figures, config: ShownConfig, metrics: Metrics) -> Verdict
         missing = "teacher" if teacher is None else "student"
         return Verdict("warning", f"not judged: eval.json has no {missing} figures", ())
     deciding, limits = few_student(evaluation, config), _limits(evaluation, config, teacher)
-    seen = [*_samples(evaluation, deciding, teacher), *_against_teacher(evaluation, deciding)]
+    seen = _quality(evaluation, deciding, teacher)
     seen += _heads(metrics, config.large_gap, student_fine=all(item.level == "healthy" for item in seen))
+    seen += teacher_against_real(evaluation, deciding, teacher)
     if limits:  # shares of a teacher that learned little accuse nobody
         seen = [item._replace(level="warning") if item.level == "collapsed" else item for item in seen]
     broken = [*_not_finite(evaluation, deciding), *_diverged(metrics)]
@@ -131,7 +124,7 @@ def _steps(entry: str) -> str:
 
 
 def _not_finite(evaluation: Figures, entry: str) -> list[Observation]:
-    known, own = ("fd", "fd_teacher", "hue_entropy", "accuracy", "colour_variance"), evaluation[entry]
+    known, own = ("fd_real", "fd_teacher", "hue_entropy", "accuracy", "colour_variance"), evaluation[entry]
     broken = [f"{entry} {key}" for key in known if key in own and number(own, key) is None]
     return [Observation("collapsed", f"figures that are not numbers: {', '.join(broken)}")] if broken else []
 
@@ -181,6 +174,15 @@ def _samples(evaluation: Figures, entry: str, teacher: str) -> list[Observation]
     return observations
 
 
+def _quality(evaluation: Figures, entry: str, teacher: str) -> list[Observation]:
+    """Observe the samples, and how far they are from real pictures and the teacher's; faults of the distance first."""
+    rival = few_step_teacher(evaluation, entry)
+    real = against_real(evaluation, entry, rival)
+    farther = [item for item in real if item.level != "healthy"]
+    nearer = [item for item in real if item.level == "healthy"]
+    return [*farther, *_samples(evaluation, entry, teacher), *nearer, *against_teacher(evaluation, entry, rival)]
+
+
 def _unmeasured(evaluation: Figures, entry: str, teacher: str) -> list[Observation]:
     if any(key in evaluation[who] for who in (entry, teacher) for key in VARIETY):
         return []
@@ -196,25 +198,6 @@ def _others(found: Sequence[tuple[str, list[Observation]]], why: tuple[str, str]
         lines += [f"{_steps(entry)}: {'; '.join(faults or fine)}"] if seen else []
     lost = any(item.text.startswith(LOST) for _, seen in found for item in seen)
     return (*lines, why[1]) if why and lost else tuple(lines)
-
-
-def _against_teacher(evaluation: Figures, few: str) -> list[Observation]:
-    """Observe whether the student is nearer to the teacher's many-step samples than the teacher in as few steps."""
-    rival = few_step_teacher(evaluation, few)
-    if rival is None:
-        return []
-    key = "fd_teacher" if "fd_teacher" in evaluation[few] else "fd"
-    mine, theirs = number(evaluation[few], key), number(evaluation[rival], key)
-    if key not in evaluation[few] and key not in evaluation[rival]:
-        return []
-    if mine is None or theirs is None:
-        return [Observation("warning", f"no comparison with {rival}: {key} is missing")]
-    words = f"{key} {mine:.3g} of {few} against {theirs:.3g} of {rival}"
-    if mine >= theirs:
-        return [Observation("warning", f"nothing gained over the teacher itself in as few steps: {words}")]
-    return [
-        Observation("healthy", f"closer to the teacher's many-step samples than the teacher in as few steps: {words}")
-    ]
 
 
 def _heads(metrics: Metrics, large_gap: float | None, *, student_fine: bool) -> list[Observation]:

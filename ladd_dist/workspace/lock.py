@@ -16,7 +16,7 @@ from ladd_dist.core.errors import UserError
 from ladd_dist.core.failure import has_parent, rank_here
 from ladd_dist.core.method import method_of
 from ladd_dist.core.printable import one_line
-from ladd_dist.core.run_forms import Evaluation, require_format, require_paths
+from ladd_dist.core.run_forms import Evaluation, evaluation_now, require_format, require_paths
 from ladd_dist.core.rundir import write_json
 from ladd_dist.core.serialize import RecipeError, has_effect, to_data
 from ladd_dist.recipe.plugin_sources import PluginSource, describe_plugins
@@ -163,7 +163,8 @@ def read_lock(path: Path) -> Lock:
             raise RecipeError(f"{what}: lacks {', '.join(missing)}; {AGAIN}")
         classes = fit(data["plugin_classes"], dict[str, dict[str, Any]], f"{what}: plugin_classes", AGAIN)
         renamed = {name: {_FIELDS.get(key, key): item for key, item in used.items()} for name, used in classes.items()}
-        return fit({**data, "plugin_classes": renamed}, Lock, what, AGAIN)
+        lock = fit({**data, "plugin_classes": renamed}, Lock, what, AGAIN)
+        return lock if lock.eval is None else dataclasses.replace(lock, eval=evaluation_now(lock.eval))
     except UserError as error:
         raise RecipeError(str(error)) from error
 

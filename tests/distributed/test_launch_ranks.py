@@ -345,7 +345,7 @@ def test_the_pipeline_runs_on_two_ranks_stops_on_a_signal_and_goes_on(tmp_path: 
         assert process.wait(DEADLINE_S) == 0, (tmp_path / "stderr.txt").read_text()
     printed = json.loads((tmp_path / "stdout.txt").read_text())
     assert printed["run"] == str(run.relative_to(tmp_path))
-    assert printed["eval"]["student@4"]["fd"] > 0
+    assert printed["eval"]["student@4"]["fd_real"] > 0
     steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert steps == list(range(1, 61))
     assert len(list(run.glob("logs/*/rank1.err"))) == 2

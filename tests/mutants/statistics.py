@@ -59,7 +59,7 @@ MUTANTS: dict[str, Mutation] = {
     ),
     "a_seed_counted_twice": Mutation(
         "a run of the same recipe and seed replaces the first one without a word",
-        one("comparison/variants.py", "        if run.seed in by_seed:\n", "        if run in by_seed.values():\n"),
+        one("comparison/variants.py", " in by_seed:\n            twice", " is None:\n            twice"),
         test="tests/unit/test_compare.py::test_the_same_run_twice_would_pass_for_two_seeds_and_is_refused",
     ),
     "random_points_repeat": Mutation(

@@ -31,10 +31,12 @@ from ladd_dist.workspace.run import Run
 from ladd_dist.workspace.workspace import Workspace
 
 FIGURES = {
-    "fd", "fd_teacher", "accuracy", "hue_entropy", "colour_variance", "saturation", "kid", "kid_teacher", "precision",
-    "recall", "density", "coverage", "pairwise_distance", "pairwise_share", "nearest_train_distance",
+    "fd_real", "fd_teacher", "accuracy", "hue_entropy", "colour_variance", "saturation", "kid", "kid_teacher",
+    "precision", "recall", "density", "coverage", "pairwise_distance", "pairwise_share", "nearest_train_distance",
     "nearest_train_share", "nearest_teacher_distance", "nearest_teacher_share", "matched_error",
 }  # fmt: skip
+TO_REAL = {"fd_real", "kid", "nearest_train_distance", "nearest_train_share"}
+"""Figures to real images, whose floor is that of other real images."""
 
 
 @pytest.fixture
@@ -63,23 +65,40 @@ def evaluate(
 
 def test_every_entry_has_every_figure_with_its_interval_and_what_it_was_measured_on(run: Path) -> None:
     found = read_json(run / "eval.json")
-    assert {"student@4", "student@2", "student@1", "untrained@4", "teacher@50", "floor@50"} <= set(found)
+    assert {"student@4", "student@2", "student@1", "untrained@4", "teacher@50", "floor@50", "floor@real"} <= set(found)
+    left_out = {"floor@50": TO_REAL, "floor@real": {"matched_error"}}
     for name, entry in found.items():
-        plain = {key for key in entry if not is_bound(key)} - {"s_per_image", "timed_turns"}
-        assert plain == FIGURES | {"num_samples", "seed"}, name
+        plain = {key for key in entry if not is_bound(key)} - {"s_per_image", "timed_turns", "times_faster"}
+        assert plain == (FIGURES | {"num_samples", "seed"}) - left_out.get(name, set()), name
         assert entry["num_samples"] == 64 and entry["seed"] == 1_000_003
-        for key in FIGURES:
+        for key in FIGURES & plain:
             assert entry[f"{key}_low"] <= entry[key] <= entry[f"{key}_high"], (name, key)
 
 
 def test_the_floor_is_the_teacher_against_itself(run: Path) -> None:
     found = read_json(run / "eval.json")
     floor, teacher = found["floor@50"], found["teacher@50"]
-    assert floor["fd"] == pytest.approx(teacher["fd_teacher"]) == pytest.approx(floor["fd_teacher"])
-    assert floor["kid"] == pytest.approx(teacher["kid_teacher"])
-    assert floor["nearest_train_distance"] == pytest.approx(teacher["nearest_teacher_distance"])
+    assert floor["fd_teacher"] == pytest.approx(teacher["fd_teacher"])
+    assert floor["kid_teacher"] == pytest.approx(teacher["kid_teacher"])
     assert teacher["matched_error"] == floor["matched_error"] == 0.0
     assert "s_per_image" not in floor
+
+
+def test_the_floor_of_real_is_other_real_images_and_nothing_is_nearer(run: Path) -> None:
+    found = read_json(run / "eval.json")
+    floor = found["floor@real"]
+    samplers = [own["fd_real"] for name, own in found.items() if not name.startswith("floor@")]
+    assert 0 < floor["fd_real"] < min(samplers)
+    assert floor["nearest_train_distance"] > 0  # none of them is among the references
+    assert floor["accuracy"] > 0.9
+
+
+def test_seconds_are_compared_with_the_teachers_of_the_same_turns(run: Path) -> None:
+    found = read_json(run / "eval.json")
+    student = found["student@4"]
+    assert student["times_faster_low"] <= student["times_faster"] <= student["times_faster_high"]
+    assert found["teacher@50"]["times_faster"] == 1.0 < student["times_faster"]
+    assert "times_faster" not in found["floor@real"]
 
 
 def test_each_class_has_its_own_figures(run: Path) -> None:
@@ -149,7 +168,7 @@ def test_metrics_steps_samples_and_seed_are_chosen_and_written_with_the_figures(
     assert set(found["figures"]) >= {"student@2", "floor@50"} and "student@4" not in found["figures"]
     figures = found["figures"]["student@2"]
     assert figures["num_samples"] == 20 and figures["seed"] == 7
-    assert "matched_error" in figures and "fd" not in figures
+    assert "matched_error" in figures and "fd_real" not in figures
     assert found["evaluate"]["seed"] == 7 and [m["plugin"] for m in found["evaluate"]["metrics"]] == [
         "color",
         "matched",
@@ -191,7 +210,7 @@ def test_a_hybrid_goes_from_the_student_to_its_teacher_and_says_what_it_costs(
         ("hybrid@4:4", 4, 4, 8), ("student@2", 2, 0, 2), ("hybrid@2:1", 2, 1, 3), ("hybrid@2:2", 2, 2, 4),
     ]  # fmt: skip
     figures = found["figures"]
-    for key in ("fd", "recall", "pairwise_distance", "matched_error"):
+    for key in ("fd_real", "recall", "pairwise_distance", "matched_error"):
         assert figures["student@4"][key] == pytest.approx(known["student@4"][key], rel=1e-3, abs=1e-3), key
     assert figures["hybrid@4:4"]["matched_error"] == pytest.approx(teacher_alone(run, smoke[1].cache), rel=1e-3)
     assert len({figures[row["entry"]]["matched_error"] for row in found["hybrid"]}) == 8
@@ -216,7 +235,7 @@ def test_a_file_is_measured_against_the_run_it_is_like(
     code, out, _ = evaluate("--like", run, "--metrics", "digit_color", "--json", source=file, out=())
     found = json.loads(out)
     known = read_json(run / "eval.json")["student@4"]
-    assert code == 0 and found["figures"]["student@4"]["fd"] == pytest.approx(known["fd"], rel=1e-3)
+    assert code == 0 and found["figures"]["student@4"]["fd_real"] == pytest.approx(known["fd_real"], rel=1e-3)
     assert [path.name for path in tmp_path.glob("theirs-evaluation-*.json")]
 
 
@@ -304,12 +323,12 @@ def test_several_seeds_give_the_means_of_their_figures_and_keep_each(
     for entry in ("student@4", "student@1", "teacher@50", "floor@50"):
         own = found["figures"][entry]
         assert own["num_seeds"] == 2 and own["num_samples"] == 32
-        for key in ("fd", "fd_teacher", "accuracy"):
+        for key in ("fd_real", "fd_teacher", "accuracy"):
             values = [alone[seed][entry][key] for seed in (11, 12)]
             assert [own["per_seed"][str(seed)][key] for seed in (11, 12)] == pytest.approx(values, rel=1e-6)
             assert own[key] == pytest.approx(sum(values) / 2)
             assert own[f"{key}_high"] - own[key] == pytest.approx(12.7062 * abs(values[0] - values[1]) / 2, rel=1e-4)
-    assert found["figures"]["student@4"]["fd"] != alone[11]["student@4"]["fd"]
+    assert found["figures"]["student@4"]["fd_real"] != alone[11]["student@4"]["fd_real"]
     table = evaluate(*words[:-2], "--seeds", "11,12", "--again")[1]
     assert "num_seeds" in table and "per_seed" not in table
 
@@ -341,11 +360,11 @@ def test_a_run_is_measured_on_all_its_seeds_and_readers_get_the_means(ladd: Ladd
     run = ladd("--evaluate.seeds", 11, 12, "--train.steps", 2, "--evaluate.steps", 4).run
     found = read_json(run / "eval.json")
     both = found["student@4"]["per_seed"]
-    assert list(both) == ["11", "12"] and both["11"]["fd"] != both["12"]["fd"]
+    assert list(both) == ["11", "12"] and both["11"]["fd_real"] != both["12"]["fd_real"]
     assert (
-        from_folder(run).figures["student@4"]["fd"]
-        == found["student@4"]["fd"]
-        == pytest.approx((both["11"]["fd"] + both["12"]["fd"]) / 2)
+        from_folder(run).figures["student@4"]["fd_real"]
+        == found["student@4"]["fd_real"]
+        == pytest.approx((both["11"]["fd_real"] + both["12"]["fd_real"]) / 2)
     )
     assert set(from_folder(run).figures["student@4"]) == set(found["student@4"]) - {"per_seed"}
     assert "2 × 64 pictures a row" in (run / "report.html").read_text()

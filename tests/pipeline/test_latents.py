@@ -84,7 +84,7 @@ def test_figures_are_of_pictures_and_say_what_the_codec_costs(latents: tuple[Rec
     assert load_file(Run(recipe, workspace).reference_folder / "samples.safetensors")["teacher@50"].shape[1:] == PIXELS
     for entry in ("student@4", "student@1", "teacher@50", "untrained@4"):
         assert figures[entry]["s_decode_per_image"] > 0
-        assert figures[entry]["fd"] > 0
+        assert figures[entry]["fd_real"] > 0
     alone = figures["reconstruction"]
     assert alone["matched_error"] > 0
     assert "s_per_image" not in alone

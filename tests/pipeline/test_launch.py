@@ -36,7 +36,7 @@ from ladd_dist.reports.table import figure
 LADD = Path(sys.executable).parent / "ladd"
 STAGES = ["teacher", "shards", "distill", "evaluate", "report"]
 STUDENT = {"student@4", "student@2", "student@1"}
-FIGURES = {"fd", "fd_teacher", "hue_entropy", "accuracy", "s_per_image"}
+FIGURES = {"fd_real", "fd_teacher", "hue_entropy", "accuracy", "s_per_image"}
 
 
 def test_the_whole_smoke_pipeline_leaves_what_the_contract_names(smoke: tuple[Done, Ladd]) -> None:
@@ -211,6 +211,9 @@ def test_a_launch_ends_with_verdict_distance_and_page_and_then_the_folder(smoke:
     line, folder = done.stdout.splitlines()[-2:]
     assert folder == str(done.run)
     assert line.startswith("Look closer: ") or line.startswith("Collapsed: ")
+    real = [figures[entry]["fd_real"] for entry in ("student@4", "floor@real", "untrained@4", "teacher@50")]
+    told = "; fd_real of student@4 {} (floor {}, untrained@4 {}, teacher@50 {}, teacher@4:"
+    assert told.format(*map(figure, real)) in line
     distance, floor = figures["student@4"]["fd_teacher"], figures["teacher@50"]["fd_teacher"]
     assert f"fd_teacher of student@4 {figure(distance)} (floor {figure(floor)}, teacher@4:" in line
     assert line.endswith(f"; page: {done.run / 'report.html'}")

@@ -101,7 +101,7 @@ def test_a_lock_is_written_once_and_anew_when_the_figures_are_others(smoke: tupl
     assert write_lock(opened) == run / "recipe.lock"
     assert (run / "recipe.lock").stat().st_mtime_ns == before
     figures = read_json(run / "eval.json")
-    figures["student@4"]["fd"] += 1
+    figures["student@4"]["fd_real"] += 1
     (run / "eval.json").write_text(json.dumps(figures))
     write_lock(opened)
     assert read_json(run / "recipe.lock")["eval"] == figures

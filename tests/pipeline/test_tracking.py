@@ -237,8 +237,8 @@ def test_tensorboard_has_every_step_once_after_a_kill(ladd: Ladd) -> None:
     metrics = [(row["step"], pytest.approx(row["loss/heads"])) for row in rows(done.run / "metrics.jsonl")]
     assert told[-30:] == metrics[-30:] and [step for step, _ in told] == sorted({step for step, _ in told})
     assert [event.step for event in events.Images("samples")][-1] == 60
-    evaluated = read_json(done.run / "eval.json")["student@4"]["fd"]
-    assert events.Scalars("eval/student@4/fd")[-1].value == pytest.approx(evaluated)
+    evaluated = read_json(done.run / "eval.json")["student@4"]["fd_real"]
+    assert events.Scalars("eval/student@4/fd_real")[-1].value == pytest.approx(evaluated)
 
 
 def test_the_reader_names_what_it_cannot_read(tmp_path: Path) -> None:

@@ -382,7 +382,7 @@ def test_the_same_run_twice_would_pass_for_two_seeds_and_is_refused(write: Write
     [
         ({"evaluate__num_samples": 7}, r"not measured alike.*evaluate.num_samples \(64, 7\)"),
         ({"dataset__seed": 5}, r"not measured alike.*dataset.seed"),
-        ({"teacher__steps": 41}, r"different teachers.*--metric fd"),
+        ({"teacher__steps": 41}, r"different teachers.*--metric fd_real"),
     ],
 )
 def test_figures_that_do_not_mean_the_same_are_refused(

@@ -174,7 +174,7 @@ def test_a_comparison_at_80_columns(terminal: Callable[[Callable[[], object]], s
             (folder / "config.json").write_text(json.dumps({"format": 1, "recipe": recipe}))
             own = {
                 "fd_teacher": 5.0 + index + 0.01 * seed * (1 + index),
-                "fd": 6.0,
+                "fd_real": 6.0,
                 "accuracy": 0.9,
                 "hue_entropy": 2.0,
             }

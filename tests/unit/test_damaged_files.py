@@ -78,7 +78,7 @@ def small_run(out: Path) -> Path:
     (out / "cache").mkdir()
     for grid in (folder / "samples").glob("step-000[0-2]*.png"):
         grid.unlink()
-    figures = {"fd": 3.0, "accuracy": 0.5}
+    figures = {"fd_real": 3.0, "accuracy": 0.5}
     write(
         folder / "eval_classes.json",
         {"left_out": {"color": "why"}, "unfit": {}, "entries": {"student@4": {"0": figures}}},

@@ -27,10 +27,10 @@ def test_each_scale_is_measured_to_real_images_and_the_nearest_is_offered(
     result = json.loads(capsys.readouterr().out)
     figures = result["figures"]
     assert list(figures) == [REAL, "1", "4"]
-    assert result["decided_by"] == "fd"
-    assert f"{result['best']:g}" == min(("1", "4"), key=lambda name: figures[name]["fd"])
-    assert figures[REAL]["fd"] < min(figures["1"]["fd"], figures["4"]["fd"])
-    assert figures["1"]["fd"] != figures["4"]["fd"]
+    assert result["decided_by"] == "fd_real"
+    assert f"{result['best']:g}" == min(("1", "4"), key=lambda name: figures[name]["fd_real"])
+    assert figures[REAL]["fd_real"] < min(figures["1"]["fd_real"], figures["4"]["fd_real"])
+    assert figures["1"]["fd_real"] != figures["4"]["fd_real"]
     assert not any("_teacher" in name or name.startswith(("matched", "nearest")) for name in figures["1"])
     assert result["flags"] == f"--shards.guidance {result['best']:g}"
 
@@ -58,8 +58,8 @@ def test_the_table_names_the_best_scale_and_the_recipes(cache: Path, capsys: pyt
 
 def test_the_distance_that_decides_is_the_first_to_real() -> None:
     metrics = metrics_to_real(load_recipe(RECIPE, "smoke"))
-    found = {REAL: {"fd": 0.0, "kid": 0.0}, "1": {"fd": 2.0, "kid": 0.1}, "4": {"fd": 1.0, "kid": 0.2}}
-    assert best_scale(found, metrics) == ("4", "fd")
+    found = {REAL: {"fd_real": 0.0, "kid": 0.0}, "1": {"fd_real": 2.0, "kid": 0.1}, "4": {"fd_real": 1.0, "kid": 0.2}}
+    assert best_scale(found, metrics) == ("4", "fd_real")
 
 
 @pytest.mark.parametrize(

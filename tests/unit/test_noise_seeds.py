@@ -20,11 +20,13 @@ REPO = Path(__file__).parents[2]
 
 def test_a_figure_is_the_mean_over_seeds_with_students_interval() -> None:
     values = [0.157, 0.214, 0.301, 0.200, 0.222]
-    found = mean_figures([{"fd": value, "fd_low": value - 0.01, "fd_high": value + 0.01} for value in values])
-    assert found["fd"] == pytest.approx(sum(values) / 5)
+    found = mean_figures(
+        [{"fd_real": value, "fd_real_low": value - 0.01, "fd_real_high": value + 0.01} for value in values]
+    )
+    assert found["fd_real"] == pytest.approx(sum(values) / 5)
     half = 2.776 * torch.tensor(values).std().item() / 5**0.5  # t with 4 degrees of freedom
-    assert found["fd_low"] == pytest.approx(found["fd"] - half, rel=1e-3)
-    assert found["fd_high"] == pytest.approx(found["fd"] + half, rel=1e-3)
+    assert found["fd_real_low"] == pytest.approx(found["fd_real"] - half, rel=1e-3)
+    assert found["fd_real_high"] == pytest.approx(found["fd_real"] + half, rel=1e-3)
 
 
 def test_the_interval_covers_the_true_figure_whatever_the_samples_of_one_seed_share() -> None:
@@ -32,20 +34,22 @@ def test_the_interval_covers_the_true_figure_whatever_the_samples_of_one_seed_sh
     source, hits = torch.Generator().manual_seed(0), 0
     for _ in range(1_000):
         values = (1.0 + 0.3 * torch.randn(5, generator=source)).tolist()
-        found = mean_figures([{"fd": value, "fd_low": value - 0.01, "fd_high": value + 0.01} for value in values])
-        hits += found["fd_low"] <= 1.0 <= found["fd_high"]
+        found = mean_figures(
+            [{"fd_real": value, "fd_real_low": value - 0.01, "fd_real_high": value + 0.01} for value in values]
+        )
+        hits += found["fd_real_low"] <= 1.0 <= found["fd_real_high"]
     assert 0.92 <= hits / 1_000 <= 0.98
 
 
 def test_one_seeds_figures_keep_their_intervals_over_samples() -> None:
-    figures = {"fd": 1.0, "fd_low": 0.9, "fd_high": 1.1}
+    figures = {"fd_real": 1.0, "fd_real_low": 0.9, "fd_real_high": 1.1}
     assert mean_figures([figures]) == figures
 
 
 def test_figures_by_class_are_means_too_and_reasons_are_kept() -> None:
     one, two = ({"student@1": {"accuracy": value}} for value in (0.5, 0.7))
     sets = [
-        Measured(one, {"student@1": {"3": {"accuracy": 0.2, "fd": 1.0}}}, {"kid": "few"}),
+        Measured(one, {"student@1": {"3": {"accuracy": 0.2, "fd_real": 1.0}}}, {"kid": "few"}),
         Measured(two, {"student@1": {"3": {"accuracy": 0.4}}}, {}),
     ]
     found = over_seeds(sets)
@@ -55,8 +59,8 @@ def test_figures_by_class_are_means_too_and_reasons_are_kept() -> None:
 
 
 def test_readers_of_figures_get_the_means() -> None:
-    found = {"student@4": {"fd": 1.0, "per_seed": {"11": {"fd": 0.9}, "12": {"fd": 1.1}}}}
-    assert means_of(found) == {"student@4": {"fd": 1.0}}
+    found = {"student@4": {"fd_real": 1.0, "per_seed": {"11": {"fd_real": 0.9}, "12": {"fd_real": 1.1}}}}
+    assert means_of(found) == {"student@4": {"fd_real": 1.0}}
 
 
 # Settings

@@ -19,12 +19,42 @@ from ladd_dist.reports.table import table
 
 TAPS = ["down0", "down1", "middle"]
 EVALUATION: dict[str, dict[str, Any]] = {
-    "student@4": {"fd": 14.2, "fd_teacher": 5.8123, "hue_entropy": 2.452, "accuracy": 0.991, "colour_variance": 0.1279},
-    "student@2": {"fd": 15.1, "fd_teacher": 7.1, "hue_entropy": 2.44, "accuracy": 0.988, "colour_variance": 0.12},
-    "student@1": {"fd": 21.3, "fd_teacher": 12.5, "hue_entropy": 2.41, "accuracy": 0.981, "colour_variance": 0.1084},
-    "teacher@4:karras": {"fd": 196, "fd_teacher": 185.2, "hue_entropy": 2.36, "accuracy": 0.71, "colour_variance": 0.1},
-    "teacher@4:good": {"fd": 26, "fd_teacher": 17.5, "hue_entropy": 2.47, "accuracy": 0.985, "colour_variance": 0.129},
-    "teacher@50": {"fd": 11.7, "fd_teacher": 3.8, "hue_entropy": 2.477, "accuracy": 0.994, "colour_variance": 0.139},
+    "student@4": {
+        "fd_real": 14.2,
+        "fd_teacher": 5.8123,
+        "hue_entropy": 2.452,
+        "accuracy": 0.991,
+        "colour_variance": 0.1279,
+    },
+    "student@2": {"fd_real": 15.1, "fd_teacher": 7.1, "hue_entropy": 2.44, "accuracy": 0.988, "colour_variance": 0.12},
+    "student@1": {
+        "fd_real": 21.3,
+        "fd_teacher": 12.5,
+        "hue_entropy": 2.41,
+        "accuracy": 0.981,
+        "colour_variance": 0.1084,
+    },
+    "teacher@4:karras": {
+        "fd_real": 196,
+        "fd_teacher": 185.2,
+        "hue_entropy": 2.36,
+        "accuracy": 0.71,
+        "colour_variance": 0.1,
+    },
+    "teacher@4:good": {
+        "fd_real": 26,
+        "fd_teacher": 17.5,
+        "hue_entropy": 2.47,
+        "accuracy": 0.985,
+        "colour_variance": 0.129,
+    },
+    "teacher@50": {
+        "fd_real": 11.7,
+        "fd_teacher": 3.8,
+        "hue_entropy": 2.477,
+        "accuracy": 0.994,
+        "colour_variance": 0.139,
+    },
 }
 SECONDS = {"student@4": 8e-4, "student@2": 4e-4, "student@1": 2e-4, "teacher@50": 0.02}
 
@@ -38,8 +68,8 @@ def write_run(
     for key, seconds in SECONDS.items():
         evaluation[key] |= {"s_per_image": seconds, "timed_turns": 3.0}
     if fresh:
-        evaluation["student@4"] |= {"fd": 49.0, "fd_teacher": 38.0, "colour_variance": 0.06}
-        evaluation["student@1"] |= {"fd": 566.0, "fd_teacher": 551.0, "colour_variance": 0.15 * 0.139}
+        evaluation["student@4"] |= {"fd_real": 49.0, "fd_teacher": 38.0, "colour_variance": 0.06}
+        evaluation["student@1"] |= {"fd_real": 566.0, "fd_teacher": 551.0, "colour_variance": 0.15 * 0.139}
     (run / "eval.json").write_text(json.dumps(evaluation))
     (run / "config.json").write_text(json.dumps(_config(fresh, note)))
     (run / "timings.json").write_text(json.dumps({"teacher": 121.3, "distill": 48.5}))
@@ -146,7 +176,7 @@ def test_figures_of_several_noise_seeds_are_shown_by_their_means(tmp_path: Path)
     plain = Page(write_report(run)).text
     found = json.loads((run / "eval.json").read_text())
     for entry in found.values():
-        entry |= {"num_seeds": 2.0, "per_seed": {"11": {"fd": 1e5}, "12": {"fd": 3e5}}}
+        entry |= {"num_seeds": 2.0, "per_seed": {"11": {"fd_real": 1e5}, "12": {"fd_real": 3e5}}}
     (run / "eval.json").write_text(json.dumps(found))
     assert Page(write_report(run)).text == plain.replace("1,500 pictures a row", "2 × 1,500 pictures a row") != plain
 
@@ -224,7 +254,7 @@ def test_network_calls_count_guidance_twice_and_heun_as_two_but_for_the_last_ste
 
 
 def test_figures_unknown_here_become_columns_and_other_step_counts_rows() -> None:
-    evaluation = {**EVALUATION, "student@8": {"fd": 9.0, "inception_fid": 12.25}}
+    evaluation = {**EVALUATION, "student@8": {"fd_real": 9.0, "inception_fid": 12.25}}
     columns, rows = table(evaluation, ShownConfig())
     assert columns[-1].key == "inception_fid"
     student = next(row for row in rows if row.key == "student@8")
@@ -260,12 +290,12 @@ def test_optional_files_may_be_missing(tmp_path: Path, missing: str) -> None:
 
 def test_a_run_with_the_barest_figures_still_gives_a_page(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"recipe": {}}')
-    (tmp_path / "eval.json").write_text('{"student@4": {"fd": 3.0}, "teacher@50": {"fd": null}}')
+    (tmp_path / "eval.json").write_text('{"student@4": {"fd_real": 3.0}, "teacher@50": {"fd_real": null}}')
     (tmp_path / "metrics.jsonl").write_text('{"step": 10, "loss/distill": 0.5}\n')
     assert "variety was not judged" in Page(write_report(tmp_path)).text
 
 
-@pytest.mark.parametrize("content", [None, "", '{"student@4": {"fd": ', "[1, 2]", "{}", '{"student@4": 5.8}'])
+@pytest.mark.parametrize("content", [None, "", '{"student@4": {"fd_real": ', "[1, 2]", "{}", '{"student@4": 5.8}'])
 def test_a_missing_or_damaged_evaluation_names_file_and_stage_and_writes_nothing(
     tmp_path: Path, content: str | None
 ) -> None:

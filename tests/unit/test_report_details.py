@@ -8,14 +8,15 @@ from pathlib import Path
 from ladd_dist.reports.details import DETAILS, by_class, details
 from ladd_dist.reports.page import write_report
 from ladd_dist.reports.run_files import ShownConfig
-from ladd_dist.reports.table import bars, table
+from ladd_dist.reports.table import table
+from ladd_dist.reports.tiles import bars
 
 
 def entry(fd: float, **more: float) -> dict[str, float]:
     return {
-        "fd": fd,
-        "fd_low": fd - 1,
-        "fd_high": fd + 1,
+        "fd_real": fd,
+        "fd_real_low": fd - 1,
+        "fd_real_high": fd + 1,
         "fd_teacher": fd / 2,
         "num_samples": 10.0,
         "seed": 3.0,
@@ -45,22 +46,22 @@ def test_each_figure_has_a_row_with_students_teachers_and_the_floor_last() -> No
     assert found.headings[:2] == ["Student, 4 steps", "Student, 1 step"] and found.headings[-1] == "Floor, 50 steps"
     assert len(found.headings) == 5
     rows = {row.key: row for row in found.rows}
-    assert rows["fd"].cells[0] == ("12.0", "11.0 to 13.0") and rows["fd"].cells[-1].text == "0.500"
+    assert rows["fd_real"].cells[0] == ("12.0", "11.0 to 13.0") and rows["fd_real"].cells[-1].text == "0.500"
     assert rows["recall"].cells[1] == ("–", "")
     assert rows["own_metric"].title == "own metric"  # of a metric that nobody here knows
-    assert not {"seed", "num_samples", "fd_low"} & set(rows)
+    assert not {"seed", "num_samples", "fd_real_low"} & set(rows)
 
 
 def test_a_run_made_before_there_were_intervals_has_no_such_table() -> None:
-    assert details({"student@4": {"fd": 1.0}, "teacher@50": {"fd": 0.5}}, ShownConfig()) is None
+    assert details({"student@4": {"fd_real": 1.0}, "teacher@50": {"fd_real": 0.5}}, ShownConfig()) is None
 
 
 def test_the_first_table_has_neither_intervals_nor_floors_nor_what_stands_below() -> None:
     columns, rows = table(EVALUATION, ShownConfig(), DETAILS)
-    assert {column.key for column in columns} >= {"fd", "own_metric"}
-    assert not {"fd_low", "fd_high", "recall", "seed"} & {column.key for column in columns}
+    assert {column.key for column in columns} >= {"fd_real", "own_metric"}
+    assert not {"fd_real_low", "fd_real_high", "recall", "seed"} & {column.key for column in columns}
     assert "floor@50" not in {row.key for row in rows}
-    assert {bar.row.key for bar in bars(EVALUATION, rows)} == set(EVALUATION) - {"floor@50"}
+    assert {bar.row.key for bar in bars(EVALUATION, rows, "fd_teacher")} == set(EVALUATION) - {"floor@50"}
 
 
 def test_the_student_is_shown_class_by_class() -> None:

@@ -121,14 +121,14 @@ def test_jobs_and_the_page_say_head_taps_start_and_losses(tmp_path: Path, capsys
     shown = capsys.readouterr().out
     assert f"{WORDS}: {folder.name}\n" in shown
     assert f"{WORDS.replace('max_pool', 'spectral_norm')}: {other.name}\n" in shown
-    (folder / "eval.json").write_text(json.dumps({"student@4": {"fd": 1.0}, "teacher@50": {"fd": 0.5}}))
+    (folder / "eval.json").write_text(json.dumps({"student@4": {"fd_real": 1.0}, "teacher@50": {"fd_real": 0.5}}))
     first_screen = write_report(folder).read_text(encoding="utf-8").partition('id="verdict"')[0]
     assert f"Method: {WORDS}." in first_screen
 
 
 def test_the_page_names_the_metrics_that_did_not_fit(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"recipe": {"name": "it"}}))
-    (tmp_path / "eval.json").write_text(json.dumps({"student@4": {"fd": 1.0}, "teacher@50": {"fd": 0.5}}))
+    (tmp_path / "eval.json").write_text(json.dumps({"student@4": {"fd_real": 1.0}, "teacher@50": {"fd_real": 0.5}}))
     unfit = {"kid": "made for digits", "manifold": "made for digits", "color": "made for ink"}
     (tmp_path / "eval_classes.json").write_text(json.dumps({"left_out": {}, "unfit": unfit, "entries": {}}))
     page = write_report(tmp_path).read_text(encoding="utf-8")

@@ -177,7 +177,7 @@ def test_a_wrong_setting_is_refused() -> None:
 def test_eval_figures_come_back_in_the_form_of_eval_json() -> None:
     summary = {"eval/teacher@4:good/fd": 1.0, "eval/student@4/fd": 2.0, "loss/heads": 3.0}
     run = RunData("name", "0123456789", {}, summary, [], "here")
-    assert run.evaluation() == {"teacher@4:good": {"fd": 1.0}, "student@4": {"fd": 2.0}}
+    assert run.evaluation() == {"teacher@4:good": {"fd_real": 1.0}, "student@4": {"fd_real": 2.0}}
 
 
 def test_a_run_data_can_be_made_from_its_six_main_parts() -> None:

@@ -13,11 +13,11 @@ from ladd_dist.reports.run_files import ShownConfig
 from ladd_dist.reports.verdict import Verdict
 from ladd_dist.reports.verdict import judge as judge_run
 
-TEACHER = {"fd": 11.7, "fd_teacher": 3.8, "hue_entropy": 2.5, "accuracy": 0.99, "colour_variance": 0.14}
-GOOD = {"fd": 26.0, "fd_teacher": 17.5, "hue_entropy": 2.4, "accuracy": 0.98, "colour_variance": 0.13}
-KARRAS = {"fd": 196.0, "fd_teacher": 185.0, "hue_entropy": 2.3, "accuracy": 0.7, "colour_variance": 0.11}
-STUDENT_4 = {"fd": 14.2, "fd_teacher": 5.8, "hue_entropy": 2.475, "accuracy": 0.985, "colour_variance": 0.1288}
-STUDENT_1 = {"fd": 21.3, "fd_teacher": 12.5, "hue_entropy": 2.4, "accuracy": 0.98, "colour_variance": 0.1064}
+TEACHER = {"fd_real": 11.7, "fd_teacher": 3.8, "hue_entropy": 2.5, "accuracy": 0.99, "colour_variance": 0.14}
+GOOD = {"fd_real": 26.0, "fd_teacher": 17.5, "hue_entropy": 2.4, "accuracy": 0.98, "colour_variance": 0.13}
+KARRAS = {"fd_real": 196.0, "fd_teacher": 185.0, "hue_entropy": 2.3, "accuracy": 0.7, "colour_variance": 0.11}
+STUDENT_4 = {"fd_real": 14.2, "fd_teacher": 5.8, "hue_entropy": 2.475, "accuracy": 0.985, "colour_variance": 0.1288}
+STUDENT_1 = {"fd_real": 21.3, "fd_teacher": 12.5, "hue_entropy": 2.4, "accuracy": 0.98, "colour_variance": 0.1064}
 
 
 def judge(evaluation: dict[str, Any], config: dict[str, Any], metrics: list[dict[str, Any]]) -> Verdict:
@@ -99,7 +99,7 @@ def test_fresh_noise_without_distance_blames_the_missing_anchor() -> None:
         ({"colour_variance": 0.06}, "collapsed", "regression to the class mean: student@4 colour variance 0.43"),
         ({"colour_variance": 0.11}, "warning", "colours are duller"),
         ({"fd_teacher": 20.0}, "warning", "nothing gained over the teacher itself"),
-        ({"fd": None}, "collapsed", "not numbers: student@4 fd"),
+        ({"fd_real": None}, "collapsed", "not numbers: student@4 fd"),
         ({"fd_teacher": float("nan")}, "collapsed", "not numbers: student@4 fd_teacher"),
     ],
 )
@@ -108,7 +108,9 @@ def test_one_fault_at_four_steps_sets_level_and_headline(change: dict[str, Any],
     assert (verdict.level, words in verdict.headline) == (level, True), verdict
 
 
-@pytest.mark.parametrize("change", [{"colour_variance": 0.001}, {"hue_entropy": 0.1}, {"accuracy": 0.1}, {"fd": None}])
+@pytest.mark.parametrize(
+    "change", [{"colour_variance": 0.001}, {"hue_entropy": 0.1}, {"accuracy": 0.1}, {"fd_real": None}]
+)
 def test_a_fault_at_one_step_is_a_line_below_the_verdict_on_a_run_of_four(change: dict[str, Any]) -> None:
     good, verdict = judge(figures(), recipe("fresh"), []), judge(figures(student_1=change), recipe("fresh"), [])
     assert (verdict.level, verdict.headline, verdict.reasons) == (good.level, good.headline, good.reasons)
@@ -116,7 +118,7 @@ def test_a_fault_at_one_step_is_a_line_below_the_verdict_on_a_run_of_four(change
     line = verdict.others[0]
     assert line.startswith("one step: ")
     assert "student@1" in line
-    assert ("not numbers: student@1 fd" in line) == ("fd" in change)
+    assert ("not numbers: student@1 fd" in line) == ("fd_real" in change)
     assert any("with fresh noise" in other for other in verdict.others) == bool(
         {"colour_variance", "hue_entropy"} & {*change}
     )
@@ -225,7 +227,7 @@ def test_what_the_run_does_not_measure_is_not_spoken_of() -> None:
 
 
 def test_a_run_that_measures_no_variety_is_not_called_healthy() -> None:
-    verdict = judge(without("hue_entropy", "accuracy", "colour_variance", "fd", "fd_teacher"), recipe(), [])
+    verdict = judge(without("hue_entropy", "accuracy", "colour_variance", "fd_real", "fd_teacher"), recipe(), [])
     assert verdict.level == "warning"
     assert verdict.headline.startswith("variety was not judged")
     assert (verdict.reasons, verdict.others) == ((), ())

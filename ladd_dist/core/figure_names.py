@@ -1,0 +1,28 @@
+"""Names of figures: what older versions called them is translated here, where a file or a command line is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
+FORMER = {"fd": "fd_real"}
+"""Former name -> name. `fd` stood beside `fd_teacher`, and readers took it for the same distance."""
+ENDS = ("", "_low", "_high")
+"""Ends of a figure's name and of those of its interval's bounds (`ladd_dist.metrics.interval`)."""
+_NOW = {f"{former}{end}": f"{name}{end}" for former, name in FORMER.items() for end in ENDS}
+
+
+def name_now(name: str) -> str:
+    """The present name of a figure, or of a bound of its interval."""
+    return _NOW.get(name, name)
+
+
+def named_now(figures: Mapping[str, T]) -> dict[str, T]:
+    """Figures by their present names; one that is there under both keeps the value of its present name."""
+    return {name_now(name): value for name, value in figures.items() if name not in _NOW or _NOW[name] not in figures}
+
+
+def without_former(figures: Mapping[str, T]) -> dict[str, T]:
+    """Figures without those that have a former name, and the bounds of their intervals."""
+    return {name: value for name, value in figures.items() if name not in _NOW}
