@@ -93,7 +93,7 @@ def _figures(rng: np.random.Generator, variant: int, seed: int) -> dict[str, dic
         factor = (4 / steps) ** 0.5 * (1 + 0.01 * variant + 0.02 * shared + 0.01 * rng.standard_normal())
         figures[f"student@{steps}"] = {key: value * factor for key, value in BASE.items()}
     for name, distance in TEACHER.items():
-        figures[name] = {**BASE, "fd_teacher": distance}
+        figures[name] = {**BASE, "fd_real": distance, "fd_teacher": distance}
     return {name: {"num_samples": 1500.0, "s_per_image": 0.001, **entry} for name, entry in figures.items()}
 
 

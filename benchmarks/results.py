@@ -142,12 +142,13 @@ def report(figures: dict[str, Runs], num_seeds: int) -> str:
     teacher = figures.get("exp6", next(iter(figures.values())))[0]  # exp1 has a set of its own, with a higher floor
     floor = teacher["teacher@50"]
     lines = [
-        f"Mean and 95 % interval over {num_seeds} seeds of the distillation, all on the same held-out noises. `fd_teacher`: "
-        f"Frechet distance to the teacher's stored samples; its sampling floor, the teacher's own 50 steps on these "
-        f"noises, is {floor['fd_teacher']:.3f}. Colour variance is a share of teacher@50's. GFLOP per training step, "
-        "counted. †: sampled by `sde`, with new noise before every further step.",
+        f"Mean and 95 % interval over {num_seeds} seeds of the distillation, all on the same held-out noises. "
+        "`fd_teacher`: Frechet distance to the teacher's stored samples; its sampling floor, the teacher's own 50 "
+        f"steps on these noises, is {floor['fd_teacher']:.3f}. Colour variance is a share of teacher@50's. GFLOP per "
+        "training step, counted. †: sampled by `sde`, with new noise before every further step.",
         "",
-        "| run | fd_teacher @4 | fd_teacher @2 | fd_teacher @1 | colour variance @4 | @1 | class accuracy | GFLOP per step |",
+        "| run | fd_teacher @4 | fd_teacher @2 | fd_teacher @1 | colour variance @4 | @1 | class accuracy "
+        "| GFLOP per step |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name in ("teacher@4:good", "teacher@4:karras"):
@@ -222,9 +223,9 @@ def pairs_table(figures: dict[str, Runs]) -> list[str]:
     measured = [key for key in asked if all(sides[key])]
     called = dict(zip(measured, holm([difference(*sides[key]) for key in measured]), strict=True))
     lines = [
-        f"Differences of `fd_teacher`, paired by seed (first minus second). ± is the 95 % interval of this difference alone; a "
-        f"name means that the difference also stands among all {len(called)} of them (Holm's correction, the code of "
-        "`ladd compare`: the chance of even one wrong name is below 5 %).",
+        "Differences of `fd_teacher`, paired by seed (first minus second). ± is the 95 % interval of this difference "
+        f"alone; a name means that the difference also stands among all {len(called)} of them (Holm's correction, the "
+        "code of `ladd compare`: the chance of even one wrong name is below 5 %).",
         "",
         "| first | second | @4 | @2 | @1 |",
         "|---|---|---|---|---|",

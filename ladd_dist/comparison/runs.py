@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Protocol
 
 from ladd_dist.core.door import require_regular
 from ladd_dist.core.errors import UserError
-from ladd_dist.core.figure_names import named_now
+from ladd_dist.core.figure_names import evaluation_of
 from ladd_dist.core.metrics_log import read_rows
 from ladd_dist.core.run_forms import Evaluation, figures_of, read_evaluation, read_run_config
 from ladd_dist.core.rundir import RunDir
@@ -126,16 +125,11 @@ def from_tracked(data: Tracked) -> Run:
     recipe = config.part("recipe") if "recipe" in data.config else config
     if "seed" not in recipe.fields:
         raise Unreadable(f"{data.source}: run {data.name} has no recipe in its config; ladd_dist did not log it")
-    figures: dict[str, dict[str, float]] = {}
-    for key, value in data.summary.items():
-        match = re.fullmatch(r"eval/(\w+@[^/]+)/(.+)", key)
-        if match:
-            figures.setdefault(match[1], {})[match[2]] = float(value)
     return Run(
         name=recipe.text("name", data.name),
         signature=data.signature,
         recipe={key: value for key, value in recipe.fields.items() if not key.startswith("_")},
-        figures={entry: named_now(own) for entry, own in figures.items()},
+        figures=evaluation_of(data.summary),
         logged=data.rows,
         source=data.source,
         scale=config.text("scale"),

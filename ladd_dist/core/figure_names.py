@@ -26,3 +26,13 @@ def named_now(figures: Mapping[str, T]) -> dict[str, T]:
 def without_former(figures: Mapping[str, T]) -> dict[str, T]:
     """Figures without those that have a former name, and the bounds of their intervals."""
     return {name: value for name, value in figures.items() if name not in _NOW}
+
+
+def evaluation_of(summary: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """Figures by entry, by their present names, from a tracker's summary with keys `eval/ENTRY/FIGURE`."""
+    found: dict[str, dict[str, float]] = {}
+    for key, value in summary.items():
+        entry, _, name = key.removeprefix("eval/").rpartition("/")
+        if key.startswith("eval/") and entry:
+            found.setdefault(entry, {})[name] = float(value)
+    return {entry: named_now(own) for entry, own in found.items()}

@@ -23,10 +23,11 @@ from ladd_dist.evaluation.feature_cache import cached, sharded
 from ladd_dist.evaluation.figure_cache import cached_figures
 from ladd_dist.evaluation.measurement import Figures, Measured, Measurement, floor, without_real
 from ladd_dist.evaluation.noise_seeds import PER_SEED, at_seed, over_seeds, without_bounds
-from ladd_dist.evaluation.real_images import FLOOR, ROW_BY_ROW, RealImages, too_few
+from ladd_dist.evaluation.real_images import ROW_BY_ROW, RealImages, too_few
 from ladd_dist.evaluation.timing import time_in_turns
 from ladd_dist.metrics import FeatureExtraction, References, Samples
 from ladd_dist.recipe.fitting import fitting_metrics, unfit_metrics
+from ladd_dist.reports.distances import FLOOR
 from ladd_dist.workspace.run import Run
 
 NUM_SHOWN = 16

@@ -89,7 +89,7 @@ def floor(
 ) -> Figures:
     """Figures of new samples of the teacher against its stored ones: the best that a finite number of samples allows.
 
-    Figures to real images are left out: their floor is that of other real images (`real_images.FLOOR`).
+    Figures to real images are left out: their floor is that of other real images (`reports.distances.FLOOR`).
     """
     against = References(real=references.teacher, teacher=references.teacher, matched=teacher)
     found = Measurement(metrics, against)({"floor": teacher}, num_classes=0, check=check).figures["floor"]

@@ -10,8 +10,6 @@ from ladd_dist.datasets.opening import open_images
 from ladd_dist.metrics import FeatureExtraction, Samples, here
 from ladd_dist.workspace.run import Run
 
-FLOOR = "floor@real"
-"""The entry of eval.json with the figures of other real images."""
 ROW_BY_ROW = "matched"
 """The metric that compares each sample with the teacher's from the same noise, which a real image does not have."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ladd_dist.core.metrics_log import MOST_ROWS, read_rows
 from ladd_dist.core.rundir import RunDir
-from ladd_dist.reports.distances import FLOOR, to_real, to_teacher, untrained_of
+from ladd_dist.reports.distances import FLOOR, nearer_to_real, to_real, to_teacher, untrained_of
 from ladd_dist.reports.json_object import number
 from ladd_dist.reports.page import LEVEL_WORDS
 from ladd_dist.reports.run_files import Figures, ShownConfig, read_run
@@ -26,8 +26,27 @@ def closing_line(run: Path) -> str:
     """
     paths, files = RunDir(run), read_run(run)
     verdict = judge(files.evaluation, files.config, read_rows(paths.metrics, MOST_ROWS)[0])
-    parts = [f"{LEVEL_WORDS[verdict.level]}: {verdict.headline}", *_distances(files.evaluation, files.config)]
+    parts = [f"{LEVEL_WORDS[verdict.level]}: {verdict.headline}"]
+    if not verdict.headline.startswith("farther from real"):
+        parts += _farther(files.evaluation, files.config)
+    parts += _distances(files.evaluation, files.config)
     return f"{'; '.join(parts)}; page: {paths.report}"
+
+
+def _farther(evaluation: Figures, config: ShownConfig) -> list[str]:
+    """What is nearer to real pictures than the student, and whether the teacher itself is far from them."""
+    teacher = best_teacher(evaluation)
+    if teacher is None or not by_steps(evaluation, "student"):
+        return []
+    few = few_student(evaluation, config)
+    before = untrained_of(evaluation, few)
+    others = [entry for entry in (before, few_step_teacher(evaluation, few)) if entry]
+    nearer = [entry for entry in others if nearer_to_real(evaluation, few, entry)]
+    found = [f"{few} is farther from real pictures than {' and '.join(nearer)}"] if nearer else []
+    if before and nearer_to_real(evaluation, teacher, before):
+        found.append(f"so is {teacher} than {before}" if nearer else f"{teacher} is farther from real than {before}")
+        found[-1] += " (try `ladd guidance RECIPE`)"
+    return found
 
 
 def _distances(evaluation: Figures, config: ShownConfig) -> list[str]:

@@ -19,6 +19,7 @@ from ladd_dist.core.units import si
 from ladd_dist.reports import charts
 from ladd_dist.reports.details import DETAILS, MEANINGS, by_class, details
 from ladd_dist.reports.diagnosis_section import section
+from ladd_dist.reports.distances import FLOOR
 from ladd_dist.reports.grids import grid_rows
 from ladd_dist.reports.html import data_uri, render
 from ladd_dist.reports.json_object import Values, number
@@ -98,6 +99,7 @@ def _figures(files: RunFiles, columns: list[Column], rows: list[Row]) -> dict[st
         "by_class": by_class(files.classes, evaluation, config),
         "samples": num_samples(evaluation),
         "unfit": files.unfit,
+        "no_floor": files.left_out.get(FLOOR, ""),
         "reported": reported(evaluation, config),
         "facts": _facts(config, files.timings),
         "recipe_json": json.dumps(config.recipe.fields, indent=2, ensure_ascii=False),

@@ -110,6 +110,8 @@ class RunFiles(NamedTuple):
     guard: GuardRecord | None
     unfit: Mapping[str, str] = MappingProxyType({})
     """Reasons, by metric that was left out because it was made for other images."""
+    left_out: Mapping[str, str] = MappingProxyType({})
+    """Reasons, by metric without figures by class, and by figure or entry that is not measured at all."""
 
 
 def read_run(folder: Path) -> RunFiles:
@@ -127,6 +129,7 @@ def read_run(folder: Path) -> RunFiles:
         read_timings(paths.timings),
         _shown(read_guard(folder / "guard.json")),
         classes.get("unfit", {}),
+        classes.get("left_out", {}),
     )
 
 

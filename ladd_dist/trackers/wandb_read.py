@@ -16,6 +16,7 @@ from typing import Any, TypedDict
 
 from ladd_dist.core.door import decode
 from ladd_dist.core.errors import UserError
+from ladd_dist.core.figure_names import evaluation_of
 from ladd_dist.core.metrics_log import MOST_STEPS
 from ladd_dist.core.run_forms import MOST_FIGURE
 
@@ -61,13 +62,8 @@ class RunData:
     id: str = ""
 
     def evaluation(self) -> dict[str, dict[str, float]]:
-        """The figures in the form of eval.json."""
-        found: dict[str, dict[str, float]] = {}
-        for key, value in self.summary.items():
-            if key.startswith("eval/"):
-                sampler, _, name = key.removeprefix("eval/").rpartition("/")
-                found.setdefault(sampler, {})[name] = value
-        return found
+        """The figures in the form of eval.json, by their present names."""
+        return evaluation_of(self.summary)
 
 
 class _Change(TypedDict, total=False):

@@ -62,6 +62,15 @@ MUTANTS: dict[str, Mutation] = {
         one("comparison/variants.py", " in by_seed:\n            twice", " is None:\n            twice"),
         test="tests/unit/test_compare.py::test_the_same_run_twice_would_pass_for_two_seeds_and_is_refused",
     ),
+    "a_teachers_runs_are_draws": Mutation(
+        "each run on a teacher counts as a draw of its own, in an interval over teachers",
+        one(
+            "comparison/variants.py",
+            "run.teacher_seed if self.over_teachers else run.seed",
+            "1000 * run.teacher_seed + run.seed",
+        ),
+        test="tests/unit/test_compare_real.py::test_with_several_teachers_the_interval_is_over_teachers",
+    ),
     "random_points_repeat": Mutation(
         "a random sweep draws points that it has already",
         one(

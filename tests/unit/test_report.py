@@ -224,7 +224,7 @@ def test_a_run_without_digit_metrics_shows_nothing_of_them(tmp_path: Path) -> No
         assert words not in text, words
     table = [row for row in (run / "report.md").read_text().splitlines() if row.startswith("|")]
     assert "–" not in "".join(table)
-    assert "Error at the same noise" in table[0] and "0.200" in table[2], (
+    assert "Error to teacher at the same noise" in table[0] and "0.200" in table[2], (
         "what the run does measure is in the first table"
     )
 

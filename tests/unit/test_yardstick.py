@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,18 @@ from ladd_dist.core.figure_names import named_now
 from ladd_dist.core.rng import generator
 from ladd_dist.core.run_forms import read_classes, read_evaluation
 from ladd_dist.datasets.opening import open_images
+from ladd_dist.engine.loop import StopFlag
+from ladd_dist.evaluation.assess import _with_real
+from ladd_dist.evaluation.measurement import Measured, Measurement
 from ladd_dist.evaluation.real_images import RealImages, too_few
-from ladd_dist.metrics import References, Samples
+from ladd_dist.metrics import References, Samples, here
 from ladd_dist.metrics.manifold import Manifold
 from ladd_dist.recipe import load_recipe
 from ladd_dist.reports.closing import closing_line
 from ladd_dist.reports.details import MEANINGS
 from ladd_dist.reports.evaluation_table import table_of
 from ladd_dist.reports.json_object import JsonObject
+from ladd_dist.reports.page import write_report
 from ladd_dist.reports.run_files import ShownConfig
 from ladd_dist.reports.table import table
 from ladd_dist.reports.tiles import bar_charts, tiles
@@ -116,7 +121,10 @@ def test_the_closing_line_has_both_distances_real_first(old: Path) -> None:
     assert "fd_real of student@4 2.66 (floor 0.0500, untrained@4 1.23, teacher@50 2.63, teacher@4:good 4.00)" in line
     assert "fd_teacher of student@4 0.200 (floor 0.150, teacher@4:good 1.10)" in line
     assert line.index("fd_real of") < line.index("fd_teacher of")
-    assert "farther from real pictures than its untrained self" in line
+    assert "; student@4 is farther from real pictures than untrained@4; so is teacher@50 than untrained@4 (try" in line
+    (old / "eval.json").write_text(json.dumps(OLD | FLOOR | {"student@4": {"fd_real": 0.6}}))
+    assert "student@4 is farther" not in closing_line(old)
+    assert "; teacher@50 is farther from real than untrained@4 (try `ladd guidance RECIPE`)" in closing_line(old)
 
 
 def test_table_tiles_and_bars_show_the_distance_to_real_first_with_its_floor() -> None:
@@ -183,3 +191,19 @@ def test_other_real_images_are_not_among_the_references(tmp_path: Path) -> None:
     assert not torch.equal(*found)
     assert real.others(len(real), num_references=256, seed=1) is None
     assert "evaluate.num_references" in too_few(300, 64, 256)
+
+
+def test_too_few_other_images_leave_the_floor_out_with_a_reason(old: Path) -> None:
+    recipe = load_recipe(RECIPE, "smoke")
+    recipe = dataclasses.replace(recipe, evaluate=dataclasses.replace(recipe.evaluate, num_references=10**6))
+    run = Run(recipe, Workspace(old, old, torch.device("cpu")))
+    with StopFlag().listen() as stop:
+        nothing = Samples(torch.empty(0), torch.empty(0))
+        measure = Measurement((), References(nothing, nothing))
+        found = _with_real(Measured({}, {}, {}), measure, RealImages(run), run, here, stop)
+    reason = found.left_out["floor@real"]
+    assert "floor@real" not in found.figures and "besides the 1000000 references" in reason
+    (old / "eval_classes.json").write_text(json.dumps({"left_out": found.left_out, "entries": {}}))
+    assert f"No floor of the distance to real pictures: {reason}" in write_report(old).read_text()
+    (old / "eval_classes.json").write_text(json.dumps({"left_out": {}, "entries": {}}))
+    assert "No floor" not in write_report(old).read_text()
