@@ -189,11 +189,9 @@ def _reference(result: Comparison, index: int, columns: Columns) -> Cells:
         value = item.figures.get(metric) if entry == result.sampler else None
         figures.append([None, ""] if value is None else [value, figure(value)])
     gap = [held.mean if held else None, terminal.against(held)]
-    blank: Cells = [
-        ["", ""],
-        *[[None, ""]] * terminal.knows_collapse(result),
-        *[["", ""]] * terminal.leads_away(result),
-    ]
+    blank: Cells = [["", ""]]
+    blank += [[None, ""]] if terminal.knows_collapse(result) else []
+    blank += [["", ""]] if terminal.leads_away(result) else []
     return [*cells, figures[0], gap, *blank, *figures[1:]]
 
 

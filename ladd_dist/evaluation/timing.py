@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import statistics
 import time
@@ -61,7 +62,7 @@ def time_in_turns(
                 spent[name].append(Spent(*(statistics.median(column) for column in zip(*found, strict=True))))
                 bar.update(turn * len(samplers) + number + 1)
             fastest = {name: min(sum(one) for one in turns) for name, turns in spent.items()}
-            batches = run.ranks.from_rank0(lambda fastest=fastest: _batches(run, fastest))
+            batches = run.ranks.from_rank0(functools.partial(_batches, run, fastest))
     counted = {name: turns[1:] for name, turns in spent.items()}
     return {
         name: _costs(run, turns) | ({} if slow is None else _ratio(run, counted[slow], turns))

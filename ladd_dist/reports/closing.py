@@ -71,6 +71,6 @@ def _beside(evaluation: Figures, few: str, key: str, beside: Beside) -> str:
     others = [
         f"{name} {figure(value)}"
         for name, entry in beside
-        if entry in evaluation and (value := number(evaluation[entry], key)) is not None
+        if entry is not None and entry in evaluation and (value := number(evaluation[entry], key)) is not None
     ]
     return f"{key} of {few} {figure(mine)}" + (f" ({', '.join(others)})" if others else "")

@@ -78,7 +78,7 @@ def distance_tiles(evaluation: Figures, few: str, teacher: str, rival: str | Non
         parts = [
             f"{name} {figure(value)}"
             for name, entry in beside
-            if entry in evaluation and (value := number(evaluation[entry], key)) is not None
+            if entry is not None and entry in evaluation and (value := number(evaluation[entry], key)) is not None
         ]
         found.append(Tile(figure(mine), title, "; ".join(parts)))
     return found
