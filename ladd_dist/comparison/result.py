@@ -16,6 +16,8 @@ from ladd_dist.reports.verdict import steps_in
 
 Better = Literal["lower", "higher"]
 LOWER = ("fd", "kid", "fid", "inception_kid", "clip_", "matched_error", "loss/", "s_per_image", "grad_norm/")
+BY_THE_CLOCK = ("s_", "times_faster")
+"""Beginnings of names of figures that differ from run to run, whatever is measured."""
 HIDDEN = {"num_samples", "num_seeds", "seed", "timed_turns"}
 
 
@@ -173,7 +175,7 @@ def references(variants: Sequence[Variant]) -> list[Reference]:
         for own in _of_references(variant):
             for entry, figures in own.items():
                 if is_reference(entry):
-                    key = (entry, tuple((k, v) for k, v in sorted(figures.items()) if not k.startswith("s_")))
+                    key = (entry, tuple((k, v) for k, v in sorted(figures.items()) if not k.startswith(BY_THE_CLOCK)))
                     found.setdefault(key, (figures, {}))[1][variant.label] = None
     sets: dict[str, int] = {}
     for entry, _ in found:

@@ -35,7 +35,7 @@ def test_folders_files_of_wandb_and_its_server_give_the_same_table(ladd: Ladd, w
     assert [variant["finished"] for variant in table["variants"]] == [2, 2]
     assert {run["collapse"]["known"] for variant in table["variants"] for run in variant["runs"]} == {True}
     assert {item["entry"] for item in table["references"]} == {
-        "teacher@50", "teacher@4:good", "teacher@4:karras", "untrained@4", "floor@50",
+        "teacher@50", "teacher@4:good", "teacher@4:karras", "untrained@4", "floor@50", "floor@real",
     }  # fmt: skip
     assert compare(f"wandb-offline:{ladd.runs}") == table
     assert compare("wandb:test/ladd") == table

@@ -37,6 +37,8 @@ LADD = Path(sys.executable).parent / "ladd"
 STAGES = ["teacher", "shards", "distill", "evaluate", "report"]
 STUDENT = {"student@4", "student@2", "student@1"}
 FIGURES = {"fd_real", "fd_teacher", "hue_entropy", "accuracy", "s_per_image"}
+FLOORS = {"floor@50": {"s_per_image", "fd_real"}, "floor@real": {"s_per_image"}}
+"""The entries that are no sampler's, and what they lack."""
 
 
 def test_the_whole_smoke_pipeline_leaves_what_the_contract_names(smoke: tuple[Done, Ladd]) -> None:
@@ -53,9 +55,9 @@ def test_the_whole_smoke_pipeline_leaves_what_the_contract_names(smoke: tuple[Do
 
 def test_eval_json_holds_students_and_teachers_with_finite_figures(smoke: tuple[Done, Ladd]) -> None:
     found = read_json(smoke[0].run / "eval.json")
-    assert set(found) == STUDENT | {"untrained@4", "teacher@4:karras", "teacher@4:good", "teacher@50", "floor@50"}
+    assert set(found) == STUDENT | {"untrained@4", "teacher@4:karras", "teacher@4:good", "teacher@50", *FLOORS}
     for name, figures in found.items():
-        assert set(figures) >= (FIGURES - {"s_per_image"} if name == "floor@50" else FIGURES)
+        assert set(figures) >= FIGURES - FLOORS.get(name, set())
         assert all(abs(value) < 1e9 for value in figures.values())
 
 
@@ -325,8 +327,15 @@ def test_paper_scale_runs_a_few_steps_of_every_stage_on_the_real_mnist(cold: Lad
     assert config["recipe"]["dataset"]["plugin"] == "mnist"
     assert config["recipe"]["network"]["widths"] == [64, 128, 256, 256]
     found = read_json(done.run / "eval.json")
-    assert set(found) == STUDENT | {"untrained@4", "teacher@4:karras", "teacher@4:good", "teacher@2", "floor@2"}
-    assert all(set(figures) >= FIGURES for name, figures in found.items() if name != "floor@2")
+    assert set(found) == STUDENT | {
+        "untrained@4",
+        "teacher@4:karras",
+        "teacher@4:good",
+        "teacher@2",
+        "floor@2",
+        "floor@real",
+    }
+    assert all(set(figures) >= FIGURES for name, figures in found.items() if not name.startswith("floor@"))
     assert len(config["taps"]) == 9
 
 

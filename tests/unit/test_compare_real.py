@@ -180,3 +180,10 @@ def test_the_same_seed_on_two_teachers_is_no_repetition(write: Write, tmp_path: 
     write(0.8, 0, teacher=1)
     (row,) = told(tmp_path).rows
     assert row.variant.teacher_seeds == (0, 1) and len(row.variant.runs) == 2
+
+
+def test_a_teacher_whose_times_alone_differ_has_one_row(write: Write, tmp_path: Path) -> None:
+    for seed in range(2):
+        clock = {"s_per_image": 0.01 * (1 + seed), "times_faster": 1.0, "times_faster_low": 0.9 - 0.1 * seed}
+        write(0.7, seed, teacher_at_50={"fd_real": 0.5, **clock})
+    assert [item.entry for item, _ in told(tmp_path).references].count("teacher@50") == 1
