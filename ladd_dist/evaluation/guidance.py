@@ -19,7 +19,7 @@ from ladd_dist.evaluation.noise_seeds import at_seed
 from ladd_dist.metrics import Metric, References, Samples
 from ladd_dist.metrics.manifold import Manifold
 from ladd_dist.recipe import Recipe
-from ladd_dist.recipe.fitting import fitting_metrics
+from ladd_dist.recipe.fitting import feature_network, fitting_metrics
 from ladd_dist.workspace.run import Run
 
 REAL = "real"
@@ -61,7 +61,8 @@ def measure_guidance(
             name = f"{scale:g}"
             sampler = teacher_samplers(at_guidance(recipe, scale), teacher)[f"teacher@{teacher_steps(recipe)}"]
             images = draw(run, f"guidance {name}", sampler, codec, stop).to(run.device)
-            found[name] = measure({name: Samples(images, cond)}, num_classes=0, check=stop.check).figures[name]
+            samples = Samples(images, cond, network=real.network)
+            found[name] = measure({name: samples}, num_classes=0, check=stop.check).figures[name]
             done(name)
     return {name: _to_real(figures) for name, figures in found.items()}
 
@@ -93,11 +94,11 @@ def best_scale(found: Mapping[str, Figures], metrics: Sequence[Metric]) -> tuple
 
 def _real_images(run: Run, num_references: int, num_others: int) -> tuple[Samples, Samples]:
     """Two sets of training images that have none in common."""
-    images = open_images(run.recipe.dataset, "train")
+    images, network = open_images(run.recipe.dataset, "train"), feature_network(run.recipe)
     others = min(num_others, len(images) // 2)
     rows = torch.randperm(len(images), generator=generator("references"))[: num_references + others]
     parts = [images.batch(part) for part in (rows[:-others], rows[-others:])]
-    real, rest = (Samples(x.to(run.device), cond.to(run.device)) for x, cond in parts)
+    real, rest = (Samples(x.to(run.device), cond.to(run.device), network=network) for x, cond in parts)
     return real, rest
 
 
