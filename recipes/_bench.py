@@ -16,19 +16,19 @@ from ladd_dist.sigmas.laws import FixedSet, LogNormal, Phase
 from ladd_dist.starts.couplings import Fresh
 from plugins.heads.spectral_norm import SpectralNorm
 from plugins.schedules.constant import Constant
-from plugins.taps.downs_middle_ups import DownsMiddleUps
+from plugins.taps.downs_middle import DownsMiddle
 from recipes._base import BASE, LAPTOP, PAPER, SEEDS, SMOKE
 
 EQUAL = Phase(0, (0.25, 0.25, 0.25, 0.25))
 MOSTLY_NOISE = (0.4, 0.2, 0.2, 0.2)
-UPDATES = 4_000
-"""Updates of the student at laptop scale, for the heads and taps of the base."""
+UPDATES = 3_000
+"""Updates of the student at laptop scale."""
 BENCH = (
     BASE.replace(
         dataset=FashionMnist(size=32),
         start=Fresh(),
-        taps=DownsMiddleUps(),
-        head=SpectralNorm(width=64, conditioned=True),
+        taps=DownsMiddle(),
+        head=SpectralNorm(width=56, conditioned=True),
         adversarial=Bce(),
         regulariser=R1(gamma=0.1),
         renoise_sigma=LogNormal(mean=-0.5, std=1.2),

@@ -103,10 +103,10 @@ class DigitColorNet(nn.Module):
             UserError: the images have another shape.
         """
         if images.ndim != 4 or images.shape[1] not in self.reads.channels:
+            kinds = "RGB" if self.reads.channels == (3,) else "RGB or grey"
             raise UserError(
-                f"the shipped network for {self.reads.shows} reads images [N,C,S,S] with C = "
-                f"{' or '.join(map(str, self.reads.channels))}, got {list(images.shape)}: leave its metrics out of the "
-                "recipe, or set their features to 'pixels'"
+                f"the shipped network for {self.reads.shows} needs {kinds} images [N,C,S,S], got {list(images.shape)}: "
+                "leave its metrics out of the recipe, or set their features to 'pixels'"
             )
         small = shrink(images, self.reads.size).expand(-1, 3, -1, -1)
         features = self.body(small.contiguous(memory_format=torch.channels_last))
