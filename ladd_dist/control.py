@@ -200,6 +200,7 @@ def _transfer(options: Transfer) -> int:
     from ladd_dist import __version__
     from ladd_dist.core.rundir import write_json
     from ladd_dist.core.serialize import RecipeError
+    from ladd_dist.recipe.fitting import feature_network
     from ladd_dist.reports.grids import write_grid
     from ladd_dist.sliders.effect import NETWORKS, effect, slide
     from ladd_dist.sliders.slider import load_control, require_pixels
@@ -216,7 +217,7 @@ def _transfer(options: Transfer) -> int:
     rows = []
     for on in NETWORKS:
         samples, cond = slide(run, folder, control, on, strengths, options.num_samples)
-        effects[on] = effect(samples, cond, control.card["attribute"])
+        effects[on] = effect(samples, cond, control.card["attribute"], feature_network(run.recipe))
         rows += [(f"{on} {_signed(strength)}", images[:16]) for strength, images in samples.items()]
     facts = {"run": run.recipe.distill_signature(), "num_samples": options.num_samples, "ladd_dist": __version__}
     networks = {on: found.as_json() for on, found in effects.items()}

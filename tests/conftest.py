@@ -77,6 +77,18 @@ def mnist_root() -> Path:
     return place
 
 
+@pytest.fixture(scope="session")
+def fashion_root() -> Path:
+    """A folder with the real Fashion-MNIST (FashionMNIST/raw/...); the test is skipped without one."""
+    named = os.environ.get("LADD_FASHION_ROOT")
+    place = Path(named) if named else _REPO.parent / "shared" / "data" / "fashion-mnist"
+    if not (place / "FashionMNIST" / "raw" / "train-images-idx3-ubyte").is_file():
+        pytest.skip(
+            f"the real Fashion-MNIST is not in {place}: name its folder in the environment variable LADD_FASHION_ROOT"
+        )
+    return place
+
+
 @pytest.fixture
 def wandb_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """A W&B server, and the environment in which clients find it and have its key."""

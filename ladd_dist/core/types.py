@@ -20,6 +20,8 @@ from ladd_dist.core.conditions import Conditions
 
 COLOUR_DIGITS = "colour digits"
 """Images that show one of the digits 0 to 9, which is their class, in one colour on a black background."""
+COLOUR_CLOTHES = "colour clothes"
+"""Images that show an article of one of Fashion-MNIST's ten classes, in one colour or in grey on a black background."""
 INK_ON_BLACK = "ink on black"
 """Images whose background is black: everything brighter counts as the subject, and has the subject's colours."""
 

@@ -62,19 +62,29 @@ class ColorDigits:
         seed: seed of the colours, 0 or more.
         split: split that chooses the stream of colours; train and test share none.
         repeat: number of times that each digit appears, 1 or more.
+        dyed: whether images have colours; without, they are the ink alone, in one channel.
 
     Raises:
         UserError: a shape or dtype is wrong.
     """
 
-    def __init__(self, grey: Tensor, labels: Tensor, *, seed: int, split: Split = "train", repeat: int = 1) -> None:
+    def __init__(
+        self,
+        grey: Tensor,
+        labels: Tensor,
+        *,
+        seed: int,
+        split: Split = "train",
+        repeat: int = 1,
+        dyed: bool = True,
+    ) -> None:
         if grey.dtype != torch.uint8 or grey.ndim != 4 or grey.shape[1] != 1 or grey.shape[2] != grey.shape[3]:
             raise UserError(f"grey digits must be uint8 [N,1,S,S], got {grey.dtype} {list(grey.shape)}")
         if labels.dtype != torch.int64 or labels.shape != grey.shape[:1]:
             raise UserError(f"labels must be int64 [{len(grey)}], got {labels.dtype} {list(labels.shape)}")
         if repeat < 1 or seed < 0:
             raise UserError(f"repeat must be 1 or more and seed 0 or more, got repeat={repeat}, seed={seed}")
-        self.image = ImageSpec(channels=3, size=int(grey.shape[2]), num_classes=NUM_CLASSES)
+        self.image = ImageSpec(channels=3 if dyed else 1, size=int(grey.shape[2]), num_classes=NUM_CLASSES)
         self.grey = grey
         self.labels = labels
         self.colours = draw_colours(len(grey) * repeat, seed=seed, stream=_STREAMS[split])
@@ -83,7 +93,7 @@ class ColorDigits:
         return len(self.colours)
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Images [B,3,S,S] in [-1,1] and classes [B] int64 for indices [B] int64, each in [0, len).
+        """Images [B,3,S,S] (or [B,1,S,S], not dyed) in [-1,1] and classes [B] int64 for indices [B] in [0, len).
 
         Raises:
             IndexError: an index is outside the set.
@@ -91,4 +101,6 @@ class ColorDigits:
         if indices.numel() and (int(indices.min()) < 0 or int(indices.max()) >= len(self)):
             raise IndexError(f"indices must lie in 0..{len(self) - 1}, got {int(indices.min())}..{int(indices.max())}")
         digit = indices % len(self.grey)
-        return paint(self.grey[digit].float() / 255.0, self.colours[indices]), self.labels[digit]
+        ink = self.grey[digit].float() / 255.0
+        images = paint(ink, self.colours[indices]) if self.image.channels == 3 else ink * 2.0 - 1.0
+        return images, self.labels[digit]

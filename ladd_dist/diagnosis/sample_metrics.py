@@ -14,7 +14,7 @@ from ladd_dist.engine.shard_reader import ShardReader
 from ladd_dist.metrics.color import MIN_SATURATION, hue, hue_entropy, mean_colour, saturation
 from ladd_dist.metrics.frechet import Moments, frechet_distance, moments
 from ladd_dist.recipe import Recipe
-from ladd_dist.recipe.fitting import fitting_metrics
+from ladd_dist.recipe.fitting import feature_network, fitting_metrics
 
 _CHUNK = 500
 
@@ -43,7 +43,7 @@ class SampleAttributes(NamedTuple):
 
 
 def sees_digits(recipe: Recipe) -> bool:
-    """Whether the recipe measures with the digit-and-colour network, which is then made for its data."""
+    """Whether the recipe measures with a shipped network of class and colour, which is then made for its data."""
     return any(metric.name == "digit_color" for metric in fitting_metrics(recipe))
 
 
@@ -79,7 +79,9 @@ class SampleMetrics:
             to_images: decodes the shards' samples.
         """
         self.colours = sees_colours(recipe)
-        self.net: DigitColorNet | None = load_features() if sees_digits(recipe) and self.colours else None
+        self.net: DigitColorNet | None = None
+        if sees_digits(recipe) and self.colours:
+            self.net = load_features(name=feature_network(recipe))
         self.references: Moments | None = None
         if self.net is not None and reader is not None:
             stored = reader.take(np.arange(min(recipe.evaluate.num_references, len(reader))))

@@ -26,7 +26,7 @@ from ladd_dist.evaluation.noise_seeds import PER_SEED, at_seed, over_seeds, with
 from ladd_dist.evaluation.real_images import ROW_BY_ROW, RealImages, too_few
 from ladd_dist.evaluation.timing import time_in_turns
 from ladd_dist.metrics import FeatureExtraction, References, Samples
-from ladd_dist.recipe.fitting import fitting_metrics, unfit_metrics
+from ladd_dist.recipe.fitting import feature_network, fitting_metrics, unfit_metrics
 from ladd_dist.reports.distances import FLOOR
 from ladd_dist.workspace.run import Run
 
@@ -110,12 +110,13 @@ def _on_one_seed(
     spec = recipe.dataset.spec()
     cond = sample_classes(settings.seed, range(settings.num_samples), spec.num_classes).to(run.device)
     teacher = teacher_samples(run, of_teacher, codec, stop)
-    theirs = {name: Samples(images.to(run.device), cond, extract_cached) for name, images in teacher.items()}
+    network = feature_network(recipe)
+    theirs = {name: Samples(images.to(run.device), cond, extract_cached, network) for name, images in teacher.items()}
     against = against._replace(matched=theirs[f"teacher@{many}"])
     metrics = fitting_metrics(recipe)
     measure = Measurement(metrics, against)
     sampled = {name: draw(run, name, sample, codec, stop) for name, sample in samplers.items()}
-    own = {name: Samples(images.to(run.device), cond, extract) for name, images in sampled.items()}
+    own = {name: Samples(images.to(run.device), cond, extract, network) for name, images in sampled.items()}
     num_classes = 0 if recipe.dataset.texts() else spec.num_classes  # a text has too few samples for figures of its own
 
     def measure_teacher() -> Measured:
@@ -149,11 +150,11 @@ def references(run: Run, codec: Autoencoder, real: RealImages | None, extraction
 
     For a dataset without images the stored samples stand in for the real ones; `without_real` drops those figures.
     """
-    recipe = run.recipe
+    recipe, network = run.recipe, feature_network(run.recipe)
     reader, device = open_shards(run), run.device
     stored = reader.take(np.arange(min(recipe.evaluate.num_references, len(reader))))
     made = decode(codec, stored.x0.to(device), recipe.evaluate.batch_size)
-    teacher = Samples(made, stored.cond.to(device), extraction)
+    teacher = Samples(made, stored.cond.to(device), extraction, network)
     return References(teacher if real is None else real.references(recipe.evaluate.num_references, extraction), teacher)
 
 
@@ -162,12 +163,12 @@ def reconstruction(run: Run, codec: Autoencoder, against: References, stop: Stop
 
     `matched_error` compares each image with the one that was encoded.
     """
-    recipe = run.recipe
+    recipe, network = run.recipe, feature_network(run.recipe)
     images = open_images(recipe.dataset, "train")
     picked = torch.randperm(len(images), generator=generator("reconstruction"))[: recipe.evaluate.num_samples]
     x0, cond = (tensor.to(run.device) for tensor in images.batch(picked))
     with torch.inference_mode():
         latents = torch.cat([codec.encode(part) for part in torch.split(x0, recipe.evaluate.batch_size)])
-    back = Samples(decode(codec, latents, recipe.evaluate.batch_size), cond)
-    measure = Measurement(fitting_metrics(recipe), against._replace(matched=Samples(x0, cond)))
+    back = Samples(decode(codec, latents, recipe.evaluate.batch_size), cond, network=network)
+    measure = Measurement(fitting_metrics(recipe), against._replace(matched=Samples(x0, cond, network=network)))
     return measure({RECONSTRUCTION: back}, num_classes=0, check=stop.check).figures[RECONSTRUCTION]

@@ -59,7 +59,8 @@ def measure_guidance(
             name = f"{scale:g}"
             sampler = teacher_samplers(at_guidance(recipe, scale), teacher)[f"teacher@{teacher_steps(recipe)}"]
             images = draw(run, f"guidance {name}", sampler, codec, stop).to(run.device)
-            found[name] = measure({name: Samples(images, cond)}, num_classes=0, check=stop.check).figures[name]
+            samples = Samples(images, cond, network=real.network)
+            found[name] = measure({name: samples}, num_classes=0, check=stop.check).figures[name]
             done(name)
     return {name: _to_real(figures) for name, figures in found.items()}
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from ladd_dist.core.rng import generator
 from ladd_dist.datasets.opening import open_images
 from ladd_dist.metrics import FeatureExtraction, Samples, here
+from ladd_dist.recipe.fitting import feature_network
 from ladd_dist.workspace.run import Run
 
 ROW_BY_ROW = "matched"
@@ -19,6 +20,7 @@ class RealImages:
 
     def __init__(self, run: Run) -> None:
         self.images, self.device = open_images(run.recipe.dataset, "train"), run.device
+        self.network = feature_network(run.recipe)
         self.order = torch.randperm(len(self.images), generator=generator("references"))
 
     def __len__(self) -> int:
@@ -40,7 +42,7 @@ class RealImages:
 
     def _samples(self, rows: Tensor, work: FeatureExtraction) -> Samples:
         images, cond = self.images.batch(rows)
-        return Samples(images.to(self.device), cond.to(self.device), work)
+        return Samples(images.to(self.device), cond.to(self.device), work, self.network)
 
 
 def too_few(found: int, num: int, num_references: int) -> str:

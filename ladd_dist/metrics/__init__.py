@@ -9,6 +9,7 @@ from typing import ClassVar, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from ladd_dist.core.features import DIGITS
 from ladd_dist.core.plugin import Plugin
 from ladd_dist.core.types import DenoiseFn, ImageSpec
 
@@ -40,6 +41,8 @@ class Samples:
     """Class ids [N] int64."""
     work: FeatureExtraction = here
     """Function that reads the images: in this process or in several, with or without a cache."""
+    network: str = DIGITS
+    """Shipped feature network that was made for such images: a name of `core.features.NETWORKS`."""
     _kept: dict[str, object] = field(default_factory=dict, init=False, repr=False)
 
     def __len__(self) -> int:
@@ -80,7 +83,12 @@ class Part(Samples):
     _rows: Tensor
 
     def __init__(self, whole: Samples, rows: Tensor) -> None:
-        values = {"cond": whole.cond[rows.to(whole.cond.device)], "work": whole.work, "_kept": {}}
+        values = {
+            "cond": whole.cond[rows.to(whole.cond.device)],
+            "work": whole.work,
+            "network": whole.network,
+            "_kept": {},
+        }
         for name, value in {**values, "_whole": whole, "_rows": rows}.items():
             object.__setattr__(self, name, value)
 

@@ -1,4 +1,4 @@
-"""Metric `digit_color`: Frechet distances and class accuracy by a small digit-and-colour network."""
+"""Metric `digit_color`: Frechet distances and class accuracy by a small network of class and colour."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ladd_dist.core.errors import UserError
-from ladd_dist.core.features import NUM_DIGITS
+from ladd_dist.core.features import NUM_DIGITS, network_for
 from ladd_dist.core.plugin import register
-from ladd_dist.core.types import COLOUR_DIGITS, ImageSpec
+from ladd_dist.core.types import ImageSpec
 from ladd_dist.metrics import Measure, Metric, References, Samples
-from ladd_dist.metrics.extract import digit_color
+from ladd_dist.metrics.extract import KNOWN, digit_color
 from ladd_dist.metrics.frechet import frechet_estimate, frechet_reference
 from ladd_dist.metrics.interval import share_of, with_intervals
 
@@ -20,16 +20,15 @@ from ladd_dist.metrics.interval import share_of, with_intervals
 class DigitColor(Metric):
     """Frechet distance to the real set (`fd_real`) and to the teacher's samples (`fd_teacher`), and class accuracy.
 
-    The features are those of a small classifier of digit and hue (`core/features.py`), made for colour digits: the
-    figures compare samples of this data only, and are no FID. `accuracy`: share of samples that the classifier assigns
-    to the requested class.
+    The features are those of a small classifier of class and hue (`core/features.py`), made for colour digits or, where
+    the dataset shows these, colour clothes: the figures compare samples of one data only, and are no FID. `accuracy`:
+    share of samples that the classifier assigns to the requested class.
     """
 
     few: ClassVar[tuple[str, ...]] = ("accuracy",)
 
     def misfit(self, image: ImageSpec, shows: tuple[str, ...]) -> str:
-        fits = COLOUR_DIGITS in shows and image.channels == 3
-        return "" if fits else "it reads digits and hues, with a network made for colour digits"
+        return "" if network_for(image, shows) else f"it reads classes and hues, with networks made for {KNOWN}"
 
     def of_real(self) -> tuple[str, ...]:
         return ("fd_real",)

@@ -48,7 +48,7 @@ class Diversity(Metric):
     """
 
     features: Features = "digit_color"
-    """Space of the distances: features of the digit-and-colour network, or pixels."""
+    """Space of the distances: features of the shipped network for the data, or pixels."""
     few: ClassVar[tuple[str, ...]] = ("pairwise_share",)
 
     def misfit(self, image: ImageSpec, shows: tuple[str, ...]) -> str:

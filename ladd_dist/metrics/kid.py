@@ -22,7 +22,7 @@ class Kid(Metric):
     """
 
     features: Features = "digit_color"
-    """Space of the distances: features of the digit-and-colour network, or pixels."""
+    """Space of the distances: features of the shipped network for the data, or pixels."""
 
     def misfit(self, image: ImageSpec, shows: tuple[str, ...]) -> str:
         return features_misfit(self.features, image, shows)

@@ -129,7 +129,7 @@ class Manifold(Metric):
     """
 
     features: Features = "digit_color"
-    """Space of the distances: features of the digit-and-colour network, or pixels."""
+    """Space of the distances: features of the shipped network for the data, or pixels."""
     against: Literal["teacher", "real"] = "teacher"
     """Reference: the teacher's samples, or real images."""
     neighbours: Count = 5

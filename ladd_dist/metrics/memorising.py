@@ -26,7 +26,7 @@ class Memorising(Metric):
     """
 
     features: Features = "digit_color"
-    """Space of the distances: features of the digit-and-colour network, or pixels."""
+    """Space of the distances: features of the shipped network for the data, or pixels."""
 
     def misfit(self, image: ImageSpec, shows: tuple[str, ...]) -> str:
         return features_misfit(self.features, image, shows)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ladd_dist.core.features import DIGITS, network_for
+
 if TYPE_CHECKING:
     from ladd_dist.metrics import Metric
     from ladd_dist.recipe.recipe import Recipe
@@ -20,6 +22,11 @@ def unfit_metrics(recipe: Recipe) -> dict[str, str]:
     image, shows = recipe.dataset.spec(), recipe.dataset.shows
     reasons = {metric.name: metric.misfit(image, shows) for metric in recipe.evaluate.metrics}
     return {name: reason for name, reason in reasons.items() if reason}
+
+
+def feature_network(recipe: Recipe) -> str:
+    """Name of the shipped network that reads the recipe's images; the digits' where none was made for them."""
+    return network_for(recipe.dataset.spec(), recipe.dataset.shows) or DIGITS
 
 
 def what_is_left_out(recipe: Recipe) -> list[str]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from ladd_dist.builders.sampling import SampleFn, sample_student
 from ladd_dist.builders.teacher import guided_teacher
 from ladd_dist.core.errors import UserError
+from ladd_dist.core.features import DIGITS
 from ladd_dist.core.machine import require_memory
 from ladd_dist.core.rng import NoiseSource, added_noise, sample_starts
 from ladd_dist.core.rundir import RunDir
@@ -40,7 +41,7 @@ class Effect:
 
     `moved`: mean change of the attribute; `goal`: the change that the edit itself would have made; `accuracy`: share of
     samples that the shipped classifier assigns to their class; `other/NAME`: mean change of the other attributes;
-    `drift`: distance to the edit of the untouched sample in the shipped digit-and-colour features, in units of the mean
+    `drift`: distance to the edit of the untouched sample in the features of the shipped network, in units of the mean
     distance of two untouched samples of one class.
     """
     span: dict[str, float]
@@ -97,23 +98,24 @@ def _sampler(recipe: Recipe, network: Denoiser, on: On) -> SampleFn:
     return sample
 
 
-def effect(samples: Mapping[float, Tensor], cond: Tensor, name: str) -> Effect:
+def effect(samples: Mapping[float, Tensor], cond: Tensor, name: str, network: str = DIGITS) -> Effect:
     """Measure samples along a direction.
 
     Args:
         samples: images [N,3,H,W] by strength, with those of strength 0.
         cond: their classes [N].
         name: the attribute that the direction moves.
+        network: the shipped network that reads the images.
     """
     base, chosen = samples[0.0], ATTRIBUTES[name]
     before = {key: item.measure(base) for key, item in ATTRIBUTES.items()}
-    apart = _apart(_features(base, cond), cond)
+    apart = _apart(_features(base, cond, network), cond)
     found: dict[str, dict[str, float]] = {}
     for strength, images in samples.items():
         wanted = chosen.edit(base, strength)
         changes = {key: item.measure(images) - before[key] for key, item in ATTRIBUTES.items()}
-        right = digit_color(Samples(images, cond))["digit"] == cond
-        away = (_features(images, cond) - _features(wanted, cond)).norm(dim=1) / apart
+        right = digit_color(Samples(images, cond, network=network))["digit"] == cond
+        away = (_features(images, cond, network) - _features(wanted, cond, network)).norm(dim=1) / apart
         parts = {"moved": changes[name], "accuracy": right, "drift": away}
         parts |= {f"other/{key}": change for key, change in changes.items() if key != name}
         goal = chosen.measure(wanted) - before[name]
@@ -130,8 +132,8 @@ def _means(parts: Mapping[str, Tensor]) -> dict[str, float]:
     })  # fmt: skip
 
 
-def _features(images: Tensor, cond: Tensor) -> Tensor:
-    return digit_color(Samples(images, cond))["features"]
+def _features(images: Tensor, cond: Tensor, network: str) -> Tensor:
+    return digit_color(Samples(images, cond, network=network))["features"]
 
 
 def _apart(features: Tensor, cond: Tensor) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from ladd_dist.core.features import DIGITS
 from ladd_dist.metrics import Measure, Metric, References, Samples
 
 PREFIX = "watch/"
@@ -18,20 +19,23 @@ class SampleMonitor:
     A Frechet distance of 32 samples says nothing and is left out.
     """
 
-    def __init__(self, metrics: Sequence[Metric], shown: Mapping[str, Tensor]) -> None:
-        """`shown` holds the teacher's samples `teacher` [N,C,H,W] and their classes `cond` [N]."""
+    def __init__(self, metrics: Sequence[Metric], shown: Mapping[str, Tensor], network: str = DIGITS) -> None:
+        """`shown` holds the teacher's samples `teacher` [N,C,H,W] and their classes `cond` [N].
+
+        `network` names the shipped network that reads them.
+        """
         self.measures: list[tuple[tuple[str, ...], Measure]] = []
         if not metrics:  # another rank measures
             return
-        self.cond = shown["cond"]
-        teacher = Samples(shown["teacher"], self.cond)
+        self.cond, self.network = shown["cond"], network
+        teacher = Samples(shown["teacher"], self.cond, network=network)
         references = References(real=teacher, teacher=teacher, matched=teacher)
         self.measures = [(metric.few, metric.build(references=references)) for metric in metrics if metric.few]
 
     @torch.inference_mode()
     def __call__(self, student: Tensor) -> dict[str, float]:
         """`watch/NAME` of the student's samples [N,C,H,W] from the same noise, for the log."""
-        samples = Samples(student, self.cond)
+        samples = Samples(student, self.cond, network=self.network)
         figures: dict[str, float] = {}
         for names, measure in self.measures:
             found = measure(samples)

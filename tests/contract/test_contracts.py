@@ -30,8 +30,10 @@ from plugins.heads import MaxPool, SmallConv, SpectralNorm
 from plugins.taps import Named
 
 assert plugins and ladd_dist.recipe  # imported for their registration
-ITS_FILES_ARE_NOT_SHIPPED = "mnist"  # `tests/unit/test_own_data.py` checks it where they are
-EVERY = [cls for table in registered().values() for cls in table.values() if cls.name != ITS_FILES_ARE_NOT_SHIPPED]
+THEIR_FILES_ARE_NOT_SHIPPED = ("mnist", "fashion_mnist")  # tests/unit/test_own_data.py, test_fashion.py check them
+EVERY = [
+    cls for table in registered().values() for cls in table.values() if cls.name not in THEIR_FILES_ARE_NOT_SHIPPED
+]
 
 
 pytestmark = pytest.mark.usefixtures("own_tables")
