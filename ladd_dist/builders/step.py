@@ -118,6 +118,7 @@ def build_step(
         distill_weight=recipe.distill_weight,
         mode=recipe.train.mode,
         head_updates=recipe.train.head_updates,
+        mismatched=recipe.train.mismatched,
         teacher=no_teacher if frozen.teacher is None else guided_teacher(recipe, frozen.teacher),
         head_sums=head_sums,
         adv_norm=AdversarialNorm(0.0) if adv_norm is None else adv_norm,

@@ -35,6 +35,7 @@ NAMES: tuple[tuple[str, str, str], ...] = (
     (r"loss/(.+)", "Loss: {}", "Before its weight."),
     (r"accuracy/real", "Heads right on the teacher's samples", GUESSING),
     (r"accuracy/fake", "Heads right on the student's samples", GUESSING),
+    (r"accuracy/mismatched", "Heads right on samples of a wrong class", GUESSING),
     (r"accuracy/real/(.+)", "Head at {}: right on the teacher's", GUESSING),
     (r"accuracy/fake/(.+)", "Head at {}: right on the student's", GUESSING),
     (r"accuracy/(.+)", "Head at {}: right on both sides", GUESSING),

@@ -234,7 +234,12 @@ def _curves(rows: Sequence[Row], steps_that_decide: str) -> Curves:
 
 def _importance(key: str) -> tuple[int, str]:
     order = ("loss/distill", "loss/", "accuracy", "logit_gap", "guard/", "grad_norm/", "weight/", "rate/")
-    of_all = ("accuracy/real", "accuracy/fake", "guard/")  # one head's figures come after those of all
+    of_all = (
+        "accuracy/real",
+        "accuracy/fake",
+        "accuracy/mismatched",
+        "guard/",
+    )  # one head's figures come after those of all
     whole = key.startswith(of_all) or not key.startswith(("accuracy/", "gap/", "logit_gap/", "grad_share/"))
     whole &= key.count("/") < 2 or key.startswith("guard/")
     return next((i for i, start in enumerate(order) if key.startswith(start)), len(order)) + 10 * (not whole), key

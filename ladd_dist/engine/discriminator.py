@@ -82,13 +82,13 @@ class Heads(nn.Module):
         return {tap: list(self.heads[tap].parameters()) for tap in self.taps}
 
 
-def join(real: CriticOutput, fake: CriticOutput) -> CriticOutput:
-    """Concatenate both along the batch, detached, so that one call of the heads serves two."""
-    features = {tap: torch.cat([real.features[tap], fake.features[tap].detach()]) for tap in real.features}
-    return CriticOutput(features, torch.cat([real.cond_vec, fake.cond_vec]).detach())
+def join(*outputs: CriticOutput) -> CriticOutput:
+    """Concatenate outputs of equally many samples along the batch, detached: one call of the heads serves all."""
+    features = {tap: torch.cat([out.features[tap].detach() for out in outputs]) for tap in outputs[0].features}
+    return CriticOutput(features, torch.cat([out.cond_vec.detach() for out in outputs]))
 
 
-def split(logits: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The inverse of `join` on logits: (real, fake)."""
-    halves = {tap: value.chunk(2) for tap, value in logits.items()}
-    return {tap: half[0] for tap, half in halves.items()}, {tap: half[1] for tap, half in halves.items()}
+def split(logits: dict[str, Tensor], num: int) -> list[dict[str, Tensor]]:
+    """The inverse of `join` on the logits of `num` outputs."""
+    chunks = {tap: value.chunk(num) for tap, value in logits.items()}
+    return [{tap: parts[place] for tap, parts in chunks.items()} for place in range(num)]

@@ -97,6 +97,12 @@ class MicroBatches:
         sigma, tau = level(self.student_sigma, "sigma"), level(self.renoise_sigma, "tau", again)
         return Draws(sigma, noise("start"), tau, noise("renoise", again))
 
+    def mismatched(self, part: Part, num_conditions: int, step: int, turn: int) -> Tensor:
+        """A wrong condition [R] int64 for each of the R rows, uniform among the others of 0 .. num_conditions - 1."""
+        place = self.source_of(part, "mismatched", step, turn).uniform().double()
+        ahead = 1 + (place * (num_conditions - 1)).long()  # 1 .. num_conditions - 1: never back to itself
+        return (part.batch.cond + ahead) % num_conditions
+
     @torch.no_grad()
     def inputs(self, batch: Batch, rows: Rows, draws: Draws, step: int, student: DenoiseFn) -> Inputs:
         """The student's inputs: noised samples of the teacher, or the states that its own steps lead to."""

@@ -12,7 +12,7 @@ from ladd_dist.core.gan import over_heads
 from ladd_dist.engine.discriminator import CriticOutput, FrozenCritic, join, split
 from ladd_dist.engine.draws import MicroBatches, Part
 from ladd_dist.engine.head_statistics import HeadSums
-from ladd_dist.engine.step_metrics import SKIPPED, Means, logit_metrics, skipped
+from ladd_dist.engine.step_metrics import SKIPPED, Means, accuracy_mismatched, logit_metrics, skipped
 from ladd_dist.losses import Adversarial
 from ladd_dist.parallel import Trainable
 from ladd_dist.regularisers import PenaltyInputs, Regulariser, Side, of_samples
@@ -25,7 +25,12 @@ def critique(critic: FrozenCritic, x0: Tensor, part: Part) -> CriticOutput:
 
 @dataclass(frozen=True)
 class HeadsUpdate:
-    """Updates the heads `head_updates` times on one set of fakes; each further turn re-noises with new draws."""
+    """Updates the heads `head_updates` times on one set of fakes; each further turn re-noises with new draws.
+
+    With `mismatched` = w > 0 the fakes of the heads' game are a mixture: a share 1 - w is the student's, a share w are
+    real samples under a wrong condition (GAN-CLS, Reed et al. 2016, arXiv 1605.05396, algorithm 1, where w is 1/2). The
+    loss is (1 - w) L(real, fake) + w L(real, mismatched), whatever the game's L; the student's loss stays as it is.
+    """
 
     heads: Trainable
     critic: FrozenCritic
@@ -35,6 +40,8 @@ class HeadsUpdate:
     head_updates: int
     head_sums: HeadSums | None = None
     """Adds up the logits of the last turn by head and noise level; None keeps nothing."""
+    mismatched: float = 0.0
+    """Share, in [0, 1), of real samples under a wrong condition among the fakes; 0 computes nothing for them."""
 
     def __call__(
         self, parts: list[Part], fakes: list[Tensor], shared: list[CriticOutput | None], step: int, *, learn: bool
@@ -60,11 +67,15 @@ class HeadsUpdate:
                     on_real = critique(self.critic, part.batch.x0, part)
                     known = shared[micro] if turn == 0 else None
                     on_fake = known or critique(self.critic, fake, part)
-                both = join(on_real, on_fake)
-                real_logits, fake_logits = split(self.heads(both.features, both.cond_vec))
+                    shown = [on_real, on_fake, *self.critique_mismatched(part, step, turn)]
+                joined = join(*shown)
+                real_logits, fake_logits, *wrong = split(self.heads(joined.features, joined.cond_vec), len(shown))
                 if turn == 0:
                     first_real_logits.append({tap: value.detach() for tap, value in real_logits.items()})
-                loss = over_heads(self.adversarial.discriminator, real_logits, fake_logits)
+                loss = self.game(real_logits, fake_logits)
+                if wrong:
+                    loss = (1 - self.mismatched) * loss + self.mismatched * self.game(real_logits, wrong[0])
+                    figures.add(accuracy_mismatched(real_logits, wrong[0], self.adversarial.margins))
                 if learn:
                     loss = loss + self.penalty(part, fake, on_real, on_fake, step, turn)
                 figures.add(logit_metrics(real_logits, fake_logits, self.adversarial.margins) | {"loss/heads": loss})
@@ -83,9 +94,26 @@ class HeadsUpdate:
                 self.head_sums.go_back(before, where=skip[SKIPPED])
         return figures, first_real_logits
 
+    def game(self, real_logits: dict[str, Tensor], fake_logits: dict[str, Tensor]) -> Tensor:
+        """The loss of the game (0-d) against one kind of fakes, a mean over heads."""
+        return over_heads(self.adversarial.discriminator, real_logits, fake_logits)
+
     def redrawn(self, part: Part, step: int, turn: int) -> Part:
         """The micro-batch with the random numbers of a turn; turn 0 has the micro-batch's own."""
         return part if turn == 0 else part._replace(draws=self.micro_batches.draw(part.batch, part.rows, step, turn))
+
+    def critique_mismatched(self, part: Part, step: int, turn: int) -> list[CriticOutput]:
+        """The critic's output on the real samples under wrong conditions, as a list of one; none without `mismatched`.
+
+        The critic itself is told the wrong condition, at the levels and noise of the real samples: one more forward
+        without a graph. Features of the real pass with another `cond_vec` for the heads would be free, but the critic's
+        layers are modulated by the condition that it is given. The heads would learn to compare that trace with
+        `cond_vec`, without a look at the picture. A student's sample has one condition in both: it would learn nothing.
+        """
+        if not self.mismatched:
+            return []
+        cond = self.micro_batches.mismatched(part, self.critic.network.image.num_classes, step, turn)
+        return [critique(self.critic, part.batch.x0, part._replace(batch=part.batch._replace(cond=cond)))]
 
     def _only_look(self, loss_of: Callable[[int], Tensor]) -> None:
         """Compute what `Trainable.update` computes, without the update."""

@@ -47,6 +47,7 @@ class LaddStep:
     mode: Literal["fused", "alternate"]
     head_updates: int
     teacher: DenoiseFn = no_teacher  # frozen, with the recipe's guidance
+    mismatched: float = 0.0  # share of real samples under a wrong condition among the heads' fakes
     head_sums: HeadSums | None = None  # adds up the logits of each step by head and noise level
     adv_norm: AdversarialNorm = field(default_factory=lambda: AdversarialNorm(0.0))
 
@@ -97,7 +98,7 @@ class LaddStep:
     def heads_update(self) -> HeadsUpdate:
         """The heads' turn of this step."""
         sides = (self.heads, self.critic, self.adversarial, self.regulariser)
-        return HeadsUpdate(*sides, self.micro_batches, self.head_updates, self.head_sums)
+        return HeadsUpdate(*sides, self.micro_batches, self.head_updates, self.head_sums, self.mismatched)
 
     def parts(self, batch: Batch, step: int, rows: Rows) -> list[Part]:
         """The batch in micro-batches."""

@@ -52,6 +52,15 @@ def logit_metrics(
     return {**metrics, "logit_gap": gap}
 
 
+@torch.no_grad()
+def accuracy_mismatched(
+    real: dict[str, Tensor], wrong: dict[str, Tensor], margins: Margins = threshold_margins
+) -> dict[str, Tensor]:
+    """`accuracy/mismatched`: share of logits, over heads, of real samples under a wrong condition that say "fake"."""
+    right = [(margins(real[tap], wrong[tap])[1] > 0).float().mean() for tap in real]
+    return {"accuracy/mismatched": torch.stack(right).mean()}
+
+
 def skipped(*networks: Trainable) -> dict[str, Tensor]:
     """`SKIPPED` (0-d, bool): whether the last update of any of these networks was; nothing where no loss is scaled."""
     found = [own for network in networks if (own := getattr(network, "skipped", None)) is not None]

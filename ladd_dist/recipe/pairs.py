@@ -36,6 +36,7 @@ def require_pairs(recipe: Recipe) -> None:
     _check_teacher(recipe)
     _check_latents(recipe)
     _check_parallel(recipe)
+    _check_mismatched(recipe)
     for metric in recipe.evaluate.metrics:
         if metric.needs() > recipe.evaluate.num_samples:
             raise RecipeError(
@@ -113,6 +114,17 @@ def _check_latents(recipe: Recipe) -> None:
             f"recipe.codec: {recipe.codec.name!r} is trained here, and the checkpoint of network "
             f"{recipe.network.name!r} does not know its latents; use codec=vae or codec=pixels"
         )
+
+
+def _check_mismatched(recipe: Recipe) -> None:
+    """Refuse pairs of a sample and a wrong condition where the heads could not see that it is wrong."""
+    if not recipe.train.mismatched:
+        return
+    where = f"recipe.train.mismatched: {recipe.train.mismatched:g} shows the heads real samples under a wrong condition"
+    if not getattr(recipe.head, "conditioned", True):  # a head without that field sees what it likes
+        raise RecipeError(f"{where}, and head {recipe.head.name!r} does not see the condition; add --head.conditioned")
+    if recipe.dataset.spec().num_classes < 2:
+        raise RecipeError(f"{where}, and dataset {recipe.dataset.name!r} has one class alone; use --train.mismatched 0")
 
 
 def _check_parallel(recipe: Recipe) -> None:

@@ -130,6 +130,11 @@ class DistillStage(Ranged):
     computes them twice."""
     head_updates: Annotated[int, Within("[1, 1000]")] = 1
     """Number of updates of the heads for one of the student."""
+    mismatched: Annotated[float, Within("[0, 1)")] = added(0.0)
+    """Share w of real samples under a wrong class or text among the heads' fakes: their loss is (1 - w) L(real, fake) +
+    w L(real, mismatched) (GAN-CLS, arXiv 1605.05396: .5); 0: none. One more forward of the critic per update of the
+    heads. Each wrong condition is drawn uniformly among the others. The student is pushed towards samples that are
+    typical of their class, a little like guidance does."""
     adv_norm_decay: Decay = added(0.0)
     """Decay per step, such as .99, of the running mean of the squared norm by whose root the adversarial gradient at
     each of the student's samples is divided; 0: not normalised. `adv_weight` is then that gradient's norm; for

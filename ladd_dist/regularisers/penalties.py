@@ -29,6 +29,12 @@ def _input_gradients(heads: HeadsFn, features: dict[str, Tensor], cond_vec: Tens
     return [gradient.float().flatten(1) for gradient in gradients]
 
 
+def _squared_slope(heads: HeadsFn, features: dict[str, Tensor], cond_vec: Tensor) -> Tensor:
+    """The squared norm (0-d) of the gradient of each sample's summed logits, a mean over samples, then over heads."""
+    gradients = _input_gradients(heads, features, cond_vec, mean=False)
+    return torch.stack([gradient.square().sum(dim=1).mean() for gradient in gradients]).mean()
+
+
 @register("none")
 @dataclass(frozen=True)
 class NoRegulariser(Regulariser):
@@ -76,6 +82,35 @@ class R1(Regulariser):
 
     def __call__(self, inputs: PenaltyInputs) -> Tensor:
         """Scalar penalty on the real features alone."""
-        gradients = _input_gradients(inputs.heads, inputs.real, inputs.cond_vec, mean=False)
-        penalties = [gradient.square().sum(dim=1).mean() for gradient in gradients]
-        return 0.5 * self.gamma * torch.stack(penalties).mean()
+        return 0.5 * self.gamma * _squared_slope(inputs.heads, inputs.real, inputs.cond_vec)
+
+
+@register("r2")
+@dataclass(frozen=True)
+class R2(Regulariser):
+    """gamma/2 E||d sum(fake logits) / d features||^2: R1 on the student's samples (arXiv 1801.04406, eq. 10)."""
+
+    gamma: NonNegative = 1.0
+    """Twice the factor of the penalty in the heads' loss."""
+
+    def __call__(self, inputs: PenaltyInputs) -> Tensor:
+        """Scalar penalty on the fake features alone."""
+        return 0.5 * self.gamma * _squared_slope(inputs.heads, inputs.fake, inputs.cond_vec)
+
+
+@register("r1_r2")
+@dataclass(frozen=True)
+class R1R2(Regulariser):
+    """R1 plus R2 with one gamma, as R3GAN has them beside the relativistic game (Huang et al. 2024, arXiv 2501.05441).
+
+    Real and fake go through the heads in one call. For two factors, take the regulariser `sum` of `r1` and `r2`.
+    """
+
+    gamma: NonNegative = 1.0
+    """Twice the factor of both penalties in the heads' loss."""
+
+    def __call__(self, inputs: PenaltyInputs) -> Tensor:
+        """Scalar penalty: that on the real features plus that on the fake ones."""
+        both = {tap: torch.cat([value, inputs.fake[tap]]) for tap, value in inputs.real.items()}
+        # Twice gamma / 2: the mean over both halves together is half the sum of their means.
+        return self.gamma * _squared_slope(inputs.heads, both, torch.cat([inputs.cond_vec, inputs.cond_vec]))

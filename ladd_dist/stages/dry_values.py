@@ -98,7 +98,7 @@ def _of_heads(rehearsal: Trial, part: Part, fake: Tensor, last: int) -> Iterator
     logits: dict[str, Tensor] = rehearsal.heads.module(both.features, both.cond_vec)
     for tap, own in logits.items():
         yield _Output("head", f"logits on tap {tap!r}", own)
-    real, fakes = split(logits)
+    real, fakes = split(logits, 2)
     yield _Output("adversarial", "the heads' loss", over_heads(step.adversarial.discriminator, real, fakes))
     yield _Output("adversarial", "the student's loss", over_heads(step.adversarial.generator, fakes, real))
     penalty = turn.penalty(part, fake.detach(), on_real, on_fake, last, 0)

@@ -38,6 +38,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "every_step": {
         "critic": Pixels(), "taps": Named(("conv1", "conv3")), "target": TeacherDenoised(), "rollout": EveryStep()
     },
+    "mismatched": {},
     "on_policy": {"start": Fresh(), "target": TeacherDenoised(), "rollout": OnPolicy(share=0.5)},
 }  # fmt: skip
 
@@ -76,7 +77,8 @@ def recipe_of(job: dict[str, Any]) -> Recipe:
     compute = Compute(accumulate=job.get("accumulate", 1))
     train = dataclasses.replace(
         base.train, steps=job.get("steps", STEPS), batch_size=16, log_every=1, dump_every=1_000,
-        mode=job.get("mode", "fused"), lr_student=1e-4, lr_heads=5e-5,  # the report's
+        mode=job.get("mode", "fused"), mismatched=0.5 * (job.get("method") == "mismatched"),
+        lr_student=1e-4, lr_heads=5e-5,  # the report's
         checkpoint_every=1_000, keep_checkpoints=1, keep_steps=(HALF,), compute=compute,
     )  # fmt: skip
     parallel: Any = dataclasses.replace(create("parallel", job["parallel"]), **job.get("settings", {}))

@@ -19,7 +19,11 @@ MUTANTS: dict[str, Mutation] = {
     ),
     "r1_not_halved": Mutation(
         "R1 is twice what gamma says",
-        one("regularisers/penalties.py", "return 0.5 * self.gamma * ", "return self.gamma * "),
+        one(
+            "regularisers/penalties.py",
+            "0.5 * self.gamma * _squared_slope(inputs.heads, inputs.real",
+            "self.gamma * _squared_slope(inputs.heads, inputs.real",
+        ),
         test="tests/unit/test_gan.py::test_r1_of_a_linear_head_is_half_gamma_times_its_squared_norm",
     ),
     "r1_on_fakes": Mutation(
@@ -30,6 +34,11 @@ MUTANTS: dict[str, Mutation] = {
             "inputs.heads, inputs.fake, inputs.cond_vec",
         ),
         test="tests/unit/test_gan.py::test_r1_looks_at_real_features_only",
+    ),
+    "both_penalties_as_one_mean": Mutation(
+        "R1 plus R2 is their mean",
+        one("regularisers/penalties.py", "return self.gamma * _sq", "return 0.5 * self.gamma * _sq"),
+        test="tests/unit/test_gan.py::test_r2_looks_at_fake_features_and_r1_r2_at_both",
     ),
     "gradient_penalty_summed_over_logits": Mutation(
         "the gradient penalty is of the sum of a head's K logits, not of their mean",

@@ -26,7 +26,7 @@ def test_every_part_of_the_recipe_is_in_its_place() -> None:
         renoise_sigma=LogNormal(mean=-3.0),
         adv_weight=Constant(value=0.25),
         distill_weight=Constant(value=0.75),
-        train=dataclasses.replace(RECIPE.train, mode="alternate", head_updates=3),
+        train=dataclasses.replace(RECIPE.train, mode="alternate", head_updates=3, mismatched=0.25),
         teacher=dataclasses.replace(RECIPE.teacher, seed=2),
         shards=dataclasses.replace(RECIPE.shards, seed=3),
         evaluate=dataclasses.replace(RECIPE.evaluate, seed=4),
@@ -43,7 +43,7 @@ def test_every_part_of_the_recipe_is_in_its_place() -> None:
     assert step.critic.network is critic and step.critic.taps == ("conv0", "conv2") and not step.critic.renoises
     for field in ("adversarial", "target", "distance", "regulariser", "adv_weight", "distill_weight"):
         assert getattr(step, field) is getattr(recipe, field), field
-    assert (step.mode, step.head_updates) == ("alternate", 3)
+    assert (step.mode, step.head_updates, step.heads_update.mismatched) == ("alternate", 3, 0.25)
     draws = step.micro_batches
     for field in ("start", "rollout", "student_sigma", "renoise_sigma", "seed"):
         assert getattr(draws, field) == getattr(recipe, field), field

@@ -14,7 +14,7 @@ from ladd_dist.core.rng import Rows, RowSource, whole_batch
 from ladd_dist.losses.adversarial import Bce, Hinge, Lsgan, Relativistic, Wgan
 from ladd_dist.losses.distance import Mse, PseudoHuber, SmoothL1, sigma_weight
 from ladd_dist.regularisers import HeadsFn, PenaltyInputs, Side
-from ladd_dist.regularisers.penalties import R1, GradientPenalty, NoRegulariser
+from ladd_dist.regularisers.penalties import R1, R1R2, R2, GradientPenalty, NoRegulariser
 
 REAL, FAKE = torch.tensor([[2.0, -1.0], [0.5, 3.0]]), torch.tensor([[1.0, -2.0], [0.0, -0.5]])
 GAMES = [Bce(), Bce(saturating=True), Hinge(), Lsgan(), Wgan(), Relativistic()]
@@ -162,6 +162,8 @@ def test_the_sigma_weight_multiplies_each_sample_of_a_distance(make: Callable[..
         (lambda: SmoothL1(beta=0.0), "SmoothL1.beta: must be above 0"),
         (lambda: GradientPenalty(weight=-1.0), "GradientPenalty.weight: must be at least 0, got -1.0"),
         (lambda: R1(gamma=math.inf), "R1.gamma: must be finite and at least 0, got inf"),
+        (lambda: R2(gamma=-1.0), "R2.gamma: must be at least 0, got -1.0"),
+        (lambda: R1R2(gamma=-1.0), "R1R2.gamma: must be at least 0, got -1.0"),
     ],
 )
 def test_bad_settings_name_the_field_and_the_range(make: Callable[[], object], message: str) -> None:
@@ -220,6 +222,26 @@ def test_r1_looks_at_real_features_only() -> None:
     assert penalty.item() == pytest.approx(6.0**2)
 
 
+def test_r2_and_r1_r2_of_linear_heads_are_half_gamma_times_squared_norms() -> None:
+    """The gradient of a linear head is its weight, for real and fake samples alike."""
+    weight = torch.randn(12, 1, generator=torch.Generator().manual_seed(0))
+    inputs = inputs_of(linear_heads(tap0=weight), features(3), features(3))
+    assert R2(gamma=3.0)(inputs).item() == pytest.approx(1.5 * weight.square().sum().item(), rel=1e-5)
+    assert R1R2(gamma=3.0)(inputs).item() == pytest.approx(3.0 * weight.square().sum().item(), rel=1e-5)
+    heads = linear_heads(tap0=torch.full((12, 2), 1.0), tap1=torch.full((4, 1), 3.0))
+    inputs = inputs_of(heads, features(3, 1), features(3, 1))
+    assert R2(gamma=2.0)(inputs).item() == pytest.approx((12 * 2**2 + 4 * 3**2) / 2)
+
+
+def test_r2_looks_at_fake_features_and_r1_r2_at_both() -> None:
+    """Of the head h^2 the squared slope is 4 h^2. Each side has the condition of its own rows."""
+    real, fake = {"tap0": torch.full((5, 1, 1, 1), 3.0)}, {"tap0": torch.arange(5.0).view(5, 1, 1, 1)}
+    inputs = inputs_of(lambda seen, cond: {"tap0": seen["tap0"].flatten(1) ** 2 + cond[:, :1]}, real, fake)
+    of_fake = 4 * (0 + 1 + 4 + 9 + 16) / 5
+    assert R2(gamma=2.0)(inputs).item() == pytest.approx(of_fake)
+    assert R1R2(gamma=2.0)(inputs).item() == pytest.approx(6.0**2 + of_fake)
+
+
 def test_gradient_penalty_of_a_linear_head_is_its_distance_from_unit_norm() -> None:
     weight = torch.full((4, 1), 1.5)  # norm 3
     penalty = GradientPenalty(weight=10.0)(inputs_of(linear_heads(tap0=weight), features(1), features(1)))
@@ -259,7 +281,7 @@ def test_gradient_penalty_looks_between_real_and_fake_at_places_the_source_draws
     torch.testing.assert_close(seen[0], seen[1])
 
 
-@pytest.mark.parametrize("penalty", [GradientPenalty(), R1()], ids=str)
+@pytest.mark.parametrize("penalty", [GradientPenalty(), R1(), R2(), R1R2()], ids=str)
 def test_a_penalty_of_a_batch_is_the_mean_over_its_rows_whoever_computes_them(penalty: R1) -> None:
     real, fake = features(3), features(3)
 
@@ -284,7 +306,7 @@ def test_a_penalty_of_a_batch_is_the_mean_over_its_rows_whoever_computes_them(pe
     torch.testing.assert_close(torch.stack(alone).mean(), whole)
 
 
-@pytest.mark.parametrize("penalty", [GradientPenalty(), R1()], ids=str)
+@pytest.mark.parametrize("penalty", [GradientPenalty(), R1(), R2(), R1R2()], ids=str)
 def test_a_penalty_reaches_the_weights_of_the_heads_and_not_the_features(penalty: R1) -> None:
     weight = torch.randn(12, 1, generator=torch.Generator().manual_seed(0)).requires_grad_()
     real, fake = features(3), features(3)

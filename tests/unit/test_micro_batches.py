@@ -17,7 +17,7 @@ from ladd_dist.engine.ladd_step import LaddStep
 from ladd_dist.engine.step_metrics import Means
 from ladd_dist.losses.adversarial import Bce, Hinge, Relativistic
 from ladd_dist.parallel.compute import Compute
-from ladd_dist.regularisers.penalties import R1, GradientPenalty, NoRegulariser
+from ladd_dist.regularisers.penalties import R1, R1R2, GradientPenalty, NoRegulariser
 from ladd_dist.rollouts.policies import EveryStep, OnPolicy
 from ladd_dist.starts.couplings import Fresh, Ot, Path, Stored
 from ladd_dist.targets.pulls import Input, TeacherDenoised
@@ -26,7 +26,7 @@ from plugins.schedules import Constant
 
 SMOOTH = SmallConv(width=8, conditioned=True)  # no buffer that moves with every forward
 GAMES = [Bce(), Hinge(), Relativistic()]
-PENALTIES = [NoRegulariser(), R1(gamma=2.0), GradientPenalty(weight=3.0)]
+PENALTIES = [NoRegulariser(), R1(gamma=2.0), R1R2(gamma=2.0), GradientPenalty(weight=3.0)]
 NUM = 8
 
 

@@ -15,6 +15,7 @@ from ladd_dist import launch
 from ladd_dist.codecs.autoencoder_kl import AutoencoderKL
 from ladd_dist.core.plugin import register, registered
 from ladd_dist.core.serialize import RecipeError
+from ladd_dist.datasets.prompts import Prompts
 from ladd_dist.levels.named import Karras
 from ladd_dist.metrics.manifold import Manifold
 from ladd_dist.networks import Network
@@ -23,6 +24,7 @@ from ladd_dist.parallel.compute import Compute
 from ladd_dist.parallel.fsdp import Fsdp
 from ladd_dist.parallel.zero import Zero2, Zero3
 from ladd_dist.recipe import Recipe, validate
+from ladd_dist.recipe.pairs import require_pairs
 from ladd_dist.rollouts import Rollout
 from ladd_dist.rollouts.policies import EveryStep, OffPolicy, OnPolicy
 from ladd_dist.samplers.ancestral import Ancestral
@@ -35,6 +37,7 @@ from ladd_dist.starts.couplings import Fresh, Ot, Stored
 from ladd_dist.starts.couplings import Path as PathCoupling
 from ladd_dist.targets import Target
 from ladd_dist.targets.pulls import Input, StoredSample, TeacherDenoised
+from plugins.heads import SpectralNorm
 from plugins.schedules import Constant, LinearWarmup, Piecewise
 from recipes._base import BASE
 
@@ -218,6 +221,16 @@ def test_figures_need_enough_samples_and_a_number_of_steps() -> None:
         validate(changed(evaluate__steps=()))
 
 
+def test_mismatched_pairs_need_heads_that_see_the_condition_and_a_second_class() -> None:
+    seeing = changed(head=SpectralNorm(conditioned=True), train__mismatched=0.5)
+    validate(seeing)
+    texts = dataclasses.replace(seeing, dataset=Prompts(channels=3, size=8, num_classes=1))
+    with pytest.raises(RecipeError, match=r"recipe\.train\.mismatched: .* dataset 'prompts' has one class alone"):
+        require_pairs(texts)
+    require_pairs(dataclasses.replace(texts, dataset=Prompts(channels=3, size=8, num_classes=2)))
+    require_pairs(dataclasses.replace(texts, train=SMOKE.train))
+
+
 # --- the command line ---
 
 
@@ -228,6 +241,11 @@ def test_figures_need_enough_samples_and_a_number_of_steps() -> None:
         ("--swap rollout=on_policy", "recipe.rollout: with start 'fresh' the inputs of rollout 'on_policy' begin"),
         ("--swap start=ot rollout=every_step", "recipe.rollout: with start 'ot' the inputs of rollout 'every_step'"),
         ("--parallel zero2 --train.compute.precision fp16", "recipe.train.compute: parallel 'zero2' does not do"),
+        (
+            "--train.mismatched 0.5",
+            "recipe.train.mismatched: 0.5 shows the heads real samples under a wrong condition, and "
+            "head 'spectral_norm' does not see the condition; add --head.conditioned",
+        ),
         ("--adv-weight.value 0 --distill-weight.value 0", "recipe.adv_weight, recipe.distill_weight: both are 0"),
     ],
 )
