@@ -17,7 +17,7 @@ import tyro
 
 from ladd_dist.cli.arguments import require_text
 from ladd_dist.cli.errors import leave, run_guarded, say
-from ladd_dist.cli.recipe_arguments import RecipeOptions, parse, pick_scale, tidy
+from ladd_dist.cli.recipe_arguments import MORE, RecipeOptions, parse, pick_scale, tidy
 from ladd_dist.core.environment import env_number
 from ladd_dist.core.failure import has_parent, rank_here, world_size
 from ladd_dist.core.plugin import plugin_modules
@@ -28,7 +28,7 @@ from ladd_dist.stages import STAGES
 if TYPE_CHECKING:
     import torch
 
-    from ladd_dist.recipe import Recipe, Scale
+    from ladd_dist.recipe import Recipe
     from ladd_dist.workspace.config import RunFacts
     from ladd_dist.workspace.run import Run
 
@@ -84,14 +84,14 @@ def _main(arguments: list[str]) -> int:
     require_text(arguments)
     os.environ.update(ranks_of_step(os.environ))
     named, load = _named_by_lock(arguments)
-    options, recipe = parse(Options, named, prog=PROG, scale_of=_scale_of, adapt=_adapt, load=load)
+    options, recipe = parse(Options, named, prog=PROG, adapt=_adapt, load=load)
     names = _stage_names(options.stages)
     if options.on is not None:
         return _send(arguments, options, recipe, names, by_lock=load is not None)
 
     from ladd_dist.parallel.devices import count_processes, local_device, pick_device, set_threads
 
-    scale, device = _scale_of(options), pick_device(options.device)
+    scale, device = pick_scale(options.scale), pick_device(options.device)
     set_threads(options.threads)
     num = count_processes(options.nproc)
     num_here = env_number("LOCAL_WORLD_SIZE", default=options.nproc if world_size() == 1 else world_size())
@@ -172,14 +172,6 @@ def _named_by_lock(arguments: list[str]) -> tuple[list[str], Callable[[Options],
     return [lock.recipe_path, *words, *scale], load
 
 
-def _scale_of(options: Options) -> Scale:
-    if options.on is None:
-        return pick_scale(options.scale)
-    from ladd_dist.cluster import scale_for
-
-    return scale_for(options.scale, options.on)
-
-
 def _adapt(options: Options, recipe: Recipe) -> Recipe:
     """The recipe with the parallel strategy that --parallel or the number of processes asks for."""
     from ladd_dist.parallel.devices import count_processes
@@ -193,8 +185,8 @@ def _first_line(options: Options, recipe: Recipe, scale: str, device: torch.devi
     if num > 1:
         where = f"{num} processes ({device.type}), parallel {recipe.parallel.name}"
         flags = "--scale smoke|laptop|paper, --device and --parallel ddp|fsdp|zero1|zero2|zero3"
-    why = ", chosen by what was found here" if options.scale == "auto" else ""
-    return f"{recipe.name} at scale {scale} on {where}{why} (choose with {flags})"
+    more = f"; {MORE}" if options.scale == "auto" else ""
+    return f"{recipe.name} at scale {scale} on {where} (choose with {flags}{more})"
 
 
 def _send(arguments: list[str], options: Options, recipe: Recipe, names: list[str], *, by_lock: bool) -> int:
@@ -219,7 +211,9 @@ def _send(arguments: list[str], options: Options, recipe: Recipe, names: list[st
         raise RecipeError(
             f"{wrong[0]} does not go with --on: the profile {options.on} says how many processes and where"
         )
-    scale = _scale_of(options)
+    scale = pick_scale(options.scale)
+    if options.scale == "auto":
+        print(f"{recipe.name} at scale {scale} ({MORE})", file=sys.stderr)
     enforce(options.locked, Run(recipe, Workspace(options.out, options.cache, pick_device("auto"))), scale)
     request = SweepRequest(
         name=recipe.name, runs=(SweepRun(recipe, ()),), scale=scale, on=options.on,

@@ -13,7 +13,7 @@ import tyro
 
 from ladd_dist.cli.arguments import read
 from ladd_dist.cli.errors import leave, run_guarded
-from ladd_dist.cli.recipe_arguments import pick_scale
+from ladd_dist.cli.recipe_arguments import MORE, pick_scale
 from ladd_dist.core.plugin import plugin_modules
 
 if TYPE_CHECKING:
@@ -73,13 +73,14 @@ def _main(arguments: list[str]) -> int:
     options: Options = read(Options, arguments, prog=PROG)
     _check(options)
 
-    from ladd_dist.cluster import scale_for
     from ladd_dist.core.plugin import load_plugins
     from ladd_dist.recipe.sweep import expand, load_sweep
 
     by_agents = options.on == WANDB or bool(options.trial)
     load_plugins(options.plugins)
-    scale = scale_for(options.scale, options.on) if options.on and not by_agents else pick_scale(options.scale)
+    scale = pick_scale(options.scale)
+    if options.scale == "auto" and not options.trial:
+        print(f"{options.recipe.stem} at scale {scale} ({MORE})", file=sys.stderr)
     sweep = load_sweep(options.recipe)
     runs, notes = expand(sweep, scale)
     for note in notes if not options.trial else ():

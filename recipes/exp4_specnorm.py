@@ -11,4 +11,4 @@ RECIPE = BASE.replace(
     taps=DownsMiddleUps(),
     head=SpectralNorm(width=64),
     reported=Reported(teacher_4=25.29, teacher_50=3.66, outcome="early collapse"),
-).at("paper", head=SpectralNorm(width=256))
+).at("paper", head=SpectralNorm(width=164, blocks=2))

@@ -15,4 +15,4 @@ RECIPE = BASE.replace(
     taps=DownsMiddle(),
     head=SpectralNorm(width=64),
     reported=Reported(student_4=15.48, teacher_4=25.29, teacher_50=3.66, outcome="no collapse"),
-).at("paper", shards=replace(PAPER.shards, num_samples=20_000), head=SpectralNorm(width=236))
+).at("paper", shards=replace(PAPER.shards, num_samples=20_000), head=SpectralNorm(width=152, blocks=2))

@@ -41,7 +41,7 @@ RECIPE = (
         "paper",
         network=replace(PAPER.network, precondition="edm"),
         levels=Good(four=(80.0, 17.53, 2.515, 0.1698), two=(80.0, 2.515)),
-        head=SpectralNorm(width=236, conditioned=True),
+        head=SpectralNorm(width=144, blocks=2, conditioned=True),
         adv_weight=LinearWarmup(value=1.0, steps=2_000),
         train=replace(PAPER.train, **RATES),
     )

@@ -7,15 +7,11 @@ import difflib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from ladd_dist.cli.recipe_arguments import pick_scale
 from ladd_dist.core.pyfile import run_file
 from ladd_dist.core.ranges import Count, CountOrZero, NonNegative, Ranged, Seconds
 from ladd_dist.core.serialize import RecipeError, check
-
-if TYPE_CHECKING:
-    from ladd_dist.recipe import Scale
 
 
 @dataclass(frozen=True)
@@ -69,13 +65,6 @@ class Cluster(Ranged):
     def tasks(self) -> int:
         """Processes of a job, which train together."""
         return self.nodes * self.tasks_on_node
-
-
-def scale_for(asked: str, profile: Path) -> Scale:
-    """The named scale; for `auto`, the paper's on a cluster with GPUs, else the one that suits this machine."""
-    if asked == "auto" and load_cluster(profile).gpus_per_node > 0:
-        return "paper"
-    return pick_scale(asked)
 
 
 def load_cluster(path: Path) -> Cluster:

@@ -247,15 +247,20 @@ class Distillation:
     def dump(self, updates: int, student: Tensor, latents: Tensor) -> None:
         """Write teacher's and student's samples at the same noise, as tensors and picture.
 
+        The metadata `latents` says under which names the samples themselves lie, as the networks have them: on pixels
+        they are the pictures, and nothing is written twice.
+
         Args:
             student: pictures [N,C,H,W] of the student's samples.
             latents: the samples themselves [N,c,h,w], written too where they are no pictures.
         """
         tensors = {**self.shown, "student": student}
-        if not is_pixels(self.run.recipe):
+        ending = "" if is_pixels(self.run.recipe) else "_latents"
+        if ending:
             tensors["student_latents"] = latents
         path = self.run.folder.dumps / f"step-{updates:06d}.safetensors"
-        save_tensors(path, {name: tensor.contiguous().cpu() for name, tensor in tensors.items()})
+        where = {"latents": f"teacher{ending} student{ending}"}
+        save_tensors(path, {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, where)
         rows = [("teacher", self.shown["teacher"]), (f"student@{self.run.recipe.student_steps}", student)]
         picture = self.run.folder.samples / f"step-{updates:06d}.png"
         write_grid(picture, rows)

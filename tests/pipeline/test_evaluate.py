@@ -21,6 +21,7 @@ from ladd_dist.cli.arguments import read
 from ladd_dist.comparison.runs import from_folder
 from ladd_dist.core.noise import few_step_sample
 from ladd_dist.core.rng import added_noise, sample_starts
+from ladd_dist.core.tensor_file import read_tensors
 from ladd_dist.evaluate import Options, main, with_settings
 from ladd_dist.metrics.clean_fid import CleanFid
 from ladd_dist.metrics.interval import is_bound
@@ -121,7 +122,8 @@ def test_while_a_student_trains_its_fixed_samples_are_measured(run: Path) -> Non
         f"watch/{name}"
         for name in ("accuracy", "hue_entropy", "colour_variance", "saturation", "pairwise_share", "matched_error")
     }
-    dump = load_file(run / "dumps" / "step-000020.safetensors")
+    dump, told = read_tensors(run / "dumps" / "step-000020.safetensors")
+    assert told["latents"] == "teacher student" and set(dump) == {"noise", "cond", "teacher", "student"}
     error = float((dump["student"] - dump["teacher"]).square().mean())
     assert logged[20]["watch/matched_error"] == pytest.approx(error, rel=1e-5)
 

@@ -20,6 +20,7 @@ from ladd_dist.builders.student_file import load_codec, load_student
 from ladd_dist.codecs.autoencoder_kl import KLAutoencoder
 from ladd_dist.core.rng import added_noise
 from ladd_dist.core.serialize import from_data
+from ladd_dist.core.tensor_file import read_tensors
 from ladd_dist.launch import main
 from ladd_dist.recipe import Recipe
 from ladd_dist.sample import main as sample
@@ -70,7 +71,9 @@ def test_shards_hold_latents_and_dumps_hold_both_latents_and_pictures(latents: t
     recipe, workspace = latents
     batch = open_shards(Run(recipe, workspace)).take(torch.arange(4).numpy())
     assert batch.x0.shape[1:] == LATENT
-    dump = load_file(max((Run(recipe, workspace).folder.dumps).glob("*.safetensors")))
+    path = max((Run(recipe, workspace).folder.dumps).glob("*.safetensors"))
+    assert read_tensors(path).metadata["latents"] == "teacher_latents student_latents"
+    dump = load_file(path)
     assert dump["student"].shape[1:] == dump["teacher"].shape[1:] == PIXELS
     assert dump["noise"].shape[1:] == LATENT
     assert dump["student_latents"].shape[1:] == dump["teacher_latents"].shape[1:] == LATENT

@@ -122,11 +122,15 @@ def test_another_head_reuses_teacher_shards_and_reference(ladd: Ladd, smoke: tup
     assert recipe["adv_weight"]["plugin"] == "cosine"
 
 
-def test_without_a_scale_the_first_line_says_what_was_chosen(cold: Ladd, launch_here: Callable[..., Done]) -> None:
-    done = launch_here(*cold.words("--scale", "auto", "--dry-run"))
-    chosen = "paper" if torch.accelerator.is_available() else "laptop"
-    assert f"at scale {chosen}" in done.stdout.splitlines()[0]
-    assert "chosen by what was found here" in done.stdout.splitlines()[0]
+def test_without_a_scale_it_is_the_laptops_also_with_an_accelerator_and_a_line_says_how_to_ask_for_more(
+    cold: Ladd, launch_here: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    done = launch_here(*cold.words("--scale", "auto", "--dry-run", "--device", "cpu"))
+    first = done.stdout.splitlines()[0]
+    assert "at scale laptop" in first and "--scale paper is the report's own size" in first
+    asked = launch_here(*cold.words("--scale", "laptop", "--dry-run", "--device", "cpu"))
+    assert "at scale laptop" in asked.stdout and "report's own size" not in asked.stdout
 
 
 def test_another_seed_is_another_run_with_the_same_teacher_and_shards(ladd: Ladd, smoke: tuple[Done, Ladd]) -> None:

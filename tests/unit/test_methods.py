@@ -29,9 +29,12 @@ from ladd_dist.parallel.compute import Compute
 from ladd_dist.recipe import load_recipe, validate
 from ladd_dist.rollouts.policies import EveryStep, OffPolicy, OnPolicy
 from ladd_dist.sigmas.laws import FixedSet, LogNormal
+from ladd_dist.stages.dry_step import trial
+from ladd_dist.stages.dry_values import random_batch
 from ladd_dist.starts.couplings import Fresh, Ot, Path, Stored
 from ladd_dist.targets.pulls import Input, StoredSample, TeacherDenoised
 from plugins.heads import SmallConv
+from plugins.taps import Downs
 
 RECIPES = File(__file__).parents[2] / "recipes"
 SD = 0.5
@@ -342,11 +345,12 @@ def test_timm_that_is_not_installed_is_named_with_a_way_out(monkeypatch: pytest.
 def test_the_recipes_say_what_they_are_called_for() -> None:
     """The coupling, target and rollout that a recipe's name promises, at every scale."""
     for scale in ("smoke", "laptop", "paper"):
-        add, every, on, ot, path, paper, unpaired = (
+        add, every, kandinsky, on, ot, path, paper, unpaired = (
             validate(load_recipe(RECIPES / f"{name}.py", scale))  # type: ignore[arg-type]
             for name in (
                 "add_digits",
                 "every_step",
+                "kandinsky_digits",
                 "on_policy",
                 "ot_coupling",
                 "path_coupling",
@@ -356,7 +360,8 @@ def test_the_recipes_say_what_they_are_called_for() -> None:
         )
         assert isinstance(add.critic, Pixels)
         assert isinstance(add.target, TeacherDenoised)
-        assert every.rollout == EveryStep()
+        assert every.rollout == kandinsky.rollout == EveryStep()
+        assert (kandinsky.taps, kandinsky.distill_weight(0), kandinsky.adv_weight(0) > 0) == (Downs(), 0.0, True)
         assert isinstance(on.rollout, OnPolicy)
         assert (ot.start, ot.target) == (Ot(), Input())
         assert path.start == Path()
@@ -365,3 +370,16 @@ def test_the_recipes_say_what_they_are_called_for() -> None:
         assert [phase.probabilities for phase in paper.student_sigma.phases] == [(0, 0, 0.5, 0.5), (0.7, 0.1, 0.1, 0.1)]
         assert (paper.target, paper.rollout, paper.distill_weight(0)) == (StoredSample(), OffPolicy(), 0.0)
         build_heads(add, build_critic(add, fresh_network(add)))
+
+
+def test_kandinskys_discriminator_is_the_down_half_alone_whose_middle_and_up_half_are_never_computed() -> None:
+    recipe = load_recipe(RECIPES / "kandinsky_digits.py", "smoke")
+    with trial(recipe, with_data=True) as rehearsal:
+        ran: list[str] = []
+        for name, module in rehearsal.frozen.critic.named_modules():
+            if name.partition(".")[0] in ("downs", "middle", "ups", "output"):
+                module.register_forward_hook(lambda *_, name=name: ran.append(name.partition(".")[0]))
+        batch = random_batch(rehearsal, 2)
+        figures = rehearsal.step(batch, recipe.train.steps - 1)
+    assert set(ran) == {"downs"}
+    assert float(figures["loss/adversarial"]) != 0 and float(figures["loss/heads"]) > 0

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from ladd_dist.builders.step import build_critic
 from ladd_dist.core.plugin import PluginError, registered
@@ -109,6 +110,7 @@ def test_recipes_with_the_same_data_share_teacher_and_shards(scale: Scale) -> No
         ("exp4_specnorm", 9, 5.1),
         ("exp5_specnorm_5taps", 5, 5.1),
         ("exp6_stored_noise", 5, 2.6),
+        ("exp7_stored_smooth_l1", 5, 2.6),
     ],
 )
 def test_heads_have_the_reports_number_of_parameters_at_paper_scale(name: str, taps: int, millions: float) -> None:
@@ -118,6 +120,16 @@ def test_heads_have_the_reports_number_of_parameters_at_paper_scale(name: str, t
         heads = Heads(recipe.head, network, recipe.taps(network.taps))
     assert len(heads.heads) == taps
     assert sum(parameter.numel() for parameter in heads.parameters()) == pytest.approx(millions * 1e6, rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["exp4_specnorm", "exp5_specnorm_5taps", "exp6_stored_noise", "exp7_stored_smooth_l1"])
+def test_head_4_is_several_blocks_of_convolution_spectral_norm_and_leaky_relu_at_paper_scale(name: str) -> None:
+    recipe = load(name, "paper")
+    head = recipe.head.build(channels=3, cond_dim=4)
+    layers = [type(module).__name__ for module in head.modules() if isinstance(module, nn.Conv2d | nn.LeakyReLU)]
+    convs = [module for module in head.modules() if isinstance(module, nn.Conv2d)]
+    assert len(convs) >= 2 and len(layers) == 2 * len(convs)  # each with its LeakyReLU
+    assert all(torch.nn.utils.parametrize.is_parametrized(conv, "weight") for conv in convs)
 
 
 # Loading
