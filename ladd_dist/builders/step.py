@@ -12,7 +12,7 @@ from ladd_dist.core.errors import UnknownTapError
 from ladd_dist.core.rng import derive_seed
 from ladd_dist.core.types import Autoencoder, Denoiser
 from ladd_dist.engine.adv_norm import AdversarialNorm
-from ladd_dist.engine.discriminator import FrozenCritic, Heads
+from ladd_dist.engine.discriminator import FrozenCritic, Heads, LevelCode
 from ladd_dist.engine.draws import MicroBatches
 from ladd_dist.engine.head_statistics import HeadSums
 from ladd_dist.engine.ladd_step import LaddStep
@@ -68,7 +68,14 @@ def build_heads(recipe: Recipe, network: Denoiser) -> Heads:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed("heads", recipe.seed))
-        return Heads(recipe.head, network, taps_of(recipe, network))
+        code = level_code(recipe)
+        return Heads(recipe.head, network, taps_of(recipe, network), 0 if code is None else code.dim)
+
+
+def level_code(recipe: Recipe) -> LevelCode | None:
+    """The code in which the heads see the student's level; None where they do not."""
+    levels = recipe.student_levels()
+    return LevelCode(min(levels), max(levels)) if recipe.train.heads_see_level else None
 
 
 def taps_of(recipe: Recipe, network: Denoiser) -> tuple[str, ...]:
@@ -101,7 +108,7 @@ def build_step(
     return LaddStep(
         student=student,
         heads=heads,
-        critic=FrozenCritic(frozen.critic, taps_of(recipe, frozen.critic), recipe.critic.renoises),
+        critic=FrozenCritic(frozen.critic, taps_of(recipe, frozen.critic), recipe.critic.renoises, level_code(recipe)),
         micro_batches=MicroBatches(
             start=recipe.start,
             rollout=recipe.rollout,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ladd_dist.builders.step import build_critic, build_heads
+from ladd_dist.builders.step import build_critic, build_heads, level_code
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.rng import generator
 from ladd_dist.core.rundir import RunDir
@@ -67,17 +67,21 @@ def trained_heads(recipe: Recipe, run: RunDir, critic: Denoiser) -> Heads:
     return heads.to(next(critic.parameters()).device).eval().requires_grad_(False)
 
 
-def input_gradients(critic: FrozenCritic, heads: Heads, x0: Tensor, cond: Tensor, tau: float) -> list[SaliencyMap]:
+def input_gradients(
+    critic: FrozenCritic, heads: Heads, x0: Tensor, cond: Tensor, tau: float, sigma: float
+) -> list[SaliencyMap]:
     """Saliency maps of every head at level tau: the gradient of its mean logit with respect to its input x0 + tau eps.
 
     One sample's logit depends on that sample alone (the contract of heads), so one backward pass serves the batch.
 
     Args:
         x0: [B,C,H,W]; `cond` [B] are its classes.
+        sigma: level from which the student made its samples, for heads that see it.
     """
     noised = _noise(x0, tau).detach().requires_grad_(True)
     level = torch.full((len(x0),), tau, device=x0.device)
-    seen = critic.features(noised, cond, level, torch.zeros_like(x0))
+    start = torch.full_like(level, sigma)
+    seen = critic.features(noised, cond, level, torch.zeros_like(x0), start)
     maps = []
     for tap, logits in heads(seen.features, seen.cond_vec).items():
         mean = logits.mean(dim=1)
@@ -119,9 +123,10 @@ def saliency_maps(
     device = next(teacher.parameters()).device
     critic = build_critic(recipe, teacher, run).to(device)
     heads = trained_heads(recipe, folder, critic)
-    frozen = FrozenCritic(critic, heads.taps)  # its inputs are noised below, because they are drawn too
+    # Its inputs are noised below, because they are drawn too.
+    frozen, top = FrozenCritic(critic, heads.taps, level_code=level_code(recipe)), recipe.student_levels()[0]
     images, cond = shown_pairs(recipe, reader, student, device)
-    maps = [item for tau in typical_taus(recipe) for item in input_gradients(frozen, heads, images, cond, tau)]
+    maps = [item for tau in typical_taus(recipe) for item in input_gradients(frozen, heads, images, cond, tau, top)]
     return maps, images.cpu()
 
 

@@ -5,7 +5,9 @@ LADD: arXiv 2403.12015, section 3.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,23 +19,60 @@ from ladd_dist.heads import Head
 
 
 class CriticOutput(NamedTuple):
-    """The features that the heads look at, and the embedding of level and class that they are conditioned on."""
+    """The features that the heads look at, and the embedding of level and class that they are conditioned on.
+
+    Where the heads see the student's level, its code follows in `cond_vec`.
+    """
 
     features: dict[str, Tensor]  # tap -> [B,c,h,w]
     cond_vec: Tensor  # [B,E]
 
 
+@dataclass(frozen=True)
+class LevelCode:
+    """Code of the noise level that the student starts from: cos(pi k t), k = 1 .. `dim`.
+
+    t is the level's place among the student's, 0 at the lowest and 1 at the highest, on a logarithmic scale.
+    """
+
+    lowest: float
+    """Level in units of x0."""
+    highest: float
+    dim: ClassVar[int] = 8
+
+    def __call__(self, sigma: Tensor) -> Tensor:
+        """The code [R,dim] of levels sigma [R] in units of x0; levels beyond the ends count as the ends."""
+        span = math.log(self.highest / self.lowest) or 1.0
+        place = ((sigma / self.lowest).log() / span).clamp(0.0, 1.0)
+        return torch.cos(math.pi * place[:, None] * torch.arange(1, self.dim + 1, device=sigma.device))
+
+
 class FrozenCritic:
     """A network as a feature extractor: weights fixed, differentiable in its input, stops at the last tap."""
 
-    def __init__(self, network: Denoiser, taps: tuple[str, ...], renoises: bool = True) -> None:
-        """renoises: whether samples are re-noised for the network, as LADD's teacher needs it."""
-        self.network = network.eval().requires_grad_(False)
-        self.taps, self.renoises = taps, renoises
+    def __init__(
+        self, network: Denoiser, taps: tuple[str, ...], renoises: bool = True, level_code: LevelCode | None = None
+    ) -> None:
+        """Freeze the network.
 
-    def features(self, x0: Tensor, cond: Tensor, tau: Tensor, eps: Tensor) -> CriticOutput:
-        """Features of x0 [B,C,H,W], re-noised (if so) to levels tau [B] with unit noise eps [B,C,H,W]."""
-        return self._critique(self._shown(x0, tau, eps), cond, tau)
+        Args:
+            renoises: whether samples are re-noised for the network, as LADD's teacher needs it.
+            level_code: tells the heads the student's level; None: they do not see it.
+        """
+        self.network = network.eval().requires_grad_(False)
+        self.taps, self.renoises, self.level_code = taps, renoises, level_code
+
+    def features(self, x0: Tensor, cond: Tensor, tau: Tensor, eps: Tensor, sigma: Tensor) -> CriticOutput:
+        """Features of x0 [B,C,H,W], re-noised (if so) to levels tau [B] with unit noise eps [B,C,H,W].
+
+        Args:
+            sigma: levels [B] from which the student makes its samples of these rows; a real sample has its row's.
+        """
+        seen = self._critique(self._shown(x0, tau, eps), cond, tau)
+        if self.level_code is None:
+            return seen
+        code = self.level_code(sigma).to(seen.cond_vec.dtype)
+        return seen._replace(cond_vec=torch.cat([seen.cond_vec, code], dim=1))
 
     @torch.no_grad()
     def nearby(self, x0: Tensor, cond: Tensor, draws: tuple[Tensor, Tensor], shift: Tensor) -> dict[str, Tensor]:
@@ -57,12 +96,14 @@ class FrozenCritic:
 class Heads(nn.Module):
     """The heads of a discriminator: an independent one for each tap."""
 
-    def __init__(self, head: Head, network: Denoiser, taps: tuple[str, ...]) -> None:
+    def __init__(self, head: Head, network: Denoiser, taps: tuple[str, ...], level_dim: int = 0) -> None:
+        """level_dim: numbers that follow the network's own in `cond_vec`: the code of the student's level."""
         super().__init__()
         self.head_name = head.name
         self.taps = taps
+        cond_dim = network.cond_dim + level_dim
         self.heads = nn.ModuleDict(
-            {tap: head.build(channels=network.taps[tap].channels, cond_dim=network.cond_dim) for tap in taps}
+            {tap: head.build(channels=network.taps[tap].channels, cond_dim=cond_dim) for tap in taps}
         )
 
     def forward(self, features: dict[str, Tensor], cond_vec: Tensor) -> dict[str, Tensor]:

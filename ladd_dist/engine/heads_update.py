@@ -20,7 +20,7 @@ from ladd_dist.regularisers import PenaltyInputs, Regulariser, Side, of_samples
 
 def critique(critic: FrozenCritic, x0: Tensor, part: Part) -> CriticOutput:
     """The critic's features of x0 [R,C,H,W], re-noised by the draws of the micro-batch."""
-    return critic.features(x0, part.batch.cond, part.draws.tau, part.draws.renoise_eps)
+    return critic.features(x0, part.batch.cond, part.draws.tau, part.draws.renoise_eps, part.inputs.sigma)
 
 
 @dataclass(frozen=True)

@@ -150,8 +150,8 @@ class WatchedCritic:
         self.network, self.taps, self.renoises = inner.network, inner.taps, inner.renoises
         self.inner, self.recorder = inner, recorder
 
-    def features(self, x0: Tensor, cond: Tensor, tau: Tensor, eps: Tensor) -> CriticOutput:
-        output = self.inner.features(x0, cond, tau, eps)
+    def features(self, x0: Tensor, cond: Tensor, tau: Tensor, eps: Tensor, sigma: Tensor) -> CriticOutput:
+        output = self.inner.features(x0, cond, tau, eps, sigma)
         kept = {tap: value.detach() for tap, value in output.features.items()}
         self.recorder.teachers.append(TeacherCall(x0.detach(), cond, tau, eps, kept))
         return output

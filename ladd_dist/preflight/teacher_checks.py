@@ -106,7 +106,7 @@ def check_differentiable(fixture: Fixture) -> str:
     teacher = training.ladd_step.critic
     x0 = batch.x0[:2].clone().requires_grad_()
     tau = torch.full((2,), 0.5, device=x0.device)
-    seen = teacher.features(x0, batch.cond[:2], tau, torch.zeros_like(x0))
+    seen = teacher.features(x0, batch.cond[:2], tau, torch.zeros_like(x0), tau)
     cure = "the network's forward must not detach, nor run under no_grad, on the way to this tap"
     for tap, value in seen.features.items():
         if not value.requires_grad:

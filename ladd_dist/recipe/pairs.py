@@ -117,7 +117,11 @@ def _check_latents(recipe: Recipe) -> None:
 
 
 def _check_mismatched(recipe: Recipe) -> None:
-    """Refuse pairs of a sample and a wrong condition where the heads could not see that it is wrong."""
+    """Refuse what the heads are to see where they do not look: the student's level, or that a condition is wrong."""
+    if recipe.train.heads_see_level and not getattr(recipe.head, "conditioned", True):
+        raise RecipeError(
+            f"recipe.train.heads_see_level: head {recipe.head.name!r} does not see the level; add --head.conditioned"
+        )
     if not recipe.train.mismatched:
         return
     where = f"recipe.train.mismatched: {recipe.train.mismatched:g} shows the heads real samples under a wrong condition"

@@ -135,6 +135,10 @@ class DistillStage(Ranged):
     w L(real, mismatched) (GAN-CLS, arXiv 1605.05396: .5); 0: none. One more forward of the critic per update of the
     heads. Each wrong condition is drawn uniformly among the others. The student is pushed towards samples that are
     typical of their class, a little like guidance does."""
+    heads_see_level: bool = added(False)
+    """Whether conditioned heads also see the level that the student starts from, so that each of its levels plays a
+    game of its own. Otherwise they compare real samples with a mixture over levels, in which the errors of one can make
+    up for those of another: too dull at the highest level and too vivid at the lower ones is right on average."""
     adv_norm_decay: Decay = added(0.0)
     """Decay per step, such as .99, of the running mean of the squared norm by whose root the adversarial gradient at
     each of the student's samples is divided; 0: not normalised. `adv_weight` is then that gradient's norm; for

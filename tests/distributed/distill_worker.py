@@ -39,6 +39,7 @@ METHODS: dict[str, dict[str, Any]] = {
         "critic": Pixels(), "taps": Named(("conv1", "conv3")), "target": TeacherDenoised(), "rollout": EveryStep()
     },
     "mismatched": {},
+    "heads_see_level": {},
     "on_policy": {"start": Fresh(), "target": TeacherDenoised(), "rollout": OnPolicy(share=0.5)},
 }  # fmt: skip
 
@@ -78,6 +79,7 @@ def recipe_of(job: dict[str, Any]) -> Recipe:
     train = dataclasses.replace(
         base.train, steps=job.get("steps", STEPS), batch_size=16, log_every=1, dump_every=1_000,
         mode=job.get("mode", "fused"), mismatched=0.5 * (job.get("method") == "mismatched"),
+        heads_see_level=job.get("method") == "heads_see_level",
         lr_student=1e-4, lr_heads=5e-5,  # the report's
         checkpoint_every=1_000, keep_checkpoints=1, keep_steps=(HALF,), compute=compute,
     )  # fmt: skip

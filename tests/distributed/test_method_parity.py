@@ -15,7 +15,7 @@ from ladd_dist.workspace.workspace import Workspace
 from tests.distributed.distill_worker import recipe_of
 from tests.distributed.test_parity import start, trace
 
-METHODS = ("every_step", "on_policy", "mismatched")
+METHODS = ("every_step", "on_policy", "mismatched", "heads_see_level")
 STRATEGIES: dict[str, dict[str, Any]] = {"ddp": {}, "fsdp": {"settings": {"shard_teacher": True}}, "zero3": {}}
 pytestmark = pytest.mark.slow
 

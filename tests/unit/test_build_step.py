@@ -9,6 +9,7 @@ from typing import cast
 from ladd_dist.builders.step import Frozen, build_critic, build_step
 from ladd_dist.builders.teacher import fresh_network
 from ladd_dist.critics.pixels import Pixels
+from ladd_dist.engine.discriminator import LevelCode
 from ladd_dist.parallel import Trainable
 from ladd_dist.recipe import load_recipe
 from ladd_dist.sigmas.laws import FixedSet, LogNormal
@@ -26,7 +27,9 @@ def test_every_part_of_the_recipe_is_in_its_place() -> None:
         renoise_sigma=LogNormal(mean=-3.0),
         adv_weight=Constant(value=0.25),
         distill_weight=Constant(value=0.75),
-        train=dataclasses.replace(RECIPE.train, mode="alternate", head_updates=3, mismatched=0.25),
+        train=dataclasses.replace(
+            RECIPE.train, mode="alternate", head_updates=3, mismatched=0.25, heads_see_level=True
+        ),
         teacher=dataclasses.replace(RECIPE.teacher, seed=2),
         shards=dataclasses.replace(RECIPE.shards, seed=3),
         evaluate=dataclasses.replace(RECIPE.evaluate, seed=4),
@@ -44,6 +47,7 @@ def test_every_part_of_the_recipe_is_in_its_place() -> None:
     for field in ("adversarial", "target", "distance", "regulariser", "adv_weight", "distill_weight"):
         assert getattr(step, field) is getattr(recipe, field), field
     assert (step.mode, step.head_updates, step.heads_update.mismatched) == ("alternate", 3, 0.25)
+    assert step.critic.level_code == LevelCode(min(recipe.student_levels()), max(recipe.student_levels()))
     draws = step.micro_batches
     for field in ("start", "rollout", "student_sigma", "renoise_sigma", "seed"):
         assert getattr(draws, field) == getattr(recipe, field), field

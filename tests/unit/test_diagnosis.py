@@ -406,7 +406,8 @@ def test_the_map_of_a_linear_head_is_the_length_of_its_weights() -> None:
     network = Glass()
     heads = Heads(CornerHead(), network, ("in",))
     images = torch.stack([square(RED), square(GREEN)])
-    (found,) = input_gradients(FrozenCritic(network, ("in",)), heads, images, torch.zeros(2, dtype=torch.int64), 0.5)
+    critic, cond = FrozenCritic(network, ("in",)), torch.zeros(2, dtype=torch.int64)
+    (found,) = input_gradients(critic, heads, images, cond, 0.5, 80.0)
     assert found.heat[:, 0, 0].tolist() == pytest.approx([math.sqrt(6) / 2] * 2)  # the mean of two logits
     assert found.heat.sum() == found.heat[:, 0, 0].sum()
     (row,) = attention_figures([found], images)

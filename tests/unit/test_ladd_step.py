@@ -56,7 +56,7 @@ def test_a_step_costs_as_many_passes_as_promised(taps: tuple[str, ...], mode: st
     sigma = torch.ones(4)
     with torch.no_grad():
         student = count_flops(lambda: step.student(batch.x0, sigma, batch.cond))
-        to_tap = count_flops(lambda: step.critic.features(batch.x0, batch.cond, sigma, batch.x0))
+        to_tap = count_flops(lambda: step.critic.features(batch.x0, batch.cond, sigma, batch.x0, sigma))
     total = count_flops(lambda: step(batch, 0))
     assert total == pytest.approx(factor * (student + to_tap), rel=0.02)
 
@@ -67,7 +67,7 @@ def test_without_adversarial_weight_the_students_turn_touches_no_teacher() -> No
     sigma = torch.ones(4)
     with torch.no_grad():
         student = count_flops(lambda: step.student(batch.x0, sigma, batch.cond))
-        to_tap = count_flops(lambda: step.critic.features(batch.x0, batch.cond, sigma, batch.x0))
+        to_tap = count_flops(lambda: step.critic.features(batch.x0, batch.cond, sigma, batch.x0, sigma))
     assert count_flops(lambda: step(batch, 0)) == pytest.approx(3 * student + 2 * to_tap, rel=0.02)
 
 
@@ -287,7 +287,7 @@ class Recorder(Relativistic.__base__):  # type: ignore[misc,name-defined]
 def test_the_student_is_compared_with_real_logits_of_its_own_noise_level() -> None:
     step, batch = make_step(head=SmallConv(width=8), head_updates=3, lr_heads=0.0, adversarial=Recorder()), make_batch()
     draws = whole(step, batch).draws  # at these levels the student's own fakes were seen
-    seen = step.critic.features(batch.x0, batch.cond, draws.tau, draws.renoise_eps)
+    seen = step.critic.features(batch.x0, batch.cond, draws.tau, draws.renoise_eps, draws.sigma)
     with torch.no_grad():
         expected = step.heads(seen.features, seen.cond_vec)
     step(batch, 0)

@@ -66,8 +66,11 @@ def test_it_costs_one_forward_of_the_critic_and_without_a_share_nothing(mode: st
     step, off = (make_step(head=HEAD, mismatched=w, mode=mode) for w in (0.5, 0.0))
     batch, sigma = make_batch(), torch.ones(6)
     with torch.no_grad():
-        to_tap = count_flops(lambda: step.critic.features(batch.x0, batch.cond, sigma, batch.x0))
-        heads = count_flops(lambda: step.heads(*step.critic.features(batch.x0, batch.cond, sigma, batch.x0))) - to_tap
+        to_tap = count_flops(lambda: step.critic.features(batch.x0, batch.cond, sigma, batch.x0, sigma))
+        heads = (
+            count_flops(lambda: step.heads(*step.critic.features(batch.x0, batch.cond, sigma, batch.x0, sigma)))
+            - to_tap
+        )
     more = count_flops(lambda: step(batch, 0)) - count_flops(lambda: off(batch, 0))
     assert to_tap + 2 * heads < more <= to_tap + 3 * heads
     assert count_flops(lambda: off(batch, 0)) == count_flops(lambda: make_step(head=HEAD, mode=mode)(batch, 0))

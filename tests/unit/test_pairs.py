@@ -246,6 +246,10 @@ def test_mismatched_pairs_need_heads_that_see_the_condition_and_a_second_class()
             "recipe.train.mismatched: 0.5 shows the heads real samples under a wrong condition, and "
             "head 'spectral_norm' does not see the condition; add --head.conditioned",
         ),
+        (
+            "--train.heads-see-level",
+            "recipe.train.heads_see_level: head 'spectral_norm' does not see the level; add --hea",
+        ),
         ("--adv-weight.value 0 --distill-weight.value 0", "recipe.adv_weight, recipe.distill_weight: both are 0"),
     ],
 )
