@@ -18,6 +18,7 @@ from ladd_dist.core.run_forms import Evaluation
 from ladd_dist.core.types import Autoencoder, Denoiser
 from ladd_dist.datasets.opening import open_images
 from ladd_dist.engine.loop import StopFlag
+from ladd_dist.engine.shard_index import INDEX, ShardError
 from ladd_dist.evaluation.draw import draw, teacher_samplers, teacher_samples, teacher_steps
 from ladd_dist.evaluation.feature_cache import cached, sharded
 from ladd_dist.evaluation.figure_cache import cached_figures
@@ -148,10 +149,19 @@ def _with_real(
 def references(run: Run, codec: Autoencoder, real: RealImages | None, extraction: FeatureExtraction) -> References:
     """Up to `num_references` real images and as many of the teacher's stored samples.
 
-    For a dataset without images the stored samples stand in for the real ones; `without_real` drops those figures.
+    Where the run's shards are the dataset's pictures, the teacher's samples have shards of their own, which the stage
+    `evaluate` makes. For a dataset without images the stored samples stand in for the real ones; `without_real` drops
+    those figures.
+
+    Raises:
+        ShardError: the teacher's samples are missing or damaged.
     """
     recipe, network = run.recipe, feature_network(run.recipe)
-    reader, device = open_shards(run), run.device
+    made_by_teacher = Run(recipe.with_teacher_samples(), run.workspace)
+    if recipe.shards.samples == "dataset" and not (made_by_teacher.shards_folder / INDEX).exists():
+        where = made_by_teacher.shards_folder
+        raise ShardError(f"no samples of the teacher to compare with in {where}; make them first: --stages evaluate")
+    reader, device = open_shards(made_by_teacher), run.device
     stored = reader.take(np.arange(min(recipe.evaluate.num_references, len(reader))))
     made = decode(codec, stored.x0.to(device), recipe.evaluate.batch_size)
     teacher = Samples(made, stored.cond.to(device), extraction, network)

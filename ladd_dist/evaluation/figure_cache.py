@@ -47,7 +47,7 @@ def figures_signature(run: Run) -> str:
     """The signature of the teacher's figures: of its samples, the references, the metrics and their code."""
     recipe, settings = run.recipe, run.recipe.evaluate
     metrics = [[to_data(metric, neutral=False), sources(type(metric))] for metric in fitting_metrics(recipe)]
-    against = [recipe.shards_signature(), settings.num_references]
+    against = [recipe.with_teacher_samples().shards_signature(), settings.num_references]
     return signature("teacher-figures-2", recipe.reference_signature(), against, metrics, _code_of_metrics())
 
 

@@ -152,6 +152,8 @@ def check_guidance(fixture: Fixture) -> str:
     recipe, teacher, batch = fixture.recipe, fixture.teacher, fixture.batch
     if recipe.shards.source:
         raise Skip("the samples are imported (shards.source)")
+    if recipe.shards.samples == "dataset":
+        raise Skip("the samples are the dataset's pictures (shards.samples)")
     scale, rows = recipe.shards.guidance, slice(0, FEW)
     level = torch.full((len(batch.x0[rows]),), 1.0, device=batch.x0.device)
     x, cond = batch.x0[rows] * 1.5, batch.cond[rows]

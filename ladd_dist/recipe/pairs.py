@@ -37,6 +37,7 @@ def require_pairs(recipe: Recipe) -> None:
     _check_latents(recipe)
     _check_parallel(recipe)
     _check_mismatched(recipe)
+    _check_pictures(recipe)
     for metric in recipe.evaluate.metrics:
         if metric.needs() > recipe.evaluate.num_samples:
             raise RecipeError(
@@ -113,6 +114,22 @@ def _check_latents(recipe: Recipe) -> None:
         raise RecipeError(
             f"recipe.codec: {recipe.codec.name!r} is trained here, and the checkpoint of network "
             f"{recipe.network.name!r} does not know its latents; use codec=vae or codec=pixels"
+        )
+
+
+def _check_pictures(recipe: Recipe) -> None:
+    """Refuse the dataset's pictures as samples where there are none, or where a sample needs the noise it came from."""
+    if recipe.shards.samples == "teacher":
+        return
+    where, start = "recipe.shards.samples: 'dataset' takes the dataset's pictures as samples", recipe.start
+    if recipe.shards.source:
+        raise RecipeError(f"{where}, and shards.source others'; leave one of the two out")
+    if not recipe.dataset.has_images:
+        raise RecipeError(f"{where}, and {recipe.dataset.name!r} has none; use --shards.samples teacher")
+    if start.needs_pairs or start.needs_path:
+        raise RecipeError(
+            f"{where}, and start {start.name!r} needs the noise or path by which a teacher made each; use start=fresh, "
+            "start=ot, or --shards.samples teacher"
         )
 
 

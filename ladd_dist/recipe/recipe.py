@@ -117,12 +117,24 @@ class Recipe(Ranged):
         return signature("teacher-1", self.dataset, self.network, *trained, *self._later("codec"))
 
     def shards_signature(self) -> str:
-        """Signature of the shards, the teacher's samples."""
+        """Signature of the shards, the teacher's samples or the dataset's pictures."""
+        if self.shards.samples == "dataset":  # no teacher, sampler or guidance in them
+            own = {name: getattr(self.shards, name) for name in _PICTURES}
+            return signature("pictures-1", self.dataset, own, *self._later("codec"))
         if self.shards.source:
             encoded = (self.dataset, self.network) if self.dataset.texts() else ()  # the texts' table is our own
             states = [list(self.path_levels())] if self.path_levels() else []
             return signature("shards-1", self.shards, self.latent(), *self._later("codec"), *encoded, *states)
         return signature("shards-1", self.teacher_signature(), self.shards, list(self.path_levels()))
+
+    def with_teacher_samples(self) -> Recipe:
+        """The recipe whose shards are the teacher's samples that the evaluation compares with: this one, unless its
+        shards are the dataset's pictures."""
+        if self.shards.samples == "teacher":
+            return self
+        num_samples = min(self.shards.num_samples, self.evaluate.num_references)
+        shards = dataclasses.replace(self.shards, samples="teacher", num_samples=num_samples)
+        return dataclasses.replace(self, shards=shards)
 
     def distill_signature(self) -> str:
         """Signature of the run: everything that the trained student depends on."""
@@ -150,6 +162,9 @@ _DISTILL_FIELDS = (
     "levels", "start", "student_sigma", "renoise_sigma", "taps", "head", "adversarial", "distance", "regulariser",
     "adv_weight", "distill_weight", "train", "guard",
 )  # fmt: skip
+
+_PICTURES = ("num_samples", "seed", "dtype", "samples_per_chunk", "chunks_per_shard")
+"""Fields of `shards` on which shards of the dataset's pictures depend."""
 
 _DISTILL_LATER = ("student", "critic", "target", "rollout")
 """Further fields of the run's signature, newer than existing runs; signatures leave them out at their default."""

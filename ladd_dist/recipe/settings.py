@@ -92,6 +92,10 @@ class ShardStage(Ranged):
     """Type of the stored numbers."""
     source: str = ""
     """Glob of existing WebDataset shards, or a folder of them, which replace generation by the teacher."""
+    samples: Literal["teacher", "dataset"] = added("teacher")
+    """What the heads see as real: the teacher's samples (LADD, arXiv 2403.12015), or `dataset`, up to `num_samples` of
+    its training pictures, drawn once each by `seed` (GDD, arXiv 2405.20750, plays against real pictures). Pictures
+    have no noise to pair with. The evaluation still compares with samples of the teacher."""
     most_member_bytes: Count = neutral(2**28)
     """Bytes of the largest member of an imported shard that is read; a larger one is refused before memory is taken."""
     batch_size: BatchSize = neutral(250)

@@ -16,6 +16,7 @@ from ladd_dist.recipe import Recipe
 from ladd_dist.recipe.fitting import fitting_metrics
 from ladd_dist.reports.collapse import as_number, onset
 from ladd_dist.reports.grids import write_grid
+from ladd_dist.stages.shards import make_shards
 from ladd_dist.trackers.opening import tracker_alone
 from ladd_dist.workspace.config import tracked_config
 from ladd_dist.workspace.run import Run
@@ -46,6 +47,8 @@ def evaluate(run: Run) -> Evaluation:
     recipe = run.recipe
     if run.ranks.from_rank0(lambda: is_evaluated(run)):
         return read_evaluation(run.folder.eval)
+    if recipe.shards.samples == "dataset":  # the figures compare with the teacher's samples all the same
+        make_shards(Run(recipe.with_teacher_samples(), run.workspace))
     student = load_student(run, run.folder.student)
     # The student before training: the teacher without guidance, sampled by the student's rule.
     untrained = load_teacher(run)

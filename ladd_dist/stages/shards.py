@@ -1,4 +1,4 @@
-"""Stage `shards`: the teacher's samples, made once and shared by every run with the same teacher."""
+"""Stage `shards`: the teacher's samples, or real pictures, made once and shared by every run with the same teacher."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from ladd_dist.engine.shard_index import INDEX, ShardError
 from ladd_dist.engine.shard_reader import ShardReader
 from ladd_dist.engine.shard_writer import Chunk, write_shards
 from ladd_dist.recipe import Recipe
+from ladd_dist.stages.pictures import Pictures
 from ladd_dist.stages.texts import encode_texts
 from ladd_dist.workspace.run import Run
 from ladd_dist.workspace.workspace import is_done, make_together, mark_done
@@ -39,7 +40,8 @@ def are_shards_done(run: Run) -> bool:
 
 
 def make_shards(run: Run) -> Path:
-    """Generate the teacher's samples or import foreign shards, unless the cache holds them; returns their folder."""
+    """Generate the teacher's samples, copy the dataset's pictures, or import foreign shards, unless the cache holds
+    them; returns their folder."""
     folder = run.shards_folder
     make_together(run.ranks, folder, lambda: are_shards_done(run), lambda: _make(run, folder))
     return folder
@@ -48,15 +50,17 @@ def make_shards(run: Run) -> Path:
 def _make(run: Run, folder: Path) -> None:
     recipe = run.recipe
     settings, image, ranks = recipe.shards, recipe.latent(), run.ranks
-    imported = Imported(partial(_import, recipe)) if settings.source else None
-    num_samples = settings.num_samples if imported is None else imported.count()
+    stop = StopFlag()
+    given = _given(run, stop)
+    num_samples = settings.num_samples if given is None else given.count()
     if num_samples < settings.num_samples and ranks.is_first:
         few = f"{num_samples:,}, fewer than shards.num_samples ({settings.num_samples:,})"
-        print(f"note: shards.source: the samples there are {few}; all of them are taken", file=sys.stderr)
-    with StopFlag().listen() as stop, Bar("shards", num_samples, quiet=not ranks.is_first) as bar:
+        where = "shards.source" if settings.source else "shards.samples"
+        print(f"note: {where}: the samples there are {few}; all of them are taken", file=sys.stderr)
+    with stop.listen(), Bar("shards", num_samples, quiet=not ranks.is_first) as bar:
         texts = recipe.dataset.texts()
         table = encode_texts(run, folder, stop) if texts else None  # before the teacher: one at a time in memory
-        make = imported or TeacherSamples(recipe, load_teacher(run), stop)
+        make = given or TeacherSamples(recipe, load_teacher(run), stop)
         write = partial(
             write_shards,
             folder,
@@ -71,7 +75,7 @@ def _make(run: Run, folder: Path) -> None:
                 "seed": settings.seed,
                 "sampler": to_data(settings.sampler),
                 "guidance": settings.guidance,
-                "teacher": "" if settings.source else recipe.teacher_signature(),
+                "teacher": recipe.teacher_signature() if given is None else "",
                 "source": settings.source,
                 "dtype": settings.dtype,
                 "path_levels": list(recipe.path_levels()),
@@ -88,6 +92,13 @@ def _make(run: Run, folder: Path) -> None:
     if ranks.is_first:
         mark_done(folder / "done.json", recipe.shards_signature(), num_samples=num_samples)
     stop.check()  # a signal during the last batch
+
+
+def _given(run: Run, stop: StopFlag) -> Imported | Pictures | None:
+    """The samples that the teacher need not make: the dataset's pictures, or foreign shards; None: it makes them."""
+    if run.recipe.shards.samples == "dataset":
+        return Pictures(run, stop)
+    return Imported(partial(_import, run.recipe)) if run.recipe.shards.source else None
 
 
 class TeacherSamples:

@@ -30,6 +30,8 @@ class Stage:
 def stage_table(recipe: Recipe) -> dict[str, Stage]:
     """Every stage of the recipe, in order."""
     making = "importing the samples of others" if recipe.shards.source else "the teacher makes its samples"
+    if recipe.shards.samples == "dataset":
+        making = "taking the dataset's pictures as samples"
     teaching = "checking the pretrained teacher" if recipe.network.pretrained else "training the diffusion teacher"
     codec = {"autoencoder": Stage("training the codec", train_autoencoder, is_autoencoder_done)}
     return (codec if recipe.codec.trained else {}) | {

@@ -388,6 +388,7 @@ OWN = {"distill", "evaluate"}
         ("shards.guidance", 7.0, ALL - {"teacher"}),
         ("shards.seed", 7, ALL - {"teacher", "reference"}),
         ("shards.dtype", "float16", ALL - {"teacher", "reference"}),
+        ("shards.samples", "dataset", ALL - {"teacher", "reference"}),
         ("levels", Karras(), OWN),
         ("start", Fresh(), OWN),
         ("student_sigma", FixedSet(phases=(Phase(0, (1.0, 0.0, 0.0, 0.0)),)), OWN),
