@@ -26,7 +26,7 @@ class RecipeOptions:
     """A recipe file, like recipes/exp4_specnorm.py; with it, --help also lists its groups of fields, --help GROUP the
     flags of one, like --help head."""
     scale: Literal["auto", "smoke", "laptop", "paper"] = "auto"
-    """smoke: seconds; laptop: minutes on two cores; paper: the report's, for an accelerator; auto: laptop, everywhere."""
+    """smoke: seconds; laptop: minutes on two cores; paper: the report's, for an accelerator; auto: laptop."""
     swap: tuple[str, ...] = ()
     """Replace plug-ins by name: FIELD=NAME ..., like head=max_pool,adv_weight=cosine."""
     plugins: tuple[str, ...] = ()
