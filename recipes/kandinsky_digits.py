@@ -20,7 +20,7 @@ RATES = {"lr_student": 1e-4, "lr_heads": 1e-3, "betas_student": (0.0, 0.99), "be
 RECIPE = (
     EVERY_STEP.replace(
         name="kandinsky_digits",
-        note="Kandinsky 3.1's method: heads on the frozen down half alone, on every step, no distance.",
+        note="Kandinsky 3.1's method: heads on the frozen down half, adversarial loss on every step, no distance.",
         taps=Downs(),
         regulariser=R1(gamma=0.1),
         renoise_sigma=LogNormal(mean=-0.5, std=1.2),

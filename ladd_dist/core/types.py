@@ -44,8 +44,8 @@ class Batch(NamedTuple):
     path: Tensor | None  # [B,L,C,H,W] the teacher's own states at the stored levels
     path_levels: tuple[float, ...]  # the L levels of `path`, descending
 
-    def rows(self, which: slice) -> Batch:
-        """Batch of the selected rows (views)."""
+    def rows(self, which: slice | Tensor) -> Batch:
+        """Batch of the selected rows: views for a slice, copies for indices [B] int64 on the batch's device."""
         noise, path = (None if tensor is None else tensor[which] for tensor in (self.noise, self.path))
         return Batch(self.x0[which], self.cond[which], noise, path, self.path_levels)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ladd_dist.core.noise import few_step_inputs
 from ladd_dist.core.rng import Rows, RowSource, generator
+from ladd_dist.core.transfer import sent
 from ladd_dist.core.types import Batch, DenoiseFn
 from ladd_dist.rollouts import Inputs, Rollout
 from ladd_dist.sigmas import SigmaLaw
@@ -88,7 +89,7 @@ class MicroBatches:
         def level(law: SigmaLaw, purpose: str, repeats: int = 1) -> Tensor:
             source = generator(purpose, self.seed, step, turn)
             drawn = [law(rows.total, step, source, levels=self.levels)[rows.first : rows.stop] for _ in range(repeats)]
-            return torch.cat(drawn).to(device, non_blocking=True)
+            return sent(torch.cat(drawn), device)
 
         def noise(purpose: str, repeats: int = 1) -> Tensor:
             eps = self.source(purpose, rows, step, turn, device=device, repeats=repeats).normal(*batch.x0.shape[1:])

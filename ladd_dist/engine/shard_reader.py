@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ladd_dist.core.door import require_regular
 from ladd_dist.core.rng import generator
+from ladd_dist.core.transfer import sent
 from ladd_dist.core.types import Batch, ImageSpec
 from ladd_dist.engine.shard_index import INDEX, ChunkEntry, ShardError, read_index
 from ladd_dist.engine.shard_writer import Chunk, check_chunk, file_sha256
@@ -57,6 +58,7 @@ class ShardReader:
         if index.conditions is not None:
             _require_size(folder / index.conditions.name, index.conditions.bytes)
         self._orders: dict[tuple[int, int], Array] = {}
+        self._resident: Batch | None = None
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -82,8 +84,12 @@ class ShardReader:
             if batch.path is not None and batch.path.shape[1] != len(self.path_levels):
                 raise ShardError(f"{where}: {batch.path.shape[1]} path states, the index has levels {self.path_levels}")
 
+    def keep_on(self, device: torch.device) -> None:
+        """Copy all samples to a device: they are given from there from now on, the same numbers without a transfer."""
+        self._resident = to_device(self.take(np.arange(len(self))), device)
+
     def take(self, indices: Array) -> Batch:
-        """The samples at global indices [B], on the CPU, as float32.
+        """The samples at global indices [B], as float32, on the CPU unless they are kept on a device.
 
         Raises:
             IndexError: an index that no sample has.
@@ -91,6 +97,8 @@ class ShardReader:
         """
         if len(indices) and not 0 <= indices.min() <= indices.max() < len(self):
             raise IndexError(f"samples are 0 to {len(self) - 1}, asked for {indices.min()} to {indices.max()}")
+        if self._resident is not None:
+            return self._resident.rows(sent(torch.from_numpy(indices), self._resident.x0.device))
         chunks = np.searchsorted(self._starts, indices, side="right") - 1
         rows = indices - self._starts[chunks]
         for file in np.unique(self._files[chunks]).tolist():
@@ -204,7 +212,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch on a device, images channels_last."""
 
     def move(tensor: Tensor | None) -> Tensor | None:
-        return None if tensor is None else tensor.to(device, non_blocking=True)
+        return None if tensor is None else sent(tensor, device)
 
-    x0 = batch.x0.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
-    return Batch(x0, batch.cond.to(device, non_blocking=True), move(batch.noise), move(batch.path), batch.path_levels)
+    x0 = sent(batch.x0, device).contiguous(memory_format=torch.channels_last)
+    return Batch(x0, sent(batch.cond, device), move(batch.noise), move(batch.path), batch.path_levels)

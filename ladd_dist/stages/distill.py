@@ -105,6 +105,8 @@ class Distillation:
         settings, ranks, device = recipe.train, run.ranks, run.device
         self.rows = rows_of("train.batch_size", settings.batch_size, settings.compute, ranks)
         self.reader = open_shards(run)
+        if settings.compute.data == "device":
+            self.reader.keep_on(device)
         self.checkpoints = Checkpoints(
             run.folder.checkpoints, identity=recipe.distill_signature(), keep=settings.keep_checkpoints,
             pinned=settings.keep_steps, ranks=ranks,

@@ -18,11 +18,14 @@ from ladd_dist.cli.recipe_arguments import TeacherOptions
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.rng import generator
 from ladd_dist.core.rundir import remove_stale
+from ladd_dist.core.transfer import sent
 from ladd_dist.costs.flops import count_parameters
+from ladd_dist.datasets import ImageSet
 from ladd_dist.datasets.opening import open_images
 from ladd_dist.engine.checkpoint import Checkpoints, state_of
 from ladd_dist.engine.ema import WeightAverage
 from ladd_dist.engine.loop import Figures, cosine_factor, note_of, train
+from ladd_dist.engine.resident import ResidentImages
 from ladd_dist.engine.step_metrics import scaling, skipped
 from ladd_dist.parallel import Adam
 from ladd_dist.parallel.devices import pick_device, set_threads
@@ -123,7 +126,9 @@ class TeacherTraining:
             folder.mkdir(parents=True, exist_ok=True)
             remove_stale(folder)
         with run.ranks.first_goes_ahead():  # the first use may download it
-            self.images = open_images(recipe.dataset, "train")
+            self.images: ImageSet = open_images(recipe.dataset, "train")
+        if self.settings.compute.data == "device":
+            self.images = ResidentImages(self.images, run.device)
         self.codec = load_codec(run)
         self.checkpoints = Checkpoints(
             folder / "checkpoints", identity=recipe.teacher_signature(), keep=1, ranks=run.ranks
@@ -155,8 +160,8 @@ class TeacherTraining:
         sigma = settings.sigma(settings.batch_size, step, on_device, levels=())[rows]
         x0, cond = self.images.batch(picked[rows])
         with torch.no_grad():
-            x0 = self.codec.encode(x0.to(self.device)).contiguous(memory_format=torch.channels_last)
-        cond = torch.where(dropped[rows], self.images.image.num_classes, cond).to(self.device)
+            x0 = self.codec.encode(sent(x0, self.device)).contiguous(memory_format=torch.channels_last)
+        cond = torch.where(sent(dropped[rows], self.device), self.images.image.num_classes, sent(cond, self.device))
         eps = torch.randn((settings.batch_size, *x0.shape[1:]), generator=on_device, device=self.device)[rows]
         self.trainable.set_lr_factor(cosine_factor(step, settings.steps, settings.lr_final))
 

@@ -24,6 +24,7 @@ import webdataset
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.rng import sample_starts
 from ladd_dist.core.signals import Stopped
+from ladd_dist.core.transfer import sent
 from ladd_dist.core.types import ImageSpec
 from ladd_dist.engine.foreign_shards import Wanted, read_foreign
 from ladd_dist.engine.loop import StopFlag
@@ -147,6 +148,36 @@ def test_batches_on_a_device_are_channels_last(master: Path) -> None:
     batch = to_device(ShardReader(master).batch(0, 4, seed=0), torch.device("cpu"))
     assert batch.x0.is_contiguous(memory_format=torch.channels_last)
     assert batch.path_levels == (80.0, 1.0)
+
+
+def test_samples_that_are_kept_on_a_device_are_the_same_numbers_and_the_files_are_not_read_again(
+    master: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, kept = ShardReader(master), ShardReader(master)
+    kept.keep_on(torch.device("cpu"))
+    monkeypatch.setattr(kept, "_gather", lambda *_: pytest.fail("a file was read"))
+    for step in (0, 1, 7):
+        for found, expected in zip(kept.batch(step, 10, 3), reader.batch(step, 10, 3), strict=True):
+            assert found == expected if isinstance(found, tuple) else torch.equal(found, expected)
+    with pytest.raises(IndexError, match="samples are 0 to 22, asked for 1 to 23"):
+        kept.take(np.array([1, 23]))
+
+
+def test_what_goes_to_a_gpu_goes_from_page_locked_memory_and_nobody_waits() -> None:
+    class Told:
+        """A tensor that says how it was moved."""
+
+        device, pinned = torch.device("cpu"), False
+
+        def pin_memory(self) -> Told:
+            self.pinned = True
+            return self
+
+        def to(self, device: torch.device, *, non_blocking: bool) -> tuple[str, bool, bool]:
+            return device.type, self.pinned, non_blocking
+
+    assert sent(Told(), torch.device("cuda")) == ("cuda", True, True)  # type: ignore[arg-type,comparison-overlap]
+    assert sent(Told(), torch.device("cpu")) == ("cpu", False, True)  # type: ignore[arg-type,comparison-overlap]
 
 
 # Interrupted writing

@@ -18,6 +18,8 @@ from torch import Tensor
 from ladd_dist.core.noise import SIGMA_DATA
 from ladd_dist.core.rng import Rows, sample_starts, whole_batch
 from ladd_dist.core.types import Batch, Denoiser, ImageSpec
+from ladd_dist.datasets import ImageSet
+from ladd_dist.engine.resident import ResidentImages
 from ladd_dist.guards.judge import NO_CHANGE
 from ladd_dist.recipe import Recipe, load_recipe
 from ladd_dist.stages import distill
@@ -76,14 +78,14 @@ class Listener:
         return SimpleNamespace(denoised=x)
 
 
-def teacher_step(step: int, rows: Rows | None = None, **settings: Any) -> Listener:
+def teacher_step(step: int, rows: Rows | None = None, images: ImageSet | None = None, **settings: Any) -> Listener:
     """What a step of the teacher's training shows its network, of 400 samples if nothing else is said."""
     listener, recipe = Listener(), recipe_of(teacher={"batch_size": 400, **settings})
     training = SimpleNamespace(
         settings=recipe.teacher,
         device=CPU,
         rows=rows or whole_batch(recipe.teacher.batch_size),
-        images=Images(),
+        images=images or Images(),
         codec=SimpleNamespace(encode=lambda images: images),
         trainable=listener,
         average=SimpleNamespace(update=lambda updates: None),
@@ -107,6 +109,12 @@ def test_two_ranks_train_the_teacher_on_what_one_would() -> None:
     for name in ("x", "sigma", "cond"):
         joined = torch.cat([getattr(share, name)[0] for share in shares])
         torch.testing.assert_close(joined, getattr(whole, name)[0], msg=name)
+
+
+def test_images_that_are_kept_on_a_device_train_the_teacher_on_the_same_numbers() -> None:
+    usual, kept = teacher_step(3), teacher_step(3, images=ResidentImages(Images(), CPU))
+    for name in ("x", "sigma", "cond"):
+        assert torch.equal(getattr(usual, name)[0], getattr(kept, name)[0]), name
 
 
 def test_each_step_of_the_teacher_has_images_levels_and_noise_of_its_own() -> None:
