@@ -39,6 +39,8 @@ class RunOptions:
     """Runs at a time; the machine's cores are shared among them."""
     again: bool = False
     """Measure also what is kept already."""
+    show: bool = False
+    """Run nothing; show what is kept."""
     dirty: bool = False
     """Keep runs of code that differs from its commit too; without this flag they are neither kept nor shown."""
     write: Path | None = None

@@ -85,7 +85,7 @@ def main() -> int:
     options = tyro.cli(Options)
     store, wanted = Store(options.store), wanted_runs(options)
     kept, lacking = store.read(), {}
-    for run in wanted:
+    for run in wanted if not options.show else ():
         own = kept.get(run.key, {})
         if options.again or why_stale(own, recipe_of(run, options.scale), dirty=options.dirty):
             rows = [of for key, of in kept.items() if key.startswith(f"{run.name} / ")]
