@@ -22,6 +22,7 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks._runs import put_between
 from benchmarks.variants import VARIANTS
 from ladd_dist.guards import Guard
 from ladd_dist.guards.judge import GuardState, judge
@@ -103,7 +104,7 @@ def main() -> int:
         text = table([replay(run) for run in json.loads(TRACES.read_text())["runs"]])
         print(text)
         if options.write:
-            put_between(options.write, text)
+            put_between(options.write, "guard", text)
     else:
         from benchmarks._guard_cost import measure
 
@@ -221,13 +222,6 @@ def rates(outcomes: list[Outcome], collapses: tuple[str, ...], healthy: tuple[st
         f"collapses found within {WITHIN:.0%} of the budget: {early} of {len(lost)}; "
         f"healthy runs flagged: {flagged} of {len(fine)}."
     )
-
-
-def put_between(page: Path, text: str) -> None:
-    """Replace what stands between the page's markers."""
-    before, _, tail = page.read_text(encoding="utf-8").partition("<!-- guard -->")
-    _, _, after = tail.partition("<!-- /guard -->")
-    page.write_text(f"{before}<!-- guard -->\n{text}\n<!-- /guard -->{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -66,7 +66,9 @@ LAPTOP = replace(
     teacher=TeacherStage(
         steps=1_500, batch_size=128, lr=2e-3, sigma=LogNormal(mean=-0.8, std=1.4), ema=Ema(half_life=12_800, ramp=0.05)
     ),
-    shards=ShardStage(num_samples=5_000, sampler=Euler(steps=50), guidance=4.0),
+    # Not the report's 4: a guided teacher is far from the data here. Distance of teacher@50 to real images (class
+    # accuracy) with scale 1.0: .608 (.918), with 1.5: .494 (.990), with 4.0: 2.63 (1.000).
+    shards=ShardStage(num_samples=5_000, sampler=Euler(steps=50), guidance=1.5),
     levels=Good(),
     renoise_sigma=LogNormal(mean=-0.5, std=1.2),
     adv_weight=LinearWarmup(value=0.1, steps=60),

@@ -26,7 +26,7 @@ RECIPE = (
         ),
         network=CUNet(widths=(16, 16), blocks=1, patch=1, embed_dim=32),
     )
-    # In latents guidance moves colours too: at 4, as on pixels, the hue entropy of teacher@50 is 0.73, not 0.99.
+    # In latents guidance moves colours too: at 4 the hue entropy of teacher@50 is 0.73, not 0.99.
     .at("laptop", network=replace(LAPTOP.network, patch=1), shards=replace(LAPTOP.shards, guidance=1.5))
     .at(
         "paper",

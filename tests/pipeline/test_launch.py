@@ -246,6 +246,27 @@ def test_code_in_somebody_elses_checkout_has_no_commit(tmp_path: Path, monkeypat
     assert current_commit() == "unknown"
 
 
+def test_a_commit_is_dirty_by_code_and_not_by_texts_and_measured_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Benchmarks write down a run's figures before the next run begins: these two are of the same code."""
+    files = [tmp_path / name for name in ("ladd_dist/__init__.py", "benchmarks/a.json", "docs/a.md", "recipes/a.py")]
+    for path in files:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("1")
+    (tmp_path / "ladd_dist" / "core").mkdir()
+    for words in (["init", "-q"], ["add", "."], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "a"]):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    monkeypatch.setattr(checkout, "__file__", str(tmp_path / "ladd_dist" / "core" / "checkout.py"))
+    clean = current_commit()
+    assert re.fullmatch("[0-9a-f]{10}", clean)
+    for path in files[1:3]:
+        path.write_text("2")
+    assert current_commit() == clean
+    files[3].write_text("2")
+    assert current_commit() == f"{clean}-dirty"
+
+
 def test_an_unknown_command_of_ladd_lists_the_commands(tmp_path: Path) -> None:
     done = run_command(LADD, "lunch", cwd=tmp_path)
     assert done.code == 2

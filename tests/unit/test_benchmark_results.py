@@ -1,56 +1,164 @@
-"""The tables of docs/results.md: made from what is stored, and winners only where Holm's correction leaves one."""
+"""The tables of docs/results.md: made from current runs alone, and winners only where Holm's correction leaves one."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.results import Runs, adds_noise, best, key, pairs_table, read_store, report
-from benchmarks.variants import PAIRS, VARIANTS
+from benchmarks import results
+from benchmarks._result_tables import Row, Tables, best, pairs_table, report
+from benchmarks._runs import Failed, Store, expected_s, put_between, run_all, total_s
+from benchmarks.variants import BASE, HEADLINE, LEAVE_ONE_OUT, MOST_ROWS, PAIRS, ROWS, VARIANTS
+from ladd_dist.recipe import Recipe
 
 PAGE = Path(__file__).parents[2] / "docs" / "results.md"
 
 
-@pytest.fixture(scope="module")
-def figures() -> dict[str, Runs]:
-    stored = read_store()
-    return {name: [stored[key(name, seed)] for seed in (0, 1, 2)] for name in VARIANTS}
-
-
-def runs(*distances: float) -> Runs:
+def rows(*distances: float) -> Row:
     """Seeds of one row, with the same distance in one and four steps; two steps were not measured."""
-    return [{f"student@{steps}": {"fd_teacher": value} for steps in (4, 1)} for value in distances]
+    return Row([{f"student@{n}": {"fd_real": value} for n in (4, 1)} for value in distances], 1.5, adds_noise=False)
 
 
-def test_the_page_has_the_tables_that_the_stored_figures_give(figures: dict[str, Runs]) -> None:
-    text = PAGE.read_text(encoding="utf-8")
-    own = text.partition("<!-- results -->\n")[2].partition("\n<!-- /results -->")[0]
-    assert own == report(figures, 3)
+def whole(distance: float, teacher: float = 0.5) -> dict[str, Any]:
+    """A run with all that the tables show."""
+    figures = {"fd_teacher": 0.2, "colour_variance": 0.1, "saturation": 0.4, "accuracy": 1.0}
+    entries = {"teacher@50": teacher, "teacher@4:good": 1.3, "untrained@4": 1.2}
+    entries |= {f"student@{n}": distance for n in (4, 2, 1)}
+    return {"flops_a_step": 6e9, **{name: {**figures, "fd_real": value} for name, value in entries.items()}}
+
+
+def all_tables(rows: Mapping[str, Row], headline: Mapping[str, Row], lacks: Mapping[str, str]) -> Tables:
+    left_out = {name: f"{BASE}, {name}" for name in LEAVE_ONE_OUT}
+    return Tables(rows, headline, left_out, ["hinge"], lacks, [], 3, 3)
+
+
+@pytest.fixture
+def recipe(monkeypatch: pytest.MonkeyPatch) -> Recipe:
+    monkeypatch.chdir(PAGE.parents[1])
+    return results.row_recipe("exp6", "smoke")
+
+
+def test_the_first_table_has_at_most_so_many_rows_and_every_name_that_is_used_is_one() -> None:
+    assert len(VARIANTS) <= MOST_ROWS
+    assert {name for pair in PAIRS for name in pair} | set(HEADLINE) | {BASE} <= set(VARIANTS)
+    assert len(ROWS) == len(VARIANTS) + len(LEAVE_ONE_OUT)
+
+
+@pytest.mark.slow
+def test_the_page_has_the_tables_that_the_current_runs_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(PAGE.parents[1])
+    own = PAGE.read_text(encoding="utf-8").partition("<!-- results -->\n")[2].partition("\n<!-- /results -->")[0]
+    assert own == report(results.tables(Store(results.STORE).read(), results.Options()))
 
 
 def test_a_difference_that_stands_alone_is_no_winner_among_many() -> None:
     """-1 +- .25 has p = .003: enough for one difference, not for the smallest of many."""
-    first, second = runs(1.0, 1.1, 0.9), runs(2.0, 2.2, 1.8)
-    alone = pairs_table({"exp7": first, "exp6": second})
+    first, second = rows(1.0, 1.1, 0.9), rows(2.0, 2.2, 1.8)
+    alone = pairs_table({"exp7": first, "exp6": second}, PAIRS).splitlines()
     assert alone[-1] == "| exp7 | exp6 | -1.000 ± 0.248: **exp7** |  | -1.000 ± 0.248: **exp7** |"
-    close = runs(1.1, 1.0, 0.95)
-    others = {name: close for pair in PAIRS for name in pair}
-    crowded = pairs_table({**others, "exp7": first, "exp6": second})
-    (row,) = [line for line in crowded if line.startswith("| exp7 | exp6 |")]
-    assert row == "| exp7 | exp6 | -1.000 ± 0.248: not distinguishable |  | -1.000 ± 0.248: not distinguishable |"
-    assert f"among all {2 * len(PAIRS)} of them" in crowded[0]
+    others = {name: rows(1.1, 1.0, 0.95) for pair in PAIRS for name in pair}
+    crowded = pairs_table({**others, "exp7": first, "exp6": second}, PAIRS)
+    told = "-1.000 ± 0.248: not distinguishable"
+    assert f"| exp7 | exp6 | {told} |  | {told} |" in crowded.splitlines()
+    assert f"among all {2 * len(PAIRS)} of them" in crowded
 
 
-def test_the_best_is_a_winner_only_if_all_others_are_worse_after_correction() -> None:
-    rows: dict[str, Any] = {"exp7": runs(1.0, 1.1, 0.9), "exp6": runs(2.0, 2.1, 1.9)}
-    assert best(rows, 4) == "In 4 steps **exp7** wins, 1.000 ± 0.248: every other of 1 is worse."
-    rows["exp5"] = runs(1.0, 1.1, 1.0)
-    assert best(rows, 4).endswith("exp7, 1.000 ± 0.248, and 1 of 2 others cannot be told from it: exp5.")
-    assert best(rows, 2) == ""
+def test_the_best_is_a_winner_only_if_all_others_are_farther_after_correction() -> None:
+    found = {"exp7": rows(1.0, 1.1, 0.9), "exp6": rows(2.0, 2.1, 1.9)}
+    assert (
+        best(found, 4) == "In 4 steps **exp7** is nearest to real images, 1.000 ± 0.248: every other of 1 is farther."
+    )
+    found["exp5"] = rows(1.0, 1.1, 1.0)
+    assert best(found, 4).endswith("has exp7, 1.000 ± 0.248, and 1 of 2 others cannot be told from it: exp5.")
+    assert best(found, 2) == ""
 
 
-def test_rows_that_are_sampled_with_new_noise_are_marked(figures: dict[str, Runs]) -> None:
-    assert [adds_noise(name) for name in ("exp5", "exp7", "add_digits", "ot_coupling")] == [True, False, True, False]
-    assert "| exp5_fading_distance † |" in report(figures, 3)
+def test_the_report_says_over_what_each_interval_is_and_divides_by_each_teacher() -> None:
+    seeds = Row([whole(0.6), whole(0.7), whole(0.8)], 1.5, adds_noise=True)
+    teachers = Row([whole(0.5, 0.5), whole(0.8, 0.8), whole(1.1, 1.1)], 1.5, adds_noise=True)
+    text = report(all_tables({BASE: seeds, f"{BASE}, without R1": seeds}, {BASE: teachers}, {}))
+    _, of_teachers, left_out = text.split(" over 3 ", 3)[1:]
+    assert "over 3 seeds of the distillation, all with **one** teacher" in text
+    assert of_teachers.startswith("**teachers**") and left_out.startswith("seeds of the distillation with one teacher")
+    (line,) = [line for line in of_teachers.splitlines() if line.startswith(f"| {BASE} † |")]
+    assert line.startswith(f"| {BASE} † | 0.800 ± 0.745 | 0.800 ± 0.745 |")
+    assert line.endswith("| 1.000 ± 0.000 | 1.000 ± 0.000 |")
+    assert "that way: hinge." in text and "| without R1 | ladd_paper |" in text
+
+
+def test_the_teacher_of_a_row_with_another_one_is_shown_beside_it() -> None:
+    own, other = Row([whole(0.6)], 1.5, adds_noise=False), Row([whole(0.6, 0.9)], 1.5, adds_noise=True)
+    text = report(all_tables({"exp7": own, "latent_digits": other}, {}, {}))
+    assert "| teacher@50 of latent_digits | 0.900 |" in text and "teacher@50 of exp7" not in text
+    assert text.count("| untrained@4 |") == text.count("| untrained@4 † |") == 1
+
+
+def test_a_run_is_stale_when_recipe_evaluation_or_commit_are_not_those_of_now(recipe: Recipe) -> None:
+    kept = {"signature": recipe.distill_signature(), "evaluation": recipe.evaluate_signature(), "commit": "0123456789"}
+    assert results.why_stale(kept, recipe) == ""
+    assert results.why_stale({}, recipe) == "not measured"
+    assert results.why_stale({**kept, "signature": "0"}, recipe) == "the recipe has changed"
+    earlier = {name: value for name, value in kept.items() if name != "evaluation"}
+    assert results.why_stale(earlier, recipe) == "the evaluation has changed"
+    dirty = {**kept, "commit": "0123456789-dirty"}
+    assert results.why_stale(dirty, recipe) == "its code was not committed"
+    assert results.why_stale(dirty, recipe, dirty=True) == ""
+
+
+def test_stale_runs_are_reported_and_not_shown(recipe: Recipe) -> None:
+    options = dataclasses.replace(results.Options(), scale="smoke", seeds=(0, 1), only=("exp6",), teachers=(0,))
+    kept = {}
+    for run in results.wanted_runs(options):
+        own = results.recipe_of(run, "smoke")
+        facts = {"signature": own.distill_signature(), "evaluation": own.evaluate_signature(), "commit": "0"}
+        kept[run.key] = {**facts, **whole(0.6)}
+    assert "| exp6 | 0.600 ± 0.000 |" in report(results.tables(kept, options))
+    kept["exp6 / seed 1"]["signature"] = "0"
+    text = report(results.tables({**kept, "lsgan / seed 0": {}}, options))
+    assert text == "Not shown: 1 runs (1 the recipe has changed) of exp6. 1 kept runs belong to no row."
+
+
+def test_every_teacher_has_its_own_signature_and_a_distillation_with_its_own_seed(recipe: Recipe) -> None:
+    options = dataclasses.replace(results.Options(), scale="smoke", only=("exp6",))
+    runs = results.wanted_runs(options)
+    assert [(run.teacher, run.seed) for run in runs] == [(0, 0), (0, 1), (0, 2), (1, 1), (2, 2)]
+    own = {run: results.recipe_of(run, "smoke") for run in runs}
+    assert len({found.teacher_signature() for found in own.values()}) == 3
+    assert len({found.distill_signature() for found in own.values()}) == len({run.key for run in runs}) == 5
+
+
+def test_the_estimate_takes_the_rows_own_seconds_else_its_flops_else_those_of_all() -> None:
+    other = [{"flops_a_step": 1e9}, {"flops_a_step": 2e9}, {"flops_a_step": 9e9}]
+    assert expected_s([{"updates": 300, "seconds": 40.0}, {"updates": 300, "seconds": 50.0}], other, 300) == 45.0
+    assert expected_s([{"updates": 300, "seconds": 40.0, "flops_a_step": 1e10}], other, 1000) == 30.0 + 1000 * 0.1
+    assert expected_s([], other, 1000) == 30.0 + 1000 * 0.02
+    assert total_s({"a": 10.0, "b": 2.0}, 2) == 10.0 and total_s({"a": 4.0, "b": 3.0, "c": 3.0}, 2) == 5.0
+
+
+def test_a_run_that_fails_costs_itself_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = Store(tmp_path / "a.json")
+
+    def one(key: str) -> dict[str, Any]:
+        if key == "b":
+            raise Failed("diverged")
+        return {"made": key}
+
+    assert run_all(1, {"a": 60.0, "b": 60.0, "c": 60.0}, one, store.keep) == ["b: diverged"]
+    assert json.loads((tmp_path / "a.json").read_text()) == {"a": {"made": "a"}, "c": {"made": "c"}}
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "3 runs, 1 at a time: about 3 min, without teachers and shards"
+    assert lines[2] == "[2/3] b: 0 s, failed; about 60 s to go"
+
+
+def test_text_goes_between_the_markers_of_a_page_that_has_them(tmp_path: Path) -> None:
+    page = tmp_path / "a.md"
+    page.write_text("one\n<!-- a -->\nold\n<!-- /a -->\ntwo\n", encoding="utf-8")
+    put_between(page, "a", "new")
+    assert page.read_text(encoding="utf-8") == "one\n<!-- a -->\nnew\n<!-- /a -->\ntwo\n"
+    with pytest.raises(SystemExit, match="lacks the markers"):
+        put_between(page, "b", "new")

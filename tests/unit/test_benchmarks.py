@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import results
+from benchmarks import _runs, results
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "ladd_step.py"
 
@@ -44,24 +44,35 @@ def test_the_step_benchmark_gives_ratios_rates_and_a_breakdown(
         assert wanted in printed
 
 
-def test_results_keep_the_mean_and_the_distance_on_each_noise() -> None:
-    per_seed = {"11": {"fd_teacher": 0.1, "kid": 1.0}, "12": {"fd_teacher": 0.3, "kid": 1.0}}
-    found = results.kept({"fd_teacher": 0.2, "kid": 1.0, "num_seeds": 2.0, "per_seed": per_seed})
-    assert found == {"fd_teacher": 0.2, "fd_teacher_per_seed": [0.1, 0.3]}
-    assert results.kept({"fd_teacher": 0.2}) == {"fd_teacher": 0.2}
+def test_results_keep_the_mean_and_the_distances_on_each_noise_by_their_present_names() -> None:
+    per_seed = {"11": {"fd": 1.1, "fd_teacher": 0.1, "kid": 1.0}, "12": {"fd": 1.3, "fd_teacher": 0.3, "kid": 1.0}}
+    found = results.kept_of({"fd": 1.2, "fd_teacher": 0.2, "kid": 1.0, "num_seeds": 2.0, "per_seed": per_seed})
+    means = {"fd_real": 1.2, "fd_teacher": 0.2}
+    assert found == {**means, "fd_real_per_seed": [1.1, 1.3], "fd_teacher_per_seed": [0.1, 0.3]}
+    assert results.kept_of(means) == means
 
 
-def test_a_row_that_was_measured_on_the_noise_of_the_tuning_is_run_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_only_stale_runs_are_made_again_and_none_of_code_that_was_not_committed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    figures = {"fd_teacher": 0.2, "colour_variance": 1, "accuracy": 1}
-    entries = ("student@4", "student@2", "student@1", "teacher@4:good", "teacher@4:karras", "teacher@50")
-    row = {"signature": "a", "commit": "b", "flops_a_step": 1e9, **dict.fromkeys(entries, figures)}
-    (tmp_path / "results.json").write_text(
-        json.dumps({"exp7 / seed 0": row, "exp6 / seed 0": row | {"noise_seeds": [1]}})
-    )
-    monkeypatch.setattr(results, "STORE", tmp_path / "results.json")
+    monkeypatch.chdir(BENCHMARK.parents[1])
+    store, kept = tmp_path / "results.json", {}
+    for name in ("exp6", "exp7"):
+        recipe = results.row_recipe(name, "smoke")
+        kept[f"{name} / seed 0"] = {
+            "signature": recipe.distill_signature(), "evaluation": recipe.evaluate_signature(), "commit": "0",
+            "flops_a_step": 1e9,
+        }  # fmt: skip
+    store.write_text(json.dumps(kept | {"exp7 / seed 0": kept["exp7 / seed 0"] | {"evaluation": "of another noise"}}))
     ran = []
-    monkeypatch.setattr(results, "run", lambda options, *pair: ran.append(pair) or row | {"noise_seeds": [1]})
-    monkeypatch.setattr(sys, "argv", ["results", "--only", "exp6", "exp7", "--seeds", "0"])
-    assert results.main() == 0 and ran == [("exp7", 0)]
+    monkeypatch.setattr(results, "measure", lambda options, run: ran.append(run.key) or kept[run.key])
+    arguments = ["results", "--scale", "smoke", "--store", str(store), "--only", "exp6", "exp7", "--seeds", "0"]
+    monkeypatch.setattr(sys, "argv", [*arguments, "--teachers", "0"])
+    monkeypatch.setattr(_runs, "current_commit", lambda: "0123456789-dirty")
+    with pytest.raises(SystemExit, match="uncommitted changes"):
+        results.main()
+    assert not ran
+    monkeypatch.setattr(_runs, "current_commit", lambda: "0123456789")
+    assert results.main() == 0 and ran == ["exp7 / seed 0"]
+    assert json.loads(store.read_text()) == kept
+    assert "1 runs, 2 at a time: about 30 s" in capsys.readouterr().err
