@@ -36,7 +36,7 @@ def test_variants_are_trained_measured_with_the_clothes_network_and_compared_by_
         for seed in ("0", "1"):
             words = ("--swap", f"head={head}", "--seed", seed, "--dataset.root", root, "--dataset.no-download")
             done = launch_here(HEADS, *BRIEFLY, *words)
-            assert done.code == 0, done.err
+            assert done.code == 0, done.stderr
     assert set(read) == {CLOTHES}
     evaluations = [json.loads(path.read_text()) for path in tmp_path.glob("runs/*/eval.json")]
     assert len(evaluations) == 4
@@ -50,6 +50,6 @@ def test_variants_are_trained_measured_with_the_clothes_network_and_compared_by_
 
 def test_without_the_files_one_message_says_where_they_belong(launch_here: Callable[..., Done], tmp_path: Path) -> None:
     done = launch_here(GAMES, *BRIEFLY, "--dataset.no-download")
-    assert done.code == 1 and "Traceback" not in done.err
-    assert str(tmp_path / "data" / "fashion-mnist" / "FashionMNIST" / "raw") in done.err.replace("\n", "")
+    assert done.code == 1 and "Traceback" not in done.stderr
+    assert str(tmp_path / "data" / "fashion-mnist" / "FashionMNIST" / "raw") in done.stderr.replace("\n", "")
     assert not list(tmp_path.rglob("*.safetensors"))
