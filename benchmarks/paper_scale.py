@@ -55,7 +55,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from benchmarks._paper_estimate import estimate
+from benchmarks._paper_tables import estimate, summary
 from ladd_dist.cli.recipe_arguments import RecipeOptions, parse
 from ladd_dist.core.rundir import write_bytes
 from ladd_dist.recipe import Recipe
@@ -284,20 +284,6 @@ def small_picture(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with Image.open(source) as picture:
         picture.convert("RGB").save(target, quality=75, optimize=True)
-
-
-def summary(entries: dict[str, Any]) -> str:
-    """A table of what is kept, as Markdown."""
-    headings = ("run", "updates", "steps/s", "TFLOP/s", "minutes", "fd_real @4", "fd_teacher @4", "colour variance @4")
-    lines = [f"| {' | '.join(headings)} | alarm |", "|---" * (len(headings) + 1) + "|"]
-    for name, entry in entries.items():
-        own = entry["figures"].get("student@4", {})
-        figures = [own.get("fd_real", own.get("fd")), own.get("fd_teacher"), own.get("colour_variance")]
-        cells = [entry["updates"], entry["steps_per_s"], entry["tflop_per_s"]]
-        cells += [round(sum(entry["seconds"].values()) / 60, 1), *(value and f"{value:.3f}" for value in figures)]
-        alarm = entry["alarms"][0]["headline"] if entry["alarms"] else "none"
-        lines.append(f"| {name} | {' | '.join('' if cell is None else str(cell) for cell in cells)} | {alarm} |")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ class ResidentImages:
     def __init__(self, images: ImageSet, device: torch.device) -> None:
         """Copy all images, float32: 12 KB each at 3 x 32 x 32."""
         self.image, self.device = images.image, device
-        pieces = [images.batch(places) for places in torch.arange(len(images)).split(_PIECE)]
+        pieces = [images.batch(places) for places in torch.split(torch.arange(len(images)), _PIECE)]
         self.x0 = torch.cat([x0.to(device) for x0, _ in pieces])
         self.cond = torch.cat([cond.to(device) for _, cond in pieces])
 

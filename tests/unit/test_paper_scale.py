@@ -15,7 +15,7 @@ import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException
 
 from benchmarks import paper_scale
-from benchmarks._paper_estimate import PEAK_FLOPS, SHARE, estimate, work_of
+from benchmarks._paper_tables import PEAK_FLOPS, SHARE, estimate, work_of
 from benchmarks.paper_scale import EXPERIMENTS, Options, bare, is_kept, main, recipe_of, stop
 from ladd_dist.launch import main as launch
 from ladd_dist.stages.distill import Distillation

@@ -1,8 +1,9 @@
-"""FLOPs that the experiments of `paper_scale` need, and minutes of an H100 at an assumed share of its peak."""
+"""The tables of `paper_scale`: what its runs gave, and the FLOPs and minutes of an H100 that they need on paper."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -47,3 +48,17 @@ def estimate(recipes: dict[str, Recipe], scale: str) -> str:
         lines.append(f"| {name} | {' | '.join(cells)} | {whole / 1e15:.3g} | {whole / (PEAK_FLOPS * SHARE) / 60:.3g} |")
     needed = sum(works["all"].values()) / 3600 / PEAK_FLOPS
     return "\n".join([*lines, "", f"All within an hour needs {needed:.1%} of the peak, without a pause."])
+
+
+def summary(entries: dict[str, Any]) -> str:
+    """A table of what is kept, as Markdown."""
+    headings = ("run", "updates", "steps/s", "TFLOP/s", "minutes", "fd_real @4", "fd_teacher @4", "colour variance @4")
+    lines = [f"| {' | '.join(headings)} | alarm |", "|---" * (len(headings) + 1) + "|"]
+    for name, entry in entries.items():
+        own = entry["figures"].get("student@4", {})
+        figures = [own.get("fd_real", own.get("fd")), own.get("fd_teacher"), own.get("colour_variance")]
+        cells = [entry["updates"], entry["steps_per_s"], entry["tflop_per_s"]]
+        cells += [round(sum(entry["seconds"].values()) / 60, 1), *(value and f"{value:.3f}" for value in figures)]
+        alarm = entry["alarms"][0]["headline"] if entry["alarms"] else "none"
+        lines.append(f"| {name} | {' | '.join('' if cell is None else str(cell) for cell in cells)} | {alarm} |")
+    return "\n".join(lines)
