@@ -16,6 +16,7 @@ def test_the_time_axis_measures_checkpoints_and_writes_pictures_and_tables(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(Path(__file__).parents[2])
+    monkeypatch.setattr(time_axis, "SEEDS", time_axis.SEEDS[:1])
     page, store, pictures = tmp_path / "a.md", tmp_path / "a.json", tmp_path / "images"
     page.write_text("<!-- time-axis -->\nold\n<!-- /time-axis -->\n")
     folders = ["--out", str(tmp_path / "runs"), "--cache", str(tmp_path / "cache"), "--store", str(store)]
