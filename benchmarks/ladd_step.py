@@ -120,7 +120,8 @@ def step_of(recipe: Recipe, mode: str, teacher: Denoiser) -> LaddStep:
 def count_heads(step: LaddStep, batch: Batch) -> int:
     """FLOPs of the heads in a step: their update on both halves, and the student's view through them."""
     with torch.no_grad():
-        seen = step.critic.features(batch.x0, batch.cond, torch.ones(len(batch.x0)), batch.x0)
+        level = torch.ones(len(batch.x0))
+        seen = step.critic.features(batch.x0, batch.cond, level, batch.x0, level)
     both = join(seen, seen)
 
     def use() -> None:

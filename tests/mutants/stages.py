@@ -18,7 +18,7 @@ MUTANTS: dict[str, Mutation] = {
     ),
     "every_rank_drops_the_first_labels": Mutation(
         "each rank drops the labels that the first rank drops",
-        one("stages/teacher.py", "torch.where(dropped[rows], ", "torch.where(dropped[: len(cond)], "),
+        one("stages/teacher.py", "sent(dropped[rows], ", "sent(dropped[: len(cond)], "),
         test=f"{_STEPS}::test_two_ranks_train_the_teacher_on_what_one_would",
     ),
     "every_rank_has_the_first_noise": Mutation(

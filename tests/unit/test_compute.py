@@ -103,7 +103,8 @@ def test_a_checkpointed_teacher_passes_the_same_gradient_to_its_input() -> None:
         x0 = batch.x0.clone().requires_grad_()
 
         def see(teacher: FrozenCritic = teacher, x0: Tensor = x0, batch: Any = batch) -> Tensor:
-            seen = teacher.features(x0, batch.cond, torch.tensor(LEVELS), batch.noise)
+            levels = torch.tensor(LEVELS)
+            seen = teacher.features(x0, batch.cond, levels, batch.noise, levels)
             return torch.stack([value.square().sum() for value in seen.features.values()]).sum()
 
         kept.append(saved_bytes(see))
