@@ -99,7 +99,7 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "gradients_in_the_student": Mutation(
         "the heads' backward pass reaches the student",
-        _one("engine/discriminator.py", "fake.features[tap].detach()])", "fake.features[tap]])"),
+        _one("engine/discriminator.py", "out.features[tap].detach() for out", "out.features[tap] for out"),
         check="gradients",
     ),
     "gradients_stay": Mutation(
