@@ -24,7 +24,9 @@ TURNS = 5
 """Number of turns that count."""
 BATCH = 32
 """Most images of a batch: the teacher needs six batches for every student that is measured."""
-LONG_ENOUGH_S = 0.1
+PART = 8
+"""A batch is at most this part of the samples: the clock must not take longer than what it measures beside."""
+LONG_ENOUGH_S = 0.05
 """Seconds that a sampler works in a turn, in several batches where one takes less: what a busy machine does in
 between, and the first batch after another sampler's, must not decide."""
 MOST_BATCHES = 20
@@ -71,7 +73,8 @@ def time_in_turns(
 
 
 def _size(run: Run) -> int:
-    return min(BATCH, run.recipe.evaluate.batch_size, run.recipe.evaluate.num_samples)
+    settings = run.recipe.evaluate
+    return min(BATCH, settings.batch_size, -(-settings.num_samples // PART))
 
 
 def _batches(run: Run, seconds: Mapping[str, float]) -> dict[str, int]:

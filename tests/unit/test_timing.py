@@ -61,7 +61,7 @@ def timed(run: Run, samplers: dict[str, SampleFn], slow: str | None = None) -> d
 def test_samplers_take_turns_on_batches_of_one_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine(monkeypatch)
     timed(
-        run_of(10, tmp_path), {name: machine.sampler(name, 1.0) for name in ("student@4", "untrained@4", "teacher@50")}
+        run_of(80, tmp_path), {name: machine.sampler(name, 1.0) for name in ("student@4", "untrained@4", "teacher@50")}
     )
     assert machine.calls == [("student@4", 10), ("untrained@4", 10), ("teacher@50", 10)] * (TURNS + 1)
 
@@ -72,7 +72,7 @@ def test_neither_a_cold_start_nor_a_pause_of_the_machine_counts(
     machine = Machine(monkeypatch)
     cold_first = machine.sampler("student@4", 4.0, {0: 5_000.0})
     found = timed(
-        run_of(10, tmp_path), {"student@4": cold_first, "teacher@50": machine.sampler("t", 100.0, {2: 900.0})}
+        run_of(80, tmp_path), {"student@4": cold_first, "teacher@50": machine.sampler("t", 100.0, {2: 900.0})}
     )
     assert found["student@4"]["s_per_image"] == pytest.approx(4.0)
     assert found["teacher@50"]["s_per_image"] == pytest.approx(100.0)
@@ -82,9 +82,9 @@ def test_neither_a_cold_start_nor_a_pause_of_the_machine_counts(
 def test_what_a_fast_sampler_pays_after_another_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same network before and after training takes the same time, whichever comes first in a turn."""
     machine = Machine(monkeypatch)
-    first = machine.sampler("student@4", 1e-3, {-1: 0.05})
+    first = machine.sampler("student@4", 1e-3, {-1: 0.02})
     samplers = {"student@4": first, "untrained@4": machine.sampler("untrained@4", 1e-3)}
-    found = timed(run_of(10, tmp_path), {**samplers, "teacher@50": machine.sampler("teacher@50", 0.026)}, "teacher@50")
+    found = timed(run_of(80, tmp_path), {**samplers, "teacher@50": machine.sampler("teacher@50", 0.026)}, "teacher@50")
     assert found["student@4"]["s_per_image"] == pytest.approx(1e-3)
     assert found["untrained@4"]["s_per_image"] == pytest.approx(1e-3)
     assert found["student@4"]["times_faster"] == pytest.approx(26.0)
@@ -98,6 +98,6 @@ def test_the_ratio_is_of_seconds_of_one_turn(tmp_path: Path, monkeypatch: pytest
         "student@4": machine.sampler("student@4", 1.0, growing),
         "teacher@50": machine.sampler("teacher@50", 20.0, {turn: 20 * more for turn, more in growing.items()}),
     }
-    found = timed(run_of(10, tmp_path), samplers, "teacher@50")
+    found = timed(run_of(80, tmp_path), samplers, "teacher@50")
     ratios = [found["student@4"][f"times_faster{end}"] for end in ("", "_low", "_high")]
     assert ratios == pytest.approx([20.0, 20.0, 20.0]) and found["teacher@50"]["times_faster"] == 1.0
