@@ -36,7 +36,7 @@ def require_pairs(recipe: Recipe) -> None:
     _check_teacher(recipe)
     _check_latents(recipe)
     _check_parallel(recipe)
-    _check_mismatched(recipe)
+    _check_conditioned(recipe)
     _check_pictures(recipe)
     for metric in recipe.evaluate.metrics:
         if metric.needs() > recipe.evaluate.num_samples:
@@ -133,17 +133,16 @@ def _check_pictures(recipe: Recipe) -> None:
         )
 
 
-def _check_mismatched(recipe: Recipe) -> None:
+def _check_conditioned(recipe: Recipe) -> None:
     """Refuse what the heads are to see where they do not look: the student's level, or that a condition is wrong."""
-    if recipe.train.heads_see_level and not getattr(recipe.head, "conditioned", True):
-        raise RecipeError(
-            f"recipe.train.heads_see_level: head {recipe.head.name!r} does not see the level; add --head.conditioned"
-        )
+    looks, add = getattr(recipe.head, "conditioned", True), "add --head.conditioned"  # without that field it may look
+    if recipe.train.heads_see_level and not looks:
+        raise RecipeError(f"recipe.train.heads_see_level: head {recipe.head.name!r} does not see the level; {add}")
     if not recipe.train.mismatched:
         return
     where = f"recipe.train.mismatched: {recipe.train.mismatched:g} shows the heads real samples under a wrong condition"
-    if not getattr(recipe.head, "conditioned", True):  # a head without that field sees what it likes
-        raise RecipeError(f"{where}, and head {recipe.head.name!r} does not see the condition; add --head.conditioned")
+    if not looks:
+        raise RecipeError(f"{where}, and head {recipe.head.name!r} does not see the condition; {add}")
     if recipe.dataset.spec().num_classes < 2:
         raise RecipeError(f"{where}, and dataset {recipe.dataset.name!r} has one class alone; use --train.mismatched 0")
 
