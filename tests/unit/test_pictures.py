@@ -119,12 +119,12 @@ def test_a_run_on_pictures_is_still_compared_with_the_teachers_samples(tmp_path:
     distill(run)
     extraction = cached(run.workspace.cache / "features", run.ranks)
     with pytest.raises(ShardError, match=r"no samples of the teacher to compare with .*--stages evaluate"):
-        references(run, load_codec(run), extraction)
+        references(run, load_codec(run), None, extraction)
     figures = evaluate(run)
     assert any(name.startswith("student@") for name in figures)
     sister = run_of(BASE, tmp_path)
     made = open_shards(sister)  # a recipe that differs in nothing else finds them too
-    against = references(run, load_codec(run), extraction)
+    against = references(run, load_codec(run), None, extraction)
     count = len(against.teacher.images)
     assert torch.equal(against.teacher.images, made.take(torch.arange(count).numpy()).x0)
     pictures = open_shards(run).take(torch.arange(count).numpy()).x0
