@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, Self
 
@@ -45,6 +46,26 @@ def of_samples(value: Tensor, num: int, rows: slice) -> Tensor:
     if len(value) == num:
         return value[rows]
     return value.view(-1, num, *value.shape[1:])[:, rows].flatten(0, 1)
+
+
+class Picked(NamedTuple):
+    """The samples of a micro-batch that a penalty looks at, where it looks at one in so many."""
+
+    rows: slice
+    """Their rows in the micro-batch; never none, for each process has to do the same calls."""
+    weight: float
+    """Times a mean over these rows: averaged over processes, the mean over the picked samples of the global batch. 0
+    where the row only stands in, because none of this micro-batch is picked."""
+
+
+def one_in(every: int, source: RowSource) -> Picked:
+    """Samples 0, every, 2 every, ... of the global batch, whichever process has them."""
+    batch = source.rows
+    first = -batch.first % every
+    if first >= len(batch):
+        return Picked(slice(0, None, len(batch)), 0.0)
+    count = len(range(first, len(batch), every))
+    return Picked(slice(first, None, every), batch.total / math.ceil(batch.total / every) * count / len(batch))
 
 
 class Regulariser(Plugin):

@@ -10,7 +10,6 @@ In bf16, rounding moves the logits too: by 2^-9 of them or so, which eps divides
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from ladd_dist.core.plugin import register
 from ladd_dist.core.ranges import Count, NonNegative, Positive
-from ladd_dist.regularisers import PenaltyInputs, Regulariser, Side, of_samples
+from ladd_dist.regularisers import PenaltyInputs, Regulariser, Side, of_samples, one_in
 
 
 @dataclass(frozen=True)
@@ -35,21 +34,17 @@ class _Approximate(Regulariser):
     def __call__(self, inputs: PenaltyInputs) -> Tensor:
         """weight E[(l(x') - l(x))^2] / eps^2 over samples, logits and heads; samples 0, every, 2 every, ... of the
         global batch, whichever process has them."""
-        batch, cond_vec = inputs.source.rows, inputs.cond_vec
-        first = -batch.first % self.every
-        is_here, num = first < len(batch), len(batch)
-        rows = slice(first if is_here else 0, None, self.every if is_here else num)
+        picked, num = one_in(self.every, inputs.source), len(inputs.source.rows)
         features = inputs.real if self.side == "real" else inputs.fake
-        moved = inputs.nearby(self.side, rows, self.eps)
-        both = {tap: torch.cat([of_samples(value, num, rows), moved[tap]]) for tap, value in features.items()}
-        logits = inputs.heads(both, torch.cat([of_samples(cond_vec, num, rows)] * 2))
+        moved = inputs.nearby(self.side, picked.rows, self.eps)
+        both = {tap: torch.cat([of_samples(value, num, picked.rows), moved[tap]]) for tap, value in features.items()}
+        logits = inputs.heads(both, torch.cat([of_samples(inputs.cond_vec, num, picked.rows)] * 2))
         squares = []
         for value in logits.values():
             before, after = value.float().chunk(2)
-            squares.append(((after - before) / self.eps).square().mean(dim=1).sum())
+            squares.append(((after - before) / self.eps).square().mean())
         # A row that stands in for none costs a call and counts nothing: each process calls the teacher equally often.
-        counted = batch.total / math.ceil(batch.total / self.every) / len(cond_vec) if is_here else 0.0
-        return self.weight * counted * torch.stack(squares).mean()
+        return self.weight * picked.weight * torch.stack(squares).mean()
 
     def differentiates(self) -> bool:
         return False

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from ladd_dist.core.plugin import register
-from ladd_dist.core.ranges import NonNegative
-from ladd_dist.regularisers import HeadsFn, PenaltyInputs, Regulariser
+from ladd_dist.core.ranges import Count, NonNegative
+from ladd_dist.regularisers import HeadsFn, PenaltyInputs, Regulariser, of_samples, one_in
 
 
 def _input_gradients(heads: HeadsFn, features: dict[str, Tensor], cond_vec: Tensor, *, mean: bool) -> list[Tensor]:
@@ -29,10 +29,22 @@ def _input_gradients(heads: HeadsFn, features: dict[str, Tensor], cond_vec: Tens
     return [gradient.float().flatten(1) for gradient in gradients]
 
 
-def _squared_slope(heads: HeadsFn, features: dict[str, Tensor], cond_vec: Tensor) -> Tensor:
-    """The squared norm (0-d) of the gradient of each sample's summed logits, a mean over samples, then over heads."""
-    gradients = _input_gradients(heads, features, cond_vec, mean=False)
-    return torch.stack([gradient.square().sum(dim=1).mean() for gradient in gradients]).mean()
+@dataclass(frozen=True)
+class _SquaredSlope(Regulariser):
+    gamma: NonNegative = 1.0
+    """Twice the factor of the penalty in the heads' loss."""
+    every: Count = 1
+    """One sample in so many is looked at: the same penalty on average over batches, for less work."""
+
+    def slope(self, inputs: PenaltyInputs, *sides: dict[str, Tensor]) -> Tensor:
+        """The squared norm (0-d) of the gradient of each sample's summed logits, a sum over the sides' features of the
+        mean over samples and heads; the sides go through the heads in one call."""
+        picked, num = one_in(self.every, inputs.source), len(inputs.source.rows)
+        shown = {tap: torch.cat([of_samples(side[tap], num, picked.rows) for side in sides]) for tap in sides[0]}
+        cond_vec = torch.cat([of_samples(inputs.cond_vec, num, picked.rows)] * len(sides))
+        gradients = _input_gradients(inputs.heads, shown, cond_vec, mean=False)
+        slope = torch.stack([gradient.square().sum(dim=1).mean() for gradient in gradients]).mean()
+        return len(sides) * picked.weight * slope
 
 
 @register("none")
@@ -74,43 +86,32 @@ class GradientPenalty(Regulariser):
 
 @register("r1")
 @dataclass(frozen=True)
-class R1(Regulariser):
+class R1(_SquaredSlope):
     """gamma/2 E||d sum(real logits) / d features||^2 (Mescheder et al. 2018, arXiv 1801.04406, eq. 9)."""
-
-    gamma: NonNegative = 1.0
-    """Twice the factor of the penalty in the heads' loss."""
 
     def __call__(self, inputs: PenaltyInputs) -> Tensor:
         """Scalar penalty on the real features alone."""
-        return 0.5 * self.gamma * _squared_slope(inputs.heads, inputs.real, inputs.cond_vec)
+        return 0.5 * self.gamma * self.slope(inputs, inputs.real)
 
 
 @register("r2")
 @dataclass(frozen=True)
-class R2(Regulariser):
+class R2(_SquaredSlope):
     """gamma/2 E||d sum(fake logits) / d features||^2: R1 on the student's samples (arXiv 1801.04406, eq. 10)."""
-
-    gamma: NonNegative = 1.0
-    """Twice the factor of the penalty in the heads' loss."""
 
     def __call__(self, inputs: PenaltyInputs) -> Tensor:
         """Scalar penalty on the fake features alone."""
-        return 0.5 * self.gamma * _squared_slope(inputs.heads, inputs.fake, inputs.cond_vec)
+        return 0.5 * self.gamma * self.slope(inputs, inputs.fake)
 
 
 @register("r1_r2")
 @dataclass(frozen=True)
-class R1R2(Regulariser):
+class R1R2(_SquaredSlope):
     """R1 plus R2 with one gamma, as R3GAN has them beside the relativistic game (Huang et al. 2024, arXiv 2501.05441).
 
-    Real and fake go through the heads in one call. For two factors, take the regulariser `sum` of `r1` and `r2`.
+    For two factors, take the regulariser `sum` of `r1` and `r2`.
     """
-
-    gamma: NonNegative = 1.0
-    """Twice the factor of both penalties in the heads' loss."""
 
     def __call__(self, inputs: PenaltyInputs) -> Tensor:
         """Scalar penalty: that on the real features plus that on the fake ones."""
-        both = {tap: torch.cat([value, inputs.fake[tap]]) for tap, value in inputs.real.items()}
-        # Twice gamma / 2: the mean over both halves together is half the sum of their means.
-        return self.gamma * _squared_slope(inputs.heads, both, torch.cat([inputs.cond_vec, inputs.cond_vec]))
+        return 0.5 * self.gamma * self.slope(inputs, inputs.real, inputs.fake)

@@ -242,6 +242,27 @@ def test_r2_looks_at_fake_features_and_r1_r2_at_both() -> None:
     assert R1R2(gamma=2.0)(inputs).item() == pytest.approx(6.0**2 + of_fake)
 
 
+@pytest.mark.parametrize("parts", [1, 3, 6])
+@pytest.mark.parametrize(("cls", "slopes"), [(R1, (1, 25)), (R2, (4, 36)), (R1R2, (5, 61))])
+def test_one_sample_in_four_is_looked_at_whoever_has_it(cls: type[R1], slopes: tuple[int, int], parts: int) -> None:
+    """Of 6 samples those at 0 and 4. Of the head h^2 / 2 the squared slope is h^2."""
+    values = torch.arange(1.0, 7.0).view(6, 1, 1, 1)
+    found, looked = 0.0, set()
+
+    def heads(seen: dict[str, Tensor], cond_vec: Tensor) -> dict[str, Tensor]:
+        looked.add(len(seen["tap0"]))
+        assert len(cond_vec) == len(seen["tap0"])
+        return {"tap0": seen["tap0"].flatten(1) ** 2 / 2}
+
+    for number in range(parts):
+        rows = whole_batch(6).part(number, parts)
+        own = values[rows.first : rows.stop]
+        given = ({"tap0": own}, {"tap0": own + 1}, torch.zeros(len(own), 3), source(rows=rows), nearby)
+        found += float(cls(gamma=2.0, every=4)(PenaltyInputs(heads, *given))) / parts
+    assert found == pytest.approx(sum(slopes) / 2)
+    assert max(looked) <= 2 * (2 if cls is R1R2 else 1)
+
+
 def test_gradient_penalty_of_a_linear_head_is_its_distance_from_unit_norm() -> None:
     weight = torch.full((4, 1), 1.5)  # norm 3
     penalty = GradientPenalty(weight=10.0)(inputs_of(linear_heads(tap0=weight), features(1), features(1)))
