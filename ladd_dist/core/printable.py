@@ -6,9 +6,11 @@ Names, labels, log lines and messages may hold escape sequences. A terminal obey
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, TextIO, cast
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -73,6 +75,35 @@ class PrintableStream:
             self.write(line)
 
 
+class UnreadStream:
+    """A text stream whose reader may leave, as `2>&1 | tee` may be stopped: what is told is lost, the work goes on."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        """Write the text, or drop it where nobody reads."""
+        with self._alone():
+            self.stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush what is there, or drop it where nobody reads."""
+        with self._alone():
+            self.stream.flush()
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            with Path(os.devnull).open("wb") as nobody:
+                os.dup2(nobody.fileno(), self.stream.fileno())  # what is buffered would fail again at exit
+
+
 def bare(stream: TextIO) -> TextIO:
     """The stream itself, for a writer that cleans its own text (`ladd_dist.core.screen.Screen`)."""
     return bare(stream.stream) if isinstance(stream, PrintableStream) else stream
@@ -82,14 +113,19 @@ def bare(stream: TextIO) -> TextIO:
 def printable_output() -> Iterator[None]:
     """Clean whatever is printed to stdout and stderr, by plug-ins and libraries too; also usable as a decorator.
 
-    Characters that the stream's encoding lacks are shown as escapes, where they would otherwise be an error.
+    Characters that the stream's encoding lacks are shown as escapes, where they would otherwise be an error. When a
+    reader of stderr leaves, the work goes on.
     """
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = map(_guarded, before)
+    sys.stdout, sys.stderr = _guarded(before[0]), _guarded(_unread(before[1]))
     try:
         yield
     finally:
         sys.stdout, sys.stderr = before
+
+
+def _unread(stream: TextIO) -> TextIO:
+    return stream if stream is None or isinstance(stream, PrintableStream) else cast("TextIO", UnreadStream(stream))
 
 
 def _guarded(stream: TextIO) -> TextIO:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -170,3 +171,29 @@ def test_a_table_is_as_wide_as_what_it_shows(capsys: pytest.CaptureFixture[str])
     Screen(width=80).print(table)
     assert "│ x\\x1b[31my │" in capsys.readouterr().out
     assert issubclass(Screen, Console)
+
+
+def test_the_work_goes_on_when_nobody_reads_what_it_tells() -> None:
+    """Plain prints and Rich's, flushed and at exit; the result on stdout is there, and the exit code is the work's."""
+    code = """
+import sys
+from ladd_dist.cli.errors import run_guarded
+from ladd_dist.core.screen import Screen
+def work():
+    sys.stdin.readline()  # the reader has left
+    for number in range(3):
+        print("told", number, file=sys.stderr, flush=True)
+        Screen(stderr=True).print("told by Rich")
+    sys.stderr.write("left in the buffer")
+    print("done")
+    return 3
+sys.exit(run_guarded(work))
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    process.stderr.close()
+    process.stderr = None
+    out, _ = process.communicate("go on\n", timeout=120)
+    assert (process.returncode, out) == (3, "done\n")
