@@ -7,26 +7,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from benchmarks._runs import Kept
+from benchmarks._bars_table import bars_table
+from benchmarks._result_cells import REAL_FLOOR, STEPS, TEACHER, Row, cell, line, mean_cell, values_of
 from benchmarks.variants import BASE, PAIRS, VARIANTS
-from ladd_dist.comparison.statistics import ALPHA, Called, difference, holm, pool, t_quantile
+from ladd_dist.comparison.statistics import ALPHA, Called, difference, holm, t_quantile
 
-STEPS = (4, 2, 1)
-TEACHER = "teacher@50"
-REAL_FLOOR = "floor@real"
-"""The entry with the distance between two sets of real images; missing in evaluations of earlier versions."""
 HEAD = ("to real @4", "@2", "@1", "to teacher @4", "@1", "accuracy @4", "@1", "colour variance @4", "@1",
         "saturation @4", "@1", "guidance", "GFLOP per step")  # fmt: skip
 """Columns of the tables of rows, after the name."""
-
-
-class Row(NamedTuple):
-    """A row: its runs, one a seed, and what its recipe says."""
-
-    runs: Sequence[Kept]
-    guidance: float
-    adds_noise: bool
-    """Whether its students are sampled with new noise before every step but the first."""
 
 
 class Tables(NamedTuple):
@@ -39,6 +27,8 @@ class Tables(NamedTuple):
     """What a row of the second table leaves out of `BASE` -> the row's name among `rows`."""
     same: Sequence[str]
     """Those that leave out nothing, because `BASE` is that way."""
+    base: Row | None
+    """All seeds of `BASE`, on the first teacher; None where one lacks."""
     lacks: Mapping[str, str]
     """Runs that are not shown, with the reason."""
     unknown: Sequence[str]
@@ -55,6 +45,8 @@ def report(found: Tables) -> str:
     if first:
         parts += [main_table(first, found.num_seeds), *(best(first, steps) for steps in STEPS)]
         parts.append(pairs_table(first, PAIRS))
+    if found.base is not None:
+        parts.append(bars_table(found.base))
     if found.headline:
         parts.append(headline_table(found.headline, found.num_teachers))
     if second and BASE in first:
@@ -72,11 +64,6 @@ def lacking(found: Tables) -> str:
     if found.unknown:
         lines.append(f"{len(found.unknown)} kept runs belong to no row.")
     return " ".join(lines)
-
-
-def line(*cells: str) -> str:
-    """A line of a table."""
-    return f"| {' | '.join(cells)} |"
 
 
 def main_table(rows: Mapping[str, Row], num_seeds: int) -> str:
@@ -161,29 +148,6 @@ def row_line(name: str, row: Row) -> str:
 def gflop(row: Row) -> float:
     """GFLOP of a training step."""
     return float(row.runs[0]["flops_a_step"]) / 1e9
-
-
-def cell(runs: Sequence[Kept], entry: str, name: str, *, by_teacher: bool = False) -> str:
-    """Mean ± half-width of a figure over the runs, or of its share of the teacher's; empty where one lacks it."""
-    values = values_of(runs, entry, name, by_teacher=by_teacher)
-    return mean_cell(values) if values else ""
-
-
-def values_of(runs: Sequence[Kept], entry: str, name: str, *, by_teacher: bool = False) -> list[float]:
-    """A figure of each run, or its share of the teacher's; empty where a run lacks it."""
-    found = []
-    for run in runs:
-        own, teacher = run.get(entry, {}).get(name), run.get(TEACHER, {}).get(name)
-        if own is None or (by_teacher and not teacher):
-            return []
-        found.append(own / teacher if by_teacher else own)
-    return found
-
-
-def mean_cell(values: Sequence[float]) -> str:
-    """Mean ± half-width of the 95 % interval."""
-    found = pool(values)
-    return f"{found.mean:.3f} ± {math.nan if found.high is None else found.high - found.mean:.3f}"
 
 
 def distances(row: Row, steps: int) -> dict[int, float]:

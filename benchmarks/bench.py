@@ -22,6 +22,7 @@ from typing import Any
 
 import tyro
 
+from benchmarks._runs import put_between
 from ladd_dist.comparison.statistics import ALPHA, difference, holm, pool, t_quantile
 
 AXES = {"head": "head", "taps": "taps", "adversarial": "game", "student_sigma.phases": "schedule of the levels"}
@@ -50,13 +51,7 @@ def main() -> int:
     text = report(json.loads(options.file.read_text(encoding="utf-8")))
     print(text)
     if options.write:
-        name, page = options.file.stem, options.write.read_text(encoding="utf-8")
-        start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-        if start not in page or end not in page:
-            raise SystemExit(f"{options.write} has no markers {start} and {end}")
-        before, rest = page.split(start, 1)
-        after = rest.split(end, 1)[1]
-        options.write.write_text(f"{before}{start}\n{text}\n{end}{after}", encoding="utf-8")
+        put_between(options.write, options.file.stem, text)
     return 0
 
 

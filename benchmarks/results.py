@@ -35,17 +35,19 @@ from benchmarks._runs import (
     run_all,
     say,
 )
-from benchmarks.variants import BASE, HEADLINE, LEAVE_ONE_OUT, ROWS, VARIANTS
+from benchmarks.variants import BASE, BASE_SEEDS, HEADLINE, LEAVE_ONE_OUT, ROWS, VARIANTS
 from ladd_dist.cli.recipe_arguments import RecipeOptions, parse
 from ladd_dist.core.checkout import DIRTY
 from ladd_dist.core.figure_names import named_now
+from ladd_dist.core.run_forms import read_guard
 from ladd_dist.recipe import Recipe
 from recipes._base import SEEDS
 
-BARE = ("--stages", "autoencoder,teacher,shards,distill,evaluate", "--swap", "guard=none",
-        "--train.evaluate-every", "0", "--train.dump-every", "1000000",
-        "--evaluate.seeds", ",".join(map(str, SEEDS)))  # fmt: skip
-"""No page, and nothing looked at on the way, which changes no number; measured on the noises of figures for others."""
+STAGES = ("--stages", "autoencoder,teacher,shards,distill,evaluate")
+BARE = ("--train.evaluate-every", "0", "--train.dump-every", "1000000", "--evaluate.seeds", ",".join(map(str, SEEDS)))
+"""Nothing looked at on the way, which changes no number; measured on the noises of figures for others."""
+UNWATCHED, WATCHED = ("--swap", "guard=none"), ("--guard.every", "50", "--guard.action", "warn")
+"""Only `BASE` and what is left out of it have a guard, which watches and changes no number."""
 STORE = Path(__file__).with_name("results.json")
 KEPT = ("fd_real", "fd_teacher", "colour_variance", "saturation", "hue_entropy", "accuracy", "recall")
 """Figures of each entry of eval.json that are kept."""
@@ -61,6 +63,8 @@ class Options(RunOptions):
     """Seeds of the distillation, all on the teacher with seed 0."""
     teachers: tuple[int, ...] = (0, 1, 2)
     """Seeds of the teachers of the headline rows; each teacher has a distillation with its own seed."""
+    base_seeds: tuple[int, ...] = BASE_SEEDS
+    """Seeds of the distillation of the row `ladd`, on the first teacher."""
     only: tuple[str, ...] = ()
     """Names of rows; all when empty."""
     store: Path = STORE
@@ -111,19 +115,25 @@ def wanted_runs(options: Options) -> list[Wanted]:
     runs = [Wanted(name, 0, seed) for seed in options.seeds for name in names]
     # On the first teacher the headline rows are those of the table.
     others = [Wanted(name, seed, seed) for seed in options.teachers for name in HEADLINE if seed and name in names]
-    return runs + others
+    more = [Wanted(BASE, 0, seed) for seed in options.base_seeds if seed not in options.seeds and BASE in names]
+    return runs + more + others
 
 
 def arguments_of(run: Wanted) -> list[str]:
     """What `launch` is given besides scale and folders."""
     teacher = ["--teacher.seed", str(run.teacher)] if run.teacher else []
-    return [*ROWS[run.name], *BARE, "--seed", str(run.seed), *teacher]
+    return [*flags_of(run.name), *STAGES, "--seed", str(run.seed), *teacher]
+
+
+def flags_of(name: str) -> list[str]:
+    """What every run of a row is given."""
+    return [*ROWS[name], *BARE, *(WATCHED if name.partition(", ")[0] == BASE else UNWATCHED)]
 
 
 @cache
 def row_recipe(name: str, scale: str) -> Recipe:
     """The recipe of a row with seed 0."""
-    return parse(RecipeOptions, [*ROWS[name], *BARE[2:], "--scale", scale], prog="results")[1]
+    return parse(RecipeOptions, [*flags_of(name), "--scale", scale], prog="results")[1]
 
 
 def recipe_of(run: Wanted, scale: str) -> Recipe:
@@ -167,6 +177,7 @@ def measure(options: Options, run: Wanted) -> Kept:
         "updates": recipe.train.steps,
         "seconds": made.seconds,
         "flops_a_step": made.config["flops"]["step"],
+        "alarms": [verdict["level"] for verdict in read_guard(made.folder / "guard.json").verdicts or []],
         **{entry: kept_of(found) for entry, found in made.evaluation.items()},
     }
 
@@ -206,9 +217,10 @@ def tables(kept: Mapping[str, Kept], options: Options) -> Tables:
     for name in HEADLINE if len(options.teachers) > 1 else ():
         if name in asked and (found := row(name, [Wanted(name, seed, seed) for seed in options.teachers])):
             headline[name] = found
+    base = row(BASE, [Wanted(BASE, 0, seed) for seed in options.base_seeds]) if BASE in asked else None
     unknown = [key for key in kept if key.partition(" / ")[0] not in ROWS]
     left_out = {name: f"{BASE}, {name}" for name in LEAVE_ONE_OUT}
-    return Tables(rows, headline, left_out, same, lacks, unknown, len(options.seeds), len(options.teachers))
+    return Tables(rows, headline, left_out, same, base, lacks, unknown, len(options.seeds), len(options.teachers))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import NamedTuple
 MOST_ROWS = 24
 NO_HEADS = ("--swap", "adv_weight=constant", "--adv-weight.value", "0")
 EXP7 = "recipes/exp7_stored_smooth_l1.py"
-PURE = "recipes/ladd_paper.py"
+PURE = "recipes/ladd.py"
 
 
 class Variant(NamedTuple):
@@ -38,8 +38,8 @@ VARIANTS: dict[str, Variant] = {
     "control_stored_distill_only": Variant(REPORT, ("recipes/control_stored_distill_only.py",)),
     "exp7": Variant(REPORT, (EXP7,)),
     "exp7, w_adv 0": Variant(REPORT, (EXP7, *NO_HEADS)),
-    "ladd_paper": Variant(LADD, (PURE,)),
-    "two_steps": Variant(OWN, ("recipes/two_steps.py",)),
+    "ladd": Variant(LADD, (PURE,)),
+    "ladd_paper": Variant(LADD, ("recipes/ladd_paper.py",)),
     "one_step": Variant(OWN, ("recipes/one_step.py",)),
     "exp5_fading_distance": Variant(OWN, ("recipes/exp5_fading_distance.py",)),
     "relativistic": Variant(GAME, (EXP7, "--swap", "adversarial=relativistic")),
@@ -55,22 +55,25 @@ VARIANTS: dict[str, Variant] = {
     "ddpm_teacher": Variant(TEACHERS, ("recipes/ddpm_teacher.py",)),
     "latent_digits": Variant(TEACHERS, ("recipes/latent_digits.py",)),
 }
-HEADLINE = ("exp6", "exp7", "ladd_paper")
+HEADLINE = ("exp6", "exp7", "ladd")
 """Rows that are also trained on other teachers, for an interval over teachers."""
-BASE = "ladd_paper"
-"""The row whose ingredients the second table leaves out, one at a time."""
+BASE = "ladd"
+"""The row whose ingredients the last table leaves out, one at a time."""
+BASE_SEEDS = (0, 1, 2, 3, 4)
+"""Seeds of the distillation of `BASE`, whose bars are judged over all of them."""
 LEAVE_ONE_OUT: dict[str, tuple[str, ...]] = {
+    "heads do not see the level": ("--train.no-heads-see-level",),
+    "the teacher's samples as real": ("--shards.samples", "teacher"),
     "without R1": ("--swap", "regulariser=none"),
+    "heads see neither level nor class": ("--head.no-conditioned", "--train.no-heads-see-level"),
+    "heads spectral_norm": ("--swap", "head=spectral_norm", "--head.conditioned"),
     "hinge": ("--swap", "adversarial=hinge"),
     "relativistic": ("--swap", "adversarial=relativistic"),
-    "heads not conditioned": ("--head.no-conditioned",),
     "comparison at ln sigma ~ N(.307, 1)": ("--renoise-sigma.mean", "0.307", "--renoise-sigma.std", "1"),
-    "heads max_pool": ("--swap", "head=max_pool", "--head.conditioned"),
-    "every level as often": ("--swap", "student_sigma=fixed_set"),
+    "without mismatched pairs": ("--train.mismatched", "0"),
     "without EMA": ("--train.ema.half-life", "0"),
-    "guidance 4": ("--shards.guidance", "4"),
 }
-"""What each row of the second table gives `BASE` besides its own arguments."""
+"""What each row of the last table gives `BASE` besides its own arguments."""
 ROWS: dict[str, tuple[str, ...]] = {
     **{name: variant.arguments for name, variant in VARIANTS.items()},
     **{f"{BASE}, {name}": (*VARIANTS[BASE].arguments, *flags) for name, flags in LEAVE_ONE_OUT.items()},
@@ -84,9 +87,9 @@ PAIRS = (
     ("exp2", "exp3"),
     ("exp3", "exp4"),
     ("exp4", "exp5"),
-    ("ladd_paper", "exp7"),
+    ("ladd", "ladd_paper"),
+    ("ladd", "exp7"),
     ("one_step", "exp7"),
-    ("two_steps", "exp7"),
     ("exp5_fading_distance", "exp5"),
     ("add_digits", "exp7"),
     ("every_step", "exp7"),

@@ -7,7 +7,7 @@
 from ladd_dist.losses.adversarial import Bce, Hinge, Relativistic
 from ladd_dist.recipe import Axis, Sweep
 from ladd_dist.sigmas.laws import FixedSet, Phase
-from recipes._bench import BENCH, EQUAL, MOSTLY_NOISE
+from recipes._bench import BENCH
 
 RECIPE = BENCH.replace(name="bench_games", note="LADD alone on Fashion-MNIST: games and schedules of the levels.")
 
@@ -19,8 +19,8 @@ SWEEP = Sweep(
         Axis(
             "student_sigma",
             (
-                FixedSet((EQUAL,)),
-                FixedSet((EQUAL, Phase(75, MOSTLY_NOISE))),
+                FixedSet(),
+                FixedSet((Phase(0, (0.4, 0.2, 0.2, 0.2)),)),
                 FixedSet((Phase(0, (0.0, 0.0, 0.5, 0.5)), Phase(75, (0.7, 0.1, 0.1, 0.1)))),
             ),
         ),

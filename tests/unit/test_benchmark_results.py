@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from benchmarks import results
-from benchmarks._result_tables import Row, Tables, best, pairs_table, report
+from benchmarks._bars_table import bars_table
+from benchmarks._result_cells import Row
+from benchmarks._result_tables import Tables, best, pairs_table, report
 from benchmarks._runs import Failed, Store, expected_s, put_between, run_all, total_s
 from benchmarks.variants import BASE, HEADLINE, LEAVE_ONE_OUT, MOST_ROWS, PAIRS, ROWS, VARIANTS
 from ladd_dist.recipe import Recipe
@@ -34,7 +36,7 @@ def whole(distance: float, teacher: float = 0.5) -> dict[str, Any]:
 
 def all_tables(rows: Mapping[str, Row], headline: Mapping[str, Row], lacks: Mapping[str, str]) -> Tables:
     left_out = {name: f"{BASE}, {name}" for name in LEAVE_ONE_OUT}
-    return Tables(rows, headline, left_out, ["hinge"], lacks, [], 3, 3)
+    return Tables(rows, headline, left_out, ["hinge"], None, lacks, [], 3, 3)
 
 
 @pytest.fixture
@@ -88,7 +90,7 @@ def test_the_report_says_over_what_each_interval_is_and_divides_by_each_teacher(
     (line,) = [line for line in of_teachers.splitlines() if line.startswith(f"| {BASE} † |")]
     assert line.startswith(f"| {BASE} † | 0.800 ± 0.745 | 0.800 ± 0.745 |")
     assert line.endswith("| 1.000 ± 0.000 | 1.000 ± 0.000 |")
-    assert "that way: hinge." in text and "| without R1 | ladd_paper |" in text
+    assert "that way: hinge." in text and f"| without R1 | {BASE} |" in text
 
 
 def test_the_teacher_of_a_row_with_another_one_is_shown_beside_it() -> None:
@@ -96,6 +98,35 @@ def test_the_teacher_of_a_row_with_another_one_is_shown_beside_it() -> None:
     text = report(all_tables({"exp7": own, "latent_digits": other}, {}, {}))
     assert "| teacher@50 of latent_digits | 0.900 |" in text and "teacher@50 of exp7" not in text
     assert text.count("| untrained@4 |") == text.count("| untrained@4 † |") == 1
+
+
+def test_the_bars_are_judged_seed_by_seed_as_shares_of_the_teacher() -> None:
+    """At .54 and .71 of a teacher's .5 the bars of 1.1 and 1.4 stand on either side; 1.0 is above both."""
+    runs = [{**whole(distance), "alarms": []} for distance in (0.54, 0.56, 1.0)]
+    runs[1]["student@4"]["accuracy"] = 0.96
+    runs[2]["student@1"]["colour_variance"] = 0.111
+    runs[2]["alarms"] = ["suspect", "collapsed"]
+    lines = bars_table(Row(runs, 1.5, adds_noise=False)).splitlines()
+    bar, *seeds = lines[4:8]
+    assert (
+        bar
+        == "| bar | <= 1.1 | <= 1.4 | >= 0.97 | >= 0.97 | 0.9 to 1.1 | 0.9 to 1.1 | 0.9 to 1.1 | 0.9 to 1.1 | silent |"
+    )
+    assert seeds[0].startswith("| 0 | 1.080 | 1.080 | 1.000 |") and seeds[0].endswith("| silent |")
+    assert seeds[1].startswith("| 1 | **1.120** | 1.120 | **0.960** | 1.000 |")
+    assert "| 1.000 | **1.110** |" in seeds[2] and seeds[2].endswith("| suspect, collapsed |")
+
+
+def test_nearer_to_real_images_is_said_only_where_holm_leaves_it() -> None:
+    """Five seeds about .5 against 1.2 and 1.3 are certain; five about 1.25 are not."""
+
+    def told(*distances: float) -> str:
+        return bars_table(
+            Row([{**whole(value), "alarms": []} for value in distances], 1.5, adds_noise=False)
+        ).splitlines()[-1]
+
+    assert told(0.5, 0.52, 0.48, 0.5, 0.55).count("(nearer)") == 4
+    assert told(1.2, 1.4, 1.1, 1.3, 1.25).count("(not distinguishable)") == 4
 
 
 def test_a_run_is_stale_when_recipe_evaluation_or_commit_are_not_those_of_now(recipe: Recipe) -> None:
