@@ -24,9 +24,10 @@ def work_of(recipe: Recipe, scale: str, done: set[str]) -> dict[str, float]:
     num = settings.num_samples * len(settings.noise_seeds())
     guided = 2 if recipe.shards.guidance != 1 else 1
     reference = guided * forward * (sampler.num_calls() + 4 * len(recipe.teacher_levels()))
+    sampled = recipe.with_teacher_samples()  # the dataset's pictures cost nothing, what they are compared with does
     shared = {
         "teacher": (recipe.teacher_signature(), 3 * forward * recipe.teacher.batch_size * recipe.teacher.steps),
-        "shards": (recipe.shards_signature(), guided * forward * sampler.num_calls() * recipe.shards.num_samples),
+        "shards": (sampled.shards_signature(), guided * forward * sampler.num_calls() * sampled.shards.num_samples),
         "reference": (recipe.reference_signature(), reference * num),
     }
     found = {stage: 0 if signature in done else count for stage, (signature, count) in shared.items()}
