@@ -33,6 +33,7 @@ def main() -> None:
     arm()
     from ladd_dist.cli.renamed import RENAMED, answer
     from ladd_dist.core.closest import did_you_mean
+    from ladd_dist.core.versions import require_versions
 
     name = sys.argv[1] if len(sys.argv) >= 2 else ""
     if name in ("-V", "--version"):
@@ -49,6 +50,7 @@ def main() -> None:
             lines.insert(0, f"error: unknown command {name!r}{did_you_mean(name, COMMANDS, '`ladd {}`')}")
         print("\n".join(lines), file=sys.stdout if asked_help else sys.stderr)
         sys.exit(0 if asked_help else 2)
+    require_versions()
     if sys.path[0] != "":  # a console script, unlike `python -m`, does not see the user's plug-ins and recipes
         sys.path.insert(0, "")
     sys.argv.pop(1)
