@@ -14,8 +14,9 @@ WORKERS ?= 2
 FLOOR := .venv-floor
 LATEST := .venv-latest
 TESTS ?= tests/unit tests/contract tests/distributed tests/pipeline/test_launch.py tests/pipeline/test_resume.py tests/pipeline/test_tracking.py
-# The shortest part of it that meets every package: CI runs it at the floor.
-SHORT := tests/unit/test_versions.py
+# A cut of some minutes, which CI runs at the floor: checkpoints, the models of diffusers, every strategy, the smoke pipeline.
+SHORT := tests/unit/test_versions.py tests/unit/test_checkpoint.py tests/unit/test_door.py tests/unit/test_diffusers_checkpoints.py \
+	tests/distributed/test_adv_norm_ranks.py tests/pipeline/test_launch.py::test_the_whole_smoke_pipeline_leaves_what_the_contract_names
 
 .PHONY: help setup demo test test-floor test-latest test-floor-short gpu slurm check mutants kills fuzz format clean
 
