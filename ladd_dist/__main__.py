@@ -31,11 +31,14 @@ MODULES = {"levels": "ladd_dist.search_levels"}
 def main() -> None:
     """Dispatch to a command's module; exit with its code."""
     arm()
+    name = sys.argv[1] if len(sys.argv) >= 2 else ""
+    if name in COMMANDS:  # before the imports of what may be too old
+        from ladd_dist.core.versions import require_versions
+
+        require_versions()
     from ladd_dist.cli.renamed import RENAMED, answer
     from ladd_dist.core.closest import did_you_mean
-    from ladd_dist.core.versions import require_versions
 
-    name = sys.argv[1] if len(sys.argv) >= 2 else ""
     if name in ("-V", "--version"):
         from ladd_dist.cli.version import version_line
 
@@ -50,7 +53,6 @@ def main() -> None:
             lines.insert(0, f"error: unknown command {name!r}{did_you_mean(name, COMMANDS, '`ladd {}`')}")
         print("\n".join(lines), file=sys.stdout if asked_help else sys.stderr)
         sys.exit(0 if asked_help else 2)
-    require_versions()
     if sys.path[0] != "":  # a console script, unlike `python -m`, does not see the user's plug-ins and recipes
         sys.path.insert(0, "")
     sys.argv.pop(1)
