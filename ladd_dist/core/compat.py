@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from ladd_dist.core.versions import installed, release
@@ -9,7 +11,7 @@ from ladd_dist.core.versions import installed, release
 TORCH = release(torch.__version__)
 
 
-def own_file_a_rank() -> dict[str, bool]:
+def own_file_a_rank() -> dict[str, Any]:
     """The argument of `HuggingFaceStorageWriter` for one file a rank. Ends with torch 2.9, which renamed it."""
     return {"save_distributed" if TORCH >= (2, 9) else "save_sharded": True}
 
