@@ -31,10 +31,14 @@ MODULES = {"levels": "ladd_dist.search_levels"}
 def main() -> None:
     """Dispatch to a command's module; exit with its code."""
     arm()
+    name = sys.argv[1] if len(sys.argv) >= 2 else ""
+    if name in COMMANDS:  # before the imports of what may be too old
+        from ladd_dist.core.versions import require_versions
+
+        require_versions()
     from ladd_dist.cli.renamed import RENAMED, answer
     from ladd_dist.core.closest import did_you_mean
 
-    name = sys.argv[1] if len(sys.argv) >= 2 else ""
     if name in ("-V", "--version"):
         from ladd_dist.cli.version import version_line
 

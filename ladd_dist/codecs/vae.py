@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ladd_dist.codecs import Codec
 from ladd_dist.core.budget import within
+from ladd_dist.core.compat import loaded_as
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
 from ladd_dist.core.pretrained import digest, locate, read_config, require_safetensors, weight_bytes
@@ -111,7 +112,7 @@ class Vae(Codec):
         try:
             with within(str(folder / "config.json"), elements=weight_bytes(folder)):
                 model: Any = getattr(diffusers, name).from_pretrained(
-                    folder, use_safetensors=True, local_files_only=True, dtype=torch.float32
+                    folder, use_safetensors=True, local_files_only=True, **loaded_as(torch.float32)
                 )
         except (OSError, ValueError, RuntimeError, TypeError, SafetensorError) as error:
             raise UserError(f"{folder}: the autoencoder cannot be read: {error}") from error

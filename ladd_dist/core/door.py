@@ -86,7 +86,7 @@ def decode(content: bytes | str, form: type[T], what: str, remedy: str = DAMAGED
             _require_sizes(value)
     except msgspec.ValidationError as error:
         raise UserError(f"{what} does not have the expected form ({error}); {remedy}") from error
-    except (ValueError, RecursionError) as error:  # DecodeError and UnicodeDecodeError are ValueErrors
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:  # the first is a ValueError from msgspec 0.21 on
         raise UserError(f"{what} is not valid JSON ({error}); {remedy}") from error
     return value
 

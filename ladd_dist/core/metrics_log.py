@@ -68,7 +68,7 @@ def parse_row(line: bytes) -> Row | None:
     """
     try:
         row: Row | None = _SOUND.decode(line) if not _LONG_NUMBER.search(line) else _parse_odd(line)
-    except (ValueError, RecursionError):
+    except (msgspec.DecodeError, ValueError, RecursionError):
         row = _parse_odd(line)
     step = row.get("step") if row else None
     return row if step is not None and 0 <= step <= MOST_STEPS else None

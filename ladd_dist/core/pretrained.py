@@ -104,8 +104,13 @@ def locate(source: str, *, field: str, revision: str = "", patterns: Sequence[st
 def _snapshot(source: str, revision: str, patterns: tuple[str, ...]) -> Path:
     """Local copy of a hub repository; cached, because every use of a recipe's latent shape asks for it."""
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import OfflineModeIsEnabled
 
-    return Path(snapshot_download(source, revision=revision or None, allow_patterns=list(patterns)))
+    asked: dict[str, Any] = {"revision": revision or None, "allow_patterns": list(patterns)}
+    try:
+        return Path(snapshot_download(source, **asked))
+    except OfflineModeIsEnabled:  # version 1.33 asks for a list of files that a copy made by others lacks; 2.4 does not
+        return Path(snapshot_download(source, local_files_only=True, **asked))
 
 
 def read_config(path: Path) -> dict[str, Any]:

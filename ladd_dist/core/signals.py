@@ -67,10 +67,16 @@ def arm() -> None:
     atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
 
 
-def arm_module() -> None:
-    """`arm` in `python -m ladd_dist.X`: this package is imported before X, while Python's `argv[0]` is still "-m"."""
-    if sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)].removeprefix("-m").startswith("ladd_dist"):
-        arm()
+def arm_module() -> str:
+    """`arm` in `python -m ladd_dist.X`: this package is imported before X, while Python's `argv[0]` is still "-m".
+
+    Returns the module's name; empty where the process runs no module of this package.
+    """
+    name = sys.orig_argv[-len(sys.argv)].removeprefix("-m") if sys.argv[:1] == ["-m"] else ""
+    if not name.startswith("ladd_dist"):
+        return ""
+    arm()
+    return name
 
 
 def _end_early(number: int, frame: FrameType | None) -> None:

@@ -25,6 +25,7 @@ from torch.distributed.checkpoint.metadata import (
 from torch.distributed.checkpoint.planner import LoadPlan, ReadItem, TensorWriteData, WriteItem, WriteItemType
 from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
 
+from ladd_dist.core.compat import own_file_a_rank
 from ladd_dist.core.errors import UserError
 
 # It says so at every call without a process group, which is what `no_dist` asks for.
@@ -103,7 +104,7 @@ def write_chunks(folder: Path, chunks: Mapping[str, FlatChunk], group: Any) -> N
     """
     from torch.distributed.checkpoint import HuggingFaceStorageWriter, save
 
-    writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
+    writer = HuggingFaceStorageWriter(str(folder), **own_file_a_rank())
     save(dict(chunks), storage_writer=writer, planner=_Save(), process_group=group, no_dist=group is None)
 
 

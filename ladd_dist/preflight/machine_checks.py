@@ -15,11 +15,11 @@ import torch
 import torch.distributed as dist
 
 from ladd_dist.core.units import si
+from ladd_dist.core.versions import ON_DEMAND, cure, floors
 from ladd_dist.preflight.check import Check, Fail, Skip, Warn
 from ladd_dist.recipe import Recipe
 from ladd_dist.workspace.workspace import Workspace
 
-NEEDS_TORCH = (2, 14)
 MEETS_WITHIN_S = 20
 
 
@@ -42,16 +42,18 @@ class Machine:
 
 
 def check_python(machine: Machine) -> str:
-    """Check that PyTorch is new enough; returns the versions."""
+    """Check that no installed package is older than pyproject.toml asks for; returns the versions that matter most."""
     found = f"Python {platform.python_version()}, torch {torch.__version__}, {platform.machine()}"
-    version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
-    if version < NEEDS_TORCH:
-        raise Fail(
-            found,
-            cause=f"this version is written for torch {'.'.join(map(str, NEEDS_TORCH))} or newer",
-            cure="pip install -e . installs what pyproject.toml asks for",
+    known = floors()
+    old = [floor for floor in known if not floor.is_met]
+    if old:
+        outcome = Warn if all(floor.package in ON_DEMAND for floor in old) else Fail
+        raise outcome(
+            "; ".join(floor.text for floor in old),
+            cause="a version was never run with this program, and is known or likely to lack something that it calls",
+            cure=cure(old),
         )
-    return found
+    return f"{found}; {sum(floor.installed is not None for floor in known)} packages new enough"
 
 
 def check_accelerator(machine: Machine) -> str:
@@ -219,7 +221,7 @@ def available_bytes() -> int:
 
 
 CHECKS: list[Check[Machine]] = [
-    Check("python", "Python and PyTorch are the ones this was written for", check_python),
+    Check("python", "Python and packages are as new as pyproject.toml asks for", check_python),
     Check("accelerator", "The device computes", check_accelerator),
     Check("precision", "The device has the recipe's precision", check_precision),
     Check("processes", "Processes of this machine can talk to each other (gloo)", check_processes),

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from ladd_dist.core.budget import MOST_ELEMENTS, within
+from ladd_dist.core.compat import loaded_as
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.pretrained import locate, read_config, require_safetensors, weight_bytes
 from ladd_dist.networks.diffusers.family import Family
@@ -102,8 +103,8 @@ def load_model(checkpoint: Checkpoint) -> nn.Module:
     try:
         with within(str(checkpoint.folder / "config.json"), elements=weight_bytes(checkpoint.folder)):
             model, info = _model_class(checkpoint).from_pretrained(
-                checkpoint.folder, use_safetensors=True, local_files_only=True, dtype=torch.float32,
-                output_loading_info=True,
+                checkpoint.folder, use_safetensors=True, local_files_only=True, output_loading_info=True,
+                **loaded_as(torch.float32),
             )  # fmt: skip
     except (OSError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
         raise UserError(f"{checkpoint.folder}: the weights cannot be read: {error}") from error

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ladd_dist.core.budget import within
+from ladd_dist.core.compat import loaded_as
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.pretrained import read_config, weight_bytes
 
@@ -192,7 +193,7 @@ def _load(root: Path, way: _Way) -> Any:
     try:
         with within(f"{root}: a text encoder", elements=weight_bytes(root, "text_encoder*/*.safetensors")):
             return pipeline.from_pretrained(
-                str(root), use_safetensors=True, local_files_only=True, dtype=torch.float32, **others
+                str(root), use_safetensors=True, local_files_only=True, **loaded_as(torch.float32), **others
             )
     except (OSError, ValueError, RuntimeError, TypeError, ImportError, SafetensorError) as error:
         reason = str(error).strip().split("\n")[0]
