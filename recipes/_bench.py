@@ -14,10 +14,10 @@ from ladd_dist.recipe import Ema
 from ladd_dist.regularisers.penalties import R1
 from ladd_dist.sigmas.laws import FixedSet, LogNormal, Phase
 from ladd_dist.starts.couplings import Fresh
-from plugins.heads.spectral_norm import SpectralNorm
-from plugins.schedules.constant import Constant
-from plugins.taps.downs_middle import DownsMiddle
-from recipes._base import BASE, LAPTOP, PAPER, SEEDS, SMOKE
+from ladd_dist.zoo.plugins.heads.spectral_norm import SpectralNorm
+from ladd_dist.zoo.plugins.schedules.constant import Constant
+from ladd_dist.zoo.plugins.taps.downs_middle import DownsMiddle
+from ladd_dist.zoo.recipes._base import BASE, LAPTOP, PAPER, SEEDS, SMOKE
 
 EQUAL = Phase(0, (0.25, 0.25, 0.25, 0.25))
 MOSTLY_NOISE = (0.4, 0.2, 0.2, 0.2)
