@@ -7,6 +7,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 import ladd_dist
 from ladd_dist.core import checkout
@@ -62,6 +65,23 @@ def test_an_installed_package_was_built_from_a_version(
     monkeypatch.setattr(checkout, "IS_INSTALLED", True)
     monkeypatch.setattr(checkout, "version", lambda: built)
     assert (checkout.release(), checkout.current_commit()) == (release, commit)
+
+
+def test_the_lock_file_of_uv_is_of_these_dependencies() -> None:
+    """`uv lock` writes it anew after a change of pyproject.toml."""
+    project = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    packages = tomllib.loads((REPO / "uv.lock").read_text(encoding="utf-8"))["package"]
+    (own,) = (package for package in packages if package["name"] == "ladd-dist")
+    locked = {
+        (wanted["name"], str(SpecifierSet(wanted.get("specifier", "")))) for wanted in own["metadata"]["requires-dist"]
+    }
+    asked = [
+        Requirement(text)
+        for texts in (project["dependencies"], *project["optional-dependencies"].values())
+        for text in texts
+    ]
+    assert locked == {(canonicalize_name(wanted.name), str(wanted.specifier)) for wanted in asked}
+    assert {source for package in packages for source in package["source"].values()} == {"https://pypi.org/simple", "."}
 
 
 def test_the_package_knows_no_other_name_by_itself() -> None:
