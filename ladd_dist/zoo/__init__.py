@@ -102,4 +102,5 @@ def _is_ours(spec: ModuleSpec) -> bool:
     return any(Path(place).resolve().is_relative_to(folder) for place in places for folder in own)
 
 
-sys.meta_path.insert(0, _ShortNames())
+_others = [finder for finder in sys.meta_path if type(finder).__name__ != _ShortNames.__name__]
+sys.meta_path[:] = [_ShortNames(), *_others]  # one finder, also where the package is imported anew from another folder

@@ -67,6 +67,18 @@ def test_a_plug_in_of_the_users_may_not_take_the_name_of_one_of_ours() -> None:
         register("max_pool")(type("MaxPool", (lookup("head", "max_pool"),), {"__module__": "plugins.heads.max_pool"}))
 
 
+def test_a_package_imported_anew_from_another_folder_has_the_only_finder(tmp_path: Path) -> None:
+    for folder in ("ladd_dist/zoo", "ladd_dist/core", "plugins"):
+        (tmp_path / folder).mkdir(parents=True)
+    for file in ("ladd_dist/__init__.py", "ladd_dist/zoo/__init__.py"):
+        (tmp_path / file).write_bytes((REPO / file).read_bytes())
+    (tmp_path / "plugins" / "__init__.py").write_text("COPY = True\n")
+    code = "import sys, ladd_dist\nfor name in [name for name in sys.modules if name.startswith('ladd_dist')]:\n"
+    code += f"    del sys.modules[name]\nsys.path.insert(0, {str(tmp_path)!r})\nimport ladd_dist, plugins\n"
+    code += "print(plugins.COPY, plugins.__name__, [type(f).__name__ for f in sys.meta_path].count('_ShortNames'))"
+    assert python(code, tmp_path) == "True ladd_dist.zoo.plugins 1"
+
+
 def test_other_names_are_not_touched() -> None:
     assert ships("plugins.heads") and ships("recipes._base") and not ships("plugins.no_such") and not ships("json")
     with pytest.raises(ModuleNotFoundError, match=r"No module named 'plugins\.no_such'"):
