@@ -52,7 +52,9 @@ def is_missing(module: str) -> bool:
     """Whether a module at the top is not installed."""
     try:
         return importlib.util.find_spec(module) is None
-    except (ImportError, ValueError):  # ValueError: a module in sys.modules without a spec
+    except ImportError:
+        return True
+    except ValueError:  # it is imported, and has no spec
         return False
 
 
