@@ -42,7 +42,7 @@ def hidden(cwd: Path, *words: object) -> Done:
 def test_the_main_job_runs_from_teacher_to_page_without_them(tmp_path: Path) -> None:
     done = hidden(tmp_path, "launch", "exp4_specnorm", "--scale", "smoke", "--train.steps", "5")
     assert done.code == 0, done.stderr
-    (run,) = (tmp_path / "runs").iterdir()
+    run = tmp_path / done.run
     assert "student@4" in read_json(run / "eval.json")
     assert (run / "report.html").is_file()
 
