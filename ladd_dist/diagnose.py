@@ -15,7 +15,7 @@ import tyro
 from ladd_dist.cli.arguments import read
 from ladd_dist.cli.console import Fitted, open_console
 from ladd_dist.cli.errors import run_guarded
-from ladd_dist.cli.recipe_arguments import tidy
+from ladd_dist.cli.recipe_arguments import is_recipe, tidy
 from ladd_dist.core.consent import Consent
 from ladd_dist.core.errors import RecipeError, UserError
 from ladd_dist.core.plugin import plugin_modules
@@ -73,9 +73,10 @@ def _main(arguments: list[str]) -> int:
     from ladd_dist.workspace.run import Run, as_begun
     from ladd_dist.workspace.workspace import Workspace
 
-    options, rest = read(Options, tidy(arguments), prog=PROG, return_unknown_args=True)
+    arguments = tidy(arguments)
+    options, rest = read(Options, arguments, prog=PROG, return_unknown_args=True)
     set_threads(options.threads)
-    if options.source.suffix == ".py":
+    if is_recipe(arguments[0]):
         if options.recipe is not None:
             raise RecipeError(f"--recipe {options.recipe} goes with a run's folder; {options.source} is a recipe")
         recipe, command = _from_recipe(options, rest)

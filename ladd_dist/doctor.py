@@ -16,7 +16,7 @@ import tyro
 from ladd_dist.cli.arguments import read
 from ladd_dist.cli.console import Fitted, open_console
 from ladd_dist.cli.errors import FAILURE, run_guarded
-from ladd_dist.cli.recipe_arguments import pick_scale, tidy
+from ladd_dist.cli.recipe_arguments import is_recipe, pick_scale, tidy
 from ladd_dist.core.failure import world_size
 from ladd_dist.core.ranges import Threads
 
@@ -91,7 +91,7 @@ def _main(arguments: list[str]) -> int:
     if world_size() > 1:
         raise RecipeError("doctor is one process: call it without torchrun or srun -n")
     recipe: Recipe | None = None
-    if rest and not arguments[0].endswith(".py"):  # tyro takes what it does not know for the positional
+    if rest and not is_recipe(arguments[0]):  # tyro takes what it does not know for the positional
         raise RecipeError(f"{rest[0]}: fields are those of a recipe; name its file first")
     if options.recipe:
         from ladd_dist.recipe.swap import choose_parallel

@@ -17,7 +17,7 @@ import tyro
 
 from ladd_dist.cli.arguments import require_text
 from ladd_dist.cli.errors import leave, run_guarded, say
-from ladd_dist.cli.recipe_arguments import MORE, RecipeOptions, parse, pick_scale, tidy
+from ladd_dist.cli.recipe_arguments import MORE, RecipeOptions, is_recipe, parse, pick_scale, tidy
 from ladd_dist.core.environment import env_number
 from ladd_dist.core.failure import has_parent, rank_here, world_size
 from ladd_dist.core.plugin import plugin_modules
@@ -60,7 +60,7 @@ class Options(RecipeOptions):
     timeout_s: Seconds = 600.0
     """How long a process may wait for the others in a collective operation."""
     on: Path | None = None
-    """Submit to a cluster, a profile like slurm/single_gpu.py, in place of running here."""
+    """Submit to a cluster, a profile like slurm/single_gpu.py or a shipped one's name, in place of running here."""
     from_scratch: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Remove this run's folder first (never the shared cache)."""
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -98,6 +98,7 @@ def _main(arguments: list[str]) -> int:
     device = local_device(device, num_here, env_number("LOCAL_RANK", default=0))
 
     from ladd_dist.core.machine import require_memory
+    from ladd_dist.recipe.plugin_sources import require_packages
     from ladd_dist.stages.dry_run import describe_run, show
     from ladd_dist.stages.run import check_shares
     from ladd_dist.stages.sizes import require_room
@@ -111,6 +112,8 @@ def _main(arguments: list[str]) -> int:
     if not has_parent() and rank_here() == 0:
         say_line(_first_line(options, recipe, scale, device, num))
     enforce(options.locked, run, scale)
+    if not options.dry_run:
+        require_packages(recipe)
     # Before the first byte is written: a wrong tap, head or image size shows here, not after the teacher's training.
     facts = None
     if rank_here() == 0 or not has_parent():  # rank 0 writes them down; for the others the parent has looked
@@ -140,7 +143,7 @@ def _named_by_lock(arguments: list[str]) -> tuple[list[str], Callable[[Options],
         for word, after in itertools.pairwise([*words, ""])
         if word == "--locked" or word.startswith("--locked=")
     ]
-    if not given or not given[-1] or words[0].endswith(".py"):
+    if not given or not given[-1] or is_recipe(words[0]):
         return arguments, None
 
     from ladd_dist.core.consent import Named
@@ -152,7 +155,7 @@ def _named_by_lock(arguments: list[str]) -> tuple[list[str], Callable[[Options],
     from ladd_dist.workspace.opening import recipe_from
 
     lock = read_lock(Path(given[-1]))
-    if not lock.recipe_path.endswith(".py") or lock.recipe_path.startswith("-") or lock.scale.startswith("-"):
+    if not is_recipe(lock.recipe_path) or lock.recipe_path.startswith("-") or lock.scale.startswith("-"):
         raise RecipeError(f"--locked {given[-1]}: does not say which recipe file it is of; name the recipe too")
     scale = ["--scale", lock.scale] if lock.scale and not any(word.startswith("--scale") for word in words) else []
 
@@ -217,7 +220,7 @@ def _send(arguments: list[str], options: Options, recipe: Recipe, names: list[st
     enforce(options.locked, Run(recipe, Workspace(options.out, options.cache, pick_device("auto"))), scale)
     request = SweepRequest(
         name=recipe.name, runs=(SweepRun(recipe, ()),), scale=scale, on=options.on,
-        recipe_path=options.recipe, out=options.out, cache=options.cache, plugins=plugin_modules(options.plugins),
+        recipe_path=options.recipe, out=options.out, cache=options.cache, plugins=options.plugins,
         command=shlex.join([*PROG.split(), *arguments]), stages=tuple(names),
         consent=Consent(plugins=options.plugins, hub=options.hub) if by_lock else None,
     )  # fmt: skip

@@ -14,7 +14,6 @@ import tyro
 from ladd_dist.cli.arguments import read
 from ladd_dist.cli.errors import leave, run_guarded
 from ladd_dist.cli.recipe_arguments import MORE, pick_scale
-from ladd_dist.core.plugin import plugin_modules
 
 if TYPE_CHECKING:
     from ladd_dist.recipe import Scale, Sweep
@@ -33,10 +32,10 @@ class Options:
     """
 
     recipe: tyro.conf.Positional[Path]
-    """A file with a SWEEP, like recipes/sweep_heads.py; W&B's agents find it at the same path."""
+    """A file with a SWEEP, like recipes/sweep_heads.py, or a shipped one's name; W&B's agents find it by that too."""
     on: Path | None = None
-    """The cluster: a profile like slurm/single_gpu.py, slurm/laptop.py for this machine, or wandb for W&B's agents.
-    --dry-run needs none."""
+    """The cluster: a profile like slurm/single_gpu.py, a shipped one's name like laptop for this machine, or wandb for
+    W&B's agents. --dry-run needs none."""
     scale: Literal["auto", "smoke", "laptop", "paper"] = "auto"
     """smoke: seconds; laptop: minutes on two cores; paper: the report's; auto: paper on an accelerator (here, or in the
     profile), else laptop."""
@@ -115,7 +114,7 @@ def _submit(options: Options, sweep: Sweep, runs: list[SweepRun], scale: Scale, 
 
     request = SweepRequest(
         name=sweep.name, runs=tuple(runs), scale=scale, recipe_path=options.recipe, on=options.on, out=options.out,
-        cache=options.cache, plugins=plugin_modules(options.plugins), command=command,
+        cache=options.cache, plugins=options.plugins, command=command,
         only_failed=options.only_failed, resubmit=options.resubmit,
     )  # fmt: skip
     return carry_out_or_show(request, dry_run=options.dry_run, as_json=options.json)

@@ -1,8 +1,8 @@
-"""Variants of the report, outside the core: `import plugins` registers them all.
+"""Variants of the report, outside the core: importing this package registers them all.
 
 Add a new file to the list in its folder's `__init__.py`.
 """
 
-from plugins import heads, schedules, taps
+from ladd_dist.zoo.plugins import heads, schedules, taps
 
 __all__ = ["heads", "schedules", "taps"]

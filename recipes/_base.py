@@ -26,10 +26,10 @@ from ladd_dist.regularisers.penalties import NoRegulariser
 from ladd_dist.samplers.karras import Euler
 from ladd_dist.sigmas.laws import FixedSet, LogNormal
 from ladd_dist.starts.couplings import Fresh
-from plugins.heads.spectral_norm import SpectralNorm
-from plugins.schedules.constant import Constant
-from plugins.schedules.linear_warmup import LinearWarmup
-from plugins.taps.downs_middle import DownsMiddle
+from ladd_dist.zoo.plugins.heads.spectral_norm import SpectralNorm
+from ladd_dist.zoo.plugins.schedules.constant import Constant
+from ladd_dist.zoo.plugins.schedules.linear_warmup import LinearWarmup
+from ladd_dist.zoo.plugins.taps.downs_middle import DownsMiddle
 
 SEEDS = (2_000_003, 2_000_029, 2_000_039, 2_000_081, 2_000_083)
 """Seeds of the noise that finished students are measured on: the first alone at laptop scale, where figures for others

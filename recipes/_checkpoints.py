@@ -27,10 +27,10 @@ from ladd_dist.regularisers.penalties import NoRegulariser
 from ladd_dist.samplers.karras import Euler
 from ladd_dist.sigmas.laws import FixedSet, LogNormal, Phase
 from ladd_dist.starts.couplings import Stored
-from plugins.heads.spectral_norm import SpectralNorm
-from plugins.schedules.constant import Constant
-from plugins.schedules.linear_warmup import LinearWarmup
-from plugins.taps.downs_middle import DownsMiddle
+from ladd_dist.zoo.plugins.heads.spectral_norm import SpectralNorm
+from ladd_dist.zoo.plugins.schedules.constant import Constant
+from ladd_dist.zoo.plugins.schedules.linear_warmup import LinearWarmup
+from ladd_dist.zoo.plugins.taps.downs_middle import DownsMiddle
 
 HERE = Path(__file__).parent
 PROMPTS = str(HERE / "prompts.txt")

@@ -20,12 +20,12 @@ from ladd_dist.recipe import Reported
 from ladd_dist.regularisers.penalties import R1
 from ladd_dist.starts.couplings import Fresh
 from ladd_dist.targets.pulls import TeacherDenoised
-from plugins.heads.spectral_norm import SpectralNorm
-from plugins.schedules.constant import Constant
-from plugins.schedules.linear_warmup import LinearWarmup
-from plugins.taps.named import Named
-from recipes._base import LAPTOP, PAPER, SMOKE
-from recipes.exp7_stored_smooth_l1 import RECIPE as EXP7
+from ladd_dist.zoo.plugins.heads.spectral_norm import SpectralNorm
+from ladd_dist.zoo.plugins.schedules.constant import Constant
+from ladd_dist.zoo.plugins.schedules.linear_warmup import LinearWarmup
+from ladd_dist.zoo.plugins.taps.named import Named
+from ladd_dist.zoo.recipes._base import LAPTOP, PAPER, SMOKE
+from ladd_dist.zoo.recipes.exp7_stored_smooth_l1 import RECIPE as EXP7
 
 RECIPE = (
     EXP7.replace(

@@ -6,10 +6,10 @@ updates and the same FLOPs, within 3 %: each head is as wide as its layout leave
 """
 
 from ladd_dist.recipe import Points, Sweep
-from plugins.heads.max_pool import MaxPool
-from plugins.heads.small_conv import SmallConv
-from plugins.heads.spectral_norm import SpectralNorm
-from recipes._bench import BENCH
+from ladd_dist.zoo.plugins.heads.max_pool import MaxPool
+from ladd_dist.zoo.plugins.heads.small_conv import SmallConv
+from ladd_dist.zoo.plugins.heads.spectral_norm import SpectralNorm
+from ladd_dist.zoo.recipes._bench import BENCH
 
 RECIPE = BENCH.replace(name="bench_heads", note="LADD alone on Fashion-MNIST: heads and taps at an equal budget.")
 

@@ -1,7 +1,7 @@
 """Control: fresh noise, adversarial loss alone (w_distil = 0). Is it the heads that collapse, or the distance?"""
 
-from plugins.schedules.constant import Constant
-from recipes.exp5_specnorm_5taps import RECIPE as EXP5
+from ladd_dist.zoo.plugins.schedules.constant import Constant
+from ladd_dist.zoo.recipes.exp5_specnorm_5taps import RECIPE as EXP5
 
 RECIPE = EXP5.replace(
     name="control_fresh_adv_only",

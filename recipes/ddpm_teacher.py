@@ -23,8 +23,8 @@ from ladd_dist.recipe import Reported
 from ladd_dist.samplers.ancestral import Ancestral
 from ladd_dist.sigmas.timesteps import Timesteps
 from ladd_dist.starts.couplings import Fresh
-from recipes._base import LAPTOP, PAPER, SMOKE
-from recipes.exp7_stored_smooth_l1 import RECIPE as EXP7
+from ladd_dist.zoo.recipes._base import LAPTOP, PAPER, SMOKE
+from ladd_dist.zoo.recipes.exp7_stored_smooth_l1 import RECIPE as EXP7
 
 RECIPE = (
     EXP7.replace(

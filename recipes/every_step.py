@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from ladd_dist.recipe import Ema
 from ladd_dist.rollouts.policies import EveryStep
-from recipes.exp7_stored_smooth_l1 import RECIPE as EXP7
+from ladd_dist.zoo.recipes.exp7_stored_smooth_l1 import RECIPE as EXP7
 
 RECIPE = (
     EXP7.replace(

@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 from ladd_dist.recipe import Reported
-from plugins.heads.small_conv import SmallConv
-from plugins.schedules.constant import Constant
-from plugins.taps.early import Early
-from recipes._base import BASE, LAPTOP, PAPER
+from ladd_dist.zoo.plugins.heads.small_conv import SmallConv
+from ladd_dist.zoo.plugins.schedules.constant import Constant
+from ladd_dist.zoo.plugins.taps.early import Early
+from ladd_dist.zoo.recipes._base import BASE, LAPTOP, PAPER
 
 RECIPE = (
     BASE.replace(

@@ -1,9 +1,9 @@
 """Experiment 2 of the report: small-conv heads on four taps with warm-up, fresh noise. There: collapsed by step 20k."""
 
 from ladd_dist.recipe import Reported
-from plugins.heads.small_conv import SmallConv
-from plugins.taps.downs import Downs
-from recipes._base import BASE
+from ladd_dist.zoo.plugins.heads.small_conv import SmallConv
+from ladd_dist.zoo.plugins.taps.downs import Downs
+from ladd_dist.zoo.recipes._base import BASE
 
 RECIPE = BASE.replace(
     name="exp2_smallconv_warmup",

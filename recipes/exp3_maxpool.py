@@ -1,9 +1,9 @@
 """Experiment 3 of the report: max-pooling heads on nine taps, fresh noise. There: collapse by step 1,000."""
 
 from ladd_dist.recipe import Reported
-from plugins.heads.max_pool import MaxPool
-from plugins.taps.downs_middle_ups import DownsMiddleUps
-from recipes._base import BASE
+from ladd_dist.zoo.plugins.heads.max_pool import MaxPool
+from ladd_dist.zoo.plugins.taps.downs_middle_ups import DownsMiddleUps
+from ladd_dist.zoo.recipes._base import BASE
 
 RECIPE = BASE.replace(
     name="exp3_maxpool",

@@ -1,9 +1,9 @@
 """Experiment 4 of the report: spectral-norm heads on nine taps, fresh noise. There: early collapse."""
 
 from ladd_dist.recipe import Reported
-from plugins.heads.spectral_norm import SpectralNorm
-from plugins.taps.downs_middle_ups import DownsMiddleUps
-from recipes._base import BASE
+from ladd_dist.zoo.plugins.heads.spectral_norm import SpectralNorm
+from ladd_dist.zoo.plugins.taps.downs_middle_ups import DownsMiddleUps
+from ladd_dist.zoo.recipes._base import BASE
 
 RECIPE = BASE.replace(
     name="exp4_specnorm",

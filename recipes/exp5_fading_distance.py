@@ -9,7 +9,7 @@ experiment 5.
 
 from ladd_dist.losses.distance import Mse
 from ladd_dist.recipe import Reported
-from recipes.exp5_specnorm_5taps import RECIPE as EXP5
+from ladd_dist.zoo.recipes.exp5_specnorm_5taps import RECIPE as EXP5
 
 # Not run at paper scale: take `sigma_scale` from `ladd diagnose` first.
 RECIPE = EXP5.replace(

@@ -1,9 +1,9 @@
 """Experiment 5 of the report: as experiment 4, on five taps. There: early collapse."""
 
 from ladd_dist.recipe import Reported
-from plugins.heads.spectral_norm import SpectralNorm
-from plugins.taps.downs_middle import DownsMiddle
-from recipes._base import BASE
+from ladd_dist.zoo.plugins.heads.spectral_norm import SpectralNorm
+from ladd_dist.zoo.plugins.taps.downs_middle import DownsMiddle
+from ladd_dist.zoo.recipes._base import BASE
 
 RECIPE = BASE.replace(
     name="exp5_specnorm_5taps",

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 from ladd_dist.recipe import Reported
 from ladd_dist.starts.couplings import Stored
-from plugins.heads.spectral_norm import SpectralNorm
-from plugins.taps.downs_middle import DownsMiddle
-from recipes._base import BASE, PAPER
+from ladd_dist.zoo.plugins.heads.spectral_norm import SpectralNorm
+from ladd_dist.zoo.plugins.taps.downs_middle import DownsMiddle
+from ladd_dist.zoo.recipes._base import BASE, PAPER
 
 RECIPE = BASE.replace(
     name="exp6_stored_noise",

@@ -17,10 +17,10 @@ from ladd_dist.losses.adversarial import Bce
 from ladd_dist.losses.distance import SmoothL1
 from ladd_dist.recipe import Reported
 from ladd_dist.sigmas.laws import LogNormal
-from plugins.heads.spectral_norm import SpectralNorm
-from plugins.schedules.linear_warmup import LinearWarmup
-from recipes._base import LAPTOP, PAPER, SMOKE
-from recipes.exp6_stored_noise import RECIPE as EXP6
+from ladd_dist.zoo.plugins.heads.spectral_norm import SpectralNorm
+from ladd_dist.zoo.plugins.schedules.linear_warmup import LinearWarmup
+from ladd_dist.zoo.recipes._base import LAPTOP, PAPER, SMOKE
+from ladd_dist.zoo.recipes.exp6_stored_noise import RECIPE as EXP6
 
 RATES = {"lr_final": 0.05, "betas_student": (0.9, 0.99), "betas_heads": (0.9, 0.99)}
 

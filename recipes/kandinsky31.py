@@ -16,9 +16,9 @@ from ladd_dist.parallel.zero import Zero2
 from ladd_dist.rollouts.policies import EveryStep
 from ladd_dist.samplers.karras import Euler
 from ladd_dist.sigmas.laws import FixedSet
-from plugins.schedules.constant import Constant
-from plugins.taps.downs import Downs
-from recipes._checkpoints import CHECKPOINT, KANDINSKY3_CONFIG
+from ladd_dist.zoo.plugins.schedules.constant import Constant
+from ladd_dist.zoo.plugins.taps.downs import Downs
+from ladd_dist.zoo.recipes._checkpoints import CHECKPOINT, KANDINSKY3_CONFIG
 
 KANDINSKY3 = "kandinsky-community/kandinsky-3"
 

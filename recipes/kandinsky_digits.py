@@ -11,9 +11,9 @@ from dataclasses import replace
 from ladd_dist.recipe import Ema, Reported
 from ladd_dist.regularisers.penalties import R1
 from ladd_dist.sigmas.laws import LogNormal
-from plugins.schedules.constant import Constant
-from plugins.taps.downs import Downs
-from recipes.every_step import RECIPE as EVERY_STEP
+from ladd_dist.zoo.plugins.schedules.constant import Constant
+from ladd_dist.zoo.plugins.taps.downs import Downs
+from ladd_dist.zoo.recipes.every_step import RECIPE as EVERY_STEP
 
 RATES = {"lr_student": 1e-4, "lr_heads": 1e-3, "betas_student": (0.0, 0.99), "betas_heads": (0.0, 0.99)}
 

@@ -14,10 +14,10 @@ from ladd_dist.recipe import Reported
 from ladd_dist.regularisers.penalties import R1
 from ladd_dist.sigmas.laws import FixedSet, LogNormal, Phase
 from ladd_dist.starts.couplings import Fresh
-from plugins.heads.spectral_norm import SpectralNorm
-from plugins.schedules.constant import Constant
-from plugins.taps.downs_middle_ups import DownsMiddleUps
-from recipes._base import BASE, LAPTOP
+from ladd_dist.zoo.plugins.heads.spectral_norm import SpectralNorm
+from ladd_dist.zoo.plugins.schedules.constant import Constant
+from ladd_dist.zoo.plugins.taps.downs_middle_ups import DownsMiddleUps
+from ladd_dist.zoo.recipes._base import BASE, LAPTOP
 
 LOW_FIRST, HIGH_MOSTLY = Phase(0, (0.0, 0.0, 0.5, 0.5)), (0.7, 0.1, 0.1, 0.1)
 

@@ -10,8 +10,8 @@ from ladd_dist.codecs import CodecTraining
 from ladd_dist.codecs.autoencoder_kl import AutoencoderKL
 from ladd_dist.datasets.mnist import Mnist
 from ladd_dist.networks.cunet import CUNet
-from recipes._base import LAPTOP
-from recipes.exp7_stored_smooth_l1 import RECIPE as EXP7
+from ladd_dist.zoo.recipes._base import LAPTOP
+from ladd_dist.zoo.recipes.exp7_stored_smooth_l1 import RECIPE as EXP7
 
 RECIPE = (
     EXP7.replace(

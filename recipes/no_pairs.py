@@ -10,7 +10,7 @@ student's sample itself. Everything else is `exp7_stored_smooth_l1`'s.
 from ladd_dist.recipe import Reported
 from ladd_dist.starts.couplings import Ot
 from ladd_dist.targets.pulls import TeacherDenoised
-from recipes.exp7_stored_smooth_l1 import RECIPE as EXP7
+from ladd_dist.zoo.recipes.exp7_stored_smooth_l1 import RECIPE as EXP7
 
 RECIPE = EXP7.replace(
     name="no_pairs",

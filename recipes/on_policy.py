@@ -5,7 +5,7 @@ sample stays the target, and the student learns to correct at a lower level its 
 """
 
 from ladd_dist.rollouts.policies import OnPolicy
-from recipes.exp7_stored_smooth_l1 import RECIPE as EXP7
+from ladd_dist.zoo.recipes.exp7_stored_smooth_l1 import RECIPE as EXP7
 
 RECIPE = EXP7.replace(
     name="on_policy",

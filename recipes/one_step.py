@@ -13,7 +13,7 @@ Changes of heads, distance and rates were tried and dropped: none improved the d
 from dataclasses import replace
 
 from ladd_dist.recipe import Ema, Reported
-from recipes.exp7_stored_smooth_l1 import RECIPE as EXP7
+from ladd_dist.zoo.recipes.exp7_stored_smooth_l1 import RECIPE as EXP7
 
 RECIPE = (
     EXP7.replace(

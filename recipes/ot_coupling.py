@@ -20,9 +20,9 @@ from ladd_dist.rollouts.policies import OnPolicy
 from ladd_dist.sigmas.laws import LogNormal
 from ladd_dist.starts.couplings import Ot
 from ladd_dist.targets.pulls import Input
-from plugins.schedules.constant import Constant
-from recipes._base import LAPTOP
-from recipes.exp7_stored_smooth_l1 import RECIPE as EXP7
+from ladd_dist.zoo.plugins.schedules.constant import Constant
+from ladd_dist.zoo.recipes._base import LAPTOP
+from ladd_dist.zoo.recipes.exp7_stored_smooth_l1 import RECIPE as EXP7
 
 RECIPE = EXP7.replace(
     name="ot_coupling",

@@ -10,7 +10,7 @@ on the straight line, where it was never trained. With the teacher's states alon
 
 from ladd_dist.rollouts.policies import OnPolicy
 from ladd_dist.starts.couplings import Path
-from recipes.exp7_stored_smooth_l1 import RECIPE as EXP7
+from ladd_dist.zoo.recipes.exp7_stored_smooth_l1 import RECIPE as EXP7
 
 RECIPE = EXP7.replace(
     name="path_coupling",

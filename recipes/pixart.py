@@ -9,8 +9,8 @@ from ladd_dist.codecs.vae import Vae
 from ladd_dist.levels.named import Good
 from ladd_dist.networks.diffusers import Diffusers
 from ladd_dist.samplers.karras import Euler
-from plugins.taps.named import Named
-from recipes._checkpoints import CHECKPOINT, PIXART_CONFIG
+from ladd_dist.zoo.plugins.taps.named import Named
+from ladd_dist.zoo.recipes._checkpoints import CHECKPOINT, PIXART_CONFIG
 
 PIXART = "PixArt-alpha/PixArt-XL-2-512x512"
 

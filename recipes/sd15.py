@@ -5,7 +5,7 @@ Taps are all down blocks and the middle: the discriminator never computes the up
 
 from dataclasses import replace
 
-from recipes._checkpoints import CHECKPOINT
+from ladd_dist.zoo.recipes._checkpoints import CHECKPOINT
 
 RECIPE = replace(
     CHECKPOINT, name="sd15", note="Stable Diffusion 1.5: stored noise, hinge on the down blocks and the middle."

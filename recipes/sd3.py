@@ -10,8 +10,8 @@ from ladd_dist.codecs.vae import Vae
 from ladd_dist.levels.named import Good
 from ladd_dist.networks.diffusers import Diffusers
 from ladd_dist.samplers.karras import Euler
-from plugins.taps.named import Named
-from recipes._checkpoints import CHECKPOINT, SD3_CONFIG
+from ladd_dist.zoo.plugins.taps.named import Named
+from ladd_dist.zoo.recipes._checkpoints import CHECKPOINT, SD3_CONFIG
 
 SD3 = "stabilityai/stable-diffusion-3-medium-diffusers"
 

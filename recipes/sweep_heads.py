@@ -4,11 +4,11 @@
 """
 
 from ladd_dist.recipe import Axis, Sweep
-from plugins.heads.max_pool import MaxPool
-from plugins.heads.spectral_norm import SpectralNorm
-from plugins.schedules.constant import Constant
-from plugins.schedules.linear_warmup import LinearWarmup
-from recipes._base import BASE
+from ladd_dist.zoo.plugins.heads.max_pool import MaxPool
+from ladd_dist.zoo.plugins.heads.spectral_norm import SpectralNorm
+from ladd_dist.zoo.plugins.schedules.constant import Constant
+from ladd_dist.zoo.plugins.schedules.linear_warmup import LinearWarmup
+from ladd_dist.zoo.recipes._base import BASE
 
 RECIPE = BASE.replace(name="sweep_heads", note="Heads, taps and warm-up of the adversarial weight.")
 

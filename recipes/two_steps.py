@@ -17,7 +17,7 @@ from dataclasses import replace
 from ladd_dist.levels.named import Good
 from ladd_dist.recipe import Reported
 from ladd_dist.sigmas.laws import FixedSet, Phase
-from recipes.exp7_stored_smooth_l1 import RECIPE as EXP7
+from ladd_dist.zoo.recipes.exp7_stored_smooth_l1 import RECIPE as EXP7
 
 RECIPE = (
     EXP7.replace(

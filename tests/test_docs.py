@@ -18,7 +18,21 @@ import pytest
 import ladd_dist.__main__
 import ladd_dist.recipe
 import plugins
-from ladd_dist import compare, control, diagnose, doctor, evaluate, export, guidance, jobs, launch, plan, sample, sweep
+from ladd_dist import (
+    compare,
+    control,
+    diagnose,
+    doctor,
+    evaluate,
+    export,
+    guidance,
+    jobs,
+    launch,
+    new,
+    plan,
+    sample,
+    sweep,
+)
 from ladd_dist import plugins as cli
 from ladd_dist import search_levels as levels
 from ladd_dist.cli.renamed import RENAMED
@@ -220,6 +234,7 @@ def test_every_dependency_has_its_reason() -> None:
     ("command", "options", "more"),
     [
         ("launch", launch.Options, {"seed"}),
+        ("new", new.Options, set()),
         ("plugins", cli.Options, set()),
         ("levels", levels.Options, set()),
         ("guidance", guidance.Options, set()),

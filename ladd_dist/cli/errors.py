@@ -17,6 +17,7 @@ from ladd_dist.core.environment import require_environment
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.failure import LOG_NOTE, Kind, has_parent, rank_here, world_size, write_failure
 from ladd_dist.core.own_code import place_of
+from ladd_dist.core.packages import missing_package
 from ladd_dist.core.printable import printable_output
 from ladd_dist.core.screen import Screen
 from ladd_dist.core.signals import (
@@ -149,6 +150,8 @@ def exit_report(error: BaseException) -> ExitReport:
         return ExitReport(INTERRUPTED, f"interrupted; {SAVED}", "stop")
     if isinstance(error, OSError):
         return ExitReport(FAILURE, _explain(error))
+    if missing := missing_package(error):
+        return ExitReport(FAILURE, missing)
     if world_size() > 1:
         from ladd_dist.parallel.heartbeat import LostRank
 

@@ -13,6 +13,7 @@ import tyro
 
 from ladd_dist.cli.arguments import read
 from ladd_dist.core.ranges import Threads, checked_later
+from ladd_dist.zoo import names_in
 
 if TYPE_CHECKING:
     from ladd_dist.recipe import Recipe, Scale
@@ -23,8 +24,8 @@ class RecipeOptions:
     """The flags of every command that reads a recipe file."""
 
     recipe: tyro.conf.Positional[Path]
-    """A recipe file, like recipes/exp4_specnorm.py; with it, --help also lists its groups of fields, --help GROUP the
-    flags of one, like --help head."""
+    """A recipe file, like recipes/exp4_specnorm.py, or the name of a shipped one, like exp4_specnorm; with it, --help
+    also lists its groups of fields, --help GROUP the flags of one, like --help head."""
     scale: Literal["auto", "smoke", "laptop", "paper"] = "auto"
     """smoke: seconds; laptop: minutes on two cores; paper: the report's, for an accelerator; auto: laptop."""
     swap: tuple[str, ...] = ()
@@ -57,6 +58,11 @@ def pick_scale(asked: str) -> Scale:
     return "laptop" if asked == "auto" else asked  # type: ignore[return-value]  # tyro lets nothing else through
 
 
+def is_recipe(word: str) -> bool:
+    """Whether a word of the command line is a recipe: a Python file, or the name of a shipped one."""
+    return word.endswith(".py") or word in names_in("recipes")
+
+
 def tidy(arguments: list[str]) -> list[str]:
     """The recipe file first, then what else there is, each --swap and --plugins gathered into one.
 
@@ -70,7 +76,9 @@ def tidy(arguments: list[str]) -> list[str]:
     for before, argument in zip(["", *arguments], arguments, strict=False):
         name, equals, value = argument.partition("=")
         of_a_flag = argument.startswith("-") or before in ("--plugins", "--on", "--recipe", "--hub")
-        if not recipe and argument.endswith(".py") and not of_a_flag:
+        if not argument.endswith(".py"):  # a name may also be the value of a flag
+            of_a_flag |= before.startswith("--") and "=" not in before
+        if not recipe and is_recipe(argument) and not of_a_flag:
             recipe.append(argument)
         elif argument in gathered:
             flag = argument
@@ -93,7 +101,7 @@ def split_help(arguments: list[str]) -> tuple[list[str], str | None]:
     for argument in arguments:
         if argument in ("-h", "--help"):
             asked, takes = asked or "", True
-        elif takes and not argument.startswith("-") and Path(argument).suffix != ".py":
+        elif takes and not argument.startswith("-") and not is_recipe(argument):
             asked, takes = argument, False
         else:
             rest.append(argument)
@@ -125,7 +133,7 @@ def parse(
         load: gives the recipe before swaps, which may be somebody else's; unless given, the user's own file does.
     """
     helpless, group = split_help(tidy(arguments))
-    if group is not None and not any(argument.endswith(".py") for argument in helpless):
+    if group is not None and not any(map(is_recipe, helpless)):
         if group:
             from ladd_dist.core.serialize import RecipeError
 

@@ -74,7 +74,7 @@ def load_cluster(path: Path) -> Cluster:
         RecipeError: no such file, it does not run, has no `CLUSTER`, or a field that does not exist or is wrong.
     """
     try:
-        module = run_file(path, f"--on {path}:", others="profiles")
+        module = run_file(path, f"--on {path}:", others="profiles", shipped="slurm")
     except RecipeError as error:
         own = str(error).startswith("--on")
         raise RecipeError(_explain(error, path) if own else f"--on {path}: {error}") from error

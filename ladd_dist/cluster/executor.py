@@ -17,6 +17,7 @@ from ladd_dist.cluster import Cluster, client_environment
 from ladd_dist.cluster.job import START, StageJob
 from ladd_dist.cluster.slurm import Slurm
 from ladd_dist.core.errors import UserError
+from ladd_dist.core.packages import require_package
 from ladd_dist.core.serialize import RecipeError
 
 MOST_TIMEOUTS = 100_000
@@ -44,8 +45,9 @@ def check_cluster(cluster: Cluster, profile: Path) -> None:
     """Refuse a profile that cannot be used from here, before anything is written.
 
     Raises:
-        RecipeError: no sbatch, or no such partition. UserError: SLURM does not answer.
+        RecipeError: no sbatch, or no such partition. UserError: SLURM does not answer, or submitit is not installed.
     """
+    require_package("submitit", f"--on {profile}")
     if cluster.executor != "slurm":
         return
     slurm = Slurm(client_environment(cluster))

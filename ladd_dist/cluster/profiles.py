@@ -14,6 +14,7 @@ from typing import TypedDict
 from ladd_dist.core.door import read_bytes, read_typed
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.rundir import write_json
+from ladd_dist.zoo import file_at
 
 
 class Note(TypedDict):
@@ -37,6 +38,7 @@ def state_folder() -> Path:
 def keep(sweep: Path, profile: Path) -> None:
     """Note that this user submits the sweep with the profile; a warning where that cannot be written."""
     try:
+        profile = file_at(profile, "slurm")
         note = Note(sweep=_name(sweep), profile=str(profile.resolve()), sha256=_digest(profile))
         write_json(_file(sweep), note)
     except (OSError, RuntimeError, UserError) as error:  # RuntimeError: there is no home

@@ -18,6 +18,7 @@ from ladd_dist.cluster.job import StageJob
 from ladd_dist.cluster.profiles import keep
 from ladd_dist.cluster.scheduler import Scheduler
 from ladd_dist.cluster.sweep_plan import ACTIVE, DONE, Plan, PlannedJob, SweepRequest, plan, show
+from ladd_dist.core.plugin import plugin_modules
 from ladd_dist.core.rundir import exclusive
 from ladd_dist.core.serialize import RecipeError, signature
 from ladd_dist.core.signals import NUMBERS
@@ -226,8 +227,9 @@ def _write_configs(planned: Plan, facts: dict[str, RunFacts]) -> None:
     for item in planned.items:
         if item.run is not None and item.submit and item.of in facts:
             prepare_run(
-                Run(item.recipe, request.workspace), facts[item.of], path=request.recipe_path, plugins=request.plugins,
-                command=request.command, membership=planned.membership(item.run),
+                Run(item.recipe, request.workspace), facts[item.of], path=request.recipe_path,
+                plugins=plugin_modules(request.plugins), command=request.command,
+                membership=planned.membership(item.run),
             )  # fmt: skip
 
 

@@ -15,7 +15,6 @@ from ladd_dist.cli.console import Fitted, open_console
 from ladd_dist.cluster import Cluster, client_environment
 from ladd_dist.cluster.scheduler import Scheduler
 from ladd_dist.core.consent import Consent
-from ladd_dist.core.plugin import SHIPPED
 from ladd_dist.core.pretrained import texts_in
 from ladd_dist.core.serialize import to_data
 from ladd_dist.recipe.swap import choose_parallel
@@ -25,6 +24,7 @@ from ladd_dist.workspace.config import SweepMembership
 from ladd_dist.workspace.run import Run, as_found
 from ladd_dist.workspace.sweep_record import FOLDER, JobEntry, Submitted, jobs_of, logs_of
 from ladd_dist.workspace.workspace import Workspace
+from ladd_dist.zoo import file_at
 
 if TYPE_CHECKING:
     from ladd_dist.recipe import Recipe, Scale
@@ -45,6 +45,7 @@ class SweepRequest:
     out: Path
     cache: Path
     plugins: tuple[str, ...]
+    """Modules that the line asks for."""
     command: str
     stages: tuple[str, ...] = STAGES
     """Of the runs; a shared teacher or set of shards has a job of its own when its stage is among them."""
@@ -58,8 +59,8 @@ class SweepRequest:
         if self.consent is not None:
             return self.consent
         return Consent(
-            plugins=tuple(name for name in self.plugins if name != SHIPPED),
-            recipe=self.recipe_path.absolute(),
+            plugins=self.plugins,
+            recipe=file_at(self.recipe_path, "recipes").absolute(),
             hub=tuple(sorted(texts_in(to_data(recipe)))),
         )
 

@@ -10,7 +10,6 @@ import dataclasses
 import functools
 import importlib
 import importlib.metadata
-import importlib.util
 import inspect
 import re
 import sys
@@ -22,6 +21,7 @@ from ladd_dist.core.closest import closest_first
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.moved import moved
 from ladd_dist.core.ranges import Ranged
+from ladd_dist.zoo import short_name, users_own
 
 ENTRY_POINT_GROUP = "ladd_dist.plugins"
 RESERVED_FIELDS = frozenset({"name", "kind", "plugin", "neutral", "identity"})
@@ -56,9 +56,8 @@ P = TypeVar("P", bound=type[Plugin])
 _tables: dict[str, dict[str, type[Plugin]]] = {}
 _broken_entry_points: dict[str, str] = {}
 _entry_points_loaded = False
-_hiding: Path | None = None
-"""The folder that stands in the way of the package `plugins` that belongs to this installation."""
 SHIPPED = "plugins"
+"""The short name of the package of plug-ins that ships with this one."""
 
 
 def register(name: str) -> Callable[[P], P]:
@@ -110,23 +109,14 @@ def load_modules(modules: Iterable[str]) -> None:
 
 
 def load_plugins(given: Iterable[str]) -> None:
-    """Import the package `plugins` of this installation, and the modules that were asked for.
+    """Import the shipped plug-ins, and the modules that were asked for.
 
-    Another folder of that name, which may have come with somebody's runs, is imported only if it is among `given`.
+    Another package `plugins`, which may have come with somebody's runs, is imported only if it is among `given`.
 
     Raises:
         PluginError: a module is missing or fails while it is imported.
     """
-    global _hiding
-    if SHIPPED not in sys.modules:
-        spec = importlib.util.find_spec(SHIPPED)
-        folders = [Path(folder).resolve() for folder in (spec.submodule_search_locations or ())] if spec else []
-        own = Path(__file__).resolve().parents[2] / SHIPPED
-        if folders == [own]:
-            load_modules((SHIPPED,))
-        else:
-            _hiding = folders[0] if folders and own.is_dir() else None
-    load_modules(given)
+    load_modules((f"ladd_dist.zoo.{SHIPPED}", *given))
 
 
 def load_entry_points() -> None:
@@ -173,8 +163,9 @@ def lookup(kind: str, name: str) -> type[Plugin]:
     if kind not in _tables:
         raise PluginError(f"unknown kind {kind!r}; kinds: {', '.join(closest_first(kind, sorted(_tables)))}")
     broken = f"; entry points that failed to load: {', '.join(_broken_entry_points)}" if _broken_entry_points else ""
-    if _hiding is not None and SHIPPED not in sys.modules:
-        broken += f"; the folder {_hiding} hides the package `plugins`: if it is yours, say --plugins plugins"
+    if (other := users_own(SHIPPED)) is not None and SHIPPED not in sys.modules:
+        place = next(iter(other.submodule_search_locations or ()), other.origin)
+        broken += f"; {place} is a package `{SHIPPED}` too: if it is yours, say --plugins {SHIPPED}"
     raise PluginError(
         f"unknown {kind} {name!r}; valid: {', '.join(closest_first(name, sorted(_tables[kind])))}{broken}"
     )
@@ -209,13 +200,14 @@ def _installed_packages() -> Mapping[str, list[str]]:
 
 def origin(cls: type[Plugin]) -> str:
     """Origin of a plug-in: `core`, a folder like `plugins/`, a file like `my_heads.py`, or an installed `package X`."""
-    top = cls.__module__.split(".")[0]
+    name = short_name(cls.__module__)
+    top = name.split(".")[0]
     own = __name__.split(".")[0]
     if top == own:
         return "core"
     distributions = _installed_packages().get(top, [])
-    if not distributions or own in distributions:
-        return f"{top}/" if "." in cls.__module__ else f"{top}.py"
+    if not distributions or own in distributions or name != cls.__module__:
+        return f"{top}/" if "." in name else f"{top}.py"
     return f"package {distributions[0]}"
 
 
@@ -227,4 +219,4 @@ def summary(cls: type[Plugin]) -> str:
 
 def plugin_modules(given: tuple[str, ...]) -> tuple[str, ...]:
     """Names of the modules to import for their plug-ins: the package `plugins` and those given by --plugins."""
-    return tuple(dict.fromkeys(("plugins", *given)))
+    return tuple(dict.fromkeys((SHIPPED, *given)))

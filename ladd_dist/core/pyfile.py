@@ -11,6 +11,7 @@ from ladd_dist.core.closest import close
 from ladd_dist.core.errors import RangeError
 from ladd_dist.core.moved import moved
 from ladd_dist.core.serialize import RecipeError
+from ladd_dist.zoo import file_at, names_in
 
 MOST_GUESSES = 3
 """Most files that are offered for one that does not exist."""
@@ -21,19 +22,23 @@ def module_name(path: Path) -> str:
     return f"ladd_file_{path.parent.name}_{path.stem}"
 
 
-def run_file(path: Path, said: str, *, others: str = "files") -> ModuleType:
+def run_file(path: Path, said: str, *, others: str = "files", shipped: str = "recipes") -> ModuleType:
     """Run a file and return its module. The file can import from its own folder and from that folder's parent.
 
     Args:
+        path: a file, or the name of a shipped one, like `exp4_specnorm`.
         said: beginning of messages, like `recipe recipes/exp4_specnorm.py`.
         others: word in messages for the other files of the folder.
+        shipped: the folder of `ladd_dist.zoo` whose files have names.
 
     Raises:
         RecipeError: the file does not exist or fails (the exception is the cause); one of its own passes unchanged.
     """
+    path = file_at(path, shipped)
     if not path.is_file():
         near = sorted(str(file) for file in path.parent.glob("[!_]*.py")) if path.parent.is_dir() else []
-        known = {Path(file).stem: file for file in near}
+        known = {name: name for name in names_in(shipped)} | {Path(file).stem: file for file in near}
+        near = near if path.suffix else list(known.values())
         likely = close(path.stem, known)
         hint = f"; {others} there: {', '.join(near)}" if near else ""
         if likely:

@@ -14,13 +14,16 @@ from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
 from ladd_dist import __version__
+from ladd_dist.core.packages import NEEDED, require_package
 from ladd_dist.core.plugin import Plugin, origin
+from ladd_dist.zoo import short_name
 
 if TYPE_CHECKING:
     from ladd_dist.recipe.recipe import Recipe
 
 
 INSTALLED = {"site-packages", "dist-packages"}
+_LONG = b"ladd_dist.zoo."
 
 
 class Used(NamedTuple):
@@ -45,6 +48,17 @@ def plugins_in(node: object, where: str = "", neutral: bool = False) -> Iterator
             yield from plugins_in(item, f"{where}[{index}]", neutral)
 
 
+def require_packages(recipe: Recipe) -> None:
+    """Refuse a recipe whose plug-ins need a package that is not installed, before hours end there.
+
+    Raises:
+        UserError: names plug-in and package, and the line that installs it.
+    """
+    for field, plugin, _ in plugins_in(recipe):
+        for module in NEEDED.get(f"{plugin.kind}/{plugin.name}", ()):
+            require_package(module, f"{field}={plugin.name}")
+
+
 @dataclass(frozen=True)
 class PluginSource:
     """Where a recipe's plug-in comes from: what a lock holds it to."""
@@ -52,6 +66,7 @@ class PluginSource:
     kind: str
     name: str
     module: str
+    """Its short name, where it ships with this package."""
     qualname: str
     """In JSON the key `class`."""
     package: str | None
@@ -69,7 +84,7 @@ def describe_plugins(recipe: Recipe) -> dict[str, PluginSource]:
     for field, plugin, neutral in plugins_in(recipe):
         cls = type(plugin)
         package, version = _package(cls)
-        origins = (cls.kind, cls.name, cls.__module__, cls.__qualname__, package, version)
+        origins = (cls.kind, cls.name, short_name(cls.__module__), cls.__qualname__, package, version)
         found[field] = PluginSource(*origins, neutral, sources(cls))
     return found
 
@@ -87,8 +102,10 @@ def _package(cls: type[Plugin]) -> tuple[str | None, str | None]:
 def sources(cls: type[Plugin]) -> dict[str, str]:
     """sha256 by module of the files of a class, of its bases, and of the user's own modules that they import.
 
-    Hashes cover whole files, because a class computes with the functions beside it too. Imported modules of this
-    package are left out, because its version stands for them; so are installed packages and the standard library.
+    Hashes cover whole files, because a class computes with the functions beside it too. Shipped plug-ins count like a
+    user's, by their short names, which also replace the long ones in the text: so it was hashed before there were long
+    ones. Imported modules of this package are left out, because its version stands for them; so are installed packages
+    and the standard library.
     """
     waiting = [base.__module__ for base in cls.__mro__ if issubclass(base, Plugin) and base is not Plugin]
     files: dict[str, str] = {}
@@ -96,11 +113,12 @@ def sources(cls: type[Plugin]) -> dict[str, str]:
         name = waiting.pop()
         module = sys.modules.get(name)
         path = _file(module)
-        if module is None or path is None or name in files:
+        if module is None or path is None or short_name(name) in files:
             continue
-        content = path.read_bytes()
-        files[name] = hashlib.sha256(content.replace(b"\r\n", b"\n")).hexdigest()
-        if not name.startswith("ladd_dist."):
+        content, short = path.read_bytes(), short_name(name)
+        text = content.replace(_LONG, b"") if short != name else content
+        files[short] = hashlib.sha256(text.replace(b"\r\n", b"\n")).hexdigest()
+        if short != name or not name.startswith("ladd_dist."):
             waiting += [other for other in _imported(content) if _is_users_own(other)]
     return dict(sorted(files.items()))
 
@@ -120,6 +138,8 @@ def _imported(content: bytes) -> Iterator[str]:
 
 def _is_users_own(name: str) -> bool:
     top, path = name.partition(".")[0], _file(sys.modules.get(name))
+    if path is not None and short_name(name) != name:
+        return True
     if path is None or top == "ladd_dist" or top in sys.stdlib_module_names:
         return False
     return not INSTALLED & set(path.parts)

@@ -22,6 +22,7 @@ from ladd_dist.core.serialize import RecipeError, has_effect, to_data
 from ladd_dist.recipe.plugin_sources import PluginSource, describe_plugins
 from ladd_dist.workspace.config import environment
 from ladd_dist.workspace.run import Run
+from ladd_dist.zoo import ships
 
 if TYPE_CHECKING:
     from ladd_dist.recipe import Recipe
@@ -205,6 +206,8 @@ def plugins_drift(locked: dict[str, PluginSource], now: dict[str, PluginSource])
                 found.append(Drift(f"{who} {'class' if key == 'qualname' else key}", *pair))
         for module in sorted(before.sources.keys() | after.sources.keys()):
             hashes = [side.sources.get(module) for side in (before, after)]
+            if hashes[0] is None and ships(module):
+                continue  # wheels before this one did not write them down
             if hashes[0] != hashes[1]:
                 shown = [f"sha256 {text[:12]}" if text else ABSENT for text in hashes]
                 found.append(Drift(f"{who} source of {module}", *shown))

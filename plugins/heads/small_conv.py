@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ladd_dist.core.plugin import register
 from ladd_dist.core.ranges import Count, Width
 from ladd_dist.heads import Head
-from plugins.heads._classifier import SLOPE, ProjectionClassifier
+from ladd_dist.zoo.plugins.heads._classifier import SLOPE, ProjectionClassifier
 
 
 class SmallConvHead(nn.Module):

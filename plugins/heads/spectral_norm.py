@@ -11,7 +11,7 @@ from torch.nn.utils import parametrizations
 from ladd_dist.core.plugin import register
 from ladd_dist.core.ranges import Depth, Width
 from ladd_dist.heads import Head
-from plugins.heads._classifier import SLOPE, ProjectionClassifier
+from ladd_dist.zoo.plugins.heads._classifier import SLOPE, ProjectionClassifier
 
 
 class SpectralNormHead(nn.Module):

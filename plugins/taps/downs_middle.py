@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ladd_dist.core.plugin import register
 from ladd_dist.core.types import TapSpec
 from ladd_dist.taps import TapLayout
-from plugins.taps._select import select
+from ladd_dist.zoo.plugins.taps._select import select
 
 
 @register("downs_middle")

@@ -153,6 +153,7 @@ OWN: dict[str, Words] = {
         json.dumps({"seed": 0, "plugins": MODULE, "recipe": str(it.recipe), "_wandb": {"plugins": [MODULE]}}),
     ],
     "plan": lambda it: [str(RECIPE), "--scale", "smoke"],
+    "new": lambda it: ["mine"],
     "plugins": lambda it: ["--json"],
     "doctor": lambda it: [],
     "levels": lambda it: [str(RECIPE), "--scale", "smoke"],
@@ -297,11 +298,10 @@ def test_a_folder_plugins_that_came_with_the_runs_is_imported_only_by_name(
     (received.root / "plugins" / "__init__.py").write_text(f"open({str(received.marker)!r}, 'w')")
     for name in [name for name in sys.modules if name.partition(".")[0] == "plugins"]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr(registry, "_hiding", None)
     load_plugins(("plugins",) if asked else ())
     assert received.sung == asked
     if not asked:
-        with pytest.raises(registry.PluginError, match=r"hides the package `plugins`: .*--plugins plugins"):
+        with pytest.raises(registry.PluginError, match=r"/plugins is a package `plugins` too: .*--plugins plugins"):
             registry.lookup("head", "no_such_head")
 
 

@@ -19,6 +19,7 @@ from ladd_dist import (
     export,
     jobs,
     launch,
+    new,
     plan,
     plugins,
     sample,
@@ -37,8 +38,8 @@ EXP4 = str(REPO / "recipes" / "exp4_specnorm.py")
 RECIPES = sorted(path for path in (REPO / "recipes").glob("[!_]*.py") if not path.name.startswith("sweep"))
 COMMANDS = (
     compare.Options, control.Train, control.Apply, control.Transfer, diagnose.Options, doctor.Options,
-    evaluate.Options, export.Options, jobs.Options, launch.Options, plan.Options, plugins.Options, sample.Options,
-    search_levels.Options, sweep.Options,
+    evaluate.Options, export.Options, jobs.Options, launch.Options, new.Options, plan.Options, plugins.Options,
+    sample.Options, search_levels.Options, sweep.Options,
 )  # fmt: skip
 
 

@@ -27,6 +27,7 @@ from ladd_dist import (
     guidance,
     jobs,
     launch,
+    new,
     plan,
     plugins,
     sample,
@@ -56,8 +57,8 @@ EXP4 = str(REPO / "recipes" / "exp4_specnorm.py")
 SWEEP = str(REPO / "recipes" / "sweep_heads.py")
 OPTIONS = (
     compare.Options, control.Train, control.Apply, control.Transfer, diagnose.Options, doctor.Options,
-    evaluate.Options, export.Options, guidance.Options, jobs.Options, launch.Options, plan.Options, plugins.Options,
-    sample.Options, search_levels.Options, sweep.Options,
+    evaluate.Options, export.Options, guidance.Options, jobs.Options, launch.Options, new.Options, plan.Options,
+    plugins.Options, sample.Options, search_levels.Options, sweep.Options,
 )  # fmt: skip
 """The options of every command."""
 
