@@ -10,18 +10,10 @@ from dataclasses import replace
 from ladd_dist.datasets.fashion_mnist import FashionMnist
 from ladd_dist.guards.collapse import Collapse
 from ladd_dist.networks.cunet import CUNet
-from plugins.heads.spectral_norm import SpectralNorm
-from plugins.taps.downs_middle import DownsMiddle
-from recipes._base import LAPTOP, PAPER, SEEDS, SMOKE
-from recipes.ladd import RECIPE as LADD
-from ladd_dist.recipe import Ema
-from ladd_dist.regularisers.penalties import R1
-from ladd_dist.sigmas.laws import FixedSet, LogNormal, Phase
-from ladd_dist.starts.couplings import Fresh
 from ladd_dist.zoo.plugins.heads.spectral_norm import SpectralNorm
-from ladd_dist.zoo.plugins.schedules.constant import Constant
 from ladd_dist.zoo.plugins.taps.downs_middle import DownsMiddle
-from ladd_dist.zoo.recipes._base import BASE, LAPTOP, PAPER, SEEDS, SMOKE
+from ladd_dist.zoo.recipes._base import LAPTOP, PAPER, SEEDS, SMOKE
+from ladd_dist.zoo.recipes.ladd import RECIPE as LADD
 
 UPDATES = 1_500
 """Updates of the student at laptop scale."""

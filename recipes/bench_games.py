@@ -7,8 +7,7 @@
 from ladd_dist.losses.adversarial import Bce, Hinge, Relativistic
 from ladd_dist.recipe import Axis, Sweep
 from ladd_dist.sigmas.laws import FixedSet, Phase
-from recipes._bench import BENCH
-from ladd_dist.zoo.recipes._bench import BENCH, EQUAL, MOSTLY_NOISE
+from ladd_dist.zoo.recipes._bench import BENCH
 
 RECIPE = BENCH.replace(name="bench_games", note="LADD alone on Fashion-MNIST: games and schedules of the levels.")
 

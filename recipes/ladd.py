@@ -15,9 +15,9 @@ from ladd_dist.losses.adversarial import Bce
 from ladd_dist.recipe import Ema
 from ladd_dist.regularisers.penalties import R1
 from ladd_dist.sigmas.laws import FixedSet, LogNormal
-from plugins.heads.max_pool import MaxPool
-from recipes._base import LAPTOP, PAPER, SMOKE
-from recipes.ladd_paper import RECIPE as LADD_PAPER
+from ladd_dist.zoo.plugins.heads.max_pool import MaxPool
+from ladd_dist.zoo.recipes._base import LAPTOP, PAPER, SMOKE
+from ladd_dist.zoo.recipes.ladd_paper import RECIPE as LADD_PAPER
 
 LEARNING = {
     "lr_student": 1e-4,
