@@ -65,7 +65,10 @@ LEAVE_ONE_OUT: dict[str, tuple[str, ...]] = {
     "heads do not see the level": ("--train.no-heads-see-level",),
     "the teacher's samples as real": ("--shards.samples", "teacher"),
     "without R1": ("--swap", "regulariser=none"),
-    "heads see neither level nor class": ("--head.no-conditioned", "--train.no-heads-see-level"),
+    "heads see neither level nor class": (
+        *("--head.no-conditioned", "--train.no-heads-see-level"),
+        *("--train.mismatched", "0"),
+    ),
     "heads spectral_norm": ("--swap", "head=spectral_norm", "--head.conditioned"),
     "hinge": ("--swap", "adversarial=hinge"),
     "relativistic": ("--swap", "adversarial=relativistic"),

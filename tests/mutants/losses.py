@@ -21,8 +21,8 @@ MUTANTS: dict[str, Mutation] = {
         "R1 is twice what gamma says",
         one(
             "regularisers/penalties.py",
-            "0.5 * self.gamma * _squared_slope(inputs.heads, inputs.real",
-            "self.gamma * _squared_slope(inputs.heads, inputs.real",
+            "0.5 * self.gamma * self.slope(inputs, inputs.real)",
+            "self.gamma * self.slope(inputs, inputs.real)",
         ),
         test="tests/unit/test_gan.py::test_r1_of_a_linear_head_is_half_gamma_times_its_squared_norm",
     ),
@@ -30,14 +30,14 @@ MUTANTS: dict[str, Mutation] = {
         "R1 looks at the student's samples",
         one(
             "regularisers/penalties.py",
-            "inputs.heads, inputs.real, inputs.cond_vec",
-            "inputs.heads, inputs.fake, inputs.cond_vec",
+            "self.slope(inputs, inputs.real)",
+            "self.slope(inputs, inputs.fake)",
         ),
         test="tests/unit/test_gan.py::test_r1_looks_at_real_features_only",
     ),
     "both_penalties_as_one_mean": Mutation(
         "R1 plus R2 is their mean",
-        one("regularisers/penalties.py", "return self.gamma * _sq", "return 0.5 * self.gamma * _sq"),
+        one("regularisers/penalties.py", "return len(sides) * ", "return "),
         test="tests/unit/test_gan.py::test_r2_looks_at_fake_features_and_r1_r2_at_both",
     ),
     "gradient_penalty_summed_over_logits": Mutation(
@@ -52,12 +52,12 @@ MUTANTS: dict[str, Mutation] = {
     ),
     "every_process_looks_at_its_first_row": Mutation(
         "which samples are looked at depends on the process that has them",
-        one("regularisers/approximate.py", "first = -batch.first % self.every", "first = 0"),
+        one("regularisers/__init__.py", "first = -batch.first % every", "first = 0"),
         test="tests/unit/test_regularisers.py::test_one_sample_in_four_is_looked_at_whoever_has_it",
     ),
     "one_in_every_is_taken_as_exact": Mutation(
         "a batch that `every` does not divide weighs its penalty wrongly",
-        one("regularisers/approximate.py", "batch.total / math.ceil(batch.total / self.every)", "self.every"),
+        one("regularisers/__init__.py", "batch.total / math.ceil(batch.total / every)", "every"),
         test="tests/unit/test_regularisers.py::test_one_sample_in_four_is_looked_at_whoever_has_it",
     ),
     "slope_divided_once": Mutation(

@@ -193,7 +193,7 @@ def test_from_an_empty_folder_to_a_page_a_head_of_ones_own_and_a_sweep(installed
     )
     installed.ladd(tmp_path, "launch", "--locked", run, "--dry-run")
     assert (
-        "exp4_specnrom does not exist; did you mean exp4_specnorm?"
+        "exp4_specnrom does not exist; did you mean exp4_specnorm"
         in installed.ladd(tmp_path, "launch", "exp4_specnrom", code=2).stderr
     )
 
