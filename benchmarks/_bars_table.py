@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks._result_cells import REAL_FLOOR, TEACHER, Row, line, values_of
+from benchmarks._result_cells import REAL_FLOOR, TEACHER, Row, half_width, line, values_of
 from benchmarks._runs import Kept
 from benchmarks.variants import BASE
-from ladd_dist.comparison.statistics import ALPHA, difference, holm, t_quantile
+from ladd_dist.comparison.statistics import difference, holm
 
 COLUMNS = (
     ("to real @4", "student@4", "fd_real", True, 0.0, 1.1),
@@ -52,10 +52,9 @@ def nearer(runs: Sequence[Kept]) -> str:
     called = holm([difference(dict(enumerate(a)), dict(enumerate(b))) for a, b in sides])
     told = []
     for (steps, other), item in zip(asked, called, strict=True):
-        mean, error, df = item.difference[:3]
-        half = float("nan") if error is None else t_quantile(1 - ALPHA / 2, df) * error
+        mean = item.difference[0]
         verdict = ("nearer" if mean < 0 else "farther") if item.distinguishable else "not distinguishable"
-        told.append(f"@{steps} against {other} {mean:+.3f} ± {half:.3f} ({verdict})")
+        told.append(f"@{steps} against {other} {mean:+.3f} ± {half_width(item):.3f} ({verdict})")
     return (
         f"Distance to real images, differences over the seeds, Holm's correction over all of them: {'; '.join(told)}."
     )

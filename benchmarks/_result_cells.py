@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from benchmarks._runs import Kept
-from ladd_dist.comparison.statistics import pool
+from ladd_dist.comparison.statistics import ALPHA, Called, pool, t_quantile
 
 STEPS = (4, 2, 1)
 TEACHER = "teacher@50"
@@ -50,3 +50,9 @@ def mean_cell(values: Sequence[float]) -> str:
     """Mean ± half-width of the 95 % interval."""
     found = pool(values)
     return f"{found.mean:.3f} ± {math.nan if found.high is None else found.high - found.mean:.3f}"
+
+
+def half_width(item: Called) -> float:
+    """Half of the 95 % interval of a difference, that of this difference alone; NaN where one seed gives none."""
+    _, error, df = item.difference[:3]
+    return math.nan if error is None else t_quantile(1 - ALPHA / 2, df) * error

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from benchmarks._bars_table import bars_table
-from benchmarks._result_cells import REAL_FLOOR, STEPS, TEACHER, Row, cell, line, mean_cell, values_of
+from benchmarks._result_cells import REAL_FLOOR, STEPS, TEACHER, Row, cell, half_width, line, mean_cell, values_of
 from benchmarks.variants import BASE, PAIRS, VARIANTS
-from ladd_dist.comparison.statistics import ALPHA, Called, difference, holm, t_quantile
+from ladd_dist.comparison.statistics import Called, difference, holm
 
 HEAD = ("to real @4", "@2", "@1", "to teacher @4", "@1", "accuracy @4", "@1", "colour variance @4", "@1",
         "saturation @4", "@1", "guidance", "GFLOP per step")  # fmt: skip
@@ -24,7 +23,7 @@ class Tables(NamedTuple):
     headline: Mapping[str, Row]
     """Rows with a run for each of several teachers."""
     left_out: Mapping[str, str]
-    """What a row of the second table leaves out of `BASE` -> the row's name among `rows`."""
+    """What a row of the last table leaves out of `BASE` -> the row's name among `rows`."""
     same: Sequence[str]
     """Those that leave out nothing, because `BASE` is that way."""
     base: Row | None
@@ -200,10 +199,9 @@ def pairs_table(rows: Mapping[str, Row], pairs: Sequence[tuple[str, str]]) -> st
 
 def told(first: str, second: str, item: Called) -> str:
     """A difference with its own interval, and the better one of the two if that is certain enough."""
-    mean, error, df = item.difference[:3]
-    half = math.nan if error is None else t_quantile(1 - ALPHA / 2, df) * error
+    mean = item.difference[0]
     winner = f"**{first if mean < 0 else second}**" if item.distinguishable else "not distinguishable"
-    return f"{mean:+.3f} ± {half:.3f}: {winner}"
+    return f"{mean:+.3f} ± {half_width(item):.3f}: {winner}"
 
 
 def headline_table(rows: Mapping[str, Row], num_teachers: int) -> str:

@@ -144,7 +144,7 @@ def recipe_of(run: Wanted, scale: str) -> Recipe:
 
 
 def is_base(name: str, scale: str) -> bool:
-    """Whether a row of the second table changes nothing of its base, because the base is that way."""
+    """Whether a row of the last table changes nothing of its base, because the base is that way."""
     if name == BASE or name in VARIANTS:
         return False
     return row_recipe(name, scale).evaluate_signature() == row_recipe(BASE, scale).evaluate_signature()

@@ -18,7 +18,7 @@ from ladd_dist.core.errors import UserError
 from ladd_dist.core.failure import LOG_NOTE, Kind, has_parent, rank_here, world_size, write_failure
 from ladd_dist.core.own_code import place_of
 from ladd_dist.core.packages import missing_package
-from ladd_dist.core.printable import printable_output
+from ladd_dist.core.printable import printable_output, to_nobody
 from ladd_dist.core.screen import Screen
 from ladd_dist.core.signals import (
     SAVED,
@@ -76,8 +76,7 @@ def _run_guarded(command: Callable[[], int]) -> int:
     except (SystemExit, GeneratorExit):
         raise
     except BrokenPipeError:
-        # The reader of our output has left, as in `... | head`: nobody to tell, and the flush at exit must not fail.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        to_nobody(sys.stdout)  # the reader of our output has left, as in `... | head`: nobody to tell
         return FAILURE
     except BaseException as error:
         report = exit_report(error)

@@ -75,6 +75,12 @@ class PrintableStream:
             self.write(line)
 
 
+def to_nobody(stream: TextIO) -> None:
+    """Drop what is written to a stream whose reader has left; what is buffered would fail again at exit."""
+    with Path(os.devnull).open("wb") as nobody:
+        os.dup2(nobody.fileno(), stream.fileno())
+
+
 class UnreadStream:
     """A text stream whose reader may leave, as `2>&1 | tee` may be stopped: what is told is lost, the work goes on."""
 
@@ -100,8 +106,7 @@ class UnreadStream:
         try:
             yield
         except BrokenPipeError:
-            with Path(os.devnull).open("wb") as nobody:
-                os.dup2(nobody.fileno(), self.stream.fileno())  # what is buffered would fail again at exit
+            to_nobody(self.stream)
 
 
 def bare(stream: TextIO) -> TextIO:

@@ -34,7 +34,8 @@ def test_variants_are_trained_measured_with_the_clothes_network_and_compared_by_
     root = str(write_idx(tmp_path, "FashionMNIST"))
     for head in ("small_conv", "max_pool"):
         for seed in ("0", "1"):
-            words = ("--swap", f"head={head}", "--seed", seed, "--dataset.root", root, "--dataset.no-download")
+            own = ("--swap", f"head={head}", "--head.conditioned", "--seed", seed)
+            words = (*own, "--dataset.root", root, "--dataset.no-download")
             done = launch_here(HEADS, *BRIEFLY, *words)
             assert done.code == 0, done.stderr
     assert set(read) == {CLOTHES}
