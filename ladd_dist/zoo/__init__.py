@@ -11,17 +11,17 @@ import functools
 import importlib
 import sys
 from collections.abc import Sequence
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
 
 FOLDERS = ("plugins", "recipes", "slurm")
+LONG_NAMES = frozenset(f"{__name__}.{folder}" for folder in FOLDERS)
 _HERE = Path(__file__).resolve().parent
 IS_INSTALLED = (_HERE / FOLDERS[0]).is_dir()
 """Whether this is a package that was built, not a checkout."""
 ROOT = _HERE if IS_INSTALLED else _HERE.parents[1]
 """The folder that holds `FOLDERS`."""
-__path__ = [str(ROOT)]
 
 
 def short_name(module: str) -> str:
@@ -71,11 +71,13 @@ class _Alias:
 
 
 class _ShortNames:
-    """Finder of our modules by their short names, where the user has none of that name."""
+    """Finder of `FOLDERS`, and of our modules by their short names, where the user has none of that name."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
+        if name in LONG_NAMES:  # not by `__path__`: in a checkout the tests and a second `ladd_dist` are there too
+            return PathFinder.find_spec(name, [str(ROOT)])
         if name.partition(".")[0] not in FOLDERS:
             return None
         found = users_own(name, path)

@@ -60,7 +60,7 @@ def warm() -> None:
                 importlib.import_module(found.name)
     for name in ("torch._dynamo", "webdataset", "matplotlib.pyplot", "rich.table", "rich.console", "plugins"):
         importlib.import_module(name)
-    for name in [name for name in sys.modules if name.startswith("recipes.")]:
+    for name in [name for name in sys.modules if name.startswith((f"{recipes.__name__}.", "recipes."))]:
         del sys.modules[name]  # a command reads its recipe itself
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from pathlib import Path
 
@@ -63,3 +64,25 @@ def names(place: Place, seed: int, rng: random.Random) -> Made:
     words = command.format(**runs).split()
     words[-1] += f"={value}"
     return Made(f"{words[-1][:40]!r}", Order(words, allow=("own",)))
+
+
+NEW = ("made", "made/mine.py", "made/mine_head.py", "made/mine_cluster.py")
+NO_NAMES = (
+    "", ".", "..", "a/b", "/mine", "x" * 300, "json", "torch", "plugins", "Mine", "mine.py", "1a", "é", "-rf", "mine\n",
+    "\x1b[31mred",
+)  # fmt: skip
+
+NEW_CASES = [*itertools.product(NEW, PLACES), *(("", name) for name in NO_NAMES)]
+random.Random(0).shuffle(NEW_CASES)
+
+
+@TABLE.add("targets/new", quick=6, full=len(NEW_CASES))
+def new(place: Place, seed: int, rng: random.Random) -> Made:
+    """What stands where `ladd new` writes is never replaced, and a name that is no new module's writes nothing."""
+    path, what = NEW_CASES[seed % len(NEW_CASES)]
+    (place.root / "own" / "made").mkdir()
+    if not path:
+        return Made(f"{what[:20]!r}", Order(["new", "--folder=made", what], codes=(2,)))
+    what = put_in_place(place.root / "own" / path, what)
+    free = ("own/made", "own/nowhere") if path == "made" and what in ("folder", "dangling link") else ()
+    return Made(f"{path} is {what}", Order(["new", "mine", "--folder=made"], allow=free, codes=(0,) if free else (2,)))

@@ -605,7 +605,9 @@ def settings() -> Recipe:
 def test_the_batch_size_changes_no_sample(settings: Recipe, batch_size: int) -> None:
     whole = teacher_chunk(settings)
     parts = teacher_chunk(replace(settings, shards=replace(settings.shards, batch_size=batch_size)))
-    assert torch.allclose(parts.x0, whole.x0, atol=2e-5, rtol=0)  # 1.03e-5 with torch 2.8, 5e-6 with 2.14
+    # Convolutions of another batch size may add in another order, over all of the sampler's steps: 1.03e-5 with
+    # torch 2.8, 5e-6 with 2.14. A sample with a neighbour's noise would differ by tenths.
+    assert torch.allclose(parts.x0, whole.x0, atol=2e-5, rtol=0)
     assert whole.noise is not None
     assert parts.noise is not None
     assert torch.equal(parts.noise, whole.noise)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import importlib.util
 import os
 import subprocess
 import sys
@@ -77,6 +78,13 @@ def test_a_package_imported_anew_from_another_folder_has_the_only_finder(tmp_pat
     code += f"    del sys.modules[name]\nsys.path.insert(0, {str(tmp_path)!r})\nimport ladd_dist, plugins\n"
     code += "print(plugins.COPY, plugins.__name__, [type(f).__name__ for f in sys.meta_path].count('_ShortNames'))"
     assert python(code, tmp_path) == "True ladd_dist.zoo.plugins 1"
+
+
+def test_nothing_else_of_the_repository_is_in_the_package() -> None:
+    """Whoever walks the package, as documentation tools do, meets every module once."""
+    assert importlib.util.find_spec("ladd_dist.zoo.slurm") is not None
+    for name in ("tests", "benchmarks", "ladd_dist", "setup"):
+        assert importlib.util.find_spec(f"ladd_dist.zoo.{name}") is None
 
 
 def test_other_names_are_not_touched() -> None:
