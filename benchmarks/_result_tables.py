@@ -40,7 +40,7 @@ def report(found: Tables) -> str:
     """The tables, and what they lack."""
     first = {name: row for name, row in found.rows.items() if name in VARIANTS}
     second = {short: found.rows[name] for short, name in found.left_out.items() if name in found.rows}
-    parts = [lacking(found)]
+    parts = [lacking(found), machines(found)]
     if first:
         parts += [main_table(first, found.num_seeds), *(best(first, steps) for steps in STEPS)]
         parts.append(pairs_table(first, PAIRS))
@@ -63,6 +63,17 @@ def lacking(found: Tables) -> str:
     if found.unknown:
         lines.append(f"{len(found.unknown)} kept runs belong to no row.")
     return " ".join(lines)
+
+
+def machines(found: Tables) -> str:
+    """What trained the runs that are shown; empty where no GPU did."""
+    rows = [*found.rows.values(), *found.headline.values(), *([found.base] if found.base else [])]
+    runs = {id(run): run.get("device", "cpu") for row in rows for run in row.runs}
+    counts = Counter(str(device) for device in runs.values())
+    if not set(counts) - {"cpu"}:
+        return ""
+    told = ", ".join(f"{count} on {'a CPU' if device == 'cpu' else device}" for device, count in counts.most_common())
+    return f"Of {len(runs)} runs, these are the devices: {told}; all in fp32."
 
 
 def main_table(rows: Mapping[str, Row], num_seeds: int) -> str:

@@ -75,6 +75,12 @@ LEAVE_ONE_OUT: dict[str, tuple[str, ...]] = {
     "comparison at ln sigma ~ N(.307, 1)": ("--renoise-sigma.mean", "0.307", "--renoise-sigma.std", "1"),
     "without mismatched pairs": ("--train.mismatched", "0"),
     "without EMA": ("--train.ema.half-life", "0"),
+    "a student as fast as its heads": ("--train.lr-student", "1e-3"),
+    "relativistic, R1 and R2 (R3GAN)": (
+        *("--swap", "adversarial=relativistic", "regulariser=r1_r2"),
+        *("--regulariser.gamma", "0.1", "--regulariser.every", "4"),
+    ),
+    "1,000 updates": ("--train.steps", "1000"),
 }
 """What each row of the last table gives `BASE` besides its own arguments."""
 ROWS: dict[str, tuple[str, ...]] = {

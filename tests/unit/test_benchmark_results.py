@@ -93,6 +93,13 @@ def test_the_report_says_over_what_each_interval_is_and_divides_by_each_teacher(
     assert "that way: hinge." in text and f"| without R1 | {BASE} |" in text
 
 
+def test_the_report_counts_the_runs_of_each_device_where_a_gpu_made_any() -> None:
+    cpu, gpu = whole(0.5), {**whole(0.5), "device": "NVIDIA H100"}
+    shown = {name: Row([cpu, dict(run), dict(run)], 1.5, adds_noise=False) for name, run in {"exp7": gpu}.items()}
+    assert "Of 3 runs, these are the devices: 2 on NVIDIA H100, 1 on a CPU" in report(all_tables(shown, {}, {}))
+    assert "devices" not in report(all_tables({"exp7": Row([cpu] * 3, 1.5, adds_noise=False)}, {}, {}))
+
+
 def test_the_teacher_of_a_row_with_another_one_is_shown_beside_it() -> None:
     own, other = Row([whole(0.6)], 1.5, adds_noise=False), Row([whole(0.6, 0.9)], 1.5, adds_noise=True)
     text = report(all_tables({"exp7": own, "latent_digits": other}, {}, {}))
@@ -168,6 +175,8 @@ def test_the_estimate_takes_the_rows_own_seconds_else_its_flops_else_those_of_al
     assert expected_s([{"updates": 300, "seconds": 40.0}, {"updates": 300, "seconds": 50.0}], other, 300) == 45.0
     assert expected_s([{"updates": 300, "seconds": 40.0, "flops_a_step": 1e10}], other, 1000) == 30.0 + 1000 * 0.1
     assert expected_s([], other, 1000) == 30.0 + 1000 * 0.02
+    on_gpu = {"updates": 300, "seconds": 4.0, "device": "NVIDIA H100"}
+    assert expected_s([on_gpu, {"updates": 300, "seconds": 40.0, "device": "cpu"}], other, 300) == 40.0
     assert total_s({"a": 10.0, "b": 2.0}, 2) == 10.0 and total_s({"a": 4.0, "b": 3.0, "c": 3.0}, 2) == 5.0
 
 
