@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from benchmarks._bars_table import bars_table
 from benchmarks._result_cells import REAL_FLOOR, STEPS, TEACHER, Row, cell, half_width, line, mean_cell, values_of
-from benchmarks.variants import BASE, PAIRS, VARIANTS
+from benchmarks.variants import BASE, PAIRS, SHORT, VARIANTS
 from ladd_dist.comparison.statistics import Called, difference, holm
 
 HEAD = ("to real @4", "@2", "@1", "to teacher @4", "@1", "accuracy @4", "@1", "colour variance @4", "@1",
@@ -23,9 +23,7 @@ class Tables(NamedTuple):
     headline: Mapping[str, Row]
     """Rows with a run for each of several teachers."""
     left_out: Mapping[str, str]
-    """What a row of the last table leaves out of `BASE` -> the row's name among `rows`."""
-    same: Sequence[str]
-    """Those that leave out nothing, because `BASE` is that way."""
+    """What a row of the last table changes of `SHORT` -> the row's name among `rows`."""
     base: Row | None
     """All seeds of `BASE`, on the first teacher; None where one lacks."""
     lacks: Mapping[str, str]
@@ -48,8 +46,9 @@ def report(found: Tables) -> str:
         parts.append(bars_table(found.base))
     if found.headline:
         parts.append(headline_table(found.headline, found.num_teachers))
-    if second and BASE in first:
-        parts.append(left_out_table(first[BASE], second, found.same, found.num_seeds))
+    if second and SHORT in found.rows:
+        whole = {BASE: first[BASE]} if BASE in first else {}
+        parts.append(left_out_table(found.rows[SHORT], whole, second, found.num_seeds))
     return "\n\n".join(part for part in parts if part)
 
 
@@ -233,17 +232,20 @@ def headline_table(rows: Mapping[str, Row], num_teachers: int) -> str:
     return "\n".join(lines)
 
 
-def left_out_table(base: Row, rows: Mapping[str, Row], same: Sequence[str], num_seeds: int) -> str:
-    """What each ingredient of the base gives: the base, rows that change one thing, and their differences from it."""
+def left_out_table(short: Row, whole: Mapping[str, Row], rows: Mapping[str, Row], num_seeds: int) -> str:
+    """What each ingredient gives: the short base, rows that change one thing of it, and their differences from it.
+
+    Args:
+        whole: `BASE` with all its updates, for comparison; may be empty.
+    """
+    own = {SHORT: short, **rows}
     lines = [
-        f"`{BASE}` with one thing changed, mean and 95 % interval over {num_seeds} seeds of the distillation with one "
-        "teacher; shares are of each row's own teacher@50.",
+        f"`{BASE}` in 1,000 updates with one thing changed, mean and 95 % interval over {num_seeds} seeds of the "
+        "distillation with one teacher; shares are of each row's own teacher@50.",
         "",
         line("changed", *HEAD),
         line(*["---"] * (len(HEAD) + 1)),
-        *(row_line(name, row) for name, row in {BASE: base, **rows}.items()),
+        *(row_line(name, row) for name, row in {**whole, **own}.items()),
     ]
-    if same:
-        lines += ["", f"No row of its own, because `{BASE}` is that way: {'; '.join(same)}."]
-    table = pairs_table({BASE: base, **rows}, [(name, BASE) for name in rows])
+    table = pairs_table(own, [(name, SHORT) for name in rows])
     return "\n".join([*lines, "", table])
