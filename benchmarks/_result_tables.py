@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from benchmarks._bars_table import bars_table
 from benchmarks._result_cells import REAL_FLOOR, STEPS, TEACHER, Row, cell, half_width, line, mean_cell, values_of
-from benchmarks.variants import BASE, PAIRS, VARIANTS
+from benchmarks.variants import BASE, PAIRS, SHORT, VARIANTS
 from ladd_dist.comparison.statistics import Called, difference, holm
 
 HEAD = ("to real @4", "@2", "@1", "to teacher @4", "@1", "accuracy @4", "@1", "colour variance @4", "@1",
@@ -23,9 +23,7 @@ class Tables(NamedTuple):
     headline: Mapping[str, Row]
     """Rows with a run for each of several teachers."""
     left_out: Mapping[str, str]
-    """What a row of the last table leaves out of `BASE` -> the row's name among `rows`."""
-    same: Sequence[str]
-    """Those that leave out nothing, because `BASE` is that way."""
+    """What a row of the last table changes of `SHORT` -> the row's name among `rows`."""
     base: Row | None
     """All seeds of `BASE`, on the first teacher; None where one lacks."""
     lacks: Mapping[str, str]
@@ -40,7 +38,7 @@ def report(found: Tables) -> str:
     """The tables, and what they lack."""
     first = {name: row for name, row in found.rows.items() if name in VARIANTS}
     second = {short: found.rows[name] for short, name in found.left_out.items() if name in found.rows}
-    parts = [lacking(found)]
+    parts = [lacking(found), machines(found)]
     if first:
         parts += [main_table(first, found.num_seeds), *(best(first, steps) for steps in STEPS)]
         parts.append(pairs_table(first, PAIRS))
@@ -48,8 +46,9 @@ def report(found: Tables) -> str:
         parts.append(bars_table(found.base))
     if found.headline:
         parts.append(headline_table(found.headline, found.num_teachers))
-    if second and BASE in first:
-        parts.append(left_out_table(first[BASE], second, found.same, found.num_seeds))
+    if second and SHORT in found.rows:
+        whole = {BASE: first[BASE]} if BASE in first else {}
+        parts.append(left_out_table(found.rows[SHORT], whole, second, found.num_seeds))
     return "\n\n".join(part for part in parts if part)
 
 
@@ -63,6 +62,17 @@ def lacking(found: Tables) -> str:
     if found.unknown:
         lines.append(f"{len(found.unknown)} kept runs belong to no row.")
     return " ".join(lines)
+
+
+def machines(found: Tables) -> str:
+    """What trained the runs that are shown; empty where no GPU did."""
+    rows = [*found.rows.values(), *found.headline.values(), *([found.base] if found.base else [])]
+    runs = {id(run): run.get("device", "cpu") for row in rows for run in row.runs}
+    counts = Counter(str(device) for device in runs.values())
+    if not set(counts) - {"cpu"}:
+        return ""
+    told = ", ".join(f"{count} on {'a CPU' if device == 'cpu' else device}" for device, count in counts.most_common())
+    return f"Of {len(runs)} runs, these are the devices: {told}; all in fp32."
 
 
 def main_table(rows: Mapping[str, Row], num_seeds: int) -> str:
@@ -222,17 +232,20 @@ def headline_table(rows: Mapping[str, Row], num_teachers: int) -> str:
     return "\n".join(lines)
 
 
-def left_out_table(base: Row, rows: Mapping[str, Row], same: Sequence[str], num_seeds: int) -> str:
-    """What each ingredient of the base gives: the base, rows that change one thing, and their differences from it."""
+def left_out_table(short: Row, whole: Mapping[str, Row], rows: Mapping[str, Row], num_seeds: int) -> str:
+    """What each ingredient gives: the short base, rows that change one thing of it, and their differences from it.
+
+    Args:
+        whole: `BASE` with all its updates, for comparison; may be empty.
+    """
+    own = {SHORT: short, **rows}
     lines = [
-        f"`{BASE}` with one thing changed, mean and 95 % interval over {num_seeds} seeds of the distillation with one "
-        "teacher; shares are of each row's own teacher@50.",
+        f"`{BASE}` in 1,000 updates with one thing changed, mean and 95 % interval over {num_seeds} seeds of the "
+        "distillation with one teacher; shares are of each row's own teacher@50.",
         "",
         line("changed", *HEAD),
         line(*["---"] * (len(HEAD) + 1)),
-        *(row_line(name, row) for name, row in {BASE: base, **rows}.items()),
+        *(row_line(name, row) for name, row in {**whole, **own}.items()),
     ]
-    if same:
-        lines += ["", f"No row of its own, because `{BASE}` is that way: {'; '.join(same)}."]
-    table = pairs_table({BASE: base, **rows}, [(name, BASE) for name in rows])
+    table = pairs_table(own, [(name, SHORT) for name in rows])
     return "\n".join([*lines, "", table])

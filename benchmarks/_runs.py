@@ -116,14 +116,20 @@ def require_clean(options: RunOptions) -> None:
         raise SystemExit("the checkout has uncommitted changes in code: commit them, or give --dirty to run anyway")
 
 
+def device_of(config: Mapping[str, Any]) -> str:
+    """The device that a run trained on: `cpu`, or the name of a GPU."""
+    return str(config["environment"]["device"])
+
+
 def expected_s(kept: Sequence[Kept], others: Sequence[Kept], updates: int) -> float:
-    """Seconds that a run of so many updates will take: as its row's kept runs did, else by its FLOPs.
+    """Seconds that a run of so many updates will take on a CPU: as its row's kept runs did, else by its FLOPs.
 
     Args:
         kept: runs of the same row, of earlier recipes too.
         others: runs of all rows, whose median of FLOPs stands in where the row has none.
     """
-    same = [run["seconds"] for run in kept if run.get("updates") == updates and "seconds" in run]
+    on_cpu = [run for run in kept if run.get("device", "cpu") == "cpu"]
+    same = [run["seconds"] for run in on_cpu if run.get("updates") == updates and "seconds" in run]
     if same:
         return statistics.fmean(same)
     flops = [run["flops_a_step"] for run in kept or others if "flops_a_step" in run]

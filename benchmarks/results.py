@@ -28,6 +28,7 @@ from benchmarks._runs import (
     RunOptions,
     Store,
     commit_of,
+    device_of,
     expected_s,
     launch,
     put_between,
@@ -35,7 +36,7 @@ from benchmarks._runs import (
     run_all,
     say,
 )
-from benchmarks.variants import BASE, BASE_SEEDS, HEADLINE, LEAVE_ONE_OUT, ROWS, VARIANTS
+from benchmarks.variants import BASE, BASE_SEEDS, HEADLINE, LEAVE_ONE_OUT, ROWS, SHORT
 from ladd_dist.cli.recipe_arguments import RecipeOptions, parse
 from ladd_dist.core.checkout import DIRTY
 from ladd_dist.core.figure_names import named_now
@@ -109,9 +110,8 @@ def main() -> int:
 
 
 def wanted_runs(options: Options) -> list[Wanted]:
-    """All runs of the asked rows, the first seeds first. A row that changes nothing of `BASE` has none of its own."""
+    """All runs of the asked rows, the first seeds first."""
     names = [name for name in ROWS if not options.only or name in options.only]
-    names = [name for name in names if not is_base(name, options.scale)]
     runs = [Wanted(name, 0, seed) for seed in options.seeds for name in names]
     # On the first teacher the headline rows are those of the table.
     others = [Wanted(name, seed, seed) for seed in options.teachers for name in HEADLINE if seed and name in names]
@@ -143,13 +143,6 @@ def recipe_of(run: Wanted, scale: str) -> Recipe:
     return dataclasses.replace(recipe, seed=run.seed, teacher=teacher)
 
 
-def is_base(name: str, scale: str) -> bool:
-    """Whether a row of the last table changes nothing of its base, because the base is that way."""
-    if name == BASE or name in VARIANTS:
-        return False
-    return row_recipe(name, scale).evaluate_signature() == row_recipe(BASE, scale).evaluate_signature()
-
-
 def why_stale(kept: Mapping[str, Any], recipe: Recipe, *, dirty: bool = False) -> str:
     """The reason that a kept run is not one of the present recipe; empty if it is.
 
@@ -173,6 +166,7 @@ def measure(options: Options, run: Wanted) -> Kept:
         "signature": made.config["signature"],
         "evaluation": recipe.evaluate_signature(),
         "commit": commit_of(made.config),
+        "device": device_of(made.config),
         "noise_seeds": list(SEEDS),
         "updates": recipe.train.steps,
         "seconds": made.seconds,
@@ -208,19 +202,17 @@ def tables(kept: Mapping[str, Kept], options: Options) -> Tables:
         return Row(found, recipe.shards.guidance, adds_noise=recipe.start.rule == "sde")
 
     asked = [name for name in ROWS if not options.only or name in options.only]
-    rows, headline, same = {}, {}, []
+    rows, headline = {}, {}
     for name in asked:
-        if is_base(name, options.scale):
-            same.append(name.removeprefix(f"{BASE}, "))
-        elif found := row(name, [Wanted(name, 0, seed) for seed in options.seeds]):
+        if found := row(name, [Wanted(name, 0, seed) for seed in options.seeds]):
             rows[name] = found
     for name in HEADLINE if len(options.teachers) > 1 else ():
         if name in asked and (found := row(name, [Wanted(name, seed, seed) for seed in options.teachers])):
             headline[name] = found
     base = row(BASE, [Wanted(BASE, 0, seed) for seed in options.base_seeds]) if BASE in asked else None
     unknown = [key for key in kept if key.partition(" / ")[0] not in ROWS]
-    left_out = {name: f"{BASE}, {name}" for name in LEAVE_ONE_OUT}
-    return Tables(rows, headline, left_out, same, base, lacks, unknown, len(options.seeds), len(options.teachers))
+    left_out = {name: f"{SHORT}, {name}" for name in LEAVE_ONE_OUT}
+    return Tables(rows, headline, left_out, base, lacks, unknown, len(options.seeds), len(options.teachers))
 
 
 if __name__ == "__main__":

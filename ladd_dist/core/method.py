@@ -6,11 +6,17 @@ from collections.abc import Mapping, Sequence
 
 PARTS = ("head", "taps", "start", "adversarial", "distance")
 """Fields of the recipe; the last two are the losses."""
+WEIGHTS = {"adversarial": "adv_weight", "distance": "distill_weight"}
+"""Loss -> the field with its weight."""
 
 
 def method_of(recipe: Mapping[str, object], parts: Sequence[str] = PARTS) -> dict[str, str]:
-    """Names of a recipe's plug-ins by field, from its JSON data; fields that the data lack are left out."""
-    found = {field: recipe.get(field) for field in parts}
+    """Names of a recipe's plug-ins by field, from its JSON data.
+
+    Left out are fields that the data lack, and losses whose weight is 0 at every step.
+    """
+    off = {"plugin": "constant", "value": 0}
+    found = {field: recipe.get(field) for field in parts if recipe.get(WEIGHTS.get(field, "")) != off}
     return {
         field: str(part["plugin"]) for field, part in found.items() if isinstance(part, Mapping) and "plugin" in part
     }

@@ -83,11 +83,14 @@ def _table(files: RunFiles) -> tuple[list[Column], list[Row]]:
 def _figures(files: RunFiles, columns: list[Column], rows: list[Row]) -> dict[str, object]:
     """Values of the template: tables and text."""
     config, evaluation = files.config, files.evaluation
+    method = method_of(config.recipe.fields)
     return {
         "title": title(evaluation, config),
         "config": config,
         "recipe": config.recipe,
-        "method": in_words(method_of(config.recipe.fields)),
+        "method": in_words(method),
+        "repeats": "distance" in method or not method,  # without a distance nothing holds a student to each picture
+        "of_dataset": config.recipe.part("shards").text("samples") == "dataset",
         "guard": files.guard,
         "tiles": tiles(evaluation, config, columns, rows),
         "columns": columns,

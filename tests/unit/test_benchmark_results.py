@@ -15,7 +15,7 @@ from benchmarks._bars_table import bars_table
 from benchmarks._result_cells import Row
 from benchmarks._result_tables import Tables, best, pairs_table, report
 from benchmarks._runs import Failed, Store, expected_s, put_between, run_all, total_s
-from benchmarks.variants import BASE, HEADLINE, LEAVE_ONE_OUT, MOST_ROWS, PAIRS, ROWS, VARIANTS
+from benchmarks.variants import BASE, HEADLINE, LEAVE_ONE_OUT, MOST_ROWS, PAIRS, ROWS, SHORT, VARIANTS
 from ladd_dist.recipe import Recipe
 
 PAGE = Path(__file__).parents[2] / "docs" / "results.md"
@@ -35,8 +35,8 @@ def whole(distance: float, teacher: float = 0.5) -> dict[str, Any]:
 
 
 def all_tables(rows: Mapping[str, Row], headline: Mapping[str, Row], lacks: Mapping[str, str]) -> Tables:
-    left_out = {name: f"{BASE}, {name}" for name in LEAVE_ONE_OUT}
-    return Tables(rows, headline, left_out, ["hinge"], None, lacks, [], 3, 3)
+    left_out = {name: f"{SHORT}, {name}" for name in LEAVE_ONE_OUT}
+    return Tables(rows, headline, left_out, None, lacks, [], 3, 3)
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def recipe(monkeypatch: pytest.MonkeyPatch) -> Recipe:
 def test_the_first_table_has_at_most_so_many_rows_and_every_name_that_is_used_is_one() -> None:
     assert len(VARIANTS) <= MOST_ROWS
     assert {name for pair in PAIRS for name in pair} | set(HEADLINE) | {BASE} <= set(VARIANTS)
-    assert len(ROWS) == len(VARIANTS) + len(LEAVE_ONE_OUT)
+    assert len(ROWS) == len(VARIANTS) + 1 + len(LEAVE_ONE_OUT)
 
 
 @pytest.mark.slow
@@ -83,14 +83,21 @@ def test_the_best_is_a_winner_only_if_all_others_are_farther_after_correction() 
 def test_the_report_says_over_what_each_interval_is_and_divides_by_each_teacher() -> None:
     seeds = Row([whole(0.6), whole(0.7), whole(0.8)], 1.5, adds_noise=True)
     teachers = Row([whole(0.5, 0.5), whole(0.8, 0.8), whole(1.1, 1.1)], 1.5, adds_noise=True)
-    text = report(all_tables({BASE: seeds, f"{BASE}, without R1": seeds}, {BASE: teachers}, {}))
+    text = report(all_tables({BASE: seeds, SHORT: seeds, f"{SHORT}, without R1": seeds}, {BASE: teachers}, {}))
     _, of_teachers, left_out = text.split(" over 3 ", 3)[1:]
     assert "over 3 seeds of the distillation, all with **one** teacher" in text
     assert of_teachers.startswith("**teachers**") and left_out.startswith("seeds of the distillation with one teacher")
     (line,) = [line for line in of_teachers.splitlines() if line.startswith(f"| {BASE} † |")]
     assert line.startswith(f"| {BASE} † | 0.800 ± 0.745 | 0.800 ± 0.745 |")
     assert line.endswith("| 1.000 ± 0.000 | 1.000 ± 0.000 |")
-    assert "that way: hinge." in text and f"| without R1 | {BASE} |" in text
+    assert f"| {BASE} † | 0.700" in left_out and f"| without R1 | {SHORT} |" in left_out
+
+
+def test_the_report_counts_the_runs_of_each_device_where_a_gpu_made_any() -> None:
+    cpu, gpu = whole(0.5), {**whole(0.5), "device": "NVIDIA H100"}
+    shown = {name: Row([cpu, dict(run), dict(run)], 1.5, adds_noise=False) for name, run in {"exp7": gpu}.items()}
+    assert "Of 3 runs, these are the devices: 2 on NVIDIA H100, 1 on a CPU" in report(all_tables(shown, {}, {}))
+    assert "devices" not in report(all_tables({"exp7": Row([cpu] * 3, 1.5, adds_noise=False)}, {}, {}))
 
 
 def test_the_teacher_of_a_row_with_another_one_is_shown_beside_it() -> None:
@@ -168,6 +175,8 @@ def test_the_estimate_takes_the_rows_own_seconds_else_its_flops_else_those_of_al
     assert expected_s([{"updates": 300, "seconds": 40.0}, {"updates": 300, "seconds": 50.0}], other, 300) == 45.0
     assert expected_s([{"updates": 300, "seconds": 40.0, "flops_a_step": 1e10}], other, 1000) == 30.0 + 1000 * 0.1
     assert expected_s([], other, 1000) == 30.0 + 1000 * 0.02
+    on_gpu = {"updates": 300, "seconds": 4.0, "device": "NVIDIA H100"}
+    assert expected_s([on_gpu, {"updates": 300, "seconds": 40.0, "device": "cpu"}], other, 300) == 40.0
     assert total_s({"a": 10.0, "b": 2.0}, 2) == 10.0 and total_s({"a": 4.0, "b": 3.0, "c": 3.0}, 2) == 5.0
 
 

@@ -16,9 +16,11 @@ from ladd_dist.core.serialize import to_data
 from ladd_dist.launch import main
 from ladd_dist.recipe import Recipe, load_recipe, swap
 from ladd_dist.recipe.swap import LONGEST, apply_swaps
+from ladd_dist.reports.grids import write_grid
 from ladd_dist.reports.page import write_report
 from ladd_dist.workspace.run import Run, as_begun, as_found, named
 from ladd_dist.workspace.workspace import Workspace
+from plugins.schedules.constant import Constant
 
 REPO = Path(__file__).resolve().parents[2]
 FILE = REPO / "recipes" / "exp4_specnorm.py"
@@ -124,6 +126,23 @@ def test_jobs_and_the_page_say_head_taps_start_and_losses(tmp_path: Path, capsys
     (folder / "eval.json").write_text(json.dumps({"student@4": {"fd_real": 1.0}, "teacher@50": {"fd_real": 0.5}}))
     first_screen = write_report(folder).read_text(encoding="utf-8").partition('id="verdict"')[0]
     assert f"Method: {WORDS}." in first_screen
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.1])
+def test_a_loss_of_weight_0_is_no_part_of_the_method_and_its_student_need_not_repeat_the_teacher(
+    tmp_path: Path, weight: float
+) -> None:
+    recipe = dataclasses.replace(exp4(), distill_weight=Constant(value=weight))
+    recipe = dataclasses.replace(recipe, shards=dataclasses.replace(recipe.shards, samples="dataset"))
+    assert ("distance" in method_of(to_data(recipe))) == bool(weight)
+    folder = begun(tmp_path, recipe)
+    (folder / "eval.json").write_text(json.dumps({"student@4": {"fd_real": 1.0}, "teacher@50": {"fd_real": 0.5}}))
+    (folder / "samples").mkdir()
+    write_grid(folder / "samples" / "final.png", [("teacher@50", torch.zeros(2, 3, 8, 8))])
+    page = write_report(folder).read_text(encoding="utf-8")
+    assert ("a good student repeats it" in page) == ("arrive at the same pictures" in page) == bool(weight)
+    assert ("need not repeat it" in page) != bool(weight)
+    assert "tell real pictures" in page
 
 
 def test_the_page_names_the_metrics_that_did_not_fit(tmp_path: Path) -> None:
