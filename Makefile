@@ -14,9 +14,10 @@ WORKERS ?= 2
 FLOOR := .venv-floor
 LATEST := .venv-latest
 TESTS ?= tests/unit tests/contract tests/distributed tests/pipeline/test_launch.py tests/pipeline/test_resume.py tests/pipeline/test_tracking.py
-# A cut of some minutes, which CI runs at the floor: checkpoints, the models of diffusers, every strategy, the smoke pipeline.
+# A cut of some minutes, which CI runs at the floor: checkpoints, the models of diffusers, every strategy, the smoke pipeline, submitit.
 SHORT := tests/unit/test_versions.py tests/unit/test_checkpoint.py tests/unit/test_door.py tests/unit/test_diffusers_checkpoints.py \
-	tests/distributed/test_adv_norm_ranks.py tests/pipeline/test_launch.py::test_the_whole_smoke_pipeline_leaves_what_the_contract_names
+	tests/distributed/test_adv_norm_ranks.py tests/pipeline/test_launch.py::test_the_whole_smoke_pipeline_leaves_what_the_contract_names \
+	tests/cluster/test_local.py::test_a_sweep_runs_on_this_machine_and_is_done_the_second_time
 
 .PHONY: help setup demo test test-floor test-latest test-floor-short gpu slurm check mutants kills fuzz format clean
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import inspect
 import itertools
-import textwrap
+import sys
 import typing
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -61,16 +62,35 @@ def field_texts(cls: type) -> dict[str, str]:
     texts: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         try:
-            tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
-        except (OSError, TypeError, SyntaxError):  # a class of no file
+            found = _texts_of_classes("".join(inspect.findsource(sys.modules[base.__module__])[0]))
+        except (OSError, TypeError, SyntaxError, KeyError):  # a class of no file
             continue
-        body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
-        for above, below in itertools.pairwise(body):
-            if not (isinstance(above, ast.AnnAssign) and isinstance(above.target, ast.Name)):
-                continue
-            if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
-                texts[above.target.id] = " ".join(str(below.value.value).split())
+        texts |= found.get(base.__qualname__, {})
     return texts
+
+
+@functools.cache
+def _texts_of_classes(source: str) -> dict[str, dict[str, str]]:
+    """Qualified name of each class of a file -> its fields' texts; a file is parsed once, not once a class."""
+    found: dict[str, dict[str, str]] = {}
+
+    def visit(node: ast.AST, path: str) -> None:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.ClassDef):
+                found[f"{path}{child.name}"] = dict(_texts_of_class(child))
+                visit(child, f"{path}{child.name}.")
+            elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+                visit(child, f"{path}{child.name}.<locals>.")
+
+    visit(ast.parse(source), "")
+    return found
+
+
+def _texts_of_class(cls: ast.ClassDef) -> Iterator[tuple[str, str]]:
+    for above, below in itertools.pairwise(cls.body):
+        is_field = isinstance(above, ast.AnnAssign) and isinstance(above.target, ast.Name)
+        if is_field and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+            yield above.target.id, " ".join(str(below.value.value).split())
 
 
 def groups(recipe: Recipe) -> list[Group]:

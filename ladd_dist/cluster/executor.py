@@ -17,6 +17,7 @@ from ladd_dist.cluster import Cluster, client_environment
 from ladd_dist.cluster.job import START, StageJob
 from ladd_dist.cluster.slurm import Slurm
 from ladd_dist.core.errors import UserError
+from ladd_dist.core.machine import usable_cores
 from ladd_dist.core.packages import require_package
 from ladd_dist.core.serialize import RecipeError
 
@@ -82,7 +83,7 @@ def submit(
     import submitit
 
     logs.mkdir(parents=True, exist_ok=True)
-    with _environment(cluster):
+    with _environment(cluster, len(specs)):
         executor = _executor(cluster, logs, name, after)
         try:
             if len(specs) == 1:
@@ -153,12 +154,15 @@ def _tell_slurm(executor: Any, cluster: Cluster, after: Sequence[str]) -> None:
 
 
 @contextlib.contextmanager
-def _environment(cluster: Cluster) -> Iterator[None]:
+def _environment(cluster: Cluster, num_jobs: int) -> Iterator[None]:
     """The variables that lead submitit to SLURM; where jobs are children of this process, those of the profile's jobs.
 
-    SLURM's jobs export theirs themselves.
+    SLURM's jobs export theirs themselves. Jobs of this machine share its cores: two runs of one thread each do more
+    than one after the other with two threads, and threads that outnumber the cores wait for each other.
     """
     before = dict(os.environ)
+    if cluster.executor == "local":
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // (num_jobs * cluster.tasks))))
     os.environ.update(client_environment(cluster) if cluster.executor == "slurm" else dict(cluster.environment))
     try:
         yield

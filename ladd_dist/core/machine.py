@@ -1,4 +1,4 @@
-"""How much memory this machine has, and the refusal of what cannot fit into it."""
+"""What this machine has: cores, memory, and the refusal of what cannot fit into it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ from ladd_dist.core.units import si
 
 CGROUP = Path("/sys/fs/cgroup/memory.max")
 """Where a container's limit stands; `max` for none."""
+
+
+def usable_cores() -> int:
+    """CPU cores that this process may run on; at least 1."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def memory_bytes() -> int:

@@ -21,6 +21,7 @@ from torch.distributed.elastic.multiprocessing.api import SignalException, Subpr
 
 from ladd_dist.core.environment import CORES, PARENT, env_number
 from ladd_dist.core.failure import ERROR_FILE, Failure, has_parent, read_failure
+from ladd_dist.core.machine import usable_cores
 from ladd_dist.core.signals import NUMBERS, Stopped, heard, let_go_of_terminal
 from ladd_dist.parallel.heartbeat import Heartbeats
 
@@ -177,7 +178,7 @@ def _environment(rank: int, nproc: int, port: int, logs: Path, threads: int) -> 
         PARENT: str(os.getpid()),
         LOGS: str(logs),
     }
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     defaults = {
         "OMP_NUM_THREADS": str(threads or max(1, cores // nproc)),
         "TORCH_CPP_LOG_LEVEL": "ERROR",  # else the end of one rank fills the terminal with the others' stack frames

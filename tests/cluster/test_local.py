@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from bench import ENVIRONMENT, REPO, Bench
 
-from ladd_dist.cluster import Cluster, load_cluster
+from ladd_dist.cluster import Cluster, executor, load_cluster
 from ladd_dist.core.serialize import RecipeError
 from ladd_dist.workspace.sweep_record import read_record
 
@@ -35,6 +35,30 @@ def test_a_sweep_runs_on_this_machine_and_is_done_the_second_time(bench: Bench) 
         assert (bench.folder / "cache" / run.shards / "index.json").exists()
     assert sorted(path.name for path in (folder / "logs").glob(f"{record.jobs[0].id}_0_log.*")) != []
     assert bench.send(file, "--on", profile)["jobs"] == {}
+
+
+@pytest.mark.parametrize(
+    ("num_jobs", "fields", "set_by_user", "threads"),
+    [
+        (1, "", "", "8"),
+        (2, "", "", "4"),
+        (2, "tasks_per_node=2", "", "2"),
+        (9, "", "", "1"),
+        (2, "", "3", "3"),
+        (2, 'environment=(("OMP_NUM_THREADS", "5"),)', "3", "5"),
+    ],
+)
+def test_jobs_of_one_machine_share_its_cores(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, num_jobs: int, fields: str, set_by_user: str, threads: str
+) -> None:
+    monkeypatch.setattr(executor, "usable_cores", lambda: 8)
+    monkeypatch.setenv("OMP_NUM_THREADS", set_by_user)
+    if not set_by_user:
+        monkeypatch.delenv("OMP_NUM_THREADS")
+    cluster = load_cluster(Path(bench.profile(f'executor="local", {fields}')))
+    with executor._environment(cluster, num_jobs):
+        assert os.environ["OMP_NUM_THREADS"] == threads
+    assert os.environ.get("OMP_NUM_THREADS", "") == set_by_user
 
 
 def test_two_processes_of_one_machine_train_one_run(bench: Bench) -> None:
