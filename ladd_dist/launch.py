@@ -23,6 +23,7 @@ from ladd_dist.core.failure import has_parent, rank_here, world_size
 from ladd_dist.core.plugin import plugin_modules
 from ladd_dist.core.ranges import Seconds, Threads, Within
 from ladd_dist.core.slurm import ranks_of_step
+from ladd_dist.core.threads import Watch, choose_threads
 from ladd_dist.stages import STAGES
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Options(RecipeOptions):
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 ..."""
     threads: Threads = 0
-    """CPU threads of each process; 0 leaves the choice to PyTorch."""
+    """CPU threads of each process; 0: as OMP_NUM_THREADS says, else as many as cores are free."""
     nproc: Annotated[int, Within("[1, 1024]")] = 1
     """Processes on this machine; with torchrun or SLURM the launcher decides."""
     parallel: str = ""
@@ -83,6 +84,7 @@ def main(argv: list[str] | None = None) -> int:
 def _main(arguments: list[str]) -> int:
     require_text(arguments)
     os.environ.update(ranks_of_step(os.environ))
+    watch = Watch()
     named, load = _named_by_lock(arguments)
     options, recipe = parse(Options, named, prog=PROG, adapt=_adapt, load=load)
     names = _stage_names(options.stages)
@@ -111,6 +113,8 @@ def _main(arguments: list[str]) -> int:
     say_line = _speaker(options.json)
     if not has_parent() and rank_here() == 0:
         say_line(_first_line(options, recipe, scale, device, num))
+    if num == 1 and not options.threads and device.type == "cpu":
+        choose_threads(watch, run.folder.config, say_line)
     enforce(options.locked, run, scale)
     if not options.dry_run:
         require_packages(recipe)

@@ -18,6 +18,7 @@ from ladd_dist.core.errors import UserError
 from ladd_dist.core.run_forms import FORMAT, RunConfig, read_run_config, read_timings
 from ladd_dist.core.rundir import RunDir, write_json
 from ladd_dist.core.serialize import to_data
+from ladd_dist.core.threads import WORTH_SAYING, seen_busy
 from ladd_dist.recipe import Recipe
 from ladd_dist.workspace.run import Run
 
@@ -143,7 +144,9 @@ def tracked_config(recipe: Recipe, run: RunDir) -> dict[str, Any]:
 
 
 def environment(device: torch.device) -> dict[str, str | int]:
-    """Versions, machine and commit."""
+    """Versions, machine and commit; how busy other programs kept the machine, where they did."""
+    busy = seen_busy()
+    others = {"busy": f"other programs kept {busy:.1f} cores busy at the start"} if busy >= WORTH_SAYING else {}
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -152,6 +155,7 @@ def environment(device: torch.device) -> dict[str, str | int]:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "threads": torch.get_num_threads(),
         "commit": current_commit(),
+        **others,
     }
 
 

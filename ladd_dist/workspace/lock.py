@@ -229,7 +229,8 @@ def compare(lock: Lock, run: Run, scale: str) -> tuple[list[Drift], list[Drift]]
               if lock.signatures.get(name) != now]  # fmt: skip
     found += plugins_drift(lock.plugin_classes, describe_plugins(recipe))
     found += [Drift("version of ladd_dist", lock.version, __version__)] if lock.version != __version__ else []
-    milder = values_drift(lock.environment, environment(run.device))
+    named = {name: value for name, value in lock.environment.items() if name != "busy"}  # of that day alone
+    milder = values_drift(named, environment(run.device))
     spread = method_of(lock.recipe, ("parallel",)).get("parallel", recipe.parallel.name)
     milder += [Drift("parallel", spread, recipe.parallel.name)] if spread != recipe.parallel.name else []
     data = values_drift(lock.data, data_identity(run))

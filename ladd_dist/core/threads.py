@@ -1,0 +1,71 @@
+"""How many CPU threads a single process computes with, where the user does not say: as many as cores are free.
+
+PyTorch's threads wait for each other at every operator. Where another program holds one of the cores, each operator
+takes as long as its slowest thread, and a run with fewer threads is several times as fast.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+from ladd_dist.core.machine import usable_cores
+from ladd_dist.core.run_forms import read_run_config
+
+WORTH_SAYING = 0.5
+"""Cores that others must keep busy before threads are taken away."""
+_seen = 0.0
+
+
+def seen_busy() -> float:
+    """The cores that other programs kept busy when this process chose its threads; 0 where it did not look."""
+    return _seen
+
+
+class Watch:
+    """Looks at the cores that this process may use, from its making on."""
+
+    def __init__(self) -> None:
+        self.process = psutil.Process()
+        self.started, self.before = time.monotonic(), self._busy_s()
+
+    def busy_cores(self) -> float:
+        """How many of these cores others have kept busy since; a process that waits for a core does not count."""
+        elapsed = time.monotonic() - self.started
+        return max(0.0, (self._busy_s() - self.before) / elapsed) if elapsed > 0 else 0.0
+
+    def _busy_s(self) -> float:
+        own = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+        cores = psutil.cpu_times(percpu=True)
+        used = [core for index, core in enumerate(cores) if own is None or index in own]
+        unused = ("idle", "iowait", "steal", "guest", "guest_nice")  # guests are in `user` too
+        total = sum(sum(core) - sum(getattr(core, name, 0.0) for name in unused) for core in used)
+        mine = self.process.cpu_times()
+        return total - mine.user - mine.system
+
+
+def choose_threads(watch: Watch, config: Path, say_line: Callable[[str], None]) -> None:
+    """Set PyTorch's threads for a run on the CPU, unless `OMP_NUM_THREADS` does.
+
+    A run that goes on keeps the number that it began with: another one rounds differently.
+
+    Args:
+        config: the run's config.json, which may not exist yet.
+    """
+    import torch
+
+    global _seen
+    if os.environ.get("OMP_NUM_THREADS"):
+        return
+    begun = read_run_config(config).environment.get("threads") if config.exists() else None
+    cores = usable_cores()
+    busy = _seen = watch.busy_cores()
+    if isinstance(begun, int) and 0 < begun <= cores:
+        torch.set_num_threads(begun)
+    elif busy >= WORTH_SAYING and (free := max(1, cores - round(busy))) < torch.get_num_threads():
+        torch.set_num_threads(free)
+        say_line(f"other programs keep {busy:.1f} of {cores} cores busy: {free} threads (choose with --threads)")
