@@ -88,8 +88,9 @@ def _texts_of_classes(source: str) -> dict[str, dict[str, str]]:
 
 def _texts_of_class(cls: ast.ClassDef) -> Iterator[tuple[str, str]]:
     for above, below in itertools.pairwise(cls.body):
-        is_field = isinstance(above, ast.AnnAssign) and isinstance(above.target, ast.Name)
-        if is_field and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+        if not (isinstance(above, ast.AnnAssign) and isinstance(above.target, ast.Name)):
+            continue
+        if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
             yield above.target.id, " ".join(str(below.value.value).split())
 
 
