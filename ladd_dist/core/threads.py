@@ -45,7 +45,8 @@ class Watch:
         unused = ("idle", "iowait", "steal", "guest", "guest_nice")  # guests are in `user` too
         total = sum(sum(core) - sum(getattr(core, name, 0.0) for name in unused) for core in used)
         mine = self.process.cpu_times()
-        return total - mine.user - mine.system
+        busy: float = total - mine.user - mine.system
+        return busy
 
 
 def choose_threads(watch: Watch, config: Path, say_line: Callable[[str], None]) -> None:
