@@ -93,11 +93,10 @@ def _main(arguments: list[str]) -> int:
 
     from ladd_dist.parallel.devices import count_processes, local_device, pick_device, set_threads
 
-    scale, device = pick_scale(options.scale), pick_device(options.device)
+    scale, num = pick_scale(options.scale), count_processes(options.nproc)
     set_threads(options.threads)
-    num = count_processes(options.nproc)
     num_here = env_number("LOCAL_WORLD_SIZE", default=options.nproc if world_size() == 1 else world_size())
-    device = local_device(device, num_here, env_number("LOCAL_RANK", default=0))
+    device = local_device(pick_device(options.device), num_here, env_number("LOCAL_RANK", default=0))
 
     from ladd_dist.core.machine import require_memory
     from ladd_dist.recipe.plugin_sources import require_packages
@@ -109,20 +108,19 @@ def _main(arguments: list[str]) -> int:
     from ladd_dist.workspace.workspace import Workspace
 
     run = as_begun(Run(recipe, Workspace(options.out, options.cache, device)), arguments)
-    recipe = run.recipe
     say_line = _speaker(options.json)
     if not has_parent() and rank_here() == 0:
-        say_line(_first_line(options, recipe, scale, device, num))
+        say_line(_first_line(options, run.recipe, scale, device, num))
     if num == 1 and not options.threads and device.type == "cpu":
         choose_threads(watch, run.folder.config, say_line)
     enforce(options.locked, run, scale)
     if not options.dry_run:
-        require_packages(recipe)
+        require_packages(run.recipe)
     # Before the first byte is written: a wrong tap, head or image size shows here, not after the teacher's training.
     facts = None
     if rank_here() == 0 or not has_parent():  # rank 0 writes them down; for the others the parent has looked
         facts = describe_run(run, scale)
-        check_shares(recipe, facts.stages, names, num)
+        check_shares(run.recipe, facts.stages, names, num)
     if options.dry_run:
         if facts is not None:
             print(json.dumps(asdict(facts))) if options.json else show(facts)
