@@ -13,9 +13,14 @@ CGROUP = Path("/sys/fs/cgroup/memory.max")
 """Where a container's limit stands; `max` for none."""
 
 
+def core_numbers() -> list[int]:
+    """Numbers of the CPU cores that this process may run on; at least one."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+
+
 def usable_cores() -> int:
-    """CPU cores that this process may run on; at least 1."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """How many CPU cores this process may run on; at least 1."""
+    return len(core_numbers())
 
 
 def memory_bytes() -> int:

@@ -13,16 +13,16 @@ from pathlib import Path
 
 import psutil
 
-from ladd_dist.core.machine import usable_cores
+from ladd_dist.core.machine import core_numbers, usable_cores
 from ladd_dist.core.run_forms import read_run_config
 
 WORTH_SAYING = 0.5
-"""Cores that others must keep busy before threads are taken away."""
+"""Cores that others must keep busy before threads are taken away and anything is said of it."""
 _seen = 0.0
 
 
 def seen_busy() -> float:
-    """The cores that other programs kept busy when this process chose its threads; 0 where it did not look."""
+    """The cores that other programs kept busy when this process chose its threads; 0 where that is not worth saying."""
     return _seen
 
 
@@ -39,9 +39,8 @@ class Watch:
         return max(0.0, (self._busy_s() - self.before) / elapsed) if elapsed > 0 else 0.0
 
     def _busy_s(self) -> float:
-        own = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
-        cores = psutil.cpu_times(percpu=True)
-        used = [core for index, core in enumerate(cores) if own is None or index in own]
+        own = core_numbers()
+        used = [core for index, core in enumerate(psutil.cpu_times(percpu=True)) if index in own]
         unused = ("idle", "iowait", "steal", "guest", "guest_nice")  # guests are in `user` too
         total = sum(sum(core) - sum(getattr(core, name, 0.0) for name in unused) for core in used)
         mine = self.process.cpu_times()
@@ -64,7 +63,8 @@ def choose_threads(watch: Watch, config: Path, say_line: Callable[[str], None]) 
         return
     begun = read_run_config(config).environment.get("threads") if config.exists() else None
     cores = usable_cores()
-    busy = _seen = watch.busy_cores()
+    busy = watch.busy_cores()
+    _seen = busy if busy >= WORTH_SAYING else 0.0
     if isinstance(begun, int) and 0 < begun <= cores:
         torch.set_num_threads(begun)
     elif busy >= WORTH_SAYING and (free := max(1, cores - round(busy))) < torch.get_num_threads():

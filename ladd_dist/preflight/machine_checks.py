@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from ladd_dist.core.machine import usable_cores
 from ladd_dist.core.units import si
 from ladd_dist.core.versions import ON_DEMAND, cure, floors
 from ladd_dist.preflight.check import Check, Fail, Skip, Warn
@@ -68,16 +69,12 @@ def check_accelerator(machine: Machine) -> str:
                 f"CUDA_VISIBLE_DEVICES hides them ({os.environ.get('CUDA_VISIBLE_DEVICES', 'not set')})",
                 cure="compare nvidia-smi's CUDA version with torch.version.cuda; unset CUDA_VISIBLE_DEVICES",
             )
-        return f"none; the CPU has {len(_cores())} cores, PyTorch uses {torch.get_num_threads()} threads"
+        return f"none; the CPU has {usable_cores()} cores, PyTorch uses {torch.get_num_threads()} threads"
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     probe = torch.ones(8, device=device)
     if float((probe @ probe).cpu()) != 8:
         raise Fail(f"{name} computes 1 + ... + 1 wrongly", cause="driver or hardware", cure="use another device")
     return f"{torch.accelerator.device_count()} x {name}"
-
-
-def _cores() -> list[int]:
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
 
 
 def check_precision(machine: Machine) -> str:

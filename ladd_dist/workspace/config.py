@@ -18,7 +18,7 @@ from ladd_dist.core.errors import UserError
 from ladd_dist.core.run_forms import FORMAT, RunConfig, read_run_config, read_timings
 from ladd_dist.core.rundir import RunDir, write_json
 from ladd_dist.core.serialize import to_data
-from ladd_dist.core.threads import WORTH_SAYING, seen_busy
+from ladd_dist.core.threads import seen_busy
 from ladd_dist.recipe import Recipe
 from ladd_dist.workspace.run import Run
 
@@ -146,7 +146,7 @@ def tracked_config(recipe: Recipe, run: RunDir) -> dict[str, Any]:
 def environment(device: torch.device) -> dict[str, str | int]:
     """Versions, machine and commit; how busy other programs kept the machine, where they did."""
     busy = seen_busy()
-    others = {"busy": f"other programs kept {busy:.1f} cores busy at the start"} if busy >= WORTH_SAYING else {}
+    others = {"busy": f"other programs kept {busy:.1f} cores busy at the start"} if busy else {}
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
