@@ -68,7 +68,8 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("exp4.py", r"recipe exp4\.py does not exist; files there: .*cut\.py.*text\.py"),
+        ("zzz.py", r"recipe zzz\.py does not exist; files there: .*cut\.py.*text\.py"),
+        ("exp4.py", r"recipe exp4\.py does not exist; did you mean exp4_specnorm\?"),
         ("nowhere/exp4.py", r"recipe nowhere/exp4\.py does not exist"),
         ("empty.py", r"recipe empty\.py must define RECIPE"),
         ("cut.py", r"recipe cut\.py failed while it was read: SyntaxError: .*cut\.py, line 1"),
