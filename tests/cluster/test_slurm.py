@@ -109,7 +109,7 @@ def test_preempted_and_timed_out_at_random_moments_no_step_is_lost_or_repeated(r
     file = ready.sweep_file("(), seeds=(0, 1, 2)", steps=130, every=30)
     limits = {
         "preempted": ("time_min=10", 0.35),
-        "limited": ("time_min=1, signal_delay_s=20, array_parallelism=3", 0.4),
+        "limited": ("time_min=1, signal_delay_s=20, array_parallelism=3", 0.1),
     }
     benches = {name: ready.beside(name) for name in limits}
     jobs: dict[str, dict[str, str]] = {}
