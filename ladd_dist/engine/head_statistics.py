@@ -40,6 +40,7 @@ class HeadSums:
         self.num_logits: list[int] = []
         """Logits of each head for a sample, known from the first logits."""
         self.edges: Tensor | None = None
+        self.bins: Tensor | None = None  # [bins, 1], their numbers
 
     def open(self, reader: str) -> None:
         """Open or reset a reader; its sums begin at 0."""
@@ -60,6 +61,7 @@ class HeadSums:
         """
         if self.edges is None:
             self.edges = torch.tensor(EDGES, dtype=tau.dtype, device=tau.device)
+            self.bins = torch.arange(len(BINS), device=tau.device)[:, None]
             self.num_logits = [real[tap].shape[1] for tap in self.taps]
         reals, fakes = (torch.cat([side[tap] for tap in self.taps], dim=1) for side in (real, fake))
         ones = torch.ones_like(reals[:, :1])
@@ -67,7 +69,7 @@ class HeadSums:
         seen = torch.cat([ones, right_reals, right_fakes, reals, fakes], dim=1).double()
         bins = torch.bucketize(tau, self.edges, right=True)
         # A product, because adding at indices has no fixed order on an accelerator.
-        member = torch.nn.functional.one_hot(bins, len(BINS)).T.double()  # [bins,B]
+        member = (bins == self.bins).double()  # [bins,B]; `one_hot` would look at the numbers
         answers = member @ seen
         for window in self.windows.values():
             window.answers = answers if window.answers is None else window.answers + answers
