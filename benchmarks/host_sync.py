@@ -47,7 +47,7 @@ FEW = (
 )
 ALL = ("--train.mismatched", ".5", "--train.adv-norm-decay", ".9", "--train.head-updates", "2", "--head.conditioned")
 CASES: dict[str, tuple[str, ...]] = {
-    "exp6": ("recipes/exp6_stored_noise.py",),
+    "exp6": ("recipes/exp6_stored_noise.py", "--train.compute.data", "ahead", "--teacher.compute.data", "ahead"),
     "exp6, every option": ("recipes/exp6_stored_noise.py", *ALL, "--train.compute.data", "device"),
     "ladd": ("recipes/ladd.py",),
 }

@@ -17,8 +17,9 @@ from ladd_dist.builders.student import new_student, save_student
 from ladd_dist.builders.teacher import averaged, guided_teacher, load_teacher
 from ladd_dist.core.rng import added_noise, sample_starts
 from ladd_dist.core.rundir import save_tensors
-from ladd_dist.core.types import Denoiser
+from ladd_dist.core.types import Batch, Denoiser
 from ladd_dist.engine.adv_norm import AdversarialNorm
+from ladd_dist.engine.ahead import Ahead
 from ladd_dist.engine.checkpoint import Checkpoints, state_of
 from ladd_dist.engine.checkpoint_files import DataPosition, Facts
 from ladd_dist.engine.ema import WeightAverage
@@ -107,6 +108,7 @@ class Distillation:
         self.reader = open_shards(run)
         if settings.compute.data == "device":
             self.reader.keep_on(device)
+        self.batches = Ahead(self.read, device, on=settings.compute.data == "ahead", end=settings.steps)
         self.checkpoints = Checkpoints(
             run.folder.checkpoints, identity=recipe.distill_signature(), keep=settings.keep_checkpoints,
             pinned=settings.keep_steps, ranks=ranks,
@@ -186,12 +188,17 @@ class Distillation:
         factor = cosine_factor(step, settings.steps, settings.lr_final)
         self.student.set_lr_factor(factor)
         self.heads.set_lr_factor(factor)
-        rows = range(self.rows.first, self.rows.stop)
-        batch = self.reader.batch(step, settings.batch_size, self.run.recipe.seed, rows)
-        figures = self.ladd_step(to_device(batch, self.run.device), step, self.rows, self.guarding.control)
+        figures = self.ladd_step(self.batches.of(step), step, self.rows, self.guarding.control)
         self.average.update(step + 1)
+        self.batches.prepare(step + 1)
         self.guarding.after(step + 1, figures, self.student, self.log, self.save)
         return figures
+
+    def read(self, step: int) -> Batch:
+        """This rank's rows of the batch of a step, on the device."""
+        rows = range(self.rows.first, self.rows.stop)
+        batch = self.reader.batch(step, self.run.recipe.train.batch_size, self.run.recipe.seed, rows)
+        return to_device(batch, self.run.device)
 
     def save(self, updates: int) -> None:
         """Write a checkpoint, enough for a bit-exact continuation: order and noise follow from seed and step."""
