@@ -83,6 +83,23 @@ class HeadSums:
                 window.updates = window.updates + 1
                 window.squares = squares if window.squares is None else window.squares + squares
 
+    def take_update(self) -> dict[str, Tensor]:
+        """The sums of the reader `log` as they lie on the device, by their part; it is reset. Of one update."""
+        window = self.windows["log"]
+        self.open("log")
+        found = {"answers": window.answers, "squares": window.squares}
+        return {name: value for name, value in found.items() if value is not None}
+
+    @torch.no_grad()
+    def add_update(self, sums: dict[str, Tensor], num_logits: list[int]) -> None:
+        """Add what another one's `take_update` gave."""
+        self.num_logits = num_logits
+        for window in self.windows.values():
+            for name, value in sums.items():
+                before = getattr(window, name)
+                setattr(window, name, value if before is None else before + value)
+            window.updates = window.updates + ("squares" in sums)
+
     def windows_now(self) -> list[_Window]:
         """The sums as they are, for `go_back`."""
         return [copy.copy(window) for window in self.windows.values()]

@@ -25,6 +25,7 @@ from ladd_dist.engine.checkpoint_files import DataPosition, Facts
 from ladd_dist.engine.ema import WeightAverage
 from ladd_dist.engine.head_statistics import HeadSums
 from ladd_dist.engine.loop import Figures, NotFiniteError, cosine_factor, note_of, train
+from ladd_dist.engine.recorded_step import RecordedStep, TrainStep
 from ladd_dist.engine.shard_reader import to_device
 from ladd_dist.engine.step_metrics import scaling
 from ladd_dist.parallel import Adam
@@ -142,10 +143,11 @@ class Distillation:
             fitting_metrics(recipe) if ranks.is_first else (), self.shown, feature_network(recipe)
         )
         self.head_sums = HeadSums(heads.taps)
-        self.ladd_step = build_step(
+        ladd_step = build_step(
             recipe, self.student, self.heads, freeze(recipe, teacher, critic, **common),
             adv_norm=self.adv_norm, head_sums=self.head_sums,
         )  # fmt: skip
+        self.ladd_step: TrainStep = RecordedStep(ladd_step, device) if settings.compute.graph else ladd_step
         self.guarding = Guarding(run, self.reader, self.head_sums, self.checkpoints)
         self.guarding.restore(self.first_step, saved.meta.get("guard") if saved else None)
 
@@ -196,8 +198,8 @@ class Distillation:
 
     def read(self, step: int) -> Batch:
         """This rank's rows of the batch of a step, on the device."""
-        rows = range(self.rows.first, self.rows.stop)
-        batch = self.reader.batch(step, self.run.recipe.train.batch_size, self.run.recipe.seed, rows)
+        settings, rows = self.run.recipe.train, range(self.rows.first, self.rows.stop)
+        batch = self.reader.batch(step, settings.batch_size, self.run.recipe.seed, rows)
         return to_device(batch, self.run.device)
 
     def save(self, updates: int) -> None:
