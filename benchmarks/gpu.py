@@ -59,6 +59,8 @@ class Part(NamedTuple):
     """Words of `--quick` instead; of pytest, the tests."""
     needs: tuple[str, ...] = ()
     """Packages besides PyTorch."""
+    cuda: bool = False
+    """Whether a CPU cannot even show that it works."""
 
 
 STEP, MEMORY, SAMPLING = "benchmarks.ladd_step", "benchmarks.device_memory", "benchmarks.sampling"
@@ -78,6 +80,7 @@ PARTS = (
     ),
     Part("step-fp32", "time of a training step, and where it goes", STEP),
     Part("step-bf16", "the same in bf16", STEP, HALF, ("--quick", *HALF)),
+    Part("step-graph", "the same as a CUDA graph", STEP, (*HALF, "--graph"), ("--quick", "--graph"), cuda=True),
     Part("memory", "what `ladd plan` says beside the allocator's peak", MEMORY),
     Part("sampling-fp32", "pictures a second of teacher and student", SAMPLING, LARGE, SMALL),
     Part("sampling-bf16", "the same in bf16, compiled", SAMPLING, (*LARGE, *HALF, "--compiled"), (*SMALL, *HALF)),
@@ -131,17 +134,20 @@ def words_of(part: Part, args: Args) -> list[str]:
     return [part.module, "--json", "--device", args.device, *words]
 
 
-def missing(part: Part) -> list[str]:
-    """The packages that a part needs and this environment lacks."""
-    return [name for name in part.needs if importlib.util.find_spec(name) is None]
+def missing(part: Part, device: str) -> str:
+    """What a part needs and is not here; empty when it can run."""
+    if part.cuda and device == "cpu":
+        return "needs a CUDA device"
+    lacking = [name for name in part.needs if importlib.util.find_spec(name) is None]
+    return f"{', '.join(lacking)} is not installed" if lacking else ""
 
 
 def run(part: Part, args: Args, seconds: float) -> Outcome:
     """Run a part for at most so many seconds; its whole output is in `OUT/PART.txt`."""
     words = words_of(part, args)
     shown = " ".join(["python", "-m", *words])
-    if lacking := missing(part):
-        return Outcome(part.name, "passed over", 0.0, shown, None, f"{', '.join(lacking)} is not installed")
+    if lacking := missing(part, args.device):
+        return Outcome(part.name, "passed over", 0.0, shown, None, lacking)
     if seconds < LEAST_S:
         return Outcome(part.name, "out of time", 0.0, shown, None, "the budget was spent before")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
@@ -230,8 +236,8 @@ def _main(args: Args) -> int:
     parts = chosen(args)
     if args.list:
         for part in parts:
-            lacking = f" (passed over here: {', '.join(missing(part))} is not installed)" if missing(part) else ""
-            print(f"{part.name}: {part.tells}{lacking}")
+            lacking = missing(part, args.device)
+            print(f"{part.name}: {part.tells}{f' (passed over here: {lacking})' if lacking else ''}")
         return 0
     end = time.monotonic() + 60 * args.budget_min
     args.out.mkdir(parents=True, exist_ok=True)

@@ -39,7 +39,9 @@ from ladd_dist.costs.flops import count_flops, count_parameters
 from ladd_dist.datasets.digits import Digits
 from ladd_dist.engine.discriminator import join
 from ladd_dist.engine.ladd_step import LaddStep
+from ladd_dist.engine.recorded_step import RecordedStep, require_recorder
 from ladd_dist.engine.shard_reader import to_device
+from ladd_dist.engine.step_graph import WARM_UP
 from ladd_dist.networks.cunet import CUNet
 from ladd_dist.parallel import Adam
 from ladd_dist.parallel.compute import Precision
@@ -64,6 +66,8 @@ class Args:
     """cpu, cuda, cuda:1 ..., or auto."""
     precision: Precision = "fp32"
     """In which the networks compute; the yardstick's convolution too."""
+    graph: bool = False
+    """Time steps that are recorded as a CUDA graph."""
     threads: int = 0
     """CPU threads; 0 leaves the choice to PyTorch."""
     quick: bool = False
@@ -83,9 +87,9 @@ class Case(NamedTuple):
 def cases(args: Args) -> list[Case]:
     """The laptop net at 16 px and a net of 3.5 M parameters at 32 px, each with the report's two sorts of heads."""
     heads = {"spectral_norm": exp6_stored_noise.RECIPE.laptop, "small_conv": exp2_smallconv_warmup.RECIPE.laptop}
-    heads = {name: computed_in(recipe, args.precision) for name, recipe in heads.items()}
+    heads = {name: computed_in(recipe, args) for name, recipe in heads.items()}
     if args.quick:
-        toy = computed_in(exp6_stored_noise.RECIPE.smoke, args.precision)
+        toy = computed_in(exp6_stored_noise.RECIPE.smoke, args)
         return [Case("toy net, 16 px", replace(toy, train=replace(toy.train, batch_size=4)), 2)]
     chosen = [Case(f"laptop net, 16 px, {name}", recipe, args.pairs) for name, recipe in heads.items()]
     for name, recipe in heads.items():
@@ -94,9 +98,10 @@ def cases(args: Args) -> list[Case]:
     return chosen
 
 
-def computed_in(recipe: Recipe, precision: Precision) -> Recipe:
-    """The recipe with its distillation in this precision."""
-    return replace(recipe, train=replace(recipe.train, compute=replace(recipe.train.compute, precision=precision)))
+def computed_in(recipe: Recipe, args: Args) -> Recipe:
+    """The recipe with its distillation in the precision that is asked for, recorded or not."""
+    compute = replace(recipe.train.compute, precision=args.precision, graph=args.graph)
+    return replace(recipe, train=replace(recipe.train, compute=compute))
 
 
 def batch_of(recipe: Recipe, device: torch.device) -> Batch:
@@ -157,8 +162,13 @@ def measure(case: Case, best_gflops: float, device: torch.device) -> dict[str, A
     past_warmup = recipe.train.steps - 1
     flops = {mode: count_flops(lambda step=step: step(batch, past_warmup)) for mode, step in steps.items()}
     flops_heads = count_heads(steps["fused"], batch)
+    recorded = recipe.train.compute.graph
+    able = {mode: RecordedStep(step, device) if recorded else step for mode, step in steps.items()}
+    for step in able.values() if recorded else ():
+        for _ in range(WARM_UP + 1):
+            step(batch, past_warmup)
     timed = {
-        mode: functools.partial(lambda step, number: step(batch, past_warmup + number), steps[mode]) for mode in MODES
+        mode: functools.partial(lambda step, number: step(batch, past_warmup + number), able[mode]) for mode in MODES
     }
     spent = time_in_turns(timed, case.pairs, device)
     ratios = sorted(a / b for a, b in zip(*spent.values(), strict=True))
@@ -246,6 +256,8 @@ def main(argv: list[str] | None = None) -> int:
     if args.threads > 0:
         torch.set_num_threads(args.threads)
     device = pick_device(args.device)
+    if args.graph:
+        require_recorder(device)
     about = environment(device)
     best = best_convolution(args.quick, device, DTYPES[args.precision])
     result = {
