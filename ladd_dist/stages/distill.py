@@ -17,13 +17,15 @@ from ladd_dist.builders.student import new_student, save_student
 from ladd_dist.builders.teacher import averaged, guided_teacher, load_teacher
 from ladd_dist.core.rng import added_noise, sample_starts
 from ladd_dist.core.rundir import save_tensors
-from ladd_dist.core.types import Denoiser
+from ladd_dist.core.types import Batch, Denoiser
 from ladd_dist.engine.adv_norm import AdversarialNorm
+from ladd_dist.engine.ahead import Ahead
 from ladd_dist.engine.checkpoint import Checkpoints, state_of
 from ladd_dist.engine.checkpoint_files import DataPosition, Facts
 from ladd_dist.engine.ema import WeightAverage
 from ladd_dist.engine.head_statistics import HeadSums
 from ladd_dist.engine.loop import Figures, NotFiniteError, cosine_factor, note_of, train
+from ladd_dist.engine.recorded_step import RecordedStep, TrainStep
 from ladd_dist.engine.shard_reader import to_device
 from ladd_dist.engine.step_metrics import scaling
 from ladd_dist.parallel import Adam
@@ -107,6 +109,7 @@ class Distillation:
         self.reader = open_shards(run)
         if settings.compute.data == "device":
             self.reader.keep_on(device)
+        self.batches = Ahead(self.read, device, on=settings.compute.data == "ahead", end=settings.steps)
         self.checkpoints = Checkpoints(
             run.folder.checkpoints, identity=recipe.distill_signature(), keep=settings.keep_checkpoints,
             pinned=settings.keep_steps, ranks=ranks,
@@ -140,10 +143,11 @@ class Distillation:
             fitting_metrics(recipe) if ranks.is_first else (), self.shown, feature_network(recipe)
         )
         self.head_sums = HeadSums(heads.taps)
-        self.ladd_step = build_step(
+        ladd_step = build_step(
             recipe, self.student, self.heads, freeze(recipe, teacher, critic, **common),
             adv_norm=self.adv_norm, head_sums=self.head_sums,
         )  # fmt: skip
+        self.ladd_step: TrainStep = RecordedStep(ladd_step, device) if settings.compute.graph else ladd_step
         self.guarding = Guarding(run, self.reader, self.head_sums, self.checkpoints)
         self.guarding.restore(self.first_step, saved.meta.get("guard") if saved else None)
 
@@ -186,12 +190,17 @@ class Distillation:
         factor = cosine_factor(step, settings.steps, settings.lr_final)
         self.student.set_lr_factor(factor)
         self.heads.set_lr_factor(factor)
-        rows = range(self.rows.first, self.rows.stop)
-        batch = self.reader.batch(step, settings.batch_size, self.run.recipe.seed, rows)
-        figures = self.ladd_step(to_device(batch, self.run.device), step, self.rows, self.guarding.control)
+        figures = self.ladd_step(self.batches.of(step), step, self.rows, self.guarding.control)
         self.average.update(step + 1)
+        self.batches.prepare(step + 1)
         self.guarding.after(step + 1, figures, self.student, self.log, self.save)
         return figures
+
+    def read(self, step: int) -> Batch:
+        """This rank's rows of the batch of a step, on the device."""
+        settings, rows = self.run.recipe.train, range(self.rows.first, self.rows.stop)
+        batch = self.reader.batch(step, settings.batch_size, self.run.recipe.seed, rows)
+        return to_device(batch, self.run.device)
 
     def save(self, updates: int) -> None:
         """Write a checkpoint, enough for a bit-exact continuation: order and noise follow from seed and step."""

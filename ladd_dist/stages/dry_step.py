@@ -54,7 +54,7 @@ class Trial:
     def batch(self, size: int) -> Batch:
         """A batch of zeros as the shards give it: images, classes, their noise, states of the path if asked for."""
         image, levels = self.recipe.latent(), self.recipe.path_levels()
-        shape = (image.channels, image.size, image.size)
+        shape = image.shape
         x0 = torch.zeros(size, *shape).contiguous(memory_format=torch.channels_last)
         path = torch.zeros(size, len(levels), *shape) if levels else None
         return Batch(x0, torch.zeros(size, dtype=torch.int64), torch.zeros(size, *shape), path, levels)
@@ -106,7 +106,7 @@ def trial(recipe: Recipe, *, with_data: bool = False) -> Iterator[Trial]:
     train = recipe.train
     # fp16 takes the memory of bf16, but its loss scale looks at numbers; compiling would measure the compiler.
     precision = "bf16" if train.compute.precision == "fp16" else train.compute.precision
-    compute = dataclasses.replace(train.compute, precision=precision, compile=())
+    compute = dataclasses.replace(train.compute, precision=precision, compile=(), graph=False)
     with torch.device("cpu" if with_data else "meta"):
         teacher, student = planned_network(recipe), planned_network(recipe)
         critic = build_critic(recipe, teacher)

@@ -6,6 +6,7 @@ The stand-ins write down what they were told, so a test can compare it with what
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,8 +20,10 @@ from ladd_dist.core.noise import SIGMA_DATA
 from ladd_dist.core.rng import Rows, sample_starts, whole_batch
 from ladd_dist.core.types import Batch, Denoiser, ImageSpec
 from ladd_dist.datasets import ImageSet
+from ladd_dist.engine.ahead import Ahead
 from ladd_dist.engine.resident import ResidentImages
 from ladd_dist.guards.judge import NO_CHANGE
+from ladd_dist.parallel.compute import Compute
 from ladd_dist.recipe import Recipe, load_recipe
 from ladd_dist.stages import distill
 from ladd_dist.stages.distill import Distillation, shown_samples
@@ -28,7 +31,7 @@ from ladd_dist.stages.teacher import TeacherTraining
 from ladd_dist.workspace.run import Run
 
 RECIPE = load_recipe(Path(__file__).resolve().parents[2] / "recipes" / "exp4_specnorm.py", "smoke")
-IMAGE = ImageSpec(channels=1, size=4, num_classes=10)
+IMAGE = ImageSpec(channels=1, height=4, width=4, num_classes=10)
 NULL = IMAGE.num_classes
 CPU = torch.device("cpu")
 
@@ -51,7 +54,7 @@ class Images:
         return 1_000
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        shape = (len(indices), IMAGE.channels, IMAGE.size, IMAGE.size)
+        shape = (len(indices), *IMAGE.shape)
         return (indices / 1_000).view(-1, 1, 1, 1).expand(shape), indices % IMAGE.num_classes
 
 
@@ -78,8 +81,21 @@ class Listener:
         return SimpleNamespace(denoised=x)
 
 
-def teacher_step(step: int, rows: Rows | None = None, images: ImageSet | None = None, **settings: Any) -> Listener:
-    """What a step of the teacher's training shows its network, of 400 samples if nothing else is said."""
+def teacher_step(
+    step: int,
+    rows: Rows | None = None,
+    images: ImageSet | None = None,
+    *,
+    ahead: bool = False,
+    first: int | None = None,
+    **settings: Any,
+) -> Listener:
+    """What a step of the teacher's training shows its network, of 400 samples if nothing else is said.
+
+    Args:
+        first: the first of several steps, whose last is `step`.
+    """
+    first = step if first is None else first
     listener, recipe = Listener(), recipe_of(teacher={"batch_size": 400, **settings})
     training = SimpleNamespace(
         settings=recipe.teacher,
@@ -90,7 +106,10 @@ def teacher_step(step: int, rows: Rows | None = None, images: ImageSet | None = 
         trainable=listener,
         average=SimpleNamespace(update=lambda updates: None),
     )
-    TeacherTraining.step(cast(TeacherTraining, training), step)
+    given = functools.partial(TeacherTraining.read, cast(TeacherTraining, training))
+    training.batches = Ahead(given, CPU, on=ahead, end=recipe.teacher.steps)
+    for number in range(first, step + 1):
+        TeacherTraining.step(cast(TeacherTraining, training), number)
     return listener
 
 
@@ -115,6 +134,13 @@ def test_images_that_are_kept_on_a_device_train_the_teacher_on_the_same_numbers(
     usual, kept = teacher_step(3), teacher_step(3, images=ResidentImages(Images(), CPU))
     for name in ("x", "sigma", "cond"):
         assert torch.equal(getattr(usual, name)[0], getattr(kept, name)[0]), name
+
+
+def test_images_that_are_read_ahead_train_the_teacher_on_the_same_numbers() -> None:
+    usual, ahead = (teacher_step(4, first=1, label_dropout=0.5, ahead=ahead) for ahead in (False, True))
+    for name in ("x", "sigma", "cond"):
+        for one, other in zip(getattr(usual, name), getattr(ahead, name), strict=True):
+            assert torch.equal(one, other), name
 
 
 def test_each_step_of_the_teacher_has_images_levels_and_noise_of_its_own() -> None:
@@ -174,6 +200,8 @@ def distill_step(step: int, rows: Rows, recipe: Recipe) -> Told:
         log=None,
         save=None,
     )
+    given = functools.partial(Distillation.read, cast(Distillation, training))
+    training.batches = Ahead(given, CPU, on=recipe.train.compute.data == "ahead", end=recipe.train.steps)
     Distillation.step(cast(Distillation, training), step)
     return told
 
@@ -194,6 +222,24 @@ def test_a_step_reads_its_rows_of_its_batch_in_the_order_of_the_runs_seed(seed: 
     told = distill_step(5, Rows(4, 8, 8), recipe)
     assert told.asked == [(5, 8, seed, range(4, 8))]
     assert told.trained == [(5, Rows(4, 8, 8), NO_CHANGE)]
+
+
+def test_the_next_batch_is_read_ahead_but_none_after_the_last_step() -> None:
+    ahead = Compute(data="ahead")
+    last = recipe_of(train={"compute": ahead}).train.steps - 1
+    for step, asked in ((5, [5, 6]), (last, [last])):
+        told = distill_step(step, whole_batch(8), recipe_of(train={"compute": ahead}))
+        assert [arguments[0] for arguments in told.asked] == asked
+
+
+def test_a_step_that_was_not_read_ahead_is_read_when_it_is_asked_for() -> None:
+    """A rollback goes back to an earlier step than the one that was prepared."""
+    read = list[int]()
+    ahead = Ahead(lambda step: (read.append(step), torch.tensor(step))[1:], CPU, on=True, end=9)
+    assert [int(ahead.of(3)[0]), ahead.prepare(4), int(ahead.of(2)[0]), int(ahead.of(3)[0])] == [3, None, 2, 3]
+    ahead.prepare(4)
+    assert int(ahead.of(4)[0]) == 4
+    assert read == [3, 4, 2, 3, 4]
 
 
 def test_average_and_guard_are_told_the_updates_done() -> None:
