@@ -8,23 +8,28 @@ import json
 import shutil
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 import webdataset
 from tiny_texts import write_pipeline
 
-from ladd_dist.builders.networks import TABLE, TEXTS
+from ladd_dist.builders.networks import OLD_TABLE, TABLE, TEXTS
 from ladd_dist.builders.shards import open_shards
 from ladd_dist.builders.teacher import load_teacher
 from ladd_dist.codecs.pixels import Pixels
 from ladd_dist.codecs.vae import Vae
+from ladd_dist.core.condition_index import read_table_index
 from ladd_dist.core.conditions import Conditions
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.rundir import read_json, write_json
 from ladd_dist.datasets.prompts import Prompts
+from ladd_dist.engine.loop import StopFlag
 from ladd_dist.engine.shard_index import INDEX, ShardError
 from ladd_dist.engine.shard_reader import ShardReader
+from ladd_dist.engine.shard_writer import file_sha256
 from ladd_dist.levels.named import Good, Karras
 from ladd_dist.networks.cunet import CUNet
 from ladd_dist.networks.diffusers import Diffusers
@@ -36,12 +41,15 @@ from ladd_dist.stages.distill import Distillation
 from ladd_dist.stages.dry_run import describe_run
 from ladd_dist.stages.shards import are_shards_done, make_shards
 from ladd_dist.stages.teacher import is_teacher_done, train_teacher
+from ladd_dist.stages.texts import FILE_TEXTS, encode_texts
 from ladd_dist.workspace.run import Run
 from ladd_dist.workspace.workspace import Workspace
 from plugins.taps.named import Named
 from recipes._base import SMOKE
 
 PROMPTS = ("a cat", "a dog on a mat", "a cat")
+IDS = torch.arange(len(PROMPTS) + 1)
+FIRST = "conditions-000000.safetensors"
 
 
 def recipe_in(folder: Path, checkpoint: Path, **changes: object) -> Recipe:
@@ -160,20 +168,107 @@ def test_what_is_encoded_is_not_encoded_again(
 
 def test_a_damaged_table_is_named(made: tuple[Recipe, Workspace, Path]) -> None:
     recipe, workspace, folder = made
-    content = bytearray((folder / TABLE).read_bytes())
-    content[-1] ^= 1
-    (folder / TABLE).write_bytes(content)
+    whole = {name: (folder / name).read_bytes() for name in (TABLE, FIRST)}
+    (folder / FIRST).write_bytes(whole[FIRST][:-1] + bytes([whole[FIRST][-1] ^ 1]))
+    with pytest.raises(ShardError, match=rf"{FIRST} is damaged: its sha256"):
+        open_shards(Run(recipe, workspace))
+    with pytest.raises(UserError, match=rf"{FIRST} is damaged: its sha256 is not that in {TABLE}"):
+        load_teacher(Run(recipe, workspace))
+    (folder / FIRST).write_bytes(whole[FIRST][:-1])
+    assert not are_shards_done(Run(recipe, workspace))
+    make_shards(Run(recipe, workspace))
+    assert {name: (folder / name).read_bytes() for name in whole} == whole
+    (folder / TABLE).write_bytes(whole[TABLE].replace(b"F32", b"F16"))
     with pytest.raises(ShardError, match=rf"{TABLE} is damaged: its sha256"):
         open_shards(Run(recipe, workspace))
     with pytest.raises(UserError, match=rf"{TABLE} is damaged: its sha256 is not that in {TEXTS}"):
         load_teacher(Run(recipe, workspace))
-    (folder / TABLE).write_bytes(content[:-1])
-    assert not are_shards_done(Run(recipe, workspace))
     (folder / TABLE).unlink()
     with pytest.raises(ShardError, match=rf"{TABLE} is missing"):
         open_shards(Run(recipe, workspace))
     with pytest.raises(ValueError, match="the stage shards encodes the texts: --stages teacher,shards"):
         load_teacher(Run(recipe, workspace))
+
+
+def test_the_table_that_an_earlier_version_wrote_is_read(made: tuple[Recipe, Workspace, Path]) -> None:
+    recipe, workspace, folder = made
+    before = load_teacher(Run(recipe, workspace)).conditions.take(IDS)  # type: ignore[union-attr]
+    as_written_before(folder)
+    make_shards(Run(recipe, workspace))
+    assert [path.name for path in folder.glob("conditions*")] == [OLD_TABLE]
+    open_shards(Run(recipe, workspace))
+    after = load_teacher(Run(recipe, workspace)).conditions.take(IDS)  # type: ignore[union-attr]
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    (folder / "000000.tar").unlink()
+    (folder / "done.json").unlink()
+    make_shards(Run(recipe, workspace))
+    assert [path.name for path in folder.glob("conditions*")] == [OLD_TABLE]
+
+
+def as_written_before(folder: Path) -> None:
+    """Put a single padded file of all rows instead of the table, and its entry instead of the table's."""
+    rows = Conditions.read(folder / TABLE).take(IDS)
+    for path in folder.glob("conditions*"):
+        path.unlink()
+    safetensors.torch.save_file(rows, folder / OLD_TABLE)
+    entry = {"name": OLD_TABLE, "bytes": (folder / OLD_TABLE).stat().st_size, "sha256": file_sha256(folder / OLD_TABLE)}
+    for name, key in ((INDEX, "conditions"), (TEXTS, "table")):
+        data = read_json(folder / name)
+        write_json(folder / name, data | {key: data[key] | entry})
+
+
+def test_a_text_that_comes_twice_is_stored_once(made: tuple[Recipe, Workspace, Path]) -> None:
+    index = read_table_index(made[2] / TABLE)
+    assert index.rows == [0, 1, 0, 2]
+    assert [piece.num_rows for piece in index.files] == [3]
+
+
+def test_texts_that_are_encoded_together_lie_in_the_same_file() -> None:
+    assert FILE_TEXTS % BATCH == 0
+
+
+def test_a_table_that_was_interrupted_goes_on_and_has_the_same_bytes(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of five files the second, the third and the index are missing; only their texts are encoded."""
+    monkeypatch.setattr("ladd_dist.stages.texts.FILE_TEXTS", BATCH)
+    texts = [f"a cat and {number} dogs" for number in range(5 * BATCH - 3)]
+    tables = []
+    for name in ("whole", "interrupted"):
+        (tmp_path / name).mkdir()
+        recipe = recipe_in(tmp_path / name, checkpoint)
+        Path(recipe.dataset.file).write_text("\n".join(texts))  # type: ignore[attr-defined]
+        tables.append((Run(recipe, workspace_in(tmp_path / name)), tmp_path / name / "table"))
+        encode_texts(*tables[-1], StopFlag())
+    run, folder = tables[1]
+    for name in (TABLE, TEXTS, "conditions-000001.json", "conditions-000002.safetensors"):
+        (folder / name).unlink()
+    asked, encoded = [], Diffusers.encode
+
+    def encode(self: Diffusers, texts: list[str], **more: Any) -> Any:
+        asked.extend(texts)
+        return encoded(self, texts, **more)
+
+    monkeypatch.setattr(Diffusers, "encode", encode)
+    encode_texts(run, folder, StopFlag())
+    assert asked == texts[BATCH : 3 * BATCH]
+    contents = [{path.name: path.read_bytes() for path in folder.iterdir()} for _, folder in tables]
+    assert len(contents[0]) == 2 * 5 + 2
+    assert contents[0] == contents[1]
+
+
+@pytest.mark.parametrize(("stored", "dtype"), [(torch.bfloat16, "BF16"), (torch.float16, "F16"), (None, "F32")])
+def test_rows_have_the_type_of_the_text_encoder(
+    checkpoint: Path, tmp_path: Path, stored: torch.dtype | None, dtype: str
+) -> None:
+    source = shutil.copytree(checkpoint, tmp_path / "checkpoint")
+    weights = source / "text_encoder" / "model.safetensors"
+    if stored is not None:
+        content = {name: tensor.to(stored) for name, tensor in safetensors.torch.load_file(weights).items()}
+        safetensors.torch.save_file(content, weights, {"format": "pt"})
+    recipe = recipe_in(tmp_path, source)
+    encode_texts(Run(recipe, workspace_in(tmp_path)), tmp_path / "table", StopFlag())
+    assert read_table_index(tmp_path / "table" / TABLE).tensors["prompt_embeds"].dtype == dtype
 
 
 def test_shards_of_another_checkpoint_or_of_other_texts_are_refused(made: tuple[Recipe, Workspace, Path]) -> None:
