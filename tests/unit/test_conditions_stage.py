@@ -5,8 +5,12 @@ from __future__ import annotations
 import dataclasses
 import gc
 import json
+import os
 import shutil
+import signal
+import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,7 @@ import torch
 import webdataset
 from tiny_texts import write_pipeline
 
+from ladd_dist import stages
 from ladd_dist.builders.networks import OLD_TABLE, TABLE, TEXTS
 from ladd_dist.builders.shards import open_shards
 from ladd_dist.builders.teacher import load_teacher
@@ -24,7 +29,7 @@ from ladd_dist.codecs.vae import Vae
 from ladd_dist.core.condition_index import read_table_index
 from ladd_dist.core.conditions import Conditions
 from ladd_dist.core.errors import UserError
-from ladd_dist.core.rundir import read_json, write_json
+from ladd_dist.core.rundir import read_json, write_atomic, write_json
 from ladd_dist.datasets.prompts import Prompts
 from ladd_dist.engine.loop import StopFlag
 from ladd_dist.engine.shard_index import INDEX, ShardError
@@ -35,6 +40,7 @@ from ladd_dist.networks.cunet import CUNet
 from ladd_dist.networks.diffusers import Diffusers
 from ladd_dist.networks.diffusers.checkpoint import load_model, open_checkpoint
 from ladd_dist.networks.diffusers.texts import BATCH, TextEncoder, encode
+from ladd_dist.parallel.ranks import SINGLE, Ranks
 from ladd_dist.recipe import Recipe, validate
 from ladd_dist.samplers.karras import Euler
 from ladd_dist.stages.distill import Distillation
@@ -49,6 +55,7 @@ from recipes._base import SMOKE
 
 PROMPTS = ("a cat", "a dog on a mat", "a cat")
 IDS = torch.arange(len(PROMPTS) + 1)
+MANY = [f"a cat and {number} dogs" for number in range(5 * BATCH - 3)]
 FIRST = "conditions-000000.safetensors"
 
 
@@ -228,19 +235,12 @@ def test_texts_that_are_encoded_together_lie_in_the_same_file() -> None:
 
 
 def test_a_table_that_was_interrupted_goes_on_and_has_the_same_bytes(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    many: Callable[..., tuple[Run, Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of five files the second, the third and the index are missing; only their texts are encoded."""
-    monkeypatch.setattr("ladd_dist.stages.texts.FILE_TEXTS", BATCH)
-    texts = [f"a cat and {number} dogs" for number in range(5 * BATCH - 3)]
-    tables = []
-    for name in ("whole", "interrupted"):
-        (tmp_path / name).mkdir()
-        recipe = recipe_in(tmp_path / name, checkpoint)
-        Path(recipe.dataset.file).write_text("\n".join(texts))  # type: ignore[attr-defined]
-        tables.append((Run(recipe, workspace_in(tmp_path / name)), tmp_path / name / "table"))
-        encode_texts(*tables[-1], StopFlag())
-    run, folder = tables[1]
+    run, folder = many("interrupted")
+    encode_texts(run, folder, StopFlag())
+    whole = contents(folder)
     for name in (TABLE, TEXTS, "conditions-000001.json", "conditions-000002.safetensors"):
         (folder / name).unlink()
     asked, encoded = [], Diffusers.encode
@@ -251,10 +251,77 @@ def test_a_table_that_was_interrupted_goes_on_and_has_the_same_bytes(
 
     monkeypatch.setattr(Diffusers, "encode", encode)
     encode_texts(run, folder, StopFlag())
-    assert asked == texts[BATCH : 3 * BATCH]
-    contents = [{path.name: path.read_bytes() for path in folder.iterdir()} for _, folder in tables]
-    assert len(contents[0]) == 2 * 5 + 2
-    assert contents[0] == contents[1]
+    assert asked == MANY[BATCH : 3 * BATCH]
+    assert len(whole) == 2 * 5 + 2
+    assert contents(folder) == whole
+
+
+@pytest.fixture
+def many(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Run, Path]]:
+    """A run with texts for five files, by name and rank, and its folder."""
+    monkeypatch.setattr("ladd_dist.stages.texts.FILE_TEXTS", BATCH)
+
+    def make(name: str, ranks: Ranks = SINGLE) -> tuple[Run, Path]:
+        (tmp_path / name).mkdir(exist_ok=True)
+        recipe = recipe_in(tmp_path / name, checkpoint)
+        Path(recipe.dataset.file).write_text("\n".join(MANY))  # type: ignore[attr-defined]
+        return Run(recipe, dataclasses.replace(workspace_in(tmp_path / name), ranks=ranks)), tmp_path / name / "table"
+
+    return make
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_after_real_kills_the_same_command_writes_the_same_bytes(many: Callable[..., tuple[Run, Path]]) -> None:
+    """One kill while the third file is written, and one between the fourth file and its record."""
+    run, folder = many("whole")
+    encode_texts(run, folder, StopFlag())
+    killed, table = many("killed")
+    for file, by in (("conditions-000002.safetensors", "ladd_dist.core.pack_rows.save_tensors"),
+                     ("conditions-000003.json", "ladd_dist.stages.texts.write_json")):  # fmt: skip
+        child = os.fork()
+        if not child:
+            _killed_at(file, by, lambda: encode_texts(killed, table, StopFlag()))
+        assert os.waitpid(child, 0)[1] == signal.SIGKILL
+        assert not (table / TABLE).exists()
+        assert not (table / f"{Path(file).stem}.json").exists()
+        assert (table / "conditions-000001.json").exists()
+    encode_texts(killed, table, StopFlag())
+    assert contents(table) == contents(folder)
+
+
+def _killed_at(file: str, by: str, work: Callable[[], object]) -> None:
+    """Do the work until `by` begins to write a file, half of which is there when the process is killed."""
+    module, _, name = by.rpartition(".")
+    write = getattr(sys.modules[module], name)
+
+    def writes(path: Path, data: Any) -> None:
+        if path.name == file:
+            write_atomic(path, lambda temporary: (temporary.write_bytes(b"half"), os.kill(os.getpid(), signal.SIGKILL)))
+        write(path, data)
+
+    setattr(sys.modules[module], name, writes)
+    try:
+        work()
+    finally:
+        os._exit(3)
+
+
+def test_two_ranks_encode_a_share_each_and_leave_the_bytes_of_one(many: Callable[..., tuple[Run, Path]]) -> None:
+    run, folder = many("one")
+    encode_texts(run, folder, StopFlag())
+    written = []
+    for rank in range(2):
+        run, table = many("two", Ranks(rank=rank, size=2))
+        table.mkdir(exist_ok=True)
+        before = set(table.iterdir())
+        stages.texts._write_share(run, table, StopFlag())
+        written.append(sorted(path.name for path in set(table.iterdir()) - before if path.suffix == ".safetensors"))
+    assert written == [[f"conditions-{n:06d}.safetensors" for n in numbers] for numbers in ((0, 2, 4), (1, 3))]
+    stages.texts._write_index(run.recipe, table)
+    assert contents(table) == contents(folder)
 
 
 @pytest.mark.parametrize(("stored", "dtype"), [(torch.bfloat16, "BF16"), (torch.float16, "F16"), (None, "F32")])
