@@ -125,7 +125,7 @@ def test_texts_that_are_too_long_are_told_once_and_not_by_the_libraries(
     encoder = TextEncoder(checkpoint, read_json(checkpoint / "unet" / "config.json"), 0, torch.device("cpu"))
     capfd.readouterr()  # the libraries' bars while they load
     texts = ["a cat", "a long dog " * 30, *["a cat"] * BATCH, "a longer dog " * 40]
-    rows = list(encode(encoder, texts, ["prompt_embeds"], size=16))
+    rows = list(encode(encoder, texts, ["prompt_embeds"], size=(16, 16)))
     assert sum(len(row["prompt_embeds"]) for row in rows) == len(texts) + 1
     said = capfd.readouterr().err
     assert said.count("\n") == 1, said
@@ -145,7 +145,7 @@ def test_a_checkpoint_is_read_without_a_warning_of_the_libraries(checkpoint: Pat
 def test_texts_that_fit_are_not_spoken_of(checkpoint: Path, capfd: pytest.CaptureFixture[str]) -> None:
     encoder = TextEncoder(checkpoint, read_json(checkpoint / "unet" / "config.json"), 0, torch.device("cpu"))
     capfd.readouterr()
-    list(encode(encoder, ["a cat"], ["prompt_embeds"], size=16))
+    list(encode(encoder, ["a cat"], ["prompt_embeds"], size=(16, 16)))
     assert capfd.readouterr().err == ""
 
 

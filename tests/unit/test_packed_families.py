@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 
 def rows_of(network: Diffusers) -> dict[str, Tensor]:
     """Rows of the texts and the null condition."""
-    batches = list(network.encode(TEXTS, image=ImageSpec(3, 16, len(TEXTS)), device=CPU))
+    batches = list(network.encode(TEXTS, image=ImageSpec(3, 16, 16, len(TEXTS)), device=CPU))
     return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
 
 
@@ -43,7 +43,7 @@ def test_a_packed_table_gives_the_numbers_of_the_padded_one(
     (tmp_path / INDEX).write_text(json.dumps(asdict(TableIndex(list(range(5)), forms_of(rows), [piece]))))
     for adapter in Family.__subclasses__():
         monkeypatch.setattr(adapter, "reads_padding", True)
-    padded, module = Conditions(rows_of(network)), network.load(image=ImageSpec(4, 8, len(TEXTS))).eval()
+    padded, module = Conditions(rows_of(network)), network.load(image=ImageSpec(4, 8, 8, len(TEXTS))).eval()
     assert isinstance(module, DiffusersDenoiser)
     source_of = torch.Generator().manual_seed(0)
     x, sigma = torch.randn(5, 4, 8, 8, generator=source_of), torch.linspace(0.1, 2.0, 5)
