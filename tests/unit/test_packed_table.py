@@ -6,7 +6,9 @@ import copy
 import dataclasses
 import json
 import os
+import random
 import resource
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from fuzz.damage import damage_json
 from torch import Tensor
 
 from ladd_dist.core.condition_index import INDEX, TableIndex, read_table_index
@@ -155,6 +158,25 @@ def test_an_index_that_does_not_fit_its_files_is_one_message(path: Path, damage:
         Conditions.read(path)
     assert str(path.parent) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_table_with_any_damage_is_refused_or_gives_rows_of_its_form(path: Path) -> None:
+    sound, refused = path.read_bytes(), 0
+    for seed in range(300):
+        random_ = random.Random(f"table of texts/{seed}")
+        what = damage_json(path, random_)
+        try:
+            table = PackedTable(path.parent, read_table_index(path))
+            rows = table.rows(torch.arange(min(table.num_rows, 20)))
+        except UserError as error:
+            refused += 1
+            assert "\n" not in str(error), (seed, what)
+        else:
+            assert {name: tuple(found.shape[1:]) for name, found in rows.items()} == table.shapes, (seed, what)
+        finally:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+            path.write_bytes(sound)
+    assert 150 < refused < 300  # some damage changes nothing that a reader could tell without the sha256
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="only Linux says what a process holds")
