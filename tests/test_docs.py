@@ -30,6 +30,7 @@ from ladd_dist import (
     launch,
     new,
     plan,
+    prompts,
     sample,
     sweep,
 )
@@ -235,6 +236,7 @@ def test_every_dependency_has_its_reason() -> None:
     [
         ("launch", launch.Options, {"seed"}),
         ("new", new.Options, set()),
+        ("prompts", prompts.Options, set()),
         ("plugins", cli.Options, set()),
         ("levels", levels.Options, set()),
         ("guidance", guidance.Options, set()),

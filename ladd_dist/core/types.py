@@ -114,6 +114,8 @@ class Denoiser(nn.Module):
     """Smallest noise level that the network distinguishes from smaller ones, in units of x0."""
     condition_shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({})
     """Shapes of one row of the table of conditions, by name; empty where `cond` are class ids."""
+    reads_padding: bool = True
+    """Whether the output depends on the states of tokens that only fill a text up."""
 
     def facts(self) -> dict[str, str]:
         """Description of a pretrained network for the run's record, as name -> text."""

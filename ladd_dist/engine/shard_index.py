@@ -100,10 +100,6 @@ class ShardIndex:
         """The chunks of all shards, in the order of their samples."""
         return [chunk for shard in self.shards for chunk in shard.chunks]
 
-    def files(self) -> list[ShardEntry | TableEntry]:
-        """Every file that the index describes."""
-        return [*self.shards, *([] if self.conditions is None else [self.conditions])]
-
 
 def read_index(path: Path) -> ShardIndex:
     """Read an `index.json`.

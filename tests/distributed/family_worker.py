@@ -12,12 +12,14 @@ from typing import Any
 
 import torch
 
+from ladd_dist import stages
 from ladd_dist.codecs.vae import Vae
 from ladd_dist.core.plugin import create
 from ladd_dist.datasets.prompts import Prompts
 from ladd_dist.levels.named import Karras
 from ladd_dist.metrics.matched import Matched
 from ladd_dist.networks.diffusers import Diffusers
+from ladd_dist.networks.diffusers.texts import BATCH
 from ladd_dist.parallel.ranks import join
 from ladd_dist.recipe import Recipe, validate
 from ladd_dist.samplers.karras import Euler
@@ -31,6 +33,7 @@ from plugins.taps.named import Named
 from recipes._base import SMOKE
 from tests.distributed.distill_worker import SmoothHead
 
+stages.texts.FILE_TEXTS = BATCH  # a file a rank
 TAPS = {"sd": ("down0", "middle"), "pixart": ("block00", "block01")}
 STEPS = 20
 

@@ -154,6 +154,7 @@ OWN: dict[str, Words] = {
     ],
     "plan": lambda it: [str(RECIPE), "--scale", "smoke"],
     "new": lambda it: ["mine"],
+    "prompts": lambda it: ["--count", "3"],
     "plugins": lambda it: ["--json"],
     "doctor": lambda it: [],
     "levels": lambda it: [str(RECIPE), "--scale", "smoke"],

@@ -30,6 +30,7 @@ from ladd_dist import (
     new,
     plan,
     plugins,
+    prompts,
     sample,
     search_levels,
     sweep,
@@ -58,7 +59,7 @@ SWEEP = str(REPO / "recipes" / "sweep_heads.py")
 OPTIONS = (
     compare.Options, control.Train, control.Apply, control.Transfer, diagnose.Options, doctor.Options,
     evaluate.Options, export.Options, guidance.Options, jobs.Options, launch.Options, new.Options, plan.Options,
-    plugins.Options, sample.Options, search_levels.Options, sweep.Options,
+    plugins.Options, prompts.Options, sample.Options, search_levels.Options, sweep.Options,
 )  # fmt: skip
 """The options of every command."""
 

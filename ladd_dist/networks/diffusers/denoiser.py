@@ -79,7 +79,7 @@ class DiffusersDenoiser(Denoiser):
         self.image, self.taps = family.image, taps
         self.has_null = family.has_null()
         self.sigma_max, self.sigma_min = prediction.sigma_max(), prediction.sigma_min()
-        self.condition_shapes = family.condition_shapes()
+        self.condition_shapes, self.reads_padding = family.condition_shapes(), family.reads_padding
         self.cond_dim = embed_dim + (self.condition_shapes["prompt_embeds"][-1] if self._adds_text else 0)
         self.conditions: Conditions | None = None
 

@@ -31,6 +31,10 @@ class Family:
     pools_text: ClassVar[bool] = False
     """Whether the model's own embedding of the noise level holds the text as well."""
 
+    reads_padding: ClassVar[bool] = True
+    """Whether the model's numbers depend on the encoder's states of tokens that only fill a text up. A model with a
+    mask reads none of them, unless it averages over all; the table of conditions is then stored without them."""
+
     def channels(self) -> int:
         """Number of latent channels."""
         return int(self.config["in_channels"])

@@ -1,8 +1,13 @@
-"""Text encoding by the checkpoint's own diffusers pipeline, of which only the text parts are loaded."""
+"""Text encoding by the checkpoint's own diffusers pipeline, of which only the text parts are loaded.
+
+The encoders compute in float32. Rows have the type of the encoders' weights, which is the accuracy that they were
+trained or published with: bfloat16 for a T5 that is stored so.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import logging
 import sys
@@ -16,7 +21,7 @@ from torch import Tensor
 from ladd_dist.core.budget import within
 from ladd_dist.core.compat import loaded_as
 from ladd_dist.core.errors import UserError
-from ladd_dist.core.pretrained import read_config, weight_bytes
+from ladd_dist.core.pretrained import read_config, weight_bytes, weights_dtype
 
 BATCH = 16
 """Number of texts encoded together; fixed, because the same texts must always give the same bits."""
@@ -62,7 +67,7 @@ _WAYS = {
 
 
 class TextEncoder:
-    """Text parts of a pipeline, on a device, in float32."""
+    """Text parts of a pipeline, on a device; they compute in float32."""
 
     def __init__(self, root: Path, config: Mapping[str, object], tokens: int, device: torch.device) -> None:
         """Load tokenizers and text encoders, and nothing else.
@@ -79,6 +84,7 @@ class TextEncoder:
         kind = f"{self.name} {config['addition_embed_type']}" if config.get("addition_embed_type") else self.name
         self.way, self.tokens, self.device = _WAYS[kind], tokens, device
         self.pipeline = _load(root, self.way).to(device)
+        self.dtype = _stored_dtype(root)
         self.cut: list[str] = []
         """The longest text of each batch in which one was too long and lost its end."""
 
@@ -126,16 +132,26 @@ class TextEncoder:
         if self.name == "PixArtTransformer2DModel":
             rows["resolution"] = torch.tensor([[height, width]]).expand(num, -1)
             rows["aspect_ratio"] = torch.full((num, 1), height / width)
-        return {name: _stored(name, row) for name, row in rows.items()}
+        return {name: _stored(name, row, self.dtype) for name, row in rows.items()}
 
 
 def encode(
-    encoder: TextEncoder, texts: Sequence[str], names: Sequence[str], *, size: tuple[int, int]
+    encoder: TextEncoder,
+    texts: Sequence[str],
+    names: Sequence[str],
+    *,
+    size: tuple[int, int],
+    reads_padding: bool = True,
 ) -> Iterator[Rows]:
-    """Rows of the table with the entries in `names`, batch by batch: one per text, then the null condition."""
+    """Rows of the table with the entries in `names`, batch by batch: one per text, then the null condition.
+
+    Args:
+        reads_padding: whether the model's numbers depend on the states of tokens that the mask leaves out; where they
+            do not, the states become zero, which a table does not store.
+    """
     for first in range(0, len(texts), BATCH):
         rows = encoder.rows(texts[first : first + BATCH], size=size)
-        yield {name: rows[name] for name in names}
+        yield {name: rows[name] for name in names} if reads_padding else _without_padding(rows, names)
     null = encoder.null(size=size)
     if encoder.cut:
         longest = max(encoder.cut, key=len)
@@ -144,7 +160,15 @@ def encode(
             f"comes after its last token counts for nothing. The longest begins {longest[:60]!r}",
             file=sys.stderr,
         )
-    yield {name: null[name] for name in names}
+    yield {name: null[name] for name in names} if reads_padding else _without_padding(null, names)
+
+
+def _without_padding(rows: Rows, names: Sequence[str]) -> Rows:
+    """The rows, with states of zero where the mask is; a mask that keeps no token keeps all: then each counts alike."""
+    mask = rows["prompt_attention_mask"].bool()
+    kept = mask | ~mask.any(dim=1, keepdim=True)
+    states = rows["prompt_embeds"].masked_fill(~kept[:, :, None], 0)
+    return {name: states if name == "prompt_embeds" else rows[name] for name in names}
 
 
 @contextlib.contextmanager
@@ -168,9 +192,15 @@ def _cuts_heard(pipeline: Any) -> Iterator[list[str]]:
             logger.removeFilter(takes)
 
 
-def _stored(name: str, row: Tensor) -> Tensor:
-    kept = row.to("cpu", torch.uint8) if "mask" in name else row.to("cpu", torch.float32)
-    return kept.contiguous()
+def _stored(name: str, row: Tensor, dtype: torch.dtype) -> Tensor:
+    kept = torch.uint8 if "mask" in name else dtype if "embeds" in name else torch.float32
+    return row.to("cpu", kept).contiguous()
+
+
+def _stored_dtype(root: Path) -> torch.dtype:
+    """The type of the encoders' weights: that of the largest of each, and the wider one where encoders differ."""
+    folders = sorted({path.parent for path in root.glob("text_encoder*/*.safetensors")})
+    return functools.reduce(torch.promote_types, map(weights_dtype, folders)) if folders else torch.float32
 
 
 def _load(root: Path, way: _Way) -> Any:
