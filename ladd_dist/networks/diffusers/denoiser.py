@@ -75,6 +75,7 @@ class DiffusersDenoiser(Denoiser):
         self, *, model: nn.Module, family: Family, prediction: Prediction, taps: Mapping[str, TapSpec], embed_dim: int
     ) -> None:
         super().__init__()
+        family.complete(model)
         self.model, self.family, self.prediction = model, family, prediction
         self.image, self.taps = family.image, taps
         self.has_null = family.has_null()

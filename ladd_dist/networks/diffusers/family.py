@@ -30,6 +30,8 @@ class Family:
     """Default length of a text in tokens."""
     pools_text: ClassVar[bool] = False
     """Whether the model's own embedding of the noise level holds the text as well."""
+    guidance_off: ClassVar[tuple[str, float]] = ("guidance_scale", 1.0)
+    """Argument of the family's pipeline for guidance, and the value with which it does not guide."""
 
     def channels(self) -> int:
         """Number of latent channels."""
@@ -38,6 +40,10 @@ class Family:
     def stride(self) -> int:
         """Number that latent sizes must be divisible by."""
         return int(self.config["patch_size"])
+
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the feature maps, which are those of the model's tokens."""
+        return self.image.size // self.stride(), self.image.size // self.stride()
 
     def check(self) -> None:
         """Refuse a model that this adapter cannot call.
@@ -80,6 +86,9 @@ class Family:
     def embeddings(self, model: Any) -> list[nn.Module]:
         """Modules whose outputs [B,E] (the last of a tuple) add up to the embedding of level and condition."""
         raise NotImplementedError
+
+    def complete(self, model: Any) -> None:
+        """Add to a model, once, what training it needs and diffusers' own forward does not have."""
 
     def call(self, model: nn.Module, x: Tensor, timestep: Tensor, cond: Tensor, rows: Mapping[str, Tensor]) -> Tensor:
         """Prediction [B,C,H,W] of the model.
