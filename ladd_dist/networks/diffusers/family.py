@@ -43,7 +43,7 @@ class Family:
 
     def grid(self) -> tuple[int, int]:
         """Rows and columns of the feature maps, which are those of the model's tokens."""
-        return self.image.size // self.stride(), self.image.size // self.stride()
+        return self.image.height // self.stride(), self.image.width // self.stride()
 
     def check(self) -> None:
         """Refuse a model that this adapter cannot call.
@@ -53,8 +53,10 @@ class Family:
         """
         if self.channels() != self.image.channels:
             raise UserError(f"the model works on {self.channels()} channels, the dataset has {self.image.channels}")
-        if self.image.size % self.stride():
-            raise UserError(f"the model takes sizes divisible by {self.stride()}, the dataset has {self.image.size}")
+        if not self.image.divides(self.stride()):
+            raise UserError(
+                f"the model takes sizes divisible by {self.stride()}, the dataset has {self.image.size_text}"
+            )
 
     def has_null(self) -> bool:
         """Whether the model knows a null condition."""
@@ -103,9 +105,8 @@ class Family:
 
     def feature(self, out: Any) -> Tensor:
         """Feature map [B,c,h,w] in the output of a block."""
-        side = self.image.size // self.stride()
         tokens: Tensor = out[-1] if isinstance(out, tuple) else out
-        return rearrange(tokens, "b (h w) c -> b c h w", h=side)
+        return rearrange(tokens, "b (h w) c -> b c h w", h=self.grid()[0])
 
 
 def like(rows: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:

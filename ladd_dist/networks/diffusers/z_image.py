@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from ladd_dist.core.errors import UserError
+from ladd_dist.core.sizes import size_text
 from ladd_dist.networks.diffusers.family import Family, like
 
 _PATCH = 2
@@ -43,8 +44,8 @@ class ZImage(Family):
             raise UserError(f"the model has {most_text} positions for a text, {text + 2} are needed: lower `tokens`")
         if any(side > most for side, most in zip(self.grid(), most_image, strict=True)):
             raise UserError(
-                f"the model takes sizes up to {' x '.join(str(_PATCH * most) for most in most_image)}, the dataset "
-                f"has {' x '.join(str(_PATCH * side) for side in self.grid())}"
+                f"the model takes sizes up to {size_text(*(_PATCH * most for most in most_image))}, the dataset has "
+                f"{self.image.size_text}"
             )
 
     def condition_shapes(self) -> dict[str, tuple[int, ...]]:
