@@ -17,6 +17,7 @@ import diffusers
 import pytest
 import torch
 from tiny_diffusers import LATENTS, MODELS, PIPELINES, SCHEDULERS, TOKENS, tiny_model, tiny_table, write_model
+from tiny_llms import flux2_vae
 from torch import Tensor, nn
 
 from ladd_dist.core.conditions import Conditions
@@ -151,7 +152,9 @@ def test_condition_and_level_reach_output_and_embedding(family: str) -> None:
         assert torch.pdist(found.flatten(1)).min() > 1e-5
 
 
-@pytest.mark.parametrize("family", ["pixart", "pixart_sized", "sana"])  # Kandinsky 3 itself pools over all tokens
+@pytest.mark.parametrize(
+    "family", ["pixart", "pixart_sized", "sana", "qwen_image", "z_image"]
+)  # Kandinsky 3 itself pools over all tokens
 def test_tokens_outside_the_mask_change_nothing(family: str) -> None:
     module = fresh(family)
     first = module(*inputs())
@@ -198,15 +201,25 @@ def test_few_steps_give_what_the_librarys_pipeline_gives(family: str) -> None:
     expected = few_step_sample(lambda x, s, c: module(x, s, c).denoised, noise, cond, levels, "ode")
     options |= pipeline_options(family, module, cond) | {"num_inference_steps": len(levels)}
     found = pipe(latents=pack(noise * start, family), output_type="latent", **options)[0]
-    assert torch.allclose(unpack(found, family), expected, atol=1e-4 * float(expected.abs().max()))
+    assert torch.allclose(unpack(found, family, noise), expected, atol=1e-4 * float(expected.abs().max()))
 
 
 def pack(latents: Tensor, family: str) -> Tensor:
-    return diffusers.FluxPipeline._pack_latents(latents, 1, 4, 8, 8) if "flux" in family else latents
+    packs = family in ("flux", "flux_guided", "qwen_image")
+    return diffusers.FluxPipeline._pack_latents(latents, *latents.shape) if packs else latents
 
 
-def unpack(latents: Tensor, family: str) -> Tensor:
-    return diffusers.FluxPipeline._unpack_latents(latents, 16, 16, 2) if "flux" in family else latents
+def unpack(latents: Tensor, family: str, like: Tensor) -> Tensor:
+    """What the pipeline calls latents, as the model's input: in the shape of `like`."""
+    if family == "flux2":  # scaled for its autoencoder
+        bn = flux2_vae().bn
+        packed = diffusers.Flux2KleinPipeline._patchify_latents(latents)
+        return (packed - bn.running_mean.view(1, -1, 1, 1)) / torch.sqrt(bn.running_var + bn.eps).view(1, -1, 1, 1)
+    if family == "flux2_guided":
+        return latents.transpose(1, 2).reshape(like.shape)
+    if latents.ndim == 3:
+        return diffusers.FluxPipeline._unpack_latents(latents, 2 * like.shape[2], 2 * like.shape[3], 2)
+    return latents
 
 
 def pipeline_options(family: str, module: Denoiser, cond: Tensor) -> dict[str, Any]:
@@ -216,9 +229,17 @@ def pipeline_options(family: str, module: Denoiser, cond: Tensor) -> dict[str, A
     size = 32 if family == "sana" else 16
     options: dict[str, Any] = {"height": size, "width": size, "guidance_scale": 1.0}
     options |= {name: rows[name] for name in ("prompt_embeds", "pooled_prompt_embeds") if name in rows}
+    if family == "z_image":
+        kept = [
+            row[mask.bool()] for row, mask in zip(rows["prompt_embeds"], rows["prompt_attention_mask"], strict=True)
+        ]
+        return options | {"prompt_embeds": kept, "guidance_scale": 0.0}
+    if family == "qwen_image":
+        del options["guidance_scale"]
+        return options | {"prompt_embeds_mask": rows["prompt_attention_mask"], "true_cfg_scale": 1.0}
     if "prompt_attention_mask" in rows:
         options["attention_mask" if family == "kandinsky3" else "prompt_attention_mask"] = rows["prompt_attention_mask"]
-    if "flux" in family:
+    if "flux" in family and family != "flux2":
         options["guidance_scale"] = 3.5  # told to the model, not applied
     if "pixart" in family or family == "sana":
         options["use_resolution_binning"] = False
@@ -260,7 +281,9 @@ def test_bf16_is_near_float32(family: str) -> None:
     assert (found.denoised - exact.denoised).norm() < 0.1 * exact.denoised.norm()
 
 
-@pytest.mark.parametrize("family", ["class_unet", "sdxl", "pixart_sized", "flux"])
+@pytest.mark.parametrize(
+    "family", ["class_unet", "sdxl", "pixart_sized", "flux", "flux2_guided", "qwen_image", "z_image"]
+)
 def test_a_network_is_planned_without_data(family: str) -> None:
     with torch.device("meta"):
         module = plugin(family).build(image=LATENTS)
