@@ -17,7 +17,7 @@ import diffusers
 import pytest
 import torch
 from tiny_diffusers import LATENTS, MODELS, PIPELINES, SCHEDULERS, TOKENS, tiny_model, tiny_table, write_model
-from tiny_llms import flux2_vae
+from tiny_latents import pack, unguided, unpack
 from torch import Tensor, nn
 
 from ladd_dist.core.conditions import Conditions
@@ -204,30 +204,12 @@ def test_few_steps_give_what_the_librarys_pipeline_gives(family: str) -> None:
     assert torch.allclose(unpack(found, family, noise), expected, atol=1e-4 * float(expected.abs().max()))
 
 
-def pack(latents: Tensor, family: str) -> Tensor:
-    packs = family in ("flux", "flux_guided", "qwen_image")
-    return diffusers.FluxPipeline._pack_latents(latents, *latents.shape) if packs else latents
-
-
-def unpack(latents: Tensor, family: str, like: Tensor) -> Tensor:
-    """What the pipeline calls latents, as the model's input: in the shape of `like`."""
-    if family == "flux2":  # scaled for its autoencoder
-        bn = flux2_vae().bn
-        packed = diffusers.Flux2KleinPipeline._patchify_latents(latents)
-        return (packed - bn.running_mean.view(1, -1, 1, 1)) / torch.sqrt(bn.running_var + bn.eps).view(1, -1, 1, 1)
-    if family == "flux2_guided":
-        return latents.transpose(1, 2).reshape(like.shape)
-    if latents.ndim == 3:
-        return diffusers.FluxPipeline._unpack_latents(latents, 2 * like.shape[2], 2 * like.shape[3], 2)
-    return latents
-
-
 def pipeline_options(family: str, module: Denoiser, cond: Tensor) -> dict[str, Any]:
     """The same texts, given to a pipeline."""
     table = tiny_table(module.condition_shapes)
     rows = {name: tensor[cond] for name, tensor in table.items()}
     size = 32 if family == "sana" else 16
-    options: dict[str, Any] = {"height": size, "width": size, "guidance_scale": 1.0}
+    options: dict[str, Any] = {"height": size, "width": size} | unguided(family)
     options |= {name: rows[name] for name in ("prompt_embeds", "pooled_prompt_embeds") if name in rows}
     if family == "z_image":
         kept = [
@@ -235,12 +217,9 @@ def pipeline_options(family: str, module: Denoiser, cond: Tensor) -> dict[str, A
         ]
         return options | {"prompt_embeds": kept, "guidance_scale": 0.0}
     if family == "qwen_image":
-        del options["guidance_scale"]
-        return options | {"prompt_embeds_mask": rows["prompt_attention_mask"], "true_cfg_scale": 1.0}
+        return options | {"prompt_embeds_mask": rows["prompt_attention_mask"]}
     if "prompt_attention_mask" in rows:
         options["attention_mask" if family == "kandinsky3" else "prompt_attention_mask"] = rows["prompt_attention_mask"]
-    if "flux" in family and family != "flux2":
-        options["guidance_scale"] = 3.5  # told to the model, not applied
     if "pixart" in family or family == "sana":
         options["use_resolution_binning"] = False
     return options
