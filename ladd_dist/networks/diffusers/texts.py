@@ -119,8 +119,8 @@ class TextEncoder:
             own = inspect.signature(type(self.pipeline).__call__).parameters["complex_human_instruction"]
             asked["complex_human_instruction"] = own.default
         with _cuts_heard(self.pipeline) as cuts:
-            found = self.pipeline.encode_prompt(
-                texts, **{name: value for name, value in asked.items() if name in accepted}
+            found = self.pipeline.encode_prompt(  # Z-Image's writes into the list that it is given
+                list(texts), **{name: value for name, value in asked.items() if name in accepted}
             )
             long = self._too_long(texts) if self.way.length else []
         self.cut += [max(long or texts, key=len)] if cuts or long else []
@@ -204,7 +204,10 @@ def _load(root: Path, way: _Way) -> Any:
         )
     index = read_config(index_path)
     chosen = index.get("_class_name") if index.get("_class_name") in way.pipelines else way.pipelines[0]
-    pipeline = getattr(diffusers, str(chosen))
+    pipeline: Any = getattr(diffusers, str(chosen), None)
+    if pipeline is None:
+        version = diffusers.__version__
+        raise UserError(f"{root} is a {chosen}, which diffusers {version} does not have: pip install -U diffusers")
     accepted = [name for name in inspect.signature(pipeline.__init__).parameters if name != "self"]
     parts = [name for name in accepted if name.startswith(("text_encoder", "tokenizer"))]
     for name in parts:

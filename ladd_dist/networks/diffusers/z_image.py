@@ -39,14 +39,14 @@ class ZImage(Family):
             raise UserError(f"patches of {patches} are not supported; supported: [[{_PATCH}], [1]]")
         self.refuse(siglip_feat_dim=(None,))
         most_text, *most_image = (int(number) for number in self.config["axes_lens"])
-        text = -(-self.text_shape(1)[0] // _MULTIPLE) * _MULTIPLE
-        if text + 1 >= most_text:
-            raise UserError(f"the model has {most_text} positions for a text, {text + 2} are needed: lower `tokens`")
         if any(side > most for side, most in zip(self.grid(), most_image, strict=True)):
             raise UserError(
                 f"the model takes sizes up to {size_text(*(_PATCH * most for most in most_image))}, the dataset has "
                 f"{self.image.size_text}"
             )
+        text = -(-self.text_shape(1)[0] // _MULTIPLE) * _MULTIPLE
+        if text + 1 >= most_text:
+            raise UserError(f"the model has {most_text} positions for a text, {text + 2} are needed: lower `tokens`")
 
     def condition_shapes(self) -> dict[str, tuple[int, ...]]:
         text = self.text_shape(int(self.config["cap_feat_dim"]))
