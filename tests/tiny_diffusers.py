@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
-import tiny_llms
 import torch
 import transformers
 from torch import Tensor, nn
@@ -17,6 +16,8 @@ from ladd_dist.core.types import ImageSpec
 
 TEXT, POOLED, TOKENS = 16, 12, 6
 """Size of a tiny text encoder's states, of its pooled state, and the length of a text."""
+STATES = 8
+"""Size of the states of FLUX.2's text encoders, of which it takes three layers."""
 LATENTS = ImageSpec(channels=4, height=8, width=8, num_classes=3)
 """What all tiny models work on; their autoencoders make it from pictures of 16 x 16 (Sana's: 32 x 32)."""
 
@@ -85,7 +86,7 @@ def _sana() -> nn.Module:
 def _flux2(**more: Any) -> nn.Module:
     return diffusers.Flux2Transformer2DModel(
         in_channels=4, num_layers=2, num_single_layers=2, attention_head_dim=16, num_attention_heads=2,
-        joint_attention_dim=3 * tiny_llms.STATES, timestep_guidance_channels=16, axes_dims_rope=(4, 4, 4, 4), **more,
+        joint_attention_dim=3 * STATES, timestep_guidance_channels=16, axes_dims_rope=(4, 4, 4, 4), **more,
     )  # fmt: skip
 
 
@@ -325,19 +326,25 @@ def _sana_pipeline(model: Any, scheduler: Any) -> Any:
 
 
 def _flux2_pipeline(model: Any, scheduler: Any) -> Any:
+    import tiny_llms
+
     given = {"transformer": model, "scheduler": scheduler, "vae": tiny_llms.flux2_vae()}
     if model.config.guidance_embeds:
-        return diffusers.Flux2Pipeline(**given, **tiny_llms.dev_parts())
-    return diffusers.Flux2KleinPipeline(**given, **tiny_llms.klein_parts())
+        return diffusers.Flux2Pipeline(**given, **tiny_llms.dev_parts(STATES))
+    return diffusers.Flux2KleinPipeline(**given, **tiny_llms.klein_parts(STATES))
 
 
 def _qwen_image_pipeline(model: Any, scheduler: Any) -> Any:
+    import tiny_llms
+
     return diffusers.QwenImagePipeline(
         transformer=model, scheduler=scheduler, vae=tiny_llms.qwen_image_vae(), **tiny_llms.qwen_image_parts(TEXT)
     )
 
 
 def _z_image_pipeline(model: Any, scheduler: Any) -> Any:
+    import tiny_llms
+
     return diffusers.ZImagePipeline(
         transformer=model, scheduler=scheduler, vae=tiny_vae(shift=0.1), **tiny_llms.z_image_parts(TEXT)
     )

@@ -11,8 +11,6 @@ from diffusers.pipelines.flux2.system_messages import SYSTEM_MESSAGE
 from tokenizers import pre_tokenizers
 from torch import nn
 
-STATES = 8
-"""Size of the states of FLUX.2's text encoders, of which it takes three layers."""
 _QWEN_SYSTEM = (
     "Describe the image by detailing the color, shape, size, texture, quantity, text, spatial relationships of the "
     "objects and background:"
@@ -52,14 +50,14 @@ def _sizes(tokenizer: Any, hidden: int, layers: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def klein_parts() -> dict[str, Any]:
+def klein_parts(hidden: int) -> dict[str, Any]:
     """Of FLUX.2 klein, which reads the layers 9, 18 and 27 of Qwen3."""
     tokenizer = bytes_tokenizer(_CHAT)
-    config = transformers.Qwen3Config(**_sizes(tokenizer, STATES, 28), head_dim=4)
+    config = transformers.Qwen3Config(**_sizes(tokenizer, hidden, 28), head_dim=4)
     return {"tokenizer": tokenizer, "text_encoder": transformers.Qwen3ForCausalLM(config).eval()}
 
 
-def dev_parts() -> dict[str, Any]:
+def dev_parts(hidden: int) -> dict[str, Any]:
     """Of FLUX.2 dev, which reads the layers 10, 20 and 30 of Mistral 3."""
     tokenizer = bytes_tokenizer(_INSTRUCTION, "[IMG]", "[IMG_BREAK]", "[IMG_END]", SYSTEM_MESSAGE)
     processor = transformers.PixtralProcessor(
@@ -67,7 +65,7 @@ def dev_parts() -> dict[str, Any]:
     )
     seen = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = transformers.Mistral3Config(
-        text_config=transformers.MistralConfig(**_sizes(tokenizer, STATES, 31), head_dim=4),
+        text_config=transformers.MistralConfig(**_sizes(tokenizer, hidden, 31), head_dim=4),
         vision_config=transformers.PixtralVisionConfig(**seen, image_size=16, patch_size=8),
         image_token_index=tokenizer.convert_tokens_to_ids("[IMG]"),
     )

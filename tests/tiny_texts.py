@@ -8,7 +8,7 @@ from typing import Any
 
 import tiny_llms
 import torch
-from tiny_diffusers import POOLED, TEXT, TOKENS, tiny_vae, write_model
+from tiny_diffusers import POOLED, STATES, TEXT, TOKENS, tiny_vae, write_model
 
 PIPELINES = {
     "sd": "StableDiffusionPipeline",
@@ -26,8 +26,8 @@ PIPELINES = {
     "z_image": "ZImagePipeline",
 }
 LANGUAGE_MODELS = {
-    "flux2": tiny_llms.klein_parts,
-    "flux2_guided": tiny_llms.dev_parts,
+    "flux2": lambda: tiny_llms.klein_parts(STATES),
+    "flux2_guided": lambda: tiny_llms.dev_parts(STATES),
     "qwen_image": lambda: tiny_llms.qwen_image_parts(TEXT),
     "z_image": lambda: tiny_llms.z_image_parts(TEXT),
 }

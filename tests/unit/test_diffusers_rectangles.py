@@ -48,12 +48,8 @@ def test_few_steps_give_what_the_librarys_pipeline_gives(family: str, size: tupl
     pipe = PIPELINES[family](tiny_model(family), diffusers.FlowMatchEulerDiscreteScheduler())
     pipe.set_progress_bar_config(disable=True)
     rows = {name: tensor[cond] for name, tensor in tiny_table(module.condition_shapes).items()}
-    told = {
-        "prompt_embeds": rows["prompt_embeds"],
-        "height": 2 * size[0],
-        "width": 2 * size[1],
-        "output_type": "latent",
-    }
+    told = {"height": 2 * size[0], "width": 2 * size[1], "output_type": "latent"} | unguided(family)
+    told["prompt_embeds"] = rows["prompt_embeds"]
     if family == "z_image":
         told["prompt_embeds"] = [rows["prompt_embeds"][0][rows["prompt_attention_mask"][0].bool()]]
     if family == "qwen_image":
