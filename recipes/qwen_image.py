@@ -1,7 +1,7 @@
 """Qwen-Image at 1024 pixels in four calls: 20 billion weights, all of which train.
 
-The levels are the times 1, 3/4, 1/2 and 1/4 of a rectified flow, with t = .995 for 1, as in `sd3`. Its pipeline scales
-a guided prediction back to the length of the conditional one, token by token; the shards are made without that.
+The levels are the times 1, 3/4, 1/2 and 1/4 of a rectified flow, with t = .995 for 1, as in `sd3`. Guidance is that of
+its pipeline, which scales each token of a guided prediction to the length of the conditional one.
 """
 
 from dataclasses import replace

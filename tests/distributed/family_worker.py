@@ -31,10 +31,7 @@ from plugins.taps.named import Named
 from recipes._base import SMOKE
 from tests.distributed.distill_worker import SmoothHead
 
-TAPS = {
-    "sd": ("down0", "middle"), "pixart": ("block00", "block01"), "qwen_image": ("block00", "block01"),
-    "z_image": ("refiner00", "block00"),
-}  # fmt: skip
+TAPS = {"sd": ("down0", "middle"), "pixart": ("block00", "block01"), "z_image": ("refiner00", "block00")}
 STEPS = 20
 
 

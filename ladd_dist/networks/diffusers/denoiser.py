@@ -109,6 +109,12 @@ class DiffusersDenoiser(Denoiser):
             )
         self.conditions = conditions
 
+    def rescaled(self, guided: Tensor, conditional: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
+        if not self.family.rescales:
+            return guided
+        own = (self.prediction.raw(denoised, x, sigma) for denoised in (guided, conditional))
+        return self.prediction.denoised(self.family.rescaled(*own), x, sigma)
+
     def forward(
         self, x: Tensor, sigma: Tensor, cond: Tensor, *, taps: tuple[str, ...] = (), denoise: bool = True
     ) -> NetOutput:

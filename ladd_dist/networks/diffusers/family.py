@@ -30,6 +30,8 @@ class Family:
     """Default length of a text in tokens."""
     pools_text: ClassVar[bool] = False
     """Whether the model's own embedding of the noise level holds the text as well."""
+    rescales: ClassVar[bool] = False
+    """Whether the family's pipeline scales its guided predictions."""
     guidance_off: ClassVar[tuple[str, float]] = ("guidance_scale", 1.0)
     """Argument of the family's pipeline for guidance, and the value with which it does not guide."""
 
@@ -100,6 +102,13 @@ class Family:
             timestep: the model's own timesteps [B].
             cond: class ids [B].
             rows: rows [B,...] of the table of conditions, by the names in `condition_shapes`.
+        """
+        raise NotImplementedError
+
+    def rescaled(self, guided: Tensor, conditional: Tensor) -> Tensor:
+        """Guided prediction [B,C,H,W] as the pipeline scales it; asked only if the family `rescales`.
+
+        Both are in the model's own units, like the result.
         """
         raise NotImplementedError
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -21,6 +22,7 @@ class QwenImage(Family):
     """Adapter to `QwenImageTransformer2DModel`: text and image are two streams in every block."""
 
     own_tokens = 512
+    rescales = True
     guidance_off = ("true_cfg_scale", 1.0)
 
     def channels(self) -> int:
@@ -63,6 +65,14 @@ class QwenImage(Family):
             img_shapes=[[(1, height, width)]] * len(x), return_dict=False,
         )[0]  # fmt: skip
         return rearrange(found, "b (h w) (c p q) -> b c (h p) (w q)", h=height, p=_PACK, q=_PACK)
+
+    def rescaled(self, guided: Tensor, conditional: Tensor) -> Tensor:
+        """Guided prediction [B,C,H,W] whose tokens are as long as those of the conditional one."""
+        found, shape = (
+            rearrange(part, "b c (h p) (w q) -> b h p w q c", p=_PACK, q=_PACK) for part in (guided, conditional)
+        )
+        lengths = [torch.linalg.vector_norm(part, dim=(2, 4, 5), keepdim=True) for part in (found, shape)]
+        return rearrange(found * lengths[1] / lengths[0], "b h p w q c -> b c (h p) (w q)")
 
 
 def _keep_text(block: nn.Module, args: Any, out: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
