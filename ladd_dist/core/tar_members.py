@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, NoReturn
 
 from ladd_dist.core.door import require_regular
+from ladd_dist.core.errors import ShardError
 from ladd_dist.core.units import si
-from ladd_dist.engine.shard_index import ShardError
 
 MOST_RATIO = 200
 """Bytes that one byte of a compressed shard may become, on average. Samples of real data become ten at most."""
