@@ -151,7 +151,7 @@ def test_a_count_that_came_beside_a_verified_shard_is_compared(tmp_path: Path) -
 
 def test_memory_does_not_grow_with_the_set(tmp_path: Path) -> None:
     """300 MB of latents in three shards."""
-    image, num = ImageSpec(4, 64, 10), 1536
+    image, num = ImageSpec(4, 64, 64, 10), 1536
     source = np.random.default_rng(0)
     for number in range(3):
         members = []
