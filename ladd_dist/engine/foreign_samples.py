@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import io
 import math
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -22,6 +21,7 @@ from torch import Tensor
 from ladd_dist.core.door import decode
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.tar_members import read_members
+from ladd_dist.core.tar_samples import grouped
 from ladd_dist.core.types import ImageSpec
 from ladd_dist.engine.plausible import Space, require_range
 from ladd_dist.engine.shard_index import ShardError
@@ -29,10 +29,6 @@ from ladd_dist.engine.shard_writer import Chunk, check_chunk
 
 MOST_MEMBER_BYTES = 2**28
 """Default for the bytes of the largest member that is read: 256 MiB, twenty samples of 3x1024x1024 as float32."""
-# WebDataset's rules: a key is the path up to the first dot of the name; names of this form, and hidden ones, are no
-# samples.
-_KEY_AND_EXTENSION = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)", re.DOTALL)
-_META = re.compile(r"__[^/]*__($|/)")
 _MOST_DIGITS = 18
 _NAMES = ("x0", "noise", "path", "cond")
 
@@ -51,12 +47,6 @@ class Wanted:
     """Bytes of the largest member that is read."""
 
 
-class _Sample(NamedTuple):
-    key: str
-    members: dict[str, bytes]  # extension -> content
-    offset: int  # of the first member's header
-
-
 def read_samples(path: Path, wanted: Wanted) -> Iterator[tuple[str, Chunk]]:
     """The samples of a shard in its order, each verified by itself, with its place for messages.
 
@@ -64,43 +54,12 @@ def read_samples(path: Path, wanted: Wanted) -> Iterator[tuple[str, Chunk]]:
         ShardError: the shard is damaged, or a sample is wrong; the message names shard, sample and byte. UserError: no
             regular file.
     """
-    for sample in _samples(path, wanted.most_member_bytes):
+    for sample in grouped(read_members(path, wanted.most_member_bytes), str(path)):
         where = f"sample {sample.key!r} of {path} (byte {sample.offset:,})"
         chunk = _decode(sample.members, where, wanted)
         check_chunk(chunk, wanted.image, where)
         require_range(chunk.x0, wanted.space, where)
         yield where, chunk
-
-
-def _samples(path: Path, most: int) -> Iterator[_Sample]:
-    """The members of a shard grouped by key, as WebDataset does it."""
-    current: _Sample | None = None
-    keys = set[str]()
-    for member in read_members(path, most):
-        if _META.match(member.name) or member.name.rpartition("/")[2].startswith("."):
-            continue
-        found = _KEY_AND_EXTENSION.fullmatch(member.name)
-        if found is None:  # WebDataset ignores it; yet a flipped bit in a long name, which has no checksum, makes one
-            raise ShardError(
-                f"shard {path}: {member.name[:80]!r} (byte {member.offset:,}) has no extension, so it belongs to no "
-                "sample; remove it from the shard"
-            )
-        key, extension = found[1], found[2].lower()
-        if current is None or key != current.key:
-            if current is not None:
-                yield current
-            if key in keys:
-                raise ShardError(
-                    f"sample {key!r} of {path} (byte {member.offset:,}): its members do not stand together, or two "
-                    "samples have this key; sort the shard by name, or rename one"
-                )
-            keys.add(key)
-            current = _Sample(key, {}, member.offset)
-        if extension in current.members:
-            raise ShardError(f"sample {key!r} of {path} (byte {member.offset:,}): it has two members .{extension}")
-        current.members[extension] = member.content
-    if current is not None:
-        yield current
 
 
 def _decode(members: Mapping[str, bytes], where: str, wanted: Wanted) -> Chunk:
