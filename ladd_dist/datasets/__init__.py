@@ -60,8 +60,12 @@ class Dataset(Plugin):
         """Shape and number of classes of the images, without reading them."""
         raise NotImplementedError
 
-    def facts(self) -> Mapping[str, str]:
-        """What there is to learn from, as name -> text for the run's record and its page; reads no picture."""
+    def facts(self, cache: Path) -> Mapping[str, str]:
+        """What there is to learn from, as name -> text for the run's record and its page; decodes no picture.
+
+        Args:
+            cache: where `prepare` works; what it left there is told too.
+        """
         return {}
 
     def flips(self) -> bool:

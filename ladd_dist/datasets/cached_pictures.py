@@ -117,5 +117,4 @@ class CachedPictures:
 
 def image_spec(height: int, width: int, num_conditions: int) -> ImageSpec:
     """The `ImageSpec` of colour pictures of this size."""
-    assert height == width
-    return ImageSpec(3, height, num_conditions)
+    return ImageSpec(3, height, width, num_conditions)

@@ -7,6 +7,7 @@ import ladd_dist.critics.pixels
 import ladd_dist.critics.teacher
 import ladd_dist.datasets.digits
 import ladd_dist.datasets.fashion_mnist
+import ladd_dist.datasets.folder
 import ladd_dist.datasets.mnist
 import ladd_dist.datasets.prompts
 import ladd_dist.guards.collapse
