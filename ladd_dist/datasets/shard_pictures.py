@@ -16,6 +16,7 @@ from ladd_dist.core.picture_file import OTHER_SUFFIXES, SUFFIXES
 from ladd_dist.core.picture_pool import Picture
 from ladd_dist.core.tar_members import read_stream
 from ladd_dist.core.tar_samples import TarSample, grouped
+from ladd_dist.core.tar_stream import Stream
 from ladd_dist.datasets.prompts import LONGEST
 from ladd_dist.datasets.shard_urls import opened, shown
 
@@ -71,7 +72,7 @@ def read_captions(urls: Iterable[str], captions: Captions) -> Iterator[str]:
                     yield text
 
 
-def _samples(url: str, stream: object, *, pictures: bool = True) -> Iterator[TarSample]:
+def _samples(url: str, stream: Stream, *, pictures: bool = True) -> Iterator[TarSample]:
     kept = _DATA | _KINDS if pictures else _DATA
     members = read_stream(stream, shown(url), MOST_MEMBER_BYTES, raise_it="larger files are no pictures for training")
     return grouped(members, shown(url), lambda extension: extension in kept)

@@ -55,7 +55,7 @@ def expand(urls: str, field: str) -> list[str]:
     from webdataset.shardlists import expand_urls
 
     if not urls:
-        raise UserError(f"{field} is empty; name shards, like 'pictures/{000..099}.tar', a folder or a web address")
+        raise UserError(f"{field} is empty; name shards, like 'pictures/{{000..099}}.tar', a folder or a web address")
     num = math.prod(1 + abs(int(last) - int(first)) for first, last in _RANGE.findall(urls))
     if num > MOST_SHARDS:
         raise UserError(f"{field}: {shown(urls)} are {num:,} shards; at most {MOST_SHARDS:,} are read")
@@ -170,7 +170,7 @@ class _Answer:
 def _web(url: str) -> Iterator[Stream]:
     try:
         request = urllib.request.Request(url, headers={"User-Agent": "ladd_dist", "Accept-Encoding": "identity"})
-        answer = urllib.request.urlopen(request, timeout=PATIENCE_S)  # noqa: S310  # `_WEB` has seen its scheme
+        answer = urllib.request.urlopen(request, timeout=PATIENCE_S)  # `_WEB` has seen its scheme
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise _web_error(url, error) from error
     with answer:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-import hashlib
-import os
+import itertools
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from ladd_dist.core.door import read_typed
 from ladd_dist.core.errors import ConsentError, UserError
 from ladd_dist.core.picture_file import Fit, Fitting, colour_of
 from ladd_dist.core.picture_pool import Picture
@@ -18,19 +17,17 @@ from ladd_dist.core.plugin import register
 from ladd_dist.core.pretrained import named_outside
 from ladd_dist.core.printable import one_line
 from ladd_dist.core.ranges import Within
-from ladd_dist.core.rundir import exclusive, write_json
 from ladd_dist.core.serialize import NEUTRAL, signature
 from ladd_dist.core.sizes import PictureSize, height_width
 from ladd_dist.core.typed_line import again
 from ladd_dist.core.types import ImageSpec
 from ladd_dist.datasets import Dataset, Progress, Split
 from ladd_dist.datasets.cached_pictures import CachedPictures, open_cache
+from ladd_dist.datasets.folder import CACHE
 from ladd_dist.datasets.picture_cache import is_cached, make_cache, read_card, refuse_bad, silent
+from ladd_dist.datasets.shard_notes import content_fingerprint, noted_texts, stamp_of
 from ladd_dist.datasets.shard_pictures import Asked, Captions, read_captions, read_pictures
 from ladd_dist.datasets.shard_urls import expand, is_remote, shown
-
-_FIELD = "dataset.urls"
-_AGAIN = "delete it and run the same command again"
 
 
 @register("webdataset")
@@ -50,7 +47,7 @@ class Webdataset(Dataset):
     """Name of your own for the content behind commands and web addresses. Another one makes it be read again."""
     size: PictureSize = 32
     """Size of the images in pixels, a side or height and width."""
-    num_classes: Annotated[int, Within(">=0")] = 0
+    num_classes: Annotated[int, Within("[0, inf)")] = 0
     """Number of classes, with ids from 0 in `.cls`; 0: all pictures are of one class."""
     captions: Captions = "none"
     """Texts for a network that reads texts, instead of class ids: `txt`, the member `.txt`; `json`, field `text` of the
@@ -78,10 +75,16 @@ class Webdataset(Dataset):
             raise UserError("num_classes and captions exclude each other; a sample has a class or a text")
 
     def fingerprint(self) -> str:
-        return _fingerprint(self.urls) if self.urls else ""
+        """Hash of the contents of files and the texts of commands and addresses; empty where a file is missing."""
+        try:
+            return content_fingerprint(self._shards())
+        except (UserError, OSError):  # `prepare` says so, to whoever needs the pictures
+            return ""
 
     def texts(self) -> tuple[str, ...]:
-        return self._texts() if self.captions != "none" else ()
+        if self.captions == "none":
+            return ()
+        return noted_texts(signature("captions-1", self.fingerprint(), self.captions, self.revision), self._read_texts)
 
     def spec(self) -> ImageSpec:
         return ImageSpec(3, *height_width(self.size), len(self.texts()) or self.num_classes or 1)
@@ -113,24 +116,22 @@ class Webdataset(Dataset):
                 or a file changes meanwhile; with `on_bad` error, a sample cannot be used (the others stay decoded).
             ConsentError: a received file names commands or addresses, and nobody has asked for them.
         """
-        folder, before = self.cache_folder(cache), self.fingerprint()
-        asked, num = Asked(self.num_classes, self.captions), self.spec().num_classes
+        folder, shards, texts = self.cache_folder(cache), self._shards(), self.texts()
+        asked, num = Asked(self.num_classes, self.captions), len(texts) or self.num_classes or 1
+        before = stamp_of(shards)
 
         def pictures() -> Iterator[Picture]:
-            shards = self._shards()
-            self._require_consent(shards)
-            numbers = {text: number for number, text in enumerate(self.texts())}
-            return read_pictures(shards, asked, numbers)
+            return read_pictures(self._readable(), asked, {text: number for number, text in enumerate(texts)})
 
         def verify() -> None:
-            if fingerprint_now(self.urls) != before:
-                raise UserError(f"{_FIELD}: the shards changed while they were read; run the same command again")
+            if stamp_of(shards) != before:
+                raise UserError("dataset.urls: the shards changed while they were read; run the same command again")
 
         fitting = Fitting(*height_width(self.size), self.fit, colour_of(self.background))
         make_cache(folder, pictures, fitting, num_conditions=num, progress=progress, verify=verify)
         if self.on_bad == "error":
             remedy = "repair or remove them, or take --dataset.on-bad skip, which leaves them out"
-            refuse_bad(read_card(folder), f"{_FIELD} {shown(self.urls)}", remedy)
+            refuse_bad(read_card(folder), f"dataset.urls {shown(self.urls)}", remedy)
 
     def open(self, *, split: Split, cache: Path) -> CachedPictures:
         self.prepare(cache, silent)
@@ -138,25 +139,35 @@ class Webdataset(Dataset):
         return open_cache(self.cache_folder(cache), split=split, held_out=self.held_out, whole_classes=whole)
 
     def build(self, *, split: Split) -> CachedPictures:
-        return self.open(split=split, cache=Path("cache"))
+        return self.open(split=split, cache=CACHE)
 
-    def _shards(self) -> list[str]:
-        return expand(self.urls, _FIELD)
+    def _shards(self) -> tuple[str, ...]:
+        return _expanded(self.urls)
 
-    def _require_consent(self, shards: list[str]) -> None:
-        """Refuse to run or fetch what only a received file names."""
-        where = named_outside(self.urls)
+    def _readable(self) -> tuple[str, ...]:
+        """The shards, which this command may read.
+
+        Raises:
+            ConsentError: commands or addresses that a received file names alone.
+        """
+        shards, where = self._shards(), named_outside(self.urls)
         if where and any(is_remote(shard) for shard in shards):
             raise ConsentError(
                 f"{where} names the shards {shown(self.urls)}. A command in it is run and an address in it is fetched "
                 f"only if you ask; if you trust it, type: {again({'--hub': [self.urls]})}"
             )
+        return shards
 
-    def _texts(self) -> tuple[str, ...]:
-        """The distinct captions in order, noted in the user's cache, since reading them takes a pass over all shards.
+    def _read_texts(self) -> Iterator[str]:
+        shards = self._readable()
+        print(f"reading the captions of {len(shards):,} shards, once", file=sys.stderr, flush=True)
+        found = read_captions(shards, self.captions)
+        first = next(found, None)
+        if first is None:
+            raise UserError(f"dataset.captions {self.captions}: no sample of {shown(self.urls)} has one")
+        return itertools.chain([first], found)
 
-        Raises:
-            UserError: as `prepare` raises, or there is no caption.
-        """
-        shards = self._shards()
-        return _texts(self.urls, self.captions, self.revision, fingerprint_of(shards), tuple(shards), self)
+
+@functools.lru_cache(maxsize=4)
+def _expanded(urls: str) -> tuple[str, ...]:
+    return tuple(expand(urls, "dataset.urls"))
