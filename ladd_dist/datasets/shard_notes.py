@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from ladd_dist.core.door import read_typed
+from ladd_dist.core.door import read_typed, require_regular
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.rundir import exclusive, write_json
 from ladd_dist.datasets.shard_urls import is_remote
@@ -29,7 +29,7 @@ def content_fingerprint(shards: tuple[str, ...]) -> str:
     run keeps its data while it trains.
 
     Raises:
-        OSError: a file cannot be read.
+        UserError: a shard is no regular file. OSError: it cannot be read.
     """
     files = [Path(shard).resolve() for shard in shards if not is_remote(shard)]
     stamp = stamp_of(shards)
@@ -82,6 +82,7 @@ def _stamp(path: Path) -> str:
 
 
 def _sha256(path: Path) -> str:
+    require_regular(path)
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import json
@@ -25,6 +26,7 @@ from ladd_dist.core.errors import ConsentError, UserError
 from ladd_dist.datasets import shard_notes, shard_urls, webdataset
 from ladd_dist.datasets.picture_cache import read_card, silent
 from ladd_dist.datasets.webdataset import Webdataset
+from ladd_dist.testing import check_plugin
 from tests.foreign_source import member, write_tar
 
 
@@ -173,6 +175,11 @@ def memory(name: str) -> float:
     """Bytes of this process, by its status."""
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{name}:"))
     return float(line.split()[1]) * 1024
+
+
+def test_it_keeps_the_contract_of_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    check_plugin(of(shards(tmp_path / "source", num=4, each=10), held_out=0.3))
 
 
 # What cannot be read
@@ -349,7 +356,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        self.wfile.write(content[:3000] if name.startswith("cut") else content)
+        with contextlib.suppress(OSError):  # whoever asked is gone
+            self.wfile.write(content[:3000] if name.startswith("cut") else content)
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
