@@ -29,6 +29,7 @@ from ladd_dist.datasets.folder_inventory import (
     class_counts,
     content_fingerprint,
     inventory,
+    real,
 )
 from ladd_dist.datasets.folder_listing import list_pictures
 from ladd_dist.datasets.picture_cache import is_cached, make_cache, read_card, refuse_bad, silent
@@ -115,7 +116,7 @@ class Folder(Dataset):
             UserError: the folder cannot be used, none of its pictures can be decoded, or it changes meanwhile; with
                 `on_bad` error, a picture cannot be used (the others stay decoded).
         """
-        found, folder, root = self._inventory(), self.cache_folder(cache), Path(self.root).expanduser().resolve()
+        found, folder, root = self._inventory(), self.cache_folder(cache), real(Path(self.root))
 
         def pictures() -> Iterator[Picture]:
             for entry in found.entries:

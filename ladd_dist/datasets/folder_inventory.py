@@ -66,7 +66,7 @@ def inventory(root: Path, classes: Classes, captions: Captions) -> Inventory:
     Raises:
         UserError: there is no such folder, it holds no picture, or its classes, captions or metadata are wrong.
     """
-    return _inventory(root.expanduser().resolve(), classes, captions)
+    return _inventory(real(root), classes, captions)
 
 
 def content_fingerprint(root: Path) -> str:
@@ -74,7 +74,22 @@ def content_fingerprint(root: Path) -> str:
 
     The contents are read again if a name, a size or a time has changed since the user's cache noted the result.
     """
-    return _fingerprint(root.expanduser().resolve())
+    try:
+        return _fingerprint(real(root))
+    except UserError:  # `inventory` says so, to whoever needs the pictures
+        return ""
+
+
+def real(root: Path) -> Path:
+    """The folder itself, absolute, behind links; of a circle of links it is one of them.
+
+    Raises:
+        UserError: it is no path that can exist.
+    """
+    try:
+        return Path(os.path.realpath(root.expanduser()))
+    except (OSError, ValueError, RuntimeError) as error:  # a NUL, no such user's home
+        raise UserError(f"dataset.root {one_line(str(root))!r} is no folder ({error})") from error
 
 
 def forget() -> None:
@@ -188,10 +203,7 @@ def _caption(root: Path, name: str, lines: dict[str, Line], beside: set[str]) ->
 
 @functools.lru_cache(maxsize=4)
 def _fingerprint(root: Path) -> str:
-    try:
-        listing = _listing(root)
-    except UserError:  # `inventory` says so, to whoever needs the pictures
-        return ""
+    listing = _listing(root)
     if not any(listing):
         return ""
     stamp, note = listing.stamp(), _note(root)
