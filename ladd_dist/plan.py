@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
@@ -80,6 +81,8 @@ class Plan:
     cheapest: str | None
     """The flags of the strategy that fits and sends least; None where nothing fits."""
     advice: str
+    data: dict[str, str]
+    """What there is to learn from, of a dataset that tells."""
     texts: TextsCost | None = None
     """What the table of texts takes on the disk; None where the network reads class ids."""
 
@@ -159,6 +162,7 @@ def _answer(
         params={name: sum(weight.shape.numel() for weight in net.weights) for name, net in nets.items()},
         bytes_per_sample=bytes_per_sample,
         strategies=costs,
+        data=dict(recipe.dataset.facts(Path("cache"))),
         cheapest=best.flags if best else None,
         advice=_advice(recipe, costs, best, machines.gpus),
     )
@@ -245,6 +249,8 @@ def show(found: Plan) -> None:
             f"{held} beside the shards (one padded float32 row a prompt would be {padded}).",
             highlight=False,
         )
+    if found.data:
+        console.print(f"Data: {', '.join(f'{name} {text}' for name, text in found.data.items())}", highlight=False)
 
 
 def _columns(held: Memory) -> list[int]:

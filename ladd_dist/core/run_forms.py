@@ -91,6 +91,8 @@ class RunConfig:
     """Parameters by network."""
     taps: tuple[str, ...] = ()
     flops: dict[str, int] = field(default_factory=dict)
+    data: dict[str, str] = field(default_factory=dict)
+    """What there was to learn from, of a dataset that tells (`Dataset.facts`)."""
     shards: str | None = None
     """The folder of the shards, of a run whose samples need their table of texts."""
     large_gap: Annotated[float, Meta(ge=0, le=MOST_FIGURE)] | None = LARGE_GAP

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import ClassVar, Literal, Protocol
 
 from torch import Tensor
@@ -11,6 +12,8 @@ from ladd_dist.core.plugin import Plugin
 from ladd_dist.core.types import ImageSpec
 
 Split = Literal["train", "test"]
+Progress = Callable[[int, int], None]
+"""Called with the number of pictures looked at, and that of all, 0 if it is not known; may raise to stop the work."""
 
 
 class ImageSet(Protocol):
@@ -56,6 +59,36 @@ class Dataset(Plugin):
     def spec(self) -> ImageSpec:
         """Shape and number of classes of the images, without reading them."""
         raise NotImplementedError
+
+    def facts(self, cache: Path) -> Mapping[str, str]:
+        """What there is to learn from, as name -> text for the run's record and its page; decodes no picture.
+
+        Args:
+            cache: where `prepare` works; what it left there is told too.
+        """
+        return {}
+
+    def flips(self) -> bool:
+        """Whether the teacher's training also shows the images' mirror images (left and right)."""
+        return False
+
+    def prepare(self, cache: Path, progress: Progress) -> None:
+        """Make what `open` reads in `cache`, the folder of what runs share, unless it is there.
+
+        Every process of a run calls it once, before the processes need each other, so it may take long; those that
+        find another one at work wait for it (`exclusive` in `core/rundir.py`).
+
+        Raises:
+            UserError: the data cannot be used.
+        """
+
+    def open(self, *, split: Split, cache: Path) -> ImageSet:
+        """Open a split of a set that may be prepared in `cache`, and is if it was not.
+
+        Raises:
+            FileNotFoundError, ValueError: as `build` raises.
+        """
+        return self.build(split=split)
 
     def build(self, *, split: Split) -> ImageSet:
         """Open a split of the set.

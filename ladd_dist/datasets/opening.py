@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,14 +17,17 @@ NUM_LOOKED_AT = 64
 _ROUNDING = 1e-3
 
 
-def open_images(dataset: Dataset, split: Split) -> ImageSet:
+def open_images(dataset: Dataset, split: Split, cache: Path | None = None) -> ImageSet:
     """Open a split and check images and labels that are spread over it: shape, type, range, classes.
+
+    Args:
+        cache: the folder of what runs share, for a dataset that prepares something there; None: where it usually is.
 
     Raises:
         UserError: they are not what a training needs; the message says what would be.
         FileNotFoundError: the files are missing and cannot be fetched.
     """
-    images = dataset.build(split=split)
+    images = dataset.build(split=split) if cache is None else dataset.open(split=split, cache=cache)
     who, spec = f"dataset {dataset.name!r}, split {split!r}", dataset.spec()
     if len(images) < 1:
         raise UserError(f"{who}: it holds no image; look at the folder that its settings name")

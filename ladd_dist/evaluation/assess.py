@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from ladd_dist.builders.codec import decode, is_pixels, load_codec
+from ladd_dist.builders.data import training_images
 from ladd_dist.builders.networks import denoiser
 from ladd_dist.builders.sampling import SampleFn
 from ladd_dist.builders.shards import open_shards
 from ladd_dist.core.rng import generator, sample_classes
 from ladd_dist.core.run_forms import Evaluation
 from ladd_dist.core.types import Autoencoder, Denoiser
-from ladd_dist.datasets.opening import open_images
 from ladd_dist.engine.loop import StopFlag
 from ladd_dist.engine.shard_index import INDEX, ShardError
 from ladd_dist.evaluation.draw import draw, teacher_samplers, teacher_samples, teacher_steps
@@ -174,7 +174,7 @@ def reconstruction(run: Run, codec: Autoencoder, against: References, stop: Stop
     `matched_error` compares each image with the one that was encoded.
     """
     recipe, network = run.recipe, feature_network(run.recipe)
-    images = open_images(recipe.dataset, "train")
+    images = training_images(run)
     picked = torch.randperm(len(images), generator=generator("reconstruction"))[: recipe.evaluate.num_samples]
     x0, cond = (tensor.to(run.device) for tensor in images.batch(picked))
     with torch.inference_mode():

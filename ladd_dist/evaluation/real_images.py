@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ladd_dist.builders.data import training_images
 from ladd_dist.core.rng import generator
-from ladd_dist.datasets.opening import open_images
 from ladd_dist.metrics import FeatureExtraction, Samples, here
 from ladd_dist.recipe.fitting import feature_network
 from ladd_dist.workspace.run import Run
@@ -19,7 +19,7 @@ class RealImages:
     """The training split in a fixed random order: its first images are the references, the rest are free."""
 
     def __init__(self, run: Run) -> None:
-        self.images, self.device = open_images(run.recipe.dataset, "train"), run.device
+        self.images, self.device = training_images(run), run.device
         self.network = feature_network(run.recipe)
         self.order = torch.randperm(len(self.images), generator=generator("references"))
 

@@ -18,7 +18,7 @@ from ladd_dist.builders.teacher import fresh_network
 from ladd_dist.core.rundir import write_bytes
 from ladd_dist.core.units import si
 from ladd_dist.costs.flops import count_parameters
-from ladd_dist.preflight.check import Check, Fail, Warn
+from ladd_dist.preflight.check import Check, Fail, Skip, Warn
 from ladd_dist.preflight.machine_checks import Machine
 from ladd_dist.stages.distill import NUM_SHOWN, is_distilled
 from ladd_dist.stages.shards import are_shards_done
@@ -170,8 +170,18 @@ def check_clocks(machine: Machine) -> str:
     return f"within {max(ahead, 0.001):.3f} s of the file system's"
 
 
+def check_data(machine: Machine) -> str:
+    """Check that the files of a dataset that tells of them are there; decodes none."""
+    dataset = machine.require_recipe().dataset
+    found = dataset.facts(machine.workspace.cache)
+    if not found:
+        raise Skip(f"dataset {dataset.name!r} is looked at when a training opens it")
+    return ", ".join(f"{name} {text}" for name, text in found.items())
+
+
 CHECKS: list[Check[Machine]] = [
     Check("disk", "Both folders can be written to, with room for the run", check_disk),
     Check("locks", "Locks work in the cache", check_locks),
+    Check("data", "The data set's files are there", check_data),
     Check("clocks", "Clocks agree", check_clocks),
 ]

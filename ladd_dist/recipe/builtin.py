@@ -7,8 +7,10 @@ import ladd_dist.critics.pixels
 import ladd_dist.critics.teacher
 import ladd_dist.datasets.digits
 import ladd_dist.datasets.fashion_mnist
+import ladd_dist.datasets.folder
 import ladd_dist.datasets.mnist
 import ladd_dist.datasets.prompts
+import ladd_dist.datasets.webdataset
 import ladd_dist.guards.collapse
 import ladd_dist.levels.named
 import ladd_dist.losses.adversarial

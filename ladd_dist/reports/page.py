@@ -160,6 +160,7 @@ def _facts(config: ShownConfig, timings: Values) -> list[tuple[str, str]]:
         ("Signature", config.signature),
         ("Seed", config.recipe.text("seed")),
         ("Training steps", config.recipe.part("train").text("steps")),
+        *((f"Data: {key}", value) for key, value in config.data.items()),
         ("Parameters", ", ".join(f"{key} {si(n)}" for key, n in _finite(config.params).items())),
         ("Taps", ", ".join(config.taps)),
         ("Work", ", ".join(f"{key} {si(n, 'FLOP')}" for key, n in _finite(work).items())),

@@ -48,6 +48,7 @@ class ShownConfig:
     params: Values = field(default_factory=dict)
     flops: Values = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
+    data: Mapping[str, str] = field(default_factory=dict)
     large_gap: float | None = LARGE_GAP
     """The logit gap that the recipe's game calls large; None: it calls none so."""
 
@@ -66,6 +67,7 @@ class ShownConfig:
             params=config.params,
             flops=config.flops,
             environment={name: str(value) for name, value in config.environment.items()},
+            data=config.data,
             large_gap=config.large_gap,
         )
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from ladd_dist.builders.codec import FILE
+from ladd_dist.builders.data import training_images
 from ladd_dist.builders.networks import save_weights
 from ladd_dist.codecs import TrainableAutoencoder, TrainedCodec
 from ladd_dist.core.rng import RowSource, derive_seed, generator
 from ladd_dist.core.rundir import remove_stale
-from ladd_dist.datasets.opening import open_images
 from ladd_dist.engine.checkpoint import Checkpoints, state_of
 from ladd_dist.engine.loop import Figures, cosine_factor, train
 from ladd_dist.parallel import Adam
@@ -79,7 +79,7 @@ class AutoencoderTraining:
             folder.mkdir(parents=True, exist_ok=True)
             remove_stale(folder)
         with run.ranks.first_goes_ahead():  # the first use may download it
-            self.images = open_images(recipe.dataset, "train")
+            self.images = training_images(run)
         self.checkpoints = Checkpoints(
             folder / "checkpoints", identity=recipe.autoencoder_signature(), keep=1, ranks=run.ranks
         )

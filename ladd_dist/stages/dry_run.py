@@ -66,7 +66,8 @@ def describe_run(run: Run, scale: str) -> RunFacts:
             find_shards(recipe.shards.source, recipe.path_levels())  # said now, not after the teacher's training
         except ShardError as error:
             raise RecipeError(str(error)) from error
-    return RunFacts(recipe.name, scale, recipe.distill_signature(), *cost, stages=stage_states(run))
+    data = dict(recipe.dataset.facts(run.workspace.cache))
+    return RunFacts(recipe.name, scale, recipe.distill_signature(), *cost, stages=stage_states(run), data=data)
 
 
 def _raised(recipe: Recipe, error: Exception, place: Place) -> str:
@@ -125,6 +126,8 @@ def show(facts: RunFacts) -> None:
     table = Table(title=f"{facts.recipe} at scale {facts.scale}, signature {facts.signature}", show_header=False)
     for name, count in facts.params.items():
         table.add_row(f"parameters of the {name}", si(count))
+    for name, text in facts.data.items():
+        table.add_row(f"data: {name}", text)
     table.add_row("taps", f"{len(facts.taps)}: {', '.join(facts.taps)}")
     for name, unit in (("student_forward", "a sample"), ("teacher_to_last_tap", "a sample"), ("step", "a batch")):
         table.add_row(f"FLOPs {name}", f"{si(facts.flops[name], 'FLOP')} {unit}")

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from ladd_dist.builders.data import prepare_data
 from ladd_dist.core.failure import tracebacks_kept
 from ladd_dist.core.rundir import exclusive
 from ladd_dist.engine.recorded_step import require_recorder
@@ -45,6 +46,10 @@ def run_stages(
         require_metrics(run)
     if "distill" in names and run.recipe.train.compute.graph:
         require_recorder(run.device)
+    if any(
+        name in TOGETHER and not stage.is_done(run) for name, stage in stage_table(run.recipe).items() if name in names
+    ):
+        prepare_data(run)  # before the processes wait for each other: it may take longer than they would
     backend = "nccl" if run.device.type == "cuda" else "gloo"
     with contextlib.ExitStack() as held:
         if prepare is not None:

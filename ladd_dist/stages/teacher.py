@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ladd_dist.builders.codec import load_codec
+from ladd_dist.builders.data import training_images
 from ladd_dist.builders.networks import reads_texts, save_weights
 from ladd_dist.builders.teacher import averaged, fresh_network, require_levels, teacher_loss
 from ladd_dist.cli.recipe_arguments import TeacherOptions
@@ -21,7 +22,6 @@ from ladd_dist.core.rundir import remove_stale
 from ladd_dist.core.transfer import sent
 from ladd_dist.costs.flops import count_parameters
 from ladd_dist.datasets import ImageSet
-from ladd_dist.datasets.opening import open_images
 from ladd_dist.engine.ahead import Ahead
 from ladd_dist.engine.checkpoint import Checkpoints, state_of
 from ladd_dist.engine.ema import WeightAverage
@@ -127,7 +127,8 @@ class TeacherTraining:
             folder.mkdir(parents=True, exist_ok=True)
             remove_stale(folder)
         with run.ranks.first_goes_ahead():  # the first use may download it
-            self.images: ImageSet = open_images(recipe.dataset, "train")
+            self.images: ImageSet = training_images(run)
+        self.flips = recipe.dataset.flips()
         if self.settings.compute.data == "device":
             self.images = ResidentImages(self.images, run.device)
         self.batches = Ahead(self.read, run.device, on=self.settings.compute.data == "ahead", end=self.settings.steps)
@@ -159,6 +160,9 @@ class TeacherTraining:
         picked = torch.randint(len(self.images), (settings.batch_size,), generator=source)
         dropped = torch.rand(settings.batch_size, generator=source) < settings.label_dropout
         x0, cond = self.images.batch(picked[rows])
+        if self.flips:
+            turned = torch.rand(settings.batch_size, generator=generator("teacher-flip", settings.seed, step)) < 0.5
+            x0 = torch.where(sent(turned[rows], x0.device).view(-1, 1, 1, 1), x0.flip(-1), x0)
         null = self.images.image.num_classes
         return sent(x0, self.device), torch.where(sent(dropped[rows], self.device), null, sent(cond, self.device))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,8 @@ class RunFacts:
     flops: dict[str, int]
     """`student_forward` and `teacher_to_last_tap` for a sample, `step` for a batch."""
     stages: tuple[StageState, ...]
+    data: dict[str, str] = field(default_factory=dict)
+    """What there is to learn from, of a dataset that tells."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,7 @@ def write_config(
         params=facts.params,
         taps=facts.taps,
         flops=facts.flops,
+        data=dict(run.recipe.dataset.facts(run.workspace.cache)),
         shards=str(run.shards_folder.resolve()) if run.recipe.dataset.texts() else None,  # samples need their table
         large_gap=gap if math.isfinite(gap := run.recipe.adversarial.large_gap) else None,
         cache=str(run.workspace.cache.resolve()),
@@ -133,6 +136,8 @@ def _as_data(config: RunConfig) -> dict[str, Any]:
     data = {"format": FORMAT, **asdict(config), **lists}
     if config.shards is None:
         del data["shards"]
+    if not config.data:
+        del data["data"]
     return data
 
 

@@ -125,7 +125,7 @@ MUTANTS: dict[str, Mutation] = {
     "imported_noise_lost": Mutation(
         "imported samples lose their noise where a chunk has several",
         one(
-            "stages/shards.py",
+            "stages/imported.py",
             "Chunk(x0, cond, noise, path)\n",
             "Chunk(x0, cond, noise if len(parts) == 1 else None, path)\n",
         ),

@@ -22,7 +22,7 @@ from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import lookup, register
 from ladd_dist.core.types import INK_ON_BLACK, ImageSpec
 from ladd_dist.datasets import Dataset, ImageSet, Split
-from ladd_dist.datasets import folder as folder_module
+from ladd_dist.datasets import fingerprint as folder_module
 from ladd_dist.datasets.digits import Digits
 from ladd_dist.datasets.folder import folder_fingerprint
 from ladd_dist.datasets.mnist import Mnist
