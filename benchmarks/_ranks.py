@@ -84,7 +84,7 @@ def noise_batch(recipe: Recipe, num: int) -> Batch:
     """Noise in the place of samples: neither cost nor traffic depends on what the pictures show."""
     image = recipe.dataset.spec()
     source = torch.Generator().manual_seed(0)
-    shape = (num, image.channels, image.size, image.size)
+    shape = (num, *image.shape)
 
     def draw() -> Tensor:
         return torch.randn(shape, generator=source).contiguous(memory_format=torch.channels_last)

@@ -66,7 +66,7 @@ def planned(case: Case) -> Denoiser:
     with tempfile.TemporaryDirectory() as folder, torch.device("meta"):
         getattr(diffusers, case.model)(**case.settings).save_config(folder)
         diffusers.DDPMScheduler().save_config(Path(folder) / "scheduler")  # its world changes no cost
-        return Diffusers(source=folder).build(image=ImageSpec(case.channels, case.size, 1))
+        return Diffusers(source=folder).build(image=ImageSpec(case.channels, case.size, case.size, 1))
 
 
 def shares(case: Case) -> tuple[int, int, dict[str, float]]:

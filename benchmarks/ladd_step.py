@@ -89,7 +89,7 @@ def batch_of(recipe: Recipe) -> Batch:
     """A batch of noise in the place of samples: the cost does not depend on what the pictures show."""
     image, num = recipe.dataset.spec(), recipe.train.batch_size
     source = torch.Generator().manual_seed(0)
-    shape = (num, image.channels, image.size, image.size)
+    shape = (num, *image.shape)
     x0, noise = (torch.randn(shape, generator=source).contiguous(memory_format=torch.channels_last) for _ in range(2))
     return Batch(x0.clamp(-1, 1), torch.arange(num) % image.num_classes, noise, None, ())
 
@@ -191,7 +191,7 @@ def measure(case: Case, best_gflops: float) -> dict[str, Any]:
         forward = count_flops(lambda: teacher(batch.x0, torch.ones(num), batch.cond)) / num
     return {
         "name": case.name,
-        "image_size": image.size,
+        "image_size": image.height,
         "batch_size": num,
         "head": recipe.head.name,
         "taps": list(recipe.taps(teacher.taps)),

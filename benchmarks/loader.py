@@ -71,7 +71,7 @@ SIZES = (1_000, 100_000, 1_000_000)
 
 def write(folder: Path, case: Case, samples_per_chunk: int = 125) -> Path:
     """Shards of noise in the place of samples, grouped as the recipes group theirs."""
-    image = ImageSpec(case.channels, case.size, 10)
+    image = ImageSpec(case.channels, case.size, case.size, 10)
 
     def make(first: int, last: int) -> Chunk:
         shape = (2, last - first, case.channels, case.size, case.size)

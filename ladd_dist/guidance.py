@@ -84,7 +84,7 @@ def search(run: Run, values: tuple[float, ...], num_samples: int) -> GuidanceRes
     from ladd_dist.evaluation.guidance import best_scale, measure_guidance, metrics_to_real
 
     recipe, image = run.recipe, run.recipe.dataset.spec()
-    require_memory(4 * num_samples * image.channels * image.size**2, f"--num-samples {num_samples}")
+    require_memory(4 * num_samples * image.num_values, f"--num-samples {num_samples}")
     found = measure_guidance(run, values, num_samples)
     best, distance = best_scale(found, metrics_to_real(recipe))
     return GuidanceResult(

@@ -124,7 +124,7 @@ def make_pairs(run: Run, num_pairs: int) -> Pairs:
 
     recipe = run.recipe
     size, image = recipe.evaluate.batch_size, recipe.latent()
-    require_memory(8 * num_pairs * image.channels * image.size**2, f"--num-pairs {num_pairs}")  # noise and samples
+    require_memory(8 * num_pairs * image.num_values, f"--num-pairs {num_pairs}")  # noise and samples
     seed = derive_seed("levels-search", recipe.evaluate.seed)
     noise, cond = sample_starts(seed, range(num_pairs), recipe.latent(), run.device)
     denoise = guided_teacher(recipe, load_teacher(run))

@@ -16,7 +16,7 @@ from ladd_dist.core.types import ImageSpec
 
 TEXT, POOLED, TOKENS = 16, 12, 6
 """Size of a tiny text encoder's states, of its pooled state, and the length of a text."""
-LATENTS = ImageSpec(channels=4, size=8, num_classes=3)
+LATENTS = ImageSpec(channels=4, height=8, width=8, num_classes=3)
 """What all tiny models work on; their autoencoders make it from pictures of 16 x 16 (Sana's: 32 x 32)."""
 
 

@@ -6,11 +6,12 @@ student.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict, TypeVar, cast
 
 from ladd_dist.core.budget import require_declared
-from ladd_dist.core.door import decode
+from ladd_dist.core.door import decode, fit
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.noise import is_descending
 
@@ -36,7 +37,8 @@ class ImageData(TypedDict):
     """An `ImageSpec` as data."""
 
     channels: int
-    size: int
+    height: int
+    width: int
     num_classes: int
 
 
@@ -102,9 +104,13 @@ def checked_card(text: str, form: type[C], path: Path, remedy: str) -> C:
     """
     what = f"{path}: its card"
     card = decode(text, dict[str, Any], what, remedy)
+    for name in ("image", "pixels"):
+        if isinstance(image := card.get(name), dict) and "size" in image:  # of a version that knew squares alone
+            side = image.pop("size")
+            card[name] = {"height": side, "width": side, **image}
     if (rule := card.get("rule", "ode")) not in RULES:
         raise UserError(f"{what}: rule is {str(rule)[:40]!r}, expected one of {', '.join(RULES)}; {remedy}")
-    decode(text, form, what, remedy)
+    fit(card, form, what, remedy)
     require_declared({name: card[name] for name in ("network", "codec", "student") if name in card}, what)
     for name in ("image", "pixels"):
         if name in card:
@@ -113,12 +119,12 @@ def checked_card(text: str, form: type[C], path: Path, remedy: str) -> C:
 
 
 def _require_image(image: ImageData, what: str) -> None:
-    channels, size = image["channels"], image["size"]
-    fits = channels >= 1 and 1 <= size <= MOST_SIZE and channels * size**2 <= MOST_SAMPLE
+    shape = channels, height, width = image["channels"], image["height"], image["width"]
+    fits = min(shape) >= 1 and max(height, width) <= MOST_SIZE and math.prod(shape) <= MOST_SAMPLE
     if not fits or not 0 <= image["num_classes"] <= MOST_CLASSES:
         raise UserError(
-            f"{what} is {channels} channels of {size} x {size} in {image['num_classes']} classes; expected a size from "
-            f"1 to {MOST_SIZE}, at most {MOST_SAMPLE:,} numbers, and at most {MOST_CLASSES:,} classes"
+            f"{what} is {channels} channels of {height} x {width} in {image['num_classes']} classes; expected sides "
+            f"from 1 to {MOST_SIZE}, at most {MOST_SAMPLE:,} numbers, and at most {MOST_CLASSES:,} classes"
         )
 
 

@@ -74,7 +74,7 @@ def sample_class(
     device = next(network.parameters()).device
     image = network.image
     own = derive_seed("sample", seed, number)
-    noise = sample_noise(own, range(count), (image.channels, image.size, image.size)).to(device)
+    noise = sample_noise(own, range(count), image.shape).to(device)
     cond = torch.full((count,), number, device=device)
     source = SampleSource(range(count), "sample-sde", own)
     few = sample_few(network, noise, cond, levels, rule, source, teacher=teacher, teacher_steps=teacher_steps)

@@ -161,6 +161,28 @@ def _list_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | Unsup
     return dataclasses.replace(spec, nargs="*", choices=None, metavar=_metavar(spec), instance_from_str=made)
 
 
+@LISTS.primitive_rule
+def _size_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """A size of pictures: one number, or height and width; a square that is written as two is one number."""
+    if set(get_args(info.type)) != {int, tuple[int, int]}:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="INT [INT]",
+        instance_from_str=_size,
+        is_instance=lambda value: isinstance(value, int) or (isinstance(value, tuple) and len(value) == 2),
+        str_from_instance=lambda value: list(map(str, value)) if isinstance(value, tuple) else [str(value)],
+    )
+
+
+def _size(words: list[str]) -> int | tuple[int, int]:
+    values = split_words(words, int)
+    if len(values) not in (1, 2) or any(not re.fullmatch(r"[+-]?\d+", value) for value in values):
+        raise ValueError(f"takes one whole number, or two for height and width, got {' '.join(words)}")
+    height, width = int(values[0]), int(values[-1])
+    return height if height == width else (height, width)
+
+
 def _metavar(spec: PrimitiveConstructorSpec[Any]) -> str:
     """`INT ...` in place of tyro's `[INT [INT ...]]`; lists of a fixed length keep theirs, `FLOAT FLOAT`."""
     found = re.fullmatch(r"\[(.+) \[\1 \.\.\.\]\]", spec.metavar)

@@ -42,12 +42,12 @@ class AutoencoderKL(TrainedCodec):
 
     def latent(self, image: ImageSpec) -> ImageSpec:
         factor = 2 ** (len(self.widths) - 1)
-        if image.size % factor:
+        if not image.divides(factor):
             raise UserError(
-                f"image size {image.size} is not divisible by {factor} = 2^(levels - 1) of a codec with "
+                f"image size {image.size_text} is not divisible by {factor} = 2^(levels - 1) of a codec with "
                 f"{len(self.widths)} levels; change dataset.size or codec.widths"
             )
-        return ImageSpec(self.channels, image.size // factor, image.num_classes)
+        return ImageSpec(self.channels, image.height // factor, image.width // factor, image.num_classes)
 
     def build(self, *, image: ImageSpec) -> TrainableAutoencoder:
         self.latent(image)
@@ -65,7 +65,7 @@ class AutoencoderKL(TrainedCodec):
             in_channels=image.channels, out_channels=image.channels, latent_channels=self.channels,
             down_block_types=("DownEncoderBlock2D",) * levels, up_block_types=("UpDecoderBlock2D",) * levels,
             block_out_channels=self.widths, layers_per_block=self.blocks, norm_num_groups=groups,
-            sample_size=image.size, mid_block_add_attention=False,
+            sample_size=max(image.height, image.width), mid_block_add_attention=False,
         )  # fmt: skip
         return KLAutoencoder(network, self.kl_weight).eval().requires_grad_(False)
 

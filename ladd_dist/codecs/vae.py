@@ -93,14 +93,16 @@ class Vae(Codec):
         if not isinstance(blocks, list) or not 1 <= len(blocks) <= MOST_RESOLUTIONS:
             raise UserError(f"{folder / 'config.json'}: {family.blocks} must list 1 to {MOST_RESOLUTIONS} resolutions")
         factor = 2 ** (len(blocks) - 1)
-        if image.size % factor:
-            raise UserError(f"codec.source: {folder} needs a size divisible by {factor}, the dataset has {image.size}")
+        if not image.divides(factor):
+            raise UserError(
+                f"codec.source: {folder} needs a size divisible by {factor}, the dataset has {image.size_text}"
+            )
         channels = next((config[name] for name in family.channels if config.get(name)), None)
         if type(channels) is not int or channels < 1:
             raise UserError(
                 f"{folder / 'config.json'}: {family.channels[-1]} must be the number of channels, got {channels!r}"
             )
-        return ImageSpec(channels, image.size // factor, image.num_classes)
+        return ImageSpec(channels, image.height // factor, image.width // factor, image.num_classes)
 
     def build(self, *, image: ImageSpec) -> Autoencoder:
         import diffusers

@@ -125,7 +125,7 @@ def sample_noise(seed: int, indices: range, shape: tuple[int, ...]) -> Tensor:
 
 def sample_starts(seed: int, indices: range, image: ImageSpec, device: torch.device) -> tuple[Tensor, Tensor]:
     """Unit noise [len(indices),C,H,W], channels_last, and class ids to start samples from, on the device."""
-    noise = sample_noise(seed, indices, (image.channels, image.size, image.size)).to(device)
+    noise = sample_noise(seed, indices, image.shape).to(device)
     cond = sample_classes(seed, indices, image.num_classes).to(device)
     return noise.contiguous(memory_format=torch.channels_last), cond
 

@@ -111,6 +111,10 @@ def from_data(annotation: Any, data: Any, where: str = "recipe") -> Any:
         return tuple(
             from_data(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(zip(items, data, strict=True))
         )
+    if get_origin(annotation) in (Union, types.UnionType) and isinstance(data, list):  # JSON has no tuples
+        for option in get_args(annotation):
+            if get_origin(option) is tuple:
+                return from_data(option, data, where)
     if annotation is float and type(data) is int:
         try:
             data = float(data)

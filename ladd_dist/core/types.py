@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ladd_dist.core.conditions import Conditions
+from ladd_dist.core.sizes import size_text
 
 COLOUR_DIGITS = "colour digits"
 """Images that show one of the digits 0 to 9, which is their class, in one colour on a black background."""
@@ -28,11 +29,37 @@ INK_ON_BLACK = "ink on black"
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """Shape of square images or latents: channels, side length in pixels, number of classes."""
+    """Shape of images or latents: channels, height and width in pixels, and number of classes."""
 
     channels: int
-    size: int
+    height: int
+    width: int
     num_classes: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape (C, H, W) of one image."""
+        return (self.channels, self.height, self.width)
+
+    @property
+    def num_values(self) -> int:
+        """Numbers in one image, C H W."""
+        return math.prod(self.shape)
+
+    @property
+    def size_text(self) -> str:
+        """Height and width for messages: `32` for a square, `32 x 48` for others."""
+        return size_text(self.height, self.width)
+
+    def divides(self, factor: int) -> bool:
+        """Whether height and width are multiples of a number."""
+        return not (self.height % factor or self.width % factor)
+
+    def identity(self) -> dict[str, int]:
+        """What signatures hash. A square has one side there, as before images could be rectangles."""
+        sides = {"height": self.height, "width": self.width}
+        sides = {"size": self.height} if self.height == self.width else sides
+        return {"channels": self.channels, **sides, "num_classes": self.num_classes}
 
 
 class Batch(NamedTuple):

@@ -26,10 +26,10 @@ class PixelCritic(Denoiser):
         self.codec, self.body, self.image = codec, body.eval(), image
         self.cond_dim = image.num_classes + 1
         with torch.no_grad():
-            seen = body(torch.zeros(1, image.channels, image.size, image.size, device="cpu"), body.names)
+            seen = body(torch.zeros(1, *image.shape, device="cpu"), body.names)
         maps = {name: value for name, value in seen.items() if value.ndim == 4}
         self.taps = {
-            name: TapSpec(value.shape[1], max(1, image.size // value.shape[2])) for name, value in maps.items()
+            name: TapSpec(value.shape[1], max(1, image.height // value.shape[2])) for name, value in maps.items()
         }
 
     def forward(

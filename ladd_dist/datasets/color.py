@@ -46,7 +46,7 @@ def draw_colours(num: int, *, seed: int, stream: int = 0) -> Tensor:
 
 
 def paint(grey: Tensor, rgb: Tensor) -> Tensor:
-    """Images [N,3,S,S] in [-1,1] from ink [N,1,S,S] in [0,1] and colours [N,3] in [0,1]; no ink is black (-1)."""
+    """Images [N,3,H,W] in [-1,1] from ink [N,1,H,W] in [0,1] and colours [N,3] in [0,1]; no ink is black (-1)."""
     return grey * rgb[:, :, None, None] * 2.0 - 1.0
 
 
@@ -57,7 +57,7 @@ class ColorDigits:
     digits still fills the space of colours.
 
     Args:
-        grey: ink, uint8 [N,1,S,S], 255 is full ink.
+        grey: ink, uint8 [N,1,H,W], 255 is full ink.
         labels: classes 0 to 9, int64 [N].
         seed: seed of the colours, 0 or more.
         split: split that chooses the stream of colours; train and test share none.
@@ -78,13 +78,13 @@ class ColorDigits:
         repeat: int = 1,
         dyed: bool = True,
     ) -> None:
-        if grey.dtype != torch.uint8 or grey.ndim != 4 or grey.shape[1] != 1 or grey.shape[2] != grey.shape[3]:
-            raise UserError(f"grey digits must be uint8 [N,1,S,S], got {grey.dtype} {list(grey.shape)}")
+        if grey.dtype != torch.uint8 or grey.ndim != 4 or grey.shape[1] != 1:
+            raise UserError(f"grey digits must be uint8 [N,1,H,W], got {grey.dtype} {list(grey.shape)}")
         if labels.dtype != torch.int64 or labels.shape != grey.shape[:1]:
             raise UserError(f"labels must be int64 [{len(grey)}], got {labels.dtype} {list(labels.shape)}")
         if repeat < 1 or seed < 0:
             raise UserError(f"repeat must be 1 or more and seed 0 or more, got repeat={repeat}, seed={seed}")
-        self.image = ImageSpec(channels=3 if dyed else 1, size=int(grey.shape[2]), num_classes=NUM_CLASSES)
+        self.image = ImageSpec(3 if dyed else 1, *map(int, grey.shape[2:]), NUM_CLASSES)
         self.grey = grey
         self.labels = labels
         self.colours = draw_colours(len(grey) * repeat, seed=seed, stream=_STREAMS[split])
@@ -93,7 +93,7 @@ class ColorDigits:
         return len(self.colours)
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Images [B,3,S,S] (or [B,1,S,S], not dyed) in [-1,1] and classes [B] int64 for indices [B] in [0, len).
+        """Images [B,3,H,W] (or [B,1,H,W], not dyed) in [-1,1] and classes [B] int64 for indices [B] in [0, len).
 
         Raises:
             IndexError: an index is outside the set.

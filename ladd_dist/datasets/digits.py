@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from ladd_dist.core.plugin import register
 from ladd_dist.core.ranges import Within
+from ladd_dist.core.sizes import PictureSize, height_width
 from ladd_dist.core.types import ImageSpec
 from ladd_dist.datasets import Dataset, Split
 from ladd_dist.datasets.color import NUM_CLASSES, SHOWS, ColorDigits, ColourSeed
@@ -39,8 +40,8 @@ class Digits(Dataset):
     1,501 digits are for training and 296 for tests. With the default `repeat` they make 21,014 training images.
     """
 
-    size: Annotated[int, Within("[8, 65536]")] = 16
-    """Side length of the images in pixels; the digits are 8x8."""
+    size: PictureSize = 16
+    """Size of the images in pixels, a side or height and width; the digits are 8x8."""
     seed: ColourSeed = 0
     """Seed of the colours."""
     repeat: Annotated[int, Within("[1, 1000]")] = 14
@@ -49,7 +50,7 @@ class Digits(Dataset):
     shows: ClassVar[tuple[str, ...]] = SHOWS
 
     def spec(self) -> ImageSpec:
-        return ImageSpec(channels=3, size=self.size, num_classes=NUM_CLASSES)
+        return ImageSpec(3, *height_width(self.size), NUM_CLASSES)
 
     def build(self, *, split: Split) -> ColorDigits:
         from sklearn.datasets import load_digits
@@ -57,8 +58,8 @@ class Digits(Dataset):
         digits = load_digits()
         labels = torch.from_numpy(digits.target).long()
         ink = torch.from_numpy(digits.images).float().unsqueeze(1) * (255.0 / 16.0)
-        if self.size != ink.shape[-1]:
-            ink = F.interpolate(ink, size=(self.size, self.size), mode="bicubic", align_corners=False)
+        if (size := height_width(self.size)) != ink.shape[2:]:
+            ink = F.interpolate(ink, size=size, mode="bicubic", align_corners=False)
         # Bicubic overshoots at edges: clip before rounding.
         grey = ink.clamp(0.0, 255.0).round().to(torch.uint8)
         chosen = held_out(labels) if split == "test" else ~held_out(labels)

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from ladd_dist.core.plugin import register
 from ladd_dist.core.serialize import NEUTRAL
+from ladd_dist.core.sizes import height_width
 from ladd_dist.core.types import COLOUR_CLOTHES, INK_ON_BLACK, ImageSpec
 from ladd_dist.datasets.color import NUM_CLASSES
 from ladd_dist.datasets.mnist import MnistFiles
@@ -35,4 +36,4 @@ class FashionMnist(MnistFiles):
     without: ClassVar[str] = "`--swap dataset=digits` needs no such files"
 
     def spec(self) -> ImageSpec:
-        return ImageSpec(channels=1 if self.grey else 3, size=self.size, num_classes=NUM_CLASSES)
+        return ImageSpec(1 if self.grey else 3, *height_width(self.size), NUM_CLASSES)

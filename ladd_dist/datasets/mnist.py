@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,8 +14,8 @@ from ladd_dist.core.door import require_regular
 from ladd_dist.core.errors import MissingFileError, UserError
 from ladd_dist.core.plugin import register
 from ladd_dist.core.pretrained import named_outside
-from ladd_dist.core.ranges import Within
 from ladd_dist.core.serialize import NEUTRAL
+from ladd_dist.core.sizes import PictureSize, height_width
 from ladd_dist.core.types import ImageSpec
 from ladd_dist.datasets import Dataset, Split
 from ladd_dist.datasets.color import NUM_CLASSES, SHOWS, ColorDigits, ColourSeed
@@ -36,23 +36,24 @@ _LABELS_HEADER = 8
 _CHUNK = 10_000
 
 
-def resize(grey: Tensor, size: int, *, crop: bool = True) -> Tensor:
-    """Digits uint8 [N,1,28,28] resized to uint8 [N,1,size,size].
+def resize(grey: Tensor, size: int | tuple[int, int], *, crop: bool = True) -> Tensor:
+    """Digits uint8 [N,1,28,28] resized to uint8 [N,1,H,W].
 
     32: two pixels of ground on each side. 16: the central 24x24 (digits fill 20x20), then antialiased bicubic.
-    28: as they are. Other sizes: padded to 32, then antialiased bicubic.
+    28: as they are. Other sizes: padded to 32, then antialiased bicubic, which stretches what is no square.
 
     Args:
+        size: height and width, or one number for both.
         crop: whether 16 takes the centre; False for subjects that fill the frame, which are padded to 32 instead.
     """
     if size == 28:
         return grey
     framed = grey[:, :, 2:26, 2:26] if size == 16 and crop else F.pad(grey, (2, 2, 2, 2))
-    if size == framed.shape[-1]:
+    if (sides := height_width(size)) == framed.shape[2:]:
         return framed
     parts = [
         # Bicubic overshoots at edges: clip before rounding.
-        F.interpolate(part.float(), size=(size, size), mode="bicubic", antialias=True).clamp(0.0, 255.0).round().byte()
+        F.interpolate(part.float(), size=sides, mode="bicubic", antialias=True).clamp(0.0, 255.0).round().byte()
         for part in torch.split(framed, _CHUNK)
     ]
     return torch.cat(parts)
@@ -64,8 +65,8 @@ class MnistFiles(Dataset):
 
     root: str = field(default=ROOT, metadata=NEUTRAL)
     """Folder above the folder of the set."""
-    size: Annotated[int, Within("[8, 65536]")] = 32
-    """Side length of the images in pixels."""
+    size: PictureSize = 32
+    """Size of the images in pixels, a side or height and width."""
     download: bool = field(default=True, metadata=NEUTRAL)
     """Whether to download missing files."""
     seed: ColourSeed = 0
@@ -81,7 +82,7 @@ class MnistFiles(Dataset):
     """What needs none of the files, for messages."""
 
     def spec(self) -> ImageSpec:
-        return ImageSpec(channels=3, size=self.size, num_classes=NUM_CLASSES)
+        return ImageSpec(3, *height_width(self.size), NUM_CLASSES)
 
     def build(self, *, split: Split) -> ColorDigits:
         """Open a split; the first use may download the files (torchvision shows the progress).

@@ -56,10 +56,10 @@ def check_batch(who: str, spec: ImageSpec, batch: Any, num: int) -> None:
             f"{who}: images must be float32 in [-1, 1], got {images.dtype}; bytes become that by "
             "images.float() / 127.5 - 1"
         )
-    expected = (num, spec.channels, spec.size, spec.size)
+    expected = (num, *spec.shape)
     if tuple(images.shape) != expected:
         raise UserError(
-            f"{who}: {num} images must be {list(expected)} (square, as spec() says), got {list(images.shape)}; resize "
+            f"{who}: {num} images must be {list(expected)} (as spec() says), got {list(images.shape)}; resize "
             "or crop them in batch"
         )
     if not bool(images.isfinite().all()):

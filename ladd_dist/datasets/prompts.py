@@ -13,6 +13,7 @@ from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
 from ladd_dist.core.pretrained import digest
 from ladd_dist.core.ranges import Count, Width
+from ladd_dist.core.sizes import Size, height_width
 from ladd_dist.core.types import ImageSpec
 from ladd_dist.datasets import Dataset, ImageSet, Split
 
@@ -32,8 +33,8 @@ class Prompts(Dataset):
 
     file: str = ""
     """Text file with one prompt per line; empty: class ids only."""
-    size: Width = 512
-    """Side length of the images in pixels."""
+    size: Size = 512
+    """Size of the images in pixels, a side or height and width."""
     channels: Width = 3
     """Channels of the images."""
     num_classes: Count = 1
@@ -53,7 +54,7 @@ class Prompts(Dataset):
         return read_prompts(Path(self.file).expanduser()) if self.file else ()
 
     def spec(self) -> ImageSpec:
-        return ImageSpec(self.channels, self.size, len(self.texts()) or self.num_classes)
+        return ImageSpec(self.channels, *height_width(self.size), len(self.texts()) or self.num_classes)
 
     def build(self, *, split: Split) -> ImageSet:
         raise UserError("dataset 'prompts' has no images, only what to ask for: it needs a teacher that is trained")

@@ -99,7 +99,7 @@ def check_chunk(chunk: Chunk, image: ImageSpec, where: str) -> None:
     Raises:
         ShardError: wrong shape, a class out of range, or values that are not finite.
     """
-    shape = (len(chunk.cond), image.channels, image.size, image.size)
+    shape = (len(chunk.cond), *image.shape)
     if tuple(chunk.x0.shape) != shape:
         raise ShardError(f"{where}: x0 has shape {tuple(chunk.x0.shape)}, the recipe's dataset needs {shape}")
     if chunk.noise is not None and chunk.noise.shape != chunk.x0.shape:

@@ -82,7 +82,7 @@ def draw(run: Run, name: str, sample: SampleFn, codec: Autoencoder, stop: StopFl
     settings, image = recipe.evaluate, recipe.dataset.spec()
     shares = share_of(settings.num_samples, settings.batch_size, ranks)
     own, last = shares[ranks.rank]
-    parts = [torch.empty(0, image.channels, image.size, image.size)]
+    parts = [torch.empty(0, *image.shape)]
     with Bar(f"sampling {name}", settings.num_samples, quiet=not ranks.is_first) as bar:
         for first in range(own, last, settings.batch_size):
             stop.check()

@@ -52,9 +52,9 @@ class CUNet(Network):
 
     def build(self, *, image: ImageSpec) -> Denoiser:
         factor = self.patch * 2 ** (len(self.widths) - 1)
-        if image.size % factor:
+        if not image.divides(factor):
             raise UserError(
-                f"image size {image.size} is not divisible by {factor} = patch {self.patch} x 2^(levels - 1) with "
+                f"image size {image.size_text} is not divisible by {factor} = patch {self.patch} x 2^(levels - 1) with "
                 f"{len(self.widths)} levels; change dataset.size, network.patch or network.widths"
             )
         return UNet(

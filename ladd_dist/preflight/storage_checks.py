@@ -68,7 +68,7 @@ def bytes_needed(run: Run) -> tuple[int, int]:
         network = fresh_network(recipe)
         heads = build_heads(recipe, build_critic(recipe, network))
     image, shards, train = recipe.latent(), recipe.shards, recipe.train
-    pixels = image.channels * image.size**2
+    pixels = image.num_values
     teacher, judges = WORD * count_parameters(network), WORD * count_parameters(heads)
     cache = 0
     if not is_teacher_done(run):
@@ -81,7 +81,7 @@ def bytes_needed(run: Run) -> tuple[int, int]:
         kept = train.keep_checkpoints + 1 + len(train.keep_steps)
         out += kept * (4 * teacher + 3 * judges) + teacher
         shown = recipe.dataset.spec()
-        pictures = 0 if is_pixels(recipe) else 2 * shown.channels * shown.size**2
+        pictures = 0 if is_pixels(recipe) else 2 * shown.num_values
         out += (train.steps // train.dump_every + 1) * NUM_SHOWN * (3 * pixels + pictures) * WORD
     return round(SPARE * cache), round(SPARE * out)
 

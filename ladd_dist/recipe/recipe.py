@@ -129,7 +129,9 @@ class Recipe(Ranged):
         if self.shards.source:
             encoded = (self.dataset, self.network) if self.dataset.texts() else ()  # the texts' table is our own
             states = [list(self.path_levels())] if self.path_levels() else []
-            return signature("shards-1", self.shards, self.latent(), *self._later("codec"), *encoded, *states)
+            return signature(
+                "shards-1", self.shards, self.latent().identity(), *self._later("codec"), *encoded, *states
+            )
         return signature("shards-1", self.teacher_signature(), self.shards, list(self.path_levels()))
 
     def with_teacher_samples(self) -> Recipe:

@@ -64,7 +64,7 @@ def slide(
     """
     recipe = run.recipe
     size, found, image = recipe.evaluate.batch_size, {}, recipe.latent()
-    needed = WORD * num * len(strengths) * image.channels * image.size**2
+    needed = WORD * num * len(strengths) * image.num_values
     require_memory(needed, f"{num} samples at each of {len(strengths)} strengths")
     with StopFlag().listen() as stop, Bar(f"sampling {on}", num * len(strengths)) as bar:
         for number, strength in enumerate(strengths):

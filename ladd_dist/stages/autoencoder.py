@@ -94,8 +94,7 @@ class AutoencoderTraining:
         )
         if saved:
             saved.fill_optimizer("autoencoder", self.trainable)
-        latent = recipe.latent()
-        self.shape = (latent.channels, latent.size, latent.size)
+        self.shape = recipe.latent().shape
 
     def fresh(self) -> TrainableAutoencoder:
         """The codec before training, initialised from its seed; the global generator is left as it was."""

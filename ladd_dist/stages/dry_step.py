@@ -54,7 +54,7 @@ class Trial:
     def batch(self, size: int) -> Batch:
         """A batch of zeros as the shards give it: images, classes, their noise, states of the path if asked for."""
         image, levels = self.recipe.latent(), self.recipe.path_levels()
-        shape = (image.channels, image.size, image.size)
+        shape = image.shape
         x0 = torch.zeros(size, *shape).contiguous(memory_format=torch.channels_last)
         path = torch.zeros(size, len(levels), *shape) if levels else None
         return Batch(x0, torch.zeros(size, dtype=torch.int64), torch.zeros(size, *shape), path, levels)

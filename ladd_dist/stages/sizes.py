@@ -71,9 +71,9 @@ def require_room(run: Run, facts: RunFacts, names: Collection[str], num: int) ->
 
 def maps_bytes(network: Denoiser) -> int:
     """Bytes of a sample's feature maps at the network's taps, which are fewer than a forward makes."""
-    side = network.image.size
-    image = network.image.channels * side**2
-    return WORD * (image + sum(tap.channels * (side // tap.stride) ** 2 for tap in network.taps.values()))
+    image = network.image
+    maps = (tap.channels * (image.height // tap.stride) * (image.width // tap.stride) for tap in network.taps.values())
+    return WORD * (image.num_values + sum(maps))
 
 
 def is_large(recipe: Recipe, num_samples: int) -> bool:
@@ -95,7 +95,7 @@ def require_evaluation(recipe: Recipe, field: str = "recipe.evaluate.num_samples
     """
     image, settings = recipe.dataset.spec(), recipe.evaluate
     num_sets = 2 + len(recipe.teacher_levels()) + len(settings.steps)
-    needed = num_sets * settings.num_samples * image.channels * image.size**2 * WORD
+    needed = num_sets * settings.num_samples * image.num_values * WORD
     require_memory(needed, f"{field}: {settings.num_samples}")
 
 
@@ -127,7 +127,7 @@ def _require_step(recipe: Recipe, num: int, has: int) -> None:
 def _require_shards(run: Run) -> None:
     recipe, image = run.recipe, run.recipe.latent()
     settings = recipe.shards
-    sample = image.channels * image.size**2 * (2 if settings.dtype == "float16" else WORD)
+    sample = image.num_values * (2 if settings.dtype == "float16" else WORD)
     at_once = min(settings.num_samples, max(settings.samples_per_chunk, settings.batch_size))
     require_memory(2 * at_once * sample, "recipe.shards.samples_per_chunk, recipe.shards.batch_size")
     needed = settings.num_samples * sample * (2 + len(recipe.path_levels()))

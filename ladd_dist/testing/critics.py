@@ -10,7 +10,7 @@ from ladd_dist.core.types import Autoencoder, Denoiser, ImageSpec, NetOutput, Ta
 from ladd_dist.critics import Critic
 from ladd_dist.testing.basics import call, check_basics, label, require, seeded
 
-IMAGE = ImageSpec(channels=3, size=16, num_classes=4)
+IMAGE = ImageSpec(channels=3, height=16, width=16, num_classes=4)
 
 
 class _Teacher(Denoiser):

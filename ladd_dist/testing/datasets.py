@@ -27,8 +27,8 @@ def check_dataset(dataset: Dataset) -> None:
         return
     spec = call(who, "in spec()", dataset.spec)
     require(isinstance(spec, ImageSpec), f"{who}: spec() must return an ImageSpec, got {spec!r}")
-    good = min(spec.channels, spec.size, spec.num_classes) >= 1
-    require(good, f"{who}: channels, size and num_classes must be at least 1, spec() says {spec}")
+    good = min(*spec.shape, spec.num_classes) >= 1
+    require(good, f"{who}: channels, height, width and num_classes must be at least 1, spec() says {spec}")
     splits: tuple[Split, ...] = ("train", "test")
     for split in splits:
         try:

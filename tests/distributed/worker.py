@@ -37,8 +37,8 @@ from ladd_dist.parallel.ranks import SINGLE, Ranks, join
 from ladd_dist.parallel.single import Single
 from ladd_dist.parallel.zero import Zero1, Zero2, Zero3
 
-IMAGE = ImageSpec(channels=3, size=8, num_classes=10)
-LATENTS = ImageSpec(channels=4, size=8, num_classes=3)
+IMAGE = ImageSpec(channels=3, height=8, width=8, num_classes=10)
+LATENTS = ImageSpec(channels=4, height=8, width=8, num_classes=3)
 TAPS = ("down0", "middle")  # early exit: the teacher's last blocks are not used
 BATCH = 8
 STEPS = 20
@@ -137,7 +137,7 @@ def draw(step: int, turn: int, micro: int, ranks: Ranks, case: Case, device: tor
     """This rank's samples of a micro-batch: all ranks' together are the same for any number of them."""
     generator = torch.Generator().manual_seed(1000 * step + turn)
     image = case.image
-    images = torch.randn(4, BATCH, image.channels, image.size, image.size, generator=generator)
+    images = torch.randn(4, BATCH, *image.shape, generator=generator)
     levels = torch.rand(BATCH, generator=generator) + 0.5
     cond = torch.randint(0, image.num_classes, (BATCH,), generator=generator)
     drawn = {"real": images[0].tanh(), "start": images[1], "eps": images[2], "tau": levels, "cond": cond}

@@ -190,9 +190,9 @@ def exported(place: Place, seed: int, rng: random.Random) -> Made:
 CARDS: tuple[tuple[str, Any], ...] = (
     ("image.channels", 1_000_000),
     ("image.channels", 10**12),
-    ("image.size", 2**20),
-    ("image.size", 0),
-    ("image.size", -16),
+    ("image.height", 2**20),
+    ("image.height", 0),
+    ("image.height", -16),
     ("image.num_classes", 10**9),
     ("image.num_classes", 0),
     ("network.blocks", 10_000_000),

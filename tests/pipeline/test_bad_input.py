@@ -262,7 +262,7 @@ def test_shards_of_our_own_are_trained_on(own: Ladd, smoke: tuple[Done, Ladd]) -
     done = own("--stages", "teacher,shards,distill", "--train.steps", 2, "--shards.source", folder)
     assert (done.run / "student.safetensors").exists()
     (made,) = (path for path in own.cache.glob("shards-*") if path.name != folder.name)
-    image, samples = ImageSpec(3, 16, 10), []
+    image, samples = ImageSpec(3, 16, 16, 10), []
     for found in (folder, made):
         reader = ShardReader(found)
         reader.verify(image)

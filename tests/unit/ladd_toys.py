@@ -31,7 +31,7 @@ from plugins.schedules import Constant
 
 assert Recipe  # importing it registers every adversarial loss and regulariser of the core
 
-IMAGE = ImageSpec(channels=3, size=8, num_classes=10)
+IMAGE = ImageSpec(channels=3, height=8, width=8, num_classes=10)
 NETWORK = CUNet(widths=(8, 16), patch=2, embed_dim=16)
 LEVELS = (80.0, 3.92, 1.29, 0.34)
 TAPS = ("down0", "down1", "middle")
@@ -110,7 +110,7 @@ def make_step(
 
 def make_batch(num: int = 6, image: ImageSpec = IMAGE, seed: int = 0) -> Batch:
     source = torch.Generator().manual_seed(seed)
-    shape = (num, image.channels, image.size, image.size)
+    shape = (num, *image.shape)
     x0, noise = torch.randn(shape, generator=source).clamp(-1, 1), torch.randn(shape, generator=source)
     path = torch.stack([x0 + level * noise for level in LEVELS], dim=1)
     cond = torch.randint(image.num_classes, (num,), generator=source)

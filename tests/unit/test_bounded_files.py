@@ -144,7 +144,7 @@ def test_a_table_of_conditions_that_declares_another_size_is_one_message(tmp_pat
 class Reads(Denoiser):
     """Network that reads texts."""
 
-    image = ImageSpec(3, 4, 2)
+    image = ImageSpec(3, 4, 4, 2)
     condition_shapes = {"x": (4,)}  # noqa: RUF012
 
     def attach(self, conditions: Conditions) -> None:

@@ -20,7 +20,7 @@ from ladd_dist.workspace.workspace import Workspace
 from recipes.exp7_stored_smooth_l1 import RECIPE as EXP7
 from recipes.latent_digits import RECIPE
 
-IMAGE = ImageSpec(3, 16, 10)
+IMAGE = ImageSpec(3, 16, 16, 10)
 CODEC = AutoencoderKL(channels=5, widths=(8, 8, 16))
 
 
@@ -36,17 +36,17 @@ def images(num: int = 6) -> torch.Tensor:
 def test_latents_are_as_the_codec_says() -> None:
     codec = built()
     latent = CODEC.latent(IMAGE)
-    assert latent == ImageSpec(5, 4, 10)
+    assert latent == ImageSpec(5, 4, 4, 10)
     with torch.no_grad():
         latents = codec.encode(images())
-        assert latents.shape == (6, latent.channels, latent.size, latent.size)
+        assert latents.shape == (6, *latent.shape)
         assert codec.decode(latents).shape == (6, 3, 16, 16)
     assert not any(parameter.requires_grad for parameter in codec.parameters())
 
 
 def test_a_size_that_cannot_be_halved_so_often_is_refused_with_what_to_change() -> None:
     with pytest.raises(ValueError, match=r"image size 18 is not divisible by 4 .*codec\.widths"):
-        CODEC.latent(ImageSpec(3, 18, 10))
+        CODEC.latent(ImageSpec(3, 18, 18, 10))
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_latents_that_are_all_alike_cannot_be_calibrated() -> None:
 def test_training_losses_are_the_closed_forms() -> None:
     codec = built()
     latent = CODEC.latent(IMAGE)
-    eps = torch.zeros(6, latent.channels, latent.size, latent.size)
+    eps = torch.zeros(6, *latent.shape)
     with torch.no_grad():
         found = codec(images(), eps)
         again = codec.decode(codec.encode(images()))  # without noise: the mean alone

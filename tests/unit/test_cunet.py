@@ -13,13 +13,13 @@ from ladd_dist.core.types import Denoiser, ImageSpec
 from ladd_dist.costs.flops import count_flops
 from ladd_dist.networks.cunet import CUNet
 
-IMAGE = ImageSpec(channels=3, size=16, num_classes=10)
+IMAGE = ImageSpec(channels=3, height=16, width=16, num_classes=10)
 LAPTOP = CUNet()
 CONFIGS = [
     (CUNet(widths=(16, 24, 32)), IMAGE),
-    (CUNet(widths=(8, 16), blocks=2, patch=1), ImageSpec(1, 6, 4)),
-    (CUNet(widths=(16,), patch=4, attention_heads=2), ImageSpec(4, 12, 2)),
-    (CUNet(widths=(40, 24, 16, 16), patch=1, embed_dim=10, precondition="ddpm"), ImageSpec(2, 8, 3)),
+    (CUNet(widths=(8, 16), blocks=2, patch=1), ImageSpec(1, 6, 6, 4)),
+    (CUNet(widths=(16,), patch=4, attention_heads=2), ImageSpec(4, 12, 12, 2)),
+    (CUNet(widths=(40, 24, 16, 16), patch=1, embed_dim=10, precondition="ddpm"), ImageSpec(2, 8, 8, 3)),
 ]
 
 
@@ -36,7 +36,7 @@ def build(network: CUNet = LAPTOP, image: ImageSpec = IMAGE, *, perturb: bool = 
 
 def inputs(image: ImageSpec = IMAGE, num: int = 3) -> tuple[Tensor, Tensor, Tensor]:
     source = torch.Generator().manual_seed(1)
-    x = torch.randn(num, image.channels, image.size, image.size, generator=source)
+    x = torch.randn(num, *image.shape, generator=source)
     x = x.contiguous(memory_format=torch.channels_last)
     sigma = torch.logspace(-1, 1, num)
     return x, sigma, torch.arange(num) % image.num_classes
@@ -59,7 +59,7 @@ def test_taps_have_the_shapes_of_the_catalog_and_the_output_that_of_the_input(ne
     expected = ["input", *(f"down{i}" for i in range(levels)), "middle", *(f"up{i}" for i in range(levels))]
     assert list(module.taps) == expected
     for tap, (channels, stride) in module.taps.items():
-        assert out.features[tap].shape == (3, channels, image.size // stride, image.size // stride), tap
+        assert out.features[tap].shape == (3, channels, image.height // stride, image.width // stride), tap
     assert out.cond_vec.shape == (3, module.cond_dim) == (3, network.embed_dim)
 
 
@@ -78,7 +78,7 @@ def test_output_and_features_are_channels_last(network: CUNet, image: ImageSpec)
 def test_a_size_that_does_not_divide_is_refused_with_the_numbers(network: CUNet, size: int, factor: int) -> None:
     message = rf"size {size} is not divisible by {factor} = patch {network.patch} x .* {len(network.widths)} levels"
     with pytest.raises(ValueError, match=message):
-        network.build(image=ImageSpec(3, size, 10))
+        network.build(image=ImageSpec(3, size, size, 10))
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_an_unknown_tap_is_a_key_error_that_lists_the_catalog(stop: bool) -> Non
 
 @pytest.mark.parametrize("size", [16, 8])
 def test_at_initialisation_the_edm_denoiser_only_scales_its_input(size: int) -> None:
-    image = ImageSpec(3, size, 10)
+    image = ImageSpec(3, size, size, 10)
     x, sigma, cond = inputs(image)
     found = denoise(build(image=image, perturb=False), x, sigma, cond)
     assert torch.allclose(found, precondition(sigma, "edm").skip.view(-1, 1, 1, 1) * x)
@@ -231,6 +231,8 @@ def test_a_state_dict_rebuilds_the_network() -> None:
 
 def test_the_laptop_and_paper_networks_have_their_published_sizes() -> None:
     with torch.device("meta"):
-        paper = CUNet(widths=(64, 128, 256, 256), blocks=2, patch=1, embed_dim=256).build(image=ImageSpec(3, 32, 10))
+        paper = CUNet(widths=(64, 128, 256, 256), blocks=2, patch=1, embed_dim=256).build(
+            image=ImageSpec(3, 32, 32, 10)
+        )
     assert sum(p.numel() for p in build().parameters()) == 751_500
     assert len([tap for tap in paper.taps if tap != "input"]) == 9

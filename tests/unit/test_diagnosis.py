@@ -65,7 +65,7 @@ def stored(run: Run, *, noise: bool = True, make: Callable[[int, int], Chunk] = 
     write_shards(
         run.shards_folder, num_samples=120, samples_per_chunk=40, chunks_per_shard=2, dtype=torch.float32,
         make=lambda first, last: make(first, last)._replace(**({} if noise else {"noise": None})),
-        image=ImageSpec(3, 16, 10), card={"path_levels": []},
+        image=ImageSpec(3, 16, 16, 10), card={"path_levels": []},
     )  # fmt: skip
 
 
@@ -379,7 +379,7 @@ def test_without_figures_by_level_the_heads_alone_are_shown_and_without_heads_no
 class Glass(Denoiser):
     """A network whose one tap is its input."""
 
-    image, cond_dim = ImageSpec(3, 16, 10), 1
+    image, cond_dim = ImageSpec(3, 16, 16, 10), 1
     taps = {"in": TapSpec(3, 1)}  # noqa: RUF012
 
     def forward(

@@ -155,10 +155,10 @@ def test_a_configuration_beyond_its_weights_or_of_wrong_types_is_one_message_soo
 def test_an_autoencoders_configuration_of_wrong_types_is_one_message(tmp_path: Path, change: dict[str, Any]) -> None:
     config = {"_class_name": "AutoencoderKL", "block_out_channels": [32, 32], "latent_channels": 4, "in_channels": 3}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert Vae(source=str(tmp_path)).latent(ImageSpec(3, 16, 1)) == ImageSpec(4, 8, 1)
+    assert Vae(source=str(tmp_path)).latent(ImageSpec(3, 16, 16, 1)) == ImageSpec(4, 8, 8, 1)
     (tmp_path / "config.json").write_text(json.dumps(config | change))
     with pytest.raises(UserError, match=str(tmp_path)):
-        Vae(source=str(tmp_path)).latent(ImageSpec(3, 16, 1))
+        Vae(source=str(tmp_path)).latent(ImageSpec(3, 16, 16, 1))
 
 
 def test_a_missing_scheduler_is_named(pipeline: Path) -> None:
@@ -219,13 +219,13 @@ def test_a_repository_is_read_from_the_hubs_cache(
 @pytest.mark.parametrize(
     ("family", "image", "message"),
     [
-        ("unet", ImageSpec(3, 8, 3), r"unet: the model works on 4 channels, the dataset has 3"),
-        ("unet", ImageSpec(4, 7, 3), r"the model takes sizes divisible by 2, the dataset has 7"),
-        ("kandinsky3", ImageSpec(4, 6, 3), r"the model takes sizes divisible by 4, the dataset has 6"),
-        ("flux", ImageSpec(16, 8, 3), r"transformer: the model works on 4 channels, the dataset has 16"),
-        ("flux", ImageSpec(4, 7, 3), r"sizes divisible by 2"),
-        ("sd3", ImageSpec(4, 18, 3), r"the model takes sizes up to 16, the dataset has 18"),
-        ("class_unet", ImageSpec(4, 8, 10), r"the model knows 4 classes, the dataset has 10"),
+        ("unet", ImageSpec(3, 8, 8, 3), r"unet: the model works on 4 channels, the dataset has 3"),
+        ("unet", ImageSpec(4, 7, 7, 3), r"the model takes sizes divisible by 2, the dataset has 7"),
+        ("kandinsky3", ImageSpec(4, 6, 6, 3), r"the model takes sizes divisible by 4, the dataset has 6"),
+        ("flux", ImageSpec(16, 8, 8, 3), r"transformer: the model works on 4 channels, the dataset has 16"),
+        ("flux", ImageSpec(4, 7, 7, 3), r"sizes divisible by 2"),
+        ("sd3", ImageSpec(4, 18, 18, 3), r"the model takes sizes up to 16, the dataset has 18"),
+        ("class_unet", ImageSpec(4, 8, 8, 10), r"the model knows 4 classes, the dataset has 10"),
     ],
 )
 def test_latents_that_the_model_does_not_take_are_refused(
@@ -262,6 +262,6 @@ def test_a_network_without_a_checkpoint_says_so() -> None:
     assert Diffusers.pretrained
     assert not CUNet.pretrained
     with pytest.raises(ValueError, match="network 'cunet' has no checkpoint of its own"):
-        CUNet().load(image=ImageSpec(3, 16, 10))
+        CUNet().load(image=ImageSpec(3, 16, 16, 10))
     with pytest.raises(ValueError, match=r"Diffusers\.tokens: must be at least 0"):
         Diffusers(tokens=-1)

@@ -48,8 +48,8 @@ def test_its_files_are_read_in_colour_and_in_grey(root: str) -> None:
     (images, labels), (plain, same) = (data.build(split="train").batch(indices) for data in (coloured, grey))
     assert labels.tolist() == same.tolist() == [0, 3, 9]
     assert images.shape == (3, 3, 32, 32) and plain.shape == (3, 1, 32, 32)
-    assert coloured.spec() == coloured.build(split="test").image == ImageSpec(3, 32, 10)
-    assert grey.spec() == grey.build(split="test").image == ImageSpec(1, 32, 10)
+    assert coloured.spec() == coloured.build(split="test").image == ImageSpec(3, 32, 32, 10)
+    assert grey.spec() == grey.build(split="test").image == ImageSpec(1, 32, 32, 10)
     assert set(plain.unique().tolist()) == {-1.0, 1.0}
     inked = plain[:, 0] == 1.0
     assert (images[:, 0][~inked] == -1.0).all() and (images.amax(dim=1)[inked] >= 0.6).all()
@@ -118,8 +118,10 @@ def test_the_data_choose_the_network_that_reads_them() -> None:
     assert network_for(Digits().spec(), Digits.shows) == DIGITS == network_for(Mnist().spec(), Mnist.shows)
     for grey in (False, True):
         assert network_for(FashionMnist(grey=grey).spec(), FashionMnist.shows) == CLOTHES
-    assert network_for(ImageSpec(1, 32, 10), Digits.shows) is None  # the digits' network was trained on colours alone
-    assert network_for(ImageSpec(3, 32, 10), (INK_ON_BLACK,)) is None
+    assert (
+        network_for(ImageSpec(1, 32, 32, 10), Digits.shows) is None
+    )  # the digits' network was trained on colours alone
+    assert network_for(ImageSpec(3, 32, 32, 10), (INK_ON_BLACK,)) is None
 
 
 def test_every_metric_of_the_recipes_fits_colours_and_all_but_colour_itself_fit_grey() -> None:

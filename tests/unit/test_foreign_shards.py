@@ -31,7 +31,7 @@ from ladd_dist.engine.shard_writer import Chunk, write_shards
 from ladd_dist.engine.tar_members import MOST_ZEROS, read_members
 from ladd_dist.stages.shards import Imported
 
-IMAGE = ImageSpec(channels=3, size=4, num_classes=10)
+IMAGE = ImageSpec(channels=3, height=4, width=4, num_classes=10)
 WANTED = Wanted(IMAGE)
 MOST = 2**20
 LEVELS = (80.0, 1.0)

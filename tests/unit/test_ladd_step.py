@@ -42,7 +42,7 @@ class _Free(nn.Module):
         return self.scale * features.mean(dim=(1, 2, 3))[:, None]
 
 
-LAPTOP_IMAGE = ImageSpec(3, 16, 10)
+LAPTOP_IMAGE = ImageSpec(3, 16, 16, 10)
 
 
 @pytest.mark.parametrize(

@@ -279,7 +279,7 @@ def test_a_pixel_critic_sees_samples_as_they_are_and_passes_gradients_but_keeps_
 
 
 def test_a_pixel_critic_looks_at_what_the_latents_decode_to() -> None:
-    plain, decoded = critic_of(Pixels()), critic_of(Pixels(), ImageSpec(3, 16, 10), codec=Doubler)
+    plain, decoded = critic_of(Pixels()), critic_of(Pixels(), ImageSpec(3, 16, 16, 10), codec=Doubler)
     latents, cond = make_batch().x0, make_batch().cond
     taps = ("conv1", "conv3")
     expected = plain(Doubler().decode(latents), torch.ones(6), cond, taps=taps, denoise=False)
@@ -288,7 +288,7 @@ def test_a_pixel_critic_looks_at_what_the_latents_decode_to() -> None:
 
 
 def test_the_catalog_of_the_shipped_features_tells_their_shapes_and_the_class_is_one_hot() -> None:
-    critic = critic_of(Pixels(), ImageSpec(3, 16, 10))
+    critic = critic_of(Pixels(), ImageSpec(3, 16, 16, 10))
     cond = torch.tensor([0, 9, 10])  # the last: no class
     out = critic(torch.zeros(3, 3, 16, 16), torch.ones(3), cond, taps=tuple(critic.taps), denoise=False)
     assert {tap: (v.shape[1], 16 // v.shape[2]) for tap, v in out.features.items()} == dict(critic.taps)

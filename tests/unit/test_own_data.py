@@ -41,7 +41,7 @@ from ladd_dist.workspace.workspace import Workspace
 
 pytestmark = pytest.mark.usefixtures("own_tables")
 REPO = Path(__file__).resolve().parents[2]
-SPEC = ImageSpec(channels=3, size=16, num_classes=4)
+SPEC = ImageSpec(channels=3, height=16, width=16, num_classes=4)
 Change = Callable[[Tensor, Tensor], Any]
 
 
@@ -74,7 +74,7 @@ def narrow(images: Tensor, labels: Tensor) -> Any:
 
 
 FAULTS: list[tuple[Change, str]] = [
-    (narrow, r"64 images must be \[64, 3, 16, 16\] \(square, as spec\(\) says\), got \[64, 3, 16, 24\]"),
+    (narrow, r"64 images must be \[64, 3, 16, 16\] \(as spec\(\) says\), got \[64, 3, 16, 24\]"),
     (lambda x, y: ((x + 1) * 127.5, y), r"must lie in \[-1, 1\], these reach from .* to 2\d\d.*; scale bytes by"),
     (lambda x, y: (1.2 * x, y), r"these reach from -1\.2 to 1\.2; scale or clamp them"),
     (lambda x, y: (((x + 1) * 127.5).byte(), y), r"images must be float32 in \[-1, 1\], got torch\.uint8"),
@@ -137,7 +137,7 @@ def test_an_empty_set_and_a_spec_that_lies_are_refused() -> None:
 
     class Lies(Digits):
         def spec(self) -> ImageSpec:
-            return ImageSpec(3, 16, 12)
+            return ImageSpec(3, 16, 16, 12)
 
     with pytest.raises(UserError, match="they must agree"):
         open_images(Lies(), "train")
@@ -183,7 +183,7 @@ def test_a_dataset_says_what_it_shows_and_metrics_on_pixels_fit_anything() -> No
     metrics = (DigitColor(), Color(), Kid(features="pixels"), Kid())
     recipe = dataclasses.replace(recipe, evaluate=dataclasses.replace(recipe.evaluate, metrics=metrics[:3]))
     assert fitting_metrics(recipe) == (Color(), Kid(features="pixels"))
-    grey = ImageSpec(1, 16, 4)
+    grey = ImageSpec(1, 16, 16, 4)
     assert Color().misfit(grey, (INK_ON_BLACK,)) and not Kid(features="pixels").misfit(grey, ())
 
 

@@ -19,7 +19,7 @@ from ladd_dist.core.serialize import signature
 from ladd_dist.core.types import ImageSpec
 from ladd_dist.networks.diffusers import Diffusers
 
-IMAGE = ImageSpec(3, 16, 2)
+IMAGE = ImageSpec(3, 16, 16, 2)
 
 
 def weights(path: Path, **tensors: torch.Tensor) -> Path:
@@ -91,7 +91,7 @@ def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("family", ["sd", "kandinsky3", "sana"])
 def test_an_autoencoder_decodes_as_the_library_does(family: str, tmp_path: Path) -> None:
     codec = Vae(source=str(write_pipeline(tmp_path, family)))
-    assert codec.latent(IMAGE) == ImageSpec(4, 8, 2)
+    assert codec.latent(IMAGE) == ImageSpec(4, 8, 8, 2)
     built = codec.build(image=IMAGE)
     latents = torch.randn(5, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     model, more = built.model, {"force_not_quantize": True} if family == "kandinsky3" else {}  # type: ignore[attr-defined]
@@ -126,9 +126,9 @@ def test_a_decoded_picture_has_a_gradient_in_its_latent(tmp_path: Path) -> None:
 def test_pictures_that_an_autoencoder_does_not_take_are_refused(tmp_path: Path) -> None:
     codec = Vae(source=str(write_pipeline(tmp_path, "sd")))
     with pytest.raises(ValueError, match="encodes pictures of 3 channels, the dataset has 1"):
-        codec.latent(ImageSpec(1, 16, 2))
+        codec.latent(ImageSpec(1, 16, 16, 2))
     with pytest.raises(ValueError, match="a size divisible by 2, the dataset has 15"):
-        codec.latent(ImageSpec(3, 15, 2))
+        codec.latent(ImageSpec(3, 15, 15, 2))
     with pytest.raises(ValueError, match="holds no autoencoder"):
         Vae(source=str(tmp_path), subfolder="unet").latent(IMAGE)
 

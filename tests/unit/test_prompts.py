@@ -20,12 +20,12 @@ def prompts(path: Path, content: bytes) -> Prompts:
 def test_every_line_that_is_not_blank_is_a_class(tmp_path: Path) -> None:
     found = prompts(tmp_path / "p.txt", "\ufeffa cat \r\n\n  \n# no comment\na cat\nübung".encode())
     assert found.texts() == ("a cat", "# no comment", "a cat", "übung")
-    assert found.spec() == ImageSpec(3, 64, 4)
+    assert found.spec() == ImageSpec(3, 64, 64, 4)
 
 
 def test_without_a_file_there_are_classes_and_no_texts() -> None:
     assert Prompts(num_classes=10).texts() == ()
-    assert Prompts(size=8, channels=1, num_classes=10).spec() == ImageSpec(1, 8, 10)
+    assert Prompts(size=8, channels=1, num_classes=10).spec() == ImageSpec(1, 8, 8, 10)
     with pytest.raises(ValueError, match="no images"):
         Prompts().build(split="train")
 

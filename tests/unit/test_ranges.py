@@ -53,7 +53,8 @@ def numbers(hint: Any, value: Any) -> Iterator[tuple[type, Within | None, Callab
         yield hint, within, lambda number: number
     elif get_origin(hint) in (Union, types.UnionType):
         for option in get_args(hint):
-            yield from numbers(option, value)
+            if get_origin(option) is not tuple or isinstance(value, tuple):
+                yield from ((found, own or within, put) for found, own, put in numbers(option, value))
     elif get_origin(hint) is tuple:
         kinds = get_args(hint)
         for place, kind in enumerate(kinds[:1] if kinds[1:] == (Ellipsis,) else kinds):

@@ -37,7 +37,7 @@ from ladd_dist.samplers.karras import Heun
 from ladd_dist.stages.shards import Imported, TeacherSamples
 from ladd_dist.starts.couplings import Path as PathCoupling
 
-IMAGE = ImageSpec(channels=3, size=4, num_classes=10)
+IMAGE = ImageSpec(channels=3, height=4, width=4, num_classes=10)
 WANTED = Wanted(IMAGE)
 NUM = 23  # no multiple of anything below
 REPO = Path(__file__).resolve().parents[2]

@@ -28,7 +28,7 @@ from ladd_dist.stages.teacher import TeacherTraining
 from ladd_dist.workspace.run import Run
 
 RECIPE = load_recipe(Path(__file__).resolve().parents[2] / "recipes" / "exp4_specnorm.py", "smoke")
-IMAGE = ImageSpec(channels=1, size=4, num_classes=10)
+IMAGE = ImageSpec(channels=1, height=4, width=4, num_classes=10)
 NULL = IMAGE.num_classes
 CPU = torch.device("cpu")
 
@@ -51,7 +51,7 @@ class Images:
         return 1_000
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        shape = (len(indices), IMAGE.channels, IMAGE.size, IMAGE.size)
+        shape = (len(indices), *IMAGE.shape)
         return (indices / 1_000).view(-1, 1, 1, 1).expand(shape), indices % IMAGE.num_classes
 
 

@@ -34,7 +34,7 @@ TENSORS = {
     "half": torch.ones(3, dtype=torch.bfloat16),
     "none": torch.zeros(0, 4),
 }
-IMAGE = ImageSpec(channels=3, size=8, num_classes=2)
+IMAGE = ImageSpec(channels=3, height=8, width=8, num_classes=2)
 NETWORK = CUNet(widths=(8,), embed_dim=8, attention_heads=1)
 CARD: dict[str, Any] = {
     "network": to_data(NETWORK),
@@ -238,8 +238,8 @@ LARGE = r"larger than its weights|does not fit in memory|must be at least \d+ an
         ({"levels": {"100000": [0.5] * 100_000}}, r"100000 numbers"),
         ({"image": {"channels": 3}}, r"image"),
         ({"image": {"channels": 3.5, "size": 8, "num_classes": 2}}, r"channels"),
-        ({"image": {"channels": 3, "size": 10**6, "num_classes": 2}}, r"expected a size from 1 to"),
-        ({"image": {"channels": 0, "size": 8, "num_classes": 2}}, r"expected a size from 1 to"),
+        ({"image": {"channels": 3, "size": 10**6, "num_classes": 2}}, r"expected sides from 1 to"),
+        ({"image": {"channels": 0, "size": 8, "num_classes": 2}}, r"expected sides from 1 to"),
         ({"image": {"channels": 10**6, "size": 8, "num_classes": 2}}, LARGE),
         ({"image": {"channels": 3, "size": 8, "num_classes": 10**9}}, LARGE),
         ({"network": {**NET, "blocks": 10_000_000}}, LARGE),
@@ -282,7 +282,7 @@ def test_a_card_that_is_no_object_is_one_message(tmp_path: Path, text: str) -> N
         ({"attribute": "slant"}, r"attribute 'slant', known are"),
         ({"on": "critic"}, r"critic"),
         ({"kind": "other"}, r"of something else"),
-        ({"image": {"channels": 3, "size": 10**9, "num_classes": 2}}, r"expected a size"),
+        ({"image": {"channels": 3, "size": 10**9, "num_classes": 2}}, r"expected sides"),
     ],
     ids=lambda value: str(value)[:50],
 )

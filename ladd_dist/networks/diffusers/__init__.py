@@ -63,7 +63,7 @@ class Diffusers(Network):
         family = FAMILIES[str(settings["_class_name"])](settings, image, self.tokens, self.embedded_guidance)
         root = locate(self.source, field="network.source", revision=self.revision, patterns=PARTS)
         encoder = TextEncoder(root, settings, self.tokens, device)
-        return encode(encoder, texts, tuple(family.condition_shapes()), size=image.size)
+        return encode(encoder, texts, tuple(family.condition_shapes()), size=(image.height, image.width))
 
     def _make(self, image: ImageSpec, *, weights: bool) -> Denoiser:
         from ladd_dist.networks.diffusers.checkpoint import FAMILIES, build_model, load_model, open_checkpoint

@@ -149,12 +149,12 @@ def find_taps(model: nn.Module, family: Family) -> tuple[dict[str, TapSpec], int
     """Tap catalog and embedding size, from one forward of a model on the device "meta"."""
     image = family.image
     with torch.device("meta"), torch.no_grad():
-        x = torch.zeros(1, image.channels, image.size, image.size)
+        x = torch.zeros(1, *image.shape)
         rows = {name: torch.zeros(1, *shape) for name, shape in family.condition_shapes().items()}
         with _TapHooks(family, model, family.blocks(model), stop=False) as hooks:
             family.call(model, x, torch.zeros(1), torch.zeros(1, dtype=torch.int64), rows)
     assert hooks.embedding is not None
-    specs = {name: TapSpec(found.shape[1], image.size // found.shape[2]) for name, found in hooks.features.items()}
+    specs = {name: TapSpec(found.shape[1], image.height // found.shape[2]) for name, found in hooks.features.items()}
     return specs, hooks.embedding.shape[1]
 
 

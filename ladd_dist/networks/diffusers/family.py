@@ -47,8 +47,10 @@ class Family:
         """
         if self.channels() != self.image.channels:
             raise UserError(f"the model works on {self.channels()} channels, the dataset has {self.image.channels}")
-        if self.image.size % self.stride():
-            raise UserError(f"the model takes sizes divisible by {self.stride()}, the dataset has {self.image.size}")
+        if not self.image.divides(self.stride()):
+            raise UserError(
+                f"the model takes sizes divisible by {self.stride()}, the dataset has {self.image.size_text}"
+            )
 
     def has_null(self) -> bool:
         """Whether the model knows a null condition."""
@@ -94,9 +96,8 @@ class Family:
 
     def feature(self, out: Any) -> Tensor:
         """Feature map [B,c,h,w] in the output of a block."""
-        side = self.image.size // self.stride()
         tokens: Tensor = out[-1] if isinstance(out, tuple) else out
-        return rearrange(tokens, "b (h w) c -> b c h w", h=side)
+        return rearrange(tokens, "b (h w) c -> b c h w", h=self.image.height // self.stride())
 
 
 def like(rows: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:

@@ -83,12 +83,12 @@ class TextEncoder:
         """The longest text of each batch in which one was too long and lost its end."""
 
     @torch.no_grad()
-    def rows(self, texts: Sequence[str], *, size: int) -> Rows:
-        """Rows [n, ...] of texts for pictures of `size` pixels, on the CPU."""
+    def rows(self, texts: Sequence[str], *, size: tuple[int, int]) -> Rows:
+        """Rows [n, ...] of texts for pictures of this height and width in pixels, on the CPU."""
         return self._finished(self._ask(list(texts), null=False), size)
 
     @torch.no_grad()
-    def null(self, *, size: int) -> Rows:
+    def null(self, *, size: tuple[int, int]) -> Rows:
         """Row [1, ...] of the null condition: the pipeline's own negative embedding, otherwise the empty text."""
         found = self._ask([""], null=True)
         own = {name.removeprefix("negative_"): row for name, row in found.items() if name.startswith("negative_")}
@@ -119,17 +119,19 @@ class TextEncoder:
         of_clip = self.pipeline.tokenizer_max_length if self.name == "SD3Transformer2DModel" else 0
         return self.tokens - of_clip
 
-    def _finished(self, rows: Rows, size: int) -> Rows:
-        num, side = len(rows["prompt_embeds"]), float(size)
+    def _finished(self, rows: Rows, size: tuple[int, int]) -> Rows:
+        num, (height, width) = len(rows["prompt_embeds"]), map(float, size)
         if self.way.pipelines == ("StableDiffusionXLPipeline",):  # sizes and corner of the crop
-            rows["time_ids"] = torch.tensor([[side, side, 0.0, 0.0, side, side]]).expand(num, -1)
+            rows["time_ids"] = torch.tensor([[height, width, 0.0, 0.0, height, width]]).expand(num, -1)
         if self.name == "PixArtTransformer2DModel":
-            rows["resolution"] = torch.full((num, 2), side)
-            rows["aspect_ratio"] = torch.ones(num, 1)
+            rows["resolution"] = torch.tensor([[height, width]]).expand(num, -1)
+            rows["aspect_ratio"] = torch.full((num, 1), height / width)
         return {name: _stored(name, row) for name, row in rows.items()}
 
 
-def encode(encoder: TextEncoder, texts: Sequence[str], names: Sequence[str], *, size: int) -> Iterator[Rows]:
+def encode(
+    encoder: TextEncoder, texts: Sequence[str], names: Sequence[str], *, size: tuple[int, int]
+) -> Iterator[Rows]:
     """Rows of the table with the entries in `names`, batch by batch: one per text, then the null condition."""
     for first in range(0, len(texts), BATCH):
         rows = encoder.rows(texts[first : first + BATCH], size=size)

@@ -52,8 +52,8 @@ class SD3(Family):
     def check(self) -> None:
         super().check()
         largest = self.stride() * int(self.config["pos_embed_max_size"])
-        if self.image.size > largest:
-            raise UserError(f"the model takes sizes up to {largest}, the dataset has {self.image.size}")
+        if max(self.image.height, self.image.width) > largest:
+            raise UserError(f"the model takes sizes up to {largest}, the dataset has {self.image.size_text}")
 
     def condition_shapes(self) -> dict[str, tuple[int, ...]]:
         text = self.text_shape(int(self.config["joint_attention_dim"]))
@@ -98,9 +98,9 @@ class Flux(Family):
         return [model.time_text_embed]
 
     def call(self, model: nn.Module, x: Tensor, timestep: Tensor, cond: Tensor, rows: Mapping[str, Tensor]) -> Tensor:
-        side = self.image.size // _PACK
+        sides = [torch.arange(side // _PACK, device=x.device, dtype=x.dtype) for side in x.shape[2:]]
         text = like(rows, "prompt_embeds", x)
-        row, column = torch.meshgrid(*[torch.arange(side, device=x.device, dtype=x.dtype)] * 2, indexing="ij")
+        row, column = torch.meshgrid(*sides, indexing="ij")
         guidance = torch.full_like(timestep, self.embedded_guidance) if self.config.get("guidance_embeds") else None
         found: Tensor = model(
             rearrange(x, "b c (h p) (w q) -> b (h w) (c p q)", p=_PACK, q=_PACK), encoder_hidden_states=text,
@@ -109,7 +109,7 @@ class Flux(Family):
             img_ids=torch.stack([torch.zeros_like(row), row, column], dim=-1).flatten(0, 1),
             txt_ids=torch.zeros(text.shape[1], 3, device=x.device, dtype=x.dtype), guidance=guidance, return_dict=False,
         )[0]  # fmt: skip
-        return rearrange(found, "b (h w) (c p q) -> b c (h p) (w q)", h=side, p=_PACK, q=_PACK)
+        return rearrange(found, "b (h w) (c p q) -> b c (h p) (w q)", h=len(sides[0]), p=_PACK, q=_PACK)
 
 
 class Sana(Family):
