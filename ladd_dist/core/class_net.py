@@ -1,4 +1,4 @@
-"""A small feature network for pictures of any kind, trained on a data set's own: by classes, or by turns, and colours."""
+"""A small feature network for any pictures, trained on a data set's own: their classes or turns, and colours."""
 
 from __future__ import annotations
 
@@ -33,11 +33,17 @@ class ClassNet(nn.Module):
     colours would then count as good. Batch norm without scale standardises the features, so that a Frechet distance is
     in units of the spread of real pictures, 64 in all.
 
+    Attributes:
+        colour_mean, colour_std: [C*4] of the cells' colours in the data.
+
     Args:
         channels: channels of the pictures.
         num_groups: classes, or `NUM_TURNS`.
         size: side length in pixels to which pictures of any shape are resized; finer detail is not seen.
     """
+
+    colour_mean: Tensor
+    colour_std: Tensor
 
     def __init__(self, channels: int, num_groups: int, size: int) -> None:
         super().__init__()
@@ -54,6 +60,13 @@ class ClassNet(nn.Module):
         )
         self.groups = nn.Linear(FEATURE_DIM, num_groups)
         self.colours = nn.Linear(FEATURE_DIM, channels * COLOUR_CELLS**2)
+        self.register_buffer("colour_mean", torch.zeros(channels * COLOUR_CELLS**2))
+        self.register_buffer("colour_std", torch.ones(channels * COLOUR_CELLS**2))
+
+    def knows_colours(self, colours: Tensor) -> None:
+        """Set the scale in which the colours are read, by those [N,C*4] of the data."""
+        self.colour_mean.copy_(colours.mean(dim=0))
+        self.colour_std.copy_(colours.std(dim=0, correction=0) + 1e-3)
 
     def forward(self, images: Tensor) -> Seen:
         """Features and readings of pictures [N,C,H,W] in [-1, 1] of any height and width.
@@ -66,7 +79,7 @@ class ClassNet(nn.Module):
                 f"{NAME}: the network was trained on pictures of {self.channels} channels, got {list(images.shape)}"
             )
         features = self.body(shrink(images, self.size))
-        return Seen(features, self.groups(features), self.colours(features))
+        return Seen(features, self.groups(features), self.colour_mean + self.colour_std * self.colours(features))
 
 
 def _block(channels_in: int, channels_out: int, *, stride: int) -> list[nn.Module]:

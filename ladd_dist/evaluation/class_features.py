@@ -28,7 +28,7 @@ FEWEST = 64
 """Training pictures below which no network is trained."""
 _MOST_HELD_OUT = 2_000
 _CHUNK = 1_024
-_LEARNING_RATE, _WARMUP_STEPS, _WEIGHT_DECAY, _SMOOTHING = 4e-3, 50, 0.02, 0.05
+_LEARNING_RATE, _WARMUP, _WEIGHT_DECAY, _SMOOTHING = 4e-3, 0.1, 0.02, 0.05
 _TURN, _SHIFT, _SCALE, _NOISE, _TINT = 0.1, 0.06, 0.06, 0.1, 0.4
 AGAIN = "delete its folder and run the same command again"
 
@@ -150,11 +150,12 @@ def train(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed("init-class-features", settings.seed))
         network = ClassNet(pictures.bytes.shape[1], _num_groups(num_classes), settings.size).to(device).train()
+    network.knows_colours(cell_colours(pictures.at(torch.arange(min(len(pictures.labels), _CHUNK)))).to(device))
     adam = torch.optim.AdamW(network.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
     with Bar("features", settings.steps) as bar:
         for step in range(settings.steps):
             stop.check()
-            warm = min(1.0, (step + 1) / _WARMUP_STEPS)
+            warm = min(1.0, (step + 1) / (_WARMUP * settings.steps))
             rate = _LEARNING_RATE * warm * 0.5 * (1.0 + math.cos(math.pi * step / settings.steps))
             adam.param_groups[0]["lr"] = rate
             source = generator("class-features-step", settings.seed, step)
@@ -165,10 +166,9 @@ def train(
             clean = distorted(shown, source)
             noise = _NOISE * torch.rand(len(clean), 1, 1, 1, generator=source)
             seen = network((clean + noise * torch.randn(clean.shape, generator=source)).to(device))
-            colours = cell_colours(clean).to(device)
-            spread = colours.var(dim=0, correction=0).mean() + 1e-3
+            missed = (seen.colours - cell_colours(clean).to(device)) / network.colour_std
             loss = F.cross_entropy(seen.groups, groups.to(device), label_smoothing=_SMOOTHING)
-            loss = loss + F.mse_loss(seen.colours, colours) / spread
+            loss = loss + missed.square().mean()
             adam.zero_grad()
             torch.autograd.backward(loss)
             adam.step()

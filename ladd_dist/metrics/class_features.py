@@ -43,7 +43,7 @@ class ClassFeatures(Metric):
         return ("fd_real",)
 
     def space(self, samples: Samples) -> str:
-        return features_name(samples, NAME)
+        return features_name(samples, "class_features")
 
     def build(self, *, references: References) -> Measure:
         real = frechet_reference(trained(references.real)["features"])

@@ -25,7 +25,10 @@ def features_misfit(features: Features, image: ImageSpec, shows: tuple[str, ...]
     """Reason why a metric in these features says nothing about such images (`Metric.misfit`); empty if it does."""
     if features in ("pixels", TRAINED) or network_for(image, shows):
         return ""
-    return f"its features are of networks that read {KNOWN}; in a recipe, features='pixels' fits any images, and 'class_features' any with enough of them"
+    return (
+        f"its features are of networks that read {KNOWN}; in a recipe, features='pixels' fits any images, and "
+        "'class_features' any with enough of them"
+    )
 
 
 def extract(samples: Samples, features: Features) -> Tensor:

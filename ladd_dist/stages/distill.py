@@ -26,6 +26,7 @@ from ladd_dist.engine.head_statistics import HeadSums
 from ladd_dist.engine.loop import Figures, NotFiniteError, cosine_factor, note_of, train
 from ladd_dist.engine.shard_reader import to_device
 from ladd_dist.engine.step_metrics import scaling
+from ladd_dist.evaluation.class_features import trained_features
 from ladd_dist.parallel import Adam
 from ladd_dist.recipe.fitting import feature_network, fitting_metrics
 from ladd_dist.reports.grids import write_grid
@@ -137,7 +138,10 @@ class Distillation:
             saved.fill(self.average.parts() | self.adv_norm.parts())
         self.shown = shown_samples(run, teacher) if ranks.is_first else {}
         self.monitor = SampleMonitor(
-            fitting_metrics(recipe) if ranks.is_first else (), self.shown, feature_network(recipe)
+            fitting_metrics(recipe) if ranks.is_first else (),
+            self.shown,
+            feature_network(recipe),
+            trained_features(run),
         )
         self.head_sums = HeadSums(heads.taps)
         self.ladd_step = build_step(
