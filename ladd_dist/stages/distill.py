@@ -137,12 +137,8 @@ class Distillation:
             saved.fill_optimizer("heads", self.heads)
             saved.fill(self.average.parts() | self.adv_norm.parts())
         self.shown = shown_samples(run, teacher) if ranks.is_first else {}
-        self.monitor = SampleMonitor(
-            fitting_metrics(recipe) if ranks.is_first else (),
-            self.shown,
-            feature_network(recipe),
-            trained_features(run),
-        )
+        metrics = fitting_metrics(recipe) if ranks.is_first else ()
+        self.monitor = SampleMonitor(metrics, self.shown, feature_network(recipe), trained_features(run))
         self.head_sums = HeadSums(heads.taps)
         self.ladd_step = build_step(
             recipe, self.student, self.heads, freeze(recipe, teacher, critic, **common),
