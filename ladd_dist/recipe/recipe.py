@@ -21,6 +21,7 @@ from ladd_dist.heads import Head
 from ladd_dist.levels import Levels
 from ladd_dist.levels.named import Good, Karras
 from ladd_dist.losses import Adversarial, Distance
+from ladd_dist.metrics.class_features import trained_by
 from ladd_dist.networks import Network
 from ladd_dist.parallel import Parallel
 from ladd_dist.parallel.single import Single
@@ -110,6 +111,10 @@ class Recipe(Ranged):
     def autoencoder_signature(self) -> str:
         """Signature of the codec that the stage `autoencoder` trains."""
         return signature("autoencoder-1", self.dataset, self.codec)
+
+    def features_signature(self) -> str:
+        """Signature of the feature network that the stage `features` trains on the data."""
+        return signature("class-features-1", self.dataset, trained_by(self.evaluate.metrics))
 
     def teacher_signature(self) -> str:
         """Signature of the teacher."""

@@ -14,13 +14,17 @@ from ladd_dist.reports.verdict import best_teacher, by_steps, few_student, steps
 
 
 class Column(NamedTuple):
-    """A column of the table: `better` is "lower", "higher" or empty; `share` adds the share of the best teacher's."""
+    """A column of the table: `better` is "lower", "higher" or empty; `share` adds the share of the best teacher's.
+
+    `features` names those that the figure was measured in, where it was measured in any.
+    """
 
     key: str
     title: str
     meaning: str
     better: str = ""
     share: bool = False
+    features: str = ""
 
 
 class Cell(NamedTuple):

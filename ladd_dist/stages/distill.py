@@ -28,6 +28,7 @@ from ladd_dist.engine.loop import Figures, NotFiniteError, cosine_factor, note_o
 from ladd_dist.engine.recorded_step import RecordedStep, TrainStep
 from ladd_dist.engine.shard_reader import to_device
 from ladd_dist.engine.step_metrics import scaling
+from ladd_dist.evaluation.class_features import trained_features
 from ladd_dist.parallel import Adam
 from ladd_dist.recipe.fitting import feature_network, fitting_metrics
 from ladd_dist.reports.grids import write_grid
@@ -139,9 +140,8 @@ class Distillation:
             saved.fill_optimizer("heads", self.heads)
             saved.fill(self.average.parts() | self.adv_norm.parts())
         self.shown = shown_samples(run, teacher) if ranks.is_first else {}
-        self.monitor = SampleMonitor(
-            fitting_metrics(recipe) if ranks.is_first else (), self.shown, feature_network(recipe)
-        )
+        metrics = fitting_metrics(recipe) if ranks.is_first else ()
+        self.monitor = SampleMonitor(metrics, self.shown, feature_network(recipe), trained_features(run))
         self.head_sums = HeadSums(heads.taps)
         ladd_step = build_step(
             recipe, self.student, self.heads, freeze(recipe, teacher, critic, **common),

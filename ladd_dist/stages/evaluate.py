@@ -5,7 +5,7 @@ from __future__ import annotations
 from ladd_dist.builders.sampling import SampleFn, sample_student
 from ladd_dist.builders.student import load_student
 from ladd_dist.builders.teacher import load_teacher
-from ladd_dist.core.run_forms import Evaluation, read_evaluation
+from ladd_dist.core.run_forms import ClassFigures, Evaluation, read_evaluation
 from ladd_dist.core.rundir import RunDir, write_json
 from ladd_dist.core.types import Denoiser
 from ladd_dist.engine.loop import StopFlag
@@ -55,7 +55,7 @@ def evaluate(run: Run) -> Evaluation:
     samplers = {f"student@{steps}": _sampler(recipe, student, steps) for steps in recipe.evaluate.steps}
     samplers[f"untrained@{recipe.student_steps}"] = _sampler(recipe, untrained, recipe.student_steps)
     with StopFlag().listen() as stop:
-        figures, measured, samples = assess(run, untrained, samplers, stop)
+        figures, measured, samples, networks = assess(run, untrained, samplers, stop)
     if run.ranks.is_first:
         order = [
             f"teacher@{teacher_steps(recipe)}",
@@ -63,7 +63,10 @@ def evaluate(run: Run) -> Evaluation:
             *(f"teacher@4:{name}" for name in recipe.teacher_levels()),
         ]
         write_grid(run.folder.samples / "final.png", [(name, samples[name][:NUM_SHOWN]) for name in order])
-        told = {"left_out": measured.left_out, "unfit": dict(measured.unfit), "entries": measured.classes}
+        told: ClassFigures = {
+            "left_out": measured.left_out, "unfit": dict(measured.unfit), "entries": measured.classes,
+        }  # fmt: skip
+        told |= {"networks": networks} if networks else {}
         write_json(run.folder.eval_classes, told)
         write_json(run.folder.eval, figures)
         tell_tracker(recipe, run.folder, figures)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ladd_dist.builders.codec import load_codec
-from ladd_dist.builders.data import training_images
+from ladd_dist.builders.data import images_of
 from ladd_dist.builders.networks import reads_texts, save_weights
 from ladd_dist.builders.teacher import averaged, fresh_network, require_levels, teacher_loss
 from ladd_dist.cli.recipe_arguments import TeacherOptions
@@ -127,7 +127,7 @@ class TeacherTraining:
             folder.mkdir(parents=True, exist_ok=True)
             remove_stale(folder)
         with run.ranks.first_goes_ahead():  # the first use may download it
-            self.images: ImageSet = training_images(run)
+            self.images: ImageSet = images_of(run)
         self.flips = recipe.dataset.flips()
         if self.settings.compute.data == "device":
             self.images = ResidentImages(self.images, run.device)

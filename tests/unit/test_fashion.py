@@ -163,7 +163,7 @@ def test_each_network_has_files_of_its_own(tmp_path: Path) -> None:
     assert json.dumps(card["accuracies"]).count('"hue"') == 1  # grey articles have none
 
 
-def test_training_images_of_clothes_are_grey_at_times_and_then_have_no_hue() -> None:
+def test_images_of_of_clothes_are_grey_at_times_and_then_have_no_hue() -> None:
     ink = torch.full((40, 1, 28, 28), 255, dtype=torch.uint8)
     source = ColorDigits(ink, torch.arange(40) % 10, seed=0)
     images, _, bins = draw_images(source, 400, torch.Generator().manual_seed(0), CLOTHES)
