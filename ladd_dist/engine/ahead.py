@@ -26,7 +26,9 @@ class Ahead(Generic[Given]):
             end: the step at which the training ends; none is read from there on.
         """
         self.make, self.device, self.on, self.end = make, device, on, end
-        self.stream = torch.cuda.Stream(device) if on and device.type == "cuda" else None
+        self.stream: torch.cuda.Stream | None = None
+        if on and device.type == "cuda":
+            self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self.ready: tuple[int, Given] | None = None
 
     def of(self, step: int) -> Given:

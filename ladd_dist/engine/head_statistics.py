@@ -59,7 +59,7 @@ class HeadSums:
         Few operations for all heads together: at each step an accelerator is asked for a dozen small things, not a
         dozen a head.
         """
-        if self.edges is None:
+        if self.edges is None or self.bins is None:
             self.edges = torch.tensor(EDGES, dtype=tau.dtype, device=tau.device)
             self.bins = torch.arange(len(BINS), device=tau.device)[:, None]
             self.num_logits = [real[tap].shape[1] for tap in self.taps]
@@ -69,7 +69,7 @@ class HeadSums:
         seen = torch.cat([ones, right_reals, right_fakes, reals, fakes], dim=1).double()
         bins = torch.bucketize(tau, self.edges, right=True)
         # A product, because adding at indices has no fixed order on an accelerator.
-        member = (bins == self.bins).double()  # [bins,B]; `one_hot` would look at the numbers
+        member = torch.eq(bins, self.bins).double()  # [bins,B]; `one_hot` would look at the numbers
         answers = member @ seen
         for window in self.windows.values():
             window.answers = answers if window.answers is None else window.answers + answers

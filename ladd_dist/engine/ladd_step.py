@@ -72,7 +72,7 @@ class LaddStep:
         """
         parts = self.parts(batch, step, rows or whole_batch(len(batch.x0)))
         weights = self.weights(step, control)
-        sees_heads, learn = weights.adversarial != 0, control.heads_learn
+        sees_heads, learn = bool(weights.adversarial != 0), control.heads_learn
         found = self.updates(parts, weights, step, sees_heads=sees_heads, learn=learn)
         return found | weights.figures()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -18,8 +17,6 @@ from ladd_dist.engine.ladd_step import LaddStep, Weights
 from ladd_dist.engine.step_graph import CudaRecorder, Found, Recorder, StepGraph
 from ladd_dist.guards.judge import NO_CHANGE, GuardControl
 
-TrainStep = Callable[[Batch, int, Rows | None, GuardControl], dict[str, Tensor | float]]
-"""A `LaddStep` or a `RecordedStep`: what trains both networks once."""
 _SUMS = "sums/"
 
 
@@ -38,7 +35,12 @@ class RecordedStep:
         """
         Args:
             recorder: what records; CUDA graphs of the device if nothing else is said.
+
+        Raises:
+            RecipeError: there is nothing to record with.
         """
+        if recorder is None:
+            require_recorder(device)
         self.sums, self.device = step.head_sums, device
         self.own_sums = None if self.sums is None else HeadSums(self.sums.taps)
         self.step = replace(step, head_sums=self.own_sums)
@@ -50,8 +52,8 @@ class RecordedStep:
         """Train on `batch`, as `LaddStep` does."""
         parts = self.step.parts(batch, step, rows or whole_batch(len(batch.x0)))
         weights = self.step.weights(step, control)
-        moving = tuple(torch.full((), float(weight), device=self.device) for weight in weights)
-        sees_heads, learn = weights.adversarial != 0, control.heads_learn
+        moving = Weights(*(torch.full((), float(weight), device=self.device) for weight in weights))
+        sees_heads, learn = bool(weights.adversarial != 0), control.heads_learn
         work = functools.partial(self._work, step=step, sees_heads=sees_heads, learn=learn)
         found = self.graph(work, (parts, moving)) if sees_heads and learn else work((parts, moving))
         if self.sums is not None and self.own_sums is not None:
@@ -59,11 +61,8 @@ class RecordedStep:
             self.sums.add_update(added, self.own_sums.num_logits)
         return {name: value for name, value in found.items() if not name.startswith(_SUMS)} | weights.figures()
 
-    def _work(
-        self, given: tuple[list[Part], tuple[Tensor, Tensor]], *, step: int, sees_heads: bool, learn: bool
-    ) -> Found:
-        parts, moving = given
-        found = self.step.updates(parts, Weights(*moving), step, sees_heads=sees_heads, learn=learn)
+    def _work(self, given: tuple[list[Part], Weights], *, step: int, sees_heads: bool, learn: bool) -> Found:
+        found = self.step.updates(*given, step, sees_heads=sees_heads, learn=learn)
         sums = {} if self.own_sums is None else self.own_sums.take_update()
         return {**found, **{f"{_SUMS}{name}": value for name, value in sums.items()}}  # type: ignore[dict-item]
 

@@ -34,7 +34,7 @@ class CudaRecorder:
     """CUDA graphs of one device, recorded on a stream of their own."""
 
     def __init__(self, device: torch.device) -> None:
-        self.device, self.stream = device, torch.cuda.Stream(device)
+        self.device, self.stream = device, torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def run(self, work: Callable[[], Found]) -> Found:
         current = torch.cuda.current_stream(self.device)

@@ -25,7 +25,7 @@ from ladd_dist.engine.checkpoint_files import DataPosition, Facts
 from ladd_dist.engine.ema import WeightAverage
 from ladd_dist.engine.head_statistics import HeadSums
 from ladd_dist.engine.loop import Figures, NotFiniteError, cosine_factor, note_of, train
-from ladd_dist.engine.recorded_step import RecordedStep, TrainStep
+from ladd_dist.engine.recorded_step import RecordedStep
 from ladd_dist.engine.shard_reader import to_device
 from ladd_dist.engine.step_metrics import scaling
 from ladd_dist.evaluation.class_features import trained_features
@@ -143,11 +143,11 @@ class Distillation:
         metrics = fitting_metrics(recipe) if ranks.is_first else ()
         self.monitor = SampleMonitor(metrics, self.shown, feature_network(recipe), trained_features(run))
         self.head_sums = HeadSums(heads.taps)
-        ladd_step = build_step(
+        self.ladd_step = build_step(
             recipe, self.student, self.heads, freeze(recipe, teacher, critic, **common),
             adv_norm=self.adv_norm, head_sums=self.head_sums,
         )  # fmt: skip
-        self.ladd_step: TrainStep = RecordedStep(ladd_step, device) if settings.compute.graph else ladd_step
+        self.recorded = RecordedStep(self.ladd_step, device) if settings.compute.graph else None
         self.guarding = Guarding(run, self.reader, self.head_sums, self.checkpoints)
         self.guarding.restore(self.first_step, saved.meta.get("guard") if saved else None)
 
@@ -190,7 +190,8 @@ class Distillation:
         factor = cosine_factor(step, settings.steps, settings.lr_final)
         self.student.set_lr_factor(factor)
         self.heads.set_lr_factor(factor)
-        figures = self.ladd_step(self.batches.of(step), step, self.rows, self.guarding.control)
+        train_step = self.recorded or self.ladd_step
+        figures = train_step(self.batches.of(step), step, self.rows, self.guarding.control)
         self.average.update(step + 1)
         self.batches.prepare(step + 1)
         self.guarding.after(step + 1, figures, self.student, self.log, self.save)

@@ -195,6 +195,7 @@ def distill_step(step: int, rows: Rows, recipe: Recipe) -> Told:
         rows=rows,
         reader=SimpleNamespace(batch=read),
         ladd_step=train,
+        recorded=None,
         average=SimpleNamespace(update=told.averaged.append),
         guarding=SimpleNamespace(control=NO_CHANGE, after=lambda updates, *rest: told.guarded.append(updates)),
         log=None,
