@@ -11,7 +11,7 @@ from ladd_dist.builders.asking import asking_for_plugins
 from ladd_dist.builders.card import REMEDY, StudentCard
 from ladd_dist.builders.codec import codec_card, packed, trained_weights
 from ladd_dist.builders.networks import load_network, own_weights
-from ladd_dist.builders.teacher import load_teacher
+from ladd_dist.builders.teacher import load_start, load_teacher
 from ladd_dist.core.budget import at_most
 from ladd_dist.core.errors import UserError, reading
 from ladd_dist.core.pretrained import from_outside
@@ -26,8 +26,12 @@ from ladd_dist.workspace.run import Run
 
 
 def new_student(run: Run) -> Denoiser:
-    """The student before training: a copy of the teacher in the recipe's form."""
-    return run.recipe.student.prepare(load_teacher(run))
+    """The student before training: a copy of the teacher, or of another start, in the recipe's form.
+
+    Raises:
+        UserError: weights are missing or do not fit.
+    """
+    return run.recipe.student.prepare(load_start(run, load_teacher(run)))
 
 
 def save_student(path: Path, network: Denoiser, run: Run) -> None:

@@ -160,6 +160,7 @@ def _facts(config: ShownConfig, timings: Values) -> list[tuple[str, str]]:
         ("Recipe", config.recipe_path),
         ("Scale", config.scale),
         ("Signature", config.signature),
+        *_start(config),
         ("Seed", config.recipe.text("seed")),
         ("Training steps", config.recipe.part("train").text("steps")),
         *((f"Data: {key}", value) for key, value in config.data.items()),
@@ -172,6 +173,15 @@ def _facts(config: ShownConfig, timings: Values) -> list[tuple[str, str]]:
         *((key.capitalize(), value) for key, value in config.environment.items()),
     ]
     return [(name, value) for name, value in facts if value]
+
+
+def _start(config: ShownConfig) -> list[tuple[str, str]]:
+    """What the student started from and who teaches it, where these are two."""
+    student, network = config.recipe.part("student"), config.recipe.part("network")
+    if not (init := student.text("init")):
+        return []
+    start = f"{init} (content {digest})" if (digest := student.text("digest")) else init
+    return [("Teacher", network.text("source") or "trained by this recipe"), ("Student starts from", start)]
 
 
 def _finite(values: Values) -> dict[str, float]:

@@ -14,6 +14,7 @@ from ladd_dist.builders.sampling import sample_student
 from ladd_dist.builders.shards import open_shards
 from ladd_dist.builders.step import build_critic, build_heads, build_step, freeze
 from ladd_dist.builders.student import new_student, save_student
+from ladd_dist.builders.student_start import keep_start
 from ladd_dist.builders.teacher import averaged, guided_teacher, load_teacher
 from ladd_dist.core.rng import added_noise, sample_starts
 from ladd_dist.core.rundir import save_tensors
@@ -117,6 +118,7 @@ class Distillation:
         )  # fmt: skip
         saved = self.checkpoints.latest()
         self.first_step = saved.step if saved else 0
+        keep_start(run)
         network = new_student(run)
         teacher = load_teacher(run)
         critic = build_critic(recipe, teacher, run)

@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Self
 
 from torch import Tensor
 
 from ladd_dist.core.plugin import Plugin
 from ladd_dist.core.types import Denoiser
+from ladd_dist.students.start import start_identity
 
 
 class StudentForm(Plugin):
     """Form of the student, made from a copy of the teacher."""
 
     kind = "student"
-    needs_teacher: ClassVar[bool] = False
-    """Whether a student's file holds a part of the weights only and needs the teacher's besides."""
+    init: str = ""
+    """Where the student starts, for a form that has a field of this name; empty: at the teacher."""
+    digest: str = ""
+    """Recorded hash of `init`'s content, for such a form."""
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether a student's file holds a part of the weights only and needs the teacher's besides."""
+        return False
+
+    def pinned(self) -> Self:
+        """The form with the hash of its start recorded: the start may be gone later."""
+        return self
+
+    def identity(self) -> Mapping[str, object]:
+        return start_identity(self.init, self.digest)
 
     def prepare(self, network: Denoiser) -> Denoiser:
         """Turn a copy of the teacher into the student, in training mode; only weights that train require gradients.
