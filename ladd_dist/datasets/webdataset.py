@@ -37,7 +37,7 @@ class Webdataset(Dataset):
 
     They are read and decoded once, into a folder of the cache. What pins them: the contents of local files, which may
     be moved; of commands and web addresses the text of `urls` and `revision`, since their content is not known before
-    it is fetched. docs/cli.md says what is read.
+    it is fetched. docs/pictures.md says what is read.
     """
 
     urls: str = field(default="", metadata=NEUTRAL)
