@@ -10,7 +10,9 @@ import itertools
 import multiprocessing
 import os
 import signal
+import sys
 import threading
+import types
 import zlib
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -89,13 +91,29 @@ def decode_all(pictures: Iterable[Picture], fitting: Fitting, *, total: int = 0)
         waiting = deque[tuple[Future[Decoded], str]]()
         try:
             for piece in pieces:
-                waiting.append((pool.submit(_decode_piece, piece, fitting), f"{piece[0].name} to {piece[-1].name}"))
+                with _without_main():  # starts another process while there are too few
+                    future = pool.submit(_decode_piece, piece, fitting)
+                waiting.append((future, f"{piece[0].name} to {piece[-1].name}"))
                 if len(waiting) > 2 * num:
                     yield _result(*waiting.popleft())
             while waiting:
                 yield _result(*waiting.popleft())
         finally:  # also when whoever reads this has stopped
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Hide the program's main module from processes that start: they would run it again, up to this very place.
+
+    That is a script of somebody who opens the data set outside of a function; and it may import much.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _result(future: Future[Decoded], which: str) -> Decoded:

@@ -18,7 +18,7 @@ from ladd_dist.core.types import ImageSpec
 from ladd_dist.datasets import Split
 from ladd_dist.datasets.picture_cache import AGAIN, CARD, INDEX, PIXELS, Card, read_card
 
-_DROPPED_BYTES = 64 * 2**20
+_DROPPED_BYTES = 16 * 2**20
 """Bytes of the file that stay mapped after they were read; the system keeps their pages, but not as ours."""
 _FAULT_BYTES = 2**16
 """Bytes that the system maps around each page that is read, at most."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import itertools
 import os
 import time
 from collections import Counter
@@ -24,6 +25,7 @@ from ladd_dist.datasets.folder_metadata import Line, matched, read_caption, read
 Classes = Literal["folders", "none"]
 Captions = Literal["none", "metadata", "txt"]
 _READERS = 8
+_AT_ONCE = 1_000
 _RACE_S = 2.0
 """Seconds since the last change from which on times tell a change, on any file system."""
 
@@ -210,14 +212,14 @@ def _fingerprint(root: Path) -> str:
     with contextlib.suppress(UserError, OSError):
         if (known := read_typed(note, dict[str, str])).get("stamp") == stamp and len(known.get("content", "")) == 16:
             return known["content"]
-    files = list(listing.all())
+    total, newest = hashlib.sha256(), 0.0
+    files = listing.all()
     with ThreadPoolExecutor(_READERS) as pool:
-        marks = pool.map(functools.partial(_content, root), files)
-        total = hashlib.sha256()
-        for file, mark in zip(files, marks, strict=True):
-            total.update(os.fsencode(file.name) + f"\0{mark}\n".encode())
+        while some := list(itertools.islice(files, _AT_ONCE)):
+            for file, mark in zip(some, pool.map(functools.partial(_content, root), some), strict=True):
+                total.update(os.fsencode(file.name) + f"\0{mark}\n".encode())
+                newest = max(newest, (file.changed >> 64) / 1e9, (file.changed % 2**64) / 1e9)
     content = total.hexdigest()[:16]
-    newest = max((max(file.changed) for file in files), default=0) / 1e9
     if time.time() - newest > _RACE_S:
         with contextlib.suppress(UserError, OSError):
             write_json(note, {"root": ascii(str(root)), "stamp": stamp, "content": content})

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 from ladd_dist.core.door import read_typed, require_regular
 from ladd_dist.core.errors import UserError
@@ -21,9 +22,17 @@ _RACE_S = 2.0
 """Seconds since the last change from which on times tell a change, on any file system."""
 
 
+class Fingerprint(NamedTuple):
+    """What a process found when it looked at shards."""
+
+    stamp: str
+    content: str
+    """Sixteen hexadecimal digits."""
+
+
 @functools.lru_cache(maxsize=4)
-def content_fingerprint(shards: tuple[str, ...]) -> str:
-    """Sixteen hexadecimal digits of the shards in their order: contents of files, texts of commands and addresses.
+def content_fingerprint(shards: tuple[str, ...]) -> Fingerprint:
+    """Hash of the shards in their order: of the contents of files, and the texts of commands and addresses.
 
     Files are read again if a size or a time has changed since the result was noted; a process looks once, so that a
     run keeps its data while it trains.
@@ -37,14 +46,14 @@ def content_fingerprint(shards: tuple[str, ...]) -> str:
     with contextlib.suppress(UserError, OSError):
         known = read_typed(note, dict[str, str])
         if known.get("stamp") == stamp and len(known.get("content", "")) == 16:
-            return known["content"]
+            return Fingerprint(stamp, known["content"])
     with ThreadPoolExecutor(_READERS) as pool:
         sums = iter(list(pool.map(_sha256, files)))
     content = _hash(shard if is_remote(shard) else next(sums) for shard in shards)
     if files and time.time() - max(file.stat().st_mtime for file in files) > _RACE_S:
         with contextlib.suppress(OSError):
             write_json(note, {"stamp": stamp, "content": content})
-    return content
+    return Fingerprint(stamp, content)
 
 
 def stamp_of(shards: Iterable[str]) -> str:

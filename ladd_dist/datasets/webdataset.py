@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
+import torch
+
 from ladd_dist.core.errors import ConsentError, UserError
 from ladd_dist.core.picture_file import Fit, Fitting, colour_of
 from ladd_dist.core.picture_pool import Picture
@@ -37,7 +39,7 @@ class Webdataset(Dataset):
 
     They are read and decoded once, into a folder of the cache. What pins them: the contents of local files, which may
     be moved; of commands and web addresses the text of `urls` and `revision`, since their content is not known before
-    it is fetched. docs/cli.md says what is read.
+    it is fetched. docs/pictures.md says what is read.
     """
 
     urls: str = field(default="", metadata=NEUTRAL)
@@ -47,7 +49,7 @@ class Webdataset(Dataset):
     """Name of your own for the content behind commands and web addresses. Another one makes it be read again."""
     size: PictureSize = 32
     """Size of the images in pixels, a side or height and width."""
-    num_classes: Annotated[int, Within("[0, inf)")] = 0
+    num_classes: Annotated[int, Within("[0, 1000000]")] = 0
     """Number of classes, with ids from 0 in `.cls`; 0: all pictures are of one class."""
     captions: Captions = "none"
     """Texts for a network that reads texts, instead of class ids: `txt`, the member `.txt`; `json`, field `text` of the
@@ -77,7 +79,7 @@ class Webdataset(Dataset):
     def fingerprint(self) -> str:
         """Hash of the contents of files and the texts of commands and addresses; empty where a file is missing."""
         try:
-            return content_fingerprint(self._shards())
+            return content_fingerprint(self._shards()).content
         except (UserError, OSError):  # `prepare` says so, to whoever needs the pictures
             return ""
 
@@ -118,7 +120,7 @@ class Webdataset(Dataset):
         """
         folder, shards, texts = self.cache_folder(cache), self._shards(), self.texts()
         asked, num = Asked(self.num_classes, self.captions), len(texts) or self.num_classes or 1
-        before = stamp_of(shards)
+        before = content_fingerprint(shards).stamp
 
         def pictures() -> Iterator[Picture]:
             return read_pictures(self._readable(), asked, {text: number for number, text in enumerate(texts)})
@@ -136,7 +138,15 @@ class Webdataset(Dataset):
     def open(self, *, split: Split, cache: Path) -> CachedPictures:
         self.prepare(cache, silent)
         whole = self.captions == "none"
-        return open_cache(self.cache_folder(cache), split=split, held_out=self.held_out, whole_classes=whole)
+        images = open_cache(self.cache_folder(cache), split=split, held_out=self.held_out, whole_classes=whole)
+        if self.num_classes and split == "train":
+            counts = torch.bincount(images.conditions, minlength=self.num_classes)
+            if empty := (counts == 0).nonzero().flatten().tolist():
+                raise UserError(
+                    f"dataset.num_classes is {self.num_classes}, and no picture is of class "
+                    f"{', '.join(str(number) for number in empty[:5])}{', ...' if len(empty) > 5 else ''}"
+                )
+        return images
 
     def build(self, *, split: Split) -> CachedPictures:
         return self.open(split=split, cache=CACHE)

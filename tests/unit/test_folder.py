@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -401,6 +403,21 @@ def test_many_pictures_are_decoded_by_several_processes_in_their_order(tmp_path:
     assert sorted(colours(images)) == expected
     assert [label for _, label in colours(images)] == sorted(label for _, label in expected)
     assert told[-1] == (400, 400)
+
+
+def test_a_script_that_opens_the_set_outside_of_a_function_is_not_run_again_by_each_process(tmp_path: Path) -> None:
+    write(tmp_path / "many", {f"a/{n:03d}.png": encoded(plain()) for n in range(300)})
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from pathlib import Path\nfrom ladd_dist.datasets.folder import Folder\nprint('once')\n"
+        "print(len(Folder(root='many', size=8, held_out=0.0).open(split='train', cache=Path('cache'))))\n"
+    )
+    package = str(Path(folder_inventory.__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, env={**os.environ, "PYTHONPATH": package}, capture_output=True,
+        text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert done.stdout.split() == ["once", "300"] and not done.stderr
 
 
 def test_two_that_decode_at_once_make_one_cache(root: Path) -> None:

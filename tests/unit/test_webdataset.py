@@ -113,13 +113,13 @@ def test_shards_are_read_in_order_with_their_classes(tmp_path: Path, urls: str) 
 
 
 def test_jpeg_webp_and_compressed_shards_are_read(tmp_path: Path) -> None:
-    samples = {kind: {kind: picture(7, kind.replace("jpg", "jpeg")), "cls": b"1"} for kind in ("jpg", "webp", "png")}
+    samples = {kind: {kind: picture(7, kind.replace("jpg", "jpeg")), "cls": b"0"} for kind in ("jpg", "webp", "png")}
     path = shard(tmp_path / "a.tar", samples)
     packed = tmp_path / "a.tar.gz"
     packed.write_bytes(gzip.compress(path.read_bytes()))
     for source in (path, packed, f"pipe:cat {packed}"):
-        found, conditions = read(of(source), tmp_path / "cache")
-        assert conditions.tolist() == [1, 1, 1]
+        found, conditions = read(of(source, num_classes=1), tmp_path / "cache")
+        assert conditions.tolist() == [0, 0, 0]
         assert (found.float() - expected(8)[7].float()).abs().mean((1, 2, 3)).tolist()[2] == 0
 
 
@@ -236,13 +236,13 @@ BAD: dict[str, tuple[dict[str, bytes], str]] = {
 @pytest.mark.parametrize("name", BAD)
 def test_a_sample_that_cannot_be_used_is_named_or_left_out_and_counted(tmp_path: Path, name: str) -> None:
     parts, message = BAD[name]
-    path = shard(tmp_path / "a.tar", {"s0": sample(0), "s1": parts, "s2": sample(2)})
-    with pytest.raises(UserError, match=rf"1 of 3 pictures cannot be used: .*sample 's1': .*{message}.*on-bad skip"):
+    path = shard(tmp_path / "a.tar", {"s0": sample(0), "s1": parts, "s2": sample(2), "s3": sample(1)})
+    with pytest.raises(UserError, match=rf"1 of 4 pictures cannot be used: .*sample 's1': .*{message}.*on-bad skip"):
         of(path).prepare(tmp_path / "cache", silent)
     data = of(path, on_bad="skip")
-    assert read(data, tmp_path / "cache")[1].tolist() == [0, 2]
+    assert read(data, tmp_path / "cache")[1].tolist() == [0, 2, 1]
     card = read_card(data.cache_folder(tmp_path / "cache"))
-    assert (card.num, card.skipped) == (2, 1)
+    assert (card.num, card.skipped) == (3, 1)
     assert data.facts(tmp_path / "cache")["left out"].startswith("1 (")
 
 
@@ -278,6 +278,11 @@ def test_a_sample_without_a_caption_is_bad_where_captions_are_asked_for(
 def test_names_that_are_no_shards_are_one_message(tmp_path: Path, urls: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         of(urls).prepare(tmp_path / "cache", silent)
+
+
+def test_a_class_without_a_picture_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"num_classes is 5, and no picture is of class 3, 4"):
+        of(shards(tmp_path / "source"), num_classes=5).open(split="train", cache=tmp_path / "cache")
 
 
 def test_shards_that_change_while_they_are_read_leave_no_cache(tmp_path: Path) -> None:
