@@ -32,6 +32,8 @@ from recipes._base import SMOKE
 from tests.distributed.distill_worker import SmoothHead
 
 TAPS = {"sd": ("down0", "middle"), "pixart": ("block00", "block01")}
+SIZES = {"sd": 16, "pixart": (16, 32)}
+"""Squares and rectangles."""
 STEPS = 20
 
 
@@ -43,7 +45,7 @@ def family_recipe(folder: Path, family: str, parallel: str) -> Recipe:
         dataclasses.replace(
             SMOKE,
             name=family,
-            dataset=Prompts(file=str(folder / "prompts.txt"), size=16),
+            dataset=Prompts(file=str(folder / "prompts.txt"), size=SIZES[family]),
             network=Diffusers(source=source, tokens=12 if family == "pixart" else 0),
             codec=Vae(source=source),
             taps=Named(names=TAPS[family]),
