@@ -126,7 +126,14 @@ def _fill(
         )
         write_json(folder / INDEX, {**source.parts, **_copy_parts(folder, source, leave_out=set(own)), **own})
     write_json(folder / CARD, card.with_samplings(samplings))
-    write_bytes(folder / README, page(card, source.network.source, samplings, opening, guidance_of(source)).encode())
+    write_bytes(folder / README, page(card, source.network.source, samplings, opening, call_of(card, source)).encode())
+
+
+def call_of(card: Card, source: Source) -> str:
+    """Arguments of the pipeline's call beside the steps: no guidance, and the size that the student learned."""
+    told = {"height": card.size[0], "width": card.size[1], "use_resolution_binning": False}
+    takes = source.takes()  # binning would sample another size and resize to the one that is asked for
+    return guidance_of(source) + "".join(f", {name}={value}" for name, value in told.items() if name in takes)
 
 
 def guidance_of(source: Source) -> str:

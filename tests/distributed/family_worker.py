@@ -35,6 +35,8 @@ from tests.distributed.distill_worker import SmoothHead
 
 stages.texts.FILE_TEXTS = BATCH  # a file a rank
 TAPS = {"sd": ("down0", "middle"), "pixart": ("block00", "block01"), "z_image": ("refiner00", "block00")}
+SIZES = {"sd": 16, "pixart": (16, 32), "z_image": 16}
+"""Squares and rectangles."""
 STEPS = 20
 
 
@@ -46,7 +48,7 @@ def family_recipe(folder: Path, family: str, parallel: str) -> Recipe:
         dataclasses.replace(
             SMOKE,
             name=family,
-            dataset=Prompts(file=str(folder / "prompts.txt"), size=16),
+            dataset=Prompts(file=str(folder / "prompts.txt"), size=SIZES[family]),
             network=Diffusers(source=source, tokens=0 if family == "sd" else 12),
             codec=Vae(source=source),
             taps=Named(names=TAPS[family]),

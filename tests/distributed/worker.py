@@ -37,8 +37,8 @@ from ladd_dist.parallel.ranks import SINGLE, Ranks, join
 from ladd_dist.parallel.single import Single
 from ladd_dist.parallel.zero import Zero1, Zero2, Zero3
 
-IMAGE = ImageSpec(channels=3, height=8, width=8, num_classes=10)
-LATENTS = ImageSpec(channels=4, height=8, width=8, num_classes=3)
+IMAGE = ImageSpec(channels=3, height=8, width=12, num_classes=10)
+LATENTS = ImageSpec(channels=4, height=8, width=12, num_classes=3)
 TAPS = ("down0", "middle")  # early exit: the teacher's last blocks are not used
 BATCH = 8
 STEPS = 20

@@ -149,7 +149,7 @@ def test_the_clothes_network_reads_grey_and_the_digits_refuses_it() -> None:
     grey = torch.rand(4, 1, 32, 32) * 2 - 1
     as_rgb = read_images(load_features(name=CLOTHES), grey.expand(-1, 3, -1, -1))
     assert torch.equal(read_images(load_features(name=CLOTHES), grey)[0], as_rgb[0])
-    with pytest.raises(UserError, match=r"for colour digits needs RGB images \[N,C,S,S\], got \[4, 1, 32, 32\]"):
+    with pytest.raises(UserError, match=r"for colour digits needs RGB images \[N,C,H,W\], got \[4, 1, 32, 32\]"):
         read_images(load_features(), grey)
     with pytest.raises(UserError, match=r"for colour clothes needs RGB or grey images"):
         read_images(load_features(name=CLOTHES), grey.expand(-1, 2, -1, -1))
