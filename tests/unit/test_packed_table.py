@@ -79,6 +79,26 @@ def test_a_copy_on_a_device_has_the_rows_of_the_files(path: Path) -> None:
         assert found[name].dtype == tensor.dtype
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("limit", [0, 2**30])
+def test_rows_come_to_an_accelerator_and_a_small_table_waits_for_nothing(
+    path: Path, limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    monkeypatch.setattr("ladd_dist.core.conditions.ON_DEVICE_BYTES", limit)
+    table, ids = Conditions.read(path), torch.tensor([9, 0, 1, 2, 5, 0])
+    expected = table.take(ids)
+    table.take(torch.tensor([0], device="cuda"))  # copies a small table
+    there = ids.to("cuda")
+    torch.cuda.set_sync_debug_mode("error" if limit else "default")
+    try:
+        found = table.take(there)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert all(found[name].is_cuda and torch.equal(found[name].cpu(), expected[name]) for name in expected)
+
+
 def test_padding_is_not_stored(path: Path) -> None:
     index = read_table_index(path)
     assert [length for piece in index.files for length in piece.lengths["states"]] == list(range(ROWS))
