@@ -72,7 +72,8 @@ class QwenImage(Family):
             rearrange(part, "b c (h p) (w q) -> b h p w q c", p=_PACK, q=_PACK) for part in (guided, conditional)
         )
         lengths = [torch.linalg.vector_norm(part, dim=(2, 4, 5), keepdim=True) for part in (found, shape)]
-        return rearrange(found * lengths[1] / lengths[0], "b h p w q c -> b c (h p) (w q)")
+        rescaled: Tensor = rearrange(found * lengths[1] / lengths[0], "b h p w q c -> b c (h p) (w q)")
+        return rescaled
 
 
 def _keep_text(block: nn.Module, args: Any, out: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

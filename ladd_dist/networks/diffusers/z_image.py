@@ -68,7 +68,8 @@ class ZImage(Family):
     def feature(self, out: Any) -> Tensor:
         """Feature map [B,c,h,w]; the image's tokens come first, and what fills them up and the text after them."""
         height, width = self.grid()
-        return rearrange(out[:, : height * width], "b (h w) c -> b c h w", h=height)
+        tokens: Tensor = out[:, : height * width]
+        return rearrange(tokens, "b (h w) c -> b c h w", h=height)
 
 
 def _lengths(mask: Tensor) -> list[int]:
