@@ -76,10 +76,9 @@ def test_a_student_starts_from_an_earlier_one_and_goes_on_without_it(form: Any, 
     mine = run(student=form(init=str(file)))
     require_start(mine)
     keep_start(mine)
-    again = Run(
-        from_data(Recipe, to_data(dataclasses.replace(mine.recipe, student=mine.recipe.student.pinned()))),
-        mine.workspace,
-    )
+    folder = mine.folder.path
+    pinned = to_data(dataclasses.replace(mine.recipe, student=mine.recipe.student.pinned()))  # as in config.json
+    again = Run(from_data(Recipe, pinned), mine.workspace)
     file.unlink()
     require_start(again)
     keep_start(again)
