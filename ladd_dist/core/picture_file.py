@@ -84,7 +84,7 @@ def decode(content: bytes, fitting: Fitting) -> Pixels:
     Raises:
         PictureError: it is empty, truncated, damaged, of another format, or larger than `MOST_PIXELS`.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     if not content:
         raise PictureError("it is empty (0 bytes)")
@@ -96,7 +96,7 @@ def decode(content: bytes, fitting: Fitting) -> Pixels:
                 return _resized(_flat(image, fitting.background), fitting)
     except (PictureError, MemoryError):
         raise
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise PictureError("it is no PNG, JPEG, WebP or GIF, whatever its name says") from error
     except Image.DecompressionBombError as error:
         raise PictureError(f"it has far more than {MOST_PIXELS / 1e6:.0f} megapixels; scale it down") from error

@@ -131,12 +131,19 @@ def _pieces(pictures: Iterable[Picture], fitting: Fitting) -> Iterator[list[Pict
     piece, size = list[Picture](), 0
     for picture in pictures:
         piece.append(picture)
-        size += 0 if isinstance(picture.content, Path) else memoryview(picture.content).nbytes
+        size += _num_bytes(picture.content)
         if len(piece) == most or size >= _PIECE_BYTES:
             yield piece
             piece, size = [], 0
     if piece:
         yield piece
+
+
+def _num_bytes(content: Path | bytes | Pixels) -> int:
+    """Bytes that a picture's content takes in memory before it is decoded."""
+    if isinstance(content, Path):
+        return 0
+    return len(content) if isinstance(content, bytes) else content.nbytes
 
 
 def _decode_piece(piece: Sequence[Picture], fitting: Fitting) -> Decoded:
@@ -153,7 +160,7 @@ def _decode_piece(piece: Sequence[Picture], fitting: Fitting) -> Decoded:
             bad.append(Bad(picture.name, "there is too little memory to decode it; scale it down"))
     shape = (len(pixels), 3, fitting.height, fitting.width)
     stacked = np.stack(pixels) if pixels else np.zeros(shape, np.uint8)
-    return Decoded(stacked, [zlib.crc32(row) for row in pixels], kept, bad)
+    return Decoded(stacked, [zlib.crc32(row.data) for row in pixels], kept, bad)
 
 
 def _decode(picture: Picture, fitting: Fitting) -> Pixels:

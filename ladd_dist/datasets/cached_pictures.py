@@ -55,6 +55,16 @@ def open_cache(folder: Path, *, split: Split, held_out: float, whole_classes: bo
     return CachedPictures(folder, card, rows, index["condition"], index["check"])
 
 
+def condition_counts(folder: Path, num: int) -> list[int]:
+    """Number of pictures in a cache by condition, of which there are `num`.
+
+    Raises:
+        UserError: the cache is damaged.
+    """
+    index = load_tensors(folder / INDEX, remedy=AGAIN)["condition"]
+    return [int(count) for count in torch.bincount(index, minlength=num)[:num]]
+
+
 def held_out_mask(share: Tensor, classes: Tensor, held_out: float) -> Tensor:
     """Mask bool [N] of the held-out pictures, of their numbers `share` [N] in [0, 1) and classes [N] int64."""
     if held_out <= 0:

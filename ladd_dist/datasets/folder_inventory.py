@@ -243,6 +243,7 @@ def _note(root: Path) -> Path:
     return Path(home).expanduser() / "ladd_dist" / "folders" / f"{name}.json"
 
 
-def class_counts(found: Inventory) -> Counter[int]:
+def class_counts(found: Inventory) -> list[int]:
     """Number of pictures by condition, as far as names tell."""
-    return Counter(entry.condition for entry in found.entries if not entry.bad)
+    counts = Counter(entry.condition for entry in found.entries if not entry.bad)
+    return [counts[number] for number in range(found.num_conditions)]

@@ -148,7 +148,7 @@ def _fill(
     bad, skipped = list[Bad](), 0
     with (folder / PIXELS).open("wb") as stream:
         for piece in pieces:
-            stream.write(memoryview(piece.pixels).cast("B") if len(piece.pixels) else b"")
+            stream.write(piece.pixels.tobytes())
             checks.extend(piece.checks)
             for picture in piece.kept:
                 at = picture.condition

@@ -70,8 +70,9 @@ class NoiseMoments:
         Raises:
             ShardError: as `add`.
         """
-        self.moments = Moments(*(own + more for own, more in zip(self.moments, moments, strict=True)))
-        num, total, squares = self.moments
+        own = self.moments
+        num, total, squares = own.num + moments.num, own.total + moments.total, own.squares + moments.squares
+        self.moments = Moments(num, total, squares)
         mean = total / num
         deviation = math.sqrt(max(0.0, squares / num - mean**2))
         error = _ERRORS / math.sqrt(num)

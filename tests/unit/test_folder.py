@@ -19,6 +19,7 @@ import torch
 from picture_files import BLUE, GREEN, RED, encoded, plain, png
 
 from ladd_dist.core.errors import UserError
+from ladd_dist.core.pretrained import from_outside
 from ladd_dist.datasets import folder_inventory
 from ladd_dist.datasets.cached_pictures import CachedPictures, held_out_mask
 from ladd_dist.datasets.folder import Folder
@@ -237,6 +238,13 @@ def test_a_link_to_a_folder_elsewhere_is_followed(root: Path, tmp_path: Path) ->
     (root / "linked").symlink_to(tmp_path / "elsewhere")
     folder_inventory.forget()
     assert opened(root).image.num_classes == 4
+
+
+def test_a_folder_that_a_file_from_outside_names_is_read_and_never_written_to(root: Path) -> None:
+    from_outside({"dataset": {"root": str(root)}}, "received/config.json")
+    before = sorted((path, path.stat().st_mtime_ns) for path in root.rglob("*"))
+    assert len(opened(root)) == 9
+    assert sorted((path, path.stat().st_mtime_ns) for path in root.rglob("*")) == before
 
 
 # --- metadata and captions ---
