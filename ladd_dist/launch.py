@@ -48,8 +48,7 @@ class Options(RecipeOptions):
     cache: Path = Path("cache")
     """Folder for what runs share: teachers, shards, the teacher's own evaluation."""
     stages: tuple[str, ...] = STAGES
-    """Which stages to run; autoencoder only where the recipe trains its codec, features only where a
-    metric trains its own."""
+    """Which stages to run; autoencoder and features only where codec or metric train a network of their own."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 ..."""
     threads: Threads = 0

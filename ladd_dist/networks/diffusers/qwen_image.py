@@ -22,6 +22,7 @@ class QwenImage(Family):
     """Adapter to `QwenImageTransformer2DModel`: text and image are two streams in every block."""
 
     own_tokens = 512
+    reads_padding = False
     rescales = True
     guidance_off = ("true_cfg_scale", 1.0)
 
