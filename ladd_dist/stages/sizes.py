@@ -34,9 +34,6 @@ CLOSE = 1 / 200
 """Share of the memory from which on a step's lower bound is followed by an exact count, which takes seconds. A step
 takes up to a hundred times its feature maps."""
 
-SMALL = 256
-"""The largest number among a head's settings with which it is small: about a million weights a tap."""
-
 
 def require_room(run: Run, facts: RunFacts, names: Collection[str], num: int) -> None:
     """Refuse stages to come that cannot be held by this machine's memory or the cache's disk.
@@ -85,18 +82,9 @@ def is_large(recipe: Recipe, num_samples: int) -> bool:
     if network is None:
         return False
     weights = count_parameters(network)
-    if not _has_small_heads(recipe):
-        with contextlib.suppress(Exception), torch.device("meta"):  # as in `_planned`
-            weights += count_parameters(build_heads(recipe, build_critic(recipe, network)))
+    with contextlib.suppress(Exception), torch.device("meta"):  # as in `_planned`
+        weights += count_parameters(build_heads(recipe, build_critic(recipe, network)))
     return WORD * (1 + TRAINED) * weights + num_samples * maps_bytes(network) / CLOSE > memory_bytes() / 2
-
-
-def _has_small_heads(recipe: Recipe) -> bool:
-    """Whether nobody need count the heads' weights, which takes a second: they watch the teacher, at small widths."""
-    settings = vars(recipe.head).values()
-    plain = all(isinstance(value, int | float | str) for value in settings)
-    small = all(value <= SMALL for value in settings if isinstance(value, int))
-    return recipe.critic.name == "teacher" and plain and small
 
 
 def require_evaluation(recipe: Recipe, field: str = "recipe.evaluate.num_samples") -> None:
