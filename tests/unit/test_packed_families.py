@@ -22,7 +22,8 @@ from ladd_dist.networks.diffusers.family import Family
 LONG = "a long line of words " * 9  # longer than every encoder reads
 TEXTS = ["a", "a cat", "a dog on a mat by the sea", LONG]
 FIXED_LENGTH = ("sd", "sdxl", "kandinsky3")
-DROP_PADDING = ("pixart", "pixart_sized", "sana")
+DROP_PADDING = ("pixart", "pixart_sized", "sana", "qwen_image", "z_image")
+TOKENS = {"qwen_image": 60}  # its tiny model has too few positions for more
 CPU = torch.device("cpu")
 
 
@@ -37,7 +38,7 @@ def test_a_packed_table_gives_the_numbers_of_the_padded_one(
     family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = write_pipeline(tmp_path / "checkpoint", family)
-    network = Diffusers(source=str(source), tokens=0 if family in FIXED_LENGTH else 100)
+    network = Diffusers(source=str(source), tokens=0 if family in FIXED_LENGTH else TOKENS.get(family, 100))
     rows = rows_of(network)
     piece = write_piece(tmp_path / "conditions-000000.safetensors", rows)
     (tmp_path / INDEX).write_text(json.dumps(asdict(TableIndex(list(range(5)), forms_of(rows), [piece]))))
@@ -58,6 +59,6 @@ def test_a_packed_table_gives_the_numbers_of_the_padded_one(
     lengths = piece.lengths["prompt_embeds"]
     if family in DROP_PADDING:
         assert lengths[:4] == rows["prompt_attention_mask"].sum(dim=1).tolist()[:4] == sorted(set(lengths[:4]))
-        assert lengths[0] < 5 < lengths[3]
+        assert lengths[0] < 20 < lengths[3]  # of which a chat's template takes some
     else:
         assert set(lengths[:4]) == {rows["prompt_embeds"].shape[1]}
