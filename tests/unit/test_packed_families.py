@@ -23,7 +23,7 @@ LONG = "a long line of words " * 9  # longer than every encoder reads
 TEXTS = ["a", "a cat", "a dog on a mat by the sea", LONG]
 FIXED_LENGTH = ("sd", "sdxl", "kandinsky3")
 DROP_PADDING = ("pixart", "pixart_sized", "sana", "qwen_image", "z_image")
-TOKENS = {"qwen_image": 60}  # its tiny model has too few positions for more
+TOKENS = {"qwen_image": 60, "z_image": 60}  # their tiny models have too few positions for more
 CPU = torch.device("cpu")
 
 
