@@ -59,6 +59,5 @@ def test_a_packed_table_gives_the_numbers_of_the_padded_one(
     lengths = piece.lengths["prompt_embeds"]
     if family in DROP_PADDING:
         assert lengths[:4] == rows["prompt_attention_mask"].sum(dim=1).tolist()[:4] == sorted(set(lengths[:4]))
-        assert lengths[0] < 20 < lengths[3]  # of which a chat's template takes some
     else:
         assert set(lengths[:4]) == {rows["prompt_embeds"].shape[1]}
