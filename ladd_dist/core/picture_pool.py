@@ -188,5 +188,5 @@ def _follow() -> None:
 
 def shown(bad: Sequence[Bad], num: int, most: int = 5) -> str:
     """The first of `num` bad pictures, for a message."""
-    first = "; ".join(one_line(f"{name}: {reason}") for name, reason in itertools.islice(bad, most))
+    first = "; ".join(one_line(f"{name[:200]}: {reason[:300]}") for name, reason in itertools.islice(bad, most))
     return first + (f"; and {num - most:,} more" if num > most else "")

@@ -173,7 +173,7 @@ def _fill(
         "share": torch.tensor(shares, dtype=torch.float64),
     }
     save_tensors(folder / INDEX, index)
-    told = tuple(Bad(one_line(name), one_line(reason)) for name, reason in bad)
+    told = tuple(Bad(one_line(name[:1_000]), one_line(reason[:1_000])) for name, reason in bad)
     card = Card(FORMAT, fitting.height, fitting.width, len(given), num_conditions, skipped, told)
     write_json(folder / CARD, {**asdict(card), "bad": [list(item) for item in told]})
 

@@ -135,20 +135,7 @@ def pictures(place: Place, seed: int, rng: random.Random) -> Made:
         b"\xff\xfe\0",
         b'{"file_name": "ones/00.png", "base": ' + b"9" * 400 + b"}\n",
     )
-    slips = (
-        "bytes",
-        "bytes",
-        "bytes",
-        "metadata",
-        "metadata",
-        "place",
-        "header",
-        "names",
-        "circle",
-        "deep",
-        "root",
-        "text",
-    )
+    slips = ("bytes", "metadata", "place", "names", "header", "circle", "deep", "root", "text", "bytes", "metadata")
     slip, root_text, more = slips[seed % len(slips)], str(root), []
     match slip:
         case "bytes":
