@@ -136,6 +136,12 @@ MUTANTS: dict[str, Mutation] = {
         ),
         test="tests/unit/test_shards.py::test_imported_samples_keep_their_noise_row_by_row",
     ),
+    "changed_shard_trusted": Mutation(
+        "a shard of somebody else that has changed since it was verified is not verified again",
+        one("engine/foreign_survey.py", "if found.stamp != _stamp(path) or found.checks", "if found.checks"),
+        test="tests/unit/test_import.py::"
+        "test_a_verified_shard_that_has_changed_since_is_verified_again_and_nothing_of_it_is_kept",
+    ),
     "heads_have_the_students_betas": Mutation(
         "the heads' optimizer has the student's betas",
         one(
