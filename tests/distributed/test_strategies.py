@@ -65,6 +65,13 @@ def test_also_with_micro_batches_clipping_a_penalty_checkpointing_and_a_sharded_
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
+def test_also_for_images_that_are_no_squares(results: Results, name: str) -> None:
+    measured = figures(results[f"wide/{name}"])
+    assert max(measured.values()) < results["tolerance"], measured
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
 def test_also_where_one_forward_pass_serves_both_updates(results: Results, name: str) -> None:
     measured = figures(results[f"fused/{name}"])
     assert max(measured.values()) < results["tolerance"], measured
