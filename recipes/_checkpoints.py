@@ -34,8 +34,8 @@ from ladd_dist.zoo.plugins.taps.downs_middle import DownsMiddle
 
 HERE = Path(__file__).parent
 PROMPTS = str(HERE / "prompts.txt")
-SD15_CONFIG, PIXART_CONFIG, SD3_CONFIG, KANDINSKY3_CONFIG = (
-    str(HERE / "configs" / name) for name in ("sd15", "pixart", "sd3", "kandinsky3")
+SD15_CONFIG, PIXART_CONFIG, SD3_CONFIG, KANDINSKY3_CONFIG, FLUX2_CONFIG, QWEN_IMAGE_CONFIG, Z_IMAGE_CONFIG = (
+    str(HERE / "configs" / name) for name in ("sd15", "pixart", "sd3", "kandinsky3", "flux2", "qwen_image", "z_image")
 )
 LOW_FIRST, THEN_HIGH = Phase(0, (0.0, 0.0, 0.5, 0.5)), Phase(500, (0.7, 0.1, 0.1, 0.1))
 SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"

@@ -127,6 +127,14 @@ class Denoiser(nn.Module):
         """
         raise ValueError("this network takes class ids; a table of conditions is for one that reads text")
 
+    def rescaled(self, guided: Tensor, conditional: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
+        """Guided prediction [B,C,H,W] as this network's own sampler scales it; most leave it as it is.
+
+        Args:
+            guided: classifier-free guidance of D(x; sigma, cond), of which `conditional` is the conditional half.
+        """
+        return guided
+
     def forward(
         self, x: Tensor, sigma: Tensor, cond: Tensor, *, taps: tuple[str, ...] = (), denoise: bool = True
     ) -> NetOutput:

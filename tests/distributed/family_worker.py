@@ -31,7 +31,7 @@ from plugins.taps.named import Named
 from recipes._base import SMOKE
 from tests.distributed.distill_worker import SmoothHead
 
-TAPS = {"sd": ("down0", "middle"), "pixart": ("block00", "block01")}
+TAPS = {"sd": ("down0", "middle"), "pixart": ("block00", "block01"), "z_image": ("refiner00", "block00")}
 STEPS = 20
 WIDE = ("pixart",)
 """Families whose pictures are 16 x 32 in place of 16 x 16."""
@@ -46,7 +46,7 @@ def family_recipe(folder: Path, family: str, parallel: str) -> Recipe:
             SMOKE,
             name=family,
             dataset=Prompts(file=str(folder / "prompts.txt"), size=16),
-            network=Diffusers(source=source, tokens=12 if family == "pixart" else 0),
+            network=Diffusers(source=source, tokens=0 if family == "sd" else 12),
             codec=Vae(source=source),
             taps=Named(names=TAPS[family]),
             shards=dataclasses.replace(

@@ -77,7 +77,9 @@ def test_also_where_one_forward_pass_serves_both_updates(results: Results, name:
     assert max(measured.values()) < results["tolerance"], measured
 
 
-FAMILIES = ("unet", "class_unet", "sdxl", "kandinsky3", "pixart", "sd3", "sana")
+FAMILIES = (
+    "unet", "class_unet", "sdxl", "kandinsky3", "pixart", "sd3", "sana", "flux2", "qwen_image", "z_image",
+)  # fmt: skip
 
 
 @pytest.mark.slow

@@ -107,7 +107,8 @@ CASES = {
         for family, taps in {
             "unet": ("down0", "middle"), "class_unet": ("down0", "middle"), "sdxl": ("down0", "middle"),
             "kandinsky3": ("down0", "down1", "down2"), "pixart": ("block00", "block01"), "sd3": ("block00", "block01"),
-            "sana": ("block00", "block01"),
+            "sana": ("block00", "block01"), "flux2": ("double00", "single00"), "qwen_image": ("block00", "block01"),
+            "z_image": ("refiner00", "block00"),
         }.items()
     },
 }  # fmt: skip

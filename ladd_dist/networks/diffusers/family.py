@@ -30,6 +30,10 @@ class Family:
     """Default length of a text in tokens."""
     pools_text: ClassVar[bool] = False
     """Whether the model's own embedding of the noise level holds the text as well."""
+    rescales: ClassVar[bool] = False
+    """Whether the family's pipeline scales its guided predictions."""
+    guidance_off: ClassVar[tuple[str, float]] = ("guidance_scale", 1.0)
+    """Argument of the family's pipeline for guidance, and the value with which it does not guide."""
 
     def channels(self) -> int:
         """Number of latent channels."""
@@ -38,6 +42,10 @@ class Family:
     def stride(self) -> int:
         """Number that latent sizes must be divisible by."""
         return int(self.config["patch_size"])
+
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the feature maps, which are those of the model's tokens."""
+        return self.image.height // self.stride(), self.image.width // self.stride()
 
     def check(self) -> None:
         """Refuse a model that this adapter cannot call.
@@ -83,6 +91,9 @@ class Family:
         """Modules whose outputs [B,E] (the last of a tuple) add up to the embedding of level and condition."""
         raise NotImplementedError
 
+    def complete(self, model: Any) -> None:
+        """Add to a model, once, what training it needs and diffusers' own forward does not have."""
+
     def call(self, model: nn.Module, x: Tensor, timestep: Tensor, cond: Tensor, rows: Mapping[str, Tensor]) -> Tensor:
         """Prediction [B,C,H,W] of the model.
 
@@ -94,10 +105,17 @@ class Family:
         """
         raise NotImplementedError
 
+    def rescaled(self, guided: Tensor, conditional: Tensor) -> Tensor:
+        """Guided prediction [B,C,H,W] as the pipeline scales it; asked only if the family `rescales`.
+
+        Both are in the model's own units, like the result.
+        """
+        raise NotImplementedError
+
     def feature(self, out: Any) -> Tensor:
         """Feature map [B,c,h,w] in the output of a block."""
         tokens: Tensor = out[-1] if isinstance(out, tuple) else out
-        return rearrange(tokens, "b (h w) c -> b c h w", h=self.image.height // self.stride())
+        return rearrange(tokens, "b (h w) c -> b c h w", h=self.grid()[0])
 
 
 def like(rows: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:

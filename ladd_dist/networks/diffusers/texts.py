@@ -6,7 +6,7 @@ import contextlib
 import inspect
 import logging
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from ladd_dist.core.budget import within
 from ladd_dist.core.compat import loaded_as
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.pretrained import read_config, weight_bytes
+from ladd_dist.networks.diffusers.texts_lengths import Rows, filled, filled_batch
 
 BATCH = 16
 """Number of texts encoded together; fixed, because the same texts must always give the same bits."""
@@ -26,7 +27,6 @@ PARTS = ("*.json", "text_encoder*/*.safetensors", "tokenizer*/*")
 _HEAVY = (
     "unet", "transformer", "vae", "movq", "scheduler", "safety_checker", "feature_extractor", "image_encoder",
 )  # fmt: skip
-Rows = dict[str, Tensor]
 
 
 class _Way(NamedTuple):
@@ -40,6 +40,12 @@ class _Way(NamedTuple):
     """Further arguments."""
     takes_length: bool = True
     """Whether the length of a text is an argument."""
+    length: int = 0
+    """Length in tokens where the recipe names none; 0: the method's own."""
+    null: str = ""
+    """Text whose embedding is the null condition, where the pipeline makes no negative embedding of its own."""
+    finish: Callable[[Mapping[str, Any], int], Rows] | None = None
+    """Function (results by name, length in tokens) -> tensors [n,...] of rows of one length."""
 
 
 _EMBEDS = ("prompt_embeds", "negative_prompt_embeds")
@@ -58,6 +64,11 @@ _WAYS = {
     ),
     "FluxTransformer2DModel": _Way(("FluxPipeline",), ("prompt_embeds", "pooled_prompt_embeds", "")),
     "SanaTransformer2DModel": _Way(("SanaPipeline",), _MASKED),
+    "Flux2Transformer2DModel": _Way(("Flux2Pipeline", "Flux2KleinPipeline"), ("prompt_embeds", ""), length=512),
+    "QwenImageTransformer2DModel": _Way(
+        ("QwenImagePipeline",), ("prompt_embeds", "prompt_attention_mask"), length=512, null=" ", finish=filled_batch
+    ),
+    "ZImageTransformer2DModel": _Way(("ZImagePipeline",), _EMBEDS, length=512, finish=filled),
 }  # fmt: skip
 
 
@@ -90,7 +101,7 @@ class TextEncoder:
     @torch.no_grad()
     def null(self, *, size: tuple[int, int]) -> Rows:
         """Row [1, ...] of the null condition: the pipeline's own negative embedding, otherwise the empty text."""
-        found = self._ask([""], null=True)
+        found = self._ask([self.way.null], null=True)
         own = {name.removeprefix("negative_"): row for name, row in found.items() if name.startswith("negative_")}
         return self._finished(own or found, size)
 
@@ -102,22 +113,30 @@ class TextEncoder:
             "do_classifier_free_guidance": null,
             **self.way.asks,
         }
-        if self.way.takes_length and self.tokens:
+        if self.way.takes_length and (self.tokens or self.way.length):
             asked["max_sequence_length"] = self._length()
         if "complex_human_instruction" in accepted:  # Sana's pipeline puts it before each text
             own = inspect.signature(type(self.pipeline).__call__).parameters["complex_human_instruction"]
             asked["complex_human_instruction"] = own.default
         with _cuts_heard(self.pipeline) as cuts:
-            found = self.pipeline.encode_prompt(
-                texts, **{name: value for name, value in asked.items() if name in accepted}
+            found = self.pipeline.encode_prompt(  # Z-Image's writes into the list that it is given
+                list(texts), **{name: value for name, value in asked.items() if name in accepted}
             )
-        self.cut += [max(texts, key=len)] if cuts else []
-        return {name: row for name, row in zip(self.way.returns, found, strict=True) if name and row is not None}
+            long = self._too_long(texts) if self.way.length else []
+        self.cut += [max(long or texts, key=len)] if cuts or long else []
+        given = {name: rows for name, rows in zip(self.way.returns, found, strict=True) if name and rows is not None}
+        return self.way.finish(given, self._length()) if self.way.finish else given
+
+    def _too_long(self, texts: list[str]) -> list[str]:
+        """Texts of more tokens than are asked for, whatever a chat's template adds; these pipelines log nothing."""
+        tokenizer = getattr(self.pipeline.tokenizer, "tokenizer", self.pipeline.tokenizer)  # FLUX.2 dev's is in another
+        found = zip(texts, tokenizer(texts)["input_ids"], strict=True)
+        return [text for text, ids in found if len(ids) > self._length()]
 
     def _length(self) -> int:
         """Length in tokens to request from the pipeline; SD3 appends T5's tokens to CLIP's."""
         of_clip = self.pipeline.tokenizer_max_length if self.name == "SD3Transformer2DModel" else 0
-        return self.tokens - of_clip
+        return (self.tokens or self.way.length) - of_clip
 
     def _finished(self, rows: Rows, size: tuple[int, int]) -> Rows:
         num, (height, width) = len(rows["prompt_embeds"]), map(float, size)
@@ -185,7 +204,10 @@ def _load(root: Path, way: _Way) -> Any:
         )
     index = read_config(index_path)
     chosen = index.get("_class_name") if index.get("_class_name") in way.pipelines else way.pipelines[0]
-    pipeline = getattr(diffusers, str(chosen))
+    pipeline: Any = getattr(diffusers, str(chosen), None)
+    if pipeline is None:
+        version = diffusers.__version__
+        raise UserError(f"{root} is a {chosen}, which diffusers {version} does not have: pip install -U diffusers")
     accepted = [name for name in inspect.signature(pipeline.__init__).parameters if name != "self"]
     parts = [name for name in accepted if name.startswith(("text_encoder", "tokenizer"))]
     for name in parts:
