@@ -14,6 +14,8 @@ import torch
 from PIL import Image
 from processes import RECIPE, Done
 from test_export_diffusers import FIXED, PROMPTS, TOKENS, finished_run, near, ours
+from tiny_latents import pack, unguided, unpack
+from tiny_texts import PIPELINES
 from torch import Tensor
 
 from ladd_dist.core.rng import sample_noise
@@ -28,7 +30,6 @@ WIDE, TALL = (8, 16), (12, 8)
 """Height and width of latents in the proportions 1:2 and 3:2."""
 LARGER = {"kandinsky3": 2, "sana": 4}
 """Pipelines that take some multiples of a size alone."""
-FAMILIES = ("sd", "sdxl", "kandinsky3", "pixart", "pixart_sized", "sd3", "flux", "flux_guided", "sana")
 STEPS = "4"
 
 
@@ -42,7 +43,7 @@ def four_steps(family: str) -> Good:
 
 
 @pytest.mark.parametrize("latents", [WIDE, TALL], ids=["1:2", "3:2"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", PIPELINES)
 def test_an_exported_pipeline_samples_as_the_student(family: str, latents: tuple[int, int], tmp_path: Path) -> None:
     height, width = (side * LARGER.get(family, 1) for side in latents)
     dataset = Prompts(file=str(tmp_path / "prompts.txt"), size=(2 * height, 2 * width))
@@ -65,7 +66,7 @@ def from_pipeline(pipe: Any, family: str, noise: Tensor, card: dict[str, Any], s
     """What a pipeline makes of the first prompt, told what the card says."""
     height, width = noise.shape[2:]
     told = {"prompt": PROMPTS[0], "height": card["height"], "width": card["width"], "output_type": "latent"}
-    told |= {"guidance_scale": 3.5 if "flux" in family else 1.0}
+    told |= unguided(family)
     told |= {"use_resolution_binning": False} if "pixart" in family or family == "sana" else {}
     told |= {} if family in FIXED else {"max_sequence_length": TOKENS}
     if family == "sd3":  # CLIP's tokens come before T5's
@@ -77,9 +78,8 @@ def from_pipeline(pipe: Any, family: str, noise: Tensor, card: dict[str, Any], s
         told |= {"prompt_embeds": rows["prompt_embeds"], "attention_mask": rows["prompt_attention_mask"]}
     pipe.set_progress_bar_config(disable=True)
     latents = card["initial_noise"][STEPS] * noise
-    latents = pipe._pack_latents(latents, *latents.shape) if "flux" in family else latents
-    found: Tensor = pipe(latents=latents, **told, **card["pipeline_arguments"][STEPS])[0]
-    return pipe._unpack_latents(found, 2 * height, 2 * width, 2) if "flux" in family else found
+    found: Tensor = pipe(latents=pack(latents, family), **told, **card["pipeline_arguments"][STEPS])[0]
+    return unpack(found, family, noise)
 
 
 def test_a_run_of_rectangles_goes_from_shards_to_an_export(launch_here: Callable[..., Done], tmp_path: Path) -> None:
