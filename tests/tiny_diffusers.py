@@ -13,6 +13,7 @@ import transformers
 from torch import Tensor, nn
 
 from ladd_dist.core.types import ImageSpec
+from ladd_dist.core.versions import release
 
 TEXT, POOLED, TOKENS = 16, 12, 6
 """Size of a tiny text encoder's states, of its pooled state, and the length of a text."""
@@ -366,3 +367,6 @@ PIPELINES: dict[str, Callable[[Any, Any], Any]] = {
     "z_image": _z_image_pipeline,
 }
 """The pipeline of each text model, from model and scheduler."""
+for _family in ("flux2", "flux2_guided", "qwen_image", "z_image"):
+    if release(diffusers.__version__) < (0, 39):  # which has the interfaces that their adapters call
+        del MODELS[_family], PIPELINES[_family]
