@@ -17,6 +17,8 @@ from ladd_dist.codecs.vae import Vae
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.types import ImageSpec
 
+pytest.importorskip("diffusers", minversion="0.39")  # which has the interfaces of these models
+
 FAMILIES = ("flux2", "flux2_guided", "qwen_image", "z_image")
 WIDE = ImageSpec(3, 16, 24, 2)
 

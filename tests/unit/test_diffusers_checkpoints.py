@@ -274,7 +274,7 @@ def test_what_z_image_has_no_positions_for_is_refused(tmp_path: Path) -> None:
 def test_a_diffusers_too_old_for_a_model_is_named_with_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ladd_dist.networks.diffusers.qwen_image.installed", lambda package: "0.36.0")
+    monkeypatch.setattr("ladd_dist.networks.diffusers.family.installed", lambda package: "0.36.0")
     with pytest.raises(UserError, match=r"needs diffusers 0\.37 or newer, this is 0\.36\.0: pip install 'diffusers>=0"):
         load(write_model(tmp_path, "qwen_image"))
 

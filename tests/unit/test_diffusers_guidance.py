@@ -14,6 +14,8 @@ from ladd_dist.core.conditions import Conditions
 from ladd_dist.core.noise import few_step_sample, guided
 from ladd_dist.networks.diffusers import Diffusers
 
+pytest.importorskip("diffusers", minversion="0.39")  # which has the interfaces of these models
+
 SHARES = (0.9, 0.6, 0.3)
 LEVELS = tuple(share / (1 - share) for share in SHARES)
 SCALE = 4.0

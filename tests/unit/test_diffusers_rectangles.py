@@ -18,6 +18,8 @@ from ladd_dist.core.noise import few_step_sample
 from ladd_dist.core.types import Denoiser, ImageSpec
 from ladd_dist.networks.diffusers import Diffusers
 
+pytest.importorskip("diffusers", minversion="0.39")  # which has the interfaces of these models
+
 FAMILIES = ("flux2", "flux2_guided", "qwen_image", "z_image")
 SIZES = ((8, 16), (12, 8), (6, 10))  # 1:2, 3:2, and one whose halves are odd
 FOLDER = tempfile.TemporaryDirectory(prefix="rectangles-")  # until the tests end

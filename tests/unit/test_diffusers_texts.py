@@ -15,6 +15,8 @@ from torch import Tensor
 from ladd_dist.core.types import ImageSpec
 from ladd_dist.networks.diffusers import Diffusers
 
+pytest.importorskip("diffusers", minversion="0.39")  # which has the interfaces of these models
+
 PROMPTS = ("a cat", "a dog on a mat", "")
 TOKENS = 40
 CPU = torch.device("cpu")

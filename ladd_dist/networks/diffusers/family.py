@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.types import ImageSpec
+from ladd_dist.core.versions import installed, release
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Family:
     """Default length of a text in tokens."""
     pools_text: ClassVar[bool] = False
     """Whether the model's own embedding of the noise level holds the text as well."""
+    lowest: ClassVar[str] = ""
+    """Lowest version of diffusers with the interface that this adapter calls; empty: every version that is allowed."""
     rescales: ClassVar[bool] = False
     """Whether the family's pipeline scales its guided predictions."""
     guidance_off: ClassVar[tuple[str, float]] = ("guidance_scale", 1.0)
@@ -55,8 +58,14 @@ class Family:
         """Refuse a model that this adapter cannot call.
 
         Raises:
-            UserError: the model needs other inputs, or does not take latents of this shape.
+            UserError: the model needs other inputs or a newer diffusers, or does not take latents of this shape.
         """
+        version = installed("diffusers") or ""
+        if release(version) < release(self.lowest):
+            raise UserError(
+                f"{self.config['_class_name']} needs diffusers {self.lowest} or newer, this is {version}: "
+                f"pip install 'diffusers>={self.lowest}'"
+            )
         if self.channels() != self.image.channels:
             raise UserError(f"the model works on {self.channels()} channels, the dataset has {self.image.channels}")
         if not self.image.divides(self.stride()):

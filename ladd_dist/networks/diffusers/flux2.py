@@ -20,6 +20,7 @@ class Flux2(Family):
     """
 
     own_tokens = 512
+    lowest = "0.37"  # the first that knows models without an input for guidance
 
     def check(self) -> None:
         super().check()

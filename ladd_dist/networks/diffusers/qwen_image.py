@@ -9,13 +9,9 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from ladd_dist.core.errors import UserError
-from ladd_dist.core.versions import installed, release
 from ladd_dist.networks.diffusers.family import Family, like
 
 _PACK = 2  # 2x2 latent pixels are one token
-_LOWEST = "0.37"
-"""Diffusers 0.36 gives the model the lengths of texts in place of their mask, and lets images attend to the padding."""
 
 
 class QwenImage(Family):
@@ -23,6 +19,7 @@ class QwenImage(Family):
 
     own_tokens = 512
     reads_padding = False
+    lowest = "0.37"  # before, it takes the lengths of texts in place of their mask, and attends to the padding
     rescales = True
     guidance_off = ("true_cfg_scale", 1.0)
 
@@ -33,12 +30,6 @@ class QwenImage(Family):
         return _PACK
 
     def check(self) -> None:
-        version = installed("diffusers") or ""
-        if release(version) < release(_LOWEST):
-            raise UserError(
-                f"QwenImageTransformer2DModel needs diffusers {_LOWEST} or newer, this is {version}: "
-                f"pip install 'diffusers>={_LOWEST}'"
-            )
         super().check()
         never = (None, False)  # set by the models that edit pictures or draw them in layers
         self.refuse(

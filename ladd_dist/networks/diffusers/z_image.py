@@ -28,6 +28,7 @@ class ZImage(Family):
 
     own_tokens = 512
     reads_padding = False
+    lowest = "0.39"  # before, its learned tokens start from whatever is in memory, and cannot be planned
     guidance_off = ("guidance_scale", 0.0)  # the scale counts what is added to the conditional prediction
 
     def stride(self) -> int:
