@@ -422,7 +422,7 @@ def test_a_network_and_a_dataset_that_do_not_go_together_are_told(checkpoint: Pa
 
 def test_guidance_needs_a_null_condition(tmp_path: Path) -> None:
     tiny = write_pipeline(tmp_path / "classes", "class_unet")
-    known = Prompts(size=(16, 16), num_classes=4)  # all that its embedding has: none is left for "no class"
+    known = Prompts(size=16, num_classes=4)  # all that its embedding has: none is left for "no class"
     recipe = recipe_in(tmp_path, tiny, dataset=known)
     with pytest.raises(ValueError, match=r"shards\.guidance 4 needs a null condition.*--shards\.guidance 1"):
         train_teacher(Run(recipe, workspace_in(tmp_path)))
