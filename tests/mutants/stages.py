@@ -66,7 +66,7 @@ MUTANTS: dict[str, Mutation] = {
     ),
     "every_rank_reads_the_first_rows": Mutation(
         "each rank reads the first rows of the global batch",
-        one("stages/distill.py", "rows = range(self.rows.first, self.rows.stop)", "rows = range(len(self.rows))"),
+        one("stages/distill.py", "range(self.rows.first, self.rows.stop)", "range(len(self.rows))"),
         test=f"{_STEPS}::test_a_step_reads_its_rows_of_its_batch_in_the_order_of_the_runs_seed",
     ),
     "average_one_update_behind": Mutation(

@@ -120,7 +120,7 @@ def test_where_the_configurations_lie_changes_no_signature() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["sd15", "pixart", "sd3", "kandinsky31", "z_image"])
+@pytest.mark.parametrize("name", ["sd15", "sd3", "z_image"])  # each takes half a minute
 def test_a_dry_run_needs_neither_weights_nor_a_network(name: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "ladd_dist.launch", str(REPO / "recipes" / f"{name}.py"), "--dry-run", "--json"]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub"), "OMP_NUM_THREADS": "1"}
@@ -133,7 +133,7 @@ def test_a_dry_run_needs_neither_weights_nor_a_network(name: str, tmp_path: Path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["sd15", "kandinsky31", "flux2"])
+@pytest.mark.parametrize("name", ["kandinsky31", "flux2"])
 def test_the_plan_for_eight_gpus_takes_little_memory_itself(name: str, tmp_path: Path) -> None:
     code = (
         "import resource, sys; from ladd_dist import plan; code = plan.main(sys.argv[1:]); "

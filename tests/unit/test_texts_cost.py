@@ -41,7 +41,7 @@ def test_the_cost_is_that_of_the_written_table(tmp_path: Path) -> None:
 def test_the_plan_says_what_the_texts_take(capsys: object) -> None:
     found = plan.Plan(
         recipe="a", gpus=1, gpus_per_node=1, gpu_memory_bytes=1, usable_bytes=1, batch_size=1, batch_per_gpu=1,
-        accumulate=1, precision="fp32", params={}, bytes_per_sample=1, strategies=[], cheapest=None, advice="",
+        accumulate=1, precision="fp32", params={}, bytes_per_sample=1, strategies=[], cheapest=None, advice="", data={},
         texts=TextsCost(100_000, 5_000, 700_000_000, 197_000_000_000),
     )  # fmt: skip
     with Console().capture():
