@@ -42,6 +42,9 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "Stable Diffusion 3": ("SD3Transformer2DModel", {"joint_attention_dim": 4096, "pooled_projection_dim": 2048}),
     "Flux": ("FluxTransformer2DModel", {"joint_attention_dim": 4096, "pooled_projection_dim": 768}),
     "Sana": ("SanaTransformer2DModel", {"caption_channels": 2304}),
+    "FLUX.2 klein 4B": ("Flux2Transformer2DModel", {"joint_attention_dim": 7680}),
+    "Qwen-Image": ("QwenImageTransformer2DModel", {"joint_attention_dim": 3584}),
+    "Z-Image": ("ZImageTransformer2DModel", {"cap_feat_dim": 2560}),
 }  # fmt: skip
 """Class and text sizes of published models, from the configuration of each on the Hugging Face hub."""
 

@@ -34,7 +34,7 @@ class File(NamedTuple):
     """Time in nanoseconds of the last change of anything about it, which no program can set; and times 2^64 that of its
     content, which some file systems know alone."""
     problem: str = ""
-    """Why it is no picture that can be read; empty if it may be one."""
+    """Why it is no picture, or no text, that can be read; empty if it may be one."""
 
 
 class Listing(NamedTuple):
@@ -112,12 +112,12 @@ def _enter(
         else:
             found.pictures.append(File(name, problem=f"it is the folder {other!r} again, by a link"))
         return
-    file = File(name, status.st_size, (status.st_mtime_ns << 64) + status.st_ctime_ns)
+    problem = "" if stat.S_ISREG(status.st_mode) else "it is a pipe, a socket or a device, not a file"
+    file = File(name, status.st_size, (status.st_mtime_ns << 64) + status.st_ctime_ns, problem)
     if entry.name == METADATA:
         found.metadata.append(file)
     elif suffix in SUFFIXES:
-        problem = "" if stat.S_ISREG(status.st_mode) else "it is a pipe, a socket or a device, not a file"
-        found.pictures.append(file._replace(problem=problem))
+        found.pictures.append(file)
     elif suffix in OTHER_SUFFIXES:
         found.pictures.append(file._replace(problem=f"{suffix} is not read; convert it to PNG, JPEG or WebP"))
     elif suffix == TEXT_SUFFIX:

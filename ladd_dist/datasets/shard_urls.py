@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import http.client
-import math
+import itertools
 import os
 import re
 import signal
@@ -35,7 +35,12 @@ ENDINGS = ("*.tar", "*.tar.gz", "*.tgz", "*.tar.bz2", "*.tar.xz")
 PIPE = "pipe:"
 _WEB = re.compile(r"https?://", re.IGNORECASE)
 _OTHER = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
-_RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)")
+_ESCAPED = re.compile(r"\\.", re.DOTALL)
+_GROUP = re.compile(r"\{([^{}]*)\}")
+_NUMBERS = re.compile(r"^(-?\d+)\.\.(-?\d+)(?:\.\.-?(\d+))?$")
+_LETTERS = re.compile(r"^([A-Za-z])\.\.([A-Za-z])(?:\.\.-?(\d+))?$")
+_MOST_DIGITS = 18
+_MOST_DEPTH = 50
 _SHOWN = 200
 
 
@@ -50,19 +55,53 @@ def expand(urls: str, field: str) -> list[str]:
     Braces and `::` between names mean what WebDataset means by them.
 
     Raises:
-        UserError: there is none, a file is missing, or there are too many.
+        UserError: there is none, a file is missing, braces do not close, or there are too many.
     """
     from webdataset.shardlists import expand_urls
 
     if not urls:
         raise UserError(f"{field} is empty; name shards, like 'pictures/{{000..099}}.tar', a folder or a web address")
-    num = math.prod(1 + abs(int(last) - int(first)) for first, last in _RANGE.findall(urls))
+    depths = itertools.accumulate((letter == "{") - (letter == "}") for letter in urls)
+    if max(depths, default=0) > _MOST_DEPTH:
+        raise UserError(f"{field}: {shown(urls)}: braces are nested too deeply; at most {_MOST_DEPTH} are read")
+    num = sum(_most_names(url) for url in urls.split("::"))
     if num > MOST_SHARDS:
-        raise UserError(f"{field}: {shown(urls)} are {num:,} shards; at most {MOST_SHARDS:,} are read")
-    found = [shard for url in expand_urls(urls) for shard in _shards_of(url, field)]
+        raise UserError(f"{field}: {shown(urls)} are {num:,} shards or more; at most {MOST_SHARDS:,} are read")
+    try:
+        names = expand_urls(urls)
+    except ValueError as error:
+        raise UserError(
+            f"{field}: {shown(urls)}: a brace is not closed, or not opened; braces come in pairs"
+        ) from error
+    except (AssertionError, LookupError) as error:  # ${NAME} is the variable WDS_NAME to WebDataset
+        raise UserError(f"{field}: {shown(urls)}: {error}; write $NAME for a variable of a command's shell") from error
+    found = [shard for url in names for shard in _shards_of(url, field)]
     if not found:
         raise UserError(f"{field}: nothing matches {shown(urls)}")
     return found
+
+
+def _most_names(url: str) -> int:
+    """The number of names that braces stand for, or more; above `MOST_SHARDS` it may be any number above."""
+    num, url = 1, _ESCAPED.sub("", url)
+    while inner := _GROUP.findall(url):
+        for group in inner:
+            num *= _num_choices(group)
+            if num > MOST_SHARDS:
+                return num
+        url = _GROUP.sub("", url)
+    return num
+
+
+def _num_choices(group: str) -> int:
+    """The number of texts that the inside of a pair of braces stands for."""
+    found = _NUMBERS.match(group) or _LETTERS.match(group)
+    if found is None:
+        return 1 + group.count(",")
+    if max(len(part or "") for part in found.groups()) > _MOST_DIGITS:
+        return MOST_SHARDS + 1
+    first, last = (int(part) if found.re is _NUMBERS else ord(part) for part in found.groups()[:2])
+    return 1 + abs(last - first) // max(1, int(found[3] or 1))
 
 
 def _shards_of(url: str, field: str) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import bisect
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,6 +37,8 @@ class Stamp(NamedTuple):
     path: str
     bytes: int
     modified_ns: int
+    changed_ns: int
+    """Time of the last change of anything about it, which no program can set: copies keep the other time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,9 +195,12 @@ class _Look:
             return stopped.number
 
     def recorded(self, place: int, path: Path) -> Verified | None:
-        """What is known of a shard from before; None: nothing, or the shard has changed since."""
+        """What is known of a shard from before; None: nothing, or the shard has changed since.
+
+        Nor does a record of another user count: its checksums and noise would be believed without a look.
+        """
         record = self._record(place)
-        if record is None or not record.exists():
+        if record is None or not record.exists() or record.stat().st_uid != os.geteuid():
             return None
         found = read_typed(record, Verified)
         if found.stamp != _stamp(path) or found.checks != _CHECKS:
@@ -230,7 +236,7 @@ class _Look:
 def _stamp(path: Path) -> Stamp:
     require_regular(path)
     found = path.stat()
-    return Stamp(str(path), found.st_size, found.st_mtime_ns)
+    return Stamp(str(path), found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def _require_alike(own: bool, before: bool | None, where: str) -> bool:

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ladd_dist.core.serialize import RecipeError
+
 WARM_UP = 3
 """Steps before the recording: they choose kernels, compile, and make the optimizers' state. PyTorch asks for three."""
 Found = dict[str, Tensor]
@@ -64,17 +66,32 @@ class StepGraph:
         """The results (tensors of their own) of `work` on `given`, nested tuples and lists of tensors and constants.
 
         The shapes and the constants must be those of the first call, and the work must always be the same.
+
+        Raises:
+            RecipeError: the work asks the device for a number, or does something else that cannot be recorded.
         """
         self.calls += 1
         if self.calls <= WARM_UP:
             return self.recorder.run(lambda: work(given))
         if self.replay is None:
             self.given = _mapped(torch.clone, given)
-            self.found, self.replay = self.recorder.record(lambda: work(self.given))
+            self.found, self.replay = self._recorded(work)
         for own, new in zip(_tensors(self.given), _tensors(given), strict=True):
             own.copy_(new)
         self.replay()
         return {name: value.clone() for name, value in self.found.items()}  # the next call overwrites them
+
+    def _recorded(self, work: Work) -> tuple[Found, Callable[[], None]]:
+        try:
+            return self.recorder.record(lambda: work(self.given))
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # a network whose shapes follow from data, or texts that do not fit the device
+            why = str(error).strip().partition("\n")[0]
+            raise RecipeError(
+                f"recipe.train.compute.graph: this step cannot be recorded ({why}); run the same command again with "
+                "--train.compute.no-graph"
+            ) from error
 
 
 def _mapped(change: Callable[[Tensor], Tensor], given: Any) -> Any:

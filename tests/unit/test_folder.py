@@ -264,6 +264,16 @@ def test_captions_are_conditions_and_equal_ones_are_one(root: Path) -> None:
     assert Folder(root=str(root), size=8).texts() == ()
 
 
+def test_a_pipe_with_the_name_of_a_text_is_not_waited_for(root: Path) -> None:
+    write(root, {f"red/{number}.txt": b"red" for number in range(3)})
+    os.mkfifo(root / "blue" / "0.txt")
+    folder_inventory.forget()
+    assert "a pipe, not a regular file" in bad_of(root, captions="txt")["blue/0.png"]
+    os.mkfifo(root / "metadata.jsonl")
+    folder_inventory.forget()
+    assert "metadata.jsonl is a pipe, not a regular file" in refused(root, captions="metadata")
+
+
 def test_a_text_beside_a_picture_is_its_caption(root: Path) -> None:
     write(root, {f"{path}.txt": f"\ufeff {path}\n".encode() for path in ("red/0", "red/1", "green/0")})
     write(root, {"green/1.txt": b" \n", "green/2.txt": b"caf\xe9", "blue/0.txt": b"x" * 10_001})

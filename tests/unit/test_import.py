@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -123,6 +125,17 @@ def test_a_verified_shard_that_has_changed_since_is_verified_again_and_nothing_o
     assert tars(folder) == tars(fresh)
 
 
+def test_a_shard_that_was_replaced_by_one_of_its_size_and_time_is_verified_again(tmp_path: Path) -> None:
+    source = write_source(tmp_path / "source")
+    wanted, records = imported.wanted_samples(recipe_of(source)), tmp_path / "records"
+    survey_shards(str(source), wanted, records=records)
+    path, before = source / "001.tar", (source / "001.tar").stat()
+    path.write_bytes(b"x" * before.st_size)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(ShardError, match=r"001\.tar is truncated"):
+        survey_shards(str(source), wanted, records=records)
+
+
 def test_a_shard_that_changes_between_verification_and_reading_is_an_error(tmp_path: Path) -> None:
     source = write_source(tmp_path / "source")
     survey = survey_shards(str(source), imported.wanted_samples(recipe_of(source)))
@@ -137,6 +150,29 @@ def test_a_damaged_record_is_one_message_that_names_it(tmp_path: Path) -> None:
     survey_shards(str(source), wanted, records=records)
     (records / "000002.json").write_text("{")
     with pytest.raises(ValueError, match=r"000002\.json is not valid JSON .*; delete it and run the same command"):
+        survey_shards(str(source), wanted, records=records)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_record_that_another_user_wrote_is_not_believed(tmp_path: Path) -> None:
+    """It says of a damaged shard that its bytes have the checksum that came beside them."""
+    source = write_source(tmp_path / "source")
+    wanted, records = imported.wanted_samples(recipe_of(source)), tmp_path / "records"
+    path = source / "001.tar"
+    digest = hashlib.md5(path.read_bytes()).hexdigest()
+    (source / "index.json").write_text(
+        json.dumps({"shardlist": [{"url": "001.tar", "nsamples": SIZES[1], "md5sum": digest}]})
+    )
+    survey_shards(str(source), wanted, records=records)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(content[600:604], b"\0\0\0\0", 1))
+    record, found = records / "000001.json", path.stat()
+    forged = json.loads(record.read_text())
+    forged["stamp"] = [str(path), found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+    record.write_text(json.dumps(forged))
+    survey_shards(str(source), wanted, records=records)  # one's own is believed
+    os.chown(record, 65_534, 65_534)
+    with pytest.raises(ShardError, match=r"001\.tar is damaged: its md5 is not that of"):
         survey_shards(str(source), wanted, records=records)
 
 

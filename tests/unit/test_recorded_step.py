@@ -122,6 +122,20 @@ def test_a_graph_gives_results_of_their_own_after_a_warm_up_without_it() -> None
     assert len(calls) == WARM_UP + 1
 
 
+def test_a_step_that_asks_the_device_for_a_number_is_one_message_with_the_way_out() -> None:
+    class Refusing(Tape):
+        def record(self, work: Callable[[], Any]) -> Any:
+            raise RuntimeError("operation not permitted when stream is capturing\nCUDA kernel errors might be")
+
+    graph = StepGraph(Refusing())
+    for _ in range(WARM_UP):
+        graph(lambda given: {}, ())
+    with pytest.raises(
+        RecipeError, match=r"cannot be recorded \(operation .* capturing\); .*--train.compute.no-graph"
+    ):
+        graph(lambda given: {}, ())
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

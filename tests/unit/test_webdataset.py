@@ -271,13 +271,27 @@ def test_a_sample_without_a_caption_is_bad_where_captions_are_asked_for(
         ("none/*.tar", r"dataset\.urls: nothing matches 'none/\*\.tar'"),
         ("none/{0..3}.tar", r"dataset\.urls: shard none/0\.tar is missing"),
         ("s3://bucket/{0..3}.tar", r"s3 is not read; give a command that does: pipe:COMMAND"),
-        ("x/{0..999999999999}.tar", r"are 1,000,000,000,000 shards; at most 1,000,000 are read"),
+        ("x/{0..999999999999}.tar", r"are 1,000,000,000,000 shards or more; at most 1,000,000 are read"),
         ("x/{0..9999}/{0..9999}.tar", r"are 100,000,000 shards"),
+        ("x/{0..99999999999999999999}.tar", r"are 1,000,001 shards"),
+        ("x/{0..99999999999\n}.tar", r"are 100,000,000,000 shards"),
+        ("x/" + 9_999 * "{a..z}", r"at most 1,000,000 are read"),
+        ("x/" + 9 * "{a,b,{c,d}{e,f}}", r"at most 1,000,000 are read"),
+        ("x/{0..3.tar", r"'x/\{0\.\.3\.tar': a brace is not closed"),
+        ("x/" + 51 * "{" + 51 * "}", r"braces are nested too deeply; at most 50 are read"),
+        ("pipe:cat ${NO_SUCH}/0.tar", r"WDS_NO_SUCH.*write \$NAME for a variable"),
     ],
 )
-def test_names_that_are_no_shards_are_one_message(tmp_path: Path, urls: str, message: str) -> None:
+def test_names_that_are_no_shards_are_one_message_at_once(tmp_path: Path, urls: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         of(urls).prepare(tmp_path / "cache", silent)
+
+
+def test_names_are_counted_for_each_set_by_itself_and_with_its_step() -> None:
+    urls = ["https://x/{0..999}/{0..500}.tar"] * 3 + ["https://x/{0..9000000..9}.tar", "pipe:cat \\{a,b\\}{1,2}"]
+    with pytest.raises(UserError, match="are 2,503,003 shards"):
+        shard_urls.expand("::".join(urls), "urls")
+    assert len(shard_urls.expand("::".join(urls[:1] + urls[4:]), "urls")) == 501_002
 
 
 def test_a_class_without_a_picture_is_named(tmp_path: Path) -> None:
