@@ -97,7 +97,8 @@ class Folder(Dataset):
             card = read_card(folder)
             first = one_line("; ".join(f"{bad.name}: {bad.reason}" for bad in card.bad[:3]))
             counts = condition_counts(folder, found.num_conditions)
-            told = {"pictures": f"{card.num:,}", "left out": f"{card.skipped:,}{f' ({first})' if first else ''}"}
+            what = "cannot be used" if card.skipped and self.on_bad == "error" else "left out"
+            told = {"pictures": f"{card.num:,}", what: f"{card.skipped:,}{f' ({first})' if first else ''}"}
         if self.captions != "none":
             return {**told, "captions": f"{len(found.texts):,} different"}
         listed = [f"{name} ({counts[number]:,})" for number, name in enumerate(found.classes[:_MOST_SHOWN])]

@@ -99,7 +99,8 @@ class Webdataset(Dataset):
         if is_cached(folder):
             card = read_card(folder)
             first = one_line("; ".join(f"{bad.name}: {bad.reason}" for bad in card.bad[:3]))
-            told |= {"pictures": f"{card.num:,}", "left out": f"{card.skipped:,}{f' ({first})' if first else ''}"}
+            what = "cannot be used" if card.skipped and self.on_bad == "error" else "left out"
+            told |= {"pictures": f"{card.num:,}", what: f"{card.skipped:,}{f' ({first})' if first else ''}"}
         if self.captions != "none":
             return {**told, "captions": f"{len(self.texts()):,} different"}
         return {**told, "classes": f"{self.num_classes:,}" if self.num_classes else "none"}

@@ -126,7 +126,7 @@ def require_enough(dataset: Dataset, pictures: Pictures) -> None:
         UserError: it has fewer than `FEWEST`, or a class has fewer than two; the message says which.
     """
     num, classes = len(pictures.labels), dataset.spec().num_classes
-    remedy = f"add some, or take metrics that need none of its features, like kid with features='pixels' ({NAME!r} out)"
+    remedy = "add some, or write a recipe whose metrics measure pixels, like Kid(features='pixels') (docs/pictures.md)"
     if num < FEWEST:
         raise UserError(
             f"dataset {dataset.name!r}: {num} training pictures are too few for the features of the metric {NAME!r}, "
@@ -137,8 +137,8 @@ def require_enough(dataset: Dataset, pictures: Pictures) -> None:
         few = (counts < 2).nonzero()[:, 0].tolist()
         others = f" (and {len(few) - 1} more classes)" if len(few) > 1 else ""
         raise UserError(
-            f"dataset {dataset.name!r}: class {few[0]}{others} has {int(counts[few[0]])} training picture, and the "
-            f"metric {NAME!r} needs two of each class; {remedy}"
+            f"dataset {dataset.name!r}: class {few[0]}{others}, counted from 0, has {int(counts[few[0]])} training "
+            f"picture, and the metric {NAME!r} needs two of each class; {remedy}"
         )
 
 

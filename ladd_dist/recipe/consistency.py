@@ -81,6 +81,11 @@ def _check_trained_features(recipe: Recipe) -> None:
             f"{where}: {asking[0]} has features={NAME!r}, whose network the metric {NAME!r} trains; add that metric, "
             "ClassFeatures()"
         )
+    if getattr(recipe.dataset, "held_out", None) == 0:
+        raise RecipeError(
+            f"recipe.dataset.held_out is 0, and the features of the metric {NAME!r} are tried on held-out pictures: "
+            "use --dataset.held-out 0.05, or a recipe without that metric"
+        )
     names = [metric.name for metric in fitting_metrics(recipe)]
     if names.count(NAME) > 1:
         raise RecipeError(f"{where}: {NAME} stands there twice, and a data set has one such network; leave one out")

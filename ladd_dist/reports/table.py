@@ -70,7 +70,7 @@ COLUMNS = (
         "higher",
         True,
     ),
-    Column("accuracy", "Class accuracy", "Share of pictures that a classifier reads as the digit asked for.", "higher"),
+    Column("accuracy", "Class accuracy", "Share of pictures that a classifier reads as the class asked for.", "higher"),
     Column("ms", "ms per picture", "Time for one picture on the machine named below.", "lower"),
     Column("ms_decoding", "ms of it decoding", "Time for the way from a latent to a picture.", "lower"),
     Column("speed_up", "Speed-up", "Times faster than the teacher with the most steps.", "higher"),

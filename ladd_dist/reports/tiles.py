@@ -53,7 +53,7 @@ def tiles(evaluation: Figures, config: ShownConfig, columns: list[Column], rows:
         tiles.append(Tile(f"{entropy / reference:.0%}", "of the teacher's hue variety", "entropy of hue"))
     if (accuracy := mine.get("accuracy")) is not None:
         note = f"teacher {other:.1%}" if (other := theirs.get("accuracy")) is not None else ""
-        tiles.append(Tile(f"{accuracy:.1%}", "show the digit asked for", note))
+        tiles.append(Tile(f"{accuracy:.1%}", "show the class asked for", note))
     return tiles
 
 

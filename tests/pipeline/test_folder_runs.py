@@ -47,6 +47,9 @@ def test_a_bad_picture_starts_nothing_and_is_left_out_if_asked(pictures: Path, l
     assert done.stderr.count("error: ") == 1
     assert "1 of 13 pictures cannot be used: cats/empty.png: it is empty (0 bytes)" in done.stderr
 
+    done = launched(launch_here, "--dry-run")
+    assert "data: cannot be used" in done.stdout and "data: left out" not in done.stdout
+
     done = launched(launch_here, "--dataset.on-bad", "skip", "--dataset.flip")
     assert done.code == 0, done.stderr
     (run,) = (pictures.parent / "runs").glob("folder-*")
@@ -84,6 +87,10 @@ def test_a_launch_finds_the_decoded_pictures_and_a_changed_folder_is_another_tea
         (["--dataset.background", "greenish"], "'greenish' is no colour"),
         (["--dataset.captions", "metadata"], "there is no metadata.jsonl in"),
         (["--dataset.classes", "none"], "has one class alone; use --train.mismatched 0"),
+        (
+            ["--dataset.held-out", "0"],
+            "dataset.held_out is 0, and the features of the metric 'class_features' are tried on",
+        ),
         (["--dataset.on-bad", "drop"], "--dataset.on-bad"),
     ],
 )

@@ -215,7 +215,10 @@ def test_every_metric_in_these_features_says_so(bars: Run, network: TrainedFeatu
     ("settings", "message"),
     [
         ({"num": 63}, "63 training pictures are too few .* needs 64"),
-        ({"num": 80, "lonely": True}, "class 1 has 1 training picture, and .* needs two of each class"),
+        (
+            {"num": 80, "lonely": True},
+            "class 1, counted from 0, has 1 training picture, and .* needs two of each class",
+        ),
     ],
 )
 def test_too_few_pictures_are_refused_before_anything_is_written(

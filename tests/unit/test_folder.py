@@ -206,7 +206,7 @@ def test_everything_that_cannot_be_used_is_named_with_its_reason_and_counted(roo
     message = refused(root)
     assert "11 of 20 pictures cannot be used" in message and "and 6 more" in message and "on-bad skip" in message
     told = Folder(root=str(root), size=8).facts(root.parent / "cache")
-    assert told["pictures"] == "9" and told["left out"].startswith("11 (red/")
+    assert told["pictures"] == "9" and told["cannot be used"].startswith("11 (red/")
 
 
 def test_files_and_folders_without_permission_are_named(tmp_path_factory: pytest.TempPathFactory) -> None:

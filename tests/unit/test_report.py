@@ -220,7 +220,7 @@ def test_a_run_without_digit_metrics_shows_nothing_of_them(tmp_path: Path) -> No
     own = {"matched_error": 0.2, "pairwise_share": 0.9}
     (run / "eval.json").write_text(json.dumps(dict.fromkeys(("student@4", "untrained@4", "teacher@50"), own)))
     text = Page(write_report(run)).text
-    for words in ("published report", "FID", "Fréchet", "digit asked for", "was not measured"):
+    for words in ("published report", "FID", "Fréchet", "class asked for", "was not measured"):
         assert words not in text, words
     table = [row for row in (run / "report.md").read_text().splitlines() if row.startswith("|")]
     assert "–" not in "".join(table)
