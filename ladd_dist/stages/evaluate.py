@@ -52,7 +52,7 @@ def evaluate(run: Run) -> Evaluation:
     student = load_student(run, run.folder.student)
     # The student before training: the teacher without guidance, or another start, sampled by the student's rule.
     teacher = load_teacher(run)
-    untrained = load_start(run, teacher)
+    untrained = load_start(run, load_teacher(run)) if recipe.student.init else teacher  # it replaces weights
     samplers = {f"student@{steps}": _sampler(recipe, student, steps) for steps in recipe.evaluate.steps}
     samplers[f"untrained@{recipe.student_steps}"] = _sampler(recipe, untrained, recipe.student_steps)
     with StopFlag().listen() as stop:

@@ -7,7 +7,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -21,10 +21,12 @@ from ladd_dist.builders.student_start import keep_start, read_start, require_sta
 from ladd_dist.builders.teacher import fresh_network, load_start, load_teacher
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.serialize import from_data, to_data
+from ladd_dist.core.types import Denoiser
 from ladd_dist.datasets.prompts import Prompts
 from ladd_dist.networks.cunet import CUNet
 from ladd_dist.networks.diffusers import Diffusers
 from ladd_dist.recipe import Recipe, load_recipe
+from ladd_dist.stages import evaluate
 from ladd_dist.students.adapter import adaptable, adapter_state, add_adapter
 from ladd_dist.students.full import Full
 from ladd_dist.students.lora import Lora
@@ -90,6 +92,24 @@ def test_a_student_starts_from_an_earlier_one_and_goes_on_without_it(form: Any, 
         found = dict(loaded.state_dict())
         assert found.keys() == weights.keys()
         assert all(torch.allclose(found[name], weights[name], atol=1e-6) for name in weights)
+
+
+def test_the_teachers_figures_are_measured_with_its_own_weights_and_not_with_the_start(
+    run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = run(student=Full(init=str(earlier(run()))))
+    keep_start(mine)
+    save_student(mine.folder.student, new_student(mine), mine)
+    measured = dict[str, torch.Tensor]()
+
+    def look(run: Run, teacher: Denoiser, *others: object) -> NoReturn:
+        measured.update(teacher.state_dict())
+        raise UserError("looked")
+
+    monkeypatch.setattr(evaluate, "assess", look)
+    with pytest.raises(UserError, match="looked"):
+        evaluate.evaluate(mine)
+    assert same(measured, dict(load_teacher(mine).state_dict()))
 
 
 def test_the_content_counts_and_not_the_path(run: Callable[..., Run], tmp_path: Path) -> None:
