@@ -6,9 +6,10 @@ The run keeps the start as `init.safetensors`, so that it goes on, and can be op
 from __future__ import annotations
 
 import dataclasses
-import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +17,8 @@ from torch import Tensor
 from ladd_dist.builders.networks import save_weights
 from ladd_dist.builders.student_file import file_of, load_student, require_same_space
 from ladd_dist.builders.teacher import load_teacher
-from ladd_dist.core.errors import UserError, reading
+from ladd_dist.core.door import decode
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.serialize import RecipeError, to_data
 from ladd_dist.core.tensor_file import TensorFile, read_tensors, require_finite
 from ladd_dist.core.types import Denoiser
@@ -29,6 +31,8 @@ from ladd_dist.workspace.run import Run
 
 FIELD = "student.init"
 LORA = "pytorch_lora_weights.safetensors"
+_ADAPTER = "lora_adapter_metadata"
+_WRITE_AGAIN = "write it again with diffusers' save_lora_weights"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _PREFIXES = ("unet.", "transformer.", "base_model.model.", "diffusion_model.")
 
@@ -140,12 +144,14 @@ def _with_lora(teacher: Denoiser, path: Path, content: TensorFile | None = None)
             f"{FIELD}: {path} is no LoRA of this teacher, and no student of ladd_dist: {what}; a LoRA has "
             "LAYER.lora_A.weight and LAYER.lora_B.weight, as diffusers' save_lora_weights writes them"
         )
-    ranks = {int(state[f"{name}.lora_A.weight"].shape[0]) for name in names}
+    ranks = {state[f"{name}.lora_A.weight"].shape[:1].numel() for name in names}
+    if min(ranks) < 1 or any(not state[f"{name}.lora_A.weight"].ndim for name in names):
+        raise UserError(f"{FIELD}: {path} has an adapter without a rank; {_WRITE_AGAIN}")
     if len(ranks) > 1:
         raise UserError(f"{FIELD}: {path} has adapters of several ranks ({min(ranks)} to {max(ranks)}); one is read")
     rank = ranks.pop()
     with torch.random.fork_rng(devices=[]):  # new adapters are random until the next line
-        network = add_adapter(teacher, rank=rank, alpha=rank * _scale(found.metadata, path), layers=names)
+        network = add_adapter(teacher, rank=rank, alpha=_alpha(found.metadata, path, rank), layers=names)
     try:
         set_adapter(network, state)
     except UserError as error:
@@ -168,13 +174,24 @@ def _layer_of(name: str) -> str:
     return ""
 
 
-def _scale(metadata: Mapping[str, str], path: Path) -> float:
-    """alpha / rank as the file's metadata say it (`lora_adapter_metadata` of diffusers); 1 where they do not."""
-    with reading(path, "has metadata that are no LoRA's", "write it again with diffusers' save_lora_weights"):
-        told = json.loads(metadata.get("lora_adapter_metadata", "{}"))
-        alpha = next((float(value) for name, value in told.items() if name.rpartition(".")[2] == "lora_alpha"), 1.0)
-        rank = next((float(value) for name, value in told.items() if name.rpartition(".")[2] == "r"), alpha)
-    return alpha / rank if alpha > 0 and rank > 0 else 1.0
+def _alpha(metadata: Mapping[str, str], path: Path, rank: int) -> float:
+    """The LoRA's alpha as the file's metadata say it (`lora_adapter_metadata` of diffusers); the rank otherwise.
+
+    Raises:
+        UserError: the metadata are damaged, or say what one alpha cannot.
+    """
+    told = decode(metadata.get(_ADAPTER, "{}").encode(), dict[str, Any], f"{FIELD}: {path}: {_ADAPTER}", _WRITE_AGAIN)
+    found = {name: value for name, value in told.items() if name.rpartition(".")[2] == "lora_alpha"}
+    for name, value in told.items():
+        if value and name.rpartition(".")[2] in ("alpha_pattern", "use_rslora"):
+            raise UserError(
+                f"{FIELD}: {path}: its metadata have {name}; a LoRA with one alpha, divided by its rank, is read"
+            )
+    if any(type(value) not in (int, float) or not 0 < value < math.inf for value in found.values()):
+        raise UserError(f"{FIELD}: {path}: lora_alpha in its metadata must be a positive number; {_WRITE_AGAIN}")
+    if len(set(found.values())) > 1:
+        raise UserError(f"{FIELD}: {path} has several alphas ({', '.join(sorted(found))[:200]}); one is read")
+    return float(next(iter(found.values()), rank))
 
 
 def init_of(where: Path | str) -> str:

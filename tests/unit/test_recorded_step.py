@@ -130,9 +130,7 @@ def test_a_step_that_asks_the_device_for_a_number_is_one_message_with_the_way_ou
     graph = StepGraph(Refusing())
     for _ in range(WARM_UP):
         graph(lambda given: {}, ())
-    with pytest.raises(
-        RecipeError, match=r"cannot be recorded \(operation .* capturing\); .*--train.compute.no-graph"
-    ):
+    with pytest.raises(RecipeError, match=r"cannot be recorded \(operation .* capturing\); .*--train.compute.no-graph"):
         graph(lambda given: {}, ())
 
 

@@ -129,19 +129,29 @@ def test_the_content_counts_and_not_the_path(run: Callable[..., Run], tmp_path: 
         require_start(run(student=changed.student))
 
 
-def test_a_lora_is_merged_into_the_teachers_weights(run: Callable[..., Run], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("metadata", "scale"),
+    [
+        (None, 1.0),
+        ({"lora_adapter_metadata": '{"unet.lora_alpha": 3.0, "unet.r": 2, "unet.alpha_pattern": {}}'}, 1.5),
+        ({"lora_adapter_metadata": '{"transformer.lora_alpha": 3}'}, 1.5),
+    ],
+)
+def test_a_lora_is_merged_into_the_teachers_weights(
+    run: Callable[..., Run], tmp_path: Path, metadata: dict[str, str] | None, scale: float
+) -> None:
     plain = run()
     network = load_teacher(plain)
     layer = next(name for name in adaptable(network) if network.get_submodule(name).weight.ndim == 2)
     adapted = add_adapter(load_teacher(plain), rank=2, alpha=2, layers=[layer])
     state = {name: torch.randn_like(tensor) for name, tensor in adapter_state(adapted).items()}
     file = tmp_path / "lora.safetensors"
-    save_file({f"unet.{name}": tensor for name, tensor in state.items()}, file)
+    save_file({f"unet.{name}": tensor for name, tensor in state.items()}, file, metadata)
     mine = run(student=Full(init=str(file)))
     require_start(mine)
     keep_start(mine)
     expected = network.state_dict()
-    expected[f"{layer}.weight"] += state[f"{layer}.lora_B.weight"] @ state[f"{layer}.lora_A.weight"]
+    expected[f"{layer}.weight"] += scale * state[f"{layer}.lora_B.weight"] @ state[f"{layer}.lora_A.weight"]
     found = load_start(mine, load_teacher(mine)).state_dict()
     assert all(torch.allclose(found[name], expected[name], atol=1e-5) for name in expected)
 
@@ -181,6 +191,38 @@ def test_missing_files_pickles_and_foreign_loras_are_refused(run: Callable[..., 
     )
     (tmp_path / "empty").mkdir()
     assert "is taken for a model of diffusers, and the teacher is a 'cunet'" in of(tmp_path / "empty")
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ("[]", "lora_adapter_metadata does not have the expected form"),
+        ("{", "lora_adapter_metadata is not valid JSON"),
+        ('{"unet.lora_alpha": "4"}', "lora_alpha in its metadata must be a positive number"),
+        ('{"unet.lora_alpha": 1e999}', "lora_adapter_metadata does not have the expected form"),
+        ('{"unet.lora_alpha": 4, "unet.use_rslora": true}', "have unet.use_rslora; a LoRA with one alpha"),
+        ('{"unet.lora_alpha": 4, "unet.alpha_pattern": {"mid": 8}}', "have unet.alpha_pattern"),
+        ('{"unet.lora_alpha": 4, "text_encoder.lora_alpha": 8}', "several alphas"),
+    ],
+)
+def test_metadata_of_a_lora_that_one_alpha_cannot_mean_are_refused(
+    run: Callable[..., Run], tmp_path: Path, told: str, message: str
+) -> None:
+    plain = run()
+    layer = next(name for name in adaptable(load_teacher(plain)))
+    state = adapter_state(add_adapter(load_teacher(plain), rank=2, alpha=2, layers=[layer]))
+    file = tmp_path / "lora.safetensors"
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, file, {"lora_adapter_metadata": told})
+    assert message in refused(run(student=Full(init=str(file))))
+
+
+@pytest.mark.parametrize("shapes", [{"B": (4, 2)}, {"A": (), "B": (4, 2)}, {"A": (0, 4), "B": (4, 0)}])
+def test_adapters_that_are_not_whole_are_refused(
+    run: Callable[..., Run], tmp_path: Path, shapes: dict[str, tuple[int, ...]]
+) -> None:
+    layer, file = next(iter(adaptable(load_teacher(run())))), tmp_path / "lora.safetensors"
+    save_file({f"{layer}.lora_{half}.weight": torch.zeros(shape) for half, shape in shapes.items()}, file)
+    refused(run(student=Full(init=str(file))))
 
 
 def test_a_turbo_model_of_the_teachers_family_is_a_start_and_others_are_not(smoke: Recipe, tmp_path: Path) -> None:
