@@ -27,7 +27,7 @@ MUTATIONS: dict[str, Mutation] = {
         "the teacher's references are made without guidance",
         _one(
             "builders/teacher.py",
-            "return guided(denoiser(teacher), recipe.shards.guidance, recipe.latent().num_classes)",
+            "return guided(denoiser(teacher), recipe.shards.guidance, recipe.latent().num_classes, teacher.rescaled)",
             "return denoiser(teacher)",
         ),
         check="guidance",
