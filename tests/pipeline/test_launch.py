@@ -58,7 +58,8 @@ def test_eval_json_holds_students_and_teachers_with_finite_figures(smoke: tuple[
     assert set(found) == STUDENT | {"untrained@4", "teacher@4:karras", "teacher@4:good", "teacher@50", *FLOORS}
     for name, figures in found.items():
         assert set(figures) >= FIGURES - FLOORS.get(name, set())
-        assert all(abs(value) < 1e9 for value in figures.values())
+        assert set(figures["features"]) <= set(figures)
+        assert all(abs(value) < 1e9 for name, value in figures.items() if name != "features")
 
 
 def test_every_step_is_logged_at_smoke_scale(smoke: tuple[Done, Ladd]) -> None:
@@ -173,7 +174,7 @@ def test_a_dry_run_prints_one_json_object_and_writes_nothing(command: tuple[str,
     done = run_command(*command, "recipes/mine.py", "--scale", "smoke", "--dry-run", "--json", cwd=tmp_path)
     facts = json.loads(done.stdout)
     assert done.code == 0
-    assert set(facts) == {"recipe", "scale", "signature", "params", "taps", "stages", "flops"}
+    assert set(facts) == {"recipe", "scale", "signature", "params", "taps", "stages", "flops", "data"}
     assert set(facts["params"]) == {"teacher", "student", "heads"}
     assert set(facts["flops"]) == {"student_forward", "teacher_to_last_tap", "step"}
     assert facts["stages"] == [{"name": name, "cached": False} for name in STAGES]

@@ -42,7 +42,7 @@ def test_a_low_rank_student_from_training_to_export(
     held = load_file(run / "student.safetensors")
     assert held and all(".lora_A." in name or ".lora_B." in name for name in held)
     assert card_of(run / "student.safetensors")["student"] == {
-        "plugin": "lora", "rank": 2, "alpha": 16.0, "targets": [], "seed": 0,
+        "plugin": "lora", "rank": 2, "alpha": 16.0, "targets": [], "seed": 0, "init": "", "digest": "",
     }  # fmt: skip
 
     # Going on from a checkpoint gives the same bytes.

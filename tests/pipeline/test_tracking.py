@@ -16,6 +16,7 @@ from processes import REPO, Done, Ladd, read_json, rows, without_rates
 from wandb_server import Server
 
 from benchmarks.compare import OFFLINE
+from ladd_dist.core.run_forms import figures_of
 from ladd_dist.trackers.wandb_read import offline_runs, server_runs
 
 READ = """
@@ -59,7 +60,7 @@ def test_a_run_online_has_on_the_server_what_its_folder_has(ladd: Ladd, wandb_se
     assert found["name"] == done.run.name
     assert found["signature"] == done.run.name.rpartition("-")[2]
     assert found["rows"] == rows(done.run / "metrics.jsonl")
-    assert found["evaluation"] == read_json(done.run / "eval.json")
+    assert found["evaluation"] == figures_of(read_json(done.run / "eval.json"))
     config = read_json(done.run / "config.json")
     assert {key: found["config"][key] for key in config} == config
     assert found["config"]["axes"] == {"head": "max_pool"}
@@ -112,7 +113,7 @@ def test_without_a_key_a_run_is_offline_says_so_once_and_can_be_synced(
     (run,) = offline_runs(done.run)
     assert (run.name, run.signature, run.state) == (done.run.name, done.run.name.rpartition("-")[2], "finished")
     assert run.rows == rows(done.run / "metrics.jsonl")
-    assert run.evaluation() == read_json(done.run / "eval.json")
+    assert run.evaluation() == figures_of(read_json(done.run / "eval.json"))
     config = read_json(done.run / "config.json")
     assert {key: run.config[key] for key in config} == config
     server = Server(tmp_path / "server.log")
@@ -154,7 +155,7 @@ def test_a_server_lost_in_the_middle_is_one_warning_and_the_run_can_be_synced_la
     sync(done)
     (found,) = on_server()
     assert found["rows"] == rows(done.run / "metrics.jsonl")
-    assert found["evaluation"] == read_json(done.run / "eval.json")
+    assert found["evaluation"] == figures_of(read_json(done.run / "eval.json"))
 
 
 @pytest.mark.parametrize("key", ["short", "9" * 40])
@@ -175,7 +176,7 @@ def test_a_server_that_is_down_is_one_warning(ladd: Ladd, wandb_server: Server) 
     (line,) = lines_about_tracker(done)
     assert line.startswith("warning: tracker wandb: ") and "wandb sync" in line
     (run,) = offline_runs(done.run)
-    assert run.evaluation() == read_json(done.run / "eval.json")
+    assert run.evaluation() == figures_of(read_json(done.run / "eval.json"))
 
 
 def test_a_place_where_wandb_cannot_write_is_a_warning(

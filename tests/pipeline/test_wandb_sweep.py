@@ -13,6 +13,7 @@ from test_tracking import on_server
 from wandb_server import Server
 
 from ladd_dist.cluster.wandb_agents import find_run, parameters
+from ladd_dist.core.run_forms import figures_of
 from ladd_dist.recipe.sweep import expand, load_sweep
 from ladd_dist.sweep import main
 
@@ -53,7 +54,7 @@ def test_an_agent_runs_the_sweep_and_each_trial_is_a_run_of_ours(
     for run in found:
         folder = ladd.runs / run["name"]
         assert run["rows"] == rows(folder / "metrics.jsonl")
-        assert run["evaluation"] == read_json(folder / "eval.json")
+        assert run["evaluation"] == figures_of(read_json(folder / "eval.json"))
         assert (run["state"], run["group"]) == ("finished", sweep["config"]["name"])
         assert state["runs"][run["id"]]["sweep"] == sweep["name"]
         assert run["config"]["seed"] == 0
