@@ -92,7 +92,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
         ("RECIPE --train.batch-size 4000", r"recipe\.train\.batch_size: 4000 is more than the 128 samples"),
         (
             "RECIPE --stages teacher,shard",
-            r"--stages: unknown stage 'shard'; stages: autoencoder, teacher, shards, distill",
+            r"--stages: unknown stage 'shard'; stages: features, autoencoder, teacher, shards, distill",
         ),
         ("RECIPE --threads -2", r"--threads: must be at least 0 and at most 1024, got -2"),
         ("RECIPE --device gpu", r"--device gpu: not usable here"),

@@ -69,7 +69,8 @@ def test_every_entry_has_every_figure_with_its_interval_and_what_it_was_measured
     assert {"student@4", "student@2", "student@1", "untrained@4", "teacher@50", "floor@50", "floor@real"} <= set(found)
     left_out = {"floor@50": TO_REAL, "floor@real": {"matched_error"}}
     for name, entry in found.items():
-        plain = {key for key in entry if not is_bound(key)} - {"s_per_image", "timed_turns", "times_faster"}
+        plain = {key for key in entry if not is_bound(key)} - {"s_per_image", "timed_turns", "times_faster", "features"}
+        assert set(entry["features"]) <= plain
         assert plain == (FIGURES | {"num_samples", "seed"}) - left_out.get(name, set()), name
         assert entry["num_samples"] == 64 and entry["seed"] == 1_000_003
         for key in FIGURES & plain:
@@ -245,7 +246,7 @@ def test_a_file_is_measured_against_the_run_it_is_like(
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (("--metrics", "colour"), 2, "unknown metric 'colour'; valid: color, clean_clip, clean_fid"),
+        (("--metrics", "colour"), 2, "unknown metric 'colour'; valid: color, class_features, clean_clip, clean_fid"),
         (("--steps", "3"), 2, "this student has levels for 4, 2, 1 steps"),
         (("--levels", "1", "2"), 2, "descending"),
         (("--num-samples", "-1"), 2, "--num-samples: must be at least 0, got -1"),
@@ -369,6 +370,6 @@ def test_a_run_is_measured_on_all_its_seeds_and_readers_get_the_means(ladd: Ladd
         == found["student@4"]["fd_real"]
         == pytest.approx((both["11"]["fd_real"] + both["12"]["fd_real"]) / 2)
     )
-    assert set(from_folder(run).figures["student@4"]) == set(found["student@4"]) - {"per_seed"}
+    assert set(from_folder(run).figures["student@4"]) == set(found["student@4"]) - {"per_seed", "features"}
     assert "2 × 64 pictures a row" in (run / "report.html").read_text()
     assert read_json(run / "eval_classes.json")["entries"]["student@4"]["3"]["accuracy"] >= 0
