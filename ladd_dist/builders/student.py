@@ -10,6 +10,7 @@ import torch
 from ladd_dist.builders.asking import asking_for_plugins
 from ladd_dist.builders.card import REMEDY, StudentCard
 from ladd_dist.builders.codec import codec_card, packed, trained_weights
+from ladd_dist.builders.initial import start_from
 from ladd_dist.builders.networks import load_network, own_weights
 from ladd_dist.builders.teacher import load_teacher
 from ladd_dist.core.budget import at_most
@@ -25,9 +26,18 @@ from ladd_dist.students.full import Full
 from ladd_dist.workspace.run import Run
 
 
+def initial_network(run: Run) -> Denoiser:
+    """The student before training as a plain network, frozen: the teacher, or what `student.init` names.
+
+    Raises:
+        UserError: there are no such weights, or they do not fit.
+    """
+    return start_from(load_teacher(run), run.recipe.student.init, run.recipe.network)
+
+
 def new_student(run: Run) -> Denoiser:
-    """The student before training: a copy of the teacher in the recipe's form."""
-    return run.recipe.student.prepare(load_teacher(run))
+    """The student before training, in the recipe's form."""
+    return run.recipe.student.prepare(initial_network(run))
 
 
 def save_student(path: Path, network: Denoiser, run: Run) -> None:
@@ -69,10 +79,10 @@ def load_student(run: Run, path: Path) -> Denoiser:
         return load_network(run, path, stage="distill")
     if not path.exists():
         raise UserError(f"{path} does not exist yet; run the stage that makes it first: --stages distill")
-    teacher, weights = load_teacher(run), own_weights(load_weights(path, remedy=REMEDY))
+    first, weights = initial_network(run), own_weights(load_weights(path, remedy=REMEDY))
     fitting = reading(path, "does not fit the recipe's teacher", REMEDY)
     with fitting, at_most(weights, f"the recipe for {path}"):
-        network = recipe.student.restore(teacher, weights)
+        network = recipe.student.restore(first, weights)
     return network.eval().requires_grad_(False)
 
 
@@ -101,6 +111,8 @@ def from_card(card: StudentCard, weights: dict[str, torch.Tensor], path: Path) -
             network = described.build(image=image)
         if form.needs_teacher:
             network.load_state_dict(base)
+    if form.needs_teacher:
+        network = start_from(network, form.init, described)
     with at_most(weights, what):
         return form.restore(network, weights)
 

@@ -120,12 +120,14 @@ def train(
     note: Callable[[dict[str, float]], str],
     after_step: Callable[[int], None] = lambda updates: None,
     more: Callable[[], dict[str, float]] = dict,
+    is_over: Callable[[], bool] = lambda: False,
     ranks: Ranks = SINGLE,
 ) -> None:
     """Run steps first_step .. num_steps - 1. Figures are averaged on the device between logged steps: no host sync.
 
     Every rank runs the same steps; figures are means over ranks, `on_log` is called on rank 0. `more` is called on
-    every rank at each logged step, for figures that are no means over steps and ranks.
+    every rank at each logged step, for figures that are no means over steps and ranks. `is_over`, on
+    which ranks agree, ends the training after a step.
 
     Raises:
         Stopped: a signal came; the state is saved. NotFiniteError: see `require_finite` (nothing is saved).
@@ -156,6 +158,8 @@ def train(
                 save(saved := updates)
             if stopping:
                 stop.check()
+            if is_over():
+                break
 
 
 class NotFiniteError(UserError):

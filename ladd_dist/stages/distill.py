@@ -24,12 +24,15 @@ from ladd_dist.engine.checkpoint_files import DataPosition, Facts
 from ladd_dist.engine.ema import WeightAverage
 from ladd_dist.engine.head_statistics import HeadSums
 from ladd_dist.engine.loop import Figures, NotFiniteError, cosine_factor, note_of, train
-from ladd_dist.engine.shard_reader import to_device
+from ladd_dist.engine.mixed_reader import MixedReader
+from ladd_dist.engine.shard_reader import ShardReader, to_device
 from ladd_dist.engine.step_metrics import scaling
 from ladd_dist.parallel import Adam
 from ladd_dist.recipe.fitting import feature_network, fitting_metrics
 from ladd_dist.reports.grids import write_grid
 from ladd_dist.stages.guard_actions import Guarding, RollBack
+from ladd_dist.stages.held_out import EarlyStopping
+from ladd_dist.stages.old_samples import needs_old, open_old_samples
 from ladd_dist.stages.sample_monitor import SampleMonitor
 from ladd_dist.trackers import RunLog
 from ladd_dist.trackers.opening import run_log
@@ -52,7 +55,7 @@ def distill(run: Run) -> Path:
     """Train the student, or find it trained; returns `student.safetensors` (averaged weights and a card)."""
     if is_distilled(run):
         return run.folder.student
-    training = _train(run)
+    training = _best_of(_train(run))
     student = training.averaged()
     if student is not None:  # rank 0
         save_student(run.folder.student, student, run)
@@ -67,6 +70,15 @@ def _train(run: Run) -> Distillation:
     while training is None:
         training = _attempt(run)
     return training
+
+
+def _best_of(training: Distillation) -> Distillation:
+    """The training at the step that its early stop keeps, whose checkpoint becomes the newest."""
+    best = training.early.best
+    if best is None or best == training.early.measured[-1][0]:
+        return training
+    training.checkpoints.forget_after(best)
+    return Distillation(training.run)
 
 
 def _attempt(run: Run) -> Distillation | None:
@@ -105,8 +117,11 @@ class Distillation:
         settings, ranks, device = recipe.train, run.ranks, run.device
         self.rows = rows_of("train.batch_size", settings.batch_size, settings.compute, ranks)
         self.reader = open_shards(run)
+        self.batches: ShardReader | MixedReader = self.reader
+        if needs_old(recipe):
+            self.batches = MixedReader(self.reader, open_old_samples(run), settings.old.num_of(settings.batch_size))
         if settings.compute.data == "device":
-            self.reader.keep_on(device)
+            self.batches.keep_on(device)
         self.checkpoints = Checkpoints(
             run.folder.checkpoints, identity=recipe.distill_signature(), keep=settings.keep_checkpoints,
             pinned=settings.keep_steps, ranks=ranks,
@@ -146,10 +161,13 @@ class Distillation:
         )  # fmt: skip
         self.guarding = Guarding(run, self.reader, self.head_sums, self.checkpoints)
         self.guarding.restore(self.first_step, saved.meta.get("guard") if saved else None)
+        self.early = EarlyStopping(run, saved.meta.get("early") if saved else None)
 
     def run_to_end(self) -> None:
         """Train for the steps that are left."""
         settings, ranks = self.run.recipe.train, self.run.ranks
+        if self.early.is_over:
+            return
         # The log outside: a run that is stopped has its checkpoint before anybody waits for a tracker's server.
         with _log_of(self.run, self.first_step) as log, self.checkpoints.complete():
             self.log = log
@@ -164,21 +182,27 @@ class Distillation:
                 save=self.save,
                 on_log=self.on_log,
                 note=_note,
-                after_step=self.maybe_dump,
+                after_step=self.look,
                 more=self.further_figures,
+                is_over=lambda: self.early.is_over,
                 ranks=ranks,
             )
 
     def further_figures(self) -> dict[str, float]:
         """Figures of a logged step that are no means over steps; every rank calls this."""
         scales = scaling({"student": self.student, "heads": self.heads})
-        return self.head_sums.read("log", self.run.ranks) | self.guarding.take_metrics() | scales
+        return (
+            self.head_sums.read("log", self.run.ranks)
+            | self.guarding.take_metrics()
+            | self.early.take_metrics()
+            | scales
+        )
 
     def is_to_be_saved(self, updates: int) -> bool:
         """Whether a checkpoint is due after so many updates."""
         settings = self.run.recipe.train
         regular = updates % settings.checkpoint_every == 0 or updates in settings.keep_steps
-        return regular or self.guarding.wants_save(updates)
+        return regular or self.guarding.wants_save(updates) or self.early.is_due(updates)
 
     def step(self, step: int) -> Figures:
         """Update heads and student once, and let the guard check them."""
@@ -187,7 +211,7 @@ class Distillation:
         self.student.set_lr_factor(factor)
         self.heads.set_lr_factor(factor)
         rows = range(self.rows.first, self.rows.stop)
-        batch = self.reader.batch(step, settings.batch_size, self.run.recipe.seed, rows)
+        batch = self.batches.batch(step, settings.batch_size, self.run.recipe.seed, rows)
         figures = self.ladd_step(to_device(batch, self.run.device), step, self.rows, self.guarding.control)
         self.average.update(step + 1)
         self.guarding.after(step + 1, figures, self.student, self.log, self.save)
@@ -203,7 +227,8 @@ class Distillation:
         counters = {name: network.counters() for name, network in networks.items()}
         data: DataPosition = {"seed": self.run.recipe.seed, "epoch": epoch, "position": position}
         facts: Facts = {"counters": counters, "data": data, "guard": self.guarding.to_checkpoint()}
-        self.checkpoints.save(updates, parts, facts, pinned=self.guarding.pinned())
+        facts |= {"early": early} if (early := self.early.to_checkpoint()) else {}
+        self.checkpoints.save(updates, parts, facts, pinned=(*self.guarding.pinned(), *self.early.pinned()))
 
     def averaged(self) -> Denoiser | None:
         """The student with averaged weights, on rank 0 (None elsewhere); every rank calls this."""
@@ -226,6 +251,11 @@ class Distillation:
             self.waiting = figures
         else:
             self.log.log(updates, figures)
+
+    def look(self, updates: int) -> None:
+        """Sample the student for what is due after so many updates."""
+        self.maybe_dump(updates)
+        self.early.after(updates, self.averaged)
 
     def maybe_dump(self, updates: int) -> None:
         """Sample the fixed small set once for what is due: its figures in the log, a dump with its picture."""
@@ -277,7 +307,7 @@ def shown_samples(run: Run, teacher: Denoiser) -> dict[str, Tensor]:
     """
     recipe = run.recipe
     device = next(teacher.parameters()).device
-    noise, cond = sample_starts(recipe.evaluate.seed, range(NUM_SHOWN), recipe.latent(), device)
+    noise, cond = sample_starts(recipe.evaluate.seed, range(NUM_SHOWN), recipe.asked(), device)
     samples, _ = recipe.shards.sampler(guided_teacher(recipe, teacher), noise, cond)
     shown = {"noise": noise, "cond": cond, "teacher": decoded(run, samples)}
     return shown if is_pixels(recipe) else {**shown, "teacher_latents": samples}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ladd_dist.builders.sampling import SampleFn, sample_student
-from ladd_dist.builders.student import load_student
+from ladd_dist.builders.student import initial_network, load_student
 from ladd_dist.builders.teacher import load_teacher
 from ladd_dist.core.run_forms import Evaluation, read_evaluation
 from ladd_dist.core.rundir import RunDir, write_json
@@ -50,12 +50,12 @@ def evaluate(run: Run) -> Evaluation:
     if recipe.shards.samples == "dataset":  # the figures compare with the teacher's samples all the same
         make_shards(Run(recipe.with_teacher_samples(), run.workspace))
     student = load_student(run, run.folder.student)
-    # The student before training: the teacher without guidance, sampled by the student's rule.
-    untrained = load_teacher(run)
+    # The student before training: the teacher without guidance, sampled by the student's rule, or `student.init`.
+    teacher, untrained = load_teacher(run), initial_network(run)
     samplers = {f"student@{steps}": _sampler(recipe, student, steps) for steps in recipe.evaluate.steps}
     samplers[f"untrained@{recipe.student_steps}"] = _sampler(recipe, untrained, recipe.student_steps)
     with StopFlag().listen() as stop:
-        figures, measured, samples = assess(run, untrained, samplers, stop)
+        figures, measured, samples = assess(run, teacher, samplers, stop)
     if run.ranks.is_first:
         order = [
             f"teacher@{teacher_steps(recipe)}",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import ClassVar
 
 from torch import Tensor
 
 from ladd_dist.core.plugin import Plugin
+from ladd_dist.core.pretrained import digest
 from ladd_dist.core.types import Denoiser
 
 
@@ -17,6 +19,19 @@ class StudentForm(Plugin):
     kind = "student"
     needs_teacher: ClassVar[bool] = False
     """Whether a student's file holds a part of the weights only and needs the teacher's besides."""
+    init: str = ""
+    """Where the weights come from that it starts with; forms have it as a field. Empty: the teacher."""
+
+    def first_weights(self) -> str:
+        """Text that identifies the weights in `init`; empty for the teacher's, or where there is no such file."""
+        if not self.init:
+            return ""
+        path = Path(self.init)
+        files = sorted(path.rglob("*.safetensors")) if path.is_dir() else [path] if path.is_file() else []
+        return digest(files) if files else self.init
+
+    def identity(self) -> Mapping[str, object]:
+        return {"init": self.first_weights()} if self.init else {}
 
     def prepare(self, network: Denoiser) -> Denoiser:
         """Turn a copy of the teacher into the student, in training mode; only weights that train require gradients.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from ladd_dist.core.plugin import register
 from ladd_dist.core.ranges import AnyInteger, Positive, Within
 from ladd_dist.core.rng import derive_seed
+from ladd_dist.core.serialize import ADDED
 from ladd_dist.core.types import Denoiser
 from ladd_dist.students import StudentForm
 from ladd_dist.students.adapter import (
@@ -37,6 +38,8 @@ class Lora(StudentForm):
     """Regular expressions; layers whose names contain a match get an adapter, all layers if there are none."""
     seed: AnyInteger = 0
     """Seed of the adapters' random halves."""
+    init: str = field(default="", metadata=ADDED)
+    """Weights to start from instead of the teacher's: a student's file or run, or a checkpoint like the network's."""
     needs_teacher = True
 
     def __post_init__(self) -> None:
