@@ -38,7 +38,7 @@ def require_pairs(recipe: Recipe) -> None:
     _check_parallel(recipe)
     _check_conditioned(recipe)
     _check_pictures(recipe)
-    _check_old(recipe)
+    _check_old(recipe, distill)
     for metric in recipe.evaluate.metrics:
         if metric.needs() > recipe.evaluate.num_samples:
             raise RecipeError(
@@ -134,15 +134,15 @@ def _check_pictures(recipe: Recipe) -> None:
         )
 
 
-def _check_old(recipe: Recipe) -> None:
+def _check_old(recipe: Recipe, distill: bool) -> None:
     """Refuse a share of old conditions where there are none, or a target that takes no notice of their samples."""
     share, num_new = recipe.train.old.share, recipe.dataset.num_asked()
     num_rows, num_all = recipe.train.old.num_of(recipe.train.batch_size), recipe.dataset.spec().num_classes
     if not share:
-        if recipe.target.keeps_old:
+        if recipe.target.keeps_old and distill:
             raise RecipeError(
                 f"recipe.target: {recipe.target.name!r} pulls to the samples of old conditions, and no batch asks for "
-                "any; raise train.old.share, or take another target"
+                "any; raise train.old.share, take another target, or a distill_weight of 0"
             )
         return
     where = f"recipe.train.old.share: {share:g} of each batch asks for old conditions"
