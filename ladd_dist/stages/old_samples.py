@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ladd_dist.builders.sampling import sample_student
+from ladd_dist.builders.codec import decoded
+from ladd_dist.builders.sampling import SampleFn, sample_student
 from ladd_dist.builders.student import initial_network
 from ladd_dist.core.rng import added_noise, sample_classes, sample_noise
 from ladd_dist.core.types import Denoiser
@@ -88,6 +90,28 @@ def _make(run: Run, folder: Path) -> None:
     stop.check()
 
 
+@torch.inference_mode()
+def shown_old(run: Run, samplers: Mapping[str, SampleFn], num: int) -> dict[str, Tensor]:
+    """Pictures [num,C,H,W] of held-out noise and old conditions, by name, by the student before and after training."""
+    recipe = run.recipe
+    if not needs_old(recipe):
+        return {}
+    seed, indices = recipe.evaluate.seed, range(num)
+    noise, cond = sample_noise(seed, indices, recipe.latent().shape), _old_conditions(recipe, seed, indices)
+    given = noise.to(run.device), cond.to(run.device)
+    ends = (f"untrained@{recipe.student_steps}", f"student@{recipe.student_steps}")
+    return {
+        f"{name}, old": decoded(run, samplers[name](*given, added_noise(seed, indices))).cpu()
+        for name in ends
+        if name in samplers
+    }
+
+
+def _old_conditions(recipe: Recipe, seed: int, indices: range) -> Tensor:
+    num_new = recipe.dataset.num_asked()
+    return num_new + sample_classes(seed, indices, recipe.latent().num_classes - num_new)
+
+
 class OldSamples:
     """Generator of samples by index, of old conditions in turn: each depends on (seed, index) alone."""
 
@@ -105,10 +129,8 @@ class OldSamples:
         return Chunk(x0, cond, noise, None)
 
     def _batch(self, indices: range) -> tuple[Tensor, Tensor, Tensor]:
-        recipe, image, seed = self.recipe, self.recipe.latent(), self.recipe.train.old.seed
-        num_new = recipe.dataset.num_asked()
-        cond = num_new + sample_classes(seed, indices, image.num_classes - num_new)
-        noise = sample_noise(seed, indices, image.shape)
+        recipe, seed = self.recipe, self.recipe.train.old.seed
+        cond, noise = _old_conditions(recipe, seed, indices), sample_noise(seed, indices, recipe.latent().shape)
         given = noise.to(self.device), cond.to(self.device)
         x0 = sample_student(recipe, self.network, *given, recipe.student_steps, added_noise(seed, indices))
         return x0.cpu().contiguous(), cond, noise

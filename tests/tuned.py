@@ -1,0 +1,71 @@
+"""A base, its four-step student and new pictures, tiny: what `ladd tune` is given in tests."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ladd_dist.builders.networks import save_weights
+from ladd_dist.builders.student import save_student
+from ladd_dist.builders.teacher import fresh_network
+from ladd_dist.datasets.digits import Digits
+from ladd_dist.networks.cunet import CUNet
+from ladd_dist.recipe import Recipe
+from ladd_dist.workspace.config import RunFacts, write_config
+from ladd_dist.workspace.run import Run
+from ladd_dist.workspace.workspace import Workspace
+from ladd_dist.zoo.recipes._base import SMOKE
+
+SIZE, COLOURS = 16, ((220, 30, 30), (30, 200, 30), (40, 40, 220), (230, 200, 20))
+
+
+def write_pictures(folder: Path, num: int, *, size: int = SIZE, classes: tuple[str, ...] = (), captions: int = 0) -> Path:
+    """`num` pictures of discs in one colour, in folders of classes, or with so many different captions."""
+    source = np.random.default_rng(num)
+    lines = []
+    for number in range(num):
+        yy, xx = np.mgrid[:size, :size]
+        centre, radius = source.uniform(0.35, 0.65, 2) * size, source.uniform(0.2, 0.35) * size
+        pixels = np.full((size, size, 3), 250, np.uint8)
+        pixels[(xx - centre[0]) ** 2 + (yy - centre[1]) ** 2 < radius**2] = COLOURS[number % len(COLOURS)]
+        where = folder / classes[number % len(classes)] if classes else folder
+        where.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(where / f"{number:03d}.png")
+        if captions:
+            lines.append(json.dumps({"file_name": f"{number:03d}.png", "text": f"disc {number % captions}"}))
+    if captions:
+        (folder / "metadata.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+def base_recipe() -> Recipe:
+    """Ten classes of 16 px, in a network of some ten thousand weights."""
+    network = CUNet(widths=(8, 8), blocks=1, patch=2, embed_dim=16, attention_heads=1)
+    return dataclasses.replace(SMOKE, name="given", dataset=Digits(size=SIZE), network=network)
+
+
+def write_student(folder: Path, seed: int = 0) -> Path:
+    """A finished run in `folder`/runs with its teacher in `folder`/cache, both as if trained; returns the run."""
+    recipe = base_recipe()
+    run = Run(recipe, Workspace(folder / "runs", folder / "cache", torch.device("cpu")))
+    run.teacher_folder.mkdir(parents=True)
+    save_weights(run.teacher_folder / "teacher.safetensors", moved(fresh_network(recipe), seed))
+    run.folder.create()
+    facts = RunFacts(recipe.name, "smoke", recipe.distill_signature(), {}, (), {}, ())
+    write_config(run, facts, path=Path("r.py"), plugins=(), command="ladd launch r.py")
+    save_student(run.folder.student, moved(fresh_network(recipe), seed + 1), run)
+    return run.folder.path
+
+
+def moved(network: torch.nn.Module, seed: int) -> "torch.nn.Module":
+    """The network with noise on every weight: layers that begin at zero hide what is below them."""
+    source = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.add_(0.05 * torch.randn(weight.shape, generator=source))
+    return network
