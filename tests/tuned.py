@@ -13,6 +13,7 @@ from PIL import Image
 from ladd_dist.builders.networks import save_weights
 from ladd_dist.builders.student import save_student
 from ladd_dist.builders.teacher import fresh_network
+from ladd_dist.core.types import Denoiser
 from ladd_dist.datasets.digits import Digits
 from ladd_dist.networks.cunet import CUNet
 from ladd_dist.recipe import Recipe
@@ -24,7 +25,9 @@ from ladd_dist.zoo.recipes._base import SMOKE
 SIZE, COLOURS = 16, ((220, 30, 30), (30, 200, 30), (40, 40, 220), (230, 200, 20))
 
 
-def write_pictures(folder: Path, num: int, *, size: int = SIZE, classes: tuple[str, ...] = (), captions: int = 0) -> Path:
+def write_pictures(
+    folder: Path, num: int, *, size: int = SIZE, classes: tuple[str, ...] = (), captions: int = 0
+) -> Path:
     """`num` pictures of discs in one colour, in folders of classes, or with so many different captions."""
     source = np.random.default_rng(num)
     lines = []
@@ -53,8 +56,7 @@ def write_student(folder: Path, seed: int = 0) -> Path:
     """A finished run in `folder`/runs with its teacher in `folder`/cache, both as if trained; returns the run."""
     recipe = base_recipe()
     run = Run(recipe, Workspace(folder / "runs", folder / "cache", torch.device("cpu")))
-    run.teacher_folder.mkdir(parents=True)
-    save_weights(run.teacher_folder / "teacher.safetensors", moved(fresh_network(recipe), seed))
+    write_teacher(run.teacher_folder, recipe, seed)
     run.folder.create()
     facts = RunFacts(recipe.name, "smoke", recipe.distill_signature(), {}, (), {}, ())
     write_config(run, facts, path=Path("r.py"), plugins=(), command="ladd launch r.py")
@@ -62,7 +64,14 @@ def write_student(folder: Path, seed: int = 0) -> Path:
     return run.folder.path
 
 
-def moved(network: torch.nn.Module, seed: int) -> "torch.nn.Module":
+def write_teacher(folder: Path, recipe: Recipe, seed: int = 0) -> Path:
+    """The weights of a teacher that looks trained; returns their file."""
+    folder.mkdir(parents=True)
+    save_weights(folder / "teacher.safetensors", moved(fresh_network(recipe), seed))
+    return folder / "teacher.safetensors"
+
+
+def moved(network: Denoiser, seed: int) -> Denoiser:
     """The network with noise on every weight: layers that begin at zero hide what is below them."""
     source = torch.Generator().manual_seed(seed)
     with torch.no_grad():

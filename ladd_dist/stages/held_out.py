@@ -68,7 +68,7 @@ class EarlyStopping:
         """
         self.run, self.settings = run, run.recipe.train.early_stop
         self.measured: list[tuple[int, float]] = [
-            (step, value) for step, value in (saved or {"measured": []})["measured"]
+            (int(step), value) for step, value in (saved or {"measured": []})["measured"]
         ]
         self.pending: dict[str, float] = {}
         self.judges = _judges(run) if self.settings.every and run.ranks.is_first else None

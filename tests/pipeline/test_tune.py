@@ -1,0 +1,173 @@
+"""`ladd tune`: a student, its base and new pictures become a run that learns them; what cannot work is one message."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from processes import Done, rows
+from safetensors.torch import load_file
+from tuned import write_pictures, write_student
+
+from ladd_dist.builders.student_file import load_student
+from ladd_dist.engine.checkpoint import Checkpoints, replicated
+from ladd_dist.tune import main
+
+TINY = (
+    "--scale", "smoke", "--updates", "6", "--train.batch-size", "8", "--train.log-every", "1", "--train.dump-every", "6",
+    "--train.early-stop.every", "2", "--train.early-stop.num-samples", "8", "--train.old.num-samples", "16",
+    "--evaluate.num-samples", "8", "--evaluate.num-references", "16", "--evaluate.batch-size", "8",
+    "--shards.sampler.steps", "4", "--guard.samples", "8", "--device", "cpu", "--threads", "1",
+)  # fmt: skip
+Tune = Callable[..., Done]
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a student's run, its cache, and twenty pictures without classes."""
+    folder = tmp_path_factory.mktemp("given")
+    write_student(folder).rename(folder / "runs" / "student")
+    write_pictures(folder / "pictures", 20)
+    return folder
+
+
+@pytest.fixture
+def tune(
+    given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], own_tables: None
+) -> Tune:
+    """The command within this process, in a folder of its own with what was given."""
+    shutil.copytree(given, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*words: str) -> Done:
+        capfd.readouterr()
+        try:
+            code = main([str(word) for word in words])
+        except SystemExit as exit_:
+            code = int(str(exit_.code))
+        return Done(code, *capfd.readouterr())
+
+    return run
+
+
+def run_folder(folder: Path, name: str = "tune") -> Path:
+    (found,) = folder.glob(f"runs/{name}-*")
+    return found
+
+
+ASK = ("runs/student", "--images", "pictures", "--classes", "3", *TINY)
+
+
+def test_new_pictures_become_a_student_of_the_same_four_steps_with_a_page(tune: Tune, tmp_path: Path) -> None:
+    done = tune(*ASK)
+    assert done.code == 0, done.stderr
+    run = run_folder(tmp_path)
+    first, line = done.stdout.splitlines()[:2]
+    assert first.startswith("20 pictures, 6 updates of 8 samples at most, ") and "parameters trained, about" in first
+    assert line.startswith("the same as a recipe: ladd launch tune_folder ")
+    assert done.stdout.splitlines()[-1] == f"pictures of it: ladd sample {run.relative_to(tmp_path)} --steps 4"
+    before, card_before = load_student(tmp_path / "runs" / "student", torch.device("cpu"))
+    after, card = load_student(run, torch.device("cpu"))
+    assert (card["levels"]["4"], card["rule"]) == (card_before["levels"]["4"], card_before["rule"])
+    assert after.image.num_classes == before.image.num_classes
+    changed = [
+        name for name, weight in after.state_dict().items() if not torch.equal(weight, before.state_dict()[name])
+    ]
+    assert changed and "embed.classes.weight" in changed  # its rows are in the new order
+    shown = Image.open(run / "samples" / "final.png").info
+    assert "untrained@4" in str(shown) and "student@4, old" in str(shown)
+    logged = rows(run / "metrics.jsonl")
+    assert any("held_out/kid" in row and "held_out/nearest_train_share" in row for row in logged)
+    assert (run / "report.html").exists()
+
+    again = tune(*ASK)
+    assert again.code == 0 and "[distill] done before, skipped" in again.stdout
+
+
+def test_the_student_of_the_best_step_is_kept(tune: Tune, tmp_path: Path) -> None:
+    worse = ("--train.lr-student", "0.5", "--train.early-stop.patience", "1", "--train.ema.half-life", "0")
+    done = tune(*ASK, *worse, "--updates", "40")
+    assert done.code == 0, done.stderr
+    run = run_folder(tmp_path)
+    told = json.loads((run / "early_stop.json").read_text())
+    distances = dict(told["measured"])
+    assert told["kept"] == min(distances, key=lambda step: distances[step]) < told["last"] < 40
+    assert f"kept step {told['kept']} of {told['last']}" in done.stderr
+    config = json.loads((run / "config.json").read_text())
+    saved = Checkpoints(run / "checkpoints", identity=config["signature"], keep=1).at(told["kept"])
+    held = load_file(run / "student.safetensors")
+    average = {name: torch.empty_like(value) for name, value in held.items() if ".lora_" in name}
+    assert average
+    saved.fill({f"average/{name.replace('.weight', '.default.weight')}": replicated(average[name]) for name in average})
+    assert all(torch.equal(value, held[name]) for name, value in average.items())
+
+
+def test_a_tuning_that_was_stopped_goes_on_to_the_same_student(tune: Tune, tmp_path: Path) -> None:
+    assert tune(*ASK).code == 0
+    run = run_folder(tmp_path)
+    whole, told = (run / "student.safetensors").read_bytes(), (run / "early_stop.json").read_text()
+    for name in ("student.safetensors", "distill.done.json", "early_stop.json"):
+        (run / name).unlink()
+    *_, last = sorted((run / "checkpoints").glob("step-*"))
+    shutil.rmtree(last)
+    assert tune(*ASK).code == 0
+    assert (run / "student.safetensors").read_bytes() == whole
+    assert (run / "early_stop.json").read_text() == told
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("missing", "--images", "pictures"), "missing does not exist: give a finished run's folder"),
+        (("pictures", "--images", "pictures"), "pictures holds no student.safetensors and no checkpoint"),
+        (("runs/student/student.safetensors", "--images", "pictures"), "name the teacher's weights with --base"),
+        (("runs/student", "--images", "nowhere"), "cannot be opened"),
+        (("runs/student", "--images", "one", "--classes", "3"), "holds one picture that can be read"),
+        (("runs/student", "--images", "pictures"), "say which of the student's classes, 0 to 9, its pictures take"),
+        (("runs/student", "--images", "pictures", "--classes", "10"), "knows the classes 0 to 9, got 10"),
+        (("runs/student", "--images", "pictures", "--classes", "1", "2"), "with --classes and a number"),
+        (("runs/student", "--images", "pictures", "--old-texts", "x.txt"), "for a student that reads texts"),
+        (
+            ("runs/student", "--images", "pictures", "--base", "runs/student/student.safetensors"),
+            "is itself a few-step student",
+        ),
+        (("a/turbo", "--images", "pictures"), "name the base that it was distilled from with --base"),
+        (("a/turbo", "--images", "pictures", "--base", "a/turbo"), "is the student itself, a few-step model"),
+        (
+            ("runs/student", "--images", "pictures", "--classes", "3", "--dataset.pictures.size", "24"),
+            "16 x 16",
+        ),
+    ],
+)
+def test_what_cannot_be_tuned_is_one_message(tune: Tune, tmp_path: Path, words: tuple[str, ...], message: str) -> None:
+    write_pictures(tmp_path / "one", 1)
+    done = tune(*words)
+    assert done.code in (1, 2) and message in done.stderr.replace("\n", " "), done.stderr
+    assert done.stderr.count("error:") == 1
+    assert not list(tmp_path.glob("runs/tune-*"))
+
+
+def test_a_student_of_another_architecture_is_one_message(tune: Tune, tmp_path: Path) -> None:
+    from tuned import base_recipe, write_teacher
+
+    from ladd_dist.networks.cunet import CUNet
+
+    other = dataclasses.replace(base_recipe(), network=CUNet(widths=(16, 16), embed_dim=32))
+    base = write_teacher(tmp_path / "other", other)
+    done = tune("runs/student", "--images", "pictures", "--classes", "3", "--base", str(base), *TINY)
+    assert done.code != 0 and "error:" in done.stderr
+    assert not list(tmp_path.glob("runs/tune-*"))
+
+
+def test_folders_that_are_named_like_classes_need_no_flag(tune: Tune, tmp_path: Path) -> None:
+    write_pictures(tmp_path / "named", 8, classes=("7", "2"))
+    done = tune("runs/student", "--images", "named", "--dry-run", *TINY)
+    assert done.code == 0, done.stderr
+    assert "--network.classes 2 7 0 1 3 4 5 6 8 9 --dataset.old-classes 8" in done.stdout
