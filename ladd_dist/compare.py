@@ -23,6 +23,7 @@ from ladd_dist.core.printable import cell, one_line
 if TYPE_CHECKING:
     from ladd_dist.comparison.result import Comparison
     from ladd_dist.comparison.runs import Found
+    from ladd_dist.comparison.variants import Variant
 
 PROG = "python -m ladd_dist.compare"
 
@@ -122,6 +123,7 @@ def compare_sources(options: Options) -> Comparison:
     notes += [f"left out: {text}" for text in twice]
     sampler = options.sampler or f"student@{found.runs[0].recipe.get('student_steps', 4)}"
     metric = deciding(found.runs, sampler, options.metric)
+    notes += _measured_in(variants, metric)
     wrong = mismatches(variants, metric)
     fatal = [item.text for item in wrong if item.fatal]
     if fatal and not options.mixed:
@@ -152,6 +154,23 @@ def _readable(found: Found, skip_broken: bool) -> list[str]:
     if found.absent:
         notes.append(f"{len(found.absent)} runs of the sweep have not started: {_some(found.absent)}")
     return notes
+
+
+def _measured_in(variants: Sequence[Variant], metric: str) -> list[str]:
+    """A note on the features that the deciding figure was measured in, where the runs say.
+
+    Raises:
+        UserError: they differ; not even --mixed compares such figures.
+    """
+    from ladd_dist.comparison.variants import features_named
+
+    names = features_named(variants, metric)
+    if len(names) > 1:
+        raise UserError(
+            f"the runs measured {metric} in different features ({', '.join(names)}), so its values have nothing to do "
+            "with each other: compare runs of the same features, or choose another --metric"
+        )
+    return [f"{metric} is measured in the features {names[0]}"] if names and names[0] != "pixels" else []
 
 
 def _some(texts: Sequence[str], limit: int = 5) -> str:

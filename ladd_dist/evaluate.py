@@ -193,17 +193,20 @@ def _with_seeds(settings: EvaluateStage, options: Options) -> EvaluateStage:
 
 def show(found: EvaluationFile) -> None:
     """Print a table with a row for each figure and half of its interval."""
+    from ladd_dist.core.run_forms import features_of
     from ladd_dist.evaluation.noise_seeds import means_of
     from ladd_dist.reports.distances import FLOOR
     from ladd_dist.reports.evaluation_table import hybrid_table, table_of
 
     console, figures = open_console(), means_of(found["figures"])
-    console.print(Fitted(table_of(figures), rest="the file"))
+    console.print(Fitted(table_of(figures, features_of(found["figures"])), rest="the file"))
     if hybrid := found.get("hybrid"):  # files of older versions have none
         console.print(Fitted(hybrid_table(hybrid, figures), rest="the file"))
     for metric, reason in found["classes"].get("left_out", {}).items():
         what = "not measured" if metric == FLOOR else "no figures by class"
         print(one_line(f"{metric}: {what}, {reason}"), file=sys.stderr)
+    for label, told in found["classes"].get("networks", {}).items():
+        print(one_line(f"{label}: {told}"), file=sys.stderr)
     for metric, reason in found["classes"].get("unfit", {}).items():
         print(one_line(f"{metric}: not measured, {reason}"), file=sys.stderr)
 

@@ -48,7 +48,8 @@ class Options(RecipeOptions):
     cache: Path = Path("cache")
     """Folder for what runs share: teachers, shards, the teacher's own evaluation."""
     stages: tuple[str, ...] = STAGES
-    """Which stages to run; autoencoder only where the recipe trains its codec."""
+    """Which stages to run; autoencoder only where the recipe trains its codec, features only where a
+    metric trains its own."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 ..."""
     threads: Threads = 0

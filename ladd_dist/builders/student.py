@@ -10,9 +10,8 @@ import torch
 from ladd_dist.builders.asking import asking_for_plugins
 from ladd_dist.builders.card import REMEDY, StudentCard
 from ladd_dist.builders.codec import codec_card, packed, trained_weights
-from ladd_dist.builders.initial import start_from
-from ladd_dist.builders.networks import load_network, own_weights
-from ladd_dist.builders.teacher import load_teacher
+from ladd_dist.builders.networks import adapter_weights, load_network, own_weights
+from ladd_dist.builders.teacher import load_start, load_teacher
 from ladd_dist.core.budget import at_most
 from ladd_dist.core.errors import UserError, reading
 from ladd_dist.core.pretrained import from_outside
@@ -26,18 +25,13 @@ from ladd_dist.students.full import Full
 from ladd_dist.workspace.run import Run
 
 
-def initial_network(run: Run) -> Denoiser:
-    """The student before training as a plain network, frozen: the teacher, or what `student.init` names.
+def new_student(run: Run) -> Denoiser:
+    """The student before training: a copy of the teacher, or of another start, in the recipe's form.
 
     Raises:
-        UserError: there are no such weights, or they do not fit.
+        UserError: weights are missing or do not fit.
     """
-    return start_from(load_teacher(run), run.recipe.student.init, run.recipe.network)
-
-
-def new_student(run: Run) -> Denoiser:
-    """The student before training, in the recipe's form."""
-    return run.recipe.student.prepare(initial_network(run))
+    return run.recipe.student.prepare(load_start(run, load_teacher(run)))
 
 
 def save_student(path: Path, network: Denoiser, run: Run) -> None:
@@ -59,12 +53,15 @@ def save_student(path: Path, network: Denoiser, run: Run) -> None:
     }
     if codec := codec_card(recipe):
         card["codec"], card["pixels"], card["space"] = codec["codec"], codec["pixels"], codec["space"]
+    kept = recipe.student.weights(network)
     if recipe.student.needs_teacher:
         card["student"] = to_data(recipe.student)
+    elif adapter_weights(kept):
+        card["adapter"] = to_data(recipe.student)
     if recipe.student.needs_teacher and not recipe.network.pretrained:
         folder = run.teacher_folder.resolve()
         card["teacher"] = {"signature": recipe.teacher_signature(), "file": str(folder / "teacher.safetensors")}
-    tensors = {**recipe.student.weights(network), **packed(trained_weights(run))}
+    tensors = {**kept, **packed(trained_weights(run))}
     save_tensors(path, tensors, {"ladd_dist": json.dumps(card)})
 
 
@@ -79,10 +76,10 @@ def load_student(run: Run, path: Path) -> Denoiser:
         return load_network(run, path, stage="distill")
     if not path.exists():
         raise UserError(f"{path} does not exist yet; run the stage that makes it first: --stages distill")
-    first, weights = initial_network(run), own_weights(load_weights(path, remedy=REMEDY))
+    teacher, weights = load_teacher(run), own_weights(load_weights(path, remedy=REMEDY))
     fitting = reading(path, "does not fit the recipe's teacher", REMEDY)
     with fitting, at_most(weights, f"the recipe for {path}"):
-        network = recipe.student.restore(first, weights)
+        network = recipe.student.restore(teacher, weights)
     return network.eval().requires_grad_(False)
 
 
@@ -111,8 +108,6 @@ def from_card(card: StudentCard, weights: dict[str, torch.Tensor], path: Path) -
             network = described.build(image=image)
         if form.needs_teacher:
             network.load_state_dict(base)
-    if form.needs_teacher:
-        network = start_from(network, form.init, described)
     with at_most(weights, what):
         return form.restore(network, weights)
 

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from ladd_dist.builders.networks import denoiser, frozen, load_network, reads_texts, require_within
 from ladd_dist.core.conditions import Conditions
+from ladd_dist.core.errors import UserError, reading
 from ladd_dist.core.noise import edm_loss_weight, guided
 from ladd_dist.core.rng import derive_seed
+from ladd_dist.core.tensor_file import load_weights
 from ladd_dist.core.types import DenoiseFn, Denoiser
 from ladd_dist.engine.checkpoint import buffers_of
 from ladd_dist.engine.ema import WeightAverage
@@ -19,6 +21,8 @@ from ladd_dist.parallel import Trainable
 from ladd_dist.parallel.gather import whole
 from ladd_dist.recipe import Recipe
 from ladd_dist.workspace.run import Run
+
+_AGAIN = "delete it, and a run that has trained nothing yet makes it again from student.init"
 
 
 def require_levels(recipe: Recipe, network: Denoiser) -> None:
@@ -105,6 +109,26 @@ def load_teacher(run: Run) -> Denoiser:
     if recipe.network.pretrained:
         return frozen(recipe.network.load(image=recipe.latent()), run)
     return load_network(run, run.teacher_folder / "teacher.safetensors", stage="teacher")
+
+
+def load_start(run: Run, teacher: Denoiser) -> Denoiser:
+    """The network that the student starts from: the teacher given, or with the weights that the run kept.
+
+    Args:
+        teacher: a copy of its own, whose weights may be replaced.
+
+    Raises:
+        UserError: the run kept none yet, or the file is damaged.
+    """
+    if not run.recipe.student.init:
+        return teacher
+    path = run.folder.init
+    if not path.exists():
+        raise UserError(f"{path} does not exist yet; run the stage that makes it first: --stages distill")
+    weights = load_weights(path, remedy=_AGAIN)
+    with reading(path, "does not fit the recipe's network", _AGAIN):
+        teacher.load_state_dict(weights)
+    return teacher
 
 
 def guided_teacher(recipe: Recipe, teacher: Denoiser) -> DenoiseFn:

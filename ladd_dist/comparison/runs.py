@@ -11,7 +11,7 @@ from ladd_dist.core.door import require_regular
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.figure_names import evaluation_of
 from ladd_dist.core.metrics_log import read_rows
-from ladd_dist.core.run_forms import Evaluation, figures_of, read_evaluation, read_run_config
+from ladd_dist.core.run_forms import Evaluation, features_of, figures_of, read_evaluation, read_run_config
 from ladd_dist.core.rundir import RunDir
 from ladd_dist.reports.collapse import UNKNOWN, Onset, from_number, onset
 from ladd_dist.reports.json_object import JsonObject
@@ -35,6 +35,8 @@ class Run:
     figures: Mapping[str, Mapping[str, float]]
     """As in eval.json; empty while the run is not finished."""
     source: str
+    features: Mapping[str, str] = field(default_factory=dict)
+    """Name of the features that each figure was measured in, as far as eval.json says."""
     scale: str = ""
     seed: int = 0
     collapse: Onset = UNKNOWN
@@ -91,7 +93,7 @@ def from_folder(path: Path, axes: Mapping[str, str] | None = None) -> Run:
         raise Unreadable(f"{path} is no run folder: it has no config.json")
     try:
         config = read_run_config(paths.config, "run the same command again", may_lack_format=False)
-        figures = finite_figures(read_evaluation(paths.eval)) if paths.eval.exists() else {}
+        evaluation = read_evaluation(paths.eval) if paths.eval.exists() else {}
         if paths.metrics.exists():
             require_regular(paths.metrics)
     except (UserError, OSError) as error:
@@ -103,7 +105,8 @@ def from_folder(path: Path, axes: Mapping[str, str] | None = None) -> Run:
         name=recipe.text("name", path.name),
         signature=config.signature,
         recipe=recipe.fields,
-        figures=figures,
+        figures=finite_figures(evaluation),
+        features=features_of(evaluation),
         source=str(path),
         scale=config.scale,
         seed=recipe.whole("seed") or 0,

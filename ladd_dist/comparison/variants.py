@@ -238,6 +238,12 @@ class Mismatch:
     fatal: bool
 
 
+def features_named(variants: Sequence[Variant], metric: str) -> list[str]:
+    """Names of the features that the runs measured a figure in; runs of older versions name none."""
+    named = (run.features.get(metric, "") for variant in variants for run in variant.runs)
+    return sorted({name for name in named if name})
+
+
 def mismatches(variants: Sequence[Variant], metric: str) -> list[Mismatch]:
     """The reasons why figures of these variants do not mean the same.
 

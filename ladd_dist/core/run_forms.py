@@ -121,9 +121,11 @@ def read_run_config(path: Path, remedy: str = DAMAGED, *, may_lack_format: bool 
 
 Values = Mapping[str, Number | None]
 """Figures by name; None where a figure is known to be none."""
-Evaluation = dict[str, dict[str, Number | Mapping[str, Values] | None]]
+Evaluation = dict[str, dict[str, Number | Mapping[str, Values | str] | None]]
 """The content of eval.json: entry, such as `student@4`, -> figure -> value; where there are several seeds also
-`per_seed` -> seed -> figure -> value."""
+`per_seed` -> seed -> figure -> value; and `features` -> figure -> name of the features that it was measured in."""
+FEATURES = "features"
+"""Key of an entry's names of features; missing in files of older versions."""
 
 
 def read_evaluation(path: Path, remedy: str = MAKE_EVALUATION) -> Evaluation:
@@ -143,9 +145,11 @@ def evaluation_now(found: Evaluation) -> Evaluation:
     Older versions gave the floor of the distance to the teacher as `fd` too, which is no distance to real pictures.
     """
 
-    def now(own: Mapping[str, Number | Mapping[str, Values] | None]) -> dict[str, Any]:
+    def now(own: Mapping[str, Number | Mapping[str, Values | str] | None]) -> dict[str, Any]:
         return {
-            name: {seed: named_now(figures) for seed, figures in value.items()} if isinstance(value, Mapping) else value
+            name: {key: item if isinstance(item, str) else named_now(item) for key, item in value.items()}
+            if isinstance(value, Mapping)
+            else value
             for name, value in named_now(own).items()
         }
 
@@ -160,6 +164,18 @@ def figures_of(found: Evaluation) -> dict[str, Values]:
     }
 
 
+def features_of(found: Evaluation) -> dict[str, str]:
+    """Names of the features that the figures of eval.json were measured in; figures without any are absent."""
+    named = (own.get(FEATURES) for own in found.values())
+    return {
+        name: label
+        for own in named
+        if isinstance(own, Mapping)
+        for name, label in own.items()
+        if isinstance(label, str)
+    }
+
+
 class ClassFigures(TypedDict):
     """The content of eval_classes.json: figures by class."""
 
@@ -169,6 +185,8 @@ class ClassFigures(TypedDict):
     """Entry -> class -> figure -> value."""
     unfit: NotRequired[dict[str, str]]
     """Reasons, by metric that was left out because it was made for other images; missing in older files."""
+    networks: NotRequired[dict[str, str]]
+    """A sentence on each feature network that was trained on the data, by the name of its features."""
 
 
 def read_classes(path: Path, remedy: str = MAKE_EVALUATION) -> ClassFigures:

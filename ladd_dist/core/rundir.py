@@ -45,6 +45,7 @@ class RunDir:
         self.dumps = path / "dumps"
         self.checkpoints = path / "checkpoints"
         self.student = path / "student.safetensors"
+        self.init = path / "init.safetensors"
 
     def create(self) -> None:
         """Make the folders.

@@ -14,19 +14,21 @@ from ladd_dist.builders.data import training_images
 from ladd_dist.builders.networks import denoiser
 from ladd_dist.builders.sampling import SampleFn
 from ladd_dist.builders.shards import open_shards
+from ladd_dist.core.class_net import TrainedFeatures
 from ladd_dist.core.rng import generator, sample_classes
-from ladd_dist.core.run_forms import Evaluation
+from ladd_dist.core.run_forms import FEATURES, Evaluation
 from ladd_dist.core.types import Autoencoder, Denoiser
 from ladd_dist.engine.loop import StopFlag
 from ladd_dist.engine.shard_index import INDEX, ShardError
+from ladd_dist.evaluation.class_features import trained_features
 from ladd_dist.evaluation.draw import draw, teacher_samplers, teacher_samples, teacher_steps
 from ladd_dist.evaluation.feature_cache import cached, sharded
 from ladd_dist.evaluation.figure_cache import cached_figures
 from ladd_dist.evaluation.measurement import Figures, Measured, Measurement, floor, without_real
 from ladd_dist.evaluation.noise_seeds import PER_SEED, at_seed, over_seeds, without_bounds
-from ladd_dist.evaluation.real_images import ROW_BY_ROW, RealImages, too_few
+from ladd_dist.evaluation.real_images import ROW_BY_ROW, RealImages
 from ladd_dist.evaluation.timing import time_in_turns
-from ladd_dist.metrics import FeatureExtraction, References, Samples
+from ladd_dist.metrics import FeatureExtraction, References, Samples, here
 from ladd_dist.recipe.fitting import feature_network, fitting_metrics, unfit_metrics
 from ladd_dist.reports.distances import FLOOR
 from ladd_dist.workspace.run import Run
@@ -43,6 +45,8 @@ class Assessed(NamedTuple):
     """Figures by class, and what was left out."""
     samples: dict[str, Tensor]
     """Entry -> images [N,C,H,W] in [-1, 1], from the noise of the first seed."""
+    networks: dict[str, str]
+    """A sentence on each feature network that was trained on the data, by its name in `eval.json`."""
 
 
 class OneSeed(NamedTuple):
@@ -64,8 +68,9 @@ def assess(run: Run, teacher: Denoiser, samplers: Mapping[str, SampleFn], stop: 
     """
     recipe, settings = run.recipe, run.recipe.evaluate
     codec, of_teacher, seeds = load_codec(run), teacher_samplers(recipe, teacher), settings.noise_seeds()
-    real = RealImages(run) if recipe.dataset.has_images else None
-    against = references(run, codec, real, cached(run.workspace.cache / "features", run.ranks))
+    trained = trained_features(run)
+    real = RealImages(run, trained) if recipe.dataset.has_images else None
+    against = references(run, codec, real, cached(run.workspace.cache / "features", run.ranks), trained)
     against = against._replace(denoise=denoiser(teacher) if is_pixels(recipe) else None)
     found, samples = [], dict[str, Tensor]()
     for seed in seeds:
@@ -86,7 +91,17 @@ def assess(run: Run, teacher: Denoiser, samplers: Mapping[str, SampleFn], stop: 
     if not is_pixels(recipe) and recipe.dataset.has_images:
         own = {"num_samples": facts["num_samples"], "seed": facts["seed"]}
         figures[RECONSTRUCTION] = {**own, **reconstruction(run, codec, against, stop)}
-    return Assessed(figures, measured, samples)
+    if real is not None and FLOOR in figures:
+        figures[FLOOR]["num_samples"] = float(real.num_others(settings.num_samples))
+    _name_features(figures, measured)
+    return Assessed(figures, measured, samples, {} if trained is None else {trained.label: trained.told})
+
+
+def _name_features(figures: Evaluation, measured: Measured) -> None:
+    """Put into each entry the names of the features that its figures were measured in."""
+    for entry in figures.values():
+        if named := {name: label for name, label in measured.features.items() if name in entry}:
+            entry[FEATURES] = named
 
 
 def _on_one_seed(
@@ -110,16 +125,15 @@ def _on_one_seed(
     extract_cached, many = cached(run.workspace.cache / "features", run.ranks), teacher_steps(recipe)
     cond = sample_classes(settings.seed, range(settings.num_samples), recipe.dataset.num_asked()).to(run.device)
     teacher = teacher_samples(run, of_teacher, codec, stop)
-    network = feature_network(recipe)
-    theirs = {name: Samples(images.to(run.device), cond, extract_cached, network) for name, images in teacher.items()}
+    networks = feature_network(recipe), against.real.trained
+    theirs = {name: Samples(images.to(run.device), cond, extract_cached, *networks) for name, images in teacher.items()}
     against = against._replace(matched=theirs[f"teacher@{many}"])
     metrics = fitting_metrics(recipe)
     measure = Measurement(metrics, against)
     sampled = {name: draw(run, name, sample, codec, stop) for name, sample in samplers.items()}
-    own = {name: Samples(images.to(run.device), cond, extract, network) for name, images in sampled.items()}
-    num_classes = (
-        0 if recipe.dataset.texts() else recipe.dataset.num_asked()
-    )  # a text has too few samples for figures of its own
+    own = {name: Samples(images.to(run.device), cond, extract, *networks) for name, images in sampled.items()}
+    # A text has too few samples for figures of its own.
+    num_classes = 0 if recipe.dataset.texts() else recipe.dataset.num_asked()
 
     def measure_teacher() -> Measured:
         found = measure(theirs, num_classes=num_classes, check=stop.check)
@@ -127,7 +141,9 @@ def _on_one_seed(
         found = found._replace(figures={**found.figures, f"floor@{many}": lowest})
         return found if real is None else _with_real(found, measure, real, run, extract_cached, stop)
 
-    measured = measure(own, num_classes=num_classes, check=stop.check).joined(cached_figures(run, measure_teacher))
+    measured = measure(own, num_classes=num_classes, check=stop.check).joined(
+        cached_figures(run, measure_teacher, against.real.trained)
+    )
     if not recipe.dataset.has_images:
         measured = without_real(metrics, measured)
     return OneSeed(measured, sampled | teacher)
@@ -141,13 +157,19 @@ def _with_real(
     given = {"num_references": settings.num_references, "seed": settings.seed}
     others = real.others(settings.num_samples, **given, work=work)
     if others is None:
-        reason = too_few(len(real), settings.num_samples, settings.num_references)
+        reason = real.too_few(settings.num_samples, settings.num_references)
         return found._replace(left_out={**found.left_out, FLOOR: reason})
     of_real = measure.without(ROW_BY_ROW)({FLOOR: others}, num_classes=0, check=stop.check).figures
     return found._replace(figures={**found.figures, **of_real})
 
 
-def references(run: Run, codec: Autoencoder, real: RealImages | None, extraction: FeatureExtraction) -> References:
+def references(
+    run: Run,
+    codec: Autoencoder,
+    real: RealImages | None,
+    extraction: FeatureExtraction,
+    trained: TrainedFeatures | None = None,
+) -> References:
     """Up to `num_references` real images and as many of the teacher's stored samples.
 
     Where the run's shards are the dataset's pictures, the teacher's samples have shards of their own, which the stage
@@ -165,7 +187,7 @@ def references(run: Run, codec: Autoencoder, real: RealImages | None, extraction
     reader, device = open_shards(made_by_teacher), run.device
     stored = reader.take(np.arange(min(recipe.evaluate.num_references, len(reader))))
     made = decode(codec, stored.x0.to(device), recipe.evaluate.batch_size)
-    teacher = Samples(made, stored.cond.to(device), extraction, network)
+    teacher = Samples(made, stored.cond.to(device), extraction, network, trained)
     return References(teacher if real is None else real.references(recipe.evaluate.num_references, extraction), teacher)
 
 
@@ -174,12 +196,13 @@ def reconstruction(run: Run, codec: Autoencoder, against: References, stop: Stop
 
     `matched_error` compares each image with the one that was encoded.
     """
-    recipe, network = run.recipe, feature_network(run.recipe)
+    recipe = run.recipe
     images = training_images(run)
     picked = torch.randperm(len(images), generator=generator("reconstruction"))[: recipe.evaluate.num_samples]
     x0, cond = (tensor.to(run.device) for tensor in images.batch(picked))
     with torch.inference_mode():
         latents = torch.cat([codec.encode(part) for part in torch.split(x0, recipe.evaluate.batch_size)])
-    back = Samples(decode(codec, latents, recipe.evaluate.batch_size), cond, network=network)
-    measure = Measurement(fitting_metrics(recipe), against._replace(matched=Samples(x0, cond, network=network)))
+    networks = feature_network(recipe), against.real.trained
+    back = Samples(decode(codec, latents, recipe.evaluate.batch_size), cond, here, *networks)
+    measure = Measurement(fitting_metrics(recipe), against._replace(matched=Samples(x0, cond, here, *networks)))
     return measure({RECONSTRUCTION: back}, num_classes=0, check=stop.check).figures[RECONSTRUCTION]

@@ -10,6 +10,7 @@ from ladd_dist.builders.teacher import load_teacher
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.rng import derive_seed, sample_classes
 from ladd_dist.engine.loop import StopFlag
+from ladd_dist.evaluation.class_features import trained_features
 from ladd_dist.evaluation.draw import draw, teacher_samplers, teacher_steps
 from ladd_dist.evaluation.measurement import Figures, Measurement
 from ladd_dist.evaluation.noise_seeds import at_seed
@@ -59,7 +60,7 @@ def measure_guidance(
             name = f"{scale:g}"
             sampler = teacher_samplers(at_guidance(recipe, scale), teacher)[f"teacher@{teacher_steps(recipe)}"]
             images = draw(run, f"guidance {name}", sampler, codec, stop).to(run.device)
-            samples = Samples(images, cond, network=real.network)
+            samples = Samples(images, cond, network=real.network, trained=real.trained)
             found[name] = measure({name: samples}, num_classes=0, check=stop.check).figures[name]
             done(name)
     return {name: _to_real(figures) for name, figures in found.items()}
@@ -92,11 +93,12 @@ def best_scale(found: Mapping[str, Figures], metrics: Sequence[Metric]) -> tuple
 
 def _real_images(run: Run, num_others: int) -> tuple[Samples, Samples]:
     """References and other images; at most half of the dataset's are others."""
-    images, settings = RealImages(run), run.recipe.evaluate
+    images, settings = RealImages(run, trained_features(run)), run.recipe.evaluate
     num_others = min(num_others, len(images) // 2)
     num_references = min(settings.num_references, len(images) - num_others)
     others = images.others(num_others, num_references=num_references, seed=settings.seed)
-    assert others is not None
+    if others is None:
+        raise UserError(f"no other real images to compare with: {images.too_few(num_others, num_references)}")
     return images.references(num_references), others
 
 

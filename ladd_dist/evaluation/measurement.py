@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from ladd_dist.metrics import Metric, References, Samples
-from ladd_dist.metrics.interval import HIGH, LOW
+from ladd_dist.metrics.interval import HIGH, LOW, is_bound
 
 Figures = dict[str, float]
 
@@ -24,10 +24,17 @@ class Measured(NamedTuple):
     """Reasons, by metric without figures by class and by figure that is not measured at all."""
     unfit: Mapping[str, str] = MappingProxyType({})
     """Reasons, by metric that was left out because it was made for other images."""
+    features: Mapping[str, str] = MappingProxyType({})
+    """Name of the features that each figure was measured in; figures without any are absent."""
 
     def joined(self, other: Measured) -> Measured:
         """Figures of both."""
-        return Measured(self.figures | other.figures, self.classes | other.classes, self.left_out | other.left_out)
+        return Measured(
+            self.figures | other.figures,
+            self.classes | other.classes,
+            self.left_out | other.left_out,
+            features={**self.features, **other.features},
+        )
 
 
 class Measurement:
@@ -56,11 +63,15 @@ class Measurement:
         Raises:
             ValueError: a metric cannot measure these images.
         """
-        found = Measured({name: {} for name in entries}, {name: {} for name in entries}, {})
+        features: dict[str, str] = {}
+        found = Measured({name: {} for name in entries}, {name: {} for name in entries}, {}, features=features)
         for metric, whole in zip(self.metrics, self.whole, strict=True):
             for name, samples in entries.items():
                 check()
-                found.figures[name].update(whole(samples))
+                own = whole(samples)
+                found.figures[name].update(own)
+                if space := metric.space(samples):
+                    features |= {figure: space for figure in own if not is_bound(figure)}
             reason = why_not_by_class(metric, (*entries.values(), *self.references[:2]), num_classes)
             if reason:
                 found.left_out[metric.name] = reason

@@ -27,7 +27,8 @@ def over_seeds(found: Sequence[Measured]) -> Measured:
         entry: {number: mean_figures([one.classes[entry][number] for one in found]) for number in own}
         for entry, own in found[0].classes.items()
     }
-    return Measured(figures, classes, {name: why for one in found for name, why in one.left_out.items()})
+    left_out = {name: why for one in found for name, why in one.left_out.items()}
+    return Measured(figures, classes, left_out, features=found[0].features)
 
 
 def mean_figures(found: Sequence[Figures]) -> Figures:

@@ -118,6 +118,7 @@ def measured(student: Student, name: str, workspace: Workspace) -> EvaluationFil
             "left_out": found.measured.left_out,
             "entries": found.measured.classes,
             "unfit": dict(found.measured.unfit),
+            "networks": found.networks,
         },
         "hybrid": hybrid_rows(student.splits, recipe.shards.guidance),
     }

@@ -9,6 +9,7 @@ from typing import ClassVar, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from ladd_dist.core.class_net import TrainedFeatures
 from ladd_dist.core.features import DIGITS
 from ladd_dist.core.plugin import Plugin
 from ladd_dist.core.types import DenoiseFn, ImageSpec
@@ -43,6 +44,8 @@ class Samples:
     """Function that reads the images: in this process or in several, with or without a cache."""
     network: str = DIGITS
     """Shipped feature network that was made for such images: a name of `core.features.NETWORKS`."""
+    trained: TrainedFeatures | None = None
+    """Feature network that was trained on the data set's own pictures; None where no metric asks for one."""
     _kept: dict[str, object] = field(default_factory=dict, init=False, repr=False)
 
     def __len__(self) -> int:
@@ -87,6 +90,7 @@ class Part(Samples):
             "cond": whole.cond[rows.to(whole.cond.device)],
             "work": whole.work,
             "network": whole.network,
+            "trained": whole.trained,
             "_kept": {},
         }
         for name, value in {**values, "_whole": whole, "_rows": rows}.items():
@@ -142,6 +146,13 @@ class Metric(Plugin):
     def of_real(self) -> tuple[str, ...]:
         """Names of the figures that compare with the dataset's real images; left out if a dataset has none."""
         return ()
+
+    def space(self, samples: Samples) -> str:
+        """Name of the features in which the metric compares such samples; empty for one that uses none.
+
+        Figures of different features do not compare, so it tells apart the weights of a network too.
+        """
+        return ""
 
     def needs(self) -> int:
         """Fewest samples of a class for figures of that class alone; 0: no figures by class."""

@@ -156,6 +156,9 @@ class _FidAndKid(Metric):
     def of_real(self) -> tuple[str, ...]:
         return tuple(self.keys)
 
+    def space(self, samples: Samples) -> str:
+        return f"{self.name}-{(self.sha256 or self.published)[:6]}"
+
     def needs(self) -> int:
         return 2 if self.by_class else 0
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
 from ladd_dist.core.ranges import Share, Within
+from ladd_dist.core.serialize import ADDED
 from ladd_dist.core.types import INK_ON_BLACK, ImageSpec
 from ladd_dist.metrics import Measure, Metric, References, Samples
 from ladd_dist.metrics.interval import Estimate, with_intervals
@@ -20,6 +21,7 @@ from ladd_dist.metrics.interval import Estimate, with_intervals
 MIN_SATURATION = 0.2
 _CHUNK = 5000
 _NO_INK = 0.1
+_LEAST_WEIGHT = 0.01
 
 
 def mean_colour(images: Tensor) -> Tensor:
@@ -40,11 +42,32 @@ def mean_colour(images: Tensor) -> Tensor:
         ink = rgb.amax(dim=1, keepdim=True)
         colour = (ink * rgb).sum(dim=(2, 3)) / ink.square().sum(dim=(2, 3)).clamp_min(1e-12)
         rows.append(torch.where(ink.amax(dim=(2, 3)) < _NO_INK, torch.zeros_like(colour), colour))
-    colours = torch.cat(rows)
+    return _without_nan(torch.cat(rows))
+
+
+def _without_nan(colours: Tensor) -> Tensor:
     bad = int(colours.isnan().any(dim=1).sum())
     if bad:
-        raise UserError(f"{bad} of {len(images)} images hold NaN: look at the samples")
+        raise UserError(f"{bad} of {len(colours)} images hold NaN: look at the samples")
     return colours
+
+
+def picture_colour(images: Tensor) -> Tensor:
+    """Colour of each picture's colourful parts: images [N,3,H,W] in [-1,1] to RGB [N,3] in [0,1].
+
+    The mean of the pixels, each weighted by its chroma, max - min of RGB, plus 0.01: a background of white, black or
+    grey counts for little, and a grey picture has its mean grey. Pixels outside [-1,1] are clipped first.
+
+    Raises:
+        UserError: the images are not [N,3,H,W], or hold NaN.
+    """
+    _check_rgb(images)
+    rows = []
+    for part in torch.split(images, _CHUNK):
+        rgb = (part.float().clamp(-1.0, 1.0) + 1.0) / 2.0
+        weight = rgb.amax(dim=1, keepdim=True) - rgb.amin(dim=1, keepdim=True) + _LEAST_WEIGHT
+        rows.append((weight * rgb).sum(dim=(2, 3)) / weight.sum(dim=(2, 3)))
+    return _without_nan(torch.cat(rows))
 
 
 def saturation(rgb: Tensor) -> Tensor:
@@ -107,18 +130,22 @@ class Color(Metric):
     `hue_entropy`: entropy of the hue of each sample's mean ink colour, in `bins` bins; samples whose saturation is
     below `min_saturation` have no hue and count as not diverse. `colour_variance`: variance of the ink's mean RGB in
     [0,1] over samples, mean of the three channels; about 0.13 for colour digits. `saturation`: mean over samples of
-    the same colour's saturation.
+    the same colour's saturation. Of pictures of any kind take `of="picture"`, the colour of their colourful parts.
     """
 
     bins: Annotated[int, Within("[2, 65536]")] = 12
     """Number of bins of hue."""
     min_saturation: Share = MIN_SATURATION
     """Saturation in [0, 1] below which a sample has no hue."""
+    of: Literal["ink", "picture"] = field(default="ink", metadata=ADDED)
+    """What is measured: the ink on a black background, or the colourful parts of any picture."""
     few: ClassVar[tuple[str, ...]] = ("hue_entropy", "colour_variance", "saturation")
 
     def misfit(self, image: ImageSpec, shows: tuple[str, ...]) -> str:
+        if self.of == "picture":
+            return "" if image.channels == 3 else "it measures the colours of RGB pictures"
         fits = INK_ON_BLACK in shows and image.channels == 3
-        return "" if fits else "it measures the colour of ink on a black background"
+        return "" if fits else "it measures the colour of ink on a black background; of='picture' measures any picture"
 
     def needs(self) -> int:
         return 1
@@ -127,7 +154,8 @@ class Color(Metric):
         _check_rgb(references.real.images)
 
         def measure(samples: Samples) -> dict[str, float]:
-            rgb = samples.read("mean colour 1", lambda images: {"rgb": mean_colour(images)})["rgb"]
+            name, colour_of = ("mean", mean_colour) if self.of == "ink" else ("picture", picture_colour)
+            rgb = samples.read(f"{name} colour 1", lambda images: {"rgb": colour_of(images)})["rgb"]
             exact = rgb.double().cpu()
             away = (exact - exact.mean(dim=0)).square().mean(dim=1)
             strength = saturation(rgb)

@@ -10,7 +10,7 @@ from ladd_dist.core.features import NUM_DIGITS, network_for
 from ladd_dist.core.plugin import register
 from ladd_dist.core.types import ImageSpec
 from ladd_dist.metrics import Measure, Metric, References, Samples
-from ladd_dist.metrics.extract import KNOWN, digit_color
+from ladd_dist.metrics.extract import KNOWN, digit_color, features_name
 from ladd_dist.metrics.frechet import frechet_estimate, frechet_reference
 from ladd_dist.metrics.interval import share_of, with_intervals
 
@@ -29,6 +29,9 @@ class DigitColor(Metric):
 
     def misfit(self, image: ImageSpec, shows: tuple[str, ...]) -> str:
         return "" if network_for(image, shows) else f"it reads classes and hues, with networks made for {KNOWN}"
+
+    def space(self, samples: Samples) -> str:
+        return features_name(samples, "digit_color")
 
     def of_real(self) -> tuple[str, ...]:
         return ("fd_real",)

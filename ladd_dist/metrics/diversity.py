@@ -12,7 +12,7 @@ from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
 from ladd_dist.core.types import ImageSpec
 from ladd_dist.metrics import Measure, Metric, Part, References, Samples
-from ladd_dist.metrics.extract import Features, extract, features_misfit
+from ladd_dist.metrics.extract import Features, extract, features_misfit, features_name
 from ladd_dist.metrics.interval import Estimate, with_intervals
 from ladd_dist.metrics.neighbours import blocks
 
@@ -48,11 +48,15 @@ class Diversity(Metric):
     """
 
     features: Features = "digit_color"
-    """Space of the distances: features of the shipped network for the data, or pixels."""
+    """Space of the distances: features of the shipped network for the data, pixels, or features of the network that
+    the metric `class_features` trains on the data."""
     few: ClassVar[tuple[str, ...]] = ("pairwise_share",)
 
     def misfit(self, image: ImageSpec, shows: tuple[str, ...]) -> str:
         return features_misfit(self.features, image, shows)
+
+    def space(self, samples: Samples) -> str:
+        return features_name(samples, self.features)
 
     def build(self, *, references: References) -> Measure:
         extract(references.teacher, self.features)

@@ -9,11 +9,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ladd_dist.core.class_net import NAME as TRAINED
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.features import NETWORKS, DigitColorNet, load_features, network_for, read_card
 from ladd_dist.core.types import ImageSpec
 from ladd_dist.metrics import Read, Samples
 
-Features = Literal["digit_color", "pixels"]
+Features = Literal["digit_color", "pixels", "class_features"]
 KNOWN = " or ".join(reads.shows for reads in NETWORKS.values())
 """What the shipped networks read, for messages."""
 _CHUNK = 512  # shares in `evaluation/feature_cache.py` are multiples of it, so they run in the same batches
@@ -21,19 +23,24 @@ _CHUNK = 512  # shares in `evaluation/feature_cache.py` are multiples of it, so 
 
 def features_misfit(features: Features, image: ImageSpec, shows: tuple[str, ...]) -> str:
     """Reason why a metric in these features says nothing about such images (`Metric.misfit`); empty if it does."""
-    if features == "pixels" or network_for(image, shows):
+    if features in ("pixels", TRAINED) or network_for(image, shows):
         return ""
-    return f"its features are of networks that read {KNOWN}; in a recipe, features='pixels' fits any images"
+    return (
+        f"its features are of networks that read {KNOWN}; in a recipe, features='pixels' fits any images, and "
+        "'class_features' any with enough of them"
+    )
 
 
 def extract(samples: Samples, features: Features) -> Tensor:
-    """Features [N,D] of samples: 64 of the shipped network that reads them, or the pixels themselves.
+    """Features [N,D] of samples: 64 of the shipped or the trained network that reads them, or the pixels themselves.
 
     Raises:
         UserError: the network cannot read the images.
     """
     if features == "pixels":
         return samples.images.flatten(1)
+    if features == TRAINED:
+        return trained(samples)["features"]
     return digit_color(samples)["features"]
 
 
@@ -46,6 +53,27 @@ def digit_color(samples: Samples) -> Read:
         return {"features": features, "digit": digit}
 
     return samples.read(name, reader)
+
+
+def trained(samples: Samples) -> Read:
+    """Outputs by name of the network in `samples.trained`: `features` [N,64] and `group` [N], the class it sees.
+
+    Raises:
+        UserError: the samples come without one.
+    """
+    net = samples.trained
+    if net is None:
+        raise UserError("the features 'class_features' need the network that the stage 'features' trains: run it first")
+    return samples.read(f"{TRAINED} {net.sha256}", net.read)
+
+
+def features_name(samples: Samples, features: Features) -> str:
+    """Name of the features that `extract` gives for such samples, with six digits of the network's sha256."""
+    if features == "pixels":
+        return features
+    if features == TRAINED:
+        return samples.trained.label if samples.trained else TRAINED
+    return f"{samples.network}-{str(read_card(name=samples.network)['sha256'])[:6]}"
 
 
 @functools.lru_cache(maxsize=len(NETWORKS))

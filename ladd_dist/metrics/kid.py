@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ladd_dist.core.plugin import register
 from ladd_dist.core.types import ImageSpec
 from ladd_dist.metrics import Measure, Metric, References, Samples
-from ladd_dist.metrics.extract import Features, extract, features_misfit
+from ladd_dist.metrics.extract import Features, extract, features_misfit, features_name
 from ladd_dist.metrics.interval import with_intervals
 from ladd_dist.metrics.kernel import kernel_estimate, kernel_reference
 
@@ -22,10 +22,14 @@ class Kid(Metric):
     """
 
     features: Features = "digit_color"
-    """Space of the distances: features of the shipped network for the data, or pixels."""
+    """Space of the distances: features of the shipped network for the data, pixels, or features of the network that
+    the metric `class_features` trains on the data."""
 
     def misfit(self, image: ImageSpec, shows: tuple[str, ...]) -> str:
         return features_misfit(self.features, image, shows)
+
+    def space(self, samples: Samples) -> str:
+        return features_name(samples, self.features)
 
     def of_real(self) -> tuple[str, ...]:
         return ("kid",)

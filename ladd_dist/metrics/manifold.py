@@ -15,7 +15,7 @@ from ladd_dist.core.ranges import Count
 from ladd_dist.core.rng import generator
 from ladd_dist.core.types import ImageSpec
 from ladd_dist.metrics import Measure, Metric, References, Samples
-from ladd_dist.metrics.extract import Features, extract, features_misfit
+from ladd_dist.metrics.extract import Features, extract, features_misfit, features_name
 from ladd_dist.metrics.interval import Estimate, Share, with_intervals
 from ladd_dist.metrics.neighbours import blocks, radii
 
@@ -129,7 +129,8 @@ class Manifold(Metric):
     """
 
     features: Features = "digit_color"
-    """Space of the distances: features of the shipped network for the data, or pixels."""
+    """Space of the distances: features of the shipped network for the data, pixels, or features of the network that
+    the metric `class_features` trains on the data."""
     against: Literal["teacher", "real"] = "teacher"
     """Reference: the teacher's samples, or real images."""
     neighbours: Count = 5
@@ -137,6 +138,9 @@ class Manifold(Metric):
 
     def misfit(self, image: ImageSpec, shows: tuple[str, ...]) -> str:
         return features_misfit(self.features, image, shows)
+
+    def space(self, samples: Samples) -> str:
+        return features_name(samples, self.features)
 
     def of_real(self) -> tuple[str, ...]:
         return tuple(map(_to_real, Shares._fields)) if self.against == "real" else ()

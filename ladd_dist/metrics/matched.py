@@ -22,6 +22,9 @@ class Matched(Metric):
 
     few: ClassVar[tuple[str, ...]] = ("matched_error",)
 
+    def space(self, samples: Samples) -> str:
+        return "pixels"
+
     def needs(self) -> int:
         return 1
 

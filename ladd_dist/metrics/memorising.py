@@ -9,7 +9,7 @@ from torch import Tensor
 from ladd_dist.core.plugin import register
 from ladd_dist.core.types import ImageSpec
 from ladd_dist.metrics import Measure, Metric, References, Samples
-from ladd_dist.metrics.extract import Features, extract, features_misfit
+from ladd_dist.metrics.extract import Features, extract, features_misfit, features_name
 from ladd_dist.metrics.interval import Estimate, with_intervals
 from ladd_dist.metrics.neighbours import nearest
 
@@ -26,10 +26,14 @@ class Memorising(Metric):
     """
 
     features: Features = "digit_color"
-    """Space of the distances: features of the shipped network for the data, or pixels."""
+    """Space of the distances: features of the shipped network for the data, pixels, or features of the network that
+    the metric `class_features` trains on the data."""
 
     def misfit(self, image: ImageSpec, shows: tuple[str, ...]) -> str:
         return features_misfit(self.features, image, shows)
+
+    def space(self, samples: Samples) -> str:
+        return features_name(samples, self.features)
 
     def of_real(self) -> tuple[str, ...]:
         return ("nearest_train_distance", "nearest_train_share")

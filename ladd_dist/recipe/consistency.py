@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ladd_dist.core.class_net import NAME
 from ladd_dist.core.serialize import RecipeError
+from ladd_dist.metrics.class_features import trained_by, uses_trained
+from ladd_dist.recipe.fitting import fitting_metrics
 from ladd_dist.recipe.pairs import require_pairs
 
 if TYPE_CHECKING:
@@ -59,6 +62,30 @@ def _check_evaluation(recipe: Recipe) -> None:
         raise RecipeError(f"recipe.evaluate.steps: {twice[0]} stands there twice; leave one out")
     if same := [metric.name for metric in metrics if metrics.count(metric) > 1]:  # other settings give other figures
         raise RecipeError(f"recipe.evaluate.metrics: {same[0]} stands there twice; leave one out")
+    _check_trained_features(recipe)
+
+
+def _check_trained_features(recipe: Recipe) -> None:
+    """Refuse metrics in the features of a network that nothing trains, or whose figures stand there twice."""
+    where, metrics = "recipe.evaluate.metrics", recipe.evaluate.metrics
+    asking = [metric.name for metric in metrics if uses_trained(metric)]
+    if not asking:
+        return
+    if not recipe.dataset.has_images:
+        raise RecipeError(
+            f"{where}: {asking[0]} takes features that are trained on the data set's pictures, and dataset "
+            f"{recipe.dataset.name!r} has none; leave it out, or take one that needs no real pictures"
+        )
+    if trained_by(metrics) is None:
+        raise RecipeError(
+            f"{where}: {asking[0]} has features={NAME!r}, whose network the metric {NAME!r} trains; add that metric, "
+            "ClassFeatures()"
+        )
+    names = [metric.name for metric in fitting_metrics(recipe)]
+    if names.count(NAME) > 1:
+        raise RecipeError(f"{where}: {NAME} stands there twice, and a data set has one such network; leave one out")
+    if "digit_color" in names:
+        raise RecipeError(f"{where}: digit_color and {NAME} both give fd_real, in features of their own; leave one out")
 
 
 def _check_compute(recipe: Recipe) -> None:

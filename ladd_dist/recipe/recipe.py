@@ -21,6 +21,7 @@ from ladd_dist.heads import Head
 from ladd_dist.levels import Levels
 from ladd_dist.levels.named import Good, Karras
 from ladd_dist.losses import Adversarial, Distance
+from ladd_dist.metrics.class_features import trained_by
 from ladd_dist.networks import Network
 from ladd_dist.parallel import Parallel
 from ladd_dist.parallel.single import Single
@@ -115,6 +116,10 @@ class Recipe(Ranged):
         """Signature of the codec that the stage `autoencoder` trains."""
         return signature("autoencoder-1", self.dataset, self.codec)
 
+    def features_signature(self) -> str:
+        """Signature of the feature network that the stage `features` trains on the data."""
+        return signature("class-features-1", self.dataset, trained_by(self.evaluate.metrics))
+
     def teacher_signature(self) -> str:
         """Signature of the teacher."""
         trained = () if self.network.pretrained else (self.teacher,)
@@ -136,7 +141,8 @@ class Recipe(Ranged):
     def old_signature(self) -> str:
         """Signature of the samples of old conditions that the student before training makes (`train.old`)."""
         own = {"num_samples": self.train.old.num_samples, "seed": self.train.old.seed, "rule": self.start.rule}
-        first = {"init": self.student.first_weights(), "levels": list(self.student_levels())}
+        start = {"init": self.student.init, **self.student.identity()}
+        first = {"start": start, "levels": list(self.student_levels())}
         encoded = {"dtype": self.shards.dtype, "num_asked": self.dataset.num_asked()}
         return signature("old-1", self.teacher_signature(), own, first, encoded)
 

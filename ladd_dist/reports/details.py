@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from ladd_dist.metrics.interval import HIGH, LOW, is_bound
@@ -72,6 +73,7 @@ DETAILS = frozenset(MEANINGS) - {
     "fid_teacher",
 }
 """Figures that the table of all figures alone shows; the page's first table has the others too."""
+NO_FEATURES: Mapping[str, str] = MappingProxyType({})
 BY_CLASS = ("accuracy", "fd_real", "fd_teacher", "colour_variance", "recall", "pairwise_share", "matched_error")
 
 
@@ -103,10 +105,13 @@ class Details(NamedTuple):
     rows: list[DetailRow]
 
 
-def details(evaluation: Figures, config: ShownConfig) -> Details | None:
+def details(evaluation: Figures, config: ShownConfig, features: Mapping[str, str] = NO_FEATURES) -> Details | None:
     """The table of all figures of students, of the teacher in as few steps and in many, and of the floor.
 
     None where no figure has an interval.
+
+    Args:
+        features: name of the features that a figure was measured in, which its title has too.
     """
     students = [key for _, key in by_steps(evaluation, "student")]
     floors = [key for key in evaluation if is_floor(key)]
@@ -118,6 +123,7 @@ def details(evaluation: Figures, config: ShownConfig) -> Details | None:
     rows = []
     for key in (key for key in keys if key not in HIDDEN):
         title, meaning = MEANINGS.get(key, (key.replace("_", " "), ""))
+        title += f" [{features[key]}]" if key in features else ""
         rows.append(DetailRow(key, title, meaning, [_detail(evaluation[entry], key) for entry in entries]))
     return Details([entry_title(key) for key in entries], rows)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from rich.markup import escape
 from rich.table import Column, Table
 
 from ladd_dist.core.run_forms import HybridRow
@@ -16,10 +17,13 @@ HYBRID = ("fd_real", "fd_teacher", "s_per_image", "recall", "pairwise_distance",
 """Figures that the table of hybrids shows where they were measured."""
 
 
-def table_of(figures: Mapping[str, Mapping[str, float]]) -> Table:
+def table_of(figures: Mapping[str, Mapping[str, float]], features: Mapping[str, str] | None = None) -> Table:
     """The table of students, untrained and trained, of the teacher at the most steps, and of the floors.
 
     Distances come first: to real images, then to the teacher's samples. The file has the rest.
+
+    Args:
+        features: name of the features that a figure was measured in, which its row has too.
     """
     entries = [key for key in figures if key.startswith(("student@", "untrained@"))]
     teacher = best_teacher(figures)
@@ -30,7 +34,8 @@ def table_of(figures: Mapping[str, Mapping[str, float]]) -> Table:
     names = dict.fromkeys([*distances, *measured])
     table = Table(Column("figure", no_wrap=True), *entries)
     for name in names:
-        table.add_row(name, *(_cell(figures[entry], name) for entry in entries))
+        label = f"{name} [{features[name]}]" if features and name in features else name
+        table.add_row(escape(label), *(_cell(figures[entry], name) for entry in entries))
     return table
 
 

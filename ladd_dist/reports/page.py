@@ -77,7 +77,8 @@ def _table(files: RunFiles) -> tuple[list[Column], list[Row]]:
     has_usual = not measured.isdisjoint(QUALITY)
     columns, rows = table(files.evaluation, files.config, DETAILS if has_usual else ())
     names = {key: Column(key, *MEANINGS[key]) for key in DETAILS}
-    return [names.get(column.key, column) for column in columns], rows
+    columns = [names.get(column.key, column) for column in columns]
+    return [column._replace(features=files.features.get(column.key, "")) for column in columns], rows
 
 
 def _figures(files: RunFiles, columns: list[Column], rows: list[Row]) -> dict[str, object]:
@@ -97,8 +98,9 @@ def _figures(files: RunFiles, columns: list[Column], rows: list[Row]) -> dict[st
         "rows": rows,
         "explained": [(row.title, meaning) for row in rows if (meaning := entry_meaning(row.key))],
         "has_distance": any(column.key in ("fd_real", "fd_teacher") for column in columns),
+        "networks": files.networks,
         "bar_charts": bar_charts(evaluation, config, rows),
-        "details": details(evaluation, config),
+        "details": details(evaluation, config, files.features),
         "by_class": by_class(files.classes, evaluation, config),
         "samples": num_samples(evaluation),
         "unfit": files.unfit,
@@ -158,6 +160,7 @@ def _facts(config: ShownConfig, timings: Values) -> list[tuple[str, str]]:
         ("Recipe", config.recipe_path),
         ("Scale", config.scale),
         ("Signature", config.signature),
+        *_start(config),
         ("Seed", config.recipe.text("seed")),
         ("Training steps", config.recipe.part("train").text("steps")),
         *((f"Data: {key}", value) for key, value in config.data.items()),
@@ -170,6 +173,15 @@ def _facts(config: ShownConfig, timings: Values) -> list[tuple[str, str]]:
         *((key.capitalize(), value) for key, value in config.environment.items()),
     ]
     return [(name, value) for name, value in facts if value]
+
+
+def _start(config: ShownConfig) -> list[tuple[str, str]]:
+    """What the student started from and who teaches it, where these are two."""
+    student, network = config.recipe.part("student"), config.recipe.part("network")
+    if not (init := student.text("init")):
+        return []
+    start = f"{init} (content {digest})" if (digest := student.text("digest")) else init
+    return [("Teacher", network.text("source") or "trained by this recipe"), ("Student starts from", start)]
 
 
 def _finite(values: Values) -> dict[str, float]:
@@ -212,7 +224,8 @@ def _markdown(heading: str, config: ShownConfig, verdict: Verdict, columns: list
     lines += [*(f"- {escape(reason)}" for reason in verdict.reasons), ""]
     if verdict.others:
         lines += [f"{OTHERS}:", "", *(f"- {escape(other)}" for other in verdict.others), ""]
-    titles = [escape(column.title) + arrows.get(column.better, "") for column in columns]
+    named = [f"{column.title} [{column.features}]" if column.features else column.title for column in columns]
+    titles = [escape(name) + arrows.get(column.better, "") for name, column in zip(named, columns, strict=True)]
     lines += [f"| | {' | '.join(titles)} |", "|---|" + "---:|" * len(columns)]
     for row in rows:
         cells = [

@@ -12,8 +12,10 @@ from ladd_dist.core.errors import UserError
 from ladd_dist.core.run_forms import (
     LARGE_GAP,
     MAKE_EVALUATION,
+    Evaluation,
     GuardFile,
     RunConfig,
+    features_of,
     figures_of,
     read_classes,
     read_evaluation,
@@ -114,6 +116,10 @@ class RunFiles(NamedTuple):
     """Reasons, by metric that was left out because it was made for other images."""
     left_out: Mapping[str, str] = MappingProxyType({})
     """Reasons, by metric without figures by class, and by figure or entry that is not measured at all."""
+    features: Mapping[str, str] = MappingProxyType({})
+    """Name of the features that each figure was measured in; missing in older files."""
+    networks: Mapping[str, str] = MappingProxyType({})
+    """A sentence on each feature network that was trained on the data, by the name of its features."""
 
 
 def read_run(folder: Path) -> RunFiles:
@@ -123,20 +129,22 @@ def read_run(folder: Path) -> RunFiles:
         UserError: a needed file is missing, or one is damaged; the message names it and the stage that makes it.
     """
     paths = RunDir(folder)
-    classes = read_classes(paths.eval_classes)
+    classes, evaluation = read_classes(paths.eval_classes), read_evaluation(paths.eval)
     return RunFiles(
         ShownConfig.of(read_run_config(paths.config, "run the same command again")),
-        _read_evaluation(paths.eval),
+        _figures_of(evaluation, paths.eval),
         classes.get("entries", {}),
         read_timings(paths.timings),
         _shown(read_guard(folder / "guard.json")),
         classes.get("unfit", {}),
         classes.get("left_out", {}),
+        features_of(evaluation),
+        classes.get("networks", {}),
     )
 
 
-def _read_evaluation(path: Path) -> Figures:
-    found = figures_of(read_evaluation(path))
+def _figures_of(evaluation: Evaluation, path: Path) -> Figures:
+    found = figures_of(evaluation)
     if not found:
         raise UserError(f"{path} has no figures; {MAKE_EVALUATION}")
     return found

@@ -14,13 +14,17 @@ from ladd_dist.reports.verdict import best_teacher, by_steps, few_student, steps
 
 
 class Column(NamedTuple):
-    """A column of the table: `better` is "lower", "higher" or empty; `share` adds the share of the best teacher's."""
+    """A column of the table: `better` is "lower", "higher" or empty; `share` adds the share of the best teacher's.
+
+    `features` names those that the figure was measured in, where it was measured in any.
+    """
 
     key: str
     title: str
     meaning: str
     better: str = ""
     share: bool = False
+    features: str = ""
 
 
 class Cell(NamedTuple):
@@ -75,8 +79,8 @@ COLUMNS = (
 QUALITY = frozenset(column.key for column in COLUMNS) - {"calls", "ms", "ms_decoding", "speed_up"}
 """Figures of the samples themselves that the table shows before all others."""
 ENTRY_MEANINGS = {
-    "untrained": "the student before its training, which is the teacher's weights without guidance, sampled by the "
-    "student's rule at its levels. Training has to beat it.",
+    "untrained": "the student before its training, which is the teacher's weights without guidance unless the recipe "
+    "names another start (student.init), sampled by the student's rule at its levels. Training has to beat it.",
     "floor": "the teacher's new samples against its stored ones, the best value that this number of samples allows.",
 }
 REAL_MEANING = (

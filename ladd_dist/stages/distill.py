@@ -14,6 +14,7 @@ from ladd_dist.builders.sampling import sample_student
 from ladd_dist.builders.shards import open_shards
 from ladd_dist.builders.step import build_critic, build_heads, build_step, freeze
 from ladd_dist.builders.student import new_student, save_student
+from ladd_dist.builders.student_start import keep_start
 from ladd_dist.builders.teacher import averaged, guided_teacher, load_teacher
 from ladd_dist.core.rng import added_noise, sample_starts
 from ladd_dist.core.rundir import save_tensors
@@ -27,6 +28,7 @@ from ladd_dist.engine.loop import Figures, NotFiniteError, cosine_factor, note_o
 from ladd_dist.engine.mixed_reader import MixedReader
 from ladd_dist.engine.shard_reader import ShardReader, to_device
 from ladd_dist.engine.step_metrics import scaling
+from ladd_dist.evaluation.class_features import trained_features
 from ladd_dist.parallel import Adam
 from ladd_dist.recipe.fitting import feature_network, fitting_metrics
 from ladd_dist.reports.grids import write_grid
@@ -128,6 +130,7 @@ class Distillation:
         )  # fmt: skip
         saved = self.checkpoints.latest()
         self.first_step = saved.step if saved else 0
+        keep_start(run)
         network = new_student(run)
         teacher = load_teacher(run)
         critic = build_critic(recipe, teacher, run)
@@ -151,9 +154,8 @@ class Distillation:
             saved.fill_optimizer("heads", self.heads)
             saved.fill(self.average.parts() | self.adv_norm.parts())
         self.shown = shown_samples(run, teacher) if ranks.is_first else {}
-        self.monitor = SampleMonitor(
-            fitting_metrics(recipe) if ranks.is_first else (), self.shown, feature_network(recipe)
-        )
+        metrics = fitting_metrics(recipe) if ranks.is_first else ()
+        self.monitor = SampleMonitor(metrics, self.shown, feature_network(recipe), trained_features(run))
         self.head_sums = HeadSums(heads.taps)
         self.ladd_step = build_step(
             recipe, self.student, self.heads, freeze(recipe, teacher, critic, **common),

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ladd_dist.builders.step import taps_of
+from ladd_dist.builders.student_start import require_start
 from ladd_dist.cli.console import Fitted, open_console
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.own_code import Place, place_of
@@ -52,6 +53,7 @@ def describe_run(run: Run, scale: str) -> RunFacts:
         UserError: the user's own code raised an exception; the message has its line.
     """
     recipe = run.recipe
+    require_start(run)
     try:
         cost = _cost(recipe)
     except UserError as error:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ladd_dist.builders.sampling import SampleFn, sample_student
-from ladd_dist.builders.student import initial_network, load_student
-from ladd_dist.builders.teacher import load_teacher
-from ladd_dist.core.run_forms import Evaluation, read_evaluation
+from ladd_dist.builders.student import load_student
+from ladd_dist.builders.teacher import load_start, load_teacher
+from ladd_dist.core.run_forms import ClassFigures, Evaluation, read_evaluation
 from ladd_dist.core.rundir import RunDir, write_json
 from ladd_dist.core.types import Denoiser
 from ladd_dist.engine.loop import StopFlag
@@ -51,12 +51,12 @@ def evaluate(run: Run) -> Evaluation:
     if recipe.shards.samples == "dataset":  # the figures compare with the teacher's samples all the same
         make_shards(Run(recipe.with_teacher_samples(), run.workspace))
     student = load_student(run, run.folder.student)
-    # The student before training: the teacher without guidance, sampled by the student's rule, or `student.init`.
-    teacher, untrained = load_teacher(run), initial_network(run)
+    # The student before training: the teacher without guidance, or another start, sampled by the student's rule.
+    teacher, untrained = load_teacher(run), load_start(run, load_teacher(run))
     samplers = {f"student@{steps}": _sampler(recipe, student, steps) for steps in recipe.evaluate.steps}
     samplers[f"untrained@{recipe.student_steps}"] = _sampler(recipe, untrained, recipe.student_steps)
     with StopFlag().listen() as stop:
-        figures, measured, samples = assess(run, teacher, samplers, stop)
+        figures, measured, samples, networks = assess(run, teacher, samplers, stop)
     if run.ranks.is_first:
         order = [
             f"teacher@{teacher_steps(recipe)}",
@@ -66,7 +66,10 @@ def evaluate(run: Run) -> Evaluation:
         rows = [(name, samples[name][:NUM_SHOWN]) for name in order]
         rows += shown_old(run, samplers, NUM_SHOWN).items()
         write_grid(run.folder.samples / "final.png", rows)
-        told = {"left_out": measured.left_out, "unfit": dict(measured.unfit), "entries": measured.classes}
+        told: ClassFigures = {
+            "left_out": measured.left_out, "unfit": dict(measured.unfit), "entries": measured.classes,
+        }  # fmt: skip
+        told |= {"networks": networks} if networks else {}
         write_json(run.folder.eval_classes, told)
         write_json(run.folder.eval, figures)
         tell_tracker(recipe, run.folder, figures)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ladd_dist.builders.codec import decoded
 from ladd_dist.builders.sampling import SampleFn, sample_student
-from ladd_dist.builders.student import initial_network
+from ladd_dist.builders.student_start import student_at_start
 from ladd_dist.core.rng import added_noise, sample_classes, sample_noise
 from ladd_dist.core.types import Denoiser
 from ladd_dist.engine.loop import Bar, StopFlag
@@ -74,7 +74,7 @@ def _make(run: Run, folder: Path) -> None:
             samples_per_chunk=settings.samples_per_chunk,
             chunks_per_shard=settings.chunks_per_shard,
             dtype={"float32": torch.float32, "float16": torch.float16}[settings.dtype],
-            make=OldSamples(recipe, initial_network(run), stop),
+            make=OldSamples(recipe, student_at_start(run), stop),
             image=recipe.latent(),
             card={"path_levels": [], "old": recipe.old_signature()},
             texts=(),

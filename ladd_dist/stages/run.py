@@ -20,7 +20,7 @@ from ladd_dist.stages.table import stage_states, stage_table
 from ladd_dist.workspace.config import RunFacts, StageState, SweepMembership, add_timing, write_config
 from ladd_dist.workspace.run import Run
 
-TOGETHER = ("autoencoder", "teacher", "shards", "distill", "evaluate")
+TOGETHER = ("features", "autoencoder", "teacher", "shards", "distill", "evaluate")
 """Run by every process; the rest by the first one, when the others have left."""
 Say = Callable[[str], None]
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ladd_dist.core.class_net import TrainedFeatures
 from ladd_dist.core.features import DIGITS
 from ladd_dist.metrics import Measure, Metric, References, Samples
 
@@ -19,23 +21,30 @@ class SampleMonitor:
     A Frechet distance of 32 samples says nothing and is left out.
     """
 
-    def __init__(self, metrics: Sequence[Metric], shown: Mapping[str, Tensor], network: str = DIGITS) -> None:
+    def __init__(
+        self,
+        metrics: Sequence[Metric],
+        shown: Mapping[str, Tensor],
+        network: str = DIGITS,
+        trained: TrainedFeatures | None = None,
+    ) -> None:
         """`shown` holds the teacher's samples `teacher` [N,C,H,W] and their classes `cond` [N].
 
-        `network` names the shipped network that reads them.
+        `network` names the shipped network that reads them, `trained` is the one that was trained on the data.
         """
+        self.networks: dict[str, Any] = {}
         self.measures: list[tuple[tuple[str, ...], Measure]] = []
         if not metrics:  # another rank measures
             return
-        self.cond, self.network = shown["cond"], network
-        teacher = Samples(shown["teacher"], self.cond, network=network)
+        self.cond, self.networks = shown["cond"], {"network": network, "trained": trained}
+        teacher = Samples(shown["teacher"], self.cond, **self.networks)
         references = References(real=teacher, teacher=teacher, matched=teacher)
         self.measures = [(metric.few, metric.build(references=references)) for metric in metrics if metric.few]
 
     @torch.inference_mode()
     def __call__(self, student: Tensor) -> dict[str, float]:
         """`watch/NAME` of the student's samples [N,C,H,W] from the same noise, for the log."""
-        samples = Samples(student, self.cond, network=self.network)
+        samples = Samples(student, self.cond, **self.networks)
         figures: dict[str, float] = {}
         for names, measure in self.measures:
             found = measure(samples)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ladd_dist.diagnosis.views import write_page
+from ladd_dist.evaluation.class_features import is_trained, trained_features
+from ladd_dist.metrics.class_features import trained_by
 from ladd_dist.recipe import Recipe
 from ladd_dist.stages.autoencoder import is_autoencoder_done, train_autoencoder
 from ladd_dist.stages.distill import distill, is_distilled
@@ -35,14 +37,22 @@ def stage_table(recipe: Recipe) -> dict[str, Stage]:
         making = "taking the dataset's pictures as samples"
     teaching = "checking the pretrained teacher" if recipe.network.pretrained else "training the diffusion teacher"
     codec = {"autoencoder": Stage("training the codec", train_autoencoder, is_autoencoder_done)}
-    return (codec if recipe.codec.trained else {}) | {
-        "teacher": Stage(teaching, train_teacher, is_teacher_done),
-        "shards": Stage(making, _make_samples, lambda run: are_shards_done(run) and are_old_samples_done(run)),
-        "distill": Stage("training student and heads", distill, is_distilled),
-        "evaluate": Stage("sampling and measuring on held-out noise", evaluate, is_evaluated),
-        # Never skipped: it takes seconds, and a page older than its figures would lie.
-        "report": Stage("writing the page", _report, lambda run: False),
-    }
+    features = {"features": Stage("training the metrics' features on the data", trained_features, is_trained)}
+    first = (
+        features if trained_by(recipe.evaluate.metrics) else {}
+    )  # before all work: the data may have too few pictures
+    return (
+        first
+        | (codec if recipe.codec.trained else {})
+        | {
+            "teacher": Stage(teaching, train_teacher, is_teacher_done),
+            "shards": Stage(making, _make_samples, lambda run: are_shards_done(run) and are_old_samples_done(run)),
+            "distill": Stage("training student and heads", distill, is_distilled),
+            "evaluate": Stage("sampling and measuring on held-out noise", evaluate, is_evaluated),
+            # Never skipped: it takes seconds, and a page older than its figures would lie.
+            "report": Stage("writing the page", _report, lambda run: False),
+        }
+    )
 
 
 def _make_samples(run: Run) -> None:

@@ -3,35 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import ClassVar
+from typing import Self
 
 from torch import Tensor
 
 from ladd_dist.core.plugin import Plugin
-from ladd_dist.core.pretrained import digest
 from ladd_dist.core.types import Denoiser
+from ladd_dist.students.start import start_identity
 
 
 class StudentForm(Plugin):
     """Form of the student, made from a copy of the teacher."""
 
     kind = "student"
-    needs_teacher: ClassVar[bool] = False
-    """Whether a student's file holds a part of the weights only and needs the teacher's besides."""
     init: str = ""
-    """Where the weights come from that it starts with; forms have it as a field. Empty: the teacher."""
+    """Where the student starts, for a form that has a field of this name; empty: at the teacher."""
+    digest: str = ""
+    """Recorded hash of `init`'s content, for such a form."""
 
-    def first_weights(self) -> str:
-        """Text that identifies the weights in `init`; empty for the teacher's, or where there is no such file."""
-        if not self.init:
-            return ""
-        path = Path(self.init)
-        files = sorted(path.rglob("*.safetensors")) if path.is_dir() else [path] if path.is_file() else []
-        return digest(files) if files else self.init
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether a student's file holds a part of the weights only and needs the teacher's besides."""
+        return False
+
+    def pinned(self) -> Self:
+        """The form with the hash of its start recorded: the start may be gone later."""
+        return self
 
     def identity(self) -> Mapping[str, object]:
-        return {"init": self.first_weights()} if self.init else {}
+        return start_identity(self.init, self.digest)
 
     def prepare(self, network: Denoiser) -> Denoiser:
         """Turn a copy of the teacher into the student, in training mode; only weights that train require gradients.

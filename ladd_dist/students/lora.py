@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Annotated
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Self
 
 import torch
 from torch import Tensor
@@ -23,12 +24,17 @@ from ladd_dist.students.adapter import (
     set_adapter,
     targeted,
 )
+from ladd_dist.students.start import start_digest
 
 
 @register("lora")
 @dataclass(frozen=True)
 class Lora(StudentForm):
-    """Low-rank adapters of linear layers and convolutions train; the teacher's weights stay, bit for bit."""
+    """Low-rank adapters of linear layers and convolutions train; the teacher's weights stay, bit for bit.
+
+    With an `init` of its own the student's file holds all weights, the adapters merged: nobody else has its start. The
+    adapters lie beside them, under `adapter.`, for programs that have the start and take adapters.
+    """
 
     rank: Annotated[int, Within("[1, 4096]")] = 16
     """Rank of the adapters."""
@@ -39,17 +45,29 @@ class Lora(StudentForm):
     seed: AnyInteger = 0
     """Seed of the adapters' random halves."""
     init: str = field(default="", metadata=ADDED)
-    """Weights to start from instead of the teacher's: a student's file or run, or a checkpoint like the network's."""
-    needs_teacher = True
+    """Start of the student: empty for the teacher's weights, or a checkpoint of the same architecture: a folder or hub
+    repository of diffusers, a finished run, a student's file, or a LoRA that is merged into the teacher's weights."""
+    digest: str = field(default="", metadata=ADDED)
+    """Hash of `init`'s content, as a run's config.json records it; leave it empty."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_patterns(self.targets, "lora.targets")
 
+    @property
+    def needs_teacher(self) -> bool:
+        return not self.init
+
+    def pinned(self) -> Self:
+        return replace(self, digest=self.digest or start_digest(self.init))
+
     def prepare(self, network: Denoiser) -> Denoiser:
         return self._added(network).train()
 
     def weights(self, network: Denoiser) -> dict[str, Tensor]:
+        if self.init:
+            adapter = {f"adapter.{name}": tensor for name, tensor in adapter_state(network).items()}
+            return {**super().weights(merge_adapter(copy.deepcopy(network))), **adapter}
         return adapter_state(network)
 
     def restore(self, network: Denoiser, weights: Mapping[str, Tensor]) -> Denoiser:

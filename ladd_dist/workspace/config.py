@@ -111,7 +111,7 @@ def write_config(
         scale=facts.scale,
         signature=run.recipe.distill_signature(),
         plugins=plugins,
-        recipe=to_data(run.recipe),
+        recipe=to_data(_pinned(run.recipe)),
         environment=environment(run.device),
         params=facts.params,
         taps=facts.taps,
@@ -131,6 +131,11 @@ def write_config(
         write_json(folder.config, _as_data(config))
 
 
+def _pinned(recipe: Recipe) -> Recipe:
+    """The recipe with the hash of the student's start, which may be gone when the run is opened again."""
+    return dataclasses.replace(recipe, student=recipe.student.pinned())
+
+
 def _as_data(config: RunConfig) -> dict[str, Any]:
     lists = {"plugins": list(config.plugins), "taps": list(config.taps)}
     data = {"format": FORMAT, **asdict(config), **lists}
@@ -145,7 +150,7 @@ def tracked_config(recipe: Recipe, run: RunDir) -> dict[str, Any]:
     """What a tracker is told about a run: its config.json, and which run it is."""
     known = _as_data(read_run_config(run.config)) if run.config.exists() else {}
     own = {"name": run.path.name, "signature": recipe.distill_signature(), "seed": recipe.seed}
-    return {"sweep": "", "axes": {}, **known, **own, "recipe": to_data(recipe)}
+    return {"sweep": "", "axes": {}, **known, **own, "recipe": to_data(_pinned(recipe))}
 
 
 def environment(device: torch.device) -> dict[str, str | int]:

@@ -45,6 +45,11 @@ class Run:
         return self.workspace.cache / f"autoencoder-{self.recipe.autoencoder_signature()}"
 
     @property
+    def features_folder(self) -> Path:
+        """The folder of the feature network that the stage `features` trains."""
+        return self.workspace.cache / f"class_features-{self.recipe.features_signature()}"
+
+    @property
     def teacher_folder(self) -> Path:
         """The folder of the teacher's weights."""
         return self.workspace.cache / f"teacher-{self.recipe.teacher_signature()}"
