@@ -40,8 +40,8 @@ def write_lora(
     start = form.init or source.network.source
     if form.init and (file_of(Path(form.init)).is_file() or (Path(form.init) / FILE).is_file()):
         raise UserError(
-            f"--to lora: the adapter belongs to the student in {form.init}, which no pipeline opens; use --to diffusers, "
-            "which writes both in one"
+            f"--to lora: the adapter belongs to the student in {form.init}, which no pipeline opens; use "
+            "--to diffusers, which writes both in one"
         )
     assert isinstance(student, DiffusersDenoiser)
     _require_loader(student, source)
