@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from rich.markup import escape
 from rich.table import Column, Table
 
 from ladd_dist.core.run_forms import HybridRow
@@ -35,7 +34,7 @@ def table_of(figures: Mapping[str, Mapping[str, float]], features: Mapping[str, 
     table = Table(Column("figure", no_wrap=True), *entries)
     for name in names:
         label = f"{name} [{features[name]}]" if features and name in features else name
-        table.add_row(escape(label), *(_cell(figures[entry], name) for entry in entries))
+        table.add_row(label, *(_cell(figures[entry], name) for entry in entries))
     return table
 
 

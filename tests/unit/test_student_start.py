@@ -23,6 +23,7 @@ from ladd_dist.core.errors import UserError
 from ladd_dist.core.serialize import from_data, to_data
 from ladd_dist.datasets.prompts import Prompts
 from ladd_dist.networks.cunet import CUNet
+from ladd_dist.networks.diffusers import Diffusers
 from ladd_dist.recipe import Recipe, load_recipe
 from ladd_dist.students.adapter import adaptable, adapter_state, add_adapter
 from ladd_dist.students.full import Full
