@@ -88,6 +88,8 @@ def _main(arguments: list[str]) -> int:
     flags = [*student.flags, *picture_flags(options.images, student, options.classes, options.old_texts)]
     words = [student.recipe, "--scale", options.scale, *flags, *_own(options), *more]
     recipe = _recipe(words)
+    if recipe.network.name == "given":  # of another architecture than the student, or damaged: said before all else
+        recipe.network.load(image=recipe.latent())
     _tell(options, recipe, [*words, *_of_launch(options)])
     # As `ladd launch` would be, within this process; that it is a command of its own is the point.
     code = importlib.import_module("ladd_dist.launch").main([*words, *_of_launch(options)])

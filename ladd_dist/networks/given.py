@@ -59,7 +59,8 @@ class Given(Network):
         weights = self.chosen(load_weights(path, remedy=_REMEDY), str(path))
         with at_most(weights, str(path)):
             network = self.build(image=image)
-        with reading(path, "does not fit network.network and the dataset", "name the teacher of this architecture"):
+        problem = "is of another architecture than network.network, which is the student's"
+        with reading(path, problem, "name the teacher that the student was distilled from"):
             network.load_state_dict(weights)
         return network
 

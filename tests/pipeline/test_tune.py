@@ -20,7 +20,8 @@ from ladd_dist.engine.checkpoint import Checkpoints, replicated
 from ladd_dist.tune import main
 
 TINY = (
-    "--scale", "smoke", "--updates", "6", "--train.batch-size", "8", "--train.log-every", "1", "--train.dump-every", "6",
+    "--scale", "smoke", "--updates", "6", "--train.batch-size", "8", "--train.log-every", "1",
+    "--train.dump-every", "6",
     "--train.early-stop.every", "2", "--train.early-stop.num-samples", "8", "--train.old.num-samples", "16",
     "--evaluate.num-samples", "8", "--evaluate.num-references", "16", "--evaluate.batch-size", "8",
     "--shards.sampler.steps", "4", "--guard.samples", "8", "--device", "cpu", "--threads", "1",
@@ -103,10 +104,11 @@ def test_the_student_of_the_best_step_is_kept(tune: Tune, tmp_path: Path) -> Non
     config = json.loads((run / "config.json").read_text())
     saved = Checkpoints(run / "checkpoints", identity=config["signature"], keep=1).at(told["kept"])
     held = load_file(run / "student.safetensors")
-    average = {name: torch.empty_like(value) for name, value in held.items() if ".lora_" in name}
-    assert average
-    saved.fill({f"average/{name.replace('.weight', '.default.weight')}": replicated(average[name]) for name in average})
-    assert all(torch.equal(value, held[name]) for name, value in average.items())
+    adapter = {name: torch.empty_like(value) for name, value in held.items() if name.startswith("adapter.")}
+    assert adapter
+    own = {name: name.removeprefix("adapter.").replace(".weight", ".default.weight") for name in adapter}
+    saved.fill({f"average/{own[name]}": replicated(value) for name, value in adapter.items()})
+    assert all(torch.equal(value, held[name]) for name, value in adapter.items())
 
 
 def test_a_tuning_that_was_stopped_goes_on_to_the_same_student(tune: Tune, tmp_path: Path) -> None:
@@ -142,13 +144,13 @@ def test_a_tuning_that_was_stopped_goes_on_to_the_same_student(tune: Tune, tmp_p
         (("a/turbo", "--images", "pictures", "--base", "a/turbo"), "is the student itself, a few-step model"),
         (
             ("runs/student", "--images", "pictures", "--classes", "3", "--dataset.pictures.size", "24"),
-            "16 x 16",
+            "makes ImageSpec(channels=3, height=16",
         ),
     ],
 )
 def test_what_cannot_be_tuned_is_one_message(tune: Tune, tmp_path: Path, words: tuple[str, ...], message: str) -> None:
     write_pictures(tmp_path / "one", 1)
-    done = tune(*words)
+    done = tune(*words, *TINY)
     assert done.code in (1, 2) and message in done.stderr.replace("\n", " "), done.stderr
     assert done.stderr.count("error:") == 1
     assert not list(tmp_path.glob("runs/tune-*"))
@@ -162,7 +164,7 @@ def test_a_student_of_another_architecture_is_one_message(tune: Tune, tmp_path: 
     other = dataclasses.replace(base_recipe(), network=CUNet(widths=(16, 16), embed_dim=32))
     base = write_teacher(tmp_path / "other", other)
     done = tune("runs/student", "--images", "pictures", "--classes", "3", "--base", str(base), *TINY)
-    assert done.code != 0 and "error:" in done.stderr
+    assert done.code == 1 and "is of another architecture" in done.stderr
     assert not list(tmp_path.glob("runs/tune-*"))
 
 

@@ -82,7 +82,7 @@ def test_a_given_base_is_known_by_its_weights_not_by_their_place(base: Path, tmp
     [
         ({"weights": ""}, "name a trained teacher"),
         ({"classes": (3, 10)}, "knows the classes 0 to 9, got 10"),
-        ({"network": CUNet(widths=(16, 16), blocks=1, embed_dim=16, attention_heads=1)}, "does not fit"),
+        ({"network": CUNet(widths=(16, 16), blocks=1, embed_dim=16, attention_heads=1)}, "is of another architecture"),
     ],
 )
 def test_a_wrong_base_is_one_message(base: Path, changes: dict[str, Any], words: str) -> None:
