@@ -32,6 +32,7 @@ from ladd_dist import (
     plan,
     sample,
     sweep,
+    tune,
 )
 from ladd_dist import plugins as cli
 from ladd_dist import search_levels as levels
@@ -234,6 +235,7 @@ def test_every_dependency_has_its_reason() -> None:
     ("command", "options", "more"),
     [
         ("launch", launch.Options, {"seed"}),
+        ("tune", tune.Options, set()),
         ("new", new.Options, set()),
         ("plugins", cli.Options, set()),
         ("levels", levels.Options, set()),

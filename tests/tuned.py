@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,8 +16,13 @@ from ladd_dist.builders.student import save_student
 from ladd_dist.builders.teacher import fresh_network
 from ladd_dist.core.types import Denoiser
 from ladd_dist.datasets.digits import Digits
+from ladd_dist.datasets.folder import Folder
+from ladd_dist.datasets.with_old import WithOld
 from ladd_dist.networks.cunet import CUNet
-from ladd_dist.recipe import Recipe
+from ladd_dist.networks.given import Given
+from ladd_dist.recipe import EarlyStop, Old, Recipe, load_recipe
+from ladd_dist.samplers.karras import Euler
+from ladd_dist.students.lora import Lora
 from ladd_dist.workspace.config import RunFacts, write_config
 from ladd_dist.workspace.run import Run
 from ladd_dist.workspace.workspace import Workspace
@@ -69,6 +75,28 @@ def write_teacher(folder: Path, recipe: Recipe, seed: int = 0) -> Path:
     folder.mkdir(parents=True)
     save_weights(folder / "teacher.safetensors", moved(fresh_network(recipe), seed))
     return folder / "teacher.safetensors"
+
+
+def tune_recipe(folder: Path, **train: Any) -> Recipe:
+    """The recipe that tunes the student of `write_student(folder)` on the pictures in `folder`/pictures, for class 3.
+
+    Args:
+        train: changes of its field `train`.
+    """
+    recipe = load_recipe(Path(__file__).parents[1] / "recipes" / "tune_folder.py", "smoke")
+    (run,) = folder.glob("runs/given-*")
+    (base,) = folder.glob("cache/teacher-*/teacher.safetensors")
+    old = Old(share=0.25, num_samples=16)
+    settings = {"steps": 6, "batch_size": 8, "dump_every": 6, "old": old, "early_stop": EarlyStop(), **train}
+    pictures = Folder(root=str(folder / "pictures"), size=SIZE, classes="none", held_out=0.2)
+    return dataclasses.replace(
+        recipe,
+        dataset=WithOld(pictures=pictures, old_classes=9),
+        network=Given(network=base_recipe().network, weights=str(base), classes=(3, 0, 1, 2, 4, 5, 6, 7, 8, 9)),
+        student=Lora(rank=4, init=str(run)),
+        shards=dataclasses.replace(recipe.shards, sampler=Euler(steps=4), samples_per_chunk=4),
+        train=dataclasses.replace(recipe.train, **settings),
+    )
 
 
 def moved(network: Denoiser, seed: int) -> Denoiser:

@@ -10,7 +10,7 @@ from typing import Any
 from ladd_dist.builders.asking import asking_for_plugins
 from ladd_dist.builders.card import KEY, StudentCard
 from ladd_dist.builders.student_file import file_of, read_student
-from ladd_dist.core.errors import UserError
+from ladd_dist.core.errors import ConsentError, UserError
 from ladd_dist.core.pretrained import from_outside
 from ladd_dist.core.serialize import from_data
 from ladd_dist.core.tensor_file import read_tensors
@@ -133,6 +133,8 @@ def _teacher_of_run(folder: Path, cache: Path | None) -> tuple[Path, tuple[str, 
     try:
         run = open_run(folder, cache=cache, device=torch.device("cpu")).run
         found = run.teacher_folder / "teacher.safetensors"
+    except ConsentError:
+        raise
     except UserError as error:
         raise UserError(f"the base of {folder} cannot be found ({error}); {hint}") from error
     if not found.is_file():

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
+import io
 import json
 import shutil
 from collections.abc import Callable
@@ -26,6 +29,7 @@ TINY = (
     "--evaluate.num-samples", "8", "--evaluate.num-references", "16", "--evaluate.batch-size", "8",
     "--shards.sampler.steps", "4", "--guard.samples", "8", "--device", "cpu", "--threads", "1",
 )  # fmt: skip
+ASK = ("runs/student", "--images", "pictures", "--classes", "3", *TINY)
 Tune = Callable[..., Done]
 
 
@@ -38,24 +42,31 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def tune(
-    given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], own_tables: None
-) -> Tune:
-    """The command within this process, in a folder of its own with what was given."""
-    shutil.copytree(given, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*words: str) -> Done:
-        capfd.readouterr()
+def tune_in(folder: Path, *words: object) -> Done:
+    """The command within this process, in a folder."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.chdir(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             code = main([str(word) for word in words])
         except SystemExit as exit_:
             code = int(str(exit_.code))
-        return Done(code, *capfd.readouterr())
+    return Done(code, out.getvalue(), err.getvalue())
 
-    return run
+
+@pytest.fixture
+def tune(given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_tables: None) -> Tune:
+    """The command in a folder of its own with what was given."""
+    shutil.copytree(given, tmp_path, dirs_exist_ok=True)
+    monkeypatch.setenv("COLUMNS", "200")
+    return functools.partial(tune_in, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def tuned(given: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Done]:
+    """The folder of a finished tuning, and what it said."""
+    folder = tmp_path_factory.mktemp("tuned")
+    shutil.copytree(given, folder, dirs_exist_ok=True)
+    return folder, tune_in(folder, *ASK)
 
 
 def run_folder(folder: Path, name: str = "tune") -> Path:
@@ -63,33 +74,27 @@ def run_folder(folder: Path, name: str = "tune") -> Path:
     return found
 
 
-ASK = ("runs/student", "--images", "pictures", "--classes", "3", *TINY)
-
-
-def test_new_pictures_become_a_student_of_the_same_four_steps_with_a_page(tune: Tune, tmp_path: Path) -> None:
-    done = tune(*ASK)
+def test_new_pictures_become_a_student_of_the_same_four_steps_with_a_page(tuned: tuple[Path, Done]) -> None:
+    folder, done = tuned
     assert done.code == 0, done.stderr
-    run = run_folder(tmp_path)
+    run = run_folder(folder)
     first, line = done.stdout.splitlines()[:2]
     assert first.startswith("20 pictures, 6 updates of 8 samples at most, ") and "parameters trained, about" in first
     assert line.startswith("the same as a recipe: ladd launch tune_folder ")
-    assert done.stdout.splitlines()[-1] == f"pictures of it: ladd sample {run.relative_to(tmp_path)} --steps 4"
-    before, card_before = load_student(tmp_path / "runs" / "student", torch.device("cpu"))
+    assert done.stdout.splitlines()[-1] == f"pictures of it: ladd sample {run.relative_to(folder)} --steps 4"
+    before, card_before = load_student(folder / "runs" / "student", torch.device("cpu"))
     after, card = load_student(run, torch.device("cpu"))
     assert (card["levels"]["4"], card["rule"]) == (card_before["levels"]["4"], card_before["rule"])
-    assert after.image.num_classes == before.image.num_classes
-    changed = [
-        name for name, weight in after.state_dict().items() if not torch.equal(weight, before.state_dict()[name])
-    ]
-    assert changed and "embed.classes.weight" in changed  # its rows are in the new order
-    shown = Image.open(run / "samples" / "final.png").info
-    assert "untrained@4" in str(shown) and "student@4, old" in str(shown)
+    assert after.image == before.image
+    old, new = before.state_dict(), after.state_dict()
+    order = [3, 0, 1, 2, 4, 5, 6, 7, 8, 9, 10]  # the new pictures' class first, none last
+    assert torch.equal(new["embed.classes.weight"], old["embed.classes.weight"][order])
+    assert any(not torch.equal(new[name], old[name]) for name in old if name != "embed.classes.weight")
+    shown = str(Image.open(run / "samples" / "final.png").info)
+    assert all(row in shown for row in ("untrained@4, old", "student@4, old"))
     logged = rows(run / "metrics.jsonl")
     assert any("held_out/kid" in row and "held_out/nearest_train_share" in row for row in logged)
     assert (run / "report.html").exists()
-
-    again = tune(*ASK)
-    assert again.code == 0 and "[distill] done before, skipped" in again.stdout
 
 
 def test_the_student_of_the_best_step_is_kept(tune: Tune, tmp_path: Path) -> None:
@@ -111,15 +116,16 @@ def test_the_student_of_the_best_step_is_kept(tune: Tune, tmp_path: Path) -> Non
     assert all(torch.equal(value, held[name]) for name, value in adapter.items())
 
 
-def test_a_tuning_that_was_stopped_goes_on_to_the_same_student(tune: Tune, tmp_path: Path) -> None:
-    assert tune(*ASK).code == 0
+def test_a_tuning_that_was_stopped_goes_on_to_the_same_student(tuned: tuple[Path, Done], tmp_path: Path) -> None:
+    shutil.copytree(tuned[0], tmp_path, dirs_exist_ok=True)
     run = run_folder(tmp_path)
     whole, told = (run / "student.safetensors").read_bytes(), (run / "early_stop.json").read_text()
     for name in ("student.safetensors", "distill.done.json", "early_stop.json"):
         (run / name).unlink()
     *_, last = sorted((run / "checkpoints").glob("step-*"))
     shutil.rmtree(last)
-    assert tune(*ASK).code == 0
+    again = tune_in(tmp_path, *ASK)
+    assert again.code == 0 and "[shards] done before, skipped" in again.stdout, again.stderr
     assert (run / "student.safetensors").read_bytes() == whole
     assert (run / "early_stop.json").read_text() == told
 
