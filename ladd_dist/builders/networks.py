@@ -107,12 +107,12 @@ def reads_texts(recipe: Recipe, network: Denoiser) -> bool:
     if network.condition_shapes and not texts:
         raise UserError(
             f"network {name!r} reads texts, dataset {recipe.dataset.name!r} has none: take --swap dataset=prompts with "
-            "--dataset.file, a text file with one prompt a line"
+            "--dataset.file, a text file with one prompt a line, or the dataset 'folder' with --dataset.captions"
         )
     if texts and not network.condition_shapes:
         raise UserError(
             f"network {name!r} takes class ids and reads no texts: leave dataset.file out (dataset 'prompts' with "
-            "num_classes), or take a checkpoint that was trained on texts"
+            "num_classes) and dataset.captions (dataset 'folder'), or take a checkpoint that was trained on texts"
         )
     return bool(texts)
 

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import io
 import warnings
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageColor
 
 from ladd_dist.core.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 Pixels = npt.NDArray[np.uint8]
 Fit = Literal["crop", "pad", "squeeze"]
@@ -30,15 +32,15 @@ MOST_PIXELS = 100_000_000
 """Pixels of the largest picture that is decoded; decoding takes up to eight bytes for each."""
 _ORIENTATION = 0x0112
 _TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
 }
-"""What makes a picture upright, by the value of EXIF's tag Orientation (EXIF 2.3, section 4.6.4)."""
+"""Pillow's name of what makes a picture upright, by the value of EXIF's tag Orientation (EXIF 2.3, section 4.6.4)."""
 
 
 class Fitting(NamedTuple):
@@ -62,6 +64,8 @@ def colour_of(text: str) -> tuple[int, int, int]:
     Raises:
         ValueError: it is no such colour, or is not opaque.
     """
+    from PIL import ImageColor
+
     try:
         found = ImageColor.getrgb(text)
     except ValueError as error:
@@ -80,6 +84,8 @@ def decode(content: bytes, fitting: Fitting) -> Pixels:
     Raises:
         PictureError: it is empty, truncated, damaged, of another format, or larger than `MOST_PIXELS`.
     """
+    from PIL import Image, UnidentifiedImageError
+
     if not content:
         raise PictureError("it is empty (0 bytes)")
     try:
@@ -90,7 +96,7 @@ def decode(content: bytes, fitting: Fitting) -> Pixels:
                 return _resized(_flat(image, fitting.background), fitting)
     except (PictureError, MemoryError):
         raise
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise PictureError("it is no PNG, JPEG, WebP or GIF, whatever its name says") from error
     except Image.DecompressionBombError as error:
         raise PictureError(f"it has far more than {MOST_PIXELS / 1e6:.0f} megapixels; scale it down") from error
@@ -104,6 +110,8 @@ def fitted(pixels: Pixels, fitting: Fitting) -> Pixels:
     Raises:
         PictureError: another shape or type, no pixels, or more than `MOST_PIXELS`.
     """
+    from PIL import Image
+
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] != 3):
         raise PictureError(f"pixels must be uint8 [H,W,3] or [H,W], got {pixels.dtype} {list(pixels.shape)}")
     _require_size((pixels.shape[1], pixels.shape[0]))
@@ -123,13 +131,17 @@ def _require_size(size: tuple[int, int]) -> None:
 
 def _flat(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
     """The first frame, upright, in red, green and blue, on the background."""
+    from PIL import Image
+
     image.load()
     turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
     flat = _opaque(image, background)
-    return flat if turn is None else flat.transpose(turn)
+    return flat if turn is None else flat.transpose(Image.Transpose[turn])
 
 
 def _opaque(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
+    from PIL import Image
+
     if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would clip
         return _on(_eight_bits(image), background)
     if image.mode == "CMYK" and "adobe" not in image.info:  # Pillow takes all for Adobe's, whose ink is upside down
@@ -140,6 +152,8 @@ def _opaque(image: Image.Image, background: tuple[int, int, int]) -> Image.Image
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
+    from PIL import Image
+
     grey = np.asarray(image).astype(np.int64)
     narrow = Image.fromarray(((grey.clip(0, 65_535) + 128) // 257).astype(np.uint8))
     clear = image.info.get("transparency")
@@ -158,12 +172,16 @@ def _with_alpha(image: Image.Image) -> Image.Image:
 
 
 def _on(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
+    from PIL import Image
+
     ground = Image.new("RGB", image.size, background)
     ground.paste(image, mask=image.getchannel("A"))
     return ground
 
 
 def _resized(image: Image.Image, fitting: Fitting) -> Pixels:
+    from PIL import Image
+
     (width, height), wanted = image.size, (fitting.width, fitting.height)
     if fitting.fit == "pad":
         scale = min(wanted[0] / width, wanted[1] / height)

@@ -10,7 +10,9 @@ import itertools
 import multiprocessing
 import os
 import signal
+import sys
 import threading
+import types
 import zlib
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -89,13 +91,29 @@ def decode_all(pictures: Iterable[Picture], fitting: Fitting, *, total: int = 0)
         waiting = deque[tuple[Future[Decoded], str]]()
         try:
             for piece in pieces:
-                waiting.append((pool.submit(_decode_piece, piece, fitting), f"{piece[0].name} to {piece[-1].name}"))
+                with _without_main():  # starts another process while there are too few
+                    future = pool.submit(_decode_piece, piece, fitting)
+                waiting.append((future, f"{piece[0].name} to {piece[-1].name}"))
                 if len(waiting) > 2 * num:
                     yield _result(*waiting.popleft())
             while waiting:
                 yield _result(*waiting.popleft())
         finally:  # also when whoever reads this has stopped
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Hide the program's main module from processes that start: they would run it again, up to this very place.
+
+    That is a script of somebody who opens the data set outside of a function; and it may import much.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _result(future: Future[Decoded], which: str) -> Decoded:
@@ -113,12 +131,19 @@ def _pieces(pictures: Iterable[Picture], fitting: Fitting) -> Iterator[list[Pict
     piece, size = list[Picture](), 0
     for picture in pictures:
         piece.append(picture)
-        size += 0 if isinstance(picture.content, Path) else memoryview(picture.content).nbytes
+        size += _num_bytes(picture.content)
         if len(piece) == most or size >= _PIECE_BYTES:
             yield piece
             piece, size = [], 0
     if piece:
         yield piece
+
+
+def _num_bytes(content: Path | bytes | Pixels) -> int:
+    """Bytes that a picture's content takes in memory before it is decoded."""
+    if isinstance(content, Path):
+        return 0
+    return len(content) if isinstance(content, bytes) else content.nbytes
 
 
 def _decode_piece(piece: Sequence[Picture], fitting: Fitting) -> Decoded:
@@ -135,7 +160,7 @@ def _decode_piece(piece: Sequence[Picture], fitting: Fitting) -> Decoded:
             bad.append(Bad(picture.name, "there is too little memory to decode it; scale it down"))
     shape = (len(pixels), 3, fitting.height, fitting.width)
     stacked = np.stack(pixels) if pixels else np.zeros(shape, np.uint8)
-    return Decoded(stacked, [zlib.crc32(row) for row in pixels], kept, bad)
+    return Decoded(stacked, [zlib.crc32(row.data) for row in pixels], kept, bad)
 
 
 def _decode(picture: Picture, fitting: Fitting) -> Pixels:
@@ -163,5 +188,5 @@ def _follow() -> None:
 
 def shown(bad: Sequence[Bad], num: int, most: int = 5) -> str:
     """The first of `num` bad pictures, for a message."""
-    first = "; ".join(one_line(f"{name}: {reason}") for name, reason in itertools.islice(bad, most))
+    first = "; ".join(one_line(f"{name[:200]}: {reason[:300]}") for name, reason in itertools.islice(bad, most))
     return first + (f"; and {num - most:,} more" if num > most else "")

@@ -18,7 +18,7 @@ from ladd_dist.core.types import ImageSpec
 from ladd_dist.datasets import Split
 from ladd_dist.datasets.picture_cache import AGAIN, CARD, INDEX, PIXELS, Card, read_card
 
-_DROPPED_BYTES = 64 * 2**20
+_DROPPED_BYTES = 16 * 2**20
 """Bytes of the file that stay mapped after they were read; the system keeps their pages, but not as ours."""
 _FAULT_BYTES = 2**16
 """Bytes that the system maps around each page that is read, at most."""
@@ -53,6 +53,16 @@ def open_cache(folder: Path, *, split: Split, held_out: float, whole_classes: bo
             f"with one base or name stay together; held_out is {held_out:g}"
         )
     return CachedPictures(folder, card, rows, index["condition"], index["check"])
+
+
+def condition_counts(folder: Path, num: int) -> list[int]:
+    """Number of pictures in a cache by condition, of which there are `num`.
+
+    Raises:
+        UserError: the cache is damaged.
+    """
+    index = load_tensors(folder / INDEX, remedy=AGAIN)["condition"]
+    return [int(count) for count in torch.bincount(index, minlength=num)[:num]]
 
 
 def held_out_mask(share: Tensor, classes: Tensor, held_out: float) -> Tensor:

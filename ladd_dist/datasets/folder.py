@@ -20,7 +20,7 @@ from ladd_dist.core.sizes import PictureSize, height_width
 from ladd_dist.core.types import ImageSpec
 from ladd_dist.core.units import si
 from ladd_dist.datasets import Dataset, Progress, Split
-from ladd_dist.datasets.cached_pictures import CachedPictures, open_cache
+from ladd_dist.datasets.cached_pictures import CachedPictures, condition_counts, open_cache
 from ladd_dist.datasets.fingerprint import folder_fingerprint as folder_fingerprint  # where plug-ins import it from
 from ladd_dist.datasets.folder_inventory import (
     Captions,
@@ -29,6 +29,7 @@ from ladd_dist.datasets.folder_inventory import (
     class_counts,
     content_fingerprint,
     inventory,
+    real,
 )
 from ladd_dist.datasets.folder_listing import list_pictures
 from ladd_dist.datasets.picture_cache import is_cached, make_cache, read_card, refuse_bad, silent
@@ -90,14 +91,15 @@ class Folder(Dataset):
         found, folder = self._inventory(), self.cache_folder(cache)
         num, bad = sum(not entry.bad for entry in found.entries), sum(bool(entry.bad) for entry in found.entries)
         told = {"pictures": f"{num:,}", "decoded": f"{si(num * self.spec().num_values, 'B')}, not yet"}
+        counts = class_counts(found)
         told |= {"cannot be used": f"{bad:,}"} if bad else {}
         if is_cached(folder):
             card = read_card(folder)
             first = one_line("; ".join(f"{bad.name}: {bad.reason}" for bad in card.bad[:3]))
+            counts = condition_counts(folder, found.num_conditions)
             told = {"pictures": f"{card.num:,}", "left out": f"{card.skipped:,}{f' ({first})' if first else ''}"}
         if self.captions != "none":
             return {**told, "captions": f"{len(found.texts):,} different"}
-        counts = class_counts(found)
         listed = [f"{name} ({counts[number]:,})" for number, name in enumerate(found.classes[:_MOST_SHOWN])]
         more = f" and {len(found.classes) - _MOST_SHOWN:,} more" if len(found.classes) > _MOST_SHOWN else ""
         return {**told, "classes": one_line(f"{len(found.classes):,}: {', '.join(listed)}{more}" if listed else "none")}
@@ -115,7 +117,7 @@ class Folder(Dataset):
             UserError: the folder cannot be used, none of its pictures can be decoded, or it changes meanwhile; with
                 `on_bad` error, a picture cannot be used (the others stay decoded).
         """
-        found, folder, root = self._inventory(), self.cache_folder(cache), Path(self.root).expanduser().resolve()
+        found, folder, root = self._inventory(), self.cache_folder(cache), real(Path(self.root))
 
         def pictures() -> Iterator[Picture]:
             for entry in found.entries:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import itertools
 import os
 import time
 from collections import Counter
@@ -24,6 +25,7 @@ from ladd_dist.datasets.folder_metadata import Line, matched, read_caption, read
 Classes = Literal["folders", "none"]
 Captions = Literal["none", "metadata", "txt"]
 _READERS = 8
+_AT_ONCE = 1_000
 _RACE_S = 2.0
 """Seconds since the last change from which on times tell a change, on any file system."""
 
@@ -66,7 +68,7 @@ def inventory(root: Path, classes: Classes, captions: Captions) -> Inventory:
     Raises:
         UserError: there is no such folder, it holds no picture, or its classes, captions or metadata are wrong.
     """
-    return _inventory(root.expanduser().resolve(), classes, captions)
+    return _inventory(real(root), classes, captions)
 
 
 def content_fingerprint(root: Path) -> str:
@@ -74,7 +76,22 @@ def content_fingerprint(root: Path) -> str:
 
     The contents are read again if a name, a size or a time has changed since the user's cache noted the result.
     """
-    return _fingerprint(root.expanduser().resolve())
+    try:
+        return _fingerprint(real(root))
+    except UserError:  # `inventory` says so, to whoever needs the pictures
+        return ""
+
+
+def real(root: Path) -> Path:
+    """The folder itself, absolute, behind links; of a circle of links it is one of them.
+
+    Raises:
+        UserError: it is no path that can exist.
+    """
+    try:
+        return Path(os.path.realpath(root.expanduser()))
+    except (OSError, ValueError, RuntimeError) as error:  # a NUL, no such user's home
+        raise UserError(f"dataset.root {one_line(str(root))!r} is no folder ({error})") from error
 
 
 def forget() -> None:
@@ -188,24 +205,21 @@ def _caption(root: Path, name: str, lines: dict[str, Line], beside: set[str]) ->
 
 @functools.lru_cache(maxsize=4)
 def _fingerprint(root: Path) -> str:
-    try:
-        listing = _listing(root)
-    except UserError:  # `inventory` says so, to whoever needs the pictures
-        return ""
+    listing = _listing(root)
     if not any(listing):
         return ""
     stamp, note = listing.stamp(), _note(root)
     with contextlib.suppress(UserError, OSError):
         if (known := read_typed(note, dict[str, str])).get("stamp") == stamp and len(known.get("content", "")) == 16:
             return known["content"]
-    files = list(listing.all())
+    total, newest = hashlib.sha256(), 0.0
+    files = listing.all()
     with ThreadPoolExecutor(_READERS) as pool:
-        marks = pool.map(functools.partial(_content, root), files)
-        total = hashlib.sha256()
-        for file, mark in zip(files, marks, strict=True):
-            total.update(os.fsencode(file.name) + f"\0{mark}\n".encode())
+        while some := list(itertools.islice(files, _AT_ONCE)):
+            for file, mark in zip(some, pool.map(functools.partial(_content, root), some), strict=True):
+                total.update(os.fsencode(file.name) + f"\0{mark}\n".encode())
+                newest = max(newest, (file.changed >> 64) / 1e9, (file.changed % 2**64) / 1e9)
     content = total.hexdigest()[:16]
-    newest = max((max(file.changed) for file in files), default=0) / 1e9
     if time.time() - newest > _RACE_S:
         with contextlib.suppress(UserError, OSError):
             write_json(note, {"root": ascii(str(root)), "stamp": stamp, "content": content})
@@ -229,6 +243,7 @@ def _note(root: Path) -> Path:
     return Path(home).expanduser() / "ladd_dist" / "folders" / f"{name}.json"
 
 
-def class_counts(found: Inventory) -> Counter[int]:
+def class_counts(found: Inventory) -> list[int]:
     """Number of pictures by condition, as far as names tell."""
-    return Counter(entry.condition for entry in found.entries if not entry.bad)
+    counts = Counter(entry.condition for entry in found.entries if not entry.bad)
+    return [counts[number] for number in range(found.num_conditions)]

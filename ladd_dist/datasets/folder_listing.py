@@ -30,8 +30,9 @@ class File(NamedTuple):
     name: str
     """Path from the root on, with slashes."""
     size: int = 0
-    changed: tuple[int, int] = (0, 0)
-    """Nanoseconds of the last change of its content, and of anything about it."""
+    changed: int = 0
+    """Time in nanoseconds of the last change of anything about it, which no program can set; and times 2^64 that of its
+    content, which some file systems know alone."""
     problem: str = ""
     """Why it is no picture that can be read; empty if it may be one."""
 
@@ -111,7 +112,7 @@ def _enter(
         else:
             found.pictures.append(File(name, problem=f"it is the folder {other!r} again, by a link"))
         return
-    file = File(name, status.st_size, (status.st_mtime_ns, status.st_ctime_ns))
+    file = File(name, status.st_size, (status.st_mtime_ns << 64) + status.st_ctime_ns)
     if entry.name == METADATA:
         found.metadata.append(file)
     elif suffix in SUFFIXES:

@@ -148,7 +148,7 @@ def _fill(
     bad, skipped = list[Bad](), 0
     with (folder / PIXELS).open("wb") as stream:
         for piece in pieces:
-            stream.write(memoryview(piece.pixels).cast("B") if len(piece.pixels) else b"")
+            stream.write(piece.pixels.tobytes())
             checks.extend(piece.checks)
             for picture in piece.kept:
                 at = picture.condition
@@ -173,7 +173,7 @@ def _fill(
         "share": torch.tensor(shares, dtype=torch.float64),
     }
     save_tensors(folder / INDEX, index)
-    told = tuple(Bad(one_line(name), one_line(reason)) for name, reason in bad)
+    told = tuple(Bad(one_line(name[:1_000]), one_line(reason[:1_000])) for name, reason in bad)
     card = Card(FORMAT, fitting.height, fitting.width, len(given), num_conditions, skipped, told)
     write_json(folder / CARD, {**asdict(card), "bad": [list(item) for item in told]})
 

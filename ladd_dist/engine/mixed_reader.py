@@ -19,6 +19,9 @@ class MixedReader:
     def __init__(self, pictures: ShardReader, old: ShardReader, num_old: int) -> None:
         self.pictures, self.old, self.num_old = pictures, old, num_old
 
+    def __len__(self) -> int:
+        return len(self.pictures)
+
     def keep_on(self, device: torch.device) -> None:
         """Copy all samples to a device; see `ShardReader.keep_on`."""
         self.pictures.keep_on(device)

@@ -17,7 +17,6 @@ from ladd_dist.builders.student import new_student, save_student
 from ladd_dist.builders.student_start import keep_start
 from ladd_dist.builders.teacher import averaged, guided_teacher, load_teacher
 from ladd_dist.core.rng import added_noise, sample_starts
-from ladd_dist.core.rundir import save_tensors
 from ladd_dist.core.types import Denoiser
 from ladd_dist.engine.adv_norm import AdversarialNorm
 from ladd_dist.engine.checkpoint import Checkpoints, state_of
@@ -25,17 +24,15 @@ from ladd_dist.engine.checkpoint_files import DataPosition, Facts
 from ladd_dist.engine.ema import WeightAverage
 from ladd_dist.engine.head_statistics import HeadSums
 from ladd_dist.engine.loop import Figures, NotFiniteError, cosine_factor, note_of, train
-from ladd_dist.engine.mixed_reader import MixedReader
-from ladd_dist.engine.shard_reader import ShardReader, to_device
+from ladd_dist.engine.shard_reader import to_device
 from ladd_dist.engine.step_metrics import scaling
 from ladd_dist.evaluation.class_features import trained_features
 from ladd_dist.parallel import Adam
 from ladd_dist.recipe.fitting import feature_network, fitting_metrics
-from ladd_dist.reports.grids import write_grid
 from ladd_dist.stages.guard_actions import Guarding, RollBack
 from ladd_dist.stages.held_out import EarlyStopping
-from ladd_dist.stages.old_samples import needs_old, open_old_samples
-from ladd_dist.stages.sample_monitor import SampleMonitor
+from ladd_dist.stages.old_samples import with_old_samples
+from ladd_dist.stages.sample_monitor import SampleMonitor, write_dump
 from ladd_dist.trackers import RunLog
 from ladd_dist.trackers.opening import run_log
 from ladd_dist.workspace.config import tracked_config
@@ -118,12 +115,10 @@ class Distillation:
         self.log, self.waiting = RunLog(), dict[str, float]()
         settings, ranks, device = recipe.train, run.ranks, run.device
         self.rows = rows_of("train.batch_size", settings.batch_size, settings.compute, ranks)
-        self.reader = open_shards(run)
-        self.batches: ShardReader | MixedReader = self.reader
-        if needs_old(recipe):
-            self.batches = MixedReader(self.reader, open_old_samples(run), settings.old.num_of(settings.batch_size))
+        pictures = open_shards(run)
+        self.reader = with_old_samples(run, pictures)
         if settings.compute.data == "device":
-            self.batches.keep_on(device)
+            self.reader.keep_on(device)
         self.checkpoints = Checkpoints(
             run.folder.checkpoints, identity=recipe.distill_signature(), keep=settings.keep_checkpoints,
             pinned=settings.keep_steps, ranks=ranks,
@@ -161,15 +156,13 @@ class Distillation:
             recipe, self.student, self.heads, freeze(recipe, teacher, critic, **common),
             adv_norm=self.adv_norm, head_sums=self.head_sums,
         )  # fmt: skip
-        self.guarding = Guarding(run, self.reader, self.head_sums, self.checkpoints)
+        self.guarding = Guarding(run, pictures, self.head_sums, self.checkpoints)
         self.guarding.restore(self.first_step, saved.meta.get("guard") if saved else None)
         self.early = EarlyStopping(run, saved.meta.get("early") if saved else None)
 
     def run_to_end(self) -> None:
         """Train for the steps that are left."""
         settings, ranks = self.run.recipe.train, self.run.ranks
-        if self.early.is_over:
-            return
         # The log outside: a run that is stopped has its checkpoint before anybody waits for a tracker's server.
         with _log_of(self.run, self.first_step) as log, self.checkpoints.complete():
             self.log = log
@@ -213,7 +206,7 @@ class Distillation:
         self.student.set_lr_factor(factor)
         self.heads.set_lr_factor(factor)
         rows = range(self.rows.first, self.rows.stop)
-        batch = self.batches.batch(step, settings.batch_size, self.run.recipe.seed, rows)
+        batch = self.reader.batch(step, settings.batch_size, self.run.recipe.seed, rows)
         figures = self.ladd_step(to_device(batch, self.run.device), step, self.rows, self.guarding.control)
         self.average.update(step + 1)
         self.guarding.after(step + 1, figures, self.student, self.log, self.save)
@@ -225,7 +218,9 @@ class Distillation:
         parts = self.average.parts() | self.adv_norm.parts()
         for name, network in networks.items():
             parts |= state_of(name, network)
-        epoch, position = divmod(updates * self.run.recipe.train.batch_size, len(self.reader))
+        settings = self.run.recipe.train
+        read = updates * (settings.batch_size - settings.old.num_of(settings.batch_size))
+        epoch, position = divmod(read, len(self.reader))
         counters = {name: network.counters() for name, network in networks.items()}
         data: DataPosition = {"seed": self.run.recipe.seed, "epoch": epoch, "position": position}
         facts: Facts = {"counters": counters, "data": data, "guard": self.guarding.to_checkpoint()}
@@ -276,29 +271,7 @@ class Distillation:
             self.log.log(updates, self.waiting | self.monitor(student))
             self.waiting = {}
         if is_dumped:
-            self.dump(updates, student, latents)
-
-    def dump(self, updates: int, student: Tensor, latents: Tensor) -> None:
-        """Write teacher's and student's samples at the same noise, as tensors and picture.
-
-        The metadata `latents` says under which names the samples themselves lie, as the networks have them: on pixels
-        they are the pictures, and nothing is written twice.
-
-        Args:
-            student: pictures [N,C,H,W] of the student's samples.
-            latents: the samples themselves [N,c,h,w], written too where they are no pictures.
-        """
-        tensors = {**self.shown, "student": student}
-        ending = "" if is_pixels(self.run.recipe) else "_latents"
-        if ending:
-            tensors["student_latents"] = latents
-        path = self.run.folder.dumps / f"step-{updates:06d}.safetensors"
-        where = {"latents": f"teacher{ending} student{ending}"}
-        save_tensors(path, {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, where)
-        rows = [("teacher", self.shown["teacher"]), (f"student@{self.run.recipe.student_steps}", student)]
-        picture = self.run.folder.samples / f"step-{updates:06d}.png"
-        write_grid(picture, rows)
-        self.log.picture(updates, "samples", picture)
+            self.log.picture(updates, "samples", write_dump(self.run, updates, self.shown, student, latents))
 
 
 @torch.inference_mode()

@@ -15,6 +15,7 @@ from ladd_dist.builders.student_start import student_at_start
 from ladd_dist.core.rng import added_noise, sample_classes, sample_noise
 from ladd_dist.core.types import Denoiser
 from ladd_dist.engine.loop import Bar, StopFlag
+from ladd_dist.engine.mixed_reader import MixedReader
 from ladd_dist.engine.shard_index import INDEX, ShardError
 from ladd_dist.engine.shard_reader import ShardReader
 from ladd_dist.engine.shard_writer import Chunk, write_shards
@@ -49,18 +50,20 @@ def make_old_samples(run: Run) -> None:
         make_together(run.ranks, folder, lambda: are_old_samples_done(run), lambda: _make(run, folder))
 
 
-def open_old_samples(run: Run) -> ShardReader:
-    """A reader of these samples, after their sha256 and every sample have been verified.
+def with_old_samples(run: Run, pictures: ShardReader) -> ShardReader | MixedReader:
+    """A reader of batches with the recipe's share of old samples, which are verified; `pictures` itself without any.
 
     Raises:
-        ShardError: they are missing or damaged.
+        ShardError: the old samples are missing or damaged.
     """
-    folder = run.old_folder
+    if not needs_old(run.recipe):
+        return pictures
+    folder, settings = run.old_folder, run.recipe.train
     if not (folder / INDEX).exists():
         raise ShardError(f"no whole set of old samples in {folder}; make it first: --stages teacher,shards")
     reader = ShardReader(folder)
     run.ranks.from_rank0(lambda: reader.verify(run.recipe.latent()))
-    return reader
+    return MixedReader(pictures, reader, settings.old.num_of(settings.batch_size))
 
 
 def _make(run: Run, folder: Path) -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ladd_dist.builders.codec import is_pixels
 from ladd_dist.core.class_net import TrainedFeatures
 from ladd_dist.core.features import DIGITS
+from ladd_dist.core.rundir import save_tensors
 from ladd_dist.metrics import Measure, Metric, References, Samples
+from ladd_dist.reports.grids import write_grid
+from ladd_dist.workspace.run import Run
 
 PREFIX = "watch/"
 
@@ -50,3 +55,26 @@ class SampleMonitor:
             found = measure(samples)
             figures |= {PREFIX + name: found[name] for name in names if name in found}
         return figures
+
+
+def write_dump(run: Run, updates: int, shown: Mapping[str, Tensor], student: Tensor, latents: Tensor) -> Path:
+    """Write teacher's and student's samples at the same noise, as tensors and picture; returns the picture's path.
+
+    The metadata `latents` says under which names the samples themselves lie, as the networks have them: on pixels they
+    are the pictures, and nothing is written twice.
+
+    Args:
+        shown: noise, conditions, and the teacher's samples.
+        student: pictures [N,C,H,W] of the student's samples.
+        latents: the samples themselves [N,c,h,w], written too where they are no pictures.
+    """
+    tensors = {**shown, "student": student}
+    ending = "" if is_pixels(run.recipe) else "_latents"
+    if ending:
+        tensors["student_latents"] = latents
+    path = run.folder.dumps / f"step-{updates:06d}.safetensors"
+    where = {"latents": f"teacher{ending} student{ending}"}
+    save_tensors(path, {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, where)
+    picture = run.folder.samples / f"step-{updates:06d}.png"
+    write_grid(picture, [("teacher", shown["teacher"]), (f"student@{run.recipe.student_steps}", student)])
+    return picture

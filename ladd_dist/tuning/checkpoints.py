@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 from ladd_dist.core.errors import UserError
@@ -11,8 +12,10 @@ from ladd_dist.networks.diffusers import Diffusers
 from ladd_dist.networks.diffusers.checkpoint import open_checkpoint
 from ladd_dist.networks.diffusers.prediction import Prediction, read_scheduler
 from ladd_dist.tuning.flags import flags_of
-from ladd_dist.tuning.given import CHECKPOINT, FEW_STEP, Student
+from ladd_dist.tuning.found import CHECKPOINT, Student
 
+FEW_STEP = re.compile(r"turbo|lightning|lcm|schnell|hyper-?sd|dmd|distill|few-?step", re.IGNORECASE)
+"""Words in the names of published few-step models."""
 _HIGHEST_TIME = 0.995
 """Stands for time 1 of a flow, which has no finite level."""
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,28 +19,9 @@ from ladd_dist.networks import Network
 from ladd_dist.networks.cunet import CUNet
 from ladd_dist.networks.diffusers import Diffusers
 from ladd_dist.networks.given import Given
+from ladd_dist.tuning.checkpoints import base_flags, checkpoint_student, require_base
 from ladd_dist.tuning.flags import flags_of
-
-FEW_STEP = re.compile(r"turbo|lightning|lcm|schnell|hyper-?sd|dmd|distill|few-?step", re.IGNORECASE)
-"""Words in the names of published few-step models."""
-FOLDER, CHECKPOINT = "tune_folder", "tune_checkpoint"
-
-
-@dataclass(frozen=True)
-class Student:
-    """A student with its base, ready for a recipe."""
-
-    recipe: str
-    """Name of the recipe that tunes it."""
-    flags: list[str]
-    """Flags for base, student, levels and coupling, without those of the pictures."""
-    reads_texts: bool
-    sides: tuple[int, int]
-    """Height and width of its pictures."""
-    num_classes: int = 0
-    """Classes that it knows; 0 where it reads texts."""
-    class_names: tuple[str, ...] = field(default=())
-    """Names of its classes, where the folder that it learned from is still there."""
+from ladd_dist.tuning.found import CHECKPOINT, FOLDER, Student
 
 
 def student_of(source: str, base: str, cache: Path | None) -> Student:
@@ -57,8 +36,6 @@ def student_of(source: str, base: str, cache: Path | None) -> Student:
     """
     path = Path(source)
     if not file_of(path).is_file():
-        from ladd_dist.tuning.checkpoints import checkpoint_student
-
         return checkpoint_student(source, base)
     _, card = read_student(file_of(path))
     from_outside(card, source)
@@ -95,8 +72,6 @@ def _common(source: str, card: StudentCard) -> list[str]:
 def _of_checkpoint(source: str, card: StudentCard, network: Diffusers, base: str) -> Student:
     if base and base != network.source:
         raise UserError(f"--base {base}: {source} was distilled from {network.source}; leave --base out")
-    from ladd_dist.tuning.checkpoints import base_flags, require_base
-
     require_base(network.source)
     pixels: Any = card.get("pixels", card["image"])
     flags = [*base_flags(network), *_common(source, card)]

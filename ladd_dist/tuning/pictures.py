@@ -8,7 +8,7 @@ from ladd_dist.core.errors import UserError
 from ladd_dist.core.printable import one_line
 from ladd_dist.datasets.folder_inventory import inventory
 from ladd_dist.datasets.folder_listing import list_pictures
-from ladd_dist.tuning.given import Student
+from ladd_dist.tuning.found import Student
 
 FEWEST = 4
 """Fewest pictures: some are held out, and heads that see one or two only learn these by heart."""

@@ -99,6 +99,73 @@ def prompts(place: Place, seed: int, rng: random.Random) -> Made:
     return Made(slip, Order(words, allow=ALLOW))
 
 
+def _pictures(rng: random.Random, root: Path) -> None:
+    """A dozen sound pictures in two class folders."""
+    from PIL import Image
+
+    for number in range(12):
+        folder = root / ("ones", "twos")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (16, 16), (rng.randrange(256), number, 9)).save(folder / f"{number:02d}.png")
+
+
+def _spoil_picture(path: Path, rng: random.Random) -> None:
+    """Bytes changed, cut off or put in."""
+    content = bytearray(path.read_bytes())
+    for _ in range(rng.randrange(1, 20)):
+        content[rng.randrange(len(content))] = rng.randrange(256)
+    path.write_bytes(bytes(content[: rng.choice((len(content), rng.randrange(len(content)), 0))]))
+
+
+@TABLE.add("data/pictures", "own/cache", quick=3, full=96)
+def pictures(place: Place, seed: int, rng: random.Random) -> Made:
+    """A folder of pictures that holds what is none, or metadata that say other things."""
+    root = place.root / "data" / "pictures"
+    _pictures(rng, root)
+    victim = root / "ones" / "00.png"
+    lines = (
+        b'{"file_name": "../../outside/x.png"}\n',
+        b'{"file_name": "ones/00.png", "text": "a"}\n{"file_name": \n',
+        b"[" * 100_000,
+        b'{"file_name": "ones/00.png", "label": "\x1b[31mred"}\n',
+        b'{"file_name": "\\ud800.png"}\n',
+        b'{"file_name": "' + b"x/" * 5_000 + b'.png"}\n',
+        b"\xff\xfe\0",
+        b'{"file_name": "ones/00.png", "base": ' + b"9" * 400 + b"}\n",
+    )
+    slips = ("bytes", "metadata", "place", "names", "header", "circle", "deep", "root", "text", "bytes", "metadata")
+    slip, root_text, more = slips[seed % len(slips)], str(root), []
+    match slip:
+        case "bytes":
+            for path in rng.sample(sorted(root.rglob("*.png")), 4):
+                _spoil_picture(path, rng)
+        case "metadata":
+            (root / "metadata.jsonl").write_bytes(rng.choice(lines))
+        case "place":
+            slip = put_in_place(victim, rng.choice(PLACES))
+        case "header":
+            header = struct.pack(">2I5B", *rng.choice(((2**31 - 1, 2**31 - 1), (0, 1), (9_000, 9_000))), 8, 6, 0, 0, 0)
+            victim.write_bytes(b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + header + rng.randbytes(40))
+        case "names":
+            name = rng.choice(
+                (b"\xff\xe9.png", b"\x1b]52;c;x\x07.png", b"two\nlines.png", b"-x.png", b"\xe2\x80\xae.png")
+            )
+            victim.rename(os.fsdecode(os.fsencode(victim.parent) + b"/" + name))
+            (root / "twos" / "01.png").write_bytes(b"")
+        case "circle":
+            (root / "ones" / "again").symlink_to("..")
+        case "deep":
+            (root / "/".join(["d"] * 400)).mkdir(parents=True)
+        case "root":
+            root_text = rng.choice(("/dev/null", str(victim), "\x1b[31mred", "", "x" * 5_000, "/proc/self/fd"))
+        case "text":
+            (root / "ones" / "00.txt").write_bytes(rng.choice((b"\xff", b"x" * 50_000, b"a\0b", b"")))
+            more = ["--dataset.captions", "txt"]
+    words = [*LAUNCH, "--swap", "dataset=folder", f"--dataset.root={root_text}", "--dataset.size", "16", *more]
+    words += rng.choice(([], ["--dataset.on-bad", "skip"]))
+    return Made(slip, Order([*words, "--stages", "teacher"], allow=ALLOW))
+
+
 @TABLE.add("data/recipes", "own/cache", quick=2, full=48)
 def recipes(place: Place, seed: int, rng: random.Random) -> Made:
     """A recipe file of one's own with a slip."""

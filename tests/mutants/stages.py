@@ -26,6 +26,11 @@ MUTANTS: dict[str, Mutation] = {
         one("stages/teacher.py", "device=self.device)[rows]\n", "device=self.device)[: len(x0)]\n"),
         test=f"{_STEPS}::test_two_ranks_train_the_teacher_on_what_one_would",
     ),
+    "every_rank_flips_the_first_rows": Mutation(
+        "each rank flips the images that the first rank flips",
+        one("stages/teacher.py", "sent(turned[rows], ", "sent(turned[: len(x0)], "),
+        test=f"{_STEPS}::test_a_teacher_whose_data_are_flipped_sees_mirror_images_half_of_the_time_and_the_same_on_any_rank",
+    ),
     "teacher_sees_one_batch": Mutation(
         "the teacher's images and dropped labels are the same in each step",
         one("stages/teacher.py", 'generator("teacher", settings.seed, step)', 'generator("teacher", settings.seed)'),

@@ -13,6 +13,7 @@ from torch import nn
 
 from ladd_dist.builders.step import build_critic
 from ladd_dist.core.plugin import PluginError, registered
+from ladd_dist.core.rundir import write_bytes
 from ladd_dist.core.serialize import RecipeError, from_data, to_data
 from ladd_dist.datasets.digits import Digits
 from ladd_dist.datasets.mnist import Mnist
@@ -79,8 +80,13 @@ def test_the_reports_recipes_are_there() -> None:
 
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_every_recipe_loads_validates_and_survives_its_config(file: Path, scale: Scale) -> None:
-    recipe = validate(load_recipe(file, scale))
+def test_every_recipe_loads_validates_and_survives_its_config(file: Path, scale: Scale, tmp_path: Path) -> None:
+    recipe = load_recipe(file, scale)
+    if recipe.dataset.name == "folder":  # of whose pictures none ship
+        for name in ("a/1.png", "b/2.png"):
+            write_bytes(tmp_path / name, b"names suffice here")
+        recipe = dataclasses.replace(recipe, dataset=dataclasses.replace(recipe.dataset, root=str(tmp_path)))
+    validate(recipe)
     assert recipe.name == file.stem
     assert recipe.note
     back = from_data(Recipe, json.loads(json.dumps(to_data(recipe))))

@@ -78,7 +78,9 @@ class Listener:
         return SimpleNamespace(denoised=x)
 
 
-def teacher_step(step: int, rows: Rows | None = None, images: ImageSet | None = None, **settings: Any) -> Listener:
+def teacher_step(
+    step: int, rows: Rows | None = None, images: ImageSet | None = None, flips: bool = False, **settings: Any
+) -> Listener:
     """What a step of the teacher's training shows its network, of 400 samples if nothing else is said."""
     listener, recipe = Listener(), recipe_of(teacher={"batch_size": 400, **settings})
     training = SimpleNamespace(
@@ -86,6 +88,7 @@ def teacher_step(step: int, rows: Rows | None = None, images: ImageSet | None = 
         device=CPU,
         rows=rows or whole_batch(recipe.teacher.batch_size),
         images=images or Images(),
+        flips=flips,
         codec=SimpleNamespace(encode=lambda images: images),
         trainable=listener,
         average=SimpleNamespace(update=lambda updates: None),
@@ -115,6 +118,27 @@ def test_images_that_are_kept_on_a_device_train_the_teacher_on_the_same_numbers(
     usual, kept = teacher_step(3), teacher_step(3, images=ResidentImages(Images(), CPU))
     for name in ("x", "sigma", "cond"):
         assert torch.equal(getattr(usual, name)[0], getattr(kept, name)[0]), name
+
+
+class Sided(Images):
+    """The same images; their right half is darker by one."""
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        images, cond = super().batch(indices)
+        return images - (torch.arange(IMAGE.width) >= IMAGE.width // 2).float(), cond
+
+
+def test_a_teacher_whose_data_are_flipped_sees_mirror_images_half_of_the_time_and_the_same_on_any_rank() -> None:
+    plain, flipped = (teacher_step(3, images=Sided(), flips=flips) for flips in (False, True))
+    change = flipped.x[0] - plain.x[0]
+    turned = change.abs().flatten(1).max(dim=1).values > 0.5
+    assert 150 < int(turned.sum()) < 250
+    expected = torch.cat([-torch.ones(IMAGE.width // 2), torch.ones(IMAGE.width // 2)]).expand(IMAGE.shape)
+    torch.testing.assert_close(change, turned.view(-1, 1, 1, 1) * expected, atol=1e-4, rtol=0)
+    shares = [teacher_step(3, whole_batch(400).part(rank, 2), Sided(), flips=True).x[0] for rank in range(2)]
+    torch.testing.assert_close(torch.cat(shares), flipped.x[0])
+    other = teacher_step(4, images=Sided(), flips=True).x[0] - teacher_step(4, images=Sided()).x[0]
+    assert not torch.equal(other.abs().flatten(1).max(dim=1).values > 0.5, turned)
 
 
 def test_each_step_of_the_teacher_has_images_levels_and_noise_of_its_own() -> None:

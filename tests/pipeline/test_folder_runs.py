@@ -1,0 +1,97 @@
+"""Launches on a folder of pictures: what was learned from stands in the run's record; bad pictures start nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from picture_files import encoded, plain
+from processes import Done
+
+from ladd_dist.core.run_forms import read_run_config
+from ladd_dist.datasets import folder_inventory
+from ladd_dist.reports.page import _facts
+from ladd_dist.reports.run_files import ShownConfig
+
+REPO = Path(__file__).resolve().parents[2]
+
+Launch = Callable[..., Done]
+TINY = ("--teacher.steps", "2", "--teacher.batch-size", "4", "--dataset.root", "pictures", "--stages", "teacher")
+
+
+@pytest.fixture
+def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Twelve pictures in two classes, and one that is empty."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    root = tmp_path / "pictures"
+    for number in range(12):
+        path = root / ("cats", "dogs")[number % 2] / f"{number:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(plain((20 * number, 9, 9))))
+    (root / "cats" / "empty.png").write_bytes(b"")
+    folder_inventory.forget()
+    return root
+
+
+def launched(launch_here: Launch, *more: str) -> Done:
+    folder_inventory.forget()
+    return launch_here(str(REPO / "recipes" / "folder.py"), "--scale", "smoke", *TINY, *more)
+
+
+def test_a_bad_picture_starts_nothing_and_is_left_out_if_asked(pictures: Path, launch_here: Launch) -> None:
+    done = launched(launch_here)
+    assert done.code == 1 and not (pictures.parent / "runs").exists()
+    assert done.stderr.count("error: ") == 1
+    assert "1 of 13 pictures cannot be used: cats/empty.png: it is empty (0 bytes)" in done.stderr
+
+    done = launched(launch_here, "--dataset.on-bad", "skip", "--dataset.flip")
+    assert done.code == 0, done.stderr
+    (run,) = (pictures.parent / "runs").glob("folder-*")
+    data = json.loads((run / "config.json").read_text())["data"]
+    assert data == {
+        "pictures": "12",
+        "left out": "1 (cats/empty.png: it is empty (0 bytes))",
+        "classes": "2: cats (6), dogs (6)",
+    }
+    shown = dict(_facts(ShownConfig.of(read_run_config(run / "config.json")), {}))
+    assert shown["Data: pictures"] == "12" and shown["Data: left out"].startswith("1 (")
+
+
+def test_a_launch_finds_the_decoded_pictures_and_a_changed_folder_is_another_teacher(
+    pictures: Path, launch_here: Launch
+) -> None:
+    (pictures / "cats" / "empty.png").unlink()
+    cache = pictures.parent / "cache"
+    assert launched(launch_here).code == 0
+    (made,) = cache.glob("pictures-*")
+    before = (made / "card.json").stat().st_mtime_ns
+    again = launched(launch_here)
+    assert "done before, skipped" in again.stdout and (made / "card.json").stat().st_mtime_ns == before
+    shutil.copy(pictures / "cats" / "00.png", pictures / "dogs" / "new.png")
+    assert launched(launch_here).code == 0
+    assert len(list(cache.glob("pictures-*"))) == len(list(cache.glob("teacher-*"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--dataset.root", "nowhere"], "'nowhere' cannot be opened|nowhere' cannot be opened"),
+        (["--dataset.root="], "dataset.root is empty; name a folder"),
+        (["--dataset.size", "0"], "dataset.size: must be at least 8"),
+        (["--dataset.background", "greenish"], "'greenish' is no colour"),
+        (["--dataset.captions", "metadata"], "there is no metadata.jsonl in"),
+        (["--dataset.classes", "none"], "has one class alone; use --train.mismatched 0"),
+        (["--dataset.on-bad", "drop"], "--dataset.on-bad"),
+    ],
+)
+def test_a_setting_that_does_not_fit_is_one_message(
+    pictures: Path, launch_here: Launch, more: list[str], message: str
+) -> None:
+    import re
+
+    done = launched(launch_here, *more)
+    assert done.code in (1, 2) and re.search(message, done.stderr.replace("\n", " ")), done.stderr
+    assert not (pictures.parent / "runs").exists() and not (pictures.parent / "cache").exists()
