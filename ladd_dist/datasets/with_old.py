@@ -14,7 +14,7 @@ from ladd_dist.core.plugin import register
 from ladd_dist.core.ranges import Count, CountOrZero
 from ladd_dist.core.types import ImageSpec
 from ladd_dist.datasets import Dataset, ImageSet, Progress, Split
-from ladd_dist.datasets.folder import Folder
+from ladd_dist.datasets.digits import Digits
 from ladd_dist.datasets.prompts import Prompts
 
 
@@ -23,7 +23,7 @@ from ladd_dist.datasets.prompts import Prompts
 class WithOld(Dataset):
     """New pictures with their classes or captions, followed by old classes or texts that no picture shows."""
 
-    pictures: Dataset = Folder()
+    pictures: Dataset = Digits()
     """The new pictures."""
     old_classes: CountOrZero = 0
     """Number of old classes, which follow those of the pictures."""

@@ -54,6 +54,17 @@ def distance_of(recipe: Recipe) -> Metric:
     )
 
 
+def require_held_out(run: Run) -> None:
+    """Refuse to begin where the early stop has nothing to measure with.
+
+    Raises:
+        UserError: there are too few held-out pictures, or no metric that measures a distance to them.
+    """
+    if run.recipe.train.early_stop.every:
+        distance_of(run.recipe)
+        _held_out(run)
+
+
 class EarlyStopping:
     """The early stop of one training; every rank holds one, rank 0 measures."""
 

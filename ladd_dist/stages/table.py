@@ -13,6 +13,7 @@ from ladd_dist.recipe import Recipe
 from ladd_dist.stages.autoencoder import is_autoencoder_done, train_autoencoder
 from ladd_dist.stages.distill import distill, is_distilled
 from ladd_dist.stages.evaluate import evaluate, is_evaluated
+from ladd_dist.stages.held_out import require_held_out
 from ladd_dist.stages.locking import write_lock
 from ladd_dist.stages.old_samples import are_old_samples_done, make_old_samples
 from ladd_dist.stages.shards import are_shards_done, make_shards
@@ -56,6 +57,7 @@ def stage_table(recipe: Recipe) -> dict[str, Stage]:
 
 
 def _make_samples(run: Run) -> None:
+    require_held_out(run)  # before any work: what is missing would show in the next stage
     make_shards(run)
     make_old_samples(run)
 

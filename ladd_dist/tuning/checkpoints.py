@@ -6,8 +6,12 @@ import math
 import re
 from pathlib import Path
 
+import torch
+
+from ladd_dist.codecs.vae import Vae
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.pretrained import locate
+from ladd_dist.core.types import ImageSpec
 from ladd_dist.networks.diffusers import Diffusers
 from ladd_dist.networks.diffusers.checkpoint import open_checkpoint
 from ladd_dist.networks.diffusers.prediction import Prediction, read_scheduler
@@ -18,6 +22,10 @@ FEW_STEP = re.compile(r"turbo|lightning|lcm|schnell|hyper-?sd|dmd|distill|few-?s
 """Words in the names of published few-step models."""
 _HIGHEST_TIME = 0.995
 """Stands for time 1 of a flow, which has no finite level."""
+
+
+_PROBE = 512
+"""Side of pictures for which a codec is asked for the side of its latents."""
 
 
 def checkpoint_student(source: str, base: str) -> Student:
@@ -49,17 +57,11 @@ def checkpoint_student(source: str, base: str) -> Student:
     opened = open_checkpoint(base, subfolder="", revision="", weights=False)
     prediction = read_scheduler(opened.scheduler, f"{base}: scheduler")
     size = opened.config.get("sample_size")
-    side = size if isinstance(size, int) else 64
-    flags = [
-        *base_flags(network),
-        *_schedule(prediction),
-        "--student.init",
-        source,
-        "--swap",
-        "start=ot",
-        "levels=good",
-    ]
-    return Student(CHECKPOINT, flags, True, (side * 8, side * 8))
+    factor = _PROBE // Vae(source=base).latent(ImageSpec(3, _PROBE, _PROBE, 1)).height
+    sides = (factor * size, factor * size) if isinstance(size, int) else (_PROBE, _PROBE)
+    start = ["--student.init", source, "--swap", "start=ot", "levels=good"]
+    flags = [*base_flags(network, sides), *_schedule(prediction), *start]
+    return Student(CHECKPOINT, flags, True, sides)
 
 
 def require_base(source: str) -> None:
@@ -79,17 +81,21 @@ def require_base(source: str) -> None:
         )
 
 
-def base_flags(network: Diffusers) -> list[str]:
-    """Flags for a base of diffusers as network and codec."""
-    return [
-        *flags_of("network", network),
-        "--network.config",
-        "",
-        "--codec.source",
-        network.source,
-        "--codec.config",
-        "",
-    ]
+def base_flags(network: Diffusers, sides: tuple[int, int]) -> list[str]:
+    """Flags for a base of diffusers as network and codec, with heads on four blocks where it is no U-Net.
+
+    Args:
+        sides: height and width of its pictures.
+    """
+    flags = [*flags_of("network", network), "--network.config", "", "--codec.source", network.source]
+    latent = Vae(source=network.source).latent(ImageSpec(3, *sides, 1))
+    with torch.device("meta"):
+        taps = list(network.build(image=latent).taps)
+    if not any(tap.startswith("down") for tap in taps):
+        last = 2 * (len(taps) - 1) // 3  # as PixArt's recipe: nothing behind two thirds is computed
+        names = dict.fromkeys(taps[last * part // 4] for part in range(1, 5))
+        flags += ["--swap", "taps=named", "--taps.names", *names]
+    return [*flags, "--codec.config", ""]
 
 
 def _schedule(prediction: Prediction) -> list[str]:

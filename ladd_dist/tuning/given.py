@@ -74,8 +74,8 @@ def _of_checkpoint(source: str, card: StudentCard, network: Diffusers, base: str
         raise UserError(f"--base {base}: {source} was distilled from {network.source}; leave --base out")
     require_base(network.source)
     pixels: Any = card.get("pixels", card["image"])
-    flags = [*base_flags(network), *_common(source, card)]
-    return Student(CHECKPOINT, flags, True, (pixels["height"], pixels["width"]))
+    sides = (pixels["height"], pixels["width"])
+    return Student(CHECKPOINT, [*base_flags(network, sides), *_common(source, card)], True, sides)
 
 
 def _teacher_of(path: Path, base: str, cache: Path | None) -> tuple[Path, tuple[str, ...]]:

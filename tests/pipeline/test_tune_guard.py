@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from tuned import tune_recipe, write_pictures, write_student
+from tuned import tune_recipe, write_student
 
+from ladd_dist.builders.sampling import sample_class
+from ladd_dist.builders.student_file import load_student
 from ladd_dist.guards.collapse import Collapse
+from ladd_dist.reports.grids import write_pictures
 from ladd_dist.stages.distill import distill
 from ladd_dist.stages.old_samples import make_old_samples
 from ladd_dist.stages.shards import make_shards
@@ -34,7 +37,9 @@ def alarms(folder: Path, weight: float, lr: float) -> list[str]:
 
 @pytest.mark.slow
 def test_a_provoked_collapse_is_an_alarm_and_a_calm_tuning_is_none(tmp_path: Path) -> None:
-    write_student(tmp_path)
-    write_pictures(tmp_path / "pictures", 20)
-    assert "collapsed" in alarms(tmp_path, weight=1000.0, lr=3e-2)
+    network, card = load_student(write_student(tmp_path), torch.device("cpu"))
+    pictures = sample_class(network, tuple(card["levels"]["1"]), card["rule"], 3, 20, seed=0)  # as varied as its own
+    (tmp_path / "pictures").mkdir()
+    write_pictures([tmp_path / "pictures" / f"{number:02d}.png" for number in range(20)], pictures)
+    assert "collapsed" in alarms(tmp_path, weight=1000.0, lr=1.0)
     assert "collapsed" not in alarms(tmp_path, weight=0.01, lr=1e-5)
