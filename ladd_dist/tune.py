@@ -14,6 +14,7 @@ import tyro
 from ladd_dist.cli.arguments import read, require_text
 from ladd_dist.cli.errors import run_guarded
 from ladd_dist.core.consent import Consent
+from ladd_dist.core.errors import RecipeError
 from ladd_dist.core.ranges import CountOrZero, NonNegative, Steps, Threads, Within
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class Options(Consent):
 
     student: tyro.conf.Positional[str]
     """A run's folder, its student.safetensors or an exported file, or a few-step checkpoint of diffusers."""
-    images: Path
+    images: Path | None = None
     """Folder with the new pictures: some dozens to thousands."""
     base: str = ""
     """What the student was distilled from, where its run or file does not say: teacher.safetensors, or a checkpoint."""
@@ -79,6 +80,8 @@ def main(argv: list[str] | None = None) -> int:
 def _main(arguments: list[str]) -> int:
     require_text(arguments)
     options, more = read(Options, arguments, prog=PROG, return_unknown_args=True)
+    if options.images is None:
+        raise RecipeError("name the folder with the new pictures: --images FOLDER")
     options.load()
 
     from ladd_dist.tuning.given import student_of
