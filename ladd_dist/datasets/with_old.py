@@ -76,12 +76,11 @@ class WithOld(Dataset):
         return Prompts(file=self.old_texts).texts()[: self.most_old_texts] if self.old_texts else ()
 
 
-@dataclass(frozen=True)
 class _Pictures:
     """The pictures as a part of the larger set of conditions."""
 
-    images: ImageSet
-    image: ImageSpec
+    def __init__(self, images: ImageSet, image: ImageSpec) -> None:
+        self.images, self.image = images, image
 
     def __len__(self) -> int:
         return len(self.images)

@@ -27,8 +27,9 @@ class MixedReader:
         self.pictures.keep_on(device)
         self.old.keep_on(device)
 
-    def batch(self, step: int, batch_size: int, seed: int, rows: range) -> Batch:
+    def batch(self, step: int, batch_size: int, seed: int, rows: range | None = None) -> Batch:
         """The rows [R] of a step's batch; see `ShardReader.batch`. `old` tells which are old; others have no noise."""
+        rows = range(batch_size) if rows is None else rows
         first, stop = (row * self.num_old // batch_size for row in (rows.start, rows.stop))
         old = self.old.batch(step, self.num_old, seed, range(first, stop))
         new = self.pictures.batch(step, batch_size - self.num_old, seed, range(rows.start - first, rows.stop - stop))

@@ -14,6 +14,7 @@ from ladd_dist.builders.data import training_images
 from ladd_dist.builders.sampling import sample_student
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.rng import added_noise, sample_noise
+from ladd_dist.core.run_forms import FORMAT
 from ladd_dist.core.rundir import write_json
 from ladd_dist.core.types import Denoiser
 from ladd_dist.datasets import ImageSet
@@ -150,20 +151,11 @@ class EarlyStopping:
 
     def _tell(self, updates: int, name: str) -> None:
         best = min(value for _, value in self.measured)
-        write_json(
-            self.run.folder.path / FILE,
-            {
-                "format": 1,
-                "figure": name,
-                "kept": self.best,
-                "last": updates,
-                "measured": self.to_checkpoint()["measured"],
-            },
-        )
-        print(
-            f"kept step {self.best:,} of {updates:,}: there {name} to held-out pictures is least, {best:.3g}",
-            file=sys.stderr,
-        )
+        rows = [[step, value] for step, value in self.measured]
+        told = {"format": FORMAT, "figure": name, "kept": self.best, "last": updates, "measured": rows}
+        write_json(self.run.folder.path / FILE, told)
+        line = f"kept step {self.best:,} of {updates:,}: there {name} to held-out pictures is least, {best:.3g}"
+        print(line, file=sys.stderr)
 
 
 def _judges(run: Run) -> _Judges:
