@@ -27,7 +27,7 @@ help:
 	@echo "make test     setup, then every test that needs no special machine (ARGS='-m \"not slow\"')"
 	@echo "make test-floor   unit, contract, parity and smoke tests with the lowest versions that pyproject.toml allows"
 	@echo "make test-latest  the same with the newest versions (remove $(LATEST) to look for newer ones)"
-	@echo "make gpu      setup, then the tests that need a CUDA device"
+	@echo "make gpu      setup, then tests and benchmarks that need a CUDA device, in ten minutes (ARGS='--only sync --budget-min 3')"
 	@echo "make slurm    setup, then the tests that bring up a SLURM of their own (minutes; Debian's packages, root)"
 	@echo "make check    setup, then format check, lint, types and all tests that this machine can run, as CI does (WORKERS=2)"
 	@echo "make mutants  setup, then bugs put in one by one, each of which a test must see (minutes; ARGS='engine' for a group)"
@@ -69,7 +69,7 @@ $(FLOOR)/.installed $(LATEST)/.installed: pyproject.toml
 	@touch $@
 
 gpu: setup
-	$(BIN)/python -m pytest -m gpu $(ARGS)
+	$(BIN)/python -m benchmarks.gpu $(ARGS)
 
 slurm: setup
 	$(BIN)/python -m pytest -m slurm $(ARGS)

@@ -3,7 +3,9 @@
 The `fused` step computes the student and the features of its samples once for both updates, `alternate` once for each
 (3 S + 3 e against 4 S + 4 e, plus the heads). Both run on the same batch with the same random numbers, in turns, so
 that whatever else the machine does hits both; the ratio is the median over pairs. The machine's best rate of a plain
-3x3 convolution is measured in the same run, as the yardstick. Synthetic data, CPU, about two minutes.
+3x3 convolution is measured in the same run, as the yardstick. Synthetic data; about two minutes on a CPU. `--device
+cuda` measures on a GPU, each time after waiting for it; the shares of the breakdown are then times of the device, and
+`python` is the time in which it had nothing to do.
 """
 
 from __future__ import annotations
@@ -14,11 +16,10 @@ import json
 import os
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's own remarks, read when torch is imported
 
@@ -26,11 +27,11 @@ import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # recipes and plugins, wherever it is called from
 
 from benchmarks._breakdown import CLASSES, breakdown
+from benchmarks._clock import DTYPES, best_convolution, time_in_turns
 from ladd_dist.builders.step import Frozen, build_heads, build_step
 from ladd_dist.builders.teacher import fresh_network
 from ladd_dist.core.types import Batch, Denoiser
@@ -38,8 +39,13 @@ from ladd_dist.costs.flops import count_flops, count_parameters
 from ladd_dist.datasets.digits import Digits
 from ladd_dist.engine.discriminator import join
 from ladd_dist.engine.ladd_step import LaddStep
+from ladd_dist.engine.recorded_step import RecordedStep, require_recorder
+from ladd_dist.engine.shard_reader import to_device
+from ladd_dist.engine.step_graph import WARM_UP
 from ladd_dist.networks.cunet import CUNet
 from ladd_dist.parallel import Adam
+from ladd_dist.parallel.compute import Precision
+from ladd_dist.parallel.devices import pick_device
 from ladd_dist.parallel.ranks import SINGLE
 from ladd_dist.recipe import Recipe
 from ladd_dist.workspace.config import environment
@@ -56,6 +62,12 @@ class Args:
 
     pairs: int = 12
     """Timed pairs of steps on the 16 px net (half as many at 32 px)."""
+    device: str = "cpu"
+    """cpu, cuda, cuda:1 ..., or auto."""
+    precision: Precision = "fp32"
+    """In which the networks compute; the yardstick's convolution too."""
+    graph: bool = False
+    """Time steps that are recorded as a CUDA graph."""
     threads: int = 0
     """CPU threads; 0 leaves the choice to PyTorch."""
     quick: bool = False
@@ -75,8 +87,9 @@ class Case(NamedTuple):
 def cases(args: Args) -> list[Case]:
     """The laptop net at 16 px and a net of 3.5 M parameters at 32 px, each with the report's two sorts of heads."""
     heads = {"spectral_norm": exp6_stored_noise.RECIPE.laptop, "small_conv": exp2_smallconv_warmup.RECIPE.laptop}
+    heads = {name: computed_in(recipe, args) for name, recipe in heads.items()}
     if args.quick:
-        toy = exp6_stored_noise.RECIPE.smoke
+        toy = computed_in(exp6_stored_noise.RECIPE.smoke, args)
         return [Case("toy net, 16 px", replace(toy, train=replace(toy.train, batch_size=4)), 2)]
     chosen = [Case(f"laptop net, 16 px, {name}", recipe, args.pairs) for name, recipe in heads.items()]
     for name, recipe in heads.items():
@@ -85,13 +98,19 @@ def cases(args: Args) -> list[Case]:
     return chosen
 
 
-def batch_of(recipe: Recipe) -> Batch:
+def computed_in(recipe: Recipe, args: Args) -> Recipe:
+    """The recipe with its distillation in the precision that is asked for, recorded or not."""
+    compute = replace(recipe.train.compute, precision=args.precision, graph=args.graph)
+    return replace(recipe, train=replace(recipe.train, compute=compute))
+
+
+def batch_of(recipe: Recipe, device: torch.device) -> Batch:
     """A batch of noise in the place of samples: the cost does not depend on what the pictures show."""
     image, num = recipe.dataset.spec(), recipe.train.batch_size
     source = torch.Generator().manual_seed(0)
     shape = (num, *image.shape)
     x0, noise = (torch.randn(shape, generator=source).contiguous(memory_format=torch.channels_last) for _ in range(2))
-    return Batch(x0.clamp(-1, 1), torch.arange(num) % image.num_classes, noise, None, ())
+    return to_device(Batch(x0.clamp(-1, 1), torch.arange(num) % image.num_classes, noise, None, ()), device)
 
 
 def awake_network(recipe: Recipe) -> Denoiser:
@@ -105,22 +124,22 @@ def awake_network(recipe: Recipe) -> Denoiser:
     return network
 
 
-def step_of(recipe: Recipe, mode: str, teacher: Denoiser) -> LaddStep:
-    """A step with its own student, heads and optimizers around a shared teacher."""
+def step_of(recipe: Recipe, mode: str, awake: Denoiser, teacher: Denoiser, device: torch.device) -> LaddStep:
+    """A step with its own student (a copy of `awake`), heads and optimizers around a shared frozen teacher."""
     train = recipe.train
-    common: dict[str, Any] = {"compute": train.compute, "ranks": SINGLE, "device": torch.device("cpu")}
-    student = copy.deepcopy(teacher).train().requires_grad_(True)
+    common: dict[str, Any] = {"compute": train.compute, "ranks": SINGLE, "device": device}
+    student = copy.deepcopy(awake).train().requires_grad_(True)
     adam = Adam(train.lr_student, train.betas_student, train.weight_decay, train.clip)
     trainable = recipe.parallel.build(student, role="student", adam=adam, **common)
     adam = replace(adam, lr=train.lr_heads, betas=train.betas_heads)
-    heads = recipe.parallel.build(build_heads(recipe, teacher), role="heads", adam=adam, **common)
+    heads = recipe.parallel.build(build_heads(recipe, awake), role="heads", adam=adam, **common)
     return build_step(replace(recipe, train=replace(train, mode=mode)), trainable, heads, Frozen(teacher, None))
 
 
 def count_heads(step: LaddStep, batch: Batch) -> int:
     """FLOPs of the heads in a step: their update on both halves, and the student's view through them."""
     with torch.no_grad():
-        level = torch.ones(len(batch.x0))
+        level = torch.ones(len(batch.x0), device=batch.x0.device)
         seen = step.critic.features(batch.x0, batch.cond, level, batch.x0, level)
     both = join(seen, seen)
 
@@ -133,62 +152,35 @@ def count_heads(step: LaddStep, batch: Batch) -> int:
     return count_flops(use)
 
 
-def time_pairs(steps: dict[str, Callable[[int], Any]], num: int) -> dict[str, list[float]]:
-    """Seconds of each step, in turns; who begins alternates. Two untimed rounds first."""
-    spent: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(-2, num):
-        for name in list(steps)[:: 1 if turn % 2 else -1]:
-            started = time.perf_counter()
-            steps[name](turn + 2)
-            if turn >= 0:
-                spent[name].append(time.perf_counter() - started)
-    return spent
-
-
-def best_convolution(quick: bool) -> dict[str, Any]:
-    """The best GFLOP/s of a plain 3x3 channels_last convolution over shapes and batch sizes (forward)."""
-    best: dict[str, Any] = {"gflops": 0.0}
-    shapes = [(c, s, b) for c in (32, 64, 128, 256) for s in (8, 16, 32) for b in (8, 32, 64, 128)]
-    for channels, size, batch in [(16, 16, 8)] if quick else shapes:
-        work = 2 * 9 * channels**2 * size**2 * batch
-        if work > 1.2e10:
-            continue
-        conv = nn.Conv2d(channels, channels, 3, padding=1).to(memory_format=torch.channels_last)
-        x = torch.randn(batch, channels, size, size).contiguous(memory_format=torch.channels_last)
-        with torch.inference_mode():
-            conv(x)
-            fastest, until = float("inf"), time.perf_counter() + 0.15
-            while time.perf_counter() < until:
-                started = time.perf_counter()
-                conv(x)
-                fastest = min(fastest, time.perf_counter() - started)
-        if work / fastest / 1e9 > best["gflops"]:
-            best = {"gflops": work / fastest / 1e9, "channels": channels, "size": size, "batch": batch}
-    return best
-
-
-def measure(case: Case, best_gflops: float) -> dict[str, Any]:
+def measure(case: Case, best_gflops: float, device: torch.device) -> dict[str, Any]:
     """All figures of one case."""
-    recipe, batch = case.recipe, batch_of(case.recipe)
-    teacher = awake_network(recipe).eval().requires_grad_(False)
-    steps = {mode: step_of(recipe, mode, teacher) for mode in MODES}
+    recipe, batch = case.recipe, batch_of(case.recipe, device)
+    common: dict[str, Any] = {"compute": recipe.train.compute, "ranks": SINGLE, "device": device}
+    awake = awake_network(recipe)
+    teacher = cast(Denoiser, recipe.parallel.freeze(copy.deepcopy(awake), **common))
+    steps = {mode: step_of(recipe, mode, awake, teacher, device) for mode in MODES}
     past_warmup = recipe.train.steps - 1
     flops = {mode: count_flops(lambda step=step: step(batch, past_warmup)) for mode, step in steps.items()}
     flops_heads = count_heads(steps["fused"], batch)
+    recorded = recipe.train.compute.graph
+    able = {mode: RecordedStep(step, device) if recorded else step for mode, step in steps.items()}
+    for step in able.values() if recorded else ():
+        for _ in range(WARM_UP + 1):
+            step(batch, past_warmup)
     timed = {
-        mode: functools.partial(lambda step, number: step(batch, past_warmup + number), steps[mode]) for mode in MODES
+        mode: functools.partial(lambda step, number: step(batch, past_warmup + number), able[mode]) for mode in MODES
     }
-    spent = time_pairs(timed, case.pairs)
+    spent = time_in_turns(timed, case.pairs, device)
     ratios = sorted(a / b for a, b in zip(*spent.values(), strict=True))
     seconds = {mode: statistics.median(times) for mode, times in spent.items()}
-    shares = breakdown(steps["fused"], batch, past_warmup, min(case.pairs, 4))
+    shares = breakdown(steps["fused"], batch, past_warmup, min(case.pairs, 4), device)
     gflops = {mode: flops[mode] / seconds[mode] / 1e9 for mode in MODES}
     in_convolution = (
         (flops["fused"] - flops_heads) / 1e9 / (seconds["fused"] * (shares["convolution"] + shares["matrix product"]))
     )
     image, num = recipe.dataset.spec(), recipe.train.batch_size
     with torch.no_grad():
-        forward = count_flops(lambda: teacher(batch.x0, torch.ones(num), batch.cond)) / num
+        forward = count_flops(lambda: teacher(batch.x0, torch.ones(num, device=device), batch.cond)) / num
     return {
         "name": case.name,
         "image_size": image.height,
@@ -263,16 +255,19 @@ def main(argv: list[str] | None = None) -> int:
     args = tyro.cli(Args, args=argv, prog="python benchmarks/ladd_step.py")
     if args.threads > 0:
         torch.set_num_threads(args.threads)
-    about = environment(torch.device("cpu"))
-    best = best_convolution(args.quick)
+    device = pick_device(args.device)
+    if args.graph:
+        require_recorder(device)
+    about = environment(device)
+    best = best_convolution(args.quick, device, DTYPES[args.precision])
     result = {
-        "machine": ", ".join(f"{key} {about[key]}" for key in ("threads", "torch", "platform", "commit")),
+        "machine": ", ".join(f"{key} {about[key]}" for key in ("device", "threads", "torch", "platform", "commit")),
         "best_convolution": best,
         "nets": [],
     }
     for case in cases(args):
         print(f"{case.name} ...", file=sys.stderr, flush=True)
-        result["nets"].append(measure(case, best["gflops"]))
+        result["nets"].append(measure(case, best["gflops"], device))
     print(json.dumps(result)) if args.json else show(result)
     return 0
 

@@ -12,6 +12,7 @@ COMMANDS = {
     "launch": "run a recipe: teacher, shards, distillation, evaluation, report",
     "tune": "teach a finished few-step student new pictures, in the same few steps",
     "new": "write a recipe, a head and a cluster's profile of your own to start from",
+    "prompts": "print prompts of many kinds to train with",
     "sweep": "run many recipes that differ along axes, on a cluster, here, or by W&B's agents",
     "plan": "which strategy fits on how many GPUs, worked out without one",
     "doctor": "look at this machine, and whether a recipe computes what it says",

@@ -48,8 +48,7 @@ class Options(RecipeOptions):
     cache: Path = Path("cache")
     """Folder for what runs share: teachers, shards, the teacher's own evaluation."""
     stages: tuple[str, ...] = STAGES
-    """Which stages to run; autoencoder only where the recipe trains its codec, features only where a
-    metric trains its own."""
+    """Which stages to run; autoencoder and features only where codec or metric train a network of their own."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 ..."""
     threads: Threads = 0
@@ -71,7 +70,8 @@ class Options(RecipeOptions):
     """A finished run's recipe.lock, or its folder: refuse to run when what changes results is no longer as it says.
     Without a recipe file the lock gives recipe and scale; modules that it names are imported by --plugins alone."""
     hub: tuple[str, ...] = ()
-    """With --locked alone: repositories of the Hugging Face hub that may be fetched; a recipe file's always may."""
+    """With --locked alone: repositories of the Hugging Face hub that may be fetched, and `urls` of a dataset that may
+    be run or fetched; a recipe file's always may."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON object on stdout; everything else goes to stderr."""
 

@@ -19,8 +19,10 @@ from ladd_dist.core.ranges import Within
 from ladd_dist.core.units import si
 
 if TYPE_CHECKING:
+    from ladd_dist.core.types import Denoiser
     from ladd_dist.costs.memory_model import Memory, StepProfile, Strategy
     from ladd_dist.costs.strategies import Machines, StrategyCost
+    from ladd_dist.costs.texts import TextsCost
     from ladd_dist.recipe import Recipe
 
 PROG = "python -m ladd_dist.plan"
@@ -81,6 +83,8 @@ class Plan:
     advice: str
     data: dict[str, str]
     """What there is to learn from, of a dataset that tells."""
+    texts: TextsCost | None = None
+    """What the table of texts takes on the disk; None where the network reads class ids."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -117,6 +121,7 @@ def plan(recipe: Recipe, options: Options) -> Plan:
     try:
         with trial(recipe) as step:
             profile, alone = step.profile(share), step.profile(whole if gpus > 1 else 2 * whole)
+            texts = _texts(recipe, step.teacher)
     except UserError as error:
         raise RecipeError(str(error)) from error
     more = len(range(share, whole)) or whole
@@ -134,7 +139,8 @@ def plan(recipe: Recipe, options: Options) -> Plan:
         )
         for strategy, sharded in choices(gpus)
     ]
-    return _answer(recipe, profile, machines, costs, share=share, bytes_per_sample=round(per_sample))
+    answer = _answer(recipe, profile, machines, costs, share=share, bytes_per_sample=round(per_sample))
+    return dataclasses.replace(answer, texts=texts)
 
 
 def _answer(
@@ -160,6 +166,15 @@ def _answer(
         cheapest=best.flags if best else None,
         advice=_advice(recipe, costs, best, machines.gpus),
     )
+
+
+def _texts(recipe: Recipe, network: Denoiser) -> TextsCost | None:
+    from ladd_dist.costs.texts import texts_cost
+
+    texts, size = recipe.dataset.texts(), 2 if recipe.shards.dtype == "float16" else 4
+    if not texts or not network.condition_shapes:
+        return None
+    return texts_cost(network.condition_shapes, texts, item_bytes=size, reads_padding=network.reads_padding)
 
 
 def _refusal(recipe: Recipe, strategy: Strategy) -> str | None:
@@ -227,6 +242,13 @@ def show(found: Plan) -> None:
             f"A node of {found.gpus_per_node} GPUs sends to other nodes what one GPU sends: a ring leaves it once."
         )
     console.print(found.advice, highlight=False)
+    if found.texts:
+        held, padded = (si(size, "B") for size in (found.texts.table_bytes, found.texts.padded_bytes))
+        console.print(
+            f"Texts: {found.texts.distinct:,} of {found.texts.prompts:,} prompts are distinct; encoded they take about "
+            f"{held} beside the shards (one padded float32 row a prompt would be {padded}).",
+            highlight=False,
+        )
     if found.data:
         console.print(f"Data: {', '.join(f'{name} {text}' for name, text in found.data.items())}", highlight=False)
 

@@ -1,8 +1,8 @@
 """Base of the recipes for real checkpoints: text prompts, latents of unit variance, eight accelerators of 80 GB.
 
 These recipes have no scales, because nothing smaller can stand for their teacher. `ladd launch RECIPE --dry-run` and
-`ladd plan RECIPE --gpus 8` need neither its weights nor internet access: its configuration is in `configs/`. Give your
-own prompts, one per line, with `--dataset.file prompts.txt`; the few that are shipped are for a first look.
+`ladd plan RECIPE --gpus 8` need neither its weights nor internet access: its configuration is in `configs/`. They ask
+for 5,000 prompts of many kinds; `ladd prompts` writes more, and `--dataset.file prompts.txt` takes your own.
 
 None of these recipes has been run at this size here. Their numbers are those of the papers, in our units: the heads
 compare at levels of LADD's logit-normal with m = 1, s = 1, which is ln sigma ~ N(1, 1) in latents of unit variance, and
@@ -34,8 +34,8 @@ from ladd_dist.zoo.plugins.taps.downs_middle import DownsMiddle
 
 HERE = Path(__file__).parent
 PROMPTS = str(HERE / "prompts.txt")
-SD15_CONFIG, PIXART_CONFIG, SD3_CONFIG, KANDINSKY3_CONFIG = (
-    str(HERE / "configs" / name) for name in ("sd15", "pixart", "sd3", "kandinsky3")
+SD15_CONFIG, PIXART_CONFIG, SD3_CONFIG, KANDINSKY3_CONFIG, FLUX2_CONFIG, QWEN_IMAGE_CONFIG, Z_IMAGE_CONFIG = (
+    str(HERE / "configs" / name) for name in ("sd15", "pixart", "sd3", "kandinsky3", "flux2", "qwen_image", "z_image")
 )
 LOW_FIRST, THEN_HIGH = Phase(0, (0.0, 0.0, 0.5, 0.5)), Phase(500, (0.7, 0.1, 0.1, 0.1))
 SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"

@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import pytest
 import torch
 import transformers
 from torch import Tensor, nn
 
 from ladd_dist.core.types import ImageSpec
+from ladd_dist.core.versions import release
 
 TEXT, POOLED, TOKENS = 16, 12, 6
 """Size of a tiny text encoder's states, of its pooled state, and the length of a text."""
+STATES = 8
+"""Size of the states of FLUX.2's text encoders, of which it takes three layers."""
 LATENTS = ImageSpec(channels=4, height=8, width=8, num_classes=3)
 """What all tiny models work on; their autoencoders make it from pictures of 16 x 16 (Sana's: 32 x 32)."""
 
@@ -81,6 +85,27 @@ def _sana() -> nn.Module:
     )  # fmt: skip
 
 
+def _flux2(**more: Any) -> nn.Module:
+    return diffusers.Flux2Transformer2DModel(
+        in_channels=4, num_layers=2, num_single_layers=2, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=3 * STATES, timestep_guidance_channels=16, axes_dims_rope=(4, 4, 4, 4), **more,
+    )  # fmt: skip
+
+
+def _qwen_image() -> nn.Module:
+    return diffusers.QwenImageTransformer2DModel(
+        in_channels=16, out_channels=4, num_layers=3, attention_head_dim=12, num_attention_heads=2,
+        joint_attention_dim=TEXT, axes_dims_rope=(4, 4, 4),
+    )  # fmt: skip
+
+
+def _z_image() -> nn.Module:
+    return diffusers.ZImageTransformer2DModel(
+        in_channels=4, dim=24, n_layers=2, n_refiner_layers=1, n_heads=2, n_kv_heads=2, cap_feat_dim=TEXT,
+        axes_dims=[4, 4, 4], axes_lens=[128, 64, 64],
+    )  # fmt: skip
+
+
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "unet": _unet,
     "class_unet": lambda: _unet(num_class_embeds=LATENTS.num_classes + 1),
@@ -93,6 +118,10 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "flux": _flux,
     "flux_guided": lambda: _flux(guidance_embeds=True),
     "sana": _sana,
+    "flux2": lambda: _flux2(guidance_embeds=False),
+    "flux2_guided": _flux2,
+    "qwen_image": _qwen_image,
+    "z_image": _z_image,
 }
 """One model of each kind that the network plug-in `diffusers` has a branch for."""
 SCHEDULERS: dict[str, Callable[[], Any]] = {
@@ -113,11 +142,22 @@ SCHEDULERS: dict[str, Callable[[], Any]] = {
     "sana": lambda: diffusers.DPMSolverMultistepScheduler(
         use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=3.0
     ),
+    "flux2": lambda: diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+    "flux2_guided": lambda: diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+    "qwen_image": lambda: diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift_terminal=0.02),
+    "z_image": lambda: diffusers.FlowMatchEulerDiscreteScheduler(shift=6.0),
 }
+
+
+NEW = ("flux2", "flux2_guided", "qwen_image", "z_image")
+IS_OLD = release(diffusers.__version__) < (0, 39)
+"""Whether this diffusers is older than the interfaces that the adapters of `NEW` call."""
 
 
 def tiny_model(family: str, seed: int = 0) -> nn.Module:
     """A model whose zero-initialised layers are woken up, so that nothing is hidden behind them."""
+    if family in NEW and IS_OLD:
+        pytest.skip(f"the tiny {family} needs diffusers 0.39 or newer, this is {diffusers.__version__}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = MODELS[family]().eval()
@@ -294,6 +334,31 @@ def _sana_pipeline(model: Any, scheduler: Any) -> Any:
     return diffusers.SanaPipeline(vae=_dc_autoencoder(), transformer=model, scheduler=scheduler, **gemma())
 
 
+def _flux2_pipeline(model: Any, scheduler: Any) -> Any:
+    import tiny_llms
+
+    given = {"transformer": model, "scheduler": scheduler, "vae": tiny_llms.flux2_vae()}
+    if model.config.guidance_embeds:
+        return diffusers.Flux2Pipeline(**given, **tiny_llms.dev_parts(STATES))
+    return diffusers.Flux2KleinPipeline(**given, **tiny_llms.klein_parts(STATES))
+
+
+def _qwen_image_pipeline(model: Any, scheduler: Any) -> Any:
+    import tiny_llms
+
+    return diffusers.QwenImagePipeline(
+        transformer=model, scheduler=scheduler, vae=tiny_llms.qwen_image_vae(), **tiny_llms.qwen_image_parts(TEXT)
+    )
+
+
+def _z_image_pipeline(model: Any, scheduler: Any) -> Any:
+    import tiny_llms
+
+    return diffusers.ZImagePipeline(
+        transformer=model, scheduler=scheduler, vae=tiny_vae(shift=0.1), **tiny_llms.z_image_parts(TEXT)
+    )
+
+
 PIPELINES: dict[str, Callable[[Any, Any], Any]] = {
     "sd": _sd_pipeline,
     "sdxl": _sdxl_pipeline,
@@ -304,5 +369,12 @@ PIPELINES: dict[str, Callable[[Any, Any], Any]] = {
     "flux": _flux_pipeline,
     "flux_guided": _flux_pipeline,
     "sana": _sana_pipeline,
+    "flux2": _flux2_pipeline,
+    "flux2_guided": _flux2_pipeline,
+    "qwen_image": _qwen_image_pipeline,
+    "z_image": _z_image_pipeline,
 }
 """The pipeline of each text model, from model and scheduler."""
+for _family in NEW:
+    if IS_OLD:
+        del MODELS[_family], PIPELINES[_family]

@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import tiny_llms
 import torch
-from tiny_diffusers import POOLED, TEXT, TOKENS, tiny_vae, write_model
+from tiny_diffusers import POOLED, STATES, TEXT, TOKENS, tiny_vae, write_model
 
 PIPELINES = {
     "sd": "StableDiffusionPipeline",
@@ -19,6 +20,16 @@ PIPELINES = {
     "flux": "FluxPipeline",
     "flux_guided": "FluxPipeline",
     "sana": "SanaPipeline",
+    "flux2": "Flux2KleinPipeline",
+    "flux2_guided": "Flux2Pipeline",
+    "qwen_image": "QwenImagePipeline",
+    "z_image": "ZImagePipeline",
+}
+LANGUAGE_MODELS = {
+    "flux2": lambda: tiny_llms.klein_parts(STATES),
+    "flux2_guided": lambda: tiny_llms.dev_parts(STATES),
+    "qwen_image": lambda: tiny_llms.qwen_image_parts(TEXT),
+    "z_image": lambda: tiny_llms.z_image_parts(TEXT),
 }
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,:;!?'\"()-"
 
@@ -46,6 +57,8 @@ def write_pipeline(folder: Path, family: str, seed: int = 0) -> Path:
 
 def text_parts(family: str) -> dict[str, Any]:
     """Tokenizers and text encoders by the name that the pipeline gives them."""
+    if family in LANGUAGE_MODELS:
+        return LANGUAGE_MODELS[family]()
     if family == "sd":
         return {"tokenizer": clip_tokenizer(), "text_encoder": clip(TEXT)}
     if family == "sdxl":
@@ -59,7 +72,7 @@ def text_parts(family: str) -> dict[str, Any]:
             "tokenizer_2": clip_tokenizer(), "text_encoder_2": clip(TEXT // 2, projection=POOLED),
             "tokenizer_3": letters_tokenizer(), "text_encoder_3": t5(),
         }  # fmt: skip
-    if family.startswith("flux"):
+    if family in ("flux", "flux_guided"):
         return {
             "tokenizer": clip_tokenizer(), "text_encoder": clip(POOLED),
             "tokenizer_2": letters_tokenizer(), "text_encoder_2": t5(),
@@ -134,7 +147,9 @@ def autoencoder(family: str) -> Any:
             encoder_block_types="ResBlock", decoder_block_types="ResBlock",
             encoder_qkv_multiscales=((), ()), decoder_qkv_multiscales=((), ()),
         ).eval()  # fmt: skip
-    return tiny_vae()
+    if family.startswith("flux2"):
+        return tiny_llms.flux2_vae()
+    return tiny_llms.qwen_image_vae() if family == "qwen_image" else tiny_vae()
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 from ladd_dist.core.failure import rank_here
-from ladd_dist.datasets import ImageSet
+from ladd_dist.datasets import ImageSet, Split
 from ladd_dist.datasets.opening import open_images
 from ladd_dist.engine.loop import Bar, StopFlag
 from ladd_dist.workspace.run import Run
@@ -32,11 +32,11 @@ def prepare_data(run: Run) -> None:
         run.recipe.dataset.prepare(run.workspace.cache, progress)
 
 
-def training_images(run: Run) -> ImageSet:
-    """The training split of the run's dataset.
+def images_of(run: Run, split: Split = "train") -> ImageSet:
+    """A split of the run's dataset.
 
     Raises:
         UserError: images or labels are not what a training needs. FileNotFoundError: the files are missing.
     """
     prepare_data(run)
-    return open_images(run.recipe.dataset, "train", run.workspace.cache)
+    return open_images(run.recipe.dataset, split, run.workspace.cache)

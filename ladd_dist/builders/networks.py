@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ladd_dist.core.budget import at_most
+from ladd_dist.core.condition_index import INDEX, read_table_index, require_piece
 from ladd_dist.core.conditions import Conditions
 from ladd_dist.core.door import read_typed, require_regular
 from ladd_dist.core.errors import RecipeError, UserError, reading
@@ -21,8 +22,10 @@ from ladd_dist.core.types import DenoiseFn, Denoiser
 from ladd_dist.recipe import Recipe
 from ladd_dist.workspace.run import Run
 
-TABLE = "conditions.safetensors"
-"""Name of the file in the shards' folder that holds the encoded texts of the dataset."""
+TABLE = INDEX
+"""Name of the file in the shards' folder that says where the encoded texts of the dataset lie."""
+OLD_TABLE = "conditions.safetensors"
+"""Name of the file that held all of them, padded, in earlier versions; it is still read."""
 TEXTS = "texts.json"
 """Name of the file in the shards' folder that holds the texts, in the table's order, and the table's entry."""
 
@@ -125,7 +128,7 @@ def attach(network: Denoiser, run: Run) -> Denoiser:
     """
     if not reads_texts(run.recipe, network):
         return network
-    path = run.shards_folder / TABLE
+    path = table_in(run.shards_folder)
     if not path.exists():
         raise UserError(f"{path} does not exist yet; the stage shards encodes the texts: --stages teacher,shards")
     conditions, asked = read_table(run.shards_folder), len(run.recipe.dataset.texts())
@@ -137,22 +140,34 @@ def attach(network: Denoiser, run: Run) -> Denoiser:
     return network
 
 
+def table_in(folder: Path) -> Path:
+    """The path of the table of conditions in the shards' folder, whether it is there or not."""
+    old = folder / OLD_TABLE
+    return old if old.exists() and not (folder / TABLE).exists() else folder / TABLE
+
+
 def read_table(folder: Path) -> Conditions:
     """The table of conditions in the shards' folder, after a check of its sha256, if the folder says one.
 
     Raises:
         UserError: missing, damaged, or not the one that the folder describes.
     """
-    path = folder / TABLE
+    path = table_in(folder)
     if (folder / TEXTS).exists():
-        stated = read_typed(folder / TEXTS, Texts, AGAIN)["table"]["sha256"]
-        size, status = require_regular(path), path.stat()
-        if _sha256(path, size, status.st_mtime_ns) != stated:
-            raise UserError(f"{path} is damaged: its sha256 is not that in {TEXTS}; {AGAIN}")
+        _require_sha256(path, read_typed(folder / TEXTS, Texts, AGAIN)["table"]["sha256"], TEXTS)
+    if path.name == TABLE:
+        for piece in read_table_index(path).files:
+            _require_sha256(require_piece(folder, piece), piece.sha256, TABLE)
     return Conditions.read(path)
 
 
-@functools.lru_cache(maxsize=16)
+def _require_sha256(path: Path, stated: str, where: str) -> None:
+    size, status = require_regular(path), path.stat()
+    if _sha256(path, size, status.st_mtime_ns) != stated:
+        raise UserError(f"{path} is damaged: its sha256 is not that in {where}; {AGAIN}")
+
+
+@functools.lru_cache(maxsize=65_536)
 def _sha256(path: Path, size: int, changed_ns: int) -> str:
     """The sha256 of a file, cached until it changes: teacher, student and critic attach the same table."""
     with path.open("rb") as stream:

@@ -172,7 +172,8 @@ def _with_lora(teacher: Denoiser, path: Path, content: TensorFile | None = None)
     if len(ranks) > 1:
         raise UserError(f"{FIELD}: {path} has adapters of several ranks ({min(ranks)} to {max(ranks)}); one is read")
     rank = ranks.pop()
-    network = add_adapter(teacher, rank=rank, alpha=rank * _scale(found.metadata, path), layers=names)
+    with torch.random.fork_rng(devices=[]):  # new adapters are random until the next line
+        network = add_adapter(teacher, rank=rank, alpha=rank * _scale(found.metadata, path), layers=names)
     try:
         set_adapter(network, state)
     except UserError as error:

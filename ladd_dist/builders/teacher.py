@@ -133,4 +133,4 @@ def load_start(run: Run, teacher: Denoiser) -> Denoiser:
 
 def guided_teacher(recipe: Recipe, teacher: Denoiser) -> DenoiseFn:
     """The teacher with the recipe's guidance, as it makes the shards."""
-    return guided(denoiser(teacher), recipe.shards.guidance, recipe.latent().num_classes)
+    return guided(denoiser(teacher), recipe.shards.guidance, recipe.latent().num_classes, teacher.rescaled)

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TypedDict
 
-from ladd_dist.builders.networks import AGAIN, TABLE, TEXTS, ConditionsEntry, Texts, read_table
+from ladd_dist.builders.networks import AGAIN, TEXTS, ConditionsEntry, Texts, read_table, table_in
 from ladd_dist.core.door import read_typed
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.run_forms import read_run_config
@@ -82,11 +82,12 @@ def attach_texts(network: Denoiser, source: Path, folder: Path | None) -> list[s
         folder = Path(shards)
     if folder is None:
         raise UserError(f"{source} reads texts: name the folder of its shards (shards-...) with --conditions")
-    if not (folder / TABLE).is_file():
-        raise UserError(f"{folder / TABLE} is missing: name the folder of the run's shards with --conditions")
+    table = table_in(folder)
+    if not table.is_file():
+        raise UserError(f"{table} is missing: name the folder of the run's shards with --conditions")
     conditions = read_table(folder)
     if conditions.num != network.image.num_classes:
-        raise UserError(f"{folder / TABLE} holds {conditions.num} texts, the student knows {network.image.num_classes}")
+        raise UserError(f"{table} holds {conditions.num} texts, the student knows {network.image.num_classes}")
     network.attach(conditions)
     texts = read_texts(folder)["texts"]
     if len(texts) != conditions.num:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from ladd_dist.codecs import Codec
@@ -36,6 +37,19 @@ class _Family(NamedTuple):
     """Function (model, images [B,C,H,W]) -> unscaled latents [B,c,h,w]."""
     decode: Callable[[Any, Tensor], Tensor]
     """Function (model, unscaled latents [B,c,h,w]) -> images [B,C,H,W]."""
+    patch: int = 1
+    """Side length of the squares of latent pixels that are one pixel with more channels to the denoising model."""
+
+
+_PACK = 2
+
+
+def _packed(latents: Tensor) -> Tensor:
+    return rearrange(latents, "b c (h p) (w q) -> b (c p q) h w", p=_PACK, q=_PACK)
+
+
+def _unpacked(latents: Tensor) -> Tensor:
+    return rearrange(latents, "b (c p q) h w -> b c (h p) (w q)", p=_PACK, q=_PACK)
 
 
 _FAMILIES = {
@@ -54,13 +68,25 @@ _FAMILIES = {
         lambda model, images: model.encode(images).latents,
         lambda model, latents: model.decode(latents, force_not_quantize=True).sample,
     ),
+    # FLUX.2 packs 2x2 latent pixels first, and scales with the statistics of a batch norm that it never runs.
+    "AutoencoderKLFlux2": _Family(
+        "block_out_channels", ("latent_channels",), True,
+        lambda model, images: _packed(model.encode(images).latent_dist.mode()),
+        lambda model, latents: model.decode(_unpacked(latents)).sample, _PACK,
+    ),
+    # Qwen-Image's is one for films, of which a picture is the first frame.
+    "AutoencoderKLQwenImage": _Family(
+        "dim_mult", ("z_dim",), True,
+        lambda model, images: model.encode(images.unsqueeze(2)).latent_dist.mode().squeeze(2),
+        lambda model, latents: model.decode(latents.unsqueeze(2)).sample.squeeze(2),
+    ),
 }  # fmt: skip
 
 
 @register("vae")
 @dataclass(frozen=True)
 class Vae(Codec):
-    """Autoencoder of a diffusers checkpoint (`AutoencoderKL`, Sana's `AutoencoderDC`, Kandinsky 3's `VQModel`)."""
+    """Autoencoder of a diffusers checkpoint (of Stable Diffusion, Flux, FLUX.2, Sana, Kandinsky 3, Qwen-Image)."""
 
     source: str = ""
     """Folder or hub repository of a pipeline, or of the autoencoder alone."""
@@ -85,14 +111,14 @@ class Vae(Codec):
         missing = [name for name in (family.blocks, family.channels[-1]) if name not in config]
         if missing:
             raise UserError(f"{folder / 'config.json'} does not say {missing[0]}; is it whole?")
-        if (encoded := config.get("in_channels", 3)) != image.channels:
+        if (encoded := config.get("in_channels", config.get("input_channels", 3))) != image.channels:
             raise UserError(
                 f"codec.source: {folder} encodes pictures of {encoded} channels, the dataset has {image.channels}"
             )
         blocks = config[family.blocks]
         if not isinstance(blocks, list) or not 1 <= len(blocks) <= MOST_RESOLUTIONS:
             raise UserError(f"{folder / 'config.json'}: {family.blocks} must list 1 to {MOST_RESOLUTIONS} resolutions")
-        factor = 2 ** (len(blocks) - 1)
+        factor = family.patch * 2 ** (len(blocks) - 1)
         if not image.divides(factor):
             raise UserError(
                 f"codec.source: {folder} needs a size divisible by {factor}, the dataset has {image.size_text}"
@@ -102,7 +128,8 @@ class Vae(Codec):
             raise UserError(
                 f"{folder / 'config.json'}: {family.channels[-1]} must be the number of channels, got {channels!r}"
             )
-        return ImageSpec(channels, image.height // factor, image.width // factor, image.num_classes)
+        num_channels = channels * family.patch**2
+        return ImageSpec(num_channels, image.height // factor, image.width // factor, image.num_classes)
 
     def build(self, *, image: ImageSpec) -> Autoencoder:
         import diffusers
@@ -149,6 +176,9 @@ class _Pretrained(Autoencoder):
         if config.get("latents_mean") and config.get("latents_std"):
             scale = scale / torch.tensor(config["latents_std"]).view(1, -1, 1, 1)
             shift = torch.tensor(config["latents_mean"]).view(1, -1, 1, 1)
+        if family.patch > 1:
+            scale = (model.bn.running_var + config["batch_norm_eps"]).rsqrt().view(1, -1, 1, 1)
+            shift = model.bn.running_mean.clone().view(1, -1, 1, 1)
         self.register_buffer("scale", scale)
         self.register_buffer("shift", shift)
 

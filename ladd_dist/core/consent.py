@@ -31,8 +31,8 @@ class Consent:
     recipe: Path | None = None
     """A Python file to run for the plug-ins that it defines, such as the run's own recipe; never run by itself."""
     hub: tuple[str, ...] = ()
-    """Repositories of the Hugging Face hub that may be fetched; those that the run or the file names are not fetched
-    by themselves."""
+    """Repositories of the Hugging Face hub that may be fetched, and `urls` of a dataset whose commands may be run and
+    addresses fetched; those that the run or the file names are not by themselves."""
 
     def load(self) -> None:
         """Import the modules, run the file, and allow the repositories.

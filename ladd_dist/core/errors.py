@@ -27,6 +27,10 @@ class ConsentError(RecipeError):
     """Something that a file from outside names needs to be asked for on the command line; the text has the line."""
 
 
+class ShardError(UserError):
+    """A shard or its content is wrong; the message names the file and the remedy."""
+
+
 class UnknownTapError(UserError, KeyError):
     """Error about a tap that the network does not have; its text lists those it has."""
 

@@ -63,7 +63,11 @@ class Reading(NamedTuple):
 
 
 def shrink(images: Tensor, size: int = SIZE) -> Tensor:
-    """Images [N,C,S,S] resized to float32 [N,C,size,size], antialiased bilinear; unchanged at S = size."""
+    """Images [N,C,H,W] resized to float32 [N,C,size,size], antialiased bilinear; unchanged where they have that size.
+
+    What is no square is squeezed into one, as clean-fid does it: nothing is cut off, and shapes are distorted alike in
+    all sets that are compared.
+    """
     images = images.float()
     if images.shape[-2:] == (size, size):
         return images
@@ -97,7 +101,7 @@ class DigitColorNet(nn.Module):
         self.hue = nn.Linear(FEATURE_DIM, NUM_HUES)
 
     def forward(self, images: Tensor) -> Reading:
-        """Features and logits of images [N,3,S,S] (grey [N,1,S,S] where it reads them) in [-1,1] of any size S.
+        """Features and logits of images [N,3,H,W] (grey [N,1,H,W] where it reads them) in [-1,1] of any size.
 
         Raises:
             UserError: the images have another shape.
@@ -105,7 +109,7 @@ class DigitColorNet(nn.Module):
         if images.ndim != 4 or images.shape[1] not in self.reads.channels:
             kinds = "RGB" if self.reads.channels == (3,) else "RGB or grey"
             raise UserError(
-                f"the shipped network for {self.reads.shows} needs {kinds} images [N,C,S,S], got {list(images.shape)}: "
+                f"the shipped network for {self.reads.shows} needs {kinds} images [N,C,H,W], got {list(images.shape)}: "
                 "leave its metrics out of the recipe, or set their features to 'pixels'"
             )
         small = shrink(images, self.reads.size).expand(-1, 3, -1, -1)

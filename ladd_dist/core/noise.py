@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
 import torch
@@ -15,6 +15,8 @@ from ladd_dist.core.types import DenoiseFn
 
 SIGMA_DATA = 0.5
 Precondition = Literal["edm", "ddpm"]
+Rescale = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+"""(guided [B,C,H,W], its conditional half, x [B,C,H,W], sigma [B]) -> guided, scaled anew."""
 
 
 class Coefficients(NamedTuple):
@@ -63,10 +65,13 @@ def edm_loss_weight(sigma: Tensor, sigma_data: float = SIGMA_DATA) -> Tensor:
     return (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
 
 
-def guided(denoise: DenoiseFn, scale: float, null_class: int) -> DenoiseFn:
+def guided(denoise: DenoiseFn, scale: float, null_class: int, rescaled: Rescale | None = None) -> DenoiseFn:
     """Classifier-free guidance D_w = D_uncond + w (D_cond - D_uncond), both halves in one batched call.
 
     (Ho and Salimans 2022, arXiv 2207.12598.) At scale 1 the unconditional half would cancel, so it is not computed.
+
+    Args:
+        rescaled: a network's own `Denoiser.rescaled`, applied to the result.
     """
     if scale == 1.0:
         return denoise
@@ -76,7 +81,8 @@ def guided(denoise: DenoiseFn, scale: float, null_class: int) -> DenoiseFn:
         conditional, unconditional = denoise(
             torch.cat([x, x]), torch.cat([sigma, sigma]), torch.cat([cond, null])
         ).chunk(2)
-        return unconditional + scale * (conditional - unconditional)
+        found = unconditional + scale * (conditional - unconditional)
+        return found if rescaled is None else rescaled(found, conditional, x, sigma)
 
     return both
 

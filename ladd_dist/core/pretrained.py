@@ -10,16 +10,20 @@ import contextlib
 import functools
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ladd_dist.core.budget import require_declared
 from ladd_dist.core.door import read_bytes, require_regular
-from ladd_dist.core.errors import ConsentError, UserError
+from ladd_dist.core.errors import ConsentError, UserError, reading
 from ladd_dist.core.serialize import to_data
 from ladd_dist.core.typed_line import again
+
+if TYPE_CHECKING:
+    import torch
 
 _SAMPLED_BYTES = 1024
 MOST_HEADER = 100_000_000
@@ -134,6 +138,30 @@ def read_config(path: Path) -> dict[str, Any]:
 def weight_bytes(folder: Path, pattern: str = "*.safetensors") -> int:
     """Bytes of the weights in a folder, which are at least as many as their numbers."""
     return sum(require_regular(path) for path in folder.glob(pattern))
+
+
+def weights_dtype(folder: Path) -> torch.dtype:
+    """The type of the largest weight in a folder of safetensors; float32 where there is none.
+
+    Files of a variant (`model.fp16.safetensors`) do not count, because nothing loads them unasked.
+
+    Raises:
+        UserError: a file is damaged.
+    """
+    import torch
+    from safetensors import safe_open
+
+    largest, found = -1, "F32"
+    for path in sorted(folder.glob("*.safetensors")):
+        require_regular(path)
+        if "." in path.stem:
+            continue
+        with reading(path, "is no readable file of weights", "download it again"), safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118  # no mapping
+                entry = file.get_slice(name)
+                if math.prod(entry.get_shape()) > largest:
+                    largest, found = math.prod(entry.get_shape()), entry.get_dtype()
+    return {"F16": torch.float16, "BF16": torch.bfloat16}.get(found, torch.float32)
 
 
 def _local_copy(source: str, revision: str, patterns: tuple[str, ...]) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -65,11 +66,15 @@ class RowSource:
     BLOCK = 64
 
     def __init__(self, rows: Rows, *parts: int | str, device: torch.device | str = "cpu", repeats: int = 1) -> None:
-        self.rows, self.device = rows, torch.device(device)
-        first, last = rows.first // self.BLOCK, (rows.stop - 1) // self.BLOCK
-        self.blocks = [
-            (number, generator(*parts, *again, *([number] if number else []), device=device))
-            for again in [[f"again-{turn}"] if turn else [] for turn in range(repeats)]
+        self.rows, self.device, self.parts, self.repeats = rows, torch.device(device), parts, repeats
+
+    @functools.cached_property
+    def blocks(self) -> list[tuple[int, torch.Generator]]:
+        """The blocks that hold the rows, and the generator of each; made when the first number is drawn."""
+        first, last = self.rows.first // self.BLOCK, (self.rows.stop - 1) // self.BLOCK
+        return [
+            (number, generator(*self.parts, *again, *([number] if number else []), device=self.device))
+            for again in [[f"again-{turn}"] if turn else [] for turn in range(self.repeats)]
             for number in range(first, last + 1)
         ]
 

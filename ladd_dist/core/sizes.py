@@ -9,7 +9,10 @@ from ladd_dist.core.ranges import Within
 
 
 class Sides(Within):
-    """Range of a picture's sides: `Sides("[8, 65536]")` for one number, the side of a square, or height and width."""
+    """Range of a picture's sides: `Sides("[8, 65536]")` for one number, the side of a square, or height and width.
+
+    Where a range begins at 0, which switches something off, only the one number may be 0.
+    """
 
     def require(self, value: object, where: str) -> None:
         """Refuse a side outside the range, and a square that is written as two numbers: it has one signature.
@@ -21,6 +24,8 @@ class Sides(Within):
             return super().require(value, where)
         for name, side in zip(("height", "width"), value, strict=False):  # the check of types counts them
             super().require(side, f"{where} ({name})")
+            if side == 0:
+                raise RangeError(f"{where} ({name}): must be at least 1, got 0")
         if len(value) == 2 and value[0] == value[1]:
             raise RangeError(f"{where}: write a square as one number, {value[0]}, got {value}")
 
@@ -29,6 +34,8 @@ Size = Annotated[int | tuple[int, int], Sides("[1, 65536]")]
 """Size of a picture in pixels: the side of a square, or height and width."""
 PictureSize = Annotated[int | tuple[int, int], Sides("[8, 65536]")]
 """Size of a picture that shows something: sides of 8 pixels or more."""
+SizeOrZero = Annotated[int | tuple[int, int], Sides("[0, inf)")]
+"""Size of a picture in pixels; 0 usually switches something off."""
 
 
 def height_width(size: int | tuple[int, int]) -> tuple[int, int]:

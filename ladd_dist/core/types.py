@@ -116,6 +116,8 @@ class Denoiser(nn.Module):
     """Smallest noise level that the network distinguishes from smaller ones, in units of x0."""
     condition_shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({})
     """Shapes of one row of the table of conditions, by name; empty where `cond` are class ids."""
+    reads_padding: bool = True
+    """Whether the output depends on the states of tokens that only fill a text up."""
 
     def facts(self) -> dict[str, str]:
         """Description of a pretrained network for the run's record, as name -> text."""
@@ -128,6 +130,14 @@ class Denoiser(nn.Module):
             ValueError: this network takes no such table.
         """
         raise ValueError("this network takes class ids; a table of conditions is for one that reads text")
+
+    def rescaled(self, guided: Tensor, conditional: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
+        """Guided prediction [B,C,H,W] as this network's own sampler scales it; most leave it as it is.
+
+        Args:
+            guided: classifier-free guidance of D(x; sigma, cond), of which `conditional` is the conditional half.
+        """
+        return guided
 
     def forward(
         self, x: Tensor, sigma: Tensor, cond: Tensor, *, taps: tuple[str, ...] = (), denoise: bool = True

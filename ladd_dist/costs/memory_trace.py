@@ -84,6 +84,9 @@ def no_data(*modules: nn.Module) -> Iterator[None]:
                 layer._parameters[name] = None if parameter is None else nn.Parameter(_empty_like(parameter))
             for name, buffer in layer._buffers.items():
                 layer._buffers[name] = None if buffer is None else _empty_like(buffer)
+            for name, value in vars(layer).items():  # Qwen-Image keeps its rotary frequencies there
+                if isinstance(value, Tensor):
+                    setattr(layer, name, _empty_like(value))
         yield
 
 

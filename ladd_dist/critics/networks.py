@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.features import load_features, shrink
+from ladd_dist.core.sizes import height_width
 from ladd_dist.core.tensor_file import load_weights
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -56,9 +57,9 @@ class Pretrained(Body):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int | tuple[int, int]) -> None:
         super().__init__()
-        self.size = size
+        self.size = height_width(size) if size else None
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
 
@@ -71,9 +72,9 @@ class Pretrained(Body):
     def prepared(self, images: Tensor) -> Tensor:
         """Images as normalised RGB of the requested size; a single channel is taken as grey."""
         images = images.float().expand(-1, 3, -1, -1) if images.shape[1] == 1 else images.float()
-        if self.size and images.shape[-2:] != (self.size, self.size):
+        if self.size and images.shape[2:] != self.size:
             images = functional.interpolate(
-                images, size=(self.size, self.size), mode="bilinear", antialias=True, align_corners=False
+                images, size=self.size, mode="bilinear", antialias=True, align_corners=False
             )
         return (images * 0.5 + 0.5 - self.mean) / self.std
 
@@ -81,7 +82,7 @@ class Pretrained(Body):
 class TorchVision(Pretrained):
     """Classifier of torchvision; its taps are its top-level modules."""
 
-    def __init__(self, model: str, weights: str, size: int) -> None:
+    def __init__(self, model: str, weights: str, size: int | tuple[int, int]) -> None:
         from torchvision import models
 
         super().__init__(size)
@@ -113,7 +114,7 @@ class TorchVision(Pretrained):
 class Timm(Pretrained):
     """Model of timm (PyTorch Image Models); its taps are timm's feature stages: stage0, stage1 and so on."""
 
-    def __init__(self, model: str, weights: str, size: int) -> None:
+    def __init__(self, model: str, weights: str, size: int | tuple[int, int]) -> None:
         try:
             import timm  # type: ignore[import-not-found,unused-ignore]
         except ImportError as error:

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from ladd_dist.core.errors import UnknownTapError, UserError
 from ladd_dist.core.plugin import register
-from ladd_dist.core.ranges import CountOrZero
+from ladd_dist.core.sizes import SizeOrZero
 from ladd_dist.core.types import Autoencoder, Denoiser, ImageSpec, NetOutput, TapSpec
 from ladd_dist.critics import Critic
 from ladd_dist.critics.networks import Body, DigitColor, Timm, TorchVision
@@ -63,8 +63,8 @@ class Pixels(Critic):
     """Name of the library's model."""
     weights: str = ""
     """Weights of the model: empty for the library's pretrained ones (downloaded), `random`, or a .safetensors file."""
-    size: CountOrZero = 0
-    """Side length in pixels to which a library's model has images resized; 0: unchanged."""
+    size: SizeOrZero = 0
+    """Size in pixels to which a library's model has images resized, a side or height and width; 0: unchanged."""
     renoises = False
 
     def __post_init__(self) -> None:

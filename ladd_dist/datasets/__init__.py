@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol, Self
+from typing import ClassVar, Literal, Protocol
 
 from torch import Tensor
 
@@ -55,14 +55,6 @@ class Dataset(Plugin):
             ValueError: the file with the texts cannot be used.
         """
         return ()
-
-    def plain(self) -> Self:
-        """The same pictures without augmentation, each once: what figures compare with and features are trained on.
-
-        A data set that mirrors its pictures for the teacher's training returns itself without that, so that a picture
-        and its mirror image never stand on both sides of a comparison.
-        """
-        return self
 
     def spec(self) -> ImageSpec:
         """Shape and number of classes of the images, without reading them."""

@@ -84,7 +84,7 @@ class ColorDigits:
             raise UserError(f"labels must be int64 [{len(grey)}], got {labels.dtype} {list(labels.shape)}")
         if repeat < 1 or seed < 0:
             raise UserError(f"repeat must be 1 or more and seed 0 or more, got repeat={repeat}, seed={seed}")
-        self.image = ImageSpec(3 if dyed else 1, *map(int, grey.shape[2:]), NUM_CLASSES)
+        self.image = ImageSpec(3 if dyed else 1, grey.shape[2], grey.shape[3], NUM_CLASSES)
         self.grey = grey
         self.labels = labels
         self.colours = draw_colours(len(grey) * repeat, seed=seed, stream=_STREAMS[split])

@@ -165,8 +165,9 @@ def noised(maps: list[SaliencyMap], samples: Tensor) -> dict[float, Tensor]:
     return {tau: _noise(samples, tau) for tau in dict.fromkeys(item.tau for item in maps)}
 
 
-def upsampled(maps: list[SaliencyMap], size: int) -> list[SaliencyMap]:
-    """The maps with heat [2n,h,w] over latents resized to heat [2n,size,size] over the decoded images."""
+def upsampled(maps: list[SaliencyMap], images: Tensor) -> list[SaliencyMap]:
+    """The maps with heat [2n,h,w] over latents resized to heat [2n,H,W] over the decoded images [2n,C,H,W]."""
+    size = images.shape[2:]
     return [item._replace(heat=functional.interpolate(item.heat[:, None], size=size)[:, 0]) for item in maps]
 
 

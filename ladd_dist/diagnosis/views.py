@@ -98,7 +98,7 @@ def _attention(run: Run, folder: RunDir, teacher: Denoiser, student: Denoiser) -
     maps, samples = saliency_maps(run, folder, teacher, student, open_shards(run))
     to_images = partial(decoded, run)
     images = to_images(samples)
-    maps = upsampled(maps, images.shape[-1])
+    maps = upsampled(maps, images)
     inputs = {tau: to_images(noisy) for tau, noisy in noised(maps, samples).items()}
     draw_saliency(folder.samples / "attention.png", maps, images, inputs)
     heads = [row._asdict() for row in attention_figures(maps, images)]

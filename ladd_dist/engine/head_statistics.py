@@ -40,6 +40,7 @@ class HeadSums:
         self.num_logits: list[int] = []
         """Logits of each head for a sample, known from the first logits."""
         self.edges: Tensor | None = None
+        self.bins: Tensor | None = None  # [bins, 1], their numbers
 
     def open(self, reader: str) -> None:
         """Open or reset a reader; its sums begin at 0."""
@@ -58,8 +59,9 @@ class HeadSums:
         Few operations for all heads together: at each step an accelerator is asked for a dozen small things, not a
         dozen a head.
         """
-        if self.edges is None:
+        if self.edges is None or self.bins is None:
             self.edges = torch.tensor(EDGES, dtype=tau.dtype, device=tau.device)
+            self.bins = torch.arange(len(BINS), device=tau.device)[:, None]
             self.num_logits = [real[tap].shape[1] for tap in self.taps]
         reals, fakes = (torch.cat([side[tap] for tap in self.taps], dim=1) for side in (real, fake))
         ones = torch.ones_like(reals[:, :1])
@@ -67,7 +69,7 @@ class HeadSums:
         seen = torch.cat([ones, right_reals, right_fakes, reals, fakes], dim=1).double()
         bins = torch.bucketize(tau, self.edges, right=True)
         # A product, because adding at indices has no fixed order on an accelerator.
-        member = torch.nn.functional.one_hot(bins, len(BINS)).T.double()  # [bins,B]
+        member = torch.eq(bins, self.bins).double()  # [bins,B]; `one_hot` would look at the numbers
         answers = member @ seen
         for window in self.windows.values():
             window.answers = answers if window.answers is None else window.answers + answers
@@ -80,6 +82,23 @@ class HeadSums:
             for window in self.windows.values():
                 window.updates = window.updates + 1
                 window.squares = squares if window.squares is None else window.squares + squares
+
+    def take_update(self) -> dict[str, Tensor]:
+        """The sums of the reader `log` as they lie on the device, by their part; it is reset. Of one update."""
+        window = self.windows["log"]
+        self.open("log")
+        found = {"answers": window.answers, "squares": window.squares}
+        return {name: value for name, value in found.items() if value is not None}
+
+    @torch.no_grad()
+    def add_update(self, sums: dict[str, Tensor], num_logits: list[int]) -> None:
+        """Add what another one's `take_update` gave."""
+        self.num_logits = num_logits
+        for window in self.windows.values():
+            for name, value in sums.items():
+                before = getattr(window, name)
+                setattr(window, name, value if before is None else before + value)
+            window.updates = window.updates + ("squares" in sums)
 
     def windows_now(self) -> list[_Window]:
         """The sums as they are, for `go_back`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,6 +23,17 @@ from ladd_dist.parallel import Trainable
 from ladd_dist.regularisers import Regulariser
 from ladd_dist.schedules import Schedule
 from ladd_dist.targets import Target, TargetSample, no_teacher
+
+
+class Weights(NamedTuple):
+    """Weights of the student's losses in one step."""
+
+    adversarial: float | Tensor
+    distill: float | Tensor
+
+    def figures(self) -> dict[str, Tensor | float]:
+        """Their entries among the figures of the step."""
+        return {"weight/adversarial": self.adversarial, "weight/distill": self.distill}
 
 
 @dataclass(frozen=True)
@@ -60,17 +71,32 @@ class LaddStep:
         an update was skipped, the other tensors may be no numbers.
         """
         parts = self.parts(batch, step, rows or whole_batch(len(batch.x0)))
-        adv_weight, distill_weight = control.adv_factor * self.adv_weight(step), self.distill_weight(step)
-        student_sees_heads = adv_weight != 0  # otherwise its adversarial branch would be computed for nothing
-        fused = self.mode == "fused"
+        weights = self.weights(step, control)
+        sees_heads, learn = bool(weights.adversarial != 0), control.heads_learn
+        found = self.updates(parts, weights, step, sees_heads=sees_heads, learn=learn)
+        return found | weights.figures()
 
+    def weights(self, step: int, control: GuardControl) -> Weights:
+        """The weights of the student's losses."""
+        return Weights(control.adv_factor * self.adv_weight(step), self.distill_weight(step))
+
+    def updates(
+        self, parts: list[Part], weights: Weights, step: int, *, sees_heads: bool, learn: bool
+    ) -> dict[str, Tensor | float]:
+        """Update the heads (if they `learn`) and the student; returns the figures.
+
+        Args:
+            sees_heads: whether the adversarial weight is not 0; otherwise the student's adversarial branch would be
+                computed for nothing.
+        """
+        fused = self.mode == "fused"
         with torch.set_grad_enabled(fused):
             fakes = [self.fake(part) for part in parts]
         shared: list[CriticOutput | None] = [None] * len(parts)
         if fused:
-            with torch.set_grad_enabled(student_sees_heads):
+            with torch.set_grad_enabled(sees_heads):
                 shared = [self.critique_fake(fake, part) for fake, part in zip(fakes, parts, strict=True)]
-        figures, real_logits = self.heads_update(parts, fakes, shared, step, learn=control.heads_learn)
+        figures, real_logits = self.heads_update(parts, fakes, shared, step, learn=learn)
 
         # Student: fool the updated heads, and stay near the target: the teacher's sample, if nothing else is said.
         def loss_of(micro: int) -> Tensor:
@@ -79,20 +105,19 @@ class LaddStep:
             target = self.target_of(fake, part, step)
             loss_distill = self.distance(fake, target.x0, target.sigma)
             figures.add({"loss/distill": loss_distill})
-            loss = distill_weight * loss_distill
-            if student_sees_heads:
+            loss = weights.distill * loss_distill
+            if sees_heads:
                 on_fake = shared[micro] or self.critique_fake(fake, part)
                 with self.heads.frozen():
                     fake_logits = self.heads(on_fake.features, on_fake.cond_vec)
                 loss_adversarial = over_heads(self.adversarial.generator, fake_logits, real_logits[micro])
                 figures.add({"loss/adversarial": loss_adversarial})
-                loss = loss + adv_weight * self.adv_norm.weighed(loss_adversarial)
+                loss = loss + weights.adversarial * self.adv_norm.weighed(loss_adversarial)
             return loss
 
         grad_norm = self.student.update(loss_of)
-        weights = {"weight/adversarial": adv_weight, "weight/distill": distill_weight}
-        found = figures.means() | weights | {"grad_norm/student": grad_norm} | self.adv_norm.advance()
-        return found | skipped(self.student, *([self.heads] if control.heads_learn else []))
+        found = figures.means() | {"grad_norm/student": grad_norm} | self.adv_norm.advance()
+        return found | skipped(self.student, *([self.heads] if learn else []))
 
     @property
     def heads_update(self) -> HeadsUpdate:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,6 +35,14 @@ def require_range(x0: Tensor, space: Space, where: str) -> None:
         raise ShardError(f"{where}: x0 reaches from {low:.4g} to {high:.4g}; {_EXPECTED[space]}")
 
 
+class Moments(NamedTuple):
+    """Sums over numbers of noise."""
+
+    num: int
+    total: float
+    squares: float
+
+
 class NoiseMoments:
     """Mean and deviation of all noise so far, which has to be unit normal.
 
@@ -42,7 +50,7 @@ class NoiseMoments:
     """
 
     def __init__(self) -> None:
-        self.num, self.total, self.squares = 0, 0.0, 0.0
+        self.moments = Moments(0, 0.0, 0.0)
 
     def add(self, noise: Tensor, where: str) -> None:
         """Add noise, finite, of any shape.
@@ -52,13 +60,22 @@ class NoiseMoments:
         """
         if not noise.numel():
             return
-        variance, own_mean = (float(figure) for figure in torch.var_mean(noise, correction=0))
-        self.num += noise.numel()
-        self.total += noise.numel() * own_mean
-        self.squares += noise.numel() * (variance + own_mean**2)
-        mean = self.total / self.num
-        deviation = math.sqrt(max(0.0, self.squares / self.num - mean**2))
-        error = _ERRORS / math.sqrt(self.num)
+        variance, mean = (float(figure) for figure in torch.var_mean(noise, correction=0))
+        num = noise.numel()
+        self.include(Moments(num, num * mean, num * (variance + mean**2)), where)
+
+    def include(self, moments: Moments, where: str) -> None:
+        """Add noise of which the sums are known, of at least one number.
+
+        Raises:
+            ShardError: as `add`.
+        """
+        own = self.moments
+        num, total, squares = own.num + moments.num, own.total + moments.total, own.squares + moments.squares
+        self.moments = Moments(num, total, squares)
+        mean = total / num
+        deviation = math.sqrt(max(0.0, squares / num - mean**2))
+        error = _ERRORS / math.sqrt(num)
         # Squares of large numbers overflow to infinity and further to NaN, which no comparison accepts.
         if not (abs(mean) <= _SLACK + error and abs(deviation - 1) <= _SLACK + error / math.sqrt(2)):
             raise ShardError(

@@ -9,6 +9,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from ladd_dist.core.door import decode, read_bytes
+from ladd_dist.core.errors import ShardError as ShardError
 from ladd_dist.core.errors import UserError
 
 INDEX = "index.json"
@@ -17,10 +18,6 @@ _REMEDY = "delete it and run stage `shards` again to rebuild it"
 _Size = Annotated[int, Meta(ge=0)]
 _Count = Annotated[int, Meta(ge=1)]
 _Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
-
-
-class ShardError(UserError):
-    """A shard or its content is wrong; the message names the file and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +96,6 @@ class ShardIndex:
     def chunks(self) -> list[ChunkEntry]:
         """The chunks of all shards, in the order of their samples."""
         return [chunk for shard in self.shards for chunk in shard.chunks]
-
-    def files(self) -> list[ShardEntry | TableEntry]:
-        """Every file that the index describes."""
-        return [*self.shards, *([] if self.conditions is None else [self.conditions])]
 
 
 def read_index(path: Path) -> ShardIndex:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,11 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ladd_dist.core.condition_index import INDEX as TABLE_INDEX
+from ladd_dist.core.condition_index import Piece, read_table_index
 from ladd_dist.core.door import require_regular
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.rng import generator
 from ladd_dist.core.transfer import sent
 from ladd_dist.core.types import Batch, ImageSpec
-from ladd_dist.engine.shard_index import INDEX, ChunkEntry, ShardError, read_index
+from ladd_dist.engine.shard_index import INDEX, ChunkEntry, ShardError, ShardIndex, TableEntry, read_index
 from ladd_dist.engine.shard_writer import Chunk, check_chunk, file_sha256
 
 _DTYPES: dict[str, type[np.generic]] = {"F32": np.float32, "F16": np.float16, "I64": np.int64}
@@ -55,8 +60,8 @@ class ShardReader:
         self._files = np.repeat(np.arange(len(shards)), [len(shard.chunks) for shard in shards])
         self._starts = np.cumsum([0, *(chunk.samples for chunk in chunks)])
         self._columns = _columns(folder, chunks, [shard.bytes for shard in shards for _ in shard.chunks])
-        if index.conditions is not None:
-            _require_size(folder / index.conditions.name, index.conditions.bytes)
+        for table in _table_files(folder, index):
+            _require_size(folder / table.name, table.bytes)
         self._orders: dict[tuple[int, int], Array] = {}
         self._resident: Batch | None = None
 
@@ -70,7 +75,8 @@ class ShardReader:
             ShardError: names the damaged shard, or the sample that is not finite or has the wrong shape or class.
         """
         # Read again: the index is large as Python objects, and one string kept of it keeps the memory around it.
-        for entry in read_index(self.folder / INDEX).files():
+        index = read_index(self.folder / INDEX)
+        for entry in itertools.chain(index.shards, _table_files(self.folder, index)):
             path = self.folder / entry.name
             if file_sha256(path) != entry.sha256:
                 raise ShardError(
@@ -164,6 +170,20 @@ def _map(path: Path, size: int) -> memoryview:
     """Map a file's bytes, by torch: Python's own mmap keeps a descriptor a file, and there may be thousands."""
     _require_size(path, size)
     return torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).numpy().data.toreadonly()
+
+
+def _table_files(folder: Path, index: ShardIndex) -> Iterator[TableEntry | Piece]:
+    """The files of the table of texts, the first of which names the others: look at each before the next."""
+    if index.conditions is None:
+        return
+    yield index.conditions
+    if index.conditions.name == TABLE_INDEX:
+        try:
+            yield from read_table_index(folder / TABLE_INDEX).files
+        except ShardError:
+            raise
+        except UserError as error:
+            raise ShardError(str(error)) from error
 
 
 def _require_size(path: Path, size: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -14,6 +14,8 @@ from ladd_dist.engine.shard_index import INDEX, ShardError, decode_index
 
 SIZES = "sizes.json"
 _STATS = "_stats.json"
+Digest = tuple[str, str]
+"""Algorithm, hexadecimal checksum."""
 _REMEDY = "fetch it again with the shards, or remove it to import them without what it says"
 
 
@@ -42,7 +44,7 @@ class Known:
     said_by: Path
     samples: int
     bytes: int | None = None
-    digest: tuple[str, str] | None = None  # algorithm, hexadecimal
+    digest: Digest | None = None
 
 
 class Sidecars:
@@ -106,19 +108,25 @@ class Sidecars:
                     f"shard {path} is missing: {known[0].said_by} names it; fetch it, or choose shards without it"
                 )
 
-    def require_content(self, path: Path) -> None:
-        """Compare size and checksum of a shard with what is known, before anything in it is looked at.
+    def require_content(self, path: Path, compared: Sequence[Digest] = ()) -> tuple[Digest, ...]:
+        """Compare size and checksums of a shard with what is known, before anything in it is looked at.
+
+        Args:
+            compared: checksums that its bytes are known to have, which are not computed again.
+
+        Returns:
+            The checksums that its bytes have.
 
         Raises:
             ShardError: they differ; the message names both files.
         """
-        size = require_regular(path)
+        size, digests = require_regular(path), list(compared)
         for known in self._known.get(path, ()):
             if known.bytes is not None and known.bytes != size:
                 raise ShardError(
                     f"shard {path} is damaged: {size:,} bytes, {known.said_by} says {known.bytes:,}; fetch it again"
                 )
-            if known.digest is not None:
+            if known.digest is not None and known.digest not in digests:
                 algorithm, said = known.digest
                 with path.open("rb") as stream:
                     own = hashlib.file_digest(stream, algorithm).hexdigest()
@@ -126,6 +134,8 @@ class Sidecars:
                     raise ShardError(
                         f"shard {path} is damaged: its {algorithm} is not that of {known.said_by}; fetch it again"
                     )
+                digests.append(known.digest)
+        return tuple(digests)
 
     def require_count(self, path: Path, samples: int) -> None:
         """Compare the samples that were read with what is known.

@@ -49,12 +49,14 @@ def write_shards(
     card: Mapping[str, object],
     texts: Sequence[str] = (),
     share: tuple[int, int] | None = None,
+    in_turn: bool = True,
     progress: Callable[[int], None] = lambda done: None,
 ) -> None:
     """Write all shards that are not there yet, then `index.json`; interrupted work goes on where it stopped.
 
     Args:
-        share: (rank, ranks): write every ranks-th shard, the first at rank, and no index; None: all, and the index.
+        share: (rank, ranks): write this rank's share of the shards, and no index; None: all, and the index.
+        in_turn: the ranks take shards in turn; otherwise each takes neighbours, for samples that are read in order.
         card: facts about the samples for the index (seed, sampler, guidance, teacher's signature).
         texts: the text of each class; those of a chunk's samples lie beside it as `{key}.json`, a list in their order.
         progress: called with the number of samples that exist.
@@ -66,10 +68,8 @@ def write_shards(
     remove_stale(folder)
     per_shard = samples_per_chunk * chunks_per_shard
     entries = []
-    for number, first in enumerate(range(0, num_samples, per_shard)):
-        if share is not None and number % share[1] != share[0]:
-            continue
-        last = min(first + per_shard, num_samples)
+    for number in _numbers(-(-num_samples // per_shard), share, in_turn):
+        first, last = number * per_shard, min((number + 1) * per_shard, num_samples)
         tar, record_path = folder / f"{number:06d}.tar", folder / f"{number:06d}.json"
         entry = read_typed(record_path, ShardEntry) if record_path.exists() and tar.exists() else None
         if entry is None or (entry.name, entry.bytes, entry.samples) != (tar.name, require_regular(tar), last - first):
@@ -81,6 +81,11 @@ def write_shards(
     if share is not None:
         return
     write_json(folder / INDEX, {"format": FORMAT, **card, "num_samples": num_samples, "shards": entries})
+
+
+def _numbers(total: int, share: tuple[int, int] | None, in_turn: bool) -> range:
+    rank, ranks = share or (0, 1)
+    return range(rank, total, ranks) if in_turn else range(total * rank // ranks, total * (rank + 1) // ranks)
 
 
 def _checked(

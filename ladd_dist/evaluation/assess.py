@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ladd_dist.builders.codec import decode, is_pixels, load_codec
-from ladd_dist.builders.data import training_images
+from ladd_dist.builders.data import images_of
 from ladd_dist.builders.networks import denoiser
 from ladd_dist.builders.sampling import SampleFn
 from ladd_dist.builders.shards import open_shards
@@ -196,8 +196,7 @@ def reconstruction(run: Run, codec: Autoencoder, against: References, stop: Stop
 
     `matched_error` compares each image with the one that was encoded.
     """
-    recipe = run.recipe
-    images = training_images(run)
+    recipe, images = run.recipe, images_of(run)
     picked = torch.randperm(len(images), generator=generator("reconstruction"))[: recipe.evaluate.num_samples]
     x0, cond = (tensor.to(run.device) for tensor in images.batch(picked))
     with torch.inference_mode():

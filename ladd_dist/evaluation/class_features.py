@@ -10,16 +10,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ladd_dist.builders.data import images_of
 from ladd_dist.core.class_net import NAME, NUM_TURNS, ClassNet, TrainedFeatures, cell_colours
 from ladd_dist.core.errors import UserError, reading
 from ladd_dist.core.rng import derive_seed, generator
 from ladd_dist.core.rundir import save_tensors
 from ladd_dist.core.tensor_file import read_tensors, require_finite, weights_sha256
 from ladd_dist.datasets import Dataset, ImageSet, Split
-from ladd_dist.datasets.opening import open_images
 from ladd_dist.engine.loop import Bar, StopFlag
 from ladd_dist.metrics.class_features import ClassFeatures, trained_by
-from ladd_dist.recipe import Recipe
 from ladd_dist.workspace.run import Run
 from ladd_dist.workspace.workspace import is_done, make_together, mark_done
 
@@ -90,7 +89,7 @@ def _load(run: Run, settings: ClassFeatures) -> TrainedFeatures:
 
 def _make(run: Run, settings: ClassFeatures) -> None:
     recipe, folder = run.recipe, run.features_folder
-    pictures, held_out = pictures_of(recipe, settings, "train"), pictures_of(recipe, settings, "test")
+    pictures, held_out = pictures_of(run, settings, "train"), pictures_of(run, settings, "test")
     require_enough(recipe.dataset, pictures)
     with StopFlag().listen() as stop:
         network = train(pictures, recipe.dataset.spec().num_classes, settings, run.device, stop)
@@ -106,9 +105,9 @@ def _num_groups(num_classes: int) -> int:
     return num_classes if num_classes >= 2 else NUM_TURNS
 
 
-def pictures_of(recipe: Recipe, settings: ClassFeatures, split: Split) -> Pictures:
+def pictures_of(run: Run, settings: ClassFeatures, split: Split) -> Pictures:
     """Pictures of a split without augmentation, drawn by the seed, at the network's size."""
-    images: ImageSet = open_images(recipe.dataset.plain(), split)
+    images: ImageSet = images_of(run, split)
     most = settings.most_pictures if split == "train" else _MOST_HELD_OUT
     drawn = torch.randperm(len(images), generator=generator("class-features", split, settings.seed))[:most]
     found, labels = [], []

@@ -5,11 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ladd_dist.builders.data import training_images
+from ladd_dist.builders.data import images_of
 from ladd_dist.core.class_net import TrainedFeatures
 from ladd_dist.core.rng import generator
 from ladd_dist.datasets import ImageSet
-from ladd_dist.datasets.opening import open_images
 from ladd_dist.metrics import FeatureExtraction, Samples, here
 from ladd_dist.recipe.fitting import feature_network
 from ladd_dist.workspace.run import Run
@@ -28,10 +27,10 @@ class RealImages:
     """
 
     def __init__(self, run: Run, trained: TrainedFeatures | None = None) -> None:
-        self.images, self.device = training_images(run), run.device
+        self.images, self.device = images_of(run), run.device
         self.network, self.trained = feature_network(run.recipe), trained
         self.order = torch.randperm(len(self.images), generator=generator("references"))
-        self.held_out = open_images(run.recipe.dataset, "test", run.workspace.cache) if trained else None
+        self.held_out = images_of(run, "test") if trained else None
 
     def __len__(self) -> int:
         return len(self.images)

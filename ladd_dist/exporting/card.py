@@ -62,6 +62,12 @@ class Card:
             data=data,
         )
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the student's pictures in pixels."""
+        pictures: Any = self.data.get("pixels", self.data["image"])
+        return pictures["height"], pictures["width"]
+
     def merged(self) -> Card:
         """The card of the student with its adapter merged into its weights: it needs no teacher any more."""
         given = self.data.get("student", self.data.get("adapter"))
@@ -74,6 +80,8 @@ class Card:
         """The contents of `student.json`: the card, and what a pipeline must be told, by number of calls."""
         return {
             **self.data,
+            "height": self.size[0],
+            "width": self.size[1],
             "scheduler": {steps: type(found.scheduler).__name__ for steps, found in samplings.items()},
             "pipeline_arguments": {steps: found.arguments for steps, found in samplings.items()},
             "initial_noise": {steps: found.start for steps, found in samplings.items()},

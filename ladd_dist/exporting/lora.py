@@ -12,7 +12,7 @@ from ladd_dist.core.errors import UserError
 from ladd_dist.core.rundir import commit_folder, save_tensors, write_bytes, write_json
 from ladd_dist.core.types import Denoiser
 from ladd_dist.exporting.card import CARD, README, Card, page
-from ladd_dist.exporting.pipeline import Source, guidance_of, samplings_of, source_of
+from ladd_dist.exporting.pipeline import Source, call_of, samplings_of, source_of
 from ladd_dist.networks.diffusers.denoiser import DiffusersDenoiser
 from ladd_dist.students.lora import Lora
 
@@ -60,7 +60,7 @@ def write_lora(
         save_tensors(folder / FILE, weights, {"format": "pt"})
         scheduler.save_pretrained(folder / "scheduler")
         write_json(folder / CARD, card.with_samplings(samplings))
-        write_bytes(folder / README, page(card, start, samplings, opening, guidance_of(source)).encode())
+        write_bytes(folder / README, page(card, start, samplings, opening, call_of(card, source)).encode())
 
     commit_folder(out, fill)
 

@@ -15,12 +15,12 @@ from ladd_dist.core.types import Denoiser
 from ladd_dist.exporting.card import CARD, README, Card, page
 from ladd_dist.exporting.schedulers import Sampling, sampling_of
 from ladd_dist.networks.diffusers import Diffusers
-from ladd_dist.networks.diffusers.checkpoint import Checkpoint, open_checkpoint
+from ladd_dist.networks.diffusers.checkpoint import FAMILIES, Checkpoint, open_checkpoint
 from ladd_dist.networks.diffusers.denoiser import DiffusersDenoiser
 
 INDEX = "model_index.json"
 _WEIGHTS = [f"{stem}{end}.safetensors" for stem in ("model", "diffusion_pytorch_model") for end in ("", "-*")]
-_KEPT = ("*.json", "*.txt", "*.model", *_WEIGHTS)
+_KEPT = ("*.json", "*.txt", "*.model", "*.jinja", *_WEIGHTS)
 """Files that are copied of a pipeline's other parts: no pickles, and weights in one precision alone."""
 _OPTIONAL = ("safety_checker", "feature_extractor", "image_encoder")
 
@@ -126,15 +126,22 @@ def _fill(
         )
         write_json(folder / INDEX, {**source.parts, **_copy_parts(folder, source, leave_out=set(own)), **own})
     write_json(folder / CARD, card.with_samplings(samplings))
-    write_bytes(folder / README, page(card, source.network.source, samplings, opening, guidance_of(source)).encode())
+    write_bytes(folder / README, page(card, source.network.source, samplings, opening, call_of(card, source)).encode())
+
+
+def call_of(card: Card, source: Source) -> str:
+    """Arguments of the pipeline's call beside the steps: no guidance, and the size that the student learned."""
+    told = {"height": card.size[0], "width": card.size[1], "use_resolution_binning": False}
+    takes = source.takes()  # binning would sample another size and resize to the one that is asked for
+    return guidance_of(source) + "".join(f", {name}={value}" for name, value in told.items() if name in takes)
 
 
 def guidance_of(source: Source) -> str:
     """The argument that turns the pipeline's guidance off, or sets the guidance with which the model was distilled."""
-    if "guidance_scale" not in source.takes():
-        return ""
-    told = source.checkpoint.config.get("guidance_embeds")
-    return f", guidance_scale={source.network.embedded_guidance if told else 1.0}"
+    name, value = FAMILIES[str(source.checkpoint.config["_class_name"])].guidance_off
+    if source.checkpoint.config.get("guidance_embeds"):
+        value = source.network.embedded_guidance
+    return f", {name}={value}" if name in source.takes() else ""
 
 
 def _copy_parts(folder: Path, source: Source, *, leave_out: set[str]) -> dict[str, list[None]]:

@@ -64,7 +64,10 @@ def to_bytes(images: Tensor) -> NDArray[Any]:
 
 
 def reader_of(resize: Callable[[Any], Any], network: Callable[[Tensor], Tensor]) -> Reader:
-    """Make a reader that resizes images one by one on the CPU, as clean-fid does, and runs the network in batches."""
+    """Make a reader that resizes images one by one on the CPU, as clean-fid does, and runs the network in batches.
+
+    clean-fid squeezes what is no square into one (299 x 299 for Inception), and cuts nothing off.
+    """
     import numpy as np
 
     @torch.inference_mode()

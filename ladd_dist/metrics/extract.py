@@ -84,7 +84,7 @@ def _shipped(network: str) -> tuple[DigitColorNet, str]:
 
 @torch.inference_mode()
 def read_images(net: DigitColorNet, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Features [N,64] and classes [N] int64 of images [N,C,S,S] in [-1,1], on their device, 512 at a time.
+    """Features [N,64] and classes [N] int64 of images [N,C,H,W] in [-1,1], on their device, 512 at a time.
 
     Raises:
         UserError: the network does not read such images.

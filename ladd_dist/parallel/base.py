@@ -21,7 +21,7 @@ class BaseTrainable:
     optimizer: torch.optim.AdamW
 
     def __init__(self, module: nn.Module, adam: Adam, compute: Compute) -> None:
-        self.module, self.accumulate, self.base_lr = module, compute.accumulate, adam.lr
+        self.module, self.accumulate, self.base_lr, self.recorded = module, compute.accumulate, adam.lr, compute.graph
         # Taken once: a sharded module shows other tensors between its forward and its backward pass.
         self.named = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
         self.parameters = list(self.named.values())
@@ -32,14 +32,19 @@ class BaseTrainable:
         self.skipped: Tensor | None = None
 
     def adamw(self, adam: Adam) -> torch.optim.AdamW:
-        """A new optimizer of the parameters."""
+        """A new optimizer of the parameters; in a step that is recorded, its learning rate is a tensor (float32)."""
+        lr = torch.tensor(adam.lr, device=self.parameters[0].device) if self.recorded else adam.lr
         return torch.optim.AdamW(
-            self.parameters, lr=adam.lr, betas=adam.betas, weight_decay=adam.weight_decay, fused=True
-        )
+            self.parameters, lr=lr, betas=adam.betas, weight_decay=adam.weight_decay, fused=True,
+            capturable=self.recorded,
+        )  # fmt: skip
 
     def set_lr_factor(self, factor: float) -> None:
         for group in self.optimizer.param_groups:
-            group["lr"] = self.base_lr * factor
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(self.base_lr * factor)
+            else:
+                group["lr"] = self.base_lr * factor
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:

@@ -30,8 +30,13 @@ class Compute(Ranged):
     """Networks whose blocks compute their activations again in the backward pass, in place of keeping them."""
     compile: tuple[Role, ...] = field(default=(), metadata=NEUTRAL)
     """Networks compiled by torch.compile, block by block."""
-    data: Literal["host", "device"] = field(default="host", metadata=NEUTRAL)
-    """Where the training samples lie: `device` keeps all of them in each device's memory, so that a step sends none."""
+    data: Literal["host", "ahead", "device"] = field(default="host", metadata=NEUTRAL)
+    """Where the training samples lie: `device` keeps all of them in each device's memory, so that a step sends none;
+    `ahead` reads and sends those of the next step while the device computes this one. The numbers are the same."""
+
+    graph: bool = field(default=False, metadata=NEUTRAL)
+    """Record the distillation's whole step as a CUDA graph, which the host starts in one call: faster where the host
+    cannot keep up with the device. For one process, in fp32 or bf16, with steps that draw no noise inside."""
 
     @property
     def dtype(self) -> torch.dtype:

@@ -24,6 +24,7 @@ CLOSE = 1e-3
 """Relative tolerance for a loss whose sums are made in another order."""
 APART = 3.0
 """Offset that is added to and subtracted from the logits of alternate heads, so that some are past any margin."""
+WRONG = "real under another class"
 
 
 def same(first: float, second: float, slack: float = CLOSE) -> bool:
@@ -54,21 +55,23 @@ def check_what_is_compared(fixture: Fixture) -> str:
                 cause="it is the stored noise" if alike > 1 - CLOSE else "a tensor mixed up in the training step",
                 cure="HeadsUpdate shows the critic batch.x0 for real and the student's output for fake",
             )
-        if abs(float(call.eps.std()) - 1) > 0.2 or not any(torch.equal(call.cond, b.cond) for b in batches):
+        if training.ladd_step.mismatched and any(_is_mismatched(call, batch) for batch in batches):
+            kind = WRONG
+        elif abs(float(call.eps.std()) - 1) > 0.2 or not any(torch.equal(call.cond, b.cond) for b in batches):
             raise Fail(
                 "the heads' view is made with other noise or classes than the batch's",
                 cause="noise that is not of unit variance, or classes that are not the batch's",
                 cure="FrozenCritic.features takes batch.cond and unit noise",
             )
         groups.setdefault(_key(call), set()).add(kind)
-    lonely = [kinds for kinds in groups.values() if kinds != {"real", "fake"}]
+    lonely = [kinds for kinds in groups.values() if kinds - {WRONG} != {"real", "fake"}]
     if lonely:
         raise Fail(
             f"{len(lonely)} of {len(groups)} views have {' and '.join(sorted(lonely[0]))} alone at their noise",
             cause="real and fake are re-noised with different levels or noise: the heads can tell them by that",
             cure="MicroBatches.draw once for both: only x0 and the fake may differ",
         )
-    _check_halves(watch)
+    _check_sides(watch, 3 if training.ladd_step.mismatched else 2)
     return f"{len(groups)} views, each of real and fake at the same level and noise"
 
 
@@ -76,16 +79,21 @@ def _is_one_of(x: Tensor, known: list[Tensor]) -> bool:
     return any(torch.equal(x, one) for one in known)
 
 
+def _is_mismatched(call: TeacherCall, batch: Batch) -> bool:
+    """Whether a call shows a batch's real samples, each under another class (`train.mismatched`)."""
+    return torch.equal(call.x0, batch.x0) and bool((call.cond != batch.cond).all())
+
+
 def _key(call: TeacherCall) -> bytes:
     return bytes(call.tau.cpu().numpy().tobytes() + call.eps.contiguous().cpu().numpy().tobytes())
 
 
-def _check_halves(watch: Recorder) -> None:
-    """On the heads' turn the first half is real and the second fake: their labels depend on it."""
+def _check_sides(watch: Recorder, num_sides: int) -> None:
+    """On the heads' turn real comes first and fake second: their labels depend on it. A third are mismatched."""
     tap = next(iter(watch.teachers[0].features))
     views = {len(call.features[tap]) for call in watch.teachers}
-    for call in (call for call in watch.heads if not call.frozen and len(call.features[tap]) / 2 in views):
-        real, fake = call.features[tap].chunk(2)
+    for call in (call for call in watch.heads if not call.frozen and len(call.features[tap]) / num_sides in views):
+        real, fake, *_ = call.features[tap].chunk(num_sides)
         seen = [view.features[tap] for view in watch.teachers]
         if not _is_one_of(real, seen) or not _is_one_of(fake, seen) or torch.equal(real, fake):
             raise Fail(

@@ -162,7 +162,7 @@ def check_guidance(fixture: Fixture) -> str:
         conditional = plain(x, level, cond)
         unconditional = plain(x, level, torch.full_like(cond, recipe.dataset.spec().num_classes))
         made = guided_teacher(recipe, teacher)(x, level, cond)
-    expected = unconditional + scale * (conditional - unconditional)
+    expected = teacher.rescaled(unconditional + scale * (conditional - unconditional), conditional, x, level)
     reach = rms(conditional - unconditional)
     if rms(made - expected) > SAME_TASTE * reach + 1e-5 * rms(expected):
         raise Fail(

@@ -10,6 +10,7 @@ import ladd_dist.datasets.fashion_mnist
 import ladd_dist.datasets.folder
 import ladd_dist.datasets.mnist
 import ladd_dist.datasets.prompts
+import ladd_dist.datasets.webdataset
 import ladd_dist.datasets.with_old
 import ladd_dist.guards.collapse
 import ladd_dist.levels.named

@@ -97,6 +97,7 @@ def _check_compute(recipe: Recipe) -> None:
             raise RecipeError(
                 f"{where}.accumulate: a batch of {batch_size} has no {compute.accumulate} micro-batches of equal size"
             )
+    _check_graph(recipe)
     compute, has_penalty = recipe.train.compute, recipe.regulariser.differentiates()
     if compute.accumulate > 1 and recipe.train.mode == "fused":
         raise RecipeError(
@@ -113,6 +114,26 @@ def _check_compute(recipe: Recipe) -> None:
             f"recipe.train.compute.precision: the gradients in regulariser {recipe.regulariser.name!r} would vanish in "
             "fp16, where only the loss is scaled; use bf16"
         )
+
+
+def _check_graph(recipe: Recipe) -> None:
+    """Refuse to record a step in which more changes than a graph can be given."""
+    if recipe.teacher.compute.graph:
+        raise RecipeError("recipe.teacher.compute.graph: only the distillation's step can be recorded; leave it out")
+    train = recipe.train
+    if not train.compute.graph:
+        return
+    faults = {
+        f"parallel {recipe.parallel.name!r} (use single)": recipe.parallel.name != "single",
+        "fp16, whose loss scale may skip an update (use bf16)": train.compute.precision == "fp16",
+        "activation checkpointing, which saves the generators' state": bool(train.compute.checkpoint),
+        "head_updates above 1, each with new noise": train.head_updates > 1,
+        "mismatched conditions, drawn in the step": train.mismatched > 0,
+        f"regulariser {recipe.regulariser.name!r}, which may draw samples and noise": recipe.regulariser.name != "none",
+        f"target {recipe.target.name!r}, which may draw noise": recipe.target.needs_teacher,
+    }
+    if found := [fault for fault, is_there in faults.items() if is_there]:
+        raise RecipeError(f"recipe.train.compute.graph: a step with {found[0]} cannot be recorded; leave graph out")
 
 
 def _check_sigma_laws(recipe: Recipe) -> None:

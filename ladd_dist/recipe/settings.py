@@ -194,6 +194,10 @@ class DistillStage(Ranged):
     keep_steps: tuple[Count, ...] = neutral(())
     """Steps whose checkpoints are made and never removed."""
 
+    def num_new(self) -> int:
+        """How many rows of a batch do not ask for an old condition."""
+        return self.batch_size - self.old.num_of(self.batch_size)
+
 
 @dataclass(frozen=True)
 class EvaluateStage(Ranged):

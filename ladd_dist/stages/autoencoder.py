@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ladd_dist.builders.codec import FILE
-from ladd_dist.builders.data import training_images
+from ladd_dist.builders.data import images_of
 from ladd_dist.builders.networks import save_weights
 from ladd_dist.codecs import TrainableAutoencoder, TrainedCodec
 from ladd_dist.core.rng import RowSource, derive_seed, generator
@@ -79,7 +79,7 @@ class AutoencoderTraining:
             folder.mkdir(parents=True, exist_ok=True)
             remove_stale(folder)
         with run.ranks.first_goes_ahead():  # the first use may download it
-            self.images = training_images(run)
+            self.images = images_of(run)
         self.checkpoints = Checkpoints(
             folder / "checkpoints", identity=recipe.autoencoder_signature(), keep=1, ranks=run.ranks
         )

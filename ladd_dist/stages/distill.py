@@ -6,24 +6,23 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from ladd_dist.builders.codec import decoded, is_pixels
+from ladd_dist.builders.codec import decoded
 from ladd_dist.builders.sampling import sample_student
 from ladd_dist.builders.shards import open_shards
 from ladd_dist.builders.step import build_critic, build_heads, build_step, freeze
 from ladd_dist.builders.student import new_student, save_student
 from ladd_dist.builders.student_start import keep_start
-from ladd_dist.builders.teacher import averaged, guided_teacher, load_teacher
-from ladd_dist.core.rng import added_noise, sample_starts
-from ladd_dist.core.types import Denoiser
+from ladd_dist.builders.teacher import averaged, load_teacher
+from ladd_dist.core.rng import added_noise
+from ladd_dist.core.types import Batch, Denoiser
 from ladd_dist.engine.adv_norm import AdversarialNorm
+from ladd_dist.engine.ahead import Ahead
 from ladd_dist.engine.checkpoint import Checkpoints, state_of
 from ladd_dist.engine.checkpoint_files import DataPosition, Facts
 from ladd_dist.engine.ema import WeightAverage
 from ladd_dist.engine.head_statistics import HeadSums
 from ladd_dist.engine.loop import Figures, NotFiniteError, cosine_factor, note_of, train
+from ladd_dist.engine.recorded_step import RecordedStep
 from ladd_dist.engine.shard_reader import to_device
 from ladd_dist.engine.step_metrics import scaling
 from ladd_dist.evaluation.class_features import trained_features
@@ -32,15 +31,12 @@ from ladd_dist.recipe.fitting import feature_network, fitting_metrics
 from ladd_dist.stages.guard_actions import Guarding, RollBack
 from ladd_dist.stages.held_out import EarlyStopping
 from ladd_dist.stages.old_samples import with_old_samples
-from ladd_dist.stages.sample_monitor import SampleMonitor, write_dump
+from ladd_dist.stages.sample_monitor import NUM_SHOWN, SampleMonitor, shown_samples, write_dump
 from ladd_dist.trackers import RunLog
 from ladd_dist.trackers.opening import run_log
 from ladd_dist.workspace.config import tracked_config
 from ladd_dist.workspace.run import Run
 from ladd_dist.workspace.workspace import is_done, mark_done, rows_of
-
-NUM_SHOWN = 32
-"""The number of samples in a dump and its grid."""
 
 
 def is_distilled(run: Run) -> bool:
@@ -119,6 +115,7 @@ class Distillation:
         self.reader = with_old_samples(run, pictures)
         if settings.compute.data == "device":
             self.reader.keep_on(device)
+        self.batches = Ahead(self.read, device, on=settings.compute.data == "ahead", end=settings.steps)
         self.checkpoints = Checkpoints(
             run.folder.checkpoints, identity=recipe.distill_signature(), keep=settings.keep_checkpoints,
             pinned=settings.keep_steps, ranks=ranks,
@@ -156,6 +153,7 @@ class Distillation:
             recipe, self.student, self.heads, freeze(recipe, teacher, critic, **common),
             adv_norm=self.adv_norm, head_sums=self.head_sums,
         )  # fmt: skip
+        self.recorded = RecordedStep(self.ladd_step, device) if settings.compute.graph else None
         self.guarding = Guarding(run, pictures, self.head_sums, self.checkpoints)
         self.guarding.restore(self.first_step, saved.meta.get("guard") if saved else None)
         self.early = EarlyStopping(run, saved.meta.get("early") if saved else None)
@@ -205,12 +203,18 @@ class Distillation:
         factor = cosine_factor(step, settings.steps, settings.lr_final)
         self.student.set_lr_factor(factor)
         self.heads.set_lr_factor(factor)
-        rows = range(self.rows.first, self.rows.stop)
-        batch = self.reader.batch(step, settings.batch_size, self.run.recipe.seed, rows)
-        figures = self.ladd_step(to_device(batch, self.run.device), step, self.rows, self.guarding.control)
+        train_step = self.recorded or self.ladd_step
+        figures = train_step(self.batches.of(step), step, self.rows, self.guarding.control)
         self.average.update(step + 1)
+        self.batches.prepare(step + 1)
         self.guarding.after(step + 1, figures, self.student, self.log, self.save)
         return figures
+
+    def read(self, step: int) -> Batch:
+        """This rank's rows of the batch of a step, on the device."""
+        settings, rows = self.run.recipe.train, range(self.rows.first, self.rows.stop)
+        batch = self.reader.batch(step, settings.batch_size, self.run.recipe.seed, rows)
+        return to_device(batch, self.run.device)
 
     def save(self, updates: int) -> None:
         """Write a checkpoint, enough for a bit-exact continuation: order and noise follow from seed and step."""
@@ -218,13 +222,11 @@ class Distillation:
         parts = self.average.parts() | self.adv_norm.parts()
         for name, network in networks.items():
             parts |= state_of(name, network)
-        settings = self.run.recipe.train
-        read = updates * (settings.batch_size - settings.old.num_of(settings.batch_size))
-        epoch, position = divmod(read, len(self.reader))
+        epoch, position = divmod(updates * self.run.recipe.train.num_new(), len(self.reader))
         counters = {name: network.counters() for name, network in networks.items()}
         data: DataPosition = {"seed": self.run.recipe.seed, "epoch": epoch, "position": position}
-        facts: Facts = {"counters": counters, "data": data, "guard": self.guarding.to_checkpoint()}
-        facts |= {"early": early} if (early := self.early.to_checkpoint()) else {}
+        facts: Facts = {"counters": counters, "data": data}
+        facts |= {"guard": self.guarding.to_checkpoint(), "early": self.early.to_checkpoint()}
         self.checkpoints.save(updates, parts, facts, pinned=(*self.guarding.pinned(), *self.early.pinned()))
 
     def averaged(self) -> Denoiser | None:
@@ -272,20 +274,6 @@ class Distillation:
             self.waiting = {}
         if is_dumped:
             self.log.picture(updates, "samples", write_dump(self.run, updates, self.shown, student, latents))
-
-
-@torch.inference_mode()
-def shown_samples(run: Run, teacher: Denoiser) -> dict[str, Tensor]:
-    """Held-out noise and classes, and what the teacher makes of them, for the dumps.
-
-    `teacher` holds pictures; where samples are latents, `teacher_latents` holds the samples themselves.
-    """
-    recipe = run.recipe
-    device = next(teacher.parameters()).device
-    noise, cond = sample_starts(recipe.evaluate.seed, range(NUM_SHOWN), recipe.asked(), device)
-    samples, _ = recipe.shards.sampler(guided_teacher(recipe, teacher), noise, cond)
-    shown = {"noise": noise, "cond": cond, "teacher": decoded(run, samples)}
-    return shown if is_pixels(recipe) else {**shown, "teacher_latents": samples}
 
 
 def _note(figures: dict[str, float]) -> str:

@@ -106,7 +106,7 @@ def trial(recipe: Recipe, *, with_data: bool = False) -> Iterator[Trial]:
     train = recipe.train
     # fp16 takes the memory of bf16, but its loss scale looks at numbers; compiling would measure the compiler.
     precision = "bf16" if train.compute.precision == "fp16" else train.compute.precision
-    compute = dataclasses.replace(train.compute, precision=precision, compile=())
+    compute = dataclasses.replace(train.compute, precision=precision, compile=(), graph=False)
     with torch.device("cpu" if with_data else "meta"):
         teacher, student = planned_network(recipe), planned_network(recipe)
         critic = build_critic(recipe, teacher)

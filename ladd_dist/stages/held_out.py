@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ladd_dist.builders.codec import decoded
-from ladd_dist.builders.data import training_images
+from ladd_dist.builders.data import images_of
 from ladd_dist.builders.sampling import sample_student
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.rng import added_noise, sample_noise
@@ -18,7 +18,7 @@ from ladd_dist.core.run_forms import FORMAT
 from ladd_dist.core.rundir import write_json
 from ladd_dist.core.types import Denoiser
 from ladd_dist.datasets import ImageSet
-from ladd_dist.datasets.opening import open_images, spread
+from ladd_dist.datasets.opening import spread
 from ladd_dist.engine.checkpoint_files import EarlyState
 from ladd_dist.metrics import Measure, Metric, References, Samples
 from ladd_dist.metrics.memorising import Memorising
@@ -28,8 +28,6 @@ from ladd_dist.workspace.run import Run
 
 FILE = "early_stop.json"
 PREFIX = "held_out/"
-FEWEST = 2
-"""Fewest held-out pictures: a distance between sets needs as many."""
 
 
 class _Judges(NamedTuple):
@@ -163,24 +161,24 @@ def _judges(run: Run) -> _Judges:
     metric, network = distance_of(recipe), feature_network(recipe)
     held_out = _held_out(run)
     num = min(len(held_out), recipe.evaluate.num_references)
-    real = Samples(*held_out.batch(spread(len(held_out), num)), network=network)
+    rows = spread(len(held_out), num)
+    rows = rows if num > 1 else rows.repeat(2)  # a distance between sets needs two; that between them is a constant
+    real = Samples(*held_out.batch(rows), network=network)
     distance = metric.build(references=References(real=real, teacher=real))
     own = next((metric for metric in fitting_metrics(recipe) if isinstance(metric, Memorising)), None)
     memorising = None
     if own is not None:
-        training = training_images(run)
+        training = images_of(run)
         seen = Samples(*training.batch(spread(len(training), recipe.evaluate.num_references)), network=network)
         memorising = own.build(references=References(real=seen, teacher=seen))
-    turns = -(-recipe.train.early_stop.num_samples // num)
+    turns = -(-recipe.train.early_stop.num_samples // len(rows))
     return _Judges(distance, memorising, real.cond.repeat(turns)[: recipe.train.early_stop.num_samples])
 
 
 def _held_out(run: Run) -> ImageSet:
     share = "raise dataset.pictures.held_out, add pictures, or use --train.early-stop.every 0"
     try:
-        found = open_images(run.recipe.dataset, "test", run.workspace.cache)
+        found = images_of(run, "test")
     except UserError as error:
         raise UserError(f"train.early_stop needs held-out pictures ({error}); {share}") from error
-    if len(found) < FEWEST:
-        raise UserError(f"train.early_stop needs {FEWEST} held-out pictures or more, there is {len(found)}; {share}")
     return found

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ladd_dist.builders.codec import is_pixels, load_codec
-from ladd_dist.builders.data import training_images
+from ladd_dist.builders.data import images_of
 from ladd_dist.core.rng import generator
 from ladd_dist.engine.loop import StopFlag
 from ladd_dist.engine.shard_writer import Chunk
@@ -26,7 +26,7 @@ class Pictures:
             UserError, FileNotFoundError: the pictures are missing or wrong, or the codec is not trained yet.
         """
         settings = run.recipe.shards
-        self.images, self.stop, self.batch_size = training_images(run), stop, settings.batch_size
+        self.images, self.stop, self.batch_size = images_of(run), stop, settings.batch_size
         source = generator("pictures", settings.seed)
         self.order = torch.randperm(len(self.images), generator=source)[: settings.num_samples]
         self.codec, self.device = None if is_pixels(run.recipe) else load_codec(run), run.device

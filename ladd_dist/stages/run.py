@@ -11,6 +11,7 @@ from pathlib import Path
 from ladd_dist.builders.data import prepare_data
 from ladd_dist.core.failure import tracebacks_kept
 from ladd_dist.core.rundir import exclusive
+from ladd_dist.engine.recorded_step import require_recorder
 from ladd_dist.parallel.ranks import join
 from ladd_dist.parallel.spawn import clear, take_all_threads
 from ladd_dist.recipe import Recipe
@@ -43,6 +44,8 @@ def run_stages(
     names = [name for name in stage_table(run.recipe) if name in names]
     if "evaluate" in names:
         require_metrics(run)
+    if "distill" in names and run.recipe.train.compute.graph:
+        require_recorder(run.device)
     if any(
         name in TOGETHER and not stage.is_done(run) for name, stage in stage_table(run.recipe).items() if name in names
     ):

@@ -9,15 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ladd_dist.builders.codec import is_pixels
+from ladd_dist.builders.codec import decoded, is_pixels
+from ladd_dist.builders.teacher import guided_teacher
 from ladd_dist.core.class_net import TrainedFeatures
 from ladd_dist.core.features import DIGITS
+from ladd_dist.core.rng import sample_starts
 from ladd_dist.core.rundir import save_tensors
+from ladd_dist.core.types import Denoiser
 from ladd_dist.metrics import Measure, Metric, References, Samples
 from ladd_dist.reports.grids import write_grid
 from ladd_dist.workspace.run import Run
 
 PREFIX = "watch/"
+NUM_SHOWN = 32
+"""The number of samples in a dump and its grid."""
 
 
 class SampleMonitor:
@@ -78,3 +83,17 @@ def write_dump(run: Run, updates: int, shown: Mapping[str, Tensor], student: Ten
     picture = run.folder.samples / f"step-{updates:06d}.png"
     write_grid(picture, [("teacher", shown["teacher"]), (f"student@{run.recipe.student_steps}", student)])
     return picture
+
+
+@torch.inference_mode()
+def shown_samples(run: Run, teacher: Denoiser) -> dict[str, Tensor]:
+    """Held-out noise and classes, and what the teacher makes of them, for the dumps.
+
+    `teacher` holds pictures; where samples are latents, `teacher_latents` holds the samples themselves.
+    """
+    recipe = run.recipe
+    device = next(teacher.parameters()).device
+    noise, cond = sample_starts(recipe.evaluate.seed, range(NUM_SHOWN), recipe.asked(), device)
+    samples, _ = recipe.shards.sampler(guided_teacher(recipe, teacher), noise, cond)
+    shown = {"noise": noise, "cond": cond, "teacher": decoded(run, samples)}
+    return shown if is_pixels(recipe) else {**shown, "teacher_latents": samples}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ladd_dist.builders.codec import load_codec
-from ladd_dist.builders.data import training_images
+from ladd_dist.builders.data import images_of
 from ladd_dist.builders.networks import reads_texts, save_weights
 from ladd_dist.builders.teacher import averaged, fresh_network, require_levels, teacher_loss
 from ladd_dist.cli.recipe_arguments import TeacherOptions
@@ -22,6 +22,7 @@ from ladd_dist.core.rundir import remove_stale
 from ladd_dist.core.transfer import sent
 from ladd_dist.costs.flops import count_parameters
 from ladd_dist.datasets import ImageSet
+from ladd_dist.engine.ahead import Ahead
 from ladd_dist.engine.checkpoint import Checkpoints, state_of
 from ladd_dist.engine.ema import WeightAverage
 from ladd_dist.engine.loop import Figures, cosine_factor, note_of, train
@@ -126,10 +127,11 @@ class TeacherTraining:
             folder.mkdir(parents=True, exist_ok=True)
             remove_stale(folder)
         with run.ranks.first_goes_ahead():  # the first use may download it
-            self.images: ImageSet = training_images(run)
+            self.images: ImageSet = images_of(run)
         self.flips = recipe.dataset.flips()
         if self.settings.compute.data == "device":
             self.images = ResidentImages(self.images, run.device)
+        self.batches = Ahead(self.read, run.device, on=self.settings.compute.data == "ahead", end=self.settings.steps)
         self.codec = load_codec(run)
         self.checkpoints = Checkpoints(
             folder / "checkpoints", identity=recipe.teacher_signature(), keep=1, ranks=run.ranks
@@ -151,21 +153,27 @@ class TeacherTraining:
             saved.fill_optimizer("teacher", self.trainable)
             saved.fill(self.average.parts())
 
-    def step(self, step: int) -> Figures:
-        """Make one update. Random numbers depend on (seed, step) and the row of the global batch alone."""
+    def read(self, step: int) -> tuple[Tensor, Tensor]:
+        """This rank's images [B,C,H,W] of a step and their classes [B], some of them dropped, on the device."""
         settings, rows = self.settings, slice(self.rows.first, self.rows.stop)
         source = generator("teacher", settings.seed, step)
         picked = torch.randint(len(self.images), (settings.batch_size,), generator=source)
         dropped = torch.rand(settings.batch_size, generator=source) < settings.label_dropout
-        on_device = generator("teacher-noise", settings.seed, step, device=self.device)
-        sigma = settings.sigma(settings.batch_size, step, on_device, levels=())[rows]
         x0, cond = self.images.batch(picked[rows])
         if self.flips:
             turned = torch.rand(settings.batch_size, generator=generator("teacher-flip", settings.seed, step)) < 0.5
             x0 = torch.where(sent(turned[rows], x0.device).view(-1, 1, 1, 1), x0.flip(-1), x0)
+        null = self.images.image.num_classes
+        return sent(x0, self.device), torch.where(sent(dropped[rows], self.device), null, sent(cond, self.device))
+
+    def step(self, step: int) -> Figures:
+        """Make one update. Random numbers depend on (seed, step) and the row of the global batch alone."""
+        settings, rows = self.settings, slice(self.rows.first, self.rows.stop)
+        x0, cond = self.batches.of(step)
+        on_device = generator("teacher-noise", settings.seed, step, device=self.device)
+        sigma = settings.sigma(settings.batch_size, step, on_device, levels=())[rows]
         with torch.no_grad():
-            x0 = self.codec.encode(sent(x0, self.device)).contiguous(memory_format=torch.channels_last)
-        cond = torch.where(sent(dropped[rows], self.device), self.images.image.num_classes, sent(cond, self.device))
+            x0 = self.codec.encode(x0).contiguous(memory_format=torch.channels_last)
         eps = torch.randn((settings.batch_size, *x0.shape[1:]), generator=on_device, device=self.device)[rows]
         self.trainable.set_lr_factor(cosine_factor(step, settings.steps, settings.lr_final))
 
@@ -180,6 +188,7 @@ class TeacherTraining:
 
         figures: Figures = {"grad_norm/teacher": self.trainable.update(loss_of)}
         self.average.update(step + 1)
+        self.batches.prepare(step + 1)
         return {**figures, "loss/teacher": torch.stack(losses).mean(), **skipped(self.trainable)}
 
     def save(self, updates: int) -> None:

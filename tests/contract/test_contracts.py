@@ -30,7 +30,8 @@ from plugins.heads import MaxPool, SmallConv, SpectralNorm
 from plugins.taps import Named
 
 assert plugins and ladd_dist.recipe  # imported for their registration
-THEIR_FILES_ARE_NOT_SHIPPED = ("mnist", "fashion_mnist", "folder")  # test_own_data.py, test_fashion.py, test_folder.py
+THEIR_FILES_ARE_NOT_SHIPPED = ("mnist", "fashion_mnist", "folder", "webdataset")
+"""tests/unit/test_own_data.py, test_fashion.py, test_folder.py and test_webdataset.py check them."""
 EVERY = [
     cls for table in registered().values() for cls in table.values() if cls.name not in THEIR_FILES_ARE_NOT_SHIPPED
 ]

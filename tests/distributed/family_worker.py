@@ -12,12 +12,14 @@ from typing import Any
 
 import torch
 
+from ladd_dist import stages
 from ladd_dist.codecs.vae import Vae
 from ladd_dist.core.plugin import create
 from ladd_dist.datasets.prompts import Prompts
 from ladd_dist.levels.named import Karras
 from ladd_dist.metrics.matched import Matched
 from ladd_dist.networks.diffusers import Diffusers
+from ladd_dist.networks.diffusers.texts import BATCH
 from ladd_dist.parallel.ranks import join
 from ladd_dist.recipe import Recipe, validate
 from ladd_dist.samplers.karras import Euler
@@ -31,8 +33,11 @@ from plugins.taps.named import Named
 from recipes._base import SMOKE
 from tests.distributed.distill_worker import SmoothHead
 
-TAPS = {"sd": ("down0", "middle"), "pixart": ("block00", "block01")}
+stages.texts.FILE_TEXTS = BATCH  # a file a rank
+TAPS = {"sd": ("down0", "middle"), "pixart": ("block00", "block01"), "z_image": ("refiner00", "block00")}
 STEPS = 20
+WIDE = ("pixart",)
+"""Families whose pictures are 16 x 32 in place of 16 x 16."""
 
 
 def family_recipe(folder: Path, family: str, parallel: str) -> Recipe:
@@ -44,7 +49,7 @@ def family_recipe(folder: Path, family: str, parallel: str) -> Recipe:
             SMOKE,
             name=family,
             dataset=Prompts(file=str(folder / "prompts.txt"), size=16),
-            network=Diffusers(source=source, tokens=12 if family == "pixart" else 0),
+            network=Diffusers(source=source, tokens=0 if family == "sd" else 12),
             codec=Vae(source=source),
             taps=Named(names=TAPS[family]),
             shards=dataclasses.replace(
@@ -62,7 +67,10 @@ def family_recipe(folder: Path, family: str, parallel: str) -> Recipe:
             parallel=strategy,
         )
     )
-    return dataclasses.replace(recipe, head=SmoothHead())  # not registered, so that `validate` would not find it
+    dataset: Any = dataclasses.replace(recipe.dataset, size=(16, 32) if family in WIDE else 16)
+    return dataclasses.replace(
+        recipe, dataset=dataset, head=SmoothHead()
+    )  # not registered, so that `validate` would not find it
 
 
 def run(folder: Path, family: str, parallel: str, workspace: Workspace) -> None:

@@ -23,7 +23,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("families")
     for family in TAPS:
         write_pipeline(folder / family, family)
-    (folder / "prompts.txt").write_text("a cat\na dog on a mat\ntwo birds\n")
+    (folder / "prompts.txt").write_text("\n".join(["a cat", *(f"a dog and {number} birds" for number in range(19))]))
     for ranks, names in ((1, ("single",)), (2, STRATEGIES)):
         said = folder / f"said-{ranks}.txt"
         run_ranks(ranks, "tests.distributed.family_worker", folder, *names, cwd=ROOT, out=said)
@@ -47,7 +47,7 @@ def test_two_ranks_see_the_losses_of_one_process(folder: Path, family: str, name
 
 @pytest.mark.parametrize("name", STRATEGIES)
 @pytest.mark.parametrize("family", TAPS)
-def test_two_ranks_make_the_same_shards_and_encode_the_texts_once(folder: Path, family: str, name: str) -> None:
+def test_two_ranks_make_the_same_shards_and_the_same_table_of_texts(folder: Path, family: str, name: str) -> None:
     expected, found = (
         sorted(
             path.relative_to(folder / which / "cache") for path in (folder / which / "cache").glob("shards-*/0*.tar")
@@ -55,7 +55,9 @@ def test_two_ranks_make_the_same_shards_and_encode_the_texts_once(folder: Path, 
         for which in ("single", name)
     )
     assert found == expected
-    for path in (folder / name / "cache").glob("shards-*/conditions.safetensors"):
+    tables = sorted((folder / name / "cache").glob("shards-*/conditions*"))
+    assert len(tables) == len(TAPS) * (2 * 2 + 1)  # two files, one a rank, their records and the index
+    for path in tables:
         same = folder / "single" / "cache" / path.relative_to(folder / name / "cache")
         assert path.read_bytes() == same.read_bytes()
 

@@ -1,6 +1,6 @@
-"""A run that is killed goes on by itself: 20 kills, with signal, moment and victim drawn from a seed; no trace left.
+"""A run that is killed goes on by itself: 8 kills, with signal, moment and victim drawn from a seed; no trace left.
 
-`python -m pytest tests/distributed/test_kills.py` ; LADD_KILLS=4 for a quicker look.
+`python -m pytest tests/distributed/test_kills.py` ; LADD_KILLS=40 for a longer look.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).parents[2]
-STEPS, KILLS = 60, int(os.environ.get("LADD_KILLS", "20"))
+STEPS, KILLS = 60, int(os.environ.get("LADD_KILLS", "8"))
 FIELDS = (
     f"--train.steps {STEPS} --train.batch-size 16 --train.log-every 1 --train.checkpoint-every 2 --train.dump-every 30"
 )

@@ -65,12 +65,21 @@ def test_also_with_micro_batches_clipping_a_penalty_checkpointing_and_a_sharded_
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
+def test_also_for_images_that_are_no_squares(results: Results, name: str) -> None:
+    measured = figures(results[f"wide/{name}"])
+    assert max(measured.values()) < results["tolerance"], measured
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
 def test_also_where_one_forward_pass_serves_both_updates(results: Results, name: str) -> None:
     measured = figures(results[f"fused/{name}"])
     assert max(measured.values()) < results["tolerance"], measured
 
 
-FAMILIES = ("unet", "class_unet", "sdxl", "kandinsky3", "pixart", "sd3", "sana")
+FAMILIES = (
+    "unet", "class_unet", "sdxl", "kandinsky3", "pixart", "sd3", "sana", "flux2", "qwen_image", "z_image",
+)  # fmt: skip
 
 
 @pytest.mark.slow

@@ -40,6 +40,8 @@ from ladd_dist.parallel.zero import Zero1, Zero2, Zero3
 IMAGE = ImageSpec(channels=3, height=8, width=8, num_classes=10)
 LATENTS = ImageSpec(channels=4, height=8, width=8, num_classes=3)
 TAPS = ("down0", "middle")  # early exit: the teacher's last blocks are not used
+WIDE = ("unet", "sdxl", "pixart", "sd3", "sana")
+"""Families that are trained on latents of 8 x 12."""
 BATCH = 8
 STEPS = 20
 HALF = STEPS // 2
@@ -73,12 +75,14 @@ class Case:
     family: str = ""
     """A tiny model of diffusers in place of `CUNet`."""
     taps: tuple[str, ...] = TAPS
+    width: int = 8
+    """Of the images, whose height is 8."""
     only: tuple[str, ...] = ()
     """Strategies; all unless named."""
 
     @property
     def image(self) -> ImageSpec:
-        return LATENTS if self.family else IMAGE
+        return dataclasses.replace(LATENTS if self.family else IMAGE, width=self.width)
 
 
 CASES = {
@@ -87,19 +91,24 @@ CASES = {
         steps=6, head="spectral_norm", clip=0.5, penalty=0.1, shard_teacher=True,
         compute=Compute(accumulate=2, checkpoint=("student", "teacher")),
     ),
+    "wide": Case(steps=4, shard_teacher=True, width=12),
     "fused": Case(steps=4, shard_teacher=True, fused=True),
     "bf16": Case(steps=4, shard_teacher=True, compute=Compute(precision="bf16")),
     "sd": Case(
         steps=2, shard_teacher=True, family="sd", taps=("down0", "middle"),
         compute=Compute(checkpoint=("student", "teacher")),
     ),
-    "flux": Case(steps=2, shard_teacher=True, fused=True, family="flux", taps=("double00", "single00")),
+    "flux": Case(steps=2, shard_teacher=True, fused=True, width=12, family="flux", taps=("double00", "single00")),
     **{
-        family: Case(steps=2, shard_teacher=True, family=family, taps=taps, only=("ddp", "fsdp"))
+        family: Case(
+            steps=2, shard_teacher=True, width=12 if family in WIDE else 8, family=family, taps=taps,
+            only=("ddp", "fsdp"),
+        )
         for family, taps in {
             "unet": ("down0", "middle"), "class_unet": ("down0", "middle"), "sdxl": ("down0", "middle"),
             "kandinsky3": ("down0", "down1", "down2"), "pixart": ("block00", "block01"), "sd3": ("block00", "block01"),
-            "sana": ("block00", "block01"),
+            "sana": ("block00", "block01"), "flux2": ("double00", "single00"), "qwen_image": ("block00", "block01"),
+            "z_image": ("refiner00", "block00"),
         }.items()
     },
 }  # fmt: skip
@@ -109,10 +118,10 @@ def networks(case: Case) -> dict[str, nn.Module]:
     """The same on every rank. Noise on the weights: zero-initialised layers would hide whatever lies below them."""
     torch.manual_seed(0)
     if case.family:
-        student, teacher = pretrained(case.family), pretrained(case.family)
+        student, teacher = pretrained(case), pretrained(case)
     else:
         plain = CUNet(widths=(16, 16), blocks=1, patch=2, embed_dim=32)
-        student, teacher = plain.build(image=IMAGE), plain.build(image=IMAGE)
+        student, teacher = plain.build(image=case.image), plain.build(image=case.image)
     made = {"student": student, "teacher": teacher, "heads": Heads(create("head", case.head), teacher, case.taps)}
     for module in made.values():
         for parameter in module.parameters():
@@ -120,14 +129,14 @@ def networks(case: Case) -> dict[str, nn.Module]:
     return made
 
 
-def pretrained(family: str) -> Denoiser:
+def pretrained(case: Case) -> Denoiser:
     """A network of diffusers with its texts."""
     from ladd_dist.core.conditions import Conditions
     from ladd_dist.networks.diffusers import Diffusers
     from tests.tiny_diffusers import TOKENS, tiny_table, write_model
 
     with tempfile.TemporaryDirectory() as folder:
-        made = Diffusers(source=str(write_model(Path(folder), family)), tokens=TOKENS).load(image=LATENTS)
+        made = Diffusers(source=str(write_model(Path(folder), case.family)), tokens=TOKENS).load(image=case.image)
     if made.condition_shapes:
         made.attach(Conditions(tiny_table(made.condition_shapes)))
     return made

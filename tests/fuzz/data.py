@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import struct
 from pathlib import Path
 
-from fuzz.damage import ESCAPES, PLACES, put_in_place
+from fuzz.base import member, write_tar
+from fuzz.damage import ESCAPES, PLACES, flip, put_in_place
 from fuzz.judge import Order
 from fuzz.kinds import TABLE, Made, Place
 
@@ -163,6 +165,48 @@ def pictures(place: Place, seed: int, rng: random.Random) -> Made:
             more = ["--dataset.captions", "txt"]
     words = [*LAUNCH, "--swap", "dataset=folder", f"--dataset.root={root_text}", "--dataset.size", "16", *more]
     words += rng.choice(([], ["--dataset.on-bad", "skip"]))
+    return Made(slip, Order([*words, "--stages", "teacher"], allow=ALLOW))
+
+
+@TABLE.add("data/picture shards", "own/cache", quick=2, full=60)
+def picture_shards(place: Place, seed: int, rng: random.Random) -> Made:
+    """A shard of pictures with damage, members of another kind, or another name."""
+    from PIL import Image
+
+    members = []
+    for number in range(12):
+        data = io.BytesIO()
+        Image.new("RGB", (16, 16), (rng.randrange(256), number, 9)).save(data, "png")
+        members += [member(f"s{number:02d}.png", data.getvalue()), member(f"s{number:02d}.cls", b"%d" % (number % 2))]
+    at = rng.randrange(len(members))
+    root = place.root / "data" / "shards"
+    root.mkdir(parents=True)
+    path, slip, urls = root / "a.tar", ("flip", "cut", "member", "name", "place", "urls")[seed % 6], str(root / "a.tar")
+    match slip:
+        case "member":
+            wrong = rng.choice((b"", rng.randbytes(200), b"-1", b"9" * 300, b"\x1b[31m", bytes(10**6)))
+            members[at] = member(members[at][0].name, wrong)
+        case "name":
+            name = rng.choice(
+                ("../../x.png", "/etc/x.cls", "s\x1b[31m.png", "s00.png", "none", "a.b.c.png", "d/.h.png")
+            )
+            members[at] = member(name, members[at][1])
+    write_tar(path, members)
+    content = path.read_bytes()
+    match slip:
+        case "flip":
+            path.write_bytes(flip(content, rng.randrange(len(content)), rng.randrange(8)))
+        case "cut":
+            path.write_bytes(content[: rng.randrange(len(content))])
+        case "place":
+            slip = put_in_place(path, rng.choice(PLACES))
+        case "urls":
+            urls = rng.choice(
+                ("", "pipe:", "pipe:exit 3", "pipe:head -c 99999999 /dev/zero", "http://[", "http://127.0.0.1:1/a.tar",
+                 "\x1b[31m.tar", "{0..99999999}.tar", "x" * 5_000, f"{root}/{{a,b}}.tar", "ftp://host/a.tar", "::")
+            )  # fmt: skip
+    words = [*LAUNCH, "--swap", "dataset=webdataset", f"--dataset.urls={urls}", "--dataset.size", "16"]
+    words += ["--dataset.num-classes", "2", *rng.choice(([], ["--dataset.on-bad", "skip"]))]
     return Made(slip, Order([*words, "--stages", "teacher"], allow=ALLOW))
 
 

@@ -12,6 +12,7 @@ import shutil
 import struct
 import tarfile
 import zlib
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -584,6 +585,36 @@ def _own(place: Place, num: int, what: str) -> Check:
         return check(root, ended)
 
     return only_new
+
+
+@TABLE.add("shards/table of texts", "own/runs", "own/cache", quick=2, full=40)
+def table_of_texts(place: Place, seed: int, rng: random.Random) -> Made:
+    """The shards in the cache have a table of texts, whose index or file is damaged; its sha256 may be right."""
+    import torch
+
+    from fuzz.damage import damage_json
+    from ladd_dist.core.condition_index import TableIndex
+    from ladd_dist.core.pack_rows import forms_of, write_piece
+    from ladd_dist.engine.shard_writer import file_sha256
+
+    folder, rows = place.cache / place.base.shards, {"states": torch.ones(4, 3, 2), "mask": torch.ones(4, 3).byte()}
+    index, files = json.loads((folder / "index.json").read_bytes()), [write_piece(folder / "conditions-0", rows)]
+    table = folder / "conditions.json"
+    table.write_text(json.dumps(asdict(TableIndex([0, 1, 1, 2, 3], forms_of(rows), files))))
+    if seed % 4:
+        what = damage_json(table, rng)
+    else:
+        what = rng.choice(("flip", "cut", "zeroed", "tail"))
+        replace(folder / "conditions-0", bytes_of((folder / "conditions-0").read_bytes(), what, rng))
+    if table.is_file() and table.stat().st_size < GB:
+        entry = {"bytes": table.stat().st_size, "sha256": file_sha256(table)}
+        replace(folder / "index.json", json.dumps(index | {"conditions": {"name": table.name, **entry}}).encode())
+    shutil.rmtree(place.own_run)
+    words = ["launch", "tiny.py", "--scale", "smoke", "--out", "runs", "--cache", "cache", "--stages", "shards,distill"]
+    from fuzz.judge import same
+
+    path = f"own/runs/{place.base.run}/student.safetensors"
+    return Made(what, Order(words, allow=("own/runs", "own/cache"), check=same(path, place.base.sound["student"])))
 
 
 @TABLE.add("shards/trained on", "own/runs", "own/cache", quick=1, full=50)

@@ -28,8 +28,8 @@ MUTANTS: dict[str, Mutation] = {
         "guidance starts at the conditional half: the scale is one too large",
         one(
             "core/noise.py",
-            "return unconditional + scale * (conditional - unconditional)",
-            "return conditional + scale * (conditional - unconditional)",
+            "found = unconditional + scale * (conditional - unconditional)",
+            "found = conditional + scale * (conditional - unconditional)",
         ),
         test="tests/unit/test_noise.py::test_guidance_is_linear_in_its_scale_and_takes_one_call",
     ),

@@ -66,7 +66,7 @@ MUTANTS: dict[str, Mutation] = {
     ),
     "every_rank_reads_the_first_rows": Mutation(
         "each rank reads the first rows of the global batch",
-        one("stages/distill.py", "rows = range(self.rows.first, self.rows.stop)", "rows = range(len(self.rows))"),
+        one("stages/distill.py", "range(self.rows.first, self.rows.stop)", "range(len(self.rows))"),
         test=f"{_STEPS}::test_a_step_reads_its_rows_of_its_batch_in_the_order_of_the_runs_seed",
     ),
     "average_one_update_behind": Mutation(
@@ -81,7 +81,7 @@ MUTANTS: dict[str, Mutation] = {
     ),
     "evaluated_on_the_shards_noise": Mutation(
         "samples for the dumps come from the shards' noise, on which the student was trained",
-        one("stages/distill.py", "sample_starts(recipe.evaluate.seed, ", "sample_starts(recipe.shards.seed, "),
+        one("stages/sample_monitor.py", "sample_starts(recipe.evaluate.seed, ", "sample_starts(recipe.shards.seed, "),
         test=f"{_STEPS}::test_the_shown_samples_are_of_held_out_noise",
     ),
     "shards_of_one_seed": Mutation(
@@ -130,11 +130,17 @@ MUTANTS: dict[str, Mutation] = {
     "imported_noise_lost": Mutation(
         "imported samples lose their noise where a chunk has several",
         one(
-            "stages/shards.py",
+            "stages/imported.py",
             "Chunk(x0, cond, noise, path)\n",
             "Chunk(x0, cond, noise if len(parts) == 1 else None, path)\n",
         ),
         test="tests/unit/test_shards.py::test_imported_samples_keep_their_noise_row_by_row",
+    ),
+    "changed_shard_trusted": Mutation(
+        "a shard of somebody else that has changed since it was verified is not verified again",
+        one("engine/foreign_survey.py", "if found.stamp != _stamp(path) or found.checks", "if found.checks"),
+        test="tests/unit/test_import.py::"
+        "test_a_verified_shard_that_has_changed_since_is_verified_again_and_nothing_of_it_is_kept",
     ),
     "heads_have_the_students_betas": Mutation(
         "the heads' optimizer has the student's betas",

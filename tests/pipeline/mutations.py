@@ -154,8 +154,8 @@ MUTATIONS: dict[str, Mutation] = {
         "the average moves on the heads' turn too",
         _one(
             "stages/distill.py",
-            "        figures = self.ladd_step(",
-            "        self.average.update(step + 1)\n        figures = self.ladd_step(",
+            "        figures = train_step(",
+            "        self.average.update(step + 1)\n        figures = train_step(",
         ),
         check="average",
     ),

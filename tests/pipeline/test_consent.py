@@ -155,6 +155,7 @@ OWN: dict[str, Words] = {
     ],
     "plan": lambda it: [str(RECIPE), "--scale", "smoke"],
     "new": lambda it: ["mine"],
+    "prompts": lambda it: ["--count", "3"],
     "plugins": lambda it: ["--json"],
     "doctor": lambda it: [],
     "levels": lambda it: [str(RECIPE), "--scale", "smoke"],
@@ -382,3 +383,27 @@ def test_a_run_gets_its_repository_only_when_it_is_asked_for(
     assert "--hub theirs/teacher" in said
     typed("launch", ["--locked", str(received.run), *places, "--hub", "theirs/teacher"], capfd)
     assert set(asked) == {"theirs/teacher"}
+
+
+def test_a_command_in_the_urls_of_a_runs_dataset_is_run_only_when_it_is_asked_for(
+    received: Received, capfd: pytest.CaptureFixture[str]
+) -> None:
+    urls = f"pipe:touch {received.marker}"
+    for name in ("config.json", "recipe.lock"):
+        data = read_json(received.run / name)
+        data["recipe"]["head"]["plugin"] = "spectral_norm"
+        data["recipe"]["dataset"] = {"plugin": "webdataset", "urls": urls, "size": 16, "num_classes": 10}
+        recipe: Recipe = from_data(Recipe, data["recipe"])
+        data["recipe"] = to_data(recipe)
+        if name == "recipe.lock":
+            data["signatures"] = signatures(recipe)
+        (received.run / name).write_text(json.dumps(data))
+    for command in ("launch", "diagnose", "evaluate", "sample RUN"):
+        typed(command.partition(" ")[0], OPENERS[command](received), capfd)
+    words = ["--locked", str(received.run), "--device", "cpu", "--stages", "teacher"]
+    code, said = typed("launch", words, capfd)
+    assert code == 2
+    assert f"--hub {shlex.quote(urls)}" in said
+    assert not received.sung
+    typed("launch", [*words, "--hub", urls], capfd)
+    assert received.marker.exists()

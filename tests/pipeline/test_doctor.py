@@ -127,7 +127,8 @@ def test_where_nothing_was_trained_the_checks_that_need_it_say_what_to_run(recip
 
 
 @pytest.mark.parametrize(
-    "name", ["exp1_smallconv", "exp7_stored_smooth_l1", "control_stored_distill_only", "add_digits", "ot_coupling"]
+    "name",
+    ["exp1_smallconv", "exp7_stored_smooth_l1", "control_stored_distill_only", "add_digits", "ot_coupling", "ladd"],
 )
 def test_every_kind_of_recipe_is_well(name: str, tmp_path: Path) -> None:
     found = look(load_recipe(REPO / "recipes" / f"{name}.py", "smoke"), tmp_path)

@@ -42,11 +42,12 @@ TAPS = {
     "pixart": ("block01",), "pixart_sized": ("block00", "block01"), "sd3": ("block01",),
     "sana": ("block01",), "kandinsky3": ("down0", "down1", "down2"),
     "flux": ("double00", "single00"), "flux_guided": ("double00", "single00"),
+    "flux2": ("double00", "single00"), "qwen_image": ("block01",), "z_image": ("refiner00", "block00"),
 }  # fmt: skip
 LEVEL = 14.0  # which all of them know
 LOWEST = 0.03
 FIXED_LENGTH = ("sd", "sdxl", "kandinsky3", "class_unet", "unet")
-FAMILIES = [*PIPELINES, "class_unet", "unet"]
+FAMILIES = [*(name for name in PIPELINES if name != "flux2_guided"), "class_unet", "unet"]
 
 
 def family_recipe(source: Path, family: str, **changes: Any) -> Recipe:

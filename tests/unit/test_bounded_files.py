@@ -13,7 +13,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from ladd_dist.builders.networks import TABLE
+from ladd_dist.builders.networks import OLD_TABLE
 from ladd_dist.builders.texts import TEXTS, attach_texts
 from ladd_dist.core.conditions import Conditions
 from ladd_dist.core.errors import UserError
@@ -135,7 +135,7 @@ def test_a_grid_of_our_own_is_read(tmp_path: Path) -> None:
     ],
 )
 def test_a_table_of_conditions_that_declares_another_size_is_one_message(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / TABLE
+    path = tmp_path / OLD_TABLE
     path.write_bytes(len(content).to_bytes(8, "little") + content + bytes(16))
     with pytest.raises(UserError, match=r"table of conditions"):
         Conditions.read(path)
@@ -153,9 +153,9 @@ class Reads(Denoiser):
 
 @pytest.mark.parametrize("texts", [["a", 3], "ab", {"a": 1}, ["a"], None])
 def test_texts_beside_a_table_that_are_not_its_own_are_refused(tmp_path: Path, texts: object) -> None:
-    safetensors.torch.save_file({"x": torch.zeros(3, 4)}, tmp_path / TABLE)
-    content = (tmp_path / TABLE).read_bytes()
-    table = {"name": TABLE, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(), "texts": "x"}
+    safetensors.torch.save_file({"x": torch.zeros(3, 4)}, tmp_path / OLD_TABLE)
+    content = (tmp_path / OLD_TABLE).read_bytes()
+    table = {"name": OLD_TABLE, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(), "texts": "x"}
     (tmp_path / TEXTS).write_text(json.dumps({"table": table, "texts": ["a", "b"]}))
     assert attach_texts(Reads(), tmp_path, tmp_path) == ["a", "b"]
     (tmp_path / TEXTS).write_text(json.dumps({"table": table, "texts": texts}))

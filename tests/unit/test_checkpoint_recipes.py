@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -19,9 +20,14 @@ from ladd_dist.recipe import SCALES, Recipe, load_recipe, validate
 from ladd_dist.stages.table import stage_table
 
 REPO = Path(__file__).parents[2]
-PUBLISHED = {"sd15": 859.5e6, "pixart": 610e6, "sd3": 2.03e9, "kandinsky31": 3.05e9}
-"""Parameters of the denoising models: SD 1.5's U-Net, PixArt-XL/2, SD3 medium, Kandinsky 3's 12.2 GB in float32."""
-HIGHEST = {"sd15": 14.61, "pixart": 157.4, "sd3": math.inf, "kandinsky31": 32.08}
+PUBLISHED = {
+    "sd15": 859.5e6, "pixart": 610e6, "sd3": 2.03e9, "kandinsky31": 3.05e9,
+    "flux2": 3.876e9, "qwen_image": 20.43e9, "z_image": 6.155e9,
+}  # fmt: skip
+"""Parameters of the denoising models: SD 1.5's U-Net, PixArt-XL/2, SD3 medium, Kandinsky 3's 12.2 GB in float32; the
+files of FLUX.2 klein 4B, Qwen-Image (20B) and Z-Image (6B) in bfloat16."""
+FLOWS = ("sd3", "flux2", "qwen_image", "z_image")
+HIGHEST = {"sd15": 14.61, "pixart": 157.4, "kandinsky31": 32.08} | dict.fromkeys(FLOWS, math.inf)
 """Of each schedule; Kandinsky's ends at no signal at all, and its four-call model starts at time 979."""
 
 
@@ -35,6 +41,31 @@ def test_the_public_configurations_give_the_published_number_of_parameters(name:
     with torch.device("meta"):
         network = fresh_network(recipe)
     assert sum(weight.numel() for weight in network.parameters()) == pytest.approx(PUBLISHED[name], rel=0.01)
+
+
+FLUX2 = {  # what differs from klein 4B, and the count
+    "klein 4B": ({}, 3_875_544_576),
+    "klein 9B": (
+        {"num_layers": 8, "num_single_layers": 24, "num_attention_heads": 32, "joint_attention_dim": 12288},
+        9_078_581_248,
+    ),
+    "dev": (
+        {"num_layers": 8, "num_single_layers": 48, "num_attention_heads": 48, "joint_attention_dim": 15360,
+         "guidance_embeds": True},
+        32_223_281_152,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FLUX2)
+def test_every_flux2_has_its_published_number_of_parameters(name: str, tmp_path: Path) -> None:
+    recipe, (changes, expected) = recipe_of("flux2"), FLUX2[name]
+    shutil.copytree(REPO / "recipes" / "configs" / "flux2", tmp_path / "flux2")
+    config = tmp_path / "flux2" / "transformer" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | changes))
+    with torch.device("meta"):
+        network = fresh_network(replace(recipe, network=replace(recipe.network, config=str(tmp_path / "flux2"))))
+    assert sum(weight.numel() for weight in network.parameters()) == expected
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -57,8 +88,9 @@ def test_levels_lie_in_the_checkpoints_own_range(name: str) -> None:
     assert recipe.start.rule == "ode"
 
 
-def test_sd3s_levels_are_the_times_of_the_ladd_paper() -> None:
-    times = [sigma / (1 + sigma) for sigma in recipe_of("sd3").student_levels()]
+@pytest.mark.parametrize("name", FLOWS)
+def test_the_levels_of_a_flow_are_the_times_of_the_ladd_paper(name: str) -> None:
+    times = [sigma / (1 + sigma) for sigma in recipe_of(name).student_levels()]
     assert times == pytest.approx([0.995, 0.75, 0.5, 0.25], abs=1e-4)
 
 
@@ -88,7 +120,7 @@ def test_where_the_configurations_lie_changes_no_signature() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", ["sd15", "sd3", "z_image"])  # each takes half a minute
 def test_a_dry_run_needs_neither_weights_nor_a_network(name: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "ladd_dist.launch", str(REPO / "recipes" / f"{name}.py"), "--dry-run", "--json"]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub"), "OMP_NUM_THREADS": "1"}
@@ -101,7 +133,7 @@ def test_a_dry_run_needs_neither_weights_nor_a_network(name: str, tmp_path: Path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["sd15", "kandinsky31"])
+@pytest.mark.parametrize("name", ["kandinsky31", "flux2"])
 def test_the_plan_for_eight_gpus_takes_little_memory_itself(name: str, tmp_path: Path) -> None:
     code = (
         "import resource, sys; from ladd_dist import plan; code = plan.main(sys.argv[1:]); "

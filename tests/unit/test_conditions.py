@@ -1,16 +1,16 @@
-"""The table of text conditions: what is written is read, row by row, and looked up once a tensor of ids."""
+"""The table of text conditions: rows by id, looked up once a tensor of ids."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor
 
-from ladd_dist.core.conditions import Conditions, write_conditions
+from ladd_dist.core.conditions import Conditions
 
 
 def rows(num: int = 7) -> dict[str, Tensor]:
@@ -23,15 +23,9 @@ def rows(num: int = 7) -> dict[str, Tensor]:
     }
 
 
-def chunks(table: dict[str, Tensor], size: int) -> Iterator[dict[str, Tensor]]:
-    for start in range(0, len(table["size"]), size):
-        yield {name: tensor[start : start + size] for name, tensor in table.items()}
-
-
-@pytest.mark.parametrize("size", [1, 3, 7])
-def test_a_table_written_in_chunks_is_read_whole(tmp_path: Path, size: int) -> None:
+def test_a_table_in_one_file_is_read_as_earlier_versions_wrote_it(tmp_path: Path) -> None:
     table, path = rows(), tmp_path / "conditions.safetensors"
-    write_conditions(path, 7, chunks(table, size))
+    safetensors.torch.save_file(table, path)
     read = Conditions.read(path)
     assert read.num == 6
     assert read.shapes == {"mask": (3,), "states": (3, 5), "pooled": (4,), "size": ()}
@@ -41,36 +35,11 @@ def test_a_table_written_in_chunks_is_read_whole(tmp_path: Path, size: int) -> N
         assert found[name].dtype == tensor.dtype
 
 
-@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux lists what is mapped")
-def test_a_table_is_mapped_from_its_file(tmp_path: Path) -> None:
-    path = tmp_path / "conditions.safetensors"
-    write_conditions(path, 64, ({"states": torch.randn(8, 1000)} for _ in range(8)))
-    table = Conditions.read(path)
-    assert str(path) in Path("/proc/self/maps").read_text(encoding="utf-8")
-    assert table.take(torch.tensor([63]))["states"].shape == (1, 1000)
-
-
-@pytest.mark.parametrize(
-    ("num", "message"), [(8, "7 conditions of the 8 announced"), (6, "more conditions than the 6 announced")]
-)
-def test_a_wrong_number_of_rows_leaves_no_file(tmp_path: Path, num: int, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        write_conditions(tmp_path / "table", num, chunks(rows(), 2))
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_rows_that_differ_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="rows of conditions differ"):
-        write_conditions(tmp_path / "table", 2, [{"a": torch.zeros(1, 2)}, {"a": torch.zeros(1, 3)}])
-    with pytest.raises(ValueError, match="rows of conditions differ"):
-        write_conditions(tmp_path / "table", 2, [{"a": torch.zeros(2, 2), "b": torch.zeros(1, 2)}])
-
-
 def test_a_missing_or_damaged_table_is_named(tmp_path: Path) -> None:
     path = tmp_path / "table"
     with pytest.raises(ValueError, match="table is missing"):
         Conditions.read(path)
-    write_conditions(path, 7, [rows()])
+    safetensors.torch.save_file(rows(), path)
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(ValueError, match=r"table is no readable table of conditions .*make the shards again"):
         Conditions.read(path)

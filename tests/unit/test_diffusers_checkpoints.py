@@ -225,6 +225,7 @@ def test_a_repository_is_read_from_the_hubs_cache(
         ("flux", ImageSpec(16, 8, 8, 3), r"transformer: the model works on 4 channels, the dataset has 16"),
         ("flux", ImageSpec(4, 7, 7, 3), r"sizes divisible by 2"),
         ("sd3", ImageSpec(4, 18, 18, 3), r"the model takes sizes up to 16, the dataset has 18"),
+        ("z_image", ImageSpec(4, 8, 130, 3), r"the model takes sizes up to 128, the dataset has 8 x 130"),
         ("class_unet", ImageSpec(4, 8, 8, 10), r"the model knows 4 classes, the dataset has 10"),
     ],
 )
@@ -247,6 +248,10 @@ def test_latents_that_the_model_does_not_take_are_refused(
         ("unet", {"time_embedding_type": "fourier"}),
         ("flux", {"patch_size": 2}),
         ("sana", {"guidance_embeds": True}),
+        ("flux2", {"patch_size": 2}),
+        ("qwen_image", {"zero_cond_t": True}),
+        ("qwen_image", {"guidance_embeds": True}),
+        ("z_image", {"siglip_feat_dim": 8}),
     ],
 )
 def test_a_variant_that_needs_other_inputs_is_refused(tmp_path: Path, family: str, change: dict[str, Any]) -> None:
@@ -256,6 +261,22 @@ def test_a_variant_that_needs_other_inputs_is_refused(tmp_path: Path, family: st
     name, value = next(iter(change.items()))
     with pytest.raises(ValueError, match=rf"{part}: {name} = {value!r} is not supported; supported: "):
         load(tmp_path)
+
+
+def test_what_z_image_has_no_positions_for_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"has 128 positions for a text, 130 are needed: lower `tokens`"):
+        load(write_model(tmp_path, "z_image"), tokens=100)
+    edit(tmp_path / "transformer" / "config.json", all_patch_size=[4])
+    with pytest.raises(UserError, match=r"patches of \(\[4\], \[1\]\) are not supported; supported: \[\[2\], \[1\]\]"):
+        load(tmp_path, tokens=8)
+
+
+def test_a_diffusers_too_old_for_a_model_is_named_with_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ladd_dist.networks.diffusers.family.installed", lambda package: "0.36.0")
+    with pytest.raises(UserError, match=r"needs diffusers 0\.37 or newer, this is 0\.36\.0: pip install 'diffusers>=0"):
+        load(write_model(tmp_path, "qwen_image"))
 
 
 def test_a_network_without_a_checkpoint_says_so() -> None:

@@ -17,6 +17,7 @@ import diffusers
 import pytest
 import torch
 from tiny_diffusers import LATENTS, MODELS, PIPELINES, SCHEDULERS, TOKENS, tiny_model, tiny_table, write_model
+from tiny_latents import pack, unguided, unpack
 from torch import Tensor, nn
 
 from ladd_dist.core.conditions import Conditions
@@ -151,7 +152,9 @@ def test_condition_and_level_reach_output_and_embedding(family: str) -> None:
         assert torch.pdist(found.flatten(1)).min() > 1e-5
 
 
-@pytest.mark.parametrize("family", ["pixart", "pixart_sized", "sana"])  # Kandinsky 3 itself pools over all tokens
+@pytest.mark.parametrize(
+    "family", ["pixart", "pixart_sized", "sana", "qwen_image", "z_image"]
+)  # Kandinsky 3 itself pools over all tokens
 def test_tokens_outside_the_mask_change_nothing(family: str) -> None:
     module = fresh(family)
     first = module(*inputs())
@@ -198,15 +201,7 @@ def test_few_steps_give_what_the_librarys_pipeline_gives(family: str) -> None:
     expected = few_step_sample(lambda x, s, c: module(x, s, c).denoised, noise, cond, levels, "ode")
     options |= pipeline_options(family, module, cond) | {"num_inference_steps": len(levels)}
     found = pipe(latents=pack(noise * start, family), output_type="latent", **options)[0]
-    assert torch.allclose(unpack(found, family), expected, atol=1e-4 * float(expected.abs().max()))
-
-
-def pack(latents: Tensor, family: str) -> Tensor:
-    return diffusers.FluxPipeline._pack_latents(latents, 1, 4, 8, 8) if "flux" in family else latents
-
-
-def unpack(latents: Tensor, family: str) -> Tensor:
-    return diffusers.FluxPipeline._unpack_latents(latents, 16, 16, 2) if "flux" in family else latents
+    assert torch.allclose(unpack(found, family, noise), expected, atol=1e-4 * float(expected.abs().max()))
 
 
 def pipeline_options(family: str, module: Denoiser, cond: Tensor) -> dict[str, Any]:
@@ -214,12 +209,17 @@ def pipeline_options(family: str, module: Denoiser, cond: Tensor) -> dict[str, A
     table = tiny_table(module.condition_shapes)
     rows = {name: tensor[cond] for name, tensor in table.items()}
     size = 32 if family == "sana" else 16
-    options: dict[str, Any] = {"height": size, "width": size, "guidance_scale": 1.0}
+    options: dict[str, Any] = {"height": size, "width": size} | unguided(family)
     options |= {name: rows[name] for name in ("prompt_embeds", "pooled_prompt_embeds") if name in rows}
+    if family == "z_image":
+        kept = [
+            row[mask.bool()] for row, mask in zip(rows["prompt_embeds"], rows["prompt_attention_mask"], strict=True)
+        ]
+        return options | {"prompt_embeds": kept, "guidance_scale": 0.0}
+    if family == "qwen_image":
+        return options | {"prompt_embeds_mask": rows["prompt_attention_mask"]}
     if "prompt_attention_mask" in rows:
         options["attention_mask" if family == "kandinsky3" else "prompt_attention_mask"] = rows["prompt_attention_mask"]
-    if "flux" in family:
-        options["guidance_scale"] = 3.5  # told to the model, not applied
     if "pixart" in family or family == "sana":
         options["use_resolution_binning"] = False
     return options
@@ -260,7 +260,9 @@ def test_bf16_is_near_float32(family: str) -> None:
     assert (found.denoised - exact.denoised).norm() < 0.1 * exact.denoised.norm()
 
 
-@pytest.mark.parametrize("family", ["class_unet", "sdxl", "pixart_sized", "flux"])
+@pytest.mark.parametrize(
+    "family", ["class_unet", "sdxl", "pixart_sized", "flux", "flux2_guided", "qwen_image", "z_image"]
+)
 def test_a_network_is_planned_without_data(family: str) -> None:
     with torch.device("meta"):
         module = plugin(family).build(image=LATENTS)

@@ -61,7 +61,9 @@ def test_a_perfect_model_of_gaussian_data_denoises_as_it_should(scheduler: Any) 
     prediction = read(scheduler)
     x = torch.randn(len(LEVELS), 2, 3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     x_t, timestep = prediction.noised(x, LEVELS)
-    found = prediction.denoised(gaussian_model(prediction, x_t, timestep), x, LEVELS)
+    raw = gaussian_model(prediction, x_t, timestep)
+    found = prediction.denoised(raw, x, LEVELS)
+    torch.testing.assert_close(prediction.raw(found, x, LEVELS), raw, atol=1e-9, rtol=1e-9)
     expected = S2 / (S2 + LEVELS.view(-1, 1, 1, 1) ** 2) * x
     # Tables are float32; epsilon and v are multiplied by sigma, and so is their rounding.
     assert ((found - expected).abs() < 2e-5 * (1 + LEVELS.view(-1, 1, 1, 1))).all()

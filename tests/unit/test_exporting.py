@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from ladd_dist.core.serialize import to_data
+from ladd_dist.core.types import ImageSpec
 from ladd_dist.exporting.card import Card, page
 from ladd_dist.exporting.pipeline import require_free
 from ladd_dist.exporting.schedulers import Sampling, sampling_of
@@ -117,13 +118,15 @@ def test_a_merged_card_keeps_every_other_key_in_its_order_and_needs_no_teacher()
     data = {
         "network": to_data(CUNet()), "recipe": "r", "signature": "x", "of a later version": [1], "levels": {"4": [1.0]},
         "rule": "sde", "student": to_data(Lora(rank=2)), "teacher": {"signature": "t", "file": "f"}, "step": 3,
+        "image": to_data(ImageSpec(4, 2, 3, 1)), "pixels": to_data(ImageSpec(3, 16, 24, 1)),
     }  # fmt: skip
     card = Card.of(data)
     assert card.form == Lora(rank=2) and list(card.data) == list(data)
     merged = card.merged()
-    kept = ["network", "recipe", "signature", "of a later version", "levels", "rule", "step"]
+    kept = ["network", "recipe", "signature", "of a later version", "levels", "rule", "step", "image", "pixels"]
     assert list(merged.data) == [*kept, "merged"] and merged.data["merged"] == data["student"]
     assert merged.form == Full() and merged.merged() == merged
     found = merged.with_samplings({"4": Sampling(None, {"num_inference_steps": 4}, 0.5)})
-    assert list(found) == [*merged.data, "scheduler", "pipeline_arguments", "initial_noise"]
+    assert list(found) == [*merged.data, "height", "width", "scheduler", "pipeline_arguments", "initial_noise"]
+    assert (found["height"], found["width"]) == (16, 24)
     assert found["pipeline_arguments"] == {"4": {"num_inference_steps": 4}}

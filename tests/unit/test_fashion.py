@@ -149,7 +149,7 @@ def test_the_clothes_network_reads_grey_and_the_digits_refuses_it() -> None:
     grey = torch.rand(4, 1, 32, 32) * 2 - 1
     as_rgb = read_images(load_features(name=CLOTHES), grey.expand(-1, 3, -1, -1))
     assert torch.equal(read_images(load_features(name=CLOTHES), grey)[0], as_rgb[0])
-    with pytest.raises(UserError, match=r"for colour digits needs RGB images \[N,C,S,S\], got \[4, 1, 32, 32\]"):
+    with pytest.raises(UserError, match=r"for colour digits needs RGB images \[N,C,H,W\], got \[4, 1, 32, 32\]"):
         read_images(load_features(), grey)
     with pytest.raises(UserError, match=r"for colour clothes needs RGB or grey images"):
         read_images(load_features(name=CLOTHES), grey.expand(-1, 2, -1, -1))
@@ -163,7 +163,7 @@ def test_each_network_has_files_of_its_own(tmp_path: Path) -> None:
     assert json.dumps(card["accuracies"]).count('"hue"') == 1  # grey articles have none
 
 
-def test_training_images_of_clothes_are_grey_at_times_and_then_have_no_hue() -> None:
+def test_images_of_of_clothes_are_grey_at_times_and_then_have_no_hue() -> None:
     ink = torch.full((40, 1, 28, 28), 255, dtype=torch.uint8)
     source = ColorDigits(ink, torch.arange(40) % 10, seed=0)
     images, _, bins = draw_images(source, 400, torch.Generator().manual_seed(0), CLOTHES)

@@ -24,12 +24,15 @@ import safetensors.torch
 import torch
 
 from ladd_dist.core.errors import UserError
+from ladd_dist.core.tar_members import MOST_ZEROS, read_members
 from ladd_dist.core.types import ImageSpec
-from ladd_dist.engine.foreign_shards import Wanted, find_shards, read_foreign
+from ladd_dist.engine.foreign_samples import Wanted
+from ladd_dist.engine.foreign_shards import find_shards
+from ladd_dist.engine.foreign_survey import survey_shards
+from ladd_dist.engine.loop import StopFlag
 from ladd_dist.engine.shard_index import INDEX, ShardError
 from ladd_dist.engine.shard_writer import Chunk, write_shards
-from ladd_dist.engine.tar_members import MOST_ZEROS, read_members
-from ladd_dist.stages.shards import Imported
+from ladd_dist.stages.imported import Imported
 
 IMAGE = ImageSpec(channels=3, height=4, width=4, num_classes=10)
 WANTED = Wanted(IMAGE)
@@ -75,7 +78,10 @@ def flipped(content: bytes, bit: int) -> bytes:
 
 
 def read(source: str | Path, wanted: Wanted = WANTED, most: int | None = None) -> list[Chunk]:
-    return list(read_foreign(str(source), wanted, most))
+    """The samples of a source, which every check has passed, each sample or stored chunk by itself."""
+    survey = survey_shards(str(source), wanted, most)
+    chunks = list(survey.read_from(0)[1])
+    return chunks if most is None else chunks[:most]
 
 
 def same(found: list[Chunk], whole: list[Chunk]) -> bool:
@@ -436,7 +442,7 @@ def test_own_shards_are_read(own: Path, source: str, with_index: bool) -> None:
 
 
 def test_imported_chunks_are_cut_anew_in_any_size(own: Path) -> None:
-    imported, expected = Imported(lambda: read_foreign(str(own), WANTED, 21)), make(0, 21)
+    imported, expected = Imported(survey_shards(str(own), WANTED, 21), StopFlag()), make(0, 21)
     assert imported.count() == 21
     for size in (1, 3, 5, 21):
         parts = [imported(first, min(first + size, 21)) for first in range(0, 21, size)]
@@ -444,8 +450,8 @@ def test_imported_chunks_are_cut_anew_in_any_size(own: Path) -> None:
         assert expected.noise is not None
         assert torch.equal(torch.cat([part.noise for part in parts if part.noise is not None]), expected.noise)
     assert torch.equal(imported(17, 19).x0, make(17, 19).x0)  # what lies before is passed over
-    with pytest.raises(ShardError, match="sample 21 was there before"):
-        imported(20, 22)
+    with pytest.raises(ShardError, match="sample 23 was there before"):
+        imported(20, 24)
 
 
 def test_states_of_own_shards_come_through_where_they_are_wanted_and_of_its_levels(own: Path) -> None:

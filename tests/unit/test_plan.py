@@ -317,7 +317,7 @@ class Terminal(io.StringIO):
 
 PLAN_KEYS = (
     "recipe gpus gpus_per_node gpu_memory_bytes usable_bytes batch_size batch_per_gpu accumulate precision params "
-    "bytes_per_sample strategies cheapest advice data"
+    "bytes_per_sample strategies cheapest advice data texts"
 )
 ROW_KEYS = "strategy shard_teacher gpus flags fits refused memory sent largest_batch_per_gpu"
 MEMORY_KEYS = "parameters gradients optimizer master average teacher heads activations temporaries gathered batch total"

@@ -10,7 +10,7 @@ import shutil
 import signal
 import tarfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ from ladd_dist.core.rng import sample_starts
 from ladd_dist.core.signals import Stopped
 from ladd_dist.core.transfer import sent
 from ladd_dist.core.types import ImageSpec
-from ladd_dist.engine.foreign_shards import Wanted, read_foreign
+from ladd_dist.engine.foreign_samples import Wanted
+from ladd_dist.engine.foreign_survey import survey_shards
 from ladd_dist.engine.loop import StopFlag
 from ladd_dist.engine.shard_index import INDEX, ShardError
 from ladd_dist.engine.shard_reader import ShardReader, to_device
@@ -34,7 +35,8 @@ from ladd_dist.engine.shard_writer import Chunk, write_shards
 from ladd_dist.networks.cunet import CUNet
 from ladd_dist.recipe import Recipe, load_recipe
 from ladd_dist.samplers.karras import Heun
-from ladd_dist.stages.shards import Imported, TeacherSamples
+from ladd_dist.stages.imported import Imported
+from ladd_dist.stages.shards import TeacherSamples
 from ladd_dist.starts.couplings import Path as PathCoupling
 
 IMAGE = ImageSpec(channels=3, height=4, width=4, num_classes=10)
@@ -666,7 +668,7 @@ def sample_of(number: int, form: str) -> dict[str, Any]:
 def test_ordinary_webdataset_shards_are_read(tmp_path: Path, form: str) -> None:
     foreign(tmp_path / "b.tar", [sample_of(number, form) for number in range(3, 5)])
     foreign(tmp_path / "a.tar", [sample_of(number, form) for number in range(3)])
-    chunks, expected = list(read_foreign(str(tmp_path / "*.tar"), WANTED)), make(0, 5)
+    chunks, expected = list(read(str(tmp_path / "*.tar"), WANTED)), make(0, 5)
     assert torch.equal(torch.cat([chunk.x0 for chunk in chunks]), expected.x0)
     assert torch.equal(torch.cat([chunk.cond for chunk in chunks]), expected.cond)
     for i, chunk in enumerate(chunks):
@@ -678,7 +680,7 @@ def test_ordinary_webdataset_shards_are_read(tmp_path: Path, form: str) -> None:
 def test_imported_samples_keep_their_noise_row_by_row(tmp_path: Path) -> None:
     samples = [sample_of(number, "safetensors") for number in range(5)]
     foreign(tmp_path / "a.tar", samples)
-    chunk = Imported(lambda: read_foreign(str(tmp_path / "a.tar"), WANTED))(1, 4)
+    chunk = Imported(survey_shards(str(tmp_path / "a.tar"), WANTED), StopFlag())(1, 4)
     expected = make(1, 4)
     assert chunk.noise is not None and expected.noise is not None
     for found, wanted in zip(chunk[:3], expected[:3], strict=True):
@@ -687,7 +689,7 @@ def test_imported_samples_keep_their_noise_row_by_row(tmp_path: Path) -> None:
 
 def test_compressed_foreign_shards_are_read(tmp_path: Path) -> None:
     foreign(tmp_path / "a.tar.gz", [sample_of(number, "npy") for number in range(3)], compress=True)
-    assert len(list(read_foreign(str(tmp_path / "*.tar.gz"), WANTED))) == 3
+    assert len(list(read(str(tmp_path / "*.tar.gz"), WANTED))) == 3
 
 
 def test_foreign_shards_are_read_whole_in_a_job_of_several_processes(
@@ -696,7 +698,12 @@ def test_foreign_shards_are_read_whole_in_a_job_of_several_processes(
     foreign(tmp_path / "a.tar", [sample_of(number, "npy") for number in range(3)])
     for name, value in (("RANK", "0"), ("WORLD_SIZE", "2")):
         monkeypatch.setenv(name, value)
-    assert len(list(read_foreign(str(tmp_path / "*.tar"), WANTED))) == 3
+    assert len(list(read(str(tmp_path / "*.tar"), WANTED))) == 3
+
+
+def read(source: str, wanted: Wanted) -> Iterator[Chunk]:
+    """The samples of shards that every check has passed."""
+    return survey_shards(source, wanted).read_from(0)[1]
 
 
 def array(**changes: Any) -> dict[str, Any]:
@@ -725,7 +732,7 @@ def test_wrong_foreign_samples_are_refused_with_sample_and_shard_named(
         sample = {key: encode(value) for key, value in sample.items()}
     path = foreign(tmp_path / "a.tar", [sample], encoder=encoder)
     with pytest.raises(ShardError, match=rf"sample '00000' of .*{path.name}.*{message}"):
-        list(read_foreign(str(path), WANTED))
+        list(read(str(path), WANTED))
 
 
 def encode(value: Any) -> bytes:
@@ -756,15 +763,15 @@ def test_a_truncated_foreign_shard_is_named(tmp_path: Path, harm: Callable[[Path
     path = foreign(tmp_path / "a.tar", [sample_of(number, "npy") for number in range(5)])
     harm(path)
     with pytest.raises(ShardError, match=r"shard .*a\.tar is truncated or no tar file"):
-        list(read_foreign(str(path), WANTED))
+        list(read(str(path), WANTED))
 
 
 def test_a_pattern_without_shards_and_shards_without_samples_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ShardError, match=r"shards\.source: nothing matches"):
-        list(read_foreign(str(tmp_path / "*.tar"), WANTED))
+        list(read(str(tmp_path / "*.tar"), WANTED))
     foreign(tmp_path / "a.tar", [])
     with pytest.raises(ShardError, match=r"shards\.source: .*holds no sample"):
-        list(read_foreign(str(tmp_path / "*.tar"), WANTED))
+        list(read(str(tmp_path / "*.tar"), WANTED))
 
 
 def test_foreign_samples_of_which_only_some_have_noise_are_refused(tmp_path: Path) -> None:
@@ -773,7 +780,7 @@ def test_foreign_samples_of_which_only_some_have_noise_are_refused(tmp_path: Pat
     with pytest.raises(
         ShardError, match=r"sample '00001' of .*a\.tar \(byte 7,168\) has no noise, those before it have"
     ):
-        list(read_foreign(str(tmp_path / "*.tar"), WANTED))
+        list(read(str(tmp_path / "*.tar"), WANTED))
 
 
 class Evil:
@@ -795,7 +802,7 @@ def test_nothing_in_a_foreign_shard_is_unpickled(tmp_path: Path, name: str) -> N
     sample = {key: encode(value) for key, value in sample_of(0, "npy").items()} | {name: evil}
     path = foreign(tmp_path / "a.tar", [sample], encoder=False)
     try:
-        chunks = list(read_foreign(str(path), WANTED))
+        chunks = list(read(str(path), WANTED))
     except ShardError:
         assert name == "npy"
     else:

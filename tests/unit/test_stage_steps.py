@@ -6,6 +6,7 @@ The stand-ins write down what they were told, so a test can compare it with what
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,11 +20,14 @@ from ladd_dist.core.noise import SIGMA_DATA
 from ladd_dist.core.rng import Rows, sample_starts, whole_batch
 from ladd_dist.core.types import Batch, Denoiser, ImageSpec
 from ladd_dist.datasets import ImageSet
+from ladd_dist.engine.ahead import Ahead
 from ladd_dist.engine.resident import ResidentImages
 from ladd_dist.guards.judge import NO_CHANGE
+from ladd_dist.parallel.compute import Compute
 from ladd_dist.recipe import Recipe, load_recipe
-from ladd_dist.stages import distill
-from ladd_dist.stages.distill import Distillation, shown_samples
+from ladd_dist.stages import sample_monitor
+from ladd_dist.stages.distill import Distillation
+from ladd_dist.stages.sample_monitor import shown_samples
 from ladd_dist.stages.teacher import TeacherTraining
 from ladd_dist.workspace.run import Run
 
@@ -79,9 +83,21 @@ class Listener:
 
 
 def teacher_step(
-    step: int, rows: Rows | None = None, images: ImageSet | None = None, flips: bool = False, **settings: Any
+    step: int,
+    rows: Rows | None = None,
+    images: ImageSet | None = None,
+    *,
+    ahead: bool = False,
+    flips: bool = False,
+    first: int | None = None,
+    **settings: Any,
 ) -> Listener:
-    """What a step of the teacher's training shows its network, of 400 samples if nothing else is said."""
+    """What a step of the teacher's training shows its network, of 400 samples if nothing else is said.
+
+    Args:
+        first: the first of several steps, whose last is `step`.
+    """
+    first = step if first is None else first
     listener, recipe = Listener(), recipe_of(teacher={"batch_size": 400, **settings})
     training = SimpleNamespace(
         settings=recipe.teacher,
@@ -93,7 +109,10 @@ def teacher_step(
         trainable=listener,
         average=SimpleNamespace(update=lambda updates: None),
     )
-    TeacherTraining.step(cast(TeacherTraining, training), step)
+    given = functools.partial(TeacherTraining.read, cast(TeacherTraining, training))
+    training.batches = Ahead(given, CPU, on=ahead, end=recipe.teacher.steps)
+    for number in range(first, step + 1):
+        TeacherTraining.step(cast(TeacherTraining, training), number)
     return listener
 
 
@@ -118,6 +137,13 @@ def test_images_that_are_kept_on_a_device_train_the_teacher_on_the_same_numbers(
     usual, kept = teacher_step(3), teacher_step(3, images=ResidentImages(Images(), CPU))
     for name in ("x", "sigma", "cond"):
         assert torch.equal(getattr(usual, name)[0], getattr(kept, name)[0]), name
+
+
+def test_images_that_are_read_ahead_train_the_teacher_on_the_same_numbers() -> None:
+    usual, ahead = (teacher_step(4, first=1, label_dropout=0.5, ahead=ahead) for ahead in (False, True))
+    for name in ("x", "sigma", "cond"):
+        for one, other in zip(getattr(usual, name), getattr(ahead, name), strict=True):
+            assert torch.equal(one, other), name
 
 
 class Sided(Images):
@@ -193,11 +219,14 @@ def distill_step(step: int, rows: Rows, recipe: Recipe) -> Told:
         rows=rows,
         reader=SimpleNamespace(batch=read),
         ladd_step=train,
+        recorded=None,
         average=SimpleNamespace(update=told.averaged.append),
         guarding=SimpleNamespace(control=NO_CHANGE, after=lambda updates, *rest: told.guarded.append(updates)),
         log=None,
         save=None,
     )
+    given = functools.partial(Distillation.read, cast(Distillation, training))
+    training.batches = Ahead(given, CPU, on=recipe.train.compute.data == "ahead", end=recipe.train.steps)
     Distillation.step(cast(Distillation, training), step)
     return told
 
@@ -220,6 +249,24 @@ def test_a_step_reads_its_rows_of_its_batch_in_the_order_of_the_runs_seed(seed: 
     assert told.trained == [(5, Rows(4, 8, 8), NO_CHANGE)]
 
 
+def test_the_next_batch_is_read_ahead_but_none_after_the_last_step() -> None:
+    ahead = Compute(data="ahead")
+    last = recipe_of(train={"compute": ahead}).train.steps - 1
+    for step, asked in ((5, [5, 6]), (last, [last])):
+        told = distill_step(step, whole_batch(8), recipe_of(train={"compute": ahead}))
+        assert [arguments[0] for arguments in told.asked] == asked
+
+
+def test_a_step_that_was_not_read_ahead_is_read_when_it_is_asked_for() -> None:
+    """A rollback goes back to an earlier step than the one that was prepared."""
+    read = list[int]()
+    ahead = Ahead(lambda step: (read.append(step), torch.tensor(step))[1:], CPU, on=True, end=9)
+    assert [int(ahead.of(3)[0]), ahead.prepare(4), int(ahead.of(2)[0]), int(ahead.of(3)[0])] == [3, None, 2, 3]
+    ahead.prepare(4)
+    assert int(ahead.of(4)[0]) == 4
+    assert read == [3, 4, 2, 3, 4]
+
+
 def test_average_and_guard_are_told_the_updates_done() -> None:
     told = distill_step(5, whole_batch(8), RECIPE)
     assert (told.averaged, told.guarded) == ([6], [6])
@@ -238,8 +285,10 @@ def test_the_small_set_is_measured_with_the_first_row_after_each_interval_and_at
 
 
 def test_the_shown_samples_are_of_held_out_noise(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distill, "guided_teacher", lambda recipe, teacher: lambda x, sigma, cond: torch.zeros_like(x))
-    monkeypatch.setattr(distill, "decoded", lambda run, samples: samples)
+    monkeypatch.setattr(
+        sample_monitor, "guided_teacher", lambda recipe, teacher: lambda x, sigma, cond: torch.zeros_like(x)
+    )
+    monkeypatch.setattr(sample_monitor, "decoded", lambda run, samples: samples)
     teacher = cast(Denoiser, torch.nn.Linear(1, 1))
     found = shown_samples(cast(Run, SimpleNamespace(recipe=RECIPE)), teacher)
     noise, cond = sample_starts(RECIPE.evaluate.seed, range(32), RECIPE.latent(), CPU)

@@ -24,7 +24,7 @@ from ladd_dist.networks import Network
 @register("diffusers")
 @dataclass(frozen=True)
 class Diffusers(Network):
-    """Model of Hugging Face diffusers (U-Nets, PixArt, SD3, Flux, Sana) with its own prediction and noise schedule."""
+    """Model of Hugging Face diffusers (docs/teachers.md lists them) with its own prediction and noise schedule."""
 
     source: str = ""
     """Folder or hub repository of a pipeline, or of one model with a `scheduler/` in it or beside it."""
@@ -37,7 +37,7 @@ class Diffusers(Network):
     tokens: CountOrZero = 0
     """Length of a text in tokens; 0: the pipeline's own, the only one for Stable Diffusion 1, 2, XL and Kandinsky 3."""
     embedded_guidance: NonNegative = 3.5
-    """Guidance scale given as an input to a guidance-distilled model (Flux dev); other models ignore it."""
+    """Guidance scale given as an input to a guidance-distilled model (Flux and FLUX.2 dev); other models ignore it."""
     pretrained: ClassVar[bool] = True
 
     def identity(self) -> dict[str, str]:
@@ -63,7 +63,8 @@ class Diffusers(Network):
         family = FAMILIES[str(settings["_class_name"])](settings, image, self.tokens, self.embedded_guidance)
         root = locate(self.source, field="network.source", revision=self.revision, patterns=PARTS)
         encoder = TextEncoder(root, settings, self.tokens, device)
-        return encode(encoder, texts, tuple(family.condition_shapes()), size=(image.height, image.width))
+        names, size = tuple(family.condition_shapes()), (image.height, image.width)
+        return encode(encoder, texts, names, size=size, reads_padding=family.reads_padding)
 
     def _make(self, image: ImageSpec, *, weights: bool) -> Denoiser:
         from ladd_dist.networks.diffusers.checkpoint import FAMILIES, build_model, load_model, open_checkpoint

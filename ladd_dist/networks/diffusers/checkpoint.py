@@ -13,8 +13,11 @@ from ladd_dist.core.compat import loaded_as
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.pretrained import locate, read_config, require_safetensors, weight_bytes
 from ladd_dist.networks.diffusers.family import Family
+from ladd_dist.networks.diffusers.flux2 import Flux2
+from ladd_dist.networks.diffusers.qwen_image import QwenImage
 from ladd_dist.networks.diffusers.transformers import SD3, Flux, PixArt, Sana
 from ladd_dist.networks.diffusers.unets import ClassUNet, Kandinsky3, TextUNet
+from ladd_dist.networks.diffusers.z_image import ZImage
 
 FAMILIES: Mapping[str, type[Family]] = {
     "UNet2DModel": ClassUNet,
@@ -24,6 +27,9 @@ FAMILIES: Mapping[str, type[Family]] = {
     "SD3Transformer2DModel": SD3,
     "FluxTransformer2DModel": Flux,
     "SanaTransformer2DModel": Sana,
+    "Flux2Transformer2DModel": Flux2,
+    "QwenImageTransformer2DModel": QwenImage,
+    "ZImageTransformer2DModel": ZImage,
 }
 _SPLIT = {"ada_norm_single": "PixArtTransformer2DModel"}
 _COMPONENTS = ("unet", "transformer")
@@ -86,7 +92,7 @@ def build_model(checkpoint: Checkpoint) -> nn.Module:
     try:
         with within(str(checkpoint.folder / "config.json"), elements=weight_bytes(checkpoint.folder) or MOST_ELEMENTS):
             model: nn.Module = _model_class(checkpoint).from_config(dict(checkpoint.config))
-    except (TypeError, ValueError, NotImplementedError) as error:
+    except (TypeError, ValueError, NotImplementedError, AssertionError) as error:
         raise UserError(f"{checkpoint.folder / 'config.json'}: diffusers refuses it: {error}") from error
     return model.eval()
 

@@ -75,11 +75,12 @@ class DiffusersDenoiser(Denoiser):
         self, *, model: nn.Module, family: Family, prediction: Prediction, taps: Mapping[str, TapSpec], embed_dim: int
     ) -> None:
         super().__init__()
+        family.complete(model)
         self.model, self.family, self.prediction = model, family, prediction
         self.image, self.taps = family.image, taps
         self.has_null = family.has_null()
         self.sigma_max, self.sigma_min = prediction.sigma_max(), prediction.sigma_min()
-        self.condition_shapes = family.condition_shapes()
+        self.condition_shapes, self.reads_padding = family.condition_shapes(), family.reads_padding
         self.cond_dim = embed_dim + (self.condition_shapes["prompt_embeds"][-1] if self._adds_text else 0)
         self.conditions: Conditions | None = None
 
@@ -107,6 +108,12 @@ class DiffusersDenoiser(Denoiser):
                 f"{_listed(self.condition_shapes) or 'class ids, no table'}; was it made for another model?"
             )
         self.conditions = conditions
+
+    def rescaled(self, guided: Tensor, conditional: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
+        if not self.family.rescales:
+            return guided
+        own = (self.prediction.raw(denoised, x, sigma) for denoised in (guided, conditional))
+        return self.prediction.denoised(self.family.rescaled(*own), x, sigma)
 
     def forward(
         self, x: Tensor, sigma: Tensor, cond: Tensor, *, taps: tuple[str, ...] = (), denoise: bool = True

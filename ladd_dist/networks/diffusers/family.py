@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.types import ImageSpec
+from ladd_dist.core.versions import installed, release
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,16 @@ class Family:
     """Default length of a text in tokens."""
     pools_text: ClassVar[bool] = False
     """Whether the model's own embedding of the noise level holds the text as well."""
+    lowest: ClassVar[str] = ""
+    """Lowest version of diffusers with the interface that this adapter calls; empty: every version that is allowed."""
+    rescales: ClassVar[bool] = False
+    """Whether the family's pipeline scales its guided predictions."""
+    guidance_off: ClassVar[tuple[str, float]] = ("guidance_scale", 1.0)
+    """Argument of the family's pipeline for guidance, and the value with which it does not guide."""
+
+    reads_padding: ClassVar[bool] = True
+    """Whether the model's numbers depend on the encoder's states of tokens that only fill a text up. A model with a
+    mask reads none of them, unless it averages over all; the table of conditions is then stored without them."""
 
     def channels(self) -> int:
         """Number of latent channels."""
@@ -39,12 +50,22 @@ class Family:
         """Number that latent sizes must be divisible by."""
         return int(self.config["patch_size"])
 
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the feature maps, which are those of the model's tokens."""
+        return self.image.height // self.stride(), self.image.width // self.stride()
+
     def check(self) -> None:
         """Refuse a model that this adapter cannot call.
 
         Raises:
-            UserError: the model needs other inputs, or does not take latents of this shape.
+            UserError: the model needs other inputs or a newer diffusers, or does not take latents of this shape.
         """
+        version = installed("diffusers") or ""
+        if release(version) < release(self.lowest):
+            raise UserError(
+                f"{self.config['_class_name']} needs diffusers {self.lowest} or newer, this is {version}: "
+                f"pip install 'diffusers>={self.lowest}'"
+            )
         if self.channels() != self.image.channels:
             raise UserError(f"the model works on {self.channels()} channels, the dataset has {self.image.channels}")
         if not self.image.divides(self.stride()):
@@ -83,6 +104,9 @@ class Family:
         """Modules whose outputs [B,E] (the last of a tuple) add up to the embedding of level and condition."""
         raise NotImplementedError
 
+    def complete(self, model: Any) -> None:
+        """Add to a model, once, what training it needs and diffusers' own forward does not have."""
+
     def call(self, model: nn.Module, x: Tensor, timestep: Tensor, cond: Tensor, rows: Mapping[str, Tensor]) -> Tensor:
         """Prediction [B,C,H,W] of the model.
 
@@ -94,10 +118,17 @@ class Family:
         """
         raise NotImplementedError
 
+    def rescaled(self, guided: Tensor, conditional: Tensor) -> Tensor:
+        """Guided prediction [B,C,H,W] as the pipeline scales it; asked only if the family `rescales`.
+
+        Both are in the model's own units, like the result.
+        """
+        raise NotImplementedError
+
     def feature(self, out: Any) -> Tensor:
         """Feature map [B,c,h,w] in the output of a block."""
         tokens: Tensor = out[-1] if isinstance(out, tuple) else out
-        return rearrange(tokens, "b (h w) c -> b c h w", h=self.image.height // self.stride())
+        return rearrange(tokens, "b (h w) c -> b c h w", h=self.grid()[0])
 
 
 def like(rows: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:

@@ -82,6 +82,17 @@ class Prediction(nn.Module):
             return x / (1 + level**2) - level / torch.sqrt(1 + level**2) * raw
         return (x - level * raw) / (1 + level)
 
+    def raw(self, denoised: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
+        """Output of the model [B,C,H,W] from which `denoised` makes D(x; sigma) [B,C,H,W]."""
+        level = _bchw(sigma, x)
+        if self.kind == "sample":
+            return denoised
+        if self.kind == "epsilon":
+            return (x - denoised) / level
+        if self.kind == "v_prediction":
+            return (x / (1 + level**2) - denoised) * torch.sqrt(1 + level**2) / level
+        return (x - (1 + level) * denoised) / level
+
 
 def read_scheduler(config: Mapping[str, object], where: str) -> Prediction:
     """Prediction of a checkpoint from its scheduler's configuration.

@@ -1,12 +1,17 @@
-"""Text encoding by the checkpoint's own diffusers pipeline, of which only the text parts are loaded."""
+"""Text encoding by the checkpoint's own diffusers pipeline, of which only the text parts are loaded.
+
+The encoders compute in float32. Rows have the type of the encoders' weights, which is the accuracy that they were
+trained or published with: bfloat16 for a T5 that is stored so.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import logging
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +21,8 @@ from torch import Tensor
 from ladd_dist.core.budget import within
 from ladd_dist.core.compat import loaded_as
 from ladd_dist.core.errors import UserError
-from ladd_dist.core.pretrained import read_config, weight_bytes
+from ladd_dist.core.pretrained import read_config, weight_bytes, weights_dtype
+from ladd_dist.networks.diffusers.texts_lengths import Rows, filled, filled_batch
 
 BATCH = 16
 """Number of texts encoded together; fixed, because the same texts must always give the same bits."""
@@ -26,7 +32,6 @@ PARTS = ("*.json", "text_encoder*/*.safetensors", "tokenizer*/*")
 _HEAVY = (
     "unet", "transformer", "vae", "movq", "scheduler", "safety_checker", "feature_extractor", "image_encoder",
 )  # fmt: skip
-Rows = dict[str, Tensor]
 
 
 class _Way(NamedTuple):
@@ -40,6 +45,12 @@ class _Way(NamedTuple):
     """Further arguments."""
     takes_length: bool = True
     """Whether the length of a text is an argument."""
+    length: int = 0
+    """Length in tokens where the recipe names none; 0: the method's own."""
+    null: str = ""
+    """Text whose embedding is the null condition, where the pipeline makes no negative embedding of its own."""
+    finish: Callable[[Mapping[str, Any], int], Rows] | None = None
+    """Function (results by name, length in tokens) -> tensors [n,...] of rows of one length."""
 
 
 _EMBEDS = ("prompt_embeds", "negative_prompt_embeds")
@@ -58,11 +69,16 @@ _WAYS = {
     ),
     "FluxTransformer2DModel": _Way(("FluxPipeline",), ("prompt_embeds", "pooled_prompt_embeds", "")),
     "SanaTransformer2DModel": _Way(("SanaPipeline",), _MASKED),
+    "Flux2Transformer2DModel": _Way(("Flux2Pipeline", "Flux2KleinPipeline"), ("prompt_embeds", ""), length=512),
+    "QwenImageTransformer2DModel": _Way(
+        ("QwenImagePipeline",), ("prompt_embeds", "prompt_attention_mask"), length=512, null=" ", finish=filled_batch
+    ),
+    "ZImageTransformer2DModel": _Way(("ZImagePipeline",), _EMBEDS, length=512, finish=filled),
 }  # fmt: skip
 
 
 class TextEncoder:
-    """Text parts of a pipeline, on a device, in float32."""
+    """Text parts of a pipeline, on a device; they compute in float32."""
 
     def __init__(self, root: Path, config: Mapping[str, object], tokens: int, device: torch.device) -> None:
         """Load tokenizers and text encoders, and nothing else.
@@ -79,6 +95,7 @@ class TextEncoder:
         kind = f"{self.name} {config['addition_embed_type']}" if config.get("addition_embed_type") else self.name
         self.way, self.tokens, self.device = _WAYS[kind], tokens, device
         self.pipeline = _load(root, self.way).to(device)
+        self.dtype = _stored_dtype(root)
         self.cut: list[str] = []
         """The longest text of each batch in which one was too long and lost its end."""
 
@@ -90,7 +107,7 @@ class TextEncoder:
     @torch.no_grad()
     def null(self, *, size: tuple[int, int]) -> Rows:
         """Row [1, ...] of the null condition: the pipeline's own negative embedding, otherwise the empty text."""
-        found = self._ask([""], null=True)
+        found = self._ask([self.way.null], null=True)
         own = {name.removeprefix("negative_"): row for name, row in found.items() if name.startswith("negative_")}
         return self._finished(own or found, size)
 
@@ -102,22 +119,30 @@ class TextEncoder:
             "do_classifier_free_guidance": null,
             **self.way.asks,
         }
-        if self.way.takes_length and self.tokens:
+        if self.way.takes_length and (self.tokens or self.way.length):
             asked["max_sequence_length"] = self._length()
         if "complex_human_instruction" in accepted:  # Sana's pipeline puts it before each text
             own = inspect.signature(type(self.pipeline).__call__).parameters["complex_human_instruction"]
             asked["complex_human_instruction"] = own.default
         with _cuts_heard(self.pipeline) as cuts:
-            found = self.pipeline.encode_prompt(
-                texts, **{name: value for name, value in asked.items() if name in accepted}
+            found = self.pipeline.encode_prompt(  # Z-Image's writes into the list that it is given
+                list(texts), **{name: value for name, value in asked.items() if name in accepted}
             )
-        self.cut += [max(texts, key=len)] if cuts else []
-        return {name: row for name, row in zip(self.way.returns, found, strict=True) if name and row is not None}
+            long = self._too_long(texts) if self.way.length else []
+        self.cut += [max(long or texts, key=len)] if cuts or long else []
+        given = {name: rows for name, rows in zip(self.way.returns, found, strict=True) if name and rows is not None}
+        return self.way.finish(given, self._length()) if self.way.finish else given
+
+    def _too_long(self, texts: list[str]) -> list[str]:
+        """Texts of more tokens than are asked for, whatever a chat's template adds; these pipelines log nothing."""
+        tokenizer = getattr(self.pipeline.tokenizer, "tokenizer", self.pipeline.tokenizer)  # FLUX.2 dev's is in another
+        found = zip(texts, tokenizer(texts)["input_ids"], strict=True)
+        return [text for text, ids in found if len(ids) > self._length()]
 
     def _length(self) -> int:
         """Length in tokens to request from the pipeline; SD3 appends T5's tokens to CLIP's."""
         of_clip = self.pipeline.tokenizer_max_length if self.name == "SD3Transformer2DModel" else 0
-        return self.tokens - of_clip
+        return (self.tokens or self.way.length) - of_clip
 
     def _finished(self, rows: Rows, size: tuple[int, int]) -> Rows:
         num, (height, width) = len(rows["prompt_embeds"]), map(float, size)
@@ -126,16 +151,26 @@ class TextEncoder:
         if self.name == "PixArtTransformer2DModel":
             rows["resolution"] = torch.tensor([[height, width]]).expand(num, -1)
             rows["aspect_ratio"] = torch.full((num, 1), height / width)
-        return {name: _stored(name, row) for name, row in rows.items()}
+        return {name: _stored(name, row, self.dtype) for name, row in rows.items()}
 
 
 def encode(
-    encoder: TextEncoder, texts: Sequence[str], names: Sequence[str], *, size: tuple[int, int]
+    encoder: TextEncoder,
+    texts: Sequence[str],
+    names: Sequence[str],
+    *,
+    size: tuple[int, int],
+    reads_padding: bool = True,
 ) -> Iterator[Rows]:
-    """Rows of the table with the entries in `names`, batch by batch: one per text, then the null condition."""
+    """Rows of the table with the entries in `names`, batch by batch: one per text, then the null condition.
+
+    Args:
+        reads_padding: whether the model's numbers depend on the states of tokens that the mask leaves out; where they
+            do not, the states become zero, which a table does not store.
+    """
     for first in range(0, len(texts), BATCH):
         rows = encoder.rows(texts[first : first + BATCH], size=size)
-        yield {name: rows[name] for name in names}
+        yield {name: rows[name] for name in names} if reads_padding else _without_padding(rows, names)
     null = encoder.null(size=size)
     if encoder.cut:
         longest = max(encoder.cut, key=len)
@@ -144,7 +179,15 @@ def encode(
             f"comes after its last token counts for nothing. The longest begins {longest[:60]!r}",
             file=sys.stderr,
         )
-    yield {name: null[name] for name in names}
+    yield {name: null[name] for name in names} if reads_padding else _without_padding(null, names)
+
+
+def _without_padding(rows: Rows, names: Sequence[str]) -> Rows:
+    """The rows, with states of zero where the mask is; a mask that keeps no token keeps all: then each counts alike."""
+    mask = rows["prompt_attention_mask"].bool()
+    kept = mask | ~mask.any(dim=1, keepdim=True)
+    states = rows["prompt_embeds"].masked_fill(~kept[:, :, None], 0)
+    return {name: states if name == "prompt_embeds" else rows[name] for name in names}
 
 
 @contextlib.contextmanager
@@ -168,9 +211,15 @@ def _cuts_heard(pipeline: Any) -> Iterator[list[str]]:
             logger.removeFilter(takes)
 
 
-def _stored(name: str, row: Tensor) -> Tensor:
-    kept = row.to("cpu", torch.uint8) if "mask" in name else row.to("cpu", torch.float32)
-    return kept.contiguous()
+def _stored(name: str, row: Tensor, dtype: torch.dtype) -> Tensor:
+    kept = torch.uint8 if "mask" in name else dtype if "embeds" in name else torch.float32
+    return row.to("cpu", kept).contiguous()
+
+
+def _stored_dtype(root: Path) -> torch.dtype:
+    """The type of the encoders' weights: that of the largest of each, and the wider one where encoders differ."""
+    folders = sorted({path.parent for path in root.glob("text_encoder*/*.safetensors")})
+    return functools.reduce(torch.promote_types, map(weights_dtype, folders)) if folders else torch.float32
 
 
 def _load(root: Path, way: _Way) -> Any:
@@ -185,7 +234,10 @@ def _load(root: Path, way: _Way) -> Any:
         )
     index = read_config(index_path)
     chosen = index.get("_class_name") if index.get("_class_name") in way.pipelines else way.pipelines[0]
-    pipeline = getattr(diffusers, str(chosen))
+    pipeline: Any = getattr(diffusers, str(chosen), None)
+    if pipeline is None:
+        version = diffusers.__version__
+        raise UserError(f"{root} is a {chosen}, which diffusers {version} does not have: pip install -U diffusers")
     accepted = [name for name in inspect.signature(pipeline.__init__).parameters if name != "self"]
     parts = [name for name in accepted if name.startswith(("text_encoder", "tokenizer"))]
     for name in parts:

@@ -19,6 +19,7 @@ class PixArt(Family):
     """Adapter to `PixArtTransformer2DModel` (alpha and sigma)."""
 
     own_tokens = 120
+    reads_padding = False
 
     def is_sized(self) -> bool:
         """Whether the image's resolution and aspect ratio are inputs of the model."""
@@ -116,6 +117,7 @@ class Sana(Family):
     """Adapter to `SanaTransformer2DModel`."""
 
     own_tokens = 300
+    reads_padding = False
 
     def check(self) -> None:
         super().check()

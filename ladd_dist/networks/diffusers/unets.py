@@ -92,7 +92,7 @@ class Kandinsky3(UNet):
     """Adapter to `Kandinsky3UNet`."""
 
     own_tokens = 128
-    pools_text = True
+    pools_text = True  # its query is the mean over all tokens: padding counts in spite of the mask
 
     def condition_shapes(self) -> dict[str, tuple[int, ...]]:
         text = self.text_shape(int(self.config["encoder_hid_dim"]))

@@ -1,0 +1,185 @@
+"""Shards by name: files, globs, folders, `pipe:` commands and web addresses, expanded and opened as streams of bytes.
+
+`webdataset` expands the names. It does not open them: its reader of addresses gives them to a shell, and a pipe that
+fails is noticed where its stream was read to the end alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import http.client
+import math
+import os
+import re
+import signal
+import subprocess
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from ladd_dist.core.door import require_regular
+from ladd_dist.core.errors import UserError
+from ladd_dist.core.printable import one_line
+from ladd_dist.core.tar_stream import Stream
+
+MOST_SHARDS = 1_000_000
+"""Largest number of shards that a set may have."""
+PATIENCE_S = 60.0
+"""Seconds without a byte after which a server counts as gone."""
+ENDINGS = ("*.tar", "*.tar.gz", "*.tgz", "*.tar.bz2", "*.tar.xz")
+"""Names of the shards in a folder."""
+PIPE = "pipe:"
+_WEB = re.compile(r"https?://", re.IGNORECASE)
+_OTHER = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
+_RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)")
+_SHOWN = 200
+
+
+def is_remote(url: str) -> bool:
+    """Whether a name is no file: a command or a web address."""
+    return url.startswith(PIPE) or _WEB.match(url) is not None
+
+
+def expand(urls: str, field: str) -> list[str]:
+    """The shards that a text names, in its order; files that a glob matches or a folder holds by their names.
+
+    Braces and `::` between names mean what WebDataset means by them.
+
+    Raises:
+        UserError: there is none, a file is missing, or there are too many.
+    """
+    from webdataset.shardlists import expand_urls
+
+    if not urls:
+        raise UserError(f"{field} is empty; name shards, like 'pictures/{{000..099}}.tar', a folder or a web address")
+    num = math.prod(1 + abs(int(last) - int(first)) for first, last in _RANGE.findall(urls))
+    if num > MOST_SHARDS:
+        raise UserError(f"{field}: {shown(urls)} are {num:,} shards; at most {MOST_SHARDS:,} are read")
+    found = [shard for url in expand_urls(urls) for shard in _shards_of(url, field)]
+    if not found:
+        raise UserError(f"{field}: nothing matches {shown(urls)}")
+    return found
+
+
+def _shards_of(url: str, field: str) -> list[str]:
+    if is_remote(url):
+        return [url]
+    if (other := _OTHER.match(url)) and other[1].lower() != "file":
+        raise UserError(f"{field}: {shown(url)}: {other[1]} is not read; give a command that does: pipe:COMMAND")
+    path = os.path.expanduser(re.sub(r"^file:(//)?", "", url))  # noqa: PTH111  # Path would drop what it holds for noise
+    if os.path.isdir(path):  # noqa: PTH112  # not Path's, which raises where no such name can exist
+        return sorted(name for ending in ENDINGS for name in glob.glob(str(Path(glob.escape(path)) / ending)))
+    if glob.has_magic(path) and not os.path.lexists(path):
+        return sorted(glob.glob(path))
+    try:
+        require_regular(Path(path))
+    except UserError as error:
+        raise UserError(f"{field}: shard {error}") from error
+    return [path]
+
+
+def shown(url: str) -> str:
+    """A name for messages, without what is long in it."""
+    return repr(one_line(url if len(url) <= _SHOWN else f"{url[:_SHOWN]}..."))
+
+
+@contextlib.contextmanager
+def opened(url: str) -> Iterator[Stream]:
+    """The bytes of a shard. A command runs in the system's shell, and is ended if its bytes are not wanted any more.
+
+    Raises:
+        UserError: the file is missing, the server does not give it, or the command fails; also at the end of the block.
+    """
+    if url.startswith(PIPE):
+        with _pipe(url) as output:
+            yield output
+    elif _WEB.match(url):
+        with _web(url) as answer:
+            yield answer
+    else:
+        require_regular(Path(url))
+        with Path(url).open("rb") as file:
+            yield file
+
+
+@contextlib.contextmanager
+def _pipe(url: str) -> Iterator[Stream]:
+    with tempfile.TemporaryFile() as said:
+        command = url.removeprefix(PIPE)
+        process = subprocess.Popen(
+            command, shell=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said, start_new_session=True
+        )
+        assert process.stdout is not None
+        try:
+            yield process.stdout
+        except UserError as error:  # what it has written is no whole shard; if it failed, this is why
+            if process.stdout.read(1):  # it was still writing
+                raise
+            raise _failed(url, process.wait(), said) or error from error
+        else:
+            if (failed := _failed(url, process.wait(), said)) is not None:
+                raise failed
+        finally:
+            process.stdout.close()
+            if process.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+def _failed(url: str, code: int, said: IO[bytes]) -> UserError | None:
+    if code == 0:
+        return None
+    size = said.seek(0, os.SEEK_END)
+    said.seek(max(0, size - 2 * _SHOWN))
+    last = said.read().decode(errors="replace").strip().splitlines()[-1:]
+    why = f": {last[0]}" if last else ""
+    ended = f"ended with exit code {code}" if code > 0 else f"was ended by signal {-code}"
+    return UserError(one_line(f"shard {shown(url)} cannot be read: the command {ended}{why}"))
+
+
+class _Answer:
+    """What a server sends; its errors name the address."""
+
+    def __init__(self, url: str, answer: http.client.HTTPResponse) -> None:
+        self.url, self.answer, self.count = url, answer, 0
+        length = answer.headers.get("Content-Length", "")
+        self.length = int(length) if length.isdecimal() and len(length) < 19 else None
+
+    def read(self, size: int, /) -> bytes:
+        """The next bytes.
+
+        Raises:
+            UserError: the connection broke, or nothing came for `PATIENCE_S`.
+        """
+        try:
+            found = self.answer.read(size)
+        except (OSError, http.client.HTTPException) as error:
+            raise _web_error(self.url, error) from error
+        self.count += len(found)
+        if not found and self.length is not None and self.count < self.length:
+            raise _web_error(self.url, f"the connection ended after {self.count:,} of {self.length:,} bytes")
+        return found
+
+
+@contextlib.contextmanager
+def _web(url: str) -> Iterator[Stream]:
+    try:
+        request = urllib.request.Request(url, headers={"User-Agent": "ladd_dist", "Accept-Encoding": "identity"})
+        answer = urllib.request.urlopen(request, timeout=PATIENCE_S)  # `_WEB` has seen its scheme
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise _web_error(url, error) from error
+    with answer:
+        yield _Answer(url, answer)
+
+
+def _web_error(url: str, error: object) -> UserError:
+    if isinstance(error, urllib.error.HTTPError):
+        why = f"the server says {error.code} {error.reason}"
+    else:
+        why = str(getattr(error, "reason", None) or error or type(error).__name__)
+    return UserError(one_line(f"shard {shown(url)} cannot be fetched ({why}); look at the address and the server"))

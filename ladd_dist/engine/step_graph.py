@@ -1,0 +1,96 @@
+"""A training step as a CUDA graph: recorded once, and then started by the host in one call.
+
+A recorded step runs the same kernels on the same memory each time, so what changes between steps is a tensor that is
+overwritten: the batch, its random numbers, weights of losses, learning rates. Everything else must not change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+WARM_UP = 3
+"""Steps before the recording: they choose kernels, compile, and make the optimizers' state. PyTorch asks for three."""
+Found = dict[str, Tensor]
+Work = Callable[[Any], Found]
+
+
+class Recorder(Protocol):
+    """Runs work so that it can be recorded, and records it."""
+
+    def run(self, work: Callable[[], Found]) -> Found:
+        """Do the work now."""
+        ...
+
+    def record(self, work: Callable[[], Found]) -> tuple[Found, Callable[[], None]]:
+        """The work's results, which `replay` (the second value) fills: nothing is computed before its first call."""
+        ...
+
+
+class CudaRecorder:
+    """CUDA graphs of one device, recorded on a stream of their own."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.stream = device, torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+    def run(self, work: Callable[[], Found]) -> Found:
+        current = torch.cuda.current_stream(self.device)
+        self.stream.wait_stream(current)
+        with torch.cuda.stream(self.stream):
+            found = work()
+        current.wait_stream(self.stream)
+        return found
+
+    def record(self, work: Callable[[], Found]) -> tuple[Found, Callable[[], None]]:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=self.stream):
+            found = work()
+        return found, graph.replay
+
+
+class StepGraph:
+    """Does a step's work, recorded after `WARM_UP` calls; the results are the same as without."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder, self.calls = recorder, 0
+        self.given: Any = None
+        self.found: Found = {}
+        self.replay: Callable[[], None] | None = None
+
+    def __call__(self, work: Work, given: Any) -> Found:
+        """The results (tensors of their own) of `work` on `given`, nested tuples and lists of tensors and constants.
+
+        The shapes and the constants must be those of the first call, and the work must always be the same.
+        """
+        self.calls += 1
+        if self.calls <= WARM_UP:
+            return self.recorder.run(lambda: work(given))
+        if self.replay is None:
+            self.given = _mapped(torch.clone, given)
+            self.found, self.replay = self.recorder.record(lambda: work(self.given))
+        for own, new in zip(_tensors(self.given), _tensors(given), strict=True):
+            own.copy_(new)
+        self.replay()
+        return {name: value.clone() for name, value in self.found.items()}  # the next call overwrites them
+
+
+def _mapped(change: Callable[[Tensor], Tensor], given: Any) -> Any:
+    """The same tree with each tensor changed."""
+    if isinstance(given, Tensor):
+        return change(given)
+    if isinstance(given, list):
+        return [_mapped(change, item) for item in given]
+    if isinstance(given, tuple):
+        items = [_mapped(change, item) for item in given]
+        return type(given)(*items) if hasattr(given, "_fields") else tuple(items)
+    return given
+
+
+def _tensors(given: Any) -> list[Tensor]:
+    """The tensors of a tree."""
+    if isinstance(given, Tensor):
+        return [given]
+    return [tensor for item in given for tensor in _tensors(item)] if isinstance(given, list | tuple) else []
