@@ -30,7 +30,7 @@ from ladd_dist.parallel import Adam
 from ladd_dist.recipe.fitting import feature_network, fitting_metrics
 from ladd_dist.stages.guard_actions import Guarding, RollBack
 from ladd_dist.stages.held_out import EarlyStopping
-from ladd_dist.stages.old_samples import with_old_samples
+from ladd_dist.stages.old_samples import batches_of
 from ladd_dist.stages.sample_monitor import NUM_SHOWN, SampleMonitor, shown_samples, write_dump
 from ladd_dist.trackers import RunLog
 from ladd_dist.trackers.opening import run_log
@@ -112,9 +112,7 @@ class Distillation:
         settings, ranks, device = recipe.train, run.ranks, run.device
         self.rows = rows_of("train.batch_size", settings.batch_size, settings.compute, ranks)
         pictures = open_shards(run)
-        self.reader = with_old_samples(run, pictures)
-        if settings.compute.data == "device":
-            self.reader.keep_on(device)
+        self.reader = batches_of(run, pictures)
         self.batches = Ahead(self.read, device, on=settings.compute.data == "ahead", end=settings.steps)
         self.checkpoints = Checkpoints(
             run.folder.checkpoints, identity=recipe.distill_signature(), keep=settings.keep_checkpoints,

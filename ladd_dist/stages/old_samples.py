@@ -50,14 +50,22 @@ def make_old_samples(run: Run) -> None:
         make_together(run.ranks, folder, lambda: are_old_samples_done(run), lambda: _make(run, folder))
 
 
-def with_old_samples(run: Run, pictures: ShardReader) -> ShardReader | MixedReader:
-    """A reader of batches with the recipe's share of old samples, which are verified; `pictures` itself without any.
+def batches_of(run: Run, pictures: ShardReader) -> ShardReader | MixedReader:
+    """A reader of a training's batches, on the device if the recipe says so.
+
+    Args:
+        pictures: what it reads, together with the recipe's share of old samples, which are verified.
 
     Raises:
         ShardError: the old samples are missing or damaged.
     """
-    if not needs_old(run.recipe):
-        return pictures
+    reader = _with_old(run, pictures) if needs_old(run.recipe) else pictures
+    if run.recipe.train.compute.data == "device":
+        reader.keep_on(run.device)
+    return reader
+
+
+def _with_old(run: Run, pictures: ShardReader) -> MixedReader:
     folder, settings = run.old_folder, run.recipe.train
     if not (folder / INDEX).exists():
         raise ShardError(f"no whole set of old samples in {folder}; make it first: --stages teacher,shards")
