@@ -149,4 +149,9 @@ MUTANTS: dict[str, Mutation] = {
         ),
         test="tests/unit/test_conditions_stage.py::test_student_and_heads_have_their_own_rates_and_betas",
     ),
+    "early_stop_a_measurement_late": Mutation(
+        "a training goes on for one more measurement than its patience",
+        one("stages/held_out.py", ">= self.settings.patience", "> self.settings.patience"),
+        test="tests/unit/test_tune_parts.py::test_a_training_ends_when_no_measurement_in_a_row_was_better",
+    ),
 }

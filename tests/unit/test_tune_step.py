@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -11,7 +12,9 @@ from torch import Tensor
 from ladd_dist.core.augment import Augment, Moves
 from ladd_dist.core.rng import Rows, RowSource, whole_batch
 from ladd_dist.core.types import Batch, ImageSpec
+from ladd_dist.engine.discriminator import CriticOutput, FrozenCritic
 from ladd_dist.engine.draws import MicroBatches
+from ladd_dist.engine.heads_update import critique
 from ladd_dist.engine.mixed_reader import MixedReader
 from ladd_dist.engine.shard_reader import ShardReader
 from ladd_dist.engine.shard_writer import Chunk, write_shards
@@ -175,3 +178,19 @@ def test_old_rows_stay_with_their_samples_in_micro_batches_and_repeats() -> None
     assert again.old is not None and torch.equal(again.old, batch.old)
     parts = micro_batches(Ot()).split(batch, 0, whole_batch(8), count=4, student=still)
     assert torch.equal(torch.cat([part.batch.old for part in parts if part.batch.old is not None]), batch.old)
+
+
+def test_the_critic_is_shown_moved_samples() -> None:
+    batch = batch_of(8)
+    (part,) = micro_batches(Ot(), augment=Augment(flip=0.4, shift=0.5)).split(
+        batch, 0, whole_batch(8), count=1, student=still
+    )
+    seen = list[Tensor]()
+
+    class Critic:
+        def features(self, x0: Tensor, *rest: Tensor) -> CriticOutput:
+            seen.append(x0)
+            return CriticOutput({}, torch.zeros(8, 1))
+
+    critique(cast(FrozenCritic, Critic()), batch.x0, part)
+    assert torch.equal(seen[0], part.draws.shown(batch.x0)) and not torch.equal(seen[0], batch.x0)
