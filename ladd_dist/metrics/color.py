@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
@@ -35,14 +36,19 @@ def mean_colour(images: Tensor) -> Tensor:
     Raises:
         UserError: the images are not [N,3,H,W], or hold NaN.
     """
-    _check_rgb(images)
     rows = []
-    for part in torch.split(images, _CHUNK):
-        rgb = (part.float().clamp(-1.0, 1.0) + 1.0) / 2.0
+    for rgb in _shown(images):
         ink = rgb.amax(dim=1, keepdim=True)
         colour = (ink * rgb).sum(dim=(2, 3)) / ink.square().sum(dim=(2, 3)).clamp_min(1e-12)
         rows.append(torch.where(ink.amax(dim=(2, 3)) < _NO_INK, torch.zeros_like(colour), colour))
     return _without_nan(torch.cat(rows))
+
+
+def _shown(images: Tensor) -> Iterator[Tensor]:
+    """The images chunk by chunk as a display shows them: RGB [n,3,H,W] in [0,1], clipped."""
+    _check_rgb(images)
+    for part in torch.split(images, _CHUNK):
+        yield (part.float().clamp(-1.0, 1.0) + 1.0) / 2.0
 
 
 def _without_nan(colours: Tensor) -> Tensor:
@@ -61,10 +67,8 @@ def picture_colour(images: Tensor) -> Tensor:
     Raises:
         UserError: the images are not [N,3,H,W], or hold NaN.
     """
-    _check_rgb(images)
     rows = []
-    for part in torch.split(images, _CHUNK):
-        rgb = (part.float().clamp(-1.0, 1.0) + 1.0) / 2.0
+    for rgb in _shown(images):
         weight = rgb.amax(dim=1, keepdim=True) - rgb.amin(dim=1, keepdim=True) + _LEAST_WEIGHT
         rows.append((weight * rgb).sum(dim=(2, 3)) / weight.sum(dim=(2, 3)))
     return _without_nan(torch.cat(rows))
