@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import stat
 import subprocess
@@ -47,6 +48,7 @@ def test_a_pipe_gets_the_content_and_stays_a_pipe(tmp_path: Path) -> None:
     content = os.urandom(300_000)  # more than a pipe holds
 
     def read() -> None:
+        select.select([reader], [], [], 20)  # a pipe that nobody has opened for writing yet reads as ended
         while part := os.read(reader, 65_536):
             got.append(part)
 
