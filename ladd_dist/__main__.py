@@ -10,6 +10,7 @@ from ladd_dist.core.signals import arm
 
 COMMANDS = {
     "launch": "run a recipe: teacher, shards, distillation, evaluation, report",
+    "tune": "teach a finished few-step student new pictures, in the same few steps",
     "new": "write a recipe, a head and a cluster's profile of your own to start from",
     "prompts": "print prompts of many kinds to train with",
     "sweep": "run many recipes that differ along axes, on a cluster, here, or by W&B's agents",

@@ -33,6 +33,7 @@ from ladd_dist import (
     prompts,
     sample,
     sweep,
+    tune,
 )
 from ladd_dist import plugins as cli
 from ladd_dist import search_levels as levels
@@ -235,6 +236,7 @@ def test_every_dependency_has_its_reason() -> None:
     ("command", "options", "more"),
     [
         ("launch", launch.Options, {"seed"}),
+        ("tune", tune.Options, set()),
         ("new", new.Options, set()),
         ("prompts", prompts.Options, set()),
         ("plugins", cli.Options, set()),

@@ -30,7 +30,7 @@ FLOORS: dict[str, int] = {
     "builders": 5, "comparison": 5,
     "evaluation": 6, "diagnosis": 6, "sliders": 6, "exporting": 6,
     "stages": 7,
-    "cluster": 8, "preflight": 8,
+    "cluster": 8, "preflight": 8, "tuning": 8,
 }  # fmt: skip
 """A file imports from its own folder and from lower floors."""
 COMMANDS = 9

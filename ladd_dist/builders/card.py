@@ -74,6 +74,8 @@ class StudentCard(CodecCard):
     signature: str
     student: NotRequired[PluginData]
     """The form of a student that is not a full network, such as a LoRA adapter."""
+    adapter: NotRequired[PluginData]
+    """The form of an adapter that lies beside the weights that it is merged into."""
     teacher: NotRequired[TeacherCard]
     weights_sha256: NotRequired[str]
     """Digest of the weights; exported files have it."""

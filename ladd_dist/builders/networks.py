@@ -52,6 +52,8 @@ SLACK = 0.01
 """How far a level may lie beyond a network's schedule, which settings give in few digits."""
 CODEC_PREFIX = "codec."
 """Prefix, in a student's file, of the weights of a codec that was trained with it."""
+ADAPTER_PREFIX = "adapter."
+"""Prefix, in a student's file with merged weights, of the adapter that was merged into them."""
 
 
 def denoiser(network: Denoiser) -> DenoiseFn:
@@ -89,8 +91,13 @@ def save_weights(path: Path, network: nn.Module) -> None:
 
 
 def own_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of a student's file without those of its codec."""
-    return {name: weights[name] for name in weights if not name.startswith(CODEC_PREFIX)}
+    """The weights of a student's file without those of its codec, and without an adapter that they hold already."""
+    return {name: weights[name] for name in weights if not name.startswith((CODEC_PREFIX, ADAPTER_PREFIX))}
+
+
+def adapter_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The adapter beside the merged weights in a student's file; empty where there is none."""
+    return {name.removeprefix(ADAPTER_PREFIX): weights[name] for name in weights if name.startswith(ADAPTER_PREFIX)}
 
 
 def reads_texts(recipe: Recipe, network: Denoiser) -> bool:

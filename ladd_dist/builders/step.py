@@ -116,6 +116,7 @@ def build_step(
             renoise_sigma=recipe.renoise_sigma,
             levels=recipe.student_levels(),
             seed=recipe.seed,
+            augment=recipe.train.augment,
         ),
         adversarial=recipe.adversarial,
         target=recipe.target,

@@ -10,7 +10,7 @@ import torch
 from ladd_dist.builders.asking import asking_for_plugins
 from ladd_dist.builders.card import REMEDY, StudentCard
 from ladd_dist.builders.codec import codec_card, packed, trained_weights
-from ladd_dist.builders.networks import load_network, own_weights
+from ladd_dist.builders.networks import adapter_weights, load_network, own_weights
 from ladd_dist.builders.teacher import load_start, load_teacher
 from ladd_dist.core.budget import at_most
 from ladd_dist.core.errors import UserError, reading
@@ -53,12 +53,15 @@ def save_student(path: Path, network: Denoiser, run: Run) -> None:
     }
     if codec := codec_card(recipe):
         card["codec"], card["pixels"], card["space"] = codec["codec"], codec["pixels"], codec["space"]
+    kept = recipe.student.weights(network)
     if recipe.student.needs_teacher:
         card["student"] = to_data(recipe.student)
+    elif adapter_weights(kept):
+        card["adapter"] = to_data(recipe.student)
     if recipe.student.needs_teacher and not recipe.network.pretrained:
         folder = run.teacher_folder.resolve()
         card["teacher"] = {"signature": recipe.teacher_signature(), "file": str(folder / "teacher.safetensors")}
-    tensors = {**recipe.student.weights(network), **packed(trained_weights(run))}
+    tensors = {**kept, **packed(trained_weights(run))}
     save_tensors(path, tensors, {"ladd_dist": json.dumps(card)})
 
 

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ladd_dist.builders.networks import save_weights
+from ladd_dist.builders.networks import frozen, save_weights
 from ladd_dist.builders.student_file import file_of, load_student, require_same_space
-from ladd_dist.builders.teacher import load_teacher
+from ladd_dist.builders.teacher import load_start, load_teacher
 from ladd_dist.core.door import decode
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.serialize import RecipeError, to_data
@@ -49,6 +49,19 @@ def keep_start(run: Run) -> None:
         _require_unchanged(run.recipe)
         save_weights(run.folder.init, read_start(run.recipe, load_teacher(run), run.folder.path))
     run.ranks.barrier()
+
+
+def student_at_start(run: Run) -> Denoiser:
+    """The student before training as a plain network, frozen, in eval mode: from what the run kept, or the start.
+
+    Raises:
+        UserError: the start is missing, damaged, or of another network than the teacher.
+    """
+    teacher = load_teacher(run)
+    if run.folder.init.exists() or not run.recipe.student.init:
+        return load_start(run, teacher)
+    _require_unchanged(run.recipe)
+    return frozen(read_start(run.recipe, teacher, run.folder.path), run)
 
 
 def require_start(run: Run) -> None:
@@ -104,12 +117,27 @@ def _of_file(recipe: Recipe, teacher: Denoiser, path: Path, run: Path) -> Denois
     if "ladd_dist" not in content.metadata:
         return _with_lora(teacher, file, content)
     network, card = load_student(path, torch.device("cpu"))
+    if network.image.shape != recipe.latent().shape:
+        require_same_space(file, network, card, run, recipe)
+    network = _with_classes(network, recipe, teacher, file)
     require_same_weights(init_of(file), network.state_dict(), teacher.state_dict())
     _require_same_prediction(init_of(file), network, teacher)
     if not recipe.network.pretrained:
         _require_same_network(init_of(file), dict(card["network"]), recipe)
     require_same_space(file, network, card, run, recipe)
     return network
+
+
+def _with_classes(network: Denoiser, recipe: Recipe, teacher: Denoiser, file: Path) -> Denoiser:
+    """The network with the classes that the recipe's network takes of a checkpoint (`Network.chosen`)."""
+    own = network.state_dict()
+    weights = recipe.network.chosen(own, str(file))
+    if all(weights[name] is own[name] for name in own):
+        return network
+    require_same_weights(init_of(file), weights, teacher.state_dict())
+    chosen = recipe.network.build(image=recipe.latent())
+    chosen.load_state_dict(weights)
+    return chosen
 
 
 def _of_diffusers(recipe: Recipe, teacher: Denoiser) -> Denoiser:

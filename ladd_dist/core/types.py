@@ -70,19 +70,21 @@ class Batch(NamedTuple):
     noise: Tensor | None  # [B,C,H,W] unit-variance noise from which the teacher made x0, if it is known
     path: Tensor | None  # [B,L,C,H,W] the teacher's own states at the stored levels
     path_levels: tuple[float, ...]  # the L levels of `path`, descending
+    old: Tensor | None = None  # [B] bool: rows that ask for an old condition, whose `noise` counts alone; None: none
 
     def rows(self, which: slice | Tensor) -> Batch:
         """Batch of the selected rows: views for a slice, copies for indices [B] int64 on the batch's device."""
-        noise, path = (None if tensor is None else tensor[which] for tensor in (self.noise, self.path))
-        return Batch(self.x0[which], self.cond[which], noise, path, self.path_levels)
+        noise, path, old = (None if tensor is None else tensor[which] for tensor in (self.noise, self.path, self.old))
+        return Batch(self.x0[which], self.cond[which], noise, path, self.path_levels, old)
 
     def repeat(self, times: int) -> Batch:
         """Batch of all rows `times` times, one copy after the other."""
         if times == 1:
             return self
-        x0, cond, noise, path = (None if tensor is None else torch.cat([tensor] * times) for tensor in self[:4])
+        tensors = (*self[:4], self.old)
+        x0, cond, noise, path, old = (None if tensor is None else torch.cat([tensor] * times) for tensor in tensors)
         assert x0 is not None and cond is not None
-        return Batch(x0, cond, noise, path, self.path_levels)
+        return Batch(x0, cond, noise, path, self.path_levels, old)
 
 
 class TapSpec(NamedTuple):

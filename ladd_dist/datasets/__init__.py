@@ -60,6 +60,10 @@ class Dataset(Plugin):
         """Shape and number of classes of the images, without reading them."""
         raise NotImplementedError
 
+    def num_asked(self) -> int:
+        """How many of the classes the pictures have: the first ones. Evaluations ask for these alone."""
+        return self.spec().num_classes
+
     def facts(self, cache: Path) -> Mapping[str, str]:
         """What there is to learn from, as name -> text for the run's record and its page; decodes no picture.
 

@@ -101,7 +101,7 @@ def sample_optimum(
     For a coupling without new noise the optimum is the nearest pair's sample: a student that only memorises.
     """
     num = min(recipe.evaluate.num_samples, len(posterior.pairs.x0))
-    noise, cond = sample_starts(recipe.evaluate.seed, range(num), recipe.latent(), device)
+    noise, cond = sample_starts(recipe.evaluate.seed, range(num), recipe.asked(), device)
     stored = to_images(posterior.pairs.x0)
     figures: dict[str, OptimumFigures] = {}
     rows = []
@@ -149,7 +149,7 @@ def find_levels(
     num, own = min(recipe.evaluate.num_samples, len(posterior.pairs.x0)), recipe.student_levels()
     if len(own) < 2 or metrics.references is None or recipe.start.needs_path:
         return None
-    noise, cond = sample_starts(recipe.evaluate.seed, range(num), recipe.latent(), device)
+    noise, cond = sample_starts(recipe.evaluate.seed, range(num), recipe.asked(), device)
     few, cached = min(num, SEARCH_SAMPLES), _cached(posterior)
 
     def error(levels: tuple[float, ...]) -> float:

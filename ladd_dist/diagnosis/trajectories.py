@@ -73,7 +73,7 @@ def record_trajectories(
     The teacher comes first, then the student in as many steps as it is trained for, then the student in one step.
     """
     device = next(student.parameters()).device
-    noise, cond = sample_starts(recipe.evaluate.seed, range(num), recipe.latent(), device)
+    noise, cond = sample_starts(recipe.evaluate.seed, range(num), recipe.asked(), device)
     found = {}
     with torch.inference_mode():
         recorder = _Recorder(guided_teacher(recipe, teacher))

@@ -26,12 +26,19 @@ class DataPosition(TypedDict):
     position: int
 
 
+class EarlyState(TypedDict):
+    """The state of an early stop."""
+
+    measured: list[list[float]]  # [step, distance], in order
+
+
 class Facts(TypedDict, total=False):
     """Everything besides tensors that a training needs to go on, as JSON."""
 
     counters: dict[str, dict[str, float]]  # of each network's optimizer
     data: DataPosition
     guard: MonitorState | None
+    early: EarlyState | None
 
 
 class FileFacts(TypedDict):

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ladd_dist.core.augment import Augment, Moves
 from ladd_dist.core.noise import few_step_inputs
 from ladd_dist.core.rng import Rows, RowSource, generator
 from ladd_dist.core.transfer import sent
@@ -25,6 +26,11 @@ class Draws(NamedTuple):
     start_eps: Tensor  # [B,C,H,W] fresh noise of the student's input
     tau: Tensor  # [R] level at which the heads compare
     renoise_eps: Tensor  # [R,C,H,W] shared by real and fake: only x0 and the fake differ
+    moves: Moves | None = None  # of the R rows, shared by real and fake
+
+    def shown(self, x0: Tensor) -> Tensor:
+        """Samples x0 [R,C,H,W] as the critic is shown them, moved."""
+        return x0 if self.moves is None else self.moves(x0)
 
 
 class Part(NamedTuple):
@@ -47,6 +53,7 @@ class MicroBatches:
     levels: tuple[float, ...]
     """The student's levels, descending."""
     seed: int
+    augment: Augment = Augment()
 
     @property
     def repeats(self) -> int:
@@ -96,7 +103,11 @@ class MicroBatches:
             return eps.contiguous(memory_format=torch.channels_last)
 
         sigma, tau = level(self.student_sigma, "sigma"), level(self.renoise_sigma, "tau", again)
-        return Draws(sigma, noise("start"), tau, noise("renoise", again))
+        moves = None
+        if self.augment.moves():
+            moving = self.source("augment", rows, step, turn, device=device, repeats=again)
+            moves = self.augment.draw(moving, *batch.x0.shape[2:])
+        return Draws(sigma, noise("start"), tau, noise("renoise", again), moves)
 
     def mismatched(self, part: Part, num_conditions: int, step: int, turn: int) -> Tensor:
         """A wrong condition [R] int64 for each of the R rows, uniform among the others of 0 .. num_conditions - 1."""
@@ -108,13 +119,26 @@ class MicroBatches:
     def inputs(self, batch: Batch, rows: Rows, draws: Draws, step: int, student: DenoiseFn) -> Inputs:
         """The student's inputs: noised samples of the teacher, or the states that its own steps lead to."""
         device = batch.x0.device
-        given = Inputs(self.start(batch, draws.sigma, draws.start_eps), draws.sigma)
+        batch, eps = self._paired(batch, draws)
+        given = Inputs(self.start(batch, draws.sigma, eps), draws.sigma)
 
         def own() -> Iterator[Tensor]:
             # From the coupling's own noise, with nothing of the sample in it: as the sampler starts.
             top, nothing = torch.full_like(draws.sigma, self.levels[0]), batch._replace(x0=torch.zeros_like(batch.x0))
-            x = self.start(nothing, top, draws.start_eps)
+            x = self.start(nothing, top, eps)
             again = self.source("rollout_noise", rows, step, device=device)
             return few_step_inputs(student, x, batch.cond, self.levels, self.start.rule, again)
 
         return self.rollout(given, own, self.levels, self.source("rollout", rows, step, device=device))
+
+    def _paired(self, batch: Batch, draws: Draws) -> tuple[Batch, Tensor]:
+        """The batch and the noise of its inputs: old samples have the noise they were made from, others that drawn.
+
+        The rule `sde` adds new noise below the highest level, so there alone an old sample belongs to its noise.
+        """
+        if batch.old is None:
+            return batch, draws.start_eps
+        assert batch.noise is not None
+        paired = batch.old if self.start.rule == "ode" else batch.old & (draws.sigma >= self.levels[0])
+        eps = torch.where(paired.view(-1, 1, 1, 1), batch.noise, draws.start_eps)
+        return batch._replace(noise=eps), eps

@@ -19,8 +19,10 @@ from ladd_dist.regularisers import PenaltyInputs, Regulariser, Side, of_samples
 
 
 def critique(critic: FrozenCritic, x0: Tensor, part: Part) -> CriticOutput:
-    """The critic's features of x0 [R,C,H,W], re-noised by the draws of the micro-batch."""
-    return critic.features(x0, part.batch.cond, part.draws.tau, part.draws.renoise_eps, part.inputs.sigma)
+    """The critic's features of x0 [R,C,H,W], moved and re-noised by the draws of the micro-batch."""
+    return critic.features(
+        part.draws.shown(x0), part.batch.cond, part.draws.tau, part.draws.renoise_eps, part.inputs.sigma
+    )
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ class HeadsUpdate:
         def nearby(side: Side, rows: slice, eps: float) -> dict[str, Tensor]:
             x0, num = part.batch.x0 if side == "real" else fake, len(part.rows)
             noise = source.normal(*x0.shape[1:])
-            shown = (x0, part.batch.cond, part.draws.tau, part.draws.renoise_eps, noise)
+            shown = (part.draws.shown(x0), part.batch.cond, part.draws.tau, part.draws.renoise_eps, noise)
             x0, cond, tau, renoise_eps, noise = (of_samples(value, num, rows) for value in shown)
             return self.critic.nearby(x0, cond, (tau, renoise_eps), eps * noise)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import signal
 import sys
@@ -120,12 +121,14 @@ def train(
     note: Callable[[dict[str, float]], str],
     after_step: Callable[[int], None] = lambda updates: None,
     more: Callable[[], dict[str, float]] = dict,
+    is_over: Callable[[], bool] = lambda: False,
     ranks: Ranks = SINGLE,
 ) -> None:
     """Run steps first_step .. num_steps - 1. Figures are averaged on the device between logged steps: no host sync.
 
     Every rank runs the same steps; figures are means over ranks, `on_log` is called on rank 0. `more` is called on
-    every rank at each logged step, for figures that are no means over steps and ranks.
+    every rank at each logged step, for figures that are no means over steps and ranks. `is_over`, on which
+    ranks agree, ends the training before its last step.
 
     Raises:
         Stopped: a signal came; the state is saved. NotFiniteError: see `require_finite` (nothing is saved).
@@ -133,7 +136,7 @@ def train(
     window = Window(samples_per_step, ranks)
     poll_every, saved = 1, first_step
     with StopFlag().listen() as stop, Bar(label, num_steps, first_step, quiet=not ranks.is_first) as bar:
-        for step in range(first_step, num_steps):
+        for step in itertools.takewhile(lambda step: not is_over(), range(first_step, num_steps)):
             window.add(do_step(step))
             updates = step + 1
             ranks.beat(f"{label} step {updates}")
@@ -145,9 +148,7 @@ def train(
                 require_finite(label, figures, updates, saved)
                 if ranks.is_first:
                     on_log(updates, figures)
-                bar.update(updates, note(figures))
-            else:
-                bar.update(updates)
+            bar.update(updates, note(figures) if logged else None)
             after_step(updates)
             stopping = updates % poll_every == 0 and stop.agree(ranks)
             if save_at(updates) or updates == num_steps or stopping:

@@ -235,4 +235,4 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
         return None if tensor is None else sent(tensor, device)
 
     x0 = sent(batch.x0, device).contiguous(memory_format=torch.channels_last)
-    return Batch(x0, sent(batch.cond, device), move(batch.noise), move(batch.path), batch.path_levels)
+    return Batch(x0, sent(batch.cond, device), move(batch.noise), move(batch.path), batch.path_levels, move(batch.old))

@@ -123,8 +123,7 @@ def _on_one_seed(
     """
     recipe, settings, extract = run.recipe, run.recipe.evaluate, sharded(run.ranks)
     extract_cached, many = cached(run.workspace.cache / "features", run.ranks), teacher_steps(recipe)
-    spec = recipe.dataset.spec()
-    cond = sample_classes(settings.seed, range(settings.num_samples), spec.num_classes).to(run.device)
+    cond = sample_classes(settings.seed, range(settings.num_samples), recipe.dataset.num_asked()).to(run.device)
     teacher = teacher_samples(run, of_teacher, codec, stop)
     networks = feature_network(recipe), against.real.trained
     theirs = {name: Samples(images.to(run.device), cond, extract_cached, *networks) for name, images in teacher.items()}
@@ -133,7 +132,8 @@ def _on_one_seed(
     measure = Measurement(metrics, against)
     sampled = {name: draw(run, name, sample, codec, stop) for name, sample in samplers.items()}
     own = {name: Samples(images.to(run.device), cond, extract, *networks) for name, images in sampled.items()}
-    num_classes = 0 if recipe.dataset.texts() else spec.num_classes  # a text has too few samples for figures of its own
+    # A text has too few samples for figures of its own.
+    num_classes = 0 if recipe.dataset.texts() else recipe.dataset.num_asked()
 
     def measure_teacher() -> Measured:
         found = measure(theirs, num_classes=num_classes, check=stop.check)

@@ -87,7 +87,7 @@ def draw(run: Run, name: str, sample: SampleFn, codec: Autoencoder, stop: StopFl
         for first in range(own, last, settings.batch_size):
             stop.check()
             indices = range(first, min(first + settings.batch_size, last))
-            noise, cond = sample_starts(settings.seed, indices, recipe.latent(), run.device)
+            noise, cond = sample_starts(settings.seed, indices, recipe.asked(), run.device)
             latents = sample(noise, cond, added_noise(settings.seed, indices))
             parts.append((latents if is_pixels(recipe) else codec.decode(latents)).cpu())
             bar.update(indices.stop - own)

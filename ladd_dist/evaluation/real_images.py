@@ -22,7 +22,6 @@ ROW_BY_ROW = "matched"
 class RealImages:
     """The training split in a fixed random order: its first images are the references, the rest are free.
 
-
     Where features were trained on that split, others come from the held-out one: a network knows the pictures of its
     training better than any others, samples too, so that a floor of them would be too low.
     """

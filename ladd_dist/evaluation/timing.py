@@ -87,7 +87,7 @@ def _seconds(run: Run, sample: SampleFn, codec: Autoencoder, turn: int, stop: St
     """Seconds for one image of a batch."""
     stop.check()
     size = _size(run)
-    noise, cond = sample_starts(run.recipe.evaluate.seed, range(size), run.recipe.latent(), run.device)
+    noise, cond = sample_starts(run.recipe.evaluate.seed, range(size), run.recipe.asked(), run.device)
     source = RowSource(whole_batch(size), "timing", turn, device=run.device)  # a user draws a batch on the device
     if run.device.type == "cuda":
         torch.cuda.synchronize(run.device)  # the noise is on its way; a copy to the device does not wait for it

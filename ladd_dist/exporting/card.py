@@ -32,7 +32,9 @@ class Card:
     step: int
     network: Network
     form: StudentForm
-    """Which of its weights were trained."""
+    """Which of its weights are kept beside the teacher's."""
+    adapter: StudentForm | None
+    """The adapter that can be given alone; None where all weights were trained."""
     levels: Mapping[str, Sequence[float]]
     """Descending noise levels, by number of calls."""
     rule: Literal["ode", "sde"]
@@ -47,12 +49,14 @@ class Card:
             RecipeError: a network or form whose plug-in is not there.
         """
         form: StudentForm = from_data(StudentForm, data["student"], "student") if "student" in data else Full()
+        beside: StudentForm | None = from_data(StudentForm, data["adapter"], "adapter") if "adapter" in data else None
         return cls(
             recipe=data["recipe"],
             signature=data["signature"],
             step=data["step"],
             network=from_data(Network, data["network"], "network"),
             form=form,
+            adapter=beside or (form if form.needs_teacher else None),
             levels=data["levels"],
             rule=data["rule"],
             data=data,
@@ -66,10 +70,11 @@ class Card:
 
     def merged(self) -> Card:
         """The card of the student with its adapter merged into its weights: it needs no teacher any more."""
-        if "student" not in self.data:
+        given = self.data.get("student", self.data.get("adapter"))
+        if given is None:
             return self
-        rest = {key: value for key, value in self.data.items() if key not in ("student", "teacher")}
-        return replace(self, form=Full(), data={**rest, "merged": self.data["student"]})
+        rest = {key: value for key, value in self.data.items() if key not in ("student", "teacher", "adapter")}
+        return replace(self, form=Full(), adapter=None, data={**rest, "merged": given})
 
     def with_samplings(self, samplings: Mapping[str, Sampling]) -> dict[str, object]:
         """The contents of `student.json`: the card, and what a pipeline must be told, by number of calls."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ladd_dist.builders.student_file import file_of
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.rundir import commit_folder, save_tensors, write_bytes, write_json
 from ladd_dist.core.types import Denoiser
@@ -33,17 +34,24 @@ def write_lora(
         UserError: a student without an adapter, or one of a model into which the library cannot load any.
     """
     source = source_of(card, "lora")
-    if not isinstance(card.form, Lora):
+    form = card.adapter
+    if not isinstance(form, Lora):
         raise UserError("--to lora: all of this student's weights were trained, not an adapter; use --to diffusers")
+    start = form.init or source.network.source
+    if form.init and (file_of(Path(form.init)).is_file() or (Path(form.init) / FILE).is_file()):
+        raise UserError(
+            f"--to lora: the adapter belongs to the student in {form.init}, which no pipeline opens; use "
+            "--to diffusers, which writes both in one"
+        )
     assert isinstance(student, DiffusersDenoiser)
     _require_loader(student, source)
-    weights = _named(adapter, source.part, card.form.alpha / card.form.rank)
+    weights = _named(adapter, source.part, form.alpha / form.rank)
     samplings = samplings_of(card, student, source, own)
     scheduler = next(iter(samplings.values())).scheduler
     name, kind = out.name, type(scheduler).__name__
     opening = (
         f"import torch\nfrom diffusers import DiffusionPipeline, {kind}\n\n"
-        f'pipe = DiffusionPipeline.from_pretrained("{source.network.source}", torch_dtype=torch.bfloat16).to("cuda")\n'
+        f'pipe = DiffusionPipeline.from_pretrained("{start}", torch_dtype=torch.bfloat16).to("cuda")\n'
         f'pipe.load_lora_weights("{name}")\n'
         f'pipe.scheduler = {kind}.from_pretrained("{name}", subfolder="scheduler")\n'
     )
@@ -52,9 +60,7 @@ def write_lora(
         save_tensors(folder / FILE, weights, {"format": "pt"})
         scheduler.save_pretrained(folder / "scheduler")
         write_json(folder / CARD, card.with_samplings(samplings))
-        write_bytes(
-            folder / README, page(card, source.network.source, samplings, opening, call_of(card, source)).encode()
-        )
+        write_bytes(folder / README, page(card, start, samplings, opening, call_of(card, source)).encode())
 
     commit_folder(out, fill)
 

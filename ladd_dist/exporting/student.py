@@ -50,13 +50,14 @@ def _read(file: Path, config: RunConfig, step: int) -> Exported:
     """A student from its file."""
     import torch
 
-    from ladd_dist.builders.networks import own_weights
+    from ladd_dist.builders.networks import adapter_weights, own_weights
     from ladd_dist.builders.student_file import codec_weights, load_student, read_student
     from ladd_dist.exporting.card import Card
 
     network, card = load_student(file, torch.device("cpu"))
     whole = Card.of({**card, "step": step, **dataclasses.asdict(facts(network, config))})
-    return Exported(network, whole, codec_weights(file), own_weights(read_student(file)[0].tensors))
+    held = read_student(file)[0].tensors
+    return Exported(network, whole, codec_weights(file), adapter_weights(held) or own_weights(held))
 
 
 def student_at(folder: Path, step: int | None) -> Exported:

@@ -19,6 +19,8 @@ class Network(Plugin):
     kind = "network"
     pretrained: ClassVar[bool] = False
     """Whether `load` gives trained weights, which replaces the training of a teacher."""
+    class_table: ClassVar[str] = ""
+    """Name of the weight with a row for each class and, last, one for none; empty where there is none."""
 
     def build(self, *, image: ImageSpec) -> Denoiser:
         """Build a randomly initialised denoiser (from torch's global generator).
@@ -35,6 +37,17 @@ class Network(Plugin):
             UserError: the checkpoint is missing, cannot be read, or does not take such images.
         """
         raise UserError(f"network {self.name!r} has no checkpoint of its own; train it in the stage teacher")
+
+    def chosen(self, weights: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+        """Weights of a checkpoint of this architecture as this network takes them: as they are, unless it says more.
+
+        Args:
+            where: the checkpoint, for messages.
+
+        Raises:
+            UserError: they lack what the network takes from them.
+        """
+        return dict(weights)
 
     def encode(self, texts: Sequence[str], *, image: ImageSpec, device: torch.device) -> Iterator[Mapping[str, Tensor]]:
         """Encode texts: rows [n,...] of the table of conditions by name, on the CPU, in order, then the null condition.

@@ -40,6 +40,7 @@ class CUNet(Network):
     """Preconditioning of the network: EDM's, or `ddpm`, prediction of the noise."""
     sigma_data: Positive = 0.5
     """Standard deviation of the data, for the preconditioning."""
+    class_table = "embed.classes.weight"
 
     def __post_init__(self) -> None:
         super().__post_init__()

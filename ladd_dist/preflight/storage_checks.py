@@ -20,7 +20,8 @@ from ladd_dist.core.units import si
 from ladd_dist.costs.flops import count_parameters
 from ladd_dist.preflight.check import Check, Fail, Skip, Warn
 from ladd_dist.preflight.machine_checks import Machine
-from ladd_dist.stages.distill import NUM_SHOWN, is_distilled
+from ladd_dist.stages.distill import is_distilled
+from ladd_dist.stages.sample_monitor import NUM_SHOWN
 from ladd_dist.stages.shards import are_shards_done
 from ladd_dist.stages.teacher import is_teacher_done
 from ladd_dist.workspace.run import Run

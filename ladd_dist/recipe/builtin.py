@@ -11,6 +11,7 @@ import ladd_dist.datasets.folder
 import ladd_dist.datasets.mnist
 import ladd_dist.datasets.prompts
 import ladd_dist.datasets.webdataset
+import ladd_dist.datasets.with_old
 import ladd_dist.guards.collapse
 import ladd_dist.levels.named
 import ladd_dist.losses.adversarial
@@ -19,6 +20,7 @@ import ladd_dist.metrics.shipped
 import ladd_dist.metrics.vlb
 import ladd_dist.networks.cunet
 import ladd_dist.networks.diffusers
+import ladd_dist.networks.given
 import ladd_dist.parallel.ddp
 import ladd_dist.parallel.fsdp
 import ladd_dist.parallel.single
@@ -35,6 +37,7 @@ import ladd_dist.sigmas.timesteps
 import ladd_dist.starts.couplings
 import ladd_dist.students.full
 import ladd_dist.students.lora
+import ladd_dist.targets.old
 import ladd_dist.targets.pulls
 import ladd_dist.trackers.jsonl
 import ladd_dist.trackers.tensorboard

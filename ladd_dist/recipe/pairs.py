@@ -38,6 +38,7 @@ def require_pairs(recipe: Recipe) -> None:
     _check_parallel(recipe)
     _check_conditioned(recipe)
     _check_pictures(recipe)
+    _check_old(recipe, distill)
     for metric in recipe.evaluate.metrics:
         if metric.needs() > recipe.evaluate.num_samples:
             raise RecipeError(
@@ -131,6 +132,31 @@ def _check_pictures(recipe: Recipe) -> None:
             f"{where}, and start {start.name!r} needs the noise or path by which a teacher made each; use start=fresh, "
             "start=ot, or --shards.samples teacher"
         )
+
+
+def _check_old(recipe: Recipe, distill: bool) -> None:
+    """Refuse a share of old conditions where there are none, or a target that takes no notice of their samples."""
+    share, num_new = recipe.train.old.share, recipe.dataset.num_asked()
+    num_rows, num_all = recipe.train.old.num_of(recipe.train.batch_size), recipe.dataset.spec().num_classes
+    if not share:
+        if recipe.target.keeps_old and distill:
+            raise RecipeError(
+                f"recipe.target: {recipe.target.name!r} pulls to the samples of old conditions, and no batch asks for "
+                "any; raise train.old.share, take another target, or a distill_weight of 0"
+            )
+        return
+    where = f"recipe.train.old.share: {share:g} of each batch asks for old conditions"
+    if num_all <= num_new:
+        raise RecipeError(f"{where}, and the dataset has none; use dataset=with_old, or --train.old.share 0")
+    if not 0 < num_rows < recipe.train.batch_size:
+        raise RecipeError(f"{where}, which is {num_rows} of {recipe.train.batch_size} rows; use another share")
+    if recipe.start.needs_path or recipe.start.needs_pairs:
+        raise RecipeError(
+            f"{where}, and the pictures beside them have no noise or path, which start {recipe.start.name!r} needs; "
+            "use start=ot for a student of the rule `ode`, start=fresh for one of `sde`"
+        )
+    if recipe.target.needs_pairs:
+        raise RecipeError(f"{where}, and target {recipe.target.name!r} pulls new pictures too; use target=old")
 
 
 def _check_conditioned(recipe: Recipe) -> None:

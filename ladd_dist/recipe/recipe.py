@@ -92,6 +92,10 @@ class Recipe(Ranged):
         """Shape of the networks' inputs: the dataset's images, or the codec's latents of them."""
         return self.codec.latent(self.dataset.spec())
 
+    def asked(self) -> ImageSpec:
+        """Shape of the networks' inputs, with the classes alone that evaluations ask for (`Dataset.num_asked`)."""
+        return dataclasses.replace(self.latent(), num_classes=self.dataset.num_asked())
+
     def student_levels(self) -> tuple[float, ...]:
         """Descending levels at which the student is trained and sampled with `student_steps` calls."""
         return self.levels(self.student_steps)
@@ -133,6 +137,14 @@ class Recipe(Ranged):
                 "shards-1", self.shards, self.latent().identity(), *self._later("codec"), *encoded, *states
             )
         return signature("shards-1", self.teacher_signature(), self.shards, list(self.path_levels()))
+
+    def old_signature(self) -> str:
+        """Signature of the samples of old conditions that the student before training makes (`train.old`)."""
+        own = {"num_samples": self.train.old.num_samples, "seed": self.train.old.seed, "rule": self.start.rule}
+        start = {"init": self.student.init, **self.student.identity()}
+        first = {"start": start, "levels": list(self.student_levels())}
+        encoded = {"dtype": self.shards.dtype, "num_asked": self.dataset.num_asked()}
+        return signature("old-1", self.teacher_signature(), own, first, encoded)
 
     def with_teacher_samples(self) -> Recipe:
         """The recipe whose shards are the teacher's samples that the evaluation compares with: this one, unless its

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+from ladd_dist.core.augment import Augment
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.ranges import (
     AnyInteger,
@@ -107,6 +108,34 @@ class ShardStage(Ranged):
 
 
 @dataclass(frozen=True)
+class Old(Ranged):
+    """Old conditions that a student keeps while it learns new pictures (prior preservation; arXiv 2208.12242)."""
+
+    share: Annotated[float, Within("[0, 1)")] = 0.0
+    """Share of each batch that asks for an old condition; its real samples are those of the student before training."""
+    num_samples: Count = 1_000
+    """Number of these samples, which are made once."""
+    seed: AnyInteger = 0
+    """Seed of their noise and conditions."""
+
+    def num_of(self, batch_size: int) -> int:
+        """How many rows of a batch ask for old conditions."""
+        return round(self.share * batch_size)
+
+
+@dataclass(frozen=True)
+class EarlyStop(Ranged):
+    """End of a training at the smallest distance to held-out pictures; the student of that step is kept."""
+
+    every: CountOrZero = 0
+    """Steps between measurements of the averaged student, each of which makes a checkpoint; 0: train to the end."""
+    patience: Count = 3
+    """Number of measurements in a row that are no better than the best, after which the training ends."""
+    num_samples: Count = 256
+    """Number of samples that are measured, with the classes or captions of the held-out pictures."""
+
+
+@dataclass(frozen=True)
 class DistillStage(Ranged):
     """Training of student and heads."""
 
@@ -147,6 +176,9 @@ class DistillStage(Ranged):
     """Decay per step, such as .99, of the running mean of the squared norm by whose root the adversarial gradient at
     each of the student's samples is divided; 0: not normalised. `adv_weight` is then that gradient's norm; for
     comparison, a distance that averages D numbers and has slopes up to 1 pulls with at most D^-1/2."""
+    old: Old = added(Old())
+    augment: Augment = added(Augment())
+    early_stop: EarlyStop = added(EarlyStop())
     compute: Compute = added(Compute())
     log_every: Count = neutral(10)
     """Steps between rows of the log."""
@@ -161,6 +193,10 @@ class DistillStage(Ranged):
     """Number of newest checkpoints to keep."""
     keep_steps: tuple[Count, ...] = neutral(())
     """Steps whose checkpoints are made and never removed."""
+
+    def num_new(self) -> int:
+        """How many rows of a batch do not ask for an old condition."""
+        return self.batch_size - self.old.num_of(self.batch_size)
 
 
 @dataclass(frozen=True)

@@ -6,18 +6,14 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from ladd_dist.builders.codec import decoded, is_pixels
+from ladd_dist.builders.codec import decoded
 from ladd_dist.builders.sampling import sample_student
 from ladd_dist.builders.shards import open_shards
 from ladd_dist.builders.step import build_critic, build_heads, build_step, freeze
 from ladd_dist.builders.student import new_student, save_student
 from ladd_dist.builders.student_start import keep_start
-from ladd_dist.builders.teacher import averaged, guided_teacher, load_teacher
-from ladd_dist.core.rng import added_noise, sample_starts
-from ladd_dist.core.rundir import save_tensors
+from ladd_dist.builders.teacher import averaged, load_teacher
+from ladd_dist.core.rng import added_noise
 from ladd_dist.core.types import Batch, Denoiser
 from ladd_dist.engine.adv_norm import AdversarialNorm
 from ladd_dist.engine.ahead import Ahead
@@ -32,17 +28,15 @@ from ladd_dist.engine.step_metrics import scaling
 from ladd_dist.evaluation.class_features import trained_features
 from ladd_dist.parallel import Adam
 from ladd_dist.recipe.fitting import feature_network, fitting_metrics
-from ladd_dist.reports.grids import write_grid
 from ladd_dist.stages.guard_actions import Guarding, RollBack
-from ladd_dist.stages.sample_monitor import SampleMonitor
+from ladd_dist.stages.held_out import EarlyStopping
+from ladd_dist.stages.old_samples import batches_of
+from ladd_dist.stages.sample_monitor import NUM_SHOWN, SampleMonitor, shown_samples, write_dump
 from ladd_dist.trackers import RunLog
 from ladd_dist.trackers.opening import run_log
 from ladd_dist.workspace.config import tracked_config
 from ladd_dist.workspace.run import Run
 from ladd_dist.workspace.workspace import is_done, mark_done, rows_of
-
-NUM_SHOWN = 32
-"""The number of samples in a dump and its grid."""
 
 
 def is_distilled(run: Run) -> bool:
@@ -56,7 +50,7 @@ def distill(run: Run) -> Path:
     """Train the student, or find it trained; returns `student.safetensors` (averaged weights and a card)."""
     if is_distilled(run):
         return run.folder.student
-    training = _train(run)
+    training = _best_of(_train(run))
     student = training.averaged()
     if student is not None:  # rank 0
         save_student(run.folder.student, student, run)
@@ -71,6 +65,15 @@ def _train(run: Run) -> Distillation:
     while training is None:
         training = _attempt(run)
     return training
+
+
+def _best_of(training: Distillation) -> Distillation:
+    """The training at the step that its early stop keeps, whose checkpoint becomes the newest."""
+    best = training.early.best
+    if best is None or best == training.early.measured[-1][0]:
+        return training
+    training.checkpoints.forget_after(best)
+    return Distillation(training.run)
 
 
 def _attempt(run: Run) -> Distillation | None:
@@ -108,9 +111,8 @@ class Distillation:
         self.log, self.waiting = RunLog(), dict[str, float]()
         settings, ranks, device = recipe.train, run.ranks, run.device
         self.rows = rows_of("train.batch_size", settings.batch_size, settings.compute, ranks)
-        self.reader = open_shards(run)
-        if settings.compute.data == "device":
-            self.reader.keep_on(device)
+        pictures = open_shards(run)
+        self.reader = batches_of(run, pictures)
         self.batches = Ahead(self.read, device, on=settings.compute.data == "ahead", end=settings.steps)
         self.checkpoints = Checkpoints(
             run.folder.checkpoints, identity=recipe.distill_signature(), keep=settings.keep_checkpoints,
@@ -150,8 +152,9 @@ class Distillation:
             adv_norm=self.adv_norm, head_sums=self.head_sums,
         )  # fmt: skip
         self.recorded = RecordedStep(self.ladd_step, device) if settings.compute.graph else None
-        self.guarding = Guarding(run, self.reader, self.head_sums, self.checkpoints)
+        self.guarding = Guarding(run, pictures, self.head_sums, self.checkpoints)
         self.guarding.restore(self.first_step, saved.meta.get("guard") if saved else None)
+        self.early = EarlyStopping(run, saved.meta.get("early") if saved else None)
 
     def run_to_end(self) -> None:
         """Train for the steps that are left."""
@@ -170,21 +173,27 @@ class Distillation:
                 save=self.save,
                 on_log=self.on_log,
                 note=_note,
-                after_step=self.maybe_dump,
+                after_step=self.look,
                 more=self.further_figures,
+                is_over=lambda: self.early.is_over,
                 ranks=ranks,
             )
 
     def further_figures(self) -> dict[str, float]:
         """Figures of a logged step that are no means over steps; every rank calls this."""
         scales = scaling({"student": self.student, "heads": self.heads})
-        return self.head_sums.read("log", self.run.ranks) | self.guarding.take_metrics() | scales
+        return (
+            self.head_sums.read("log", self.run.ranks)
+            | self.guarding.take_metrics()
+            | self.early.take_metrics()
+            | scales
+        )
 
     def is_to_be_saved(self, updates: int) -> bool:
         """Whether a checkpoint is due after so many updates."""
         settings = self.run.recipe.train
         regular = updates % settings.checkpoint_every == 0 or updates in settings.keep_steps
-        return regular or self.guarding.wants_save(updates)
+        return regular or self.guarding.wants_save(updates) or self.early.is_due(updates)
 
     def step(self, step: int) -> Figures:
         """Update heads and student once, and let the guard check them."""
@@ -211,11 +220,12 @@ class Distillation:
         parts = self.average.parts() | self.adv_norm.parts()
         for name, network in networks.items():
             parts |= state_of(name, network)
-        epoch, position = divmod(updates * self.run.recipe.train.batch_size, len(self.reader))
+        epoch, position = divmod(updates * self.run.recipe.train.num_new(), len(self.reader))
         counters = {name: network.counters() for name, network in networks.items()}
         data: DataPosition = {"seed": self.run.recipe.seed, "epoch": epoch, "position": position}
-        facts: Facts = {"counters": counters, "data": data, "guard": self.guarding.to_checkpoint()}
-        self.checkpoints.save(updates, parts, facts, pinned=self.guarding.pinned())
+        facts: Facts = {"counters": counters, "data": data}
+        facts |= {"guard": self.guarding.to_checkpoint(), "early": self.early.to_checkpoint()}
+        self.checkpoints.save(updates, parts, facts, pinned=(*self.guarding.pinned(), *self.early.pinned()))
 
     def averaged(self) -> Denoiser | None:
         """The student with averaged weights, on rank 0 (None elsewhere); every rank calls this."""
@@ -239,6 +249,11 @@ class Distillation:
         else:
             self.log.log(updates, figures)
 
+    def look(self, updates: int) -> None:
+        """Sample the student for what is due after so many updates."""
+        self.maybe_dump(updates)
+        self.early.after(updates, self.averaged)
+
     def maybe_dump(self, updates: int) -> None:
         """Sample the fixed small set once for what is due: its figures in the log, a dump with its picture."""
         last = updates == self.run.recipe.train.steps
@@ -256,43 +271,7 @@ class Distillation:
             self.log.log(updates, self.waiting | self.monitor(student))
             self.waiting = {}
         if is_dumped:
-            self.dump(updates, student, latents)
-
-    def dump(self, updates: int, student: Tensor, latents: Tensor) -> None:
-        """Write teacher's and student's samples at the same noise, as tensors and picture.
-
-        The metadata `latents` says under which names the samples themselves lie, as the networks have them: on pixels
-        they are the pictures, and nothing is written twice.
-
-        Args:
-            student: pictures [N,C,H,W] of the student's samples.
-            latents: the samples themselves [N,c,h,w], written too where they are no pictures.
-        """
-        tensors = {**self.shown, "student": student}
-        ending = "" if is_pixels(self.run.recipe) else "_latents"
-        if ending:
-            tensors["student_latents"] = latents
-        path = self.run.folder.dumps / f"step-{updates:06d}.safetensors"
-        where = {"latents": f"teacher{ending} student{ending}"}
-        save_tensors(path, {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, where)
-        rows = [("teacher", self.shown["teacher"]), (f"student@{self.run.recipe.student_steps}", student)]
-        picture = self.run.folder.samples / f"step-{updates:06d}.png"
-        write_grid(picture, rows)
-        self.log.picture(updates, "samples", picture)
-
-
-@torch.inference_mode()
-def shown_samples(run: Run, teacher: Denoiser) -> dict[str, Tensor]:
-    """Held-out noise and classes, and what the teacher makes of them, for the dumps.
-
-    `teacher` holds pictures; where samples are latents, `teacher_latents` holds the samples themselves.
-    """
-    recipe = run.recipe
-    device = next(teacher.parameters()).device
-    noise, cond = sample_starts(recipe.evaluate.seed, range(NUM_SHOWN), recipe.latent(), device)
-    samples, _ = recipe.shards.sampler(guided_teacher(recipe, teacher), noise, cond)
-    shown = {"noise": noise, "cond": cond, "teacher": decoded(run, samples)}
-    return shown if is_pixels(recipe) else {**shown, "teacher_latents": samples}
+            self.log.picture(updates, "samples", write_dump(self.run, updates, self.shown, student, latents))
 
 
 def _note(figures: dict[str, float]) -> str:

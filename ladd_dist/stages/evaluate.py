@@ -16,6 +16,7 @@ from ladd_dist.recipe import Recipe
 from ladd_dist.recipe.fitting import fitting_metrics
 from ladd_dist.reports.collapse import as_number, onset
 from ladd_dist.reports.grids import write_grid
+from ladd_dist.stages.old_samples import shown_old
 from ladd_dist.stages.shards import make_shards
 from ladd_dist.trackers.opening import tracker_alone
 from ladd_dist.workspace.config import tracked_config
@@ -63,7 +64,9 @@ def evaluate(run: Run) -> Evaluation:
             *samplers,
             *(f"teacher@4:{name}" for name in recipe.teacher_levels()),
         ]
-        write_grid(run.folder.samples / "final.png", [(name, samples[name][:NUM_SHOWN]) for name in order])
+        rows = [(name, samples[name][:NUM_SHOWN]) for name in order]
+        rows += shown_old(run, samplers, NUM_SHOWN).items()
+        write_grid(run.folder.samples / "final.png", rows)
         told: ClassFigures = {
             "left_out": measured.left_out, "unfit": dict(measured.unfit), "entries": measured.classes,
         }  # fmt: skip

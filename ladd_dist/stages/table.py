@@ -13,7 +13,9 @@ from ladd_dist.recipe import Recipe
 from ladd_dist.stages.autoencoder import is_autoencoder_done, train_autoencoder
 from ladd_dist.stages.distill import distill, is_distilled
 from ladd_dist.stages.evaluate import evaluate, is_evaluated
+from ladd_dist.stages.held_out import require_held_out
 from ladd_dist.stages.locking import write_lock
+from ladd_dist.stages.old_samples import are_old_samples_done, make_old_samples
 from ladd_dist.stages.shards import are_shards_done, make_shards
 from ladd_dist.stages.teacher import is_teacher_done, train_teacher
 from ladd_dist.workspace.config import StageState
@@ -45,13 +47,19 @@ def stage_table(recipe: Recipe) -> dict[str, Stage]:
         | (codec if recipe.codec.trained else {})
         | {
             "teacher": Stage(teaching, train_teacher, is_teacher_done),
-            "shards": Stage(making, make_shards, are_shards_done),
+            "shards": Stage(making, _make_samples, lambda run: are_shards_done(run) and are_old_samples_done(run)),
             "distill": Stage("training student and heads", distill, is_distilled),
             "evaluate": Stage("sampling and measuring on held-out noise", evaluate, is_evaluated),
             # Never skipped: it takes seconds, and a page older than its figures would lie.
             "report": Stage("writing the page", _report, lambda run: False),
         }
     )
+
+
+def _make_samples(run: Run) -> None:
+    require_held_out(run)  # before any work: what is missing would show in the next stage
+    make_shards(run)
+    make_old_samples(run)
 
 
 def _report(run: Run) -> None:

@@ -32,7 +32,8 @@ from ladd_dist.students.start import start_digest
 class Lora(StudentForm):
     """Low-rank adapters of linear layers and convolutions train; the teacher's weights stay, bit for bit.
 
-    With an `init` of its own the student's file holds all weights, the adapters merged: nobody else has its start.
+    With an `init` of its own the student's file holds all weights, the adapters merged: nobody else has its start. The
+    adapters lie beside them, under `adapter.`, for programs that have the start and take adapters.
     """
 
     rank: Annotated[int, Within("[1, 4096]")] = 16
@@ -65,7 +66,8 @@ class Lora(StudentForm):
 
     def weights(self, network: Denoiser) -> dict[str, Tensor]:
         if self.init:
-            return super().weights(merge_adapter(copy.deepcopy(network)))
+            adapter = {f"adapter.{name}": tensor for name, tensor in adapter_state(network).items()}
+            return {**super().weights(merge_adapter(copy.deepcopy(network))), **adapter}
         return adapter_state(network)
 
     def restore(self, network: Denoiser, weights: Mapping[str, Tensor]) -> Denoiser:

@@ -32,6 +32,9 @@ class Target(Plugin):
     needs_pairs: ClassVar[bool] = False
     """Whether it is the batch's own sample: the student's input must then belong to that sample."""
 
+    keeps_old: ClassVar[bool] = False
+    """Whether it knows old samples among the batch's (`Batch.old`), which a share of old conditions asks for."""
+
     def __call__(
         self, fake: Tensor, x: Tensor, sigma: Tensor, batch: Batch, *, teacher: DenoiseFn, source: RowSource
     ) -> TargetSample:

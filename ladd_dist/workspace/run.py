@@ -60,6 +60,11 @@ class Run:
         return self.workspace.cache / f"shards-{self.recipe.shards_signature()}"
 
     @property
+    def old_folder(self) -> Path:
+        """The folder of the samples of old conditions that the student before training made."""
+        return self.workspace.cache / f"old-{self.recipe.old_signature()}"
+
+    @property
     def reference_folder(self) -> Path:
         """The folder of the teacher's own evaluation."""
         return self.workspace.cache / f"reference-{self.recipe.reference_signature()}"

@@ -214,4 +214,23 @@ MUTANTS: dict[str, Mutation] = {
         one("builders/step.py", "            seed=recipe.seed,\n", "            seed=recipe.teacher.seed,\n"),
         test=_PLACES,
     ),
+    "old_samples_without_their_noise": Mutation(
+        "an old sample of a tuning starts from new noise, so that its target is the mean of all samples",
+        one(
+            "engine/draws.py",
+            "eps = torch.where(paired.view(-1, 1, 1, 1), batch.noise, draws.start_eps)",
+            "eps = draws.start_eps",
+        ),
+        test="tests/unit/test_tune_step.py"
+        "::test_an_old_row_starts_from_the_noise_of_its_sample_where_that_belongs_to_it",
+    ),
+    "critic_shown_unmoved_samples": Mutation(
+        "the critic sees samples as they are, and learns few pictures by heart",
+        one(
+            "engine/heads_update.py",
+            "        part.draws.shown(x0), part.batch.cond, part.draws.tau, part.draws.renoise_eps, part.inputs.sigma",
+            "        x0, part.batch.cond, part.draws.tau, part.draws.renoise_eps, part.inputs.sigma",
+        ),
+        test="tests/unit/test_tune_step.py::test_the_critic_is_shown_moved_samples",
+    ),
 }

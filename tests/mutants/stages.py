@@ -81,7 +81,7 @@ MUTANTS: dict[str, Mutation] = {
     ),
     "evaluated_on_the_shards_noise": Mutation(
         "samples for the dumps come from the shards' noise, on which the student was trained",
-        one("stages/distill.py", "sample_starts(recipe.evaluate.seed, ", "sample_starts(recipe.shards.seed, "),
+        one("stages/sample_monitor.py", "sample_starts(recipe.evaluate.seed, ", "sample_starts(recipe.shards.seed, "),
         test=f"{_STEPS}::test_the_shown_samples_are_of_held_out_noise",
     ),
     "shards_of_one_seed": Mutation(
@@ -148,5 +148,10 @@ MUTANTS: dict[str, Mutation] = {
             "stages/distill.py", "settings.lr_heads, settings.betas_heads", "settings.lr_heads, settings.betas_student"
         ),
         test="tests/unit/test_conditions_stage.py::test_student_and_heads_have_their_own_rates_and_betas",
+    ),
+    "early_stop_a_measurement_late": Mutation(
+        "a training goes on for one more measurement than its patience",
+        one("stages/held_out.py", ">= self.settings.patience", "> self.settings.patience"),
+        test="tests/unit/test_tune_parts.py::test_a_training_ends_when_no_measurement_in_a_row_was_better",
     ),
 }

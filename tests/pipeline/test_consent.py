@@ -136,6 +136,7 @@ OPENERS: dict[str, Words] = {
     "sample RUN": lambda it: [str(it.run), "--teacher-steps", "1"],
     "control": lambda it: ["train", str(it.run), "--steps", "1"],
     "export": lambda it: [str(it.run), "--step", "10"],
+    "tune": lambda it: [str(it.run), "--images", "pictures"],
 }
 """Command lines that need what the run names; a word behind the command tells several of one command apart."""
 READERS: dict[str, Words] = {

@@ -34,6 +34,7 @@ from ladd_dist import (
     sample,
     search_levels,
     sweep,
+    tune,
 )
 from ladd_dist.builders.networks import require_within
 from ladd_dist.builders.teacher import fresh_network, require_levels
@@ -59,7 +60,7 @@ SWEEP = str(REPO / "recipes" / "sweep_heads.py")
 OPTIONS = (
     compare.Options, control.Train, control.Apply, control.Transfer, diagnose.Options, doctor.Options,
     evaluate.Options, export.Options, guidance.Options, jobs.Options, launch.Options, new.Options, plan.Options,
-    plugins.Options, prompts.Options, sample.Options, search_levels.Options, sweep.Options,
+    plugins.Options, prompts.Options, sample.Options, search_levels.Options, sweep.Options, tune.Options,
 )  # fmt: skip
 """The options of every command."""
 

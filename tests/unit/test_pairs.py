@@ -36,6 +36,7 @@ from ladd_dist.starts import Start
 from ladd_dist.starts.couplings import Fresh, Ot, Stored
 from ladd_dist.starts.couplings import Path as PathCoupling
 from ladd_dist.targets import Target
+from ladd_dist.targets.old import OldOrDenoised, OldSample
 from ladd_dist.targets.pulls import Input, StoredSample, TeacherDenoised
 from plugins.heads import SpectralNorm
 from plugins.schedules import Constant, LinearWarmup, Piecewise
@@ -58,6 +59,8 @@ def changed(recipe: Recipe = SMOKE, **changes: Any) -> Recipe:
 # --- start, rollout and target ---
 
 STARTS, TARGETS = (Fresh(), Ot(), Stored(), PathCoupling()), (StoredSample(), TeacherDenoised(), Input())
+OLD = (OldSample(), OldOrDenoised())
+"""Targets that need a share of old conditions, whose inputs keep their pairs (`test_tune_step.py`)."""
 ROLLOUTS = (OffPolicy(), OnPolicy(share=0.0), OnPolicy(share=0.5), OnPolicy(share=1.0), EveryStep())
 
 
@@ -81,7 +84,7 @@ def test_inputs_that_begin_at_new_noise_are_never_pulled_to_a_stored_sample(
 
 def test_the_table_has_every_start_rollout_and_target_of_the_package() -> None:
     """A new one has to say whether it keeps pairs."""
-    for kind, tried in (("start", STARTS), ("rollout", ROLLOUTS), ("target", TARGETS)):
+    for kind, tried in (("start", STARTS), ("rollout", ROLLOUTS), ("target", (*TARGETS, *OLD))):
         ours = {name for name, cls in registered()[kind].items() if cls.__module__.startswith("ladd_dist.")}
         assert {item.name for item in tried} == ours
 

@@ -25,8 +25,9 @@ from ladd_dist.engine.resident import ResidentImages
 from ladd_dist.guards.judge import NO_CHANGE
 from ladd_dist.parallel.compute import Compute
 from ladd_dist.recipe import Recipe, load_recipe
-from ladd_dist.stages import distill
-from ladd_dist.stages.distill import Distillation, shown_samples
+from ladd_dist.stages import sample_monitor
+from ladd_dist.stages.distill import Distillation
+from ladd_dist.stages.sample_monitor import shown_samples
 from ladd_dist.stages.teacher import TeacherTraining
 from ladd_dist.workspace.run import Run
 
@@ -284,8 +285,10 @@ def test_the_small_set_is_measured_with_the_first_row_after_each_interval_and_at
 
 
 def test_the_shown_samples_are_of_held_out_noise(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distill, "guided_teacher", lambda recipe, teacher: lambda x, sigma, cond: torch.zeros_like(x))
-    monkeypatch.setattr(distill, "decoded", lambda run, samples: samples)
+    monkeypatch.setattr(
+        sample_monitor, "guided_teacher", lambda recipe, teacher: lambda x, sigma, cond: torch.zeros_like(x)
+    )
+    monkeypatch.setattr(sample_monitor, "decoded", lambda run, samples: samples)
     teacher = cast(Denoiser, torch.nn.Linear(1, 1))
     found = shown_samples(cast(Run, SimpleNamespace(recipe=RECIPE)), teacher)
     noise, cond = sample_starts(RECIPE.evaluate.seed, range(32), RECIPE.latent(), CPU)

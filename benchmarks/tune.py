@@ -1,0 +1,255 @@
+"""New pictures for a four-step student: `ladd tune` beside what others do, over seeds and numbers of pictures.
+
+    python -m benchmarks.tune --pictures FOLDER --new CLASS          # again and again, until it says "all done"
+    python -m benchmarks.tune --pictures FOLDER --new CLASS --table  # the table of what is there
+
+FOLDER has a folder of pictures for each class. A base and a four-step student learn all of them (recipe `folder`). The
+new pictures are those of CLASS in a style that neither has seen, blue on white; half of them are held out. Compared,
+all with adapters of rank 16 and as many updates:
+
+    diffusion     the student, with the diffusion loss: what a LoRA for a few-step model usually is
+    de-distilled  the same on the student after it has learned to denoise its own samples, put back on the student
+    from base     the base, with the diffusion loss, put on the student
+    tune          `ladd tune`
+    ceiling       the base, with the diffusion loss, in 50 steps
+    untouched     the student as it was
+
+Each is a row of figures in `--out`, written when it is there; a call that was stopped goes on with the next row. `new`
+and `old` are kernel distances on pixels, to held-out pictures in the style and to real pictures of the other classes;
+`memorised` is the share of new samples nearer to a picture of the training than half the usual distance between these.
+
+Nobody has run it beyond scale smoke yet.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Annotated, Literal, NamedTuple
+
+import numpy as np
+import torch
+import tyro
+from PIL import Image
+from torch import Tensor
+
+from benchmarks._tune_rivals import Denoise, learned, put_on, samples_of
+from ladd_dist.builders.student_file import load_student
+from ladd_dist.builders.teacher import load_teacher
+from ladd_dist.core.rundir import write_json
+from ladd_dist.core.types import Denoiser
+from ladd_dist.metrics.kernel import kernel_estimate, kernel_reference
+from ladd_dist.metrics.neighbours import nearest
+from ladd_dist.workspace.opening import open_run
+
+METHODS = ("untouched", "diffusion", "de-distilled", "from base", "tune", "ceiling")
+FIGURES = ("new", "old", "memorised", "saturation", "sharpness", "seconds")
+NUM_SAMPLES = {"smoke": 32, "laptop": 512}
+UPDATES = {"smoke": 10, "laptop": 2_000}
+TINT = (1.0, 0.8, 0.0)
+"""How much of the darkness each channel keeps: blue keeps none."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Compare ways to teach a few-step student new pictures; see the file's own text."""
+
+    pictures: Path
+    """Folder with a folder of pictures for each class."""
+    new: str
+    """The class whose pictures get the new style."""
+    counts: tuple[int, ...] = (20, 100, 1_000)
+    """Numbers of new pictures; more than half of the class has are left out."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    scale: Literal["smoke", "laptop"] = "laptop"
+    work: Path = Path("tune-bench")
+    """Folder for runs, cache and pictures."""
+    out: Path = Path("benchmarks/tune.json")
+    """The figures."""
+    table: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print the table of the figures that are there, and do nothing else."""
+
+
+class Given(NamedTuple):
+    """What all rows share."""
+
+    run: Path
+    base: Denoiser
+    student: Denoiser
+    levels: tuple[float, ...]
+    rule: Literal["sde", "ode"]
+    number: int
+    """The class of the new pictures."""
+    held_out: Tensor
+    old: Tensor
+    """Real pictures of the other classes [N,3,H,W]."""
+
+
+def main() -> int:
+    """Make the rows that are missing; returns the exit code."""
+    options = tyro.cli(Options)
+    rows: dict[str, dict[str, float]] = json.loads(options.out.read_text()) if options.out.exists() else {}
+    if not options.table:
+        styled = _styled(options)
+        given = _given(options, styled)
+        for count in (count for count in options.counts if count <= len(styled) // 2):
+            for seed in options.seeds:
+                for method in METHODS:
+                    if (name := f"{count}/{seed}/{method}") not in rows:
+                        rows[name] = _row(options, given, styled, count, seed, method)
+                        write_json(options.out, rows)
+    print(table(rows))
+    print("all done" if not options.table else f"{len(rows)} rows")
+    return 0
+
+
+def table(rows: dict[str, dict[str, float]]) -> str:
+    """Means over seeds, a line for each number of pictures and method, and how they keep the bars."""
+    lines = ["| pictures | method | seeds | " + " | ".join(FIGURES) + " |", "|---" * (3 + len(FIGURES)) + "|"]
+    for count in sorted({int(name.split("/")[0]) for name in rows}):
+        means: dict[str, dict[str, float]] = {}
+        for method in METHODS:
+            found = [row for name, row in rows.items() if name.split("/")[::2] == [str(count), method]]
+            if found:
+                means[method] = {figure: mean(row[figure] for row in found) for figure in FIGURES}
+                cells = " | ".join(f"{means[method][figure]:.3g}" for figure in FIGURES)
+                lines.append(f"| {count} | {method} | {len(found)} | {cells} |")
+        if all(method in means for method in METHODS):
+            lines.append(f"\n{count} pictures: {_bars(means)}\n")
+    return "\n".join(lines)
+
+
+def _bars(means: dict[str, dict[str, float]]) -> str:
+    tuned, plain, before, most = (means[name] for name in ("tune", "diffusion", "untouched", "ceiling"))
+    bars = {
+        f"new within 1.25 of the ceiling ({tuned['new'] / most['new']:.2f})": tuned["new"] <= 1.25 * most["new"],
+        f"new at most .6 of diffusion ({tuned['new'] / plain['new']:.2f})": tuned["new"] <= 0.6 * plain["new"],
+        f"old within 1.15 of untouched ({tuned['old'] / before['old']:.2f})": tuned["old"] <= 1.15 * before["old"],
+        "memorised no more than the ceiling": tuned["memorised"] <= most["memorised"],
+    }
+    return "; ".join(f"{bar}: {'kept' if kept else 'missed'}" for bar, kept in bars.items())
+
+
+def _styled(options: Options) -> list[Path]:
+    """The class in the new style, in the order of names; every second is held out."""
+    folder = options.work / "styled"
+    folder.mkdir(parents=True, exist_ok=True)
+    found = []
+    for path in sorted((options.pictures / options.new).glob("*.png")):
+        target = folder / path.name
+        if not target.exists():
+            picture = Image.open(path).convert("RGBA")
+            flat = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("L")
+            dark = 255.0 - np.asarray(flat, np.float32)[..., None]
+            Image.fromarray((255.0 - dark * np.array(TINT, np.float32)).round().astype(np.uint8)).save(target)
+        found.append(target)
+    return found
+
+
+def _given(options: Options, styled: list[Path]) -> Given:
+    """Train base and student, or find them."""
+    words = ["folder", "--scale", options.scale, "--dataset.root", str(options.pictures.resolve()), "--name", "student"]
+    run = _command(options, "launch", *words)
+    opened = open_run(run, device=torch.device("cpu"))
+    student, card = load_student(run, torch.device("cpu"))
+    side = student.image.height
+    names = sorted(path.name for path in options.pictures.iterdir() if path.is_dir())
+    number = names.index(options.new)
+    others = [path for name in names if name != options.new for path in sorted((options.pictures / name).glob("*.png"))]
+    most = NUM_SAMPLES[options.scale]
+    picked = np.random.default_rng(0).permutation(len(others))[:most]
+    levels = tuple(card["levels"]["4"])
+    return Given(
+        run, load_teacher(opened.run), student, levels, card["rule"], number,
+        _read(styled[1::2][:most], side), _read([others[place] for place in picked], side),
+    )  # fmt: skip
+
+
+def _read(paths: list[Path], side: int) -> Tensor:
+    pictures = []
+    for path in paths:
+        picture = Image.open(path).convert("RGBA")
+        flat = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+        pictures.append(np.asarray(flat.resize((side, side), Image.Resampling.LANCZOS), np.float32))
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2) / 127.5 - 1.0
+
+
+def _command(options: Options, name: str, *words: str) -> Path:
+    """Run a command of the package in the work folder; returns the run's folder."""
+    line = [sys.executable, "-m", f"ladd_dist.{name}", *words]
+    done = subprocess.run(line, cwd=options.work, stdout=subprocess.PIPE, text=True, check=True)
+    found = [line for line in done.stdout.splitlines() if line.startswith("runs/")]
+    return options.work / found[-1]
+
+
+def _row(options: Options, given: Given, styled: list[Path], count: int, seed: int, method: str) -> dict[str, float]:
+    """Figures of one method on `count` pictures."""
+    chosen = styled[::2][:count]
+    pictures = _read(chosen, given.student.image.height)
+    started = time.monotonic()
+    network, steps = _tuned(options, given, chosen, pictures, seed, method)
+    seconds = time.monotonic() - started
+    num, classes, side = NUM_SAMPLES[options.scale], given.student.image.num_classes, given.student.image.height
+    new = torch.full((num,), given.number)
+    old = torch.tensor([number for number in range(classes) if number != given.number]).repeat(num)[:num]
+    own, kept = (samples_of(network, cond, side, given.levels, given.rule, steps, seed) for cond in (new, old))
+    usual = nearest(pictures.flatten(1), pictures.flatten(1), same=True).mean()
+    return {
+        "new": kernel_estimate(own.flatten(1), kernel_reference(given.held_out.flatten(1))).value,
+        "old": kernel_estimate(kept.flatten(1), kernel_reference(given.old.flatten(1))).value,
+        "memorised": float((nearest(own.flatten(1), pictures.flatten(1)) < usual / 2).float().mean()),
+        "saturation": float((own.amax(1) - own.amin(1)).mean()),
+        "sharpness": float(own.diff(dim=2).abs().mean() + own.diff(dim=3).abs().mean()),
+        "seconds": seconds,
+    }
+
+
+def _tuned(
+    options: Options, given: Given, chosen: list[Path], pictures: Tensor, seed: int, method: str
+) -> tuple[Denoise, int]:
+    """A method's network as a function of x, sigma and the base's classes, and in how many steps it samples."""
+    cond, updates = torch.full((len(pictures),), given.number), UPDATES[options.scale]
+
+    def learn(network: Denoiser, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
+        return learned(network, images, classes, updates, seed)
+
+    base, student, side = copy.deepcopy(given.base), copy.deepcopy(given.student), given.student.image.height
+    if method == "tune":
+        return _ours(options, given, chosen, seed), 4
+    if method == "diffusion":
+        return put_on(student, learn(copy.deepcopy(student), pictures, cond)), 4
+    if method == "de-distilled":
+        every = torch.arange(given.student.image.num_classes).repeat(NUM_SAMPLES[options.scale])[: len(given.old)]
+        own = samples_of(put_on(student, {}), every, side, given.levels, given.rule, 4, seed)
+        apart = put_on(copy.deepcopy(given.student), learn(copy.deepcopy(given.student), own, every))
+        return put_on(student, learn(apart, pictures, cond)), 4
+    if method == "from base":
+        return put_on(student, learn(base, pictures, cond)), 4
+    if method == "ceiling":
+        return put_on(copy.deepcopy(given.base), learn(base, pictures, cond)), 50
+    return student, 4
+
+
+def _ours(options: Options, given: Given, chosen: list[Path], seed: int) -> Denoise:
+    folder = options.work / f"new-{len(chosen)}"
+    folder.mkdir(exist_ok=True)
+    for path in chosen:
+        if not (folder / path.name).exists():
+            (folder / path.name).hardlink_to(path)
+    words = [str(given.run.relative_to(options.work)), "--images", folder.name, "--classes", str(given.number)]
+    words += ["--scale", options.scale, "--seed", str(seed), "--name", f"tune-{len(chosen)}"]
+    network, _ = load_student(_command(options, "tune", *words), torch.device("cpu"))
+    classes = given.student.image.num_classes
+    order = [given.number, *(number for number in range(classes) if number != given.number)]
+    place = torch.tensor([*(order.index(number) for number in range(classes)), classes])
+    return lambda x, sigma, cond: network(x, sigma, place[cond])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

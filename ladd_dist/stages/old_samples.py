@@ -1,0 +1,147 @@
+"""Samples of old conditions by the student before training, made once, which it is asked to keep (`train.old`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ladd_dist.builders.codec import decoded
+from ladd_dist.builders.sampling import SampleFn, sample_student
+from ladd_dist.builders.student_start import student_at_start
+from ladd_dist.core.rng import added_noise, sample_classes, sample_noise
+from ladd_dist.core.types import Denoiser
+from ladd_dist.engine.loop import Bar, StopFlag
+from ladd_dist.engine.mixed_reader import MixedReader
+from ladd_dist.engine.shard_index import INDEX, ShardError
+from ladd_dist.engine.shard_reader import ShardReader
+from ladd_dist.engine.shard_writer import Chunk, write_shards
+from ladd_dist.recipe import Recipe
+from ladd_dist.workspace.run import Run
+from ladd_dist.workspace.workspace import is_done, make_together, mark_done
+
+
+def needs_old(recipe: Recipe) -> bool:
+    """Whether a share of the batches asks for old conditions."""
+    return recipe.train.old.num_of(recipe.train.batch_size) > 0
+
+
+def are_old_samples_done(run: Run) -> bool:
+    """Whether the cache holds the whole set, or the recipe needs none."""
+    if not needs_old(run.recipe):
+        return True
+    folder = run.old_folder
+    if not is_done(folder / "done.json", run.recipe.old_signature()) or not (folder / INDEX).exists():
+        return False
+    try:
+        ShardReader(folder)
+    except ShardError:
+        return False
+    return True
+
+
+def make_old_samples(run: Run) -> None:
+    """Let the student before training sample the old conditions, unless the cache holds that or nothing asks for it."""
+    folder = run.old_folder
+    if needs_old(run.recipe):
+        make_together(run.ranks, folder, lambda: are_old_samples_done(run), lambda: _make(run, folder))
+
+
+def batches_of(run: Run, pictures: ShardReader) -> ShardReader | MixedReader:
+    """A reader of a training's batches, on the device if the recipe says so.
+
+    Args:
+        pictures: what it reads, together with the recipe's share of old samples, which are verified.
+
+    Raises:
+        ShardError: the old samples are missing or damaged.
+    """
+    reader = _with_old(run, pictures) if needs_old(run.recipe) else pictures
+    if run.recipe.train.compute.data == "device":
+        reader.keep_on(run.device)
+    return reader
+
+
+def _with_old(run: Run, pictures: ShardReader) -> MixedReader:
+    folder, settings = run.old_folder, run.recipe.train
+    if not (folder / INDEX).exists():
+        raise ShardError(f"no whole set of old samples in {folder}; make it first: --stages teacher,shards")
+    reader = ShardReader(folder)
+    run.ranks.from_rank0(lambda: reader.verify(run.recipe.latent()))
+    return MixedReader(pictures, reader, settings.old.num_of(settings.batch_size))
+
+
+def _make(run: Run, folder: Path) -> None:
+    recipe, ranks, stop = run.recipe, run.ranks, StopFlag()
+    settings, num = recipe.shards, recipe.train.old.num_samples
+    with stop.listen(), Bar("old samples", num, quiet=not ranks.is_first) as bar:
+        write = partial(
+            write_shards,
+            folder,
+            num_samples=num,
+            samples_per_chunk=settings.samples_per_chunk,
+            chunks_per_shard=settings.chunks_per_shard,
+            dtype={"float32": torch.float32, "float16": torch.float16}[settings.dtype],
+            make=OldSamples(recipe, student_at_start(run), stop),
+            image=recipe.latent(),
+            card={"path_levels": [], "old": recipe.old_signature()},
+            texts=(),
+            progress=bar.update,
+        )
+        if ranks.size > 1:
+            write(share=(ranks.rank, ranks.size))
+            ranks.barrier()
+        if ranks.is_first:
+            write()
+    if ranks.is_first:
+        mark_done(folder / "done.json", recipe.old_signature(), num_samples=num)
+    stop.check()
+
+
+@torch.inference_mode()
+def shown_old(run: Run, samplers: Mapping[str, SampleFn], num: int) -> dict[str, Tensor]:
+    """Pictures [num,C,H,W] of held-out noise and old conditions, by name, by the student before and after training."""
+    recipe = run.recipe
+    if not needs_old(recipe):
+        return {}
+    seed, indices = recipe.evaluate.seed, range(num)
+    noise, cond = sample_noise(seed, indices, recipe.latent().shape), _old_conditions(recipe, seed, indices)
+    given = noise.to(run.device), cond.to(run.device)
+    ends = (f"untrained@{recipe.student_steps}", f"student@{recipe.student_steps}")
+    return {
+        f"{name}, old": decoded(run, samplers[name](*given, added_noise(seed, indices))).cpu()
+        for name in ends
+        if name in samplers
+    }
+
+
+def _old_conditions(recipe: Recipe, seed: int, indices: range) -> Tensor:
+    num_new = recipe.dataset.num_asked()
+    return num_new + sample_classes(seed, indices, recipe.latent().num_classes - num_new)
+
+
+class OldSamples:
+    """Generator of samples by index, of old conditions in turn: each depends on (seed, index) alone."""
+
+    def __init__(self, recipe: Recipe, network: Denoiser, stop: StopFlag) -> None:
+        self.recipe, self.network, self.stop = recipe, network, stop
+        self.device = next(network.parameters()).device
+
+    @torch.inference_mode()
+    def __call__(self, first: int, last: int) -> Chunk:
+        size, parts = self.recipe.shards.batch_size, []
+        for start in range(first, last, size):
+            self.stop.check()
+            parts.append(self._batch(range(start, min(start + size, last))))
+        x0, cond, noise = (torch.cat(column) for column in zip(*parts, strict=True))
+        return Chunk(x0, cond, noise, None)
+
+    def _batch(self, indices: range) -> tuple[Tensor, Tensor, Tensor]:
+        recipe, seed = self.recipe, self.recipe.train.old.seed
+        cond, noise = _old_conditions(recipe, seed, indices), sample_noise(seed, indices, recipe.latent().shape)
+        given = noise.to(self.device), cond.to(self.device)
+        x0 = sample_student(recipe, self.network, *given, recipe.student_steps, added_noise(seed, indices))
+        return x0.cpu().contiguous(), cond, noise

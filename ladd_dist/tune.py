@@ -1,0 +1,162 @@
+"""`python -m ladd_dist.tune STUDENT --images FOLDER`: new pictures for a student that keeps its few steps."""
+
+from __future__ import annotations
+
+import importlib
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from ladd_dist.cli.arguments import read, require_text
+from ladd_dist.cli.errors import run_guarded
+from ladd_dist.core.consent import Consent
+from ladd_dist.core.errors import RecipeError
+from ladd_dist.core.ranges import CountOrZero, NonNegative, Steps, Threads, Within
+
+if TYPE_CHECKING:
+    from ladd_dist.recipe import Recipe
+
+PROG = "python -m ladd_dist.tune"
+
+
+@dataclass(frozen=True)
+class Options(Consent):
+    """Teach a finished few-step student new pictures, so that it samples them in the same few steps.
+
+    It is the recipe tune_folder or tune_checkpoint, with what it needs filled in: the line of `ladd launch` is printed.
+    Every field of the recipe is a flag here too, as in `ladd launch`. Run the same command again to go on.
+    """
+
+    student: tyro.conf.Positional[str]
+    """A run's folder, its student.safetensors or an exported file, or a few-step checkpoint of diffusers."""
+    images: Path | None = None
+    """Folder with the new pictures: some dozens to thousands."""
+    base: str = ""
+    """What the student was distilled from, where its run or file does not say: teacher.safetensors, or a checkpoint."""
+    steps: Steps = 4
+    """Network calls a picture."""
+    classes: tuple[CountOrZero, ...] = ()
+    """The student's class for each folder of pictures, in the order of their names; unless given, that of its name."""
+    old_texts: Path | None = None
+    """Prompts to keep, one a line, for a student that reads texts; unless given, the recipe's."""
+    full: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Train all weights instead of an adapter of low rank."""
+    rank: Annotated[int, Within("[1, 4096]")] = 16
+    """Rank of the adapter."""
+    updates: CountOrZero = 0
+    """Most updates; 0: as the recipe says. The training ends earlier when held-out pictures are no longer nearer."""
+    old_share: Annotated[float, Within("[0, 1)")] | None = None
+    """Share of each batch that asks for old conditions; unless given, the recipe's."""
+    old_weight: NonNegative | None = None
+    """Weight of the distance to the samples of old conditions; unless given, the recipe's."""
+    scale: Literal["auto", "smoke", "laptop", "paper"] = "auto"
+    """As in `launch`."""
+    name: str = "tune"
+    """Name of the run; its folder begins with it."""
+    out: Path = Path("runs")
+    """Folder for runs."""
+    cache: Path = Path("cache")
+    """Folder for what runs share."""
+    device: str = "auto"
+    """As in `launch`."""
+    threads: Threads = 0
+    """As in `launch`."""
+    nproc: Annotated[int, Within("[1, 1024]")] = 1
+    """As in `launch`."""
+    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """As in `launch`: check everything and say what it costs, train nothing."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    arguments = sys.argv[1:] if argv is None else argv
+    return run_guarded(lambda: _main(arguments))
+
+
+def _main(arguments: list[str]) -> int:
+    require_text(arguments)
+    options, more = read(Options, arguments, prog=PROG, return_unknown_args=True)
+    if options.images is None:
+        raise RecipeError("name the folder with the new pictures: --images FOLDER")
+    options.load()
+
+    from ladd_dist.tuning.given import student_of
+    from ladd_dist.tuning.pictures import picture_flags
+
+    student = student_of(options.student, options.base, None)
+    flags = [*student.flags, *picture_flags(options.images, student, options.classes, options.old_texts)]
+    words = [student.recipe, "--scale", options.scale, *flags, *_own(options), *more]
+    recipe = _recipe(words)
+    if recipe.network.name == "given":  # of another architecture than the student, or damaged: said before all else
+        recipe.network.load(image=recipe.latent())
+    _tell(options, recipe, [*words, *_of_launch(options)])
+    # As `ladd launch` would be, within this process; that it is a command of its own is the point.
+    code = importlib.import_module("ladd_dist.launch").main([*words, *_of_launch(options)])
+    if code == 0 and not options.dry_run:
+        _tell_result(options, recipe, reads_texts=student.reads_texts)
+    return int(code)
+
+
+def _own(options: Options) -> list[str]:
+    """Flags of the recipe for the options of this command."""
+    counts = ["--student-steps", str(options.steps), "--evaluate.steps", str(options.steps), "--name", options.name]
+    form = ["--swap", "student=full"] if options.full else ["--student.rank", str(options.rank)]
+    more = ["--train.steps", str(options.updates)] if options.updates else []
+    more += [] if options.old_share is None else ["--train.old.share", str(options.old_share)]
+    more += [] if options.old_weight is None else ["--distill-weight.value", str(options.old_weight)]
+    return [*counts, *form, *more]
+
+
+def _of_launch(options: Options) -> list[str]:
+    """Flags of `ladd launch` that change no result."""
+    words = ["--out", str(options.out), "--cache", str(options.cache), "--device", options.device]
+    words += ["--threads", str(options.threads)] if options.threads else []
+    words += ["--nproc", str(options.nproc)] if options.nproc > 1 else []
+    words += ["--plugins", *options.plugins] if options.plugins else []
+    return [*words, "--dry-run"] if options.dry_run else words
+
+
+def _recipe(words: list[str]) -> Recipe:
+    from ladd_dist.cli.recipe_arguments import RecipeOptions, parse
+
+    return parse(RecipeOptions, words, prog=PROG)[1]
+
+
+def _tell(options: Options, recipe: Recipe, words: list[str]) -> None:
+    """Say what it costs, and the line that does the same."""
+    from ladd_dist.parallel.devices import count_processes, local_device, pick_device
+    from ladd_dist.tuning.cost import cost_line
+
+    num = count_processes(options.nproc)
+    device = local_device(pick_device(options.device), num, 0)
+    print(cost_line(recipe, options.cache, device, num))
+    print(f"the same as a recipe: {shlex.join(['ladd', 'launch', *words])}", flush=True)
+
+
+def _tell_result(options: Options, recipe: Recipe, *, reads_texts: bool) -> None:
+    """Say how the result is used."""
+    import torch
+
+    from ladd_dist.workspace.run import Run
+    from ladd_dist.workspace.workspace import Workspace
+
+    run = Run(recipe, Workspace(options.out, options.cache, torch.device("cpu"))).folder.path
+    print(f"before and after: {run / 'report.html'}")
+    if not reads_texts:
+        print(f"pictures of it: {shlex.join(['ladd', 'sample', str(run), '--steps', str(options.steps)])}")
+        return
+    form = "diffusers" if options.full else "lora"
+    print(f"for diffusers: {shlex.join(['ladd', 'export', str(run), '--to', form])}")
+    folder = f"{run.name}-{form}"
+    if options.full:
+        print(f'then: pipe = DiffusionPipeline.from_pretrained("{folder}")')
+    else:
+        print(f'then: pipe.load_lora_weights("{folder}"); {folder}/README.md has the whole code')
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,122 @@
+"""A few-step checkpoint of diffusers and the base that it was distilled from."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+import torch
+
+from ladd_dist.codecs.vae import Vae
+from ladd_dist.core.errors import UserError
+from ladd_dist.core.pretrained import locate
+from ladd_dist.core.types import ImageSpec
+from ladd_dist.networks.diffusers import Diffusers
+from ladd_dist.networks.diffusers.checkpoint import open_checkpoint
+from ladd_dist.networks.diffusers.prediction import Prediction, read_scheduler
+from ladd_dist.tuning.flags import flags_of
+from ladd_dist.tuning.found import CHECKPOINT, Student
+
+FEW_STEP = re.compile(r"turbo|lightning|lcm|schnell|hyper-?sd|dmd|distill|few-?step", re.IGNORECASE)
+"""Words in the names of published few-step models."""
+_HIGHEST_TIME = 0.995
+"""Stands for time 1 of a flow, which has no finite level."""
+
+
+_PROBE = 512
+"""Side of pictures for which a codec is asked for the side of its latents."""
+
+
+def checkpoint_student(source: str, base: str) -> Student:
+    """A few-step checkpoint of diffusers as a student, at times that part the base's schedule evenly.
+
+    Raises:
+        UserError: it is no checkpoint, no base is named, or the base is no base.
+    """
+    path = Path(source)
+    if path.exists() and not path.is_dir():
+        raise UserError(
+            f"{source} is no student: give a run's folder, its student.safetensors, or a checkpoint's folder"
+        )
+    if path.is_dir() and not any(path.rglob("config.json")):
+        raise UserError(f"{source} holds no student.safetensors and no checkpoint of diffusers; is its run finished?")
+    if not path.exists() and (source.startswith(("/", ".", "~")) or source.count("/") != 1):
+        raise UserError(
+            f"{source} does not exist: give a finished run's folder, its student.safetensors, or a checkpoint"
+        )
+    if not base:
+        raise UserError(
+            f"{source} is a checkpoint: name the base that it was distilled from with --base; the heads look through "
+            "the base's features, and a few-step model's own do not serve"
+        )
+    if base == source:
+        raise UserError(f"--base {base}: is the student itself, a few-step model; name the model it was distilled from")
+    require_base(base)
+    network = Diffusers(source=base)
+    opened = open_checkpoint(base, subfolder="", revision="", weights=False)
+    prediction = read_scheduler(opened.scheduler, f"{base}: scheduler")
+    size = opened.config.get("sample_size")
+    factor = _PROBE // Vae(source=base).latent(ImageSpec(3, _PROBE, _PROBE, 1)).height
+    sides = (factor * size, factor * size) if isinstance(size, int) else (_PROBE, _PROBE)
+    start = ["--student.init", source, "--swap", "start=ot", "levels=good"]
+    flags = [*base_flags(network, sides), *_schedule(prediction), *start]
+    return Student(CHECKPOINT, flags, True, sides)
+
+
+def require_base(source: str) -> None:
+    """Refuse a base that says that it takes few steps itself.
+
+    Raises:
+        UserError: its name or its scheduler says so.
+    """
+    root = locate(source, field="--base", patterns=["*.json"])
+    scheduler = open_checkpoint(str(root), subfolder="", revision="", weights=False).scheduler
+    name = str(scheduler.get("_class_name", ""))
+    words = FEW_STEP.search(Path(source).name) or FEW_STEP.search(name)
+    if words:
+        raise UserError(
+            f"--base {source}: is itself a few-step model, by {words[0]!r} in its "
+            f"{'scheduler' if FEW_STEP.search(name) else 'name'}; name the many-step model that it was distilled from"
+        )
+
+
+def base_flags(network: Diffusers, sides: tuple[int, int]) -> list[str]:
+    """Flags for a base of diffusers as network and codec, with heads on four blocks where it is no U-Net.
+
+    Args:
+        sides: height and width of its pictures.
+    """
+    flags = [*flags_of("network", network), "--network.config", "", "--codec.source", network.source]
+    latent = Vae(source=network.source).latent(ImageSpec(3, *sides, 1))
+    with torch.device("meta"):
+        taps = list(network.build(image=latent).taps)
+    if not any(tap.startswith("down") for tap in taps):
+        last = 2 * (len(taps) - 1) // 3  # as PixArt's recipe: nothing behind two thirds is computed
+        names = dict.fromkeys(taps[last * part // 4] for part in range(1, 5))
+        flags += ["--swap", "taps=named", "--taps.names", *names]
+    return [*flags, "--codec.config", ""]
+
+
+def _schedule(prediction: Prediction) -> list[str]:
+    """Flags for levels of four, two and one steps, and for the sampler of the base, on its own schedule."""
+    high, low = prediction.sigma_max(), prediction.sigma_min()
+    if math.isinf(high):
+        high, low = _HIGHEST_TIME / (1 - _HIGHEST_TIME), 0.01
+    words = [
+        "--shards.sampler.sigma-max",
+        repr(high),
+        "--shards.sampler.sigma-min",
+        repr(max(low, 0.03 if low else low)),
+    ]
+    for name, count in (("four", 4), ("two", 2), ("one", 1)):
+        levels = [high, *(_level(prediction, 1 - part / count) for part in range(1, count))]
+        words += [f"--levels.{name}", *map(repr, levels)]
+    return words
+
+
+def _level(prediction: Prediction, time: float) -> float:
+    table = prediction.log_sigmas
+    if table is None:
+        return time / (1 - time)
+    return math.exp(float(table[round(time * (len(table) - 1))]))

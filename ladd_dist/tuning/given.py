@@ -1,0 +1,120 @@
+"""The student to tune and the base that it was distilled from, as flags of a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ladd_dist.builders.asking import asking_for_plugins
+from ladd_dist.builders.card import KEY, StudentCard
+from ladd_dist.builders.student_file import file_of, read_student
+from ladd_dist.core.errors import ConsentError, UserError
+from ladd_dist.core.pretrained import from_outside
+from ladd_dist.core.serialize import from_data
+from ladd_dist.core.tensor_file import read_tensors
+from ladd_dist.datasets.folder import Folder
+from ladd_dist.datasets.folder_inventory import inventory
+from ladd_dist.levels import Levels
+from ladd_dist.networks import Network
+from ladd_dist.networks.cunet import CUNet
+from ladd_dist.networks.diffusers import Diffusers
+from ladd_dist.networks.given import Given
+from ladd_dist.tuning.checkpoints import base_flags, checkpoint_student, require_base
+from ladd_dist.tuning.flags import flags_of
+from ladd_dist.tuning.found import CHECKPOINT, FOLDER, Student
+
+
+def student_of(source: str, base: str, cache: Path | None) -> Student:
+    """The student in a run's folder, a file, or a checkpoint of diffusers.
+
+    Args:
+        base: what the user says it was distilled from; empty: as the run or the card says.
+        cache: folder with the teacher of a run; None: the one that the run used.
+
+    Raises:
+        UserError: it is no student, or its base is not there or no base.
+    """
+    path = Path(source)
+    if not file_of(path).is_file():
+        return checkpoint_student(source, base)
+    _, card = read_student(file_of(path))
+    from_outside(card, source)
+    with asking_for_plugins(file_of(path)):
+        network: Network = from_data(Network, card["network"], "network")
+    if isinstance(network, Given):
+        raise UserError(f"{source} was tuned itself, and keeps classes of its own; tune the student that it came from")
+    if isinstance(network, Diffusers):
+        return _of_checkpoint(source, card, network, base)
+    if not isinstance(network, CUNet):
+        raise UserError(
+            f"{source}: `ladd tune` knows the networks cunet and diffusers, this is {network.name!r}; write a recipe "
+            "like recipes/tune_folder.py, with your network in Given(network=...)"
+        )
+    if "codec" in card:
+        raise UserError(
+            f"{source} works in latents of a codec that was trained with it; students on pixels can be tuned"
+        )
+    teacher, names = _teacher_of(path, base, cache)
+    flags = [*flags_of("network.network", network), "--network.weights", str(teacher), *_common(source, card)]
+    image = card["image"]
+    return Student(FOLDER, flags, False, (image["height"], image["width"]), image["num_classes"], names)
+
+
+def _common(source: str, card: StudentCard) -> list[str]:
+    """Flags for where the student starts, its levels, and a coupling of its rule without pairs."""
+    if "law" not in card:
+        raise UserError(f"{source} was written by an older version and does not say its levels; export it again")
+    law: Levels = from_data(Levels, card["law"], "law")
+    start = "ot" if card["rule"] == "ode" else "fresh"
+    return ["--student.init", source, "--swap", f"start={start}", f"levels={law.name}", *flags_of("levels", law)]
+
+
+def _of_checkpoint(source: str, card: StudentCard, network: Diffusers, base: str) -> Student:
+    if base and base != network.source:
+        raise UserError(f"--base {base}: {source} was distilled from {network.source}; leave --base out")
+    require_base(network.source)
+    pixels: Any = card.get("pixels", card["image"])
+    sides = (pixels["height"], pixels["width"])
+    return Student(CHECKPOINT, [*base_flags(network, sides), *_common(source, card)], True, sides)
+
+
+def _teacher_of(path: Path, base: str, cache: Path | None) -> tuple[Path, tuple[str, ...]]:
+    """The file with the base's weights, and the names of its classes, if they are known."""
+    if base:
+        found = Path(base)
+        if not found.is_file():
+            raise UserError(
+                f"--base {base} is no file; name the teacher's, cache/teacher-SIGNATURE/teacher.safetensors"
+            )
+        if KEY in read_tensors(found).metadata:
+            raise UserError(
+                f"--base {base} is itself a few-step student: its features do not tell noise levels apart as those "
+                "of a base do; name the teacher that it was distilled from"
+            )
+        return found, ()
+    if path.is_file():
+        raise UserError(
+            f"{path} does not hold its base: name the teacher's weights with --base, or give the run's folder"
+        )
+    return _teacher_of_run(path, cache)
+
+
+def _teacher_of_run(folder: Path, cache: Path | None) -> tuple[Path, tuple[str, ...]]:
+    import torch
+
+    from ladd_dist.workspace.opening import open_run
+
+    hint = "name it with --base cache/teacher-SIGNATURE/teacher.safetensors"
+    try:
+        run = open_run(folder, cache=cache, device=torch.device("cpu")).run
+        found = run.teacher_folder / "teacher.safetensors"
+    except ConsentError:
+        raise
+    except UserError as error:
+        raise UserError(f"the base of {folder} cannot be found ({error}); {hint}") from error
+    if not found.is_file():
+        raise UserError(f"the base of {folder} is not in {found.parent}; {hint}")
+    data = run.recipe.dataset
+    if not isinstance(data, Folder) or not data.root or not Path(data.root).is_dir():
+        return found, ()
+    return found, inventory(Path(data.root), data.classes, data.captions).classes

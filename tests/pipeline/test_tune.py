@@ -1,0 +1,181 @@
+"""`ladd tune`: a student, its base and new pictures become a run that learns them; what cannot work is one message."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import io
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from processes import Done, rows
+from safetensors.torch import load_file
+from tuned import write_pictures, write_student
+
+from ladd_dist.builders.student_file import load_student
+from ladd_dist.engine.checkpoint import Checkpoints, replicated
+from ladd_dist.tune import main
+
+TINY = (
+    "--scale", "smoke", "--updates", "6", "--train.batch-size", "8", "--train.log-every", "1",
+    "--train.dump-every", "6",
+    "--train.early-stop.every", "2", "--train.early-stop.num-samples", "8", "--train.old.num-samples", "16",
+    "--evaluate.num-samples", "8", "--evaluate.num-references", "16", "--evaluate.batch-size", "8",
+    "--shards.sampler.steps", "4", "--guard.samples", "8", "--device", "cpu", "--threads", "1",
+)  # fmt: skip
+ASK = ("runs/student", "--images", "pictures", "--classes", "3", *TINY)
+Tune = Callable[..., Done]
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a student's run, its cache, and twenty pictures without classes."""
+    folder = tmp_path_factory.mktemp("given")
+    write_student(folder).rename(folder / "runs" / "student")
+    write_pictures(folder / "pictures", 20)
+    return folder
+
+
+def tune_in(folder: Path, *words: object) -> Done:
+    """The command within this process, in a folder."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.chdir(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = main([str(word) for word in words])
+        except SystemExit as exit_:
+            code = int(str(exit_.code))
+    return Done(code, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture
+def tune(given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_tables: None) -> Tune:
+    """The command in a folder of its own with what was given."""
+    shutil.copytree(given, tmp_path, dirs_exist_ok=True)
+    monkeypatch.setenv("COLUMNS", "200")
+    return functools.partial(tune_in, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def tuned(given: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Done]:
+    """The folder of a finished tuning, and what it said."""
+    folder = tmp_path_factory.mktemp("tuned")
+    shutil.copytree(given, folder, dirs_exist_ok=True)
+    return folder, tune_in(folder, *ASK)
+
+
+def run_folder(folder: Path, name: str = "tune") -> Path:
+    (found,) = folder.glob(f"runs/{name}-*")
+    return found
+
+
+def test_new_pictures_become_a_student_of_the_same_four_steps_with_a_page(tuned: tuple[Path, Done]) -> None:
+    folder, done = tuned
+    assert done.code == 0, done.stderr
+    run = run_folder(folder)
+    first, line = done.stdout.splitlines()[:2]
+    assert first.startswith("20 pictures, 6 updates of 8 samples at most, ") and "parameters trained, about" in first
+    assert line.startswith("the same as a recipe: ladd launch tune_folder ")
+    assert done.stdout.splitlines()[-1] == f"pictures of it: ladd sample {run.relative_to(folder)} --steps 4"
+    before, card_before = load_student(folder / "runs" / "student", torch.device("cpu"))
+    after, card = load_student(run, torch.device("cpu"))
+    assert (card["levels"]["4"], card["rule"]) == (card_before["levels"]["4"], card_before["rule"])
+    assert after.image == before.image
+    old, new = before.state_dict(), after.state_dict()
+    order = [3, 0, 1, 2, 4, 5, 6, 7, 8, 9, 10]  # the new pictures' class first, none last
+    assert torch.equal(new["embed.classes.weight"], old["embed.classes.weight"][order])
+    assert any(not torch.equal(new[name], old[name]) for name in old if name != "embed.classes.weight")
+    shown = str(Image.open(run / "samples" / "final.png").info)
+    assert all(row in shown for row in ("untrained@4, old", "student@4, old"))
+    logged = rows(run / "metrics.jsonl")
+    assert any("held_out/kid" in row and "held_out/nearest_train_share" in row for row in logged)
+    assert (run / "report.html").exists()
+
+
+def test_the_student_of_the_best_step_is_kept(tune: Tune, tmp_path: Path) -> None:
+    worse = ("--train.lr-student", "0.5", "--train.early-stop.patience", "1", "--train.ema.half-life", "0")
+    done = tune(*ASK, *worse, "--updates", "40")
+    assert done.code == 0, done.stderr
+    run = run_folder(tmp_path)
+    told = json.loads((run / "early_stop.json").read_text())
+    distances = dict(told["measured"])
+    assert told["kept"] == min(distances, key=lambda step: distances[step]) < told["last"] < 40
+    assert f"kept step {told['kept']} of {told['last']}" in done.stderr
+    config = json.loads((run / "config.json").read_text())
+    saved = Checkpoints(run / "checkpoints", identity=config["signature"], keep=1).at(told["kept"])
+    held = load_file(run / "student.safetensors")
+    adapter = {name: torch.empty_like(value) for name, value in held.items() if name.startswith("adapter.")}
+    assert adapter
+    own = {name: name.removeprefix("adapter.").replace(".weight", ".default.weight") for name in adapter}
+    saved.fill({f"average/{own[name]}": replicated(value) for name, value in adapter.items()})
+    assert all(torch.equal(value, held[name]) for name, value in adapter.items())
+
+
+def test_a_tuning_that_was_stopped_goes_on_to_the_same_student(tuned: tuple[Path, Done], tmp_path: Path) -> None:
+    shutil.copytree(tuned[0], tmp_path, dirs_exist_ok=True)
+    run = run_folder(tmp_path)
+    whole, told = (run / "student.safetensors").read_bytes(), (run / "early_stop.json").read_text()
+    for name in ("student.safetensors", "distill.done.json", "early_stop.json"):
+        (run / name).unlink()
+    *_, last = sorted((run / "checkpoints").glob("step-*"))
+    shutil.rmtree(last)
+    again = tune_in(tmp_path, *ASK)
+    assert again.code == 0 and "[shards] done before, skipped" in again.stdout, again.stderr
+    assert (run / "student.safetensors").read_bytes() == whole
+    assert (run / "early_stop.json").read_text() == told
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("missing", "--images", "pictures"), "missing does not exist: give a finished run's folder"),
+        (("pictures", "--images", "pictures"), "pictures holds no student.safetensors and no checkpoint"),
+        (("runs/student/student.safetensors", "--images", "pictures"), "name the teacher's weights with --base"),
+        (("runs/student", "--images", "nowhere"), "cannot be opened"),
+        (("runs/student", "--images", "one", "--classes", "3"), "holds one picture that can be read"),
+        (("runs/student", "--images", "pictures"), "say which of the student's classes, 0 to 9, its pictures take"),
+        (("runs/student", "--images", "pictures", "--classes", "10"), "knows the classes 0 to 9, got 10"),
+        (("runs/student", "--images", "pictures", "--classes", "1", "2"), "with --classes and a number"),
+        (("runs/student", "--images", "pictures", "--old-texts", "x.txt"), "for a student that reads texts"),
+        (
+            ("runs/student", "--images", "pictures", "--base", "runs/student/student.safetensors"),
+            "is itself a few-step student",
+        ),
+        (("a/turbo", "--images", "pictures"), "name the base that it was distilled from with --base"),
+        (("a/turbo", "--images", "pictures", "--base", "a/turbo"), "is the student itself, a few-step model"),
+        (
+            ("runs/student", "--images", "pictures", "--classes", "3", "--dataset.pictures.size", "24"),
+            "makes ImageSpec(channels=3, height=16",
+        ),
+    ],
+)
+def test_what_cannot_be_tuned_is_one_message(tune: Tune, tmp_path: Path, words: tuple[str, ...], message: str) -> None:
+    write_pictures(tmp_path / "one", 1)
+    done = tune(*words, *TINY)
+    assert done.code in (1, 2) and message in done.stderr.replace("\n", " "), done.stderr
+    assert done.stderr.count("error:") == 1
+    assert not list(tmp_path.glob("runs/tune-*"))
+
+
+def test_a_student_of_another_architecture_is_one_message(tune: Tune, tmp_path: Path) -> None:
+    from tuned import base_recipe, write_teacher
+
+    from ladd_dist.networks.cunet import CUNet
+
+    other = dataclasses.replace(base_recipe(), network=CUNet(widths=(16, 16), embed_dim=32))
+    base = write_teacher(tmp_path / "other", other)
+    done = tune("runs/student", "--images", "pictures", "--classes", "3", "--base", str(base), *TINY)
+    assert done.code == 1 and "is of another architecture" in done.stderr
+    assert not list(tmp_path.glob("runs/tune-*"))
+
+
+def test_folders_that_are_named_like_classes_need_no_flag(tune: Tune, tmp_path: Path) -> None:
+    write_pictures(tmp_path / "named", 8, classes=("7", "2"))
+    done = tune("runs/student", "--images", "named", "--dry-run", *TINY)
+    assert done.code == 0, done.stderr
+    assert "--network.classes 2 7 0 1 3 4 5 6 8 9 --dataset.old-classes 8" in done.stdout
