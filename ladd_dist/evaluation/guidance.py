@@ -53,7 +53,7 @@ def measure_guidance(
     measure = Measurement(metrics, References(real=real, teacher=real))
     teacher, codec = load_teacher(run), load_codec(run)
     seed = run.recipe.evaluate.seed
-    cond = sample_classes(seed, range(num_samples), recipe.dataset.spec().num_classes).to(run.device)
+    cond = sample_classes(seed, range(num_samples), recipe.dataset.num_asked()).to(run.device)
     found = {REAL: measure({REAL: others}, num_classes=0).figures[REAL]}
     with StopFlag().listen() as stop:
         for scale in scales:

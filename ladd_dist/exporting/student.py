@@ -37,7 +37,7 @@ def finished_student(run: RunDir, config: RunConfig) -> Exported:
     Raises:
         UserError: its file is damaged, or of another recipe.
     """
-    student = _read(run.student, config, config.recipe["train"]["steps"])
+    student = _read(run.student, config)
     if student.card.signature != config.signature:
         raise UserError(
             f"{run.student} has signature {student.card.signature}, its run has {config.signature}; make it anew "
@@ -46,7 +46,7 @@ def finished_student(run: RunDir, config: RunConfig) -> Exported:
     return student
 
 
-def _read(file: Path, config: RunConfig, step: int) -> Exported:
+def _read(file: Path, config: RunConfig) -> Exported:
     """A student from its file."""
     import torch
 
@@ -55,6 +55,7 @@ def _read(file: Path, config: RunConfig, step: int) -> Exported:
     from ladd_dist.exporting.card import Card
 
     network, card = load_student(file, torch.device("cpu"))
+    step = card.get("step", config.recipe["train"]["steps"])
     whole = Card.of({**card, "step": step, **dataclasses.asdict(facts(network, config))})
     held = read_student(file)[0].tensors
     return Exported(network, whole, codec_weights(file), adapter_weights(held) or own_weights(held))
@@ -94,8 +95,8 @@ def student_at(folder: Path, step: int | None) -> Exported:
     saved.fill(buffers_of("student", network))
     with tempfile.TemporaryDirectory() as temporary:  # the card is then the one that the finished run would get
         file = Path(temporary) / "student.safetensors"
-        save_student(file, network, opened.run)
-        return _read(file, config, saved.step)
+        save_student(file, network, opened.run, step=saved.step)
+        return _read(file, config)
 
 
 @dataclass(frozen=True)
