@@ -77,6 +77,7 @@ def student_at(folder: Path, step: int | None) -> Exported:
     from ladd_dist.builders.student import new_student, save_student
     from ladd_dist.builders.teacher import fresh_network
     from ladd_dist.engine.checkpoint import Checkpoints, buffers_of, replicated
+    from ladd_dist.students.full import Full
     from ladd_dist.workspace.opening import open_run
 
     opened = open_run(folder, device=torch.device("cpu"))
@@ -89,7 +90,7 @@ def student_at(folder: Path, step: int | None) -> Exported:
         there = ", ".join(map(str, steps))
         raise UserError(f"--step {step}: no checkpoint of it in {run.checkpoints}; there are {there}")
     saved = checkpoints.at(steps[-1] if step is None else step)
-    network = new_student(opened.run) if recipe.student.needs_teacher else fresh_network(recipe)
+    network = fresh_network(recipe) if isinstance(recipe.student, Full) else new_student(opened.run)
     trained = {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
     saved.fill({f"average/{name}": replicated(weight) for name, weight in trained.items()})
     saved.fill(buffers_of("student", network))

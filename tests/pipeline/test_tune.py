@@ -197,17 +197,16 @@ def test_no_share_of_old_conditions_asks_for_no_distance_either(tune: Tune) -> N
 
 
 def test_without_its_base_a_tuned_run_names_the_file_and_still_samples(
-    tuned: tuple[Path, Done], tmp_path: Path
+    tuned: tuple[Path, Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(tuned[0], tmp_path, dirs_exist_ok=True)
-    run, (base,) = run_folder(tmp_path), tuned[0].glob("cache/teacher-*/teacher.safetensors")
-    hidden = base.rename(base.with_name("hidden"))
-    try:
-        with pytest.raises(UserError, match=f"network.weights: '{base}' is no file"):
-            open_run(run, device=torch.device("cpu"))
-        load_student(run, torch.device("cpu"))
-    finally:
-        hidden.rename(base)
+    monkeypatch.chdir(tmp_path)
+    run, config = run_folder(tmp_path), run_folder(tmp_path) / "config.json"
+    base = json.loads(config.read_text())["recipe"]["network"]["weights"]
+    config.write_text(config.read_text().replace(base, "gone.safetensors"))
+    with pytest.raises(UserError, match=r"network\.weights: 'gone\.safetensors' is no file"):
+        open_run(run, device=torch.device("cpu"))
+    load_student(run, torch.device("cpu"))
 
 
 def test_the_adapter_of_a_student_that_no_pipeline_opens_is_not_offered_alone(

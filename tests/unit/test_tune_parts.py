@@ -19,6 +19,8 @@ from ladd_dist.datasets.folder import Folder
 from ladd_dist.datasets.opening import open_images
 from ladd_dist.datasets.with_old import WithOld
 from ladd_dist.engine.loop import StopFlag
+from ladd_dist.evaluation import guidance
+from ladd_dist.metrics import Samples
 from ladd_dist.networks.cunet import CUNet
 from ladd_dist.networks.diffusers import Diffusers
 from ladd_dist.networks.given import Given
@@ -111,6 +113,21 @@ def test_the_base_is_measured_on_the_new_classes_alone(pictures: Path, base: Pat
     recipe = tune_recipe(pictures, base).with_teacher_samples()
     make = TeacherSamples(recipe, recipe.network.load(image=recipe.latent()), StopFlag())
     assert not make(0, 8).cond.any(), "old classes among the references would make every new sample look far away"
+
+
+def test_a_search_for_guidance_asks_for_the_classes_that_it_says_it_asks_for(
+    pictures: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = list[torch.Tensor]()
+
+    def noted(images: torch.Tensor, cond: torch.Tensor, **more: Any) -> Samples:
+        told.append(cond)
+        return Samples(images, cond, **more)
+
+    monkeypatch.setattr(guidance, "Samples", noted)
+    run = Run(tune_recipe(pictures, base), Workspace(tmp_path, tmp_path, torch.device("cpu")))
+    guidance.measure_guidance(run, [1.0], 4)
+    assert len(told) == 1 and not told[0].any(), "the samples are of the new class alone"
 
 
 def test_a_student_of_one_class_needs_no_flag(pictures: Path) -> None:
