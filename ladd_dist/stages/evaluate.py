@@ -5,7 +5,7 @@ from __future__ import annotations
 from ladd_dist.builders.sampling import SampleFn, sample_student
 from ladd_dist.builders.student import load_student
 from ladd_dist.builders.teacher import load_start, load_teacher
-from ladd_dist.core.run_forms import ClassFigures, Evaluation, read_evaluation
+from ladd_dist.core.run_forms import ClassFigures, Evaluation, features_of, read_evaluation
 from ladd_dist.core.rundir import RunDir, write_json
 from ladd_dist.core.types import Denoiser
 from ladd_dist.engine.loop import StopFlag
@@ -89,6 +89,7 @@ def tell_tracker(recipe: Recipe, run: RunDir, figures: Evaluation) -> None:
     config = tracked_config(recipe, run)
     with tracker_alone(recipe.tracker, folder=run.path, config=config, resume_step=recipe.train.steps) as log:
         log.summary(flat, {"samples/final": run.samples / "final.png"})
+        log.features(features_of(figures))
 
 
 def _sampler(recipe: Recipe, student: Denoiser, steps: int) -> SampleFn:
