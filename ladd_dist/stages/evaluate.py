@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ladd_dist.builders.networks import share_table
 from ladd_dist.builders.sampling import SampleFn, sample_student
 from ladd_dist.builders.student import load_student
 from ladd_dist.builders.teacher import load_start, load_teacher
@@ -50,6 +51,7 @@ def evaluate(run: Run) -> Evaluation:
         return read_evaluation(run.folder.eval)
     if recipe.shards.samples == "dataset":  # the figures compare with the teacher's samples all the same
         make_shards(Run(recipe.with_teacher_samples(), run.workspace))
+    share_table(run)
     student = load_student(run, run.folder.student)
     # The student before training: the teacher without guidance, or another start, sampled by the student's rule.
     teacher = load_teacher(run)
