@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ladd_dist.builders.networks import share_table
 from ladd_dist.builders.teacher import guided_teacher, load_teacher
 from ladd_dist.core.rng import sample_starts
 from ladd_dist.core.serialize import to_data
@@ -66,6 +67,7 @@ def _write(run: Run, folder: Path, given: Imported | Pictures | None, stop: Stop
     with Bar("shards", num_samples, quiet=not ranks.is_first) as bar:
         texts = recipe.dataset.texts()
         table = encode_texts(run, folder, stop) if texts else None  # before the teacher: one at a time in memory
+        share_table(run)
         make = given or TeacherSamples(recipe, load_teacher(run), stop, recipe.dataset.shares(run.workspace.cache))
         write = partial(
             write_shards,
