@@ -136,6 +136,7 @@ def test_every_kind_of_recipe_is_well(name: str, tmp_path: Path) -> None:
     assert not [finding for finding in found.values() if finding.state == "fail"]
 
 
+@pytest.mark.slow
 def test_a_tuning_is_well(tmp_path: Path) -> None:
     write_student(tmp_path)
     write_pictures(tmp_path / "pictures", 20)
