@@ -23,8 +23,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ladd_dist.core.door import read_bytes
-from ladd_dist.core.errors import UserError
+from ladd_dist.core.door import read_listed
+from ladd_dist.core.errors import MachineError, UserError, unreadable
 from ladd_dist.core.machine import usable_cores
 from ladd_dist.core.picture_file import Fitting, PictureError, Pixels, decode, fitted
 from ladd_dist.core.printable import one_line
@@ -43,7 +43,8 @@ class Picture(NamedTuple):
     name: str
     """Name for messages; which split the picture is in depends on it, where there is no `base`."""
     content: Path | bytes | Pixels
-    """A file, which the decoding process reads; the content of one; or pixels uint8 [H,W,3] or [H,W]."""
+    """A file, which the decoding process reads; the content of one; or pixels uint8 [H,W,3] or [H,W]. A file that can
+    no longer be read stops the decoding: whoever names it has looked (`bad`)."""
     condition: int | str
     """Class id; or the class's name or the caption, of which the cache makes ids in the order of sorted texts. A
     source gives one of the two throughout."""
@@ -80,6 +81,7 @@ def decode_all(pictures: Iterable[Picture], fitting: Fitting, *, total: int = 0)
 
     Raises:
         UserError: a process ended that was decoding; the message names the pictures.
+        MachineError: a file cannot be read now, or memory is too little: that is no fault of the picture.
     """
     pieces = _pieces(pictures, fitting)
     num = min(usable_cores(), MOST_WORKERS)
@@ -152,12 +154,17 @@ def _decode_piece(piece: Sequence[Picture], fitting: Fitting) -> Decoded:
         try:
             pixels.append(_decode(picture, fitting))
             kept.append(picture._replace(content=b""))
+        except MachineError:
+            raise
         except UserError as error:
             bad.append(Bad(picture.name, str(error)))
         except OSError as error:
-            bad.append(Bad(picture.name, f"it cannot be read ({error.strerror or error})"))
-        except MemoryError:
-            bad.append(Bad(picture.name, "there is too little memory to decode it; scale it down"))
+            raise unreadable(Path(picture.name), error) from error
+        except MemoryError as error:
+            raise MachineError(
+                f"there is too little memory to decode {one_line(picture.name)}, so nothing is kept: free memory, or "
+                "scale the picture down, and run the same command again"
+            ) from error
     shape = (len(pixels), 3, fitting.height, fitting.width)
     stacked = np.stack(pixels) if pixels else np.zeros(shape, np.uint8)
     return Decoded(stacked, [zlib.crc32(row.data) for row in pixels], kept, bad)
@@ -167,7 +174,7 @@ def _decode(picture: Picture, fitting: Fitting) -> Pixels:
     if picture.bad:
         raise PictureError(picture.bad)
     if isinstance(picture.content, Path):
-        return decode(read_bytes(picture.content), fitting)
+        return decode(read_listed(picture.content), fitting)
     return decode(picture.content, fitting) if isinstance(picture.content, bytes) else fitted(picture.content, fitting)
 
 

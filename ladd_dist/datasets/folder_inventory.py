@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from ladd_dist.core.door import read_typed
-from ladd_dist.core.errors import UserError
+from ladd_dist.core.errors import MachineError, UserError, unreadable
 from ladd_dist.core.printable import one_line
 from ladd_dist.core.rundir import write_json
 from ladd_dist.datasets.folder_listing import TEXT_SUFFIX, File, Listing, list_pictures
@@ -67,6 +67,7 @@ def inventory(root: Path, classes: Classes, captions: Captions) -> Inventory:
 
     Raises:
         UserError: there is no such folder, it holds no picture, or its classes, captions or metadata are wrong.
+        MachineError: a folder or a caption cannot be read now.
     """
     return _inventory(real(root), classes, captions)
 
@@ -75,9 +76,14 @@ def content_fingerprint(root: Path) -> str:
     """Sixteen hexadecimal digits of the names and contents of all files below a root that count; empty without any.
 
     The contents are read again if a name, a size or a time has changed since the user's cache noted the result.
+
+    Raises:
+        MachineError: a file cannot be read now.
     """
     try:
         return _fingerprint(real(root))
+    except MachineError:  # without a fingerprint, the pictures would be taken for those of any other folder
+        raise
     except UserError:  # `inventory` says so, to whoever needs the pictures
         return ""
 
@@ -173,11 +179,13 @@ def _captions(
     if captions == "metadata" and not listing.metadata:
         raise UserError(f"dataset.captions metadata: there is no metadata.jsonl in {str(root)!r}")
     texts, faults = dict[str, str](), dict[str, str]()
-    beside = {file.name for file in listing.texts}
+    beside = {file.name: file.problem for file in listing.texts}
     for name in good:
         try:
             texts[name] = _caption(root, name, lines, beside) if captions == "txt" else _text_of(lines.get(name))
-        except (UserError, OSError) as error:
+        except MachineError:
+            raise
+        except UserError as error:
             faults[name] = str(error)
     if not texts:
         raise UserError(
@@ -193,10 +201,12 @@ def _text_of(line: Line | None) -> str:
     return " ".join((line.text or "").split())
 
 
-def _caption(root: Path, name: str, lines: dict[str, Line], beside: set[str]) -> str:
+def _caption(root: Path, name: str, lines: dict[str, Line], beside: dict[str, str]) -> str:
     own = os.path.splitext(name)[0] + TEXT_SUFFIX  # noqa: PTH122  # a hundred thousand of them
     if own not in beside:
         raise UserError(f"there is no {own.rpartition('/')[2]} beside it")
+    if beside[own]:
+        raise UserError(f"{own.rpartition('/')[2]} beside it cannot be used: {beside[own]}")
     text = read_caption(root / own)
     if not text:
         raise UserError(f"{own.rpartition('/')[2]} beside it is empty")
@@ -233,7 +243,7 @@ def _content(root: Path, file: File) -> str:
         with (root / file.name).open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
-        return f"{error.strerror}"
+        raise unreadable(root / file.name, error) from error
 
 
 def _note(root: Path) -> Path:

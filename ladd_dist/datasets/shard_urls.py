@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO
 
 from ladd_dist.core.door import require_regular
-from ladd_dist.core.errors import UserError
+from ladd_dist.core.errors import UserError, unreadable
 from ladd_dist.core.printable import one_line
 from ladd_dist.core.tar_stream import Stream
 
@@ -132,6 +132,7 @@ def opened(url: str) -> Iterator[Stream]:
 
     Raises:
         UserError: the file is missing, the server does not give it, or the command fails; also at the end of the block.
+        MachineError: the file cannot be read now.
     """
     if url.startswith(PIPE):
         with _pipe(url) as output:
@@ -141,8 +142,11 @@ def opened(url: str) -> Iterator[Stream]:
             yield answer
     else:
         require_regular(Path(url))
-        with Path(url).open("rb") as file:
-            yield file
+        try:
+            with Path(url).open("rb") as file:
+                yield file
+        except OSError as error:  # also within the block, where the file is read
+            raise unreadable(Path(url), error) from error
 
 
 @contextlib.contextmanager

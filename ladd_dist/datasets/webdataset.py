@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 import torch
 
-from ladd_dist.core.errors import ConsentError, UserError
+from ladd_dist.core.errors import ConsentError, MachineError, UserError
 from ladd_dist.core.picture_file import Fit, Fitting, colour_of
 from ladd_dist.core.picture_pool import Picture
 from ladd_dist.core.plugin import register
@@ -77,10 +77,16 @@ class Webdataset(Dataset):
             raise UserError("num_classes and captions exclude each other; a sample has a class or a text")
 
     def fingerprint(self) -> str:
-        """Hash of the contents of files and the texts of commands and addresses; empty where a file is missing."""
+        """Hash of the contents of files and the texts of commands and addresses; empty where a file is missing.
+
+        Raises:
+            MachineError: a file cannot be read now.
+        """
         try:
             return content_fingerprint(self._shards()).content
-        except (UserError, OSError):  # `prepare` says so, to whoever needs the pictures
+        except MachineError:  # without a fingerprint, the pictures would be taken for those of any other shards
+            raise
+        except UserError:  # `prepare` says so, to whoever needs the pictures
             return ""
 
     def texts(self) -> tuple[str, ...]:
