@@ -6,6 +6,7 @@ No torch here: a process that decodes imports this file and `picture_file.py` al
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import multiprocessing
 import os
@@ -68,6 +69,8 @@ class Decoded(NamedTuple):
     """uint8 [n,3,H,W]"""
     checks: list[int]
     """CRC-32 of each one's bytes."""
+    contents: list[int]
+    """Hash of each one's content before decoding, in [-2^63, 2^63): that of copies is the same."""
     kept: list[Picture]
     """The n pictures, without content."""
     bad: list[Bad]
@@ -149,10 +152,12 @@ def _num_bytes(content: Path | bytes | Pixels) -> int:
 
 
 def _decode_piece(piece: Sequence[Picture], fitting: Fitting) -> Decoded:
-    pixels, kept, bad = list[Pixels](), list[Picture](), list[Bad]()
+    pixels, kept, bad, contents = list[Pixels](), list[Picture](), list[Bad](), list[int]()
     for picture in piece:
         try:
-            pixels.append(_decode(picture, fitting))
+            decoded, content = _decode(picture, fitting)
+            pixels.append(decoded)
+            contents.append(content)
             kept.append(picture._replace(content=b""))
         except MachineError:
             raise
@@ -167,15 +172,21 @@ def _decode_piece(piece: Sequence[Picture], fitting: Fitting) -> Decoded:
             ) from error
     shape = (len(pixels), 3, fitting.height, fitting.width)
     stacked = np.stack(pixels) if pixels else np.zeros(shape, np.uint8)
-    return Decoded(stacked, [zlib.crc32(row.data) for row in pixels], kept, bad)
+    return Decoded(stacked, [zlib.crc32(row.data) for row in pixels], contents, kept, bad)
 
 
-def _decode(picture: Picture, fitting: Fitting) -> Pixels:
+def _decode(picture: Picture, fitting: Fitting) -> tuple[Pixels, int]:
+    """The pixels, and the hash of the content."""
     if picture.bad:
         raise PictureError(picture.bad)
-    if isinstance(picture.content, Path):
-        return decode(read_listed(picture.content), fitting)
-    return decode(picture.content, fitting) if isinstance(picture.content, bytes) else fitted(picture.content, fitting)
+    content = read_listed(picture.content) if isinstance(picture.content, Path) else picture.content
+    if isinstance(content, bytes):
+        return decode(content, fitting), _hash(content)
+    return fitted(content, fitting), _hash(str(content.shape).encode() + content.tobytes())
+
+
+def _hash(content: bytes) -> int:
+    return int.from_bytes(hashlib.sha256(content).digest()[:8], "little", signed=True)
 
 
 def _prepare_worker() -> None:

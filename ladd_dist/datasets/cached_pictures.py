@@ -27,8 +27,8 @@ _FAULT_BYTES = 2**16
 def open_cache(folder: Path, *, split: Split, held_out: float, whole_classes: bool = True) -> CachedPictures:
     """The pictures of a split.
 
-    A picture is held out (split `test`) if the hash of its base or name is below `held_out`. At least one is, if there
-    are two with different ones.
+    A picture is held out (split `test`) if the hash of its base or name, or of the first of its copies', is below
+    `held_out`. At least one is, if there are two with different ones.
 
     Args:
         held_out: share of the pictures, about, in [0, 1).
@@ -50,7 +50,7 @@ def open_cache(folder: Path, *, split: Split, held_out: float, whole_classes: bo
     if not len(rows):
         raise UserError(
             f"split {split!r} of {card.num:,} pictures is empty: each class keeps a picture for training, and those "
-            f"with one base or name stay together; held_out is {held_out:g}"
+            f"of one base, name or content stay together; held_out is {held_out:g}"
         )
     return CachedPictures(folder, card, rows, index["condition"], index["check"])
 

@@ -64,7 +64,8 @@ class Folder(Dataset):
     flip: bool = False
     """Whether the teacher is also trained on mirror images (left and right), each picture half of the time."""
     held_out: Annotated[float, Within("[0, 1)")] = 0.05
-    """Share of the pictures that no training sees, by a hash of the `base` in metadata.jsonl, or else of the name."""
+    """Share of the pictures that no training sees, by a hash of the `base` in metadata.jsonl, or else of the name;
+    copies of a picture stay together."""
     on_bad: Literal["error", "skip"] = field(default="error", metadata=NEUTRAL)
     """What to do about pictures that cannot be used: an error that names them, or leave them out."""
 

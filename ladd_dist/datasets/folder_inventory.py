@@ -8,6 +8,7 @@ import hashlib
 import itertools
 import os
 import time
+from array import array
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,10 @@ Classes = Literal["folders", "none"]
 Captions = Literal["none", "metadata", "txt"]
 _READERS = 8
 _AT_ONCE = 1_000
+_COPIES = b"copies-1\n"
+"""Hashed too where pictures have copies, which lie on one side of the split; older versions looked at names alone."""
+_NOTED = "2"
+"""Version of what is noted: the first one's knew nothing of copies."""
 _RACE_S = 2.0
 """Seconds since the last change from which on times tell a change, on any file system."""
 
@@ -220,19 +225,25 @@ def _fingerprint(root: Path) -> str:
         return ""
     stamp, note = listing.stamp(), _note(root)
     with contextlib.suppress(UserError, OSError):
-        if (known := read_typed(note, dict[str, str])).get("stamp") == stamp and len(known.get("content", "")) == 16:
+        known = read_typed(note, dict[str, str])
+        if (known.get("version"), known.get("stamp")) == (_NOTED, stamp) and len(known.get("content", "")) == 16:
             return known["content"]
-    total, newest = hashlib.sha256(), 0.0
-    files = listing.all()
+    total, newest, copied = hashlib.sha256(), 0.0, array("Q")
+    files = enumerate(listing.all())  # pictures first
     with ThreadPoolExecutor(_READERS) as pool:
         while some := list(itertools.islice(files, _AT_ONCE)):
-            for file, mark in zip(some, pool.map(functools.partial(_content, root), some), strict=True):
+            marks = pool.map(lambda numbered: _content(root, numbered[1]), some)
+            for (number, file), mark in zip(some, marks, strict=True):
                 total.update(os.fsencode(file.name) + f"\0{mark}\n".encode())
+                if number < len(listing.pictures) and file.size and not file.problem:
+                    copied.append(int(mark[:16], 16))
                 newest = max(newest, (file.changed >> 64) / 1e9, (file.changed % 2**64) / 1e9)
+    if len(set(copied)) < len(copied):
+        total.update(_COPIES)
     content = total.hexdigest()[:16]
     if time.time() - newest > _RACE_S:
         with contextlib.suppress(UserError, OSError):
-            write_json(note, {"root": ascii(str(root)), "stamp": stamp, "content": content})
+            write_json(note, {"version": _NOTED, "root": ascii(str(root)), "stamp": stamp, "content": content})
     return content
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -30,6 +30,9 @@ from ladd_dist.datasets.picture_cache import is_cached, make_cache, read_card, r
 from ladd_dist.datasets.shard_notes import content_fingerprint, noted_texts, stamp_of
 from ladd_dist.datasets.shard_pictures import Asked, Captions, read_captions, read_pictures
 from ladd_dist.datasets.shard_urls import expand, is_remote, shown
+
+_SPLIT = 2
+"""Version of what decides which pictures are held out: the first one's was the key alone, without copies."""
 
 
 @register("webdataset")
@@ -62,7 +65,7 @@ class Webdataset(Dataset):
     flip: bool = False
     """Whether the teacher is also trained on mirror images (left and right), each picture half of the time."""
     held_out: Annotated[float, Within("[0, 1)")] = 0.05
-    """Share of the pictures that no training sees, by a hash of the key."""
+    """Share of the pictures that no training sees, by a hash of the key; copies of a picture stay together."""
     on_bad: Literal["error", "skip"] = field(default="error", metadata=NEUTRAL)
     """What to do about samples that cannot be used: an error that names them, or leave them out. A shard that is
     damaged is always an error."""
@@ -88,6 +91,10 @@ class Webdataset(Dataset):
             raise
         except UserError:  # `prepare` says so, to whoever needs the pictures
             return ""
+
+    def identity(self) -> Mapping[str, object]:
+        found = super().identity()
+        return {**found, "split": _SPLIT} if found else {}
 
     def texts(self) -> tuple[str, ...]:
         if self.captions == "none":
@@ -115,7 +122,7 @@ class Webdataset(Dataset):
         """Where the decoded pictures lie; the name follows from their source and from the settings they depend on."""
         shape = {name: getattr(self, name) for name in ("fit", "background", "captions", "num_classes", "revision")}
         sides = list(height_width(self.size))
-        return cache / f"pictures-{signature('webdataset-cache-1', self.fingerprint(), sides, shape)}"
+        return cache / f"pictures-{signature(f'webdataset-cache-{_SPLIT}', self.fingerprint(), sides, shape)}"
 
     def prepare(self, cache: Path, progress: Progress) -> None:
         """Read and decode the pictures into `cache`, unless they are there.
