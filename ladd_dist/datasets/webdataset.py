@@ -23,8 +23,8 @@ from ladd_dist.core.serialize import NEUTRAL, signature
 from ladd_dist.core.sizes import PictureSize, height_width
 from ladd_dist.core.typed_line import again
 from ladd_dist.core.types import ImageSpec
-from ladd_dist.datasets import Dataset, Progress, Split
-from ladd_dist.datasets.cached_pictures import CachedPictures, open_cache
+from ladd_dist.datasets import Counts, Dataset, Progress, Split
+from ladd_dist.datasets.cached_pictures import CachedPictures, cached_counts, open_cache
 from ladd_dist.datasets.folder import CACHE
 from ladd_dist.datasets.picture_cache import is_cached, make_cache, read_card, refuse_bad, silent
 from ladd_dist.datasets.shard_notes import content_fingerprint, noted_texts, stamp_of
@@ -117,6 +117,12 @@ class Webdataset(Dataset):
         if self.captions != "none":
             return {**told, "captions": f"{len(self.texts()):,} different"}
         return {**told, "classes": f"{self.num_classes:,}" if self.num_classes else "none"}
+
+    def counts(self, cache: Path) -> Counts | None:
+        folder = self.cache_folder(cache)
+        if not is_cached(folder):
+            return None
+        return cached_counts(folder, held_out=self.held_out, whole_classes=self.captions == "none")
 
     def cache_folder(self, cache: Path) -> Path:
         """Where the decoded pictures lie; the name follows from their source and from the settings they depend on."""

@@ -14,13 +14,14 @@ import torch
 from picture_files import encoded, plain
 
 from ladd_dist.core import picture_pool
-from ladd_dist.datasets import Dataset, Split, folder_inventory
+from ladd_dist.datasets import Dataset, Split, folder_contents, folder_inventory
 from ladd_dist.datasets.folder import Folder
 from ladd_dist.datasets.picture_cache import share_of, with_copies
 from ladd_dist.datasets.webdataset import Webdataset
 from tests.foreign_source import member, write_tar
 
 NUM = 60
+SPLITS: tuple[Split, ...] = ("train", "test")
 
 
 @pytest.fixture(autouse=True)
@@ -85,6 +86,23 @@ def test_samples_with_one_picture_under_several_keys_lie_on_one_side(tmp_path: P
     assert set(held_out) == {number for number in range(NUM) if share_of(f"0-{number}") < 0.3}
 
 
+@pytest.mark.parametrize("classes", ["folders", "none"])
+@pytest.mark.parametrize("held_out", [0.0, 0.02, 0.5])
+def test_the_counts_before_decoding_are_those_after(tmp_path: Path, classes: Any, held_out: float) -> None:
+    root = tmp_path / "set"
+    write(root, {f"{'abc'[number % 3]}/{number}.png": picture(number) for number in range(NUM)})
+    write(root, {f"d/copy of {number}.png": picture(number) for number in range(0, NUM, 7)})
+    write(root, {"e/alone.png": picture(200), "a/a bitmap.bmp": b"BM"})
+    lines = [{"file_name": f"a/{number}.png", "base": "one"} for number in range(0, NUM, 3)]
+    write(root, {"metadata.jsonl": "".join(json.dumps(line) + "\n" for line in lines).encode()})
+    data = Folder(root=str(root), size=8, classes=classes, held_out=held_out, on_bad="skip")
+    told = data.counts(tmp_path / "cache")
+    images = {split: data.open(split=split, cache=tmp_path / "cache") for split in (SPLITS if held_out else SPLITS[:1])}
+    assert told == data.counts(tmp_path / "cache")
+    assert told.train == tuple(torch.bincount(images["train"].conditions).tolist())
+    assert told.held_out == (len(images["test"]) if held_out else 0)
+
+
 def as_before(root: Path) -> str:
     """The fingerprint of a folder of pictures before copies counted."""
     total = hashlib.sha256()
@@ -107,17 +125,20 @@ def test_only_a_folder_with_copies_has_another_signature_and_split_than_before(t
 def test_what_an_older_version_noted_of_a_folder_is_not_believed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(folder_inventory, "_RACE_S", -1.0)
+    monkeypatch.setattr(folder_contents, "_RACE_S", -1.0)
     root = tmp_path / "set"
     write(root, {"a/0.png": picture(0), "a/1.png": picture(0)})
     data = Folder(root=str(root))
     found = data.fingerprint()
     (note,) = (tmp_path / "home").rglob("*.json")
-    for version, expected in (("2", as_before(root)), ("", found)):
-        stated = {**json.loads(note.read_text()), "content": as_before(root), "version": version}
-        note.write_text(json.dumps({name: text for name, text in stated.items() if text}))
+    noted = json.loads(note.read_text())
+    assert noted["contents"] == {"fingerprint": found, "copies": [[0, 1]]}
+    older = {"root": noted["root"], "stamp": noted["stamp"], "content": as_before(root)}
+    strange = {**noted, "contents": {"fingerprint": "0" * 16, "copies": [[0, 2]]}}
+    for content in (older, strange):
+        note.write_text(json.dumps(content))
         folder_inventory.forget()
-        assert data.fingerprint() == expected
+        assert data.fingerprint() == found
 
 
 def joined(shares: list[float], contents: list[int]) -> list[float]:

@@ -20,7 +20,7 @@ from picture_files import BLUE, GREEN, RED, encoded, plain, png
 
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.pretrained import from_outside
-from ladd_dist.datasets import folder_inventory
+from ladd_dist.datasets import folder_contents, folder_inventory
 from ladd_dist.datasets.cached_pictures import CachedPictures, held_out_mask
 from ladd_dist.datasets.folder import Folder
 from ladd_dist.datasets.picture_cache import read_card, silent
@@ -375,10 +375,10 @@ def test_the_signature_follows_contents_and_settings_but_no_place_or_time(root: 
 
 
 def test_contents_are_read_again_only_if_something_was_touched(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folder_inventory, "_RACE_S", -1.0)
+    monkeypatch.setattr(folder_contents, "_RACE_S", -1.0)
     read = list[str]()
-    real = folder_inventory._content
-    monkeypatch.setattr(folder_inventory, "_content", lambda *given: (read.append(given[1].name), real(*given))[1])
+    real = folder_contents._content
+    monkeypatch.setattr(folder_contents, "_content", lambda *given: (read.append(given[1].name), real(*given))[1])
     dataset = Folder(root=str(root))
     first = dataset.fingerprint()
     assert len(read) == 9
