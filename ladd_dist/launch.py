@@ -102,7 +102,7 @@ def _main(arguments: list[str]) -> int:
     from ladd_dist.core.machine import require_memory
     from ladd_dist.recipe.plugin_sources import require_packages
     from ladd_dist.stages.dry_run import describe_run, show
-    from ladd_dist.stages.run import check_shares
+    from ladd_dist.stages.run import check_stages
     from ladd_dist.stages.sizes import require_room
     from ladd_dist.workspace.lock import enforce
     from ladd_dist.workspace.run import Run, as_begun
@@ -121,7 +121,7 @@ def _main(arguments: list[str]) -> int:
     facts = None
     if rank_here() == 0 or not has_parent():  # rank 0 writes them down; for the others the parent has looked
         facts = describe_run(run, scale)
-        check_shares(run.recipe, facts.stages, names, num)
+        check_stages(run, facts.stages, names, num)
     if options.dry_run:
         if facts is not None:
             print(json.dumps(asdict(facts))) if options.json else show(facts)

@@ -23,7 +23,7 @@ from ladd_dist.core.rundir import exclusive
 from ladd_dist.core.serialize import RecipeError, signature
 from ladd_dist.core.signals import NUMBERS
 from ladd_dist.stages.dry_run import describe_run
-from ladd_dist.stages.run import check_shares, prepare_run
+from ladd_dist.stages.run import check_stages, prepare_run
 from ladd_dist.stages.table import stage_states
 from ladd_dist.workspace.config import RunFacts
 from ladd_dist.workspace.run import Run
@@ -214,7 +214,8 @@ def try_runs(planned: Plan) -> dict[str, RunFacts]:
         key = signature("trial", dataclasses.replace(item.recipe, seed=0))
         try:
             tried[key] = tried.get(key) or describe_run(Run(item.recipe, request.workspace), request.scale)
-            check_shares(item.recipe, stage_states(Run(item.recipe, request.workspace)), list(request.stages), tasks)
+            trial = Run(item.recipe, request.workspace)
+            check_stages(trial, stage_states(trial), list(request.stages), tasks)
         except RecipeError as error:
             raise RecipeError(f"{item.run.label}: {error}") from error
         facts[item.of] = tried[key]

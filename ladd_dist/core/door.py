@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from ladd_dist.core.errors import UserError
+from ladd_dist.core.errors import UserError, is_of_the_file, unreadable
 from ladd_dist.core.units import si
 
 T = TypeVar("T")
@@ -33,12 +33,15 @@ def require_regular(path: Path) -> int:
 
     Raises:
         UserError: it is missing, or a folder, a pipe, a socket or a device; nothing was opened.
+        MachineError: the disk or the network failed.
     """
     try:
         found = path.stat()
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing") from error
     except (OSError, ValueError) as error:  # too long a name, a circle of links, a NUL in the name
+        if isinstance(error, OSError) and not is_of_the_file(error):
+            raise unreadable(path, error) from error
         raise UserError(f"{str(path)!r} cannot be opened ({getattr(error, 'strerror', error)})") from error
     if not stat.S_ISREG(found.st_mode):
         raise UserError(f"{path} is {_name_of(found.st_mode)}, not a regular file; copy its content into one")
@@ -63,6 +66,21 @@ def read_bytes(path: Path, *, most: int = MOST_BYTES) -> bytes:
         )
     with path.open("rb") as stream:
         return stream.read(most)
+
+
+def read_listed(path: Path, *, most: int = MOST_BYTES) -> bytes:
+    """The content of a file that a listing has as a regular one that may be read.
+
+    Raises:
+        MachineError: it cannot be read now, or is gone. UserError: it is larger than `most`, or another kind of file.
+    """
+    try:
+        return read_bytes(path, most=most)
+    except (OSError, UserError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if isinstance(cause, OSError):
+            raise unreadable(path, cause) from error
+        raise
 
 
 def decode(content: bytes | str, form: type[T], what: str, remedy: str = DAMAGED) -> T:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,35 @@ class UserError(ValueError):
     A command prints the text alone, without a traceback, and ends with exit code 1 (2 for a `RecipeError` or
     `PluginError`). Every other exception is a fault of the program and keeps its traceback.
     """
+
+
+class MachineError(UserError):
+    """A failure of the machine (its disk, network, memory or limits) that says nothing about the input.
+
+    Nothing about the input may be kept that follows from it: the same command may meet it no more.
+    """
+
+
+_OF_THE_FILE = frozenset(
+    {errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL}
+)
+
+
+def is_of_the_file(error: OSError) -> bool:
+    """Whether an error tells of a file's name, links or permissions, which the next look finds the same.
+
+    Every other one (EIO, ESTALE, EMFILE, ENFILE, EAGAIN, ENOMEM, ETIMEDOUT, ...) is the machine's.
+    """
+    return error.errno in _OF_THE_FILE
+
+
+def unreadable(path: Path, error: OSError) -> MachineError:
+    """The error about a file that cannot be read now, for a reason that may be gone the next time."""
+    why = " ".join(str(error.strerror or error).split())
+    return MachineError(
+        f"{str(path)!r} cannot be read now ({why}), which says nothing about its content, so nothing is kept: look at "
+        "the disk, the network and the limits of this machine, and run the same command again"
+    )
 
 
 class RecipeError(UserError):

@@ -83,6 +83,7 @@ def decode(content: bytes, fitting: Fitting) -> Pixels:
 
     Raises:
         PictureError: it is empty, truncated, damaged, of another format, or larger than `MOST_PIXELS`.
+        MemoryError: there is too little memory. OSError: of the machine, with its number.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -101,6 +102,9 @@ def decode(content: bytes, fitting: Fitting) -> Pixels:
     except Image.DecompressionBombError as error:
         raise PictureError(f"it has far more than {MOST_PIXELS / 1e6:.0f} megapixels; scale it down") from error
     except Exception as error:  # decoders of damaged bytes have many ways to fail
+        if isinstance(error, OSError) and error.errno is not None:  # no content has one: a module could not be loaded
+            raise
+        _require_memory(error)
         raise PictureError(f"it is truncated or damaged ({' '.join(str(error).split())[:100]})") from error
 
 
@@ -116,6 +120,17 @@ def fitted(pixels: Pixels, fitting: Fitting) -> Pixels:
         raise PictureError(f"pixels must be uint8 [H,W,3] or [H,W], got {pixels.dtype} {list(pixels.shape)}")
     _require_size((pixels.shape[1], pixels.shape[0]))
     return _resized(Image.fromarray(pixels).convert("RGB"), fitting)
+
+
+def _require_memory(error: Exception) -> None:
+    """Tell damage from a lack of memory: libwebp fails in the same way for both.
+
+    Raises:
+        MemoryError: the largest picture could not be decoded either.
+    """
+    if "out of memory" in str(error).lower():  # Pillow's for a decoder, and zlib's
+        raise MemoryError from error
+    np.zeros(8 * MOST_PIXELS, np.uint8)  # asked for, and not touched
 
 
 def _require_size(size: tuple[int, int]) -> None:

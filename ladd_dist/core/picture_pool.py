@@ -6,6 +6,7 @@ No torch here: a process that decodes imports this file and `picture_file.py` al
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import multiprocessing
 import os
@@ -23,8 +24,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ladd_dist.core.door import read_bytes
-from ladd_dist.core.errors import UserError
+from ladd_dist.core.door import read_listed
+from ladd_dist.core.errors import MachineError, UserError, unreadable
 from ladd_dist.core.machine import usable_cores
 from ladd_dist.core.picture_file import Fitting, PictureError, Pixels, decode, fitted
 from ladd_dist.core.printable import one_line
@@ -43,7 +44,8 @@ class Picture(NamedTuple):
     name: str
     """Name for messages; which split the picture is in depends on it, where there is no `base`."""
     content: Path | bytes | Pixels
-    """A file, which the decoding process reads; the content of one; or pixels uint8 [H,W,3] or [H,W]."""
+    """A file, which the decoding process reads; the content of one; or pixels uint8 [H,W,3] or [H,W]. A file that can
+    no longer be read stops the decoding: whoever names it has looked (`bad`)."""
     condition: int | str
     """Class id; or the class's name or the caption, of which the cache makes ids in the order of sorted texts. A
     source gives one of the two throughout."""
@@ -67,6 +69,8 @@ class Decoded(NamedTuple):
     """uint8 [n,3,H,W]"""
     checks: list[int]
     """CRC-32 of each one's bytes."""
+    contents: list[int]
+    """Hash of each one's content before decoding, in [-2^63, 2^63): that of copies is the same."""
     kept: list[Picture]
     """The n pictures, without content."""
     bad: list[Bad]
@@ -80,6 +84,7 @@ def decode_all(pictures: Iterable[Picture], fitting: Fitting, *, total: int = 0)
 
     Raises:
         UserError: a process ended that was decoding; the message names the pictures.
+        MachineError: a file cannot be read now, or memory is too little: that is no fault of the picture.
     """
     pieces = _pieces(pictures, fitting)
     num = min(usable_cores(), MOST_WORKERS)
@@ -147,28 +152,41 @@ def _num_bytes(content: Path | bytes | Pixels) -> int:
 
 
 def _decode_piece(piece: Sequence[Picture], fitting: Fitting) -> Decoded:
-    pixels, kept, bad = list[Pixels](), list[Picture](), list[Bad]()
+    pixels, kept, bad, contents = list[Pixels](), list[Picture](), list[Bad](), list[int]()
     for picture in piece:
         try:
-            pixels.append(_decode(picture, fitting))
+            decoded, content = _decode(picture, fitting)
+            pixels.append(decoded)
+            contents.append(content)
             kept.append(picture._replace(content=b""))
+        except MachineError:
+            raise
         except UserError as error:
             bad.append(Bad(picture.name, str(error)))
         except OSError as error:
-            bad.append(Bad(picture.name, f"it cannot be read ({error.strerror or error})"))
-        except MemoryError:
-            bad.append(Bad(picture.name, "there is too little memory to decode it; scale it down"))
+            raise unreadable(Path(picture.name), error) from error
+        except MemoryError as error:
+            raise MachineError(
+                f"there is too little memory to decode {one_line(picture.name)}, so nothing is kept: free memory, or "
+                "scale the picture down, and run the same command again"
+            ) from error
     shape = (len(pixels), 3, fitting.height, fitting.width)
     stacked = np.stack(pixels) if pixels else np.zeros(shape, np.uint8)
-    return Decoded(stacked, [zlib.crc32(row.data) for row in pixels], kept, bad)
+    return Decoded(stacked, [zlib.crc32(row.data) for row in pixels], contents, kept, bad)
 
 
-def _decode(picture: Picture, fitting: Fitting) -> Pixels:
+def _decode(picture: Picture, fitting: Fitting) -> tuple[Pixels, int]:
+    """The pixels, and the hash of the content."""
     if picture.bad:
         raise PictureError(picture.bad)
-    if isinstance(picture.content, Path):
-        return decode(read_bytes(picture.content), fitting)
-    return decode(picture.content, fitting) if isinstance(picture.content, bytes) else fitted(picture.content, fitting)
+    content = read_listed(picture.content) if isinstance(picture.content, Path) else picture.content
+    if isinstance(content, bytes):
+        return decode(content, fitting), _hash(content)
+    return fitted(content, fitting), _hash(str(content.shape).encode() + content.tobytes())
+
+
+def _hash(content: bytes) -> int:
+    return int.from_bytes(hashlib.sha256(content).digest()[:8], "little", signed=True)
 
 
 def _prepare_worker() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -14,6 +14,14 @@ from ladd_dist.core.types import ImageSpec
 Split = Literal["train", "test"]
 Progress = Callable[[int, int], None]
 """Called with the number of pictures looked at, and that of all, 0 if it is not known; may raise to stop the work."""
+
+
+class Counts(NamedTuple):
+    """How many pictures there are for training and for trying out."""
+
+    train: tuple[int, ...]
+    """Number of training pictures by class id or caption."""
+    held_out: int
 
 
 class ImageSet(Protocol):
@@ -82,6 +90,13 @@ class Dataset(Plugin):
             cache: where `prepare` works; what it left there is told too.
         """
         return {}
+
+    def counts(self, cache: Path) -> Counts | None:
+        """Number of pictures of each split, as far as it is known without decoding one; None: it is not known.
+
+        Of pictures that turn out to be damaged it does not know.
+        """
+        return None
 
     def flips(self) -> bool:
         """Whether the teacher's training also shows the images' mirror images (left and right)."""

@@ -15,7 +15,7 @@ from ladd_dist.core.errors import UserError
 from ladd_dist.core.picture_file import Pixels
 from ladd_dist.core.tensor_file import load_tensors
 from ladd_dist.core.types import ImageSpec
-from ladd_dist.datasets import Split
+from ladd_dist.datasets import Counts, Split
 from ladd_dist.datasets.picture_cache import AGAIN, CARD, INDEX, PIXELS, Card, read_card
 
 _DROPPED_BYTES = 16 * 2**20
@@ -27,8 +27,8 @@ _FAULT_BYTES = 2**16
 def open_cache(folder: Path, *, split: Split, held_out: float, whole_classes: bool = True) -> CachedPictures:
     """The pictures of a split.
 
-    A picture is held out (split `test`) if the hash of its base or name is below `held_out`. At least one is, if there
-    are two with different ones.
+    A picture is held out (split `test`) if the hash of its base or name, or of the first of its copies', is below
+    `held_out`. At least one is, if there are two with different ones.
 
     Args:
         held_out: share of the pictures, about, in [0, 1).
@@ -37,6 +37,41 @@ def open_cache(folder: Path, *, split: Split, held_out: float, whole_classes: bo
     Raises:
         UserError: the cache is damaged, or the split is empty.
     """
+    card, index = _read_index(folder)
+    mask = held_out_mask(index["share"], _kept_classes(index["condition"], whole_classes), held_out)
+    rows = (mask if split == "test" else ~mask).nonzero().flatten()
+    if not len(rows):
+        raise UserError(
+            f"split {split!r} of {card.num:,} pictures is empty: each class keeps a picture for training, and those "
+            f"of one base, name or content stay together; held_out is {held_out:g}"
+        )
+    return CachedPictures(folder, card, rows, index["condition"], index["check"])
+
+
+def cached_counts(folder: Path, *, held_out: float, whole_classes: bool = True) -> Counts:
+    """Number of pictures in a cache by split; the arguments are those of `open_cache`.
+
+    Raises:
+        UserError: the cache is damaged.
+    """
+    card, index = _read_index(folder)
+    return split_counts(index["share"], index["condition"], card.num_conditions, held_out, whole_classes)
+
+
+def split_counts(shares: Tensor, conditions: Tensor, num: int, held_out: float, whole_classes: bool) -> Counts:
+    """Number of pictures by split, of their numbers `shares` [N] in [0, 1) and conditions [N] int64 below `num`."""
+    if not len(shares):
+        return Counts((0,) * num, 0)
+    mask = held_out_mask(shares, _kept_classes(conditions, whole_classes), held_out)
+    return Counts(tuple(torch.bincount(conditions[~mask], minlength=num).tolist()), int(mask.sum()))
+
+
+def _kept_classes(conditions: Tensor, whole_classes: bool) -> Tensor:
+    """The classes that each keep a picture for training: all of one, where conditions are captions."""
+    return conditions if whole_classes else torch.zeros_like(conditions)
+
+
+def _read_index(folder: Path) -> tuple[Card, dict[str, Tensor]]:
     card = read_card(folder)
     index = load_tensors(folder / INDEX, remedy=AGAIN)
     kinds = {"condition": torch.int64, "check": torch.int64, "share": torch.float64}
@@ -44,15 +79,7 @@ def open_cache(folder: Path, *, split: Split, held_out: float, whole_classes: bo
         name: (kind, (card.num,)) for name, kind in kinds.items()
     } or not 0 <= int(index["condition"].min()) <= int(index["condition"].max()) < card.num_conditions:
         raise UserError(f"{folder / INDEX} does not fit {CARD}; {AGAIN}")
-    classes = index["condition"] if whole_classes else torch.zeros_like(index["condition"])
-    mask = held_out_mask(index["share"], classes, held_out)
-    rows = (mask if split == "test" else ~mask).nonzero().flatten()
-    if not len(rows):
-        raise UserError(
-            f"split {split!r} of {card.num:,} pictures is empty: each class keeps a picture for training, and those "
-            f"with one base or name stay together; held_out is {held_out:g}"
-        )
-    return CachedPictures(folder, card, rows, index["condition"], index["check"])
+    return card, index
 
 
 def condition_counts(folder: Path, num: int) -> list[int]:

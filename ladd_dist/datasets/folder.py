@@ -20,8 +20,8 @@ from ladd_dist.core.serialize import NEUTRAL, signature
 from ladd_dist.core.sizes import PictureSize, height_width
 from ladd_dist.core.types import ImageSpec
 from ladd_dist.core.units import si
-from ladd_dist.datasets import Dataset, Progress, Split
-from ladd_dist.datasets.cached_pictures import CachedPictures, condition_counts, open_cache
+from ladd_dist.datasets import Counts, Dataset, Progress, Split
+from ladd_dist.datasets.cached_pictures import CachedPictures, cached_counts, condition_counts, open_cache, split_counts
 from ladd_dist.datasets.fingerprint import folder_fingerprint as folder_fingerprint  # where plug-ins import it from
 from ladd_dist.datasets.folder_inventory import (
     Captions,
@@ -29,11 +29,12 @@ from ladd_dist.datasets.folder_inventory import (
     Inventory,
     class_counts,
     content_fingerprint,
+    copy_numbers,
     inventory,
     real,
 )
 from ladd_dist.datasets.folder_listing import list_pictures
-from ladd_dist.datasets.picture_cache import is_cached, make_cache, read_card, refuse_bad, silent
+from ladd_dist.datasets.picture_cache import is_cached, make_cache, read_card, refuse_bad, share_of, silent, with_copies
 
 CACHE = Path("cache")
 """Folder for decoded pictures where no command says another."""
@@ -65,7 +66,8 @@ class Folder(Dataset):
     flip: bool = False
     """Whether the teacher is also trained on mirror images (left and right), each picture half of the time."""
     held_out: Annotated[float, Within("[0, 1)")] = 0.05
-    """Share of the pictures that no training sees, by a hash of the `base` in metadata.jsonl, or else of the name."""
+    """Share of the pictures that no training sees, by a hash of the `base` in metadata.jsonl, or else of the name;
+    copies of a picture stay together."""
     on_bad: Literal["error", "skip"] = field(default="error", metadata=NEUTRAL)
     """What to do about pictures that cannot be used: an error that names them, or leave them out."""
 
@@ -109,6 +111,17 @@ class Folder(Dataset):
         listed = [f"{name} ({counts[number]:,})" for number, name in enumerate(found.classes[:_MOST_SHOWN])]
         more = f" and {len(found.classes) - _MOST_SHOWN:,} more" if len(found.classes) > _MOST_SHOWN else ""
         return {**told, "classes": one_line(f"{len(found.classes):,}: {', '.join(listed)}{more}" if listed else "none")}
+
+    def counts(self, cache: Path) -> Counts:
+        folder, found, whole = self.cache_folder(cache), self._inventory(), self.captions == "none"
+        if is_cached(folder):
+            return cached_counts(folder, held_out=self.held_out, whole_classes=whole)
+        rows = [row for row, entry in enumerate(found.entries) if not entry.bad]
+        good = [found.entries[row] for row in rows]
+        shares = torch.tensor([share_of(entry.base or entry.name) for entry in good], dtype=torch.float64)
+        numbers = torch.from_numpy(copy_numbers(Path(self.root), len(found.entries)))
+        conditions = torch.tensor([entry.condition for entry in good], dtype=torch.int64)
+        return split_counts(with_copies(shares, numbers[rows]), conditions, found.num_conditions, self.held_out, whole)
 
     def cache_folder(self, cache: Path) -> Path:
         """Where the decoded pictures lie; the name follows from their contents and from the settings they depend on."""

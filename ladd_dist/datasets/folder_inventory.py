@@ -1,33 +1,26 @@
-"""The pictures of a folder with their classes, captions and bases, and a fingerprint of their contents."""
+"""The pictures of a folder with their classes, captions and bases."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import hashlib
-import itertools
 import os
-import time
 from collections import Counter
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from ladd_dist.core.door import read_typed
-from ladd_dist.core.errors import UserError
+import numpy as np
+import numpy.typing as npt
+
+from ladd_dist.core.errors import MachineError, UserError
 from ladd_dist.core.printable import one_line
-from ladd_dist.core.rundir import write_json
-from ladd_dist.datasets.folder_listing import TEXT_SUFFIX, File, Listing, list_pictures
+from ladd_dist.datasets.folder_contents import contents, listing_of
+from ladd_dist.datasets.folder_listing import TEXT_SUFFIX, File, Listing
 from ladd_dist.datasets.folder_metadata import Line, matched, read_caption, read_metadata
 
 Classes = Literal["folders", "none"]
 Captions = Literal["none", "metadata", "txt"]
-_READERS = 8
-_AT_ONCE = 1_000
-_RACE_S = 2.0
-"""Seconds since the last change from which on times tell a change, on any file system."""
 
 
 class Entry(NamedTuple):
@@ -67,6 +60,7 @@ def inventory(root: Path, classes: Classes, captions: Captions) -> Inventory:
 
     Raises:
         UserError: there is no such folder, it holds no picture, or its classes, captions or metadata are wrong.
+        MachineError: a folder or a caption cannot be read now.
     """
     return _inventory(real(root), classes, captions)
 
@@ -74,12 +68,23 @@ def inventory(root: Path, classes: Classes, captions: Captions) -> Inventory:
 def content_fingerprint(root: Path) -> str:
     """Sixteen hexadecimal digits of the names and contents of all files below a root that count; empty without any.
 
-    The contents are read again if a name, a size or a time has changed since the user's cache noted the result.
+    Raises:
+        MachineError: a file cannot be read now.
     """
     try:
-        return _fingerprint(real(root))
+        return contents(real(root)).fingerprint
+    except MachineError:  # without a fingerprint, the pictures would be taken for those of any other folder
+        raise
     except UserError:  # `inventory` says so, to whoever needs the pictures
         return ""
+
+
+def copy_numbers(root: Path, num: int) -> npt.NDArray[np.int64]:
+    """A number for each of `num` entries of an inventory [num] int64: the same for pictures with the same bytes."""
+    numbers = np.arange(num)
+    for group in contents(real(root)).copies:
+        numbers[list(group)] = group[0]
+    return numbers
 
 
 def real(root: Path) -> Path:
@@ -96,18 +101,13 @@ def real(root: Path) -> Path:
 
 def forget() -> None:
     """Look at folders anew, as another process would."""
-    for cached in (_inventory, _fingerprint, _listing):
+    for cached in (_inventory, contents, listing_of):
         cached.cache_clear()
 
 
 @functools.lru_cache(maxsize=4)
-def _listing(root: Path) -> Listing:
-    return list_pictures(root)
-
-
-@functools.lru_cache(maxsize=4)
 def _inventory(root: Path, classes: Classes, captions: Captions) -> Inventory:
-    listing = _listing(root)
+    listing = listing_of(root)
     if not listing.pictures:
         raise UserError(
             f"dataset.root {str(root)!r} holds no picture, nor do the folders below it; PNG, JPEG, WebP and GIF are "
@@ -173,11 +173,13 @@ def _captions(
     if captions == "metadata" and not listing.metadata:
         raise UserError(f"dataset.captions metadata: there is no metadata.jsonl in {str(root)!r}")
     texts, faults = dict[str, str](), dict[str, str]()
-    beside = {file.name for file in listing.texts}
+    beside = {file.name: file.problem for file in listing.texts}
     for name in good:
         try:
             texts[name] = _caption(root, name, lines, beside) if captions == "txt" else _text_of(lines.get(name))
-        except (UserError, OSError) as error:
+        except MachineError:
+            raise
+        except UserError as error:
             faults[name] = str(error)
     if not texts:
         raise UserError(
@@ -193,54 +195,16 @@ def _text_of(line: Line | None) -> str:
     return " ".join((line.text or "").split())
 
 
-def _caption(root: Path, name: str, lines: dict[str, Line], beside: set[str]) -> str:
+def _caption(root: Path, name: str, lines: dict[str, Line], beside: dict[str, str]) -> str:
     own = os.path.splitext(name)[0] + TEXT_SUFFIX  # noqa: PTH122  # a hundred thousand of them
     if own not in beside:
         raise UserError(f"there is no {own.rpartition('/')[2]} beside it")
+    if beside[own]:
+        raise UserError(f"{own.rpartition('/')[2]} beside it cannot be used: {beside[own]}")
     text = read_caption(root / own)
     if not text:
         raise UserError(f"{own.rpartition('/')[2]} beside it is empty")
     return text
-
-
-@functools.lru_cache(maxsize=4)
-def _fingerprint(root: Path) -> str:
-    listing = _listing(root)
-    if not any(listing):
-        return ""
-    stamp, note = listing.stamp(), _note(root)
-    with contextlib.suppress(UserError, OSError):
-        if (known := read_typed(note, dict[str, str])).get("stamp") == stamp and len(known.get("content", "")) == 16:
-            return known["content"]
-    total, newest = hashlib.sha256(), 0.0
-    files = listing.all()
-    with ThreadPoolExecutor(_READERS) as pool:
-        while some := list(itertools.islice(files, _AT_ONCE)):
-            for file, mark in zip(some, pool.map(functools.partial(_content, root), some), strict=True):
-                total.update(os.fsencode(file.name) + f"\0{mark}\n".encode())
-                newest = max(newest, (file.changed >> 64) / 1e9, (file.changed % 2**64) / 1e9)
-    content = total.hexdigest()[:16]
-    if time.time() - newest > _RACE_S:
-        with contextlib.suppress(UserError, OSError):
-            write_json(note, {"root": ascii(str(root)), "stamp": stamp, "content": content})
-    return content
-
-
-def _content(root: Path, file: File) -> str:
-    if file.problem:
-        return file.problem
-    try:
-        with (root / file.name).open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        return f"{error.strerror}"
-
-
-def _note(root: Path) -> Path:
-    """Where this user's cache notes the contents of a folder."""
-    home = os.environ.get("XDG_CACHE_HOME", "") or "~/.cache"
-    name = hashlib.sha256(os.fsencode(root)).hexdigest()[:16]
-    return Path(home).expanduser() / "ladd_dist" / "folders" / f"{name}.json"
 
 
 def class_counts(found: Inventory) -> list[int]:

@@ -7,6 +7,7 @@ read (a pipe, a broken link, a format that is not read) stays in the list, with 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -14,13 +15,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ladd_dist.core.errors import UserError
+from ladd_dist.core.errors import UserError, is_of_the_file, unreadable
 from ladd_dist.core.picture_file import OTHER_SUFFIXES, SUFFIXES
 
 METADATA = "metadata.jsonl"
 TEXT_SUFFIX = ".txt"
 MOST_ENTRIES = 20_000_000
 """Most files and folders below a root: with more it is no folder of pictures."""
+_EFFECTIVE = os.access in os.supports_effective_ids
 _CLUTTER = frozenset({"thumbs.db", "desktop.ini", "__macosx", "@eadir"})
 
 
@@ -62,10 +64,13 @@ def list_pictures(root: Path) -> Listing:
 
     Raises:
         UserError: the root is missing or no folder, or there are more than `MOST_ENTRIES` below it.
+        MachineError: the disk, the network or a limit of the machine failed.
     """
     try:
         status = root.stat()
     except (OSError, ValueError) as error:  # missing, a circle of links, too long, a NUL
+        if isinstance(error, OSError) and not is_of_the_file(error):
+            raise unreadable(root, error) from error
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"dataset.root {str(root)!r} cannot be opened ({reason}); name a folder of pictures") from error
     if not stat.S_ISDIR(status.st_mode):
@@ -79,6 +84,8 @@ def list_pictures(root: Path) -> Listing:
             with os.scandir(root / folder) as entries:
                 ordered = sorted(entries, key=lambda entry: os.fsencode(entry.name))
         except OSError as error:
+            if not is_of_the_file(error):
+                raise unreadable(root / folder, error) from error
             if not folder:
                 raise UserError(f"dataset.root {str(root)!r} cannot be read ({error.strerror})") from error
             found.pictures.append(File(folder, problem=f"the folder cannot be read ({error.strerror})"))
@@ -103,6 +110,8 @@ def _enter(
     try:
         status = entry.stat()
     except OSError as error:
+        if not is_of_the_file(error):
+            raise unreadable(Path(entry.path), error) from error
         found.pictures.append(File(name, problem=f"it is a link to nothing, or cannot be read ({error.strerror})"))
         return
     if stat.S_ISDIR(status.st_mode):
@@ -113,6 +122,8 @@ def _enter(
             found.pictures.append(File(name, problem=f"it is the folder {other!r} again, by a link"))
         return
     problem = "" if stat.S_ISREG(status.st_mode) else "it is a pipe, a socket or a device, not a file"
+    if not problem and not os.access(entry.path, os.R_OK, effective_ids=_EFFECTIVE):
+        problem = os.strerror(errno.EACCES)
     file = File(name, status.st_size, (status.st_mtime_ns << 64) + status.st_ctime_ns, problem)
     if entry.name == METADATA:
         found.metadata.append(file)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ladd_dist.core.door import decode, read_bytes
+from ladd_dist.core.door import decode, read_bytes, read_listed
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.printable import one_line
 from ladd_dist.datasets.prompts import LONGEST
@@ -85,9 +85,9 @@ def read_caption(path: Path) -> str:
     """The text of a file beside a picture, in one line.
 
     Raises:
-        UserError: it is no regular file, too long, or not UTF-8.
+        UserError: it is no regular file, too long, or not UTF-8. MachineError: it cannot be read now.
     """
-    content = read_bytes(path, most=_MOST_TEXT_BYTES)
+    content = read_listed(path, most=_MOST_TEXT_BYTES)
     try:
         text = " ".join(content.decode("utf-8-sig").split())
     except UnicodeDecodeError as error:

@@ -11,7 +11,7 @@ It appears when it is whole; several makers wait for the first. It holds:
 
 pixels.u8          uint8 [N,3,H,W], nothing else
 index.safetensors  for each picture its condition (int64), the CRC-32 of its pixels (int64), and a number in [0, 1),
-                   the hash of its base or name (float64), which says its split
+                   the hash of its base or name (float64), which says its split; that of the first of its copies
 names.json         the texts of the conditions by id, where the source gave texts
 card.json          shape and number of pictures, how many were left out, and the first of them with the reason
 """
@@ -26,7 +26,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from ladd_dist.core.door import read_typed
 from ladd_dist.core.errors import UserError
@@ -143,13 +145,14 @@ def refuse_bad(card: Card, who: str, remedy: str) -> None:
 def _fill(
     folder: Path, pieces: Iterable[Decoded], fitting: Fitting, num_conditions: int, total: int, progress: Progress
 ) -> None:
-    given, checks, shares = array("q"), array("q"), array("d")
+    given, checks, shares, contents = array("q"), array("q"), array("d"), array("q")
     numbers = dict[str, int]()
     bad, skipped = list[Bad](), 0
     with (folder / PIXELS).open("wb") as stream:
         for piece in pieces:
             stream.write(piece.pixels.tobytes())
             checks.extend(piece.checks)
+            contents.extend(piece.contents)
             for picture in piece.kept:
                 at = picture.condition
                 given.append(numbers.setdefault(at, len(numbers)) if isinstance(at, str) else at)
@@ -170,7 +173,7 @@ def _fill(
     index = {
         "condition": conditions,
         "check": torch.tensor(checks, dtype=torch.int64),
-        "share": torch.tensor(shares, dtype=torch.float64),
+        "share": with_copies(torch.tensor(shares, dtype=torch.float64), torch.tensor(contents, dtype=torch.int64)),
     }
     save_tensors(folder / INDEX, index)
     told = tuple(Bad(one_line(name[:1_000]), one_line(reason[:1_000])) for name, reason in bad)
@@ -182,6 +185,26 @@ def share_of(name: str) -> float:
     """A number in [0, 1) that depends on the name alone, evenly spread over names."""
     found = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
     return (int.from_bytes(found[:8], "little") >> 11) * 2.0**-53
+
+
+def with_copies(shares: Tensor, contents: Tensor) -> Tensor:
+    """The numbers `shares` [N] float64, with one number for pictures that belong together: the first one's.
+
+    Those of one base or name (the same number) belong together, those of one content (`contents` [N] int64), and
+    whoever belongs to one of them.
+    """
+    distinct, by_content = torch.unique(contents, return_inverse=True)
+    if len(distinct) == len(contents):
+        return shares
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    numbers, by_share = torch.unique(shares, return_inverse=True)
+    num, rows, columns = len(numbers) + len(distinct), by_share.numpy(), by_content.numpy() + len(numbers)
+    links = coo_array((np.ones(len(rows), np.int8), (rows, columns)), shape=(num, num))
+    group = connected_components(links, directed=False)[1][rows]
+    _, first, which = np.unique(group, return_index=True, return_inverse=True)
+    return shares[torch.from_numpy(first[which])]
 
 
 def _require_room(folder: Path, needed: int) -> None:

@@ -7,13 +7,13 @@ import functools
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 from ladd_dist.core.door import read_typed, require_regular
-from ladd_dist.core.errors import UserError
+from ladd_dist.core.errors import UserError, is_of_the_file, unreadable
 from ladd_dist.core.rundir import exclusive, write_json
 from ladd_dist.datasets.shard_urls import is_remote
 
@@ -38,7 +38,7 @@ def content_fingerprint(shards: tuple[str, ...]) -> Fingerprint:
     run keeps its data while it trains.
 
     Raises:
-        UserError: a shard is no regular file. OSError: it cannot be read.
+        UserError: a shard is no regular file, or may not be read. MachineError: it cannot be read now.
     """
     files = [Path(shard).resolve() for shard in shards if not is_remote(shard)]
     stamp = stamp_of(shards)
@@ -50,7 +50,7 @@ def content_fingerprint(shards: tuple[str, ...]) -> Fingerprint:
     with ThreadPoolExecutor(_READERS) as pool:
         sums = iter(list(pool.map(_sha256, files)))
     content = _hash(shard if is_remote(shard) else next(sums) for shard in shards)
-    if files and time.time() - max(file.stat().st_mtime for file in files) > _RACE_S:
+    if files and time.time() - max(_status(file).st_mtime for file in files) > _RACE_S:
         with contextlib.suppress(OSError):
             write_json(note, {"stamp": stamp, "content": content})
     return Fingerprint(stamp, content)
@@ -86,14 +86,29 @@ def _folder() -> Path:
 
 
 def _stamp(path: Path) -> str:
-    found = path.stat()
+    found = _status(path)
     return f"{path}\0{found.st_size}\0{found.st_mtime_ns}\0{found.st_ctime_ns}"
 
 
 def _sha256(path: Path) -> str:
     require_regular(path)
-    with path.open("rb") as stream:
+    with _reading(path), path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _status(path: Path) -> os.stat_result:
+    with _reading(path):
+        return path.stat()
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if is_of_the_file(error):
+            raise UserError(f"dataset.urls: shard {path} cannot be read ({error.strerror})") from error
+        raise unreadable(path, error) from error
 
 
 def _hash(parts: Iterable[str]) -> str:

@@ -12,6 +12,7 @@ import http.client
 import itertools
 import os
 import re
+import selectors
 import signal
 import subprocess
 import tempfile
@@ -22,14 +23,14 @@ from pathlib import Path
 from typing import IO
 
 from ladd_dist.core.door import require_regular
-from ladd_dist.core.errors import UserError
+from ladd_dist.core.errors import UserError, unreadable
 from ladd_dist.core.printable import one_line
 from ladd_dist.core.tar_stream import Stream
 
 MOST_SHARDS = 1_000_000
 """Largest number of shards that a set may have."""
 PATIENCE_S = 60.0
-"""Seconds without a byte after which a server counts as gone."""
+"""Seconds without a byte after which a server or a command counts as gone."""
 ENDINGS = ("*.tar", "*.tar.gz", "*.tgz", "*.tar.bz2", "*.tar.xz")
 """Names of the shards in a folder."""
 PIPE = "pipe:"
@@ -131,7 +132,9 @@ def opened(url: str) -> Iterator[Stream]:
     """The bytes of a shard. A command runs in the system's shell, and is ended if its bytes are not wanted any more.
 
     Raises:
-        UserError: the file is missing, the server does not give it, or the command fails; also at the end of the block.
+        UserError: the file is missing, the server does not give it, or the command fails or writes nothing for
+            `PATIENCE_S`; also at the end of the block.
+        MachineError: the file cannot be read now.
     """
     if url.startswith(PIPE):
         with _pipe(url) as output:
@@ -141,29 +144,77 @@ def opened(url: str) -> Iterator[Stream]:
             yield answer
     else:
         require_regular(Path(url))
-        with Path(url).open("rb") as file:
-            yield file
+        try:
+            with Path(url).open("rb") as file:
+                yield file
+        except OSError as error:  # also within the block, where the file is read
+            raise unreadable(Path(url), error) from error
+
+
+class _SilenceError(UserError):
+    """A command that neither writes nor ends."""
+
+
+class _Output:
+    """What a command writes; its errors name the command."""
+
+    def __init__(self, url: str, process: subprocess.Popen[bytes], ready: selectors.BaseSelector) -> None:
+        assert process.stdout is not None
+        self.url, self.process, self.stream, self.ready = url, process, process.stdout, ready
+        ready.register(self.stream, selectors.EVENT_READ)
+
+    def read(self, size: int, /) -> bytes:
+        """The next bytes, at least one unless the command has closed its output.
+
+        Raises:
+            UserError: nothing came for `PATIENCE_S`.
+        """
+        if not self.ready.select(PATIENCE_S):
+            raise self._silence("wrote nothing")
+        return self.stream.read(size)
+
+    def code(self) -> int:
+        """The exit code of a command that has closed its output.
+
+        Raises:
+            UserError: it does not end within `PATIENCE_S`.
+        """
+        try:
+            return self.process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired as error:
+            raise self._silence("closed its output and did not end") from error
+
+    def _silence(self, what: str) -> UserError:
+        return _SilenceError(
+            one_line(
+                f"shard {shown(self.url)} cannot be read: the command {what} for {PATIENCE_S:g} s, so it was ended; "
+                "try it by itself, or let it write to files and name these"
+            )
+        )
 
 
 @contextlib.contextmanager
 def _pipe(url: str) -> Iterator[Stream]:
-    with tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryFile() as said, selectors.DefaultSelector() as ready:
         command = url.removeprefix(PIPE)
         process = subprocess.Popen(
-            command, shell=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said, start_new_session=True
-        )
-        assert process.stdout is not None
+            command, bufsize=0, shell=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said,
+            start_new_session=True,
+        )  # fmt: skip
+        output = _Output(url, process, ready)
         try:
-            yield process.stdout
+            yield output
+        except _SilenceError:
+            raise
         except UserError as error:  # what it has written is no whole shard; if it failed, this is why
-            if process.stdout.read(1):  # it was still writing
+            if output.read(1):  # it was still writing
                 raise
-            raise _failed(url, process.wait(), said) or error from error
+            raise _failed(url, output.code(), said) or error from error
         else:
-            if (failed := _failed(url, process.wait(), said)) is not None:
+            if (failed := _failed(url, output.code(), said)) is not None:
                 raise failed
         finally:
-            process.stdout.close()
+            output.stream.close()
             if process.poll() is None:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from ladd_dist.core.errors import ConsentError, UserError
+from ladd_dist.core.errors import ConsentError, MachineError, UserError
 from ladd_dist.core.picture_file import Fit, Fitting, colour_of
 from ladd_dist.core.picture_pool import Picture
 from ladd_dist.core.plugin import register
@@ -24,13 +24,16 @@ from ladd_dist.core.serialize import NEUTRAL, signature
 from ladd_dist.core.sizes import PictureSize, height_width
 from ladd_dist.core.typed_line import again
 from ladd_dist.core.types import ImageSpec
-from ladd_dist.datasets import Dataset, Progress, Split
-from ladd_dist.datasets.cached_pictures import CachedPictures, open_cache
+from ladd_dist.datasets import Counts, Dataset, Progress, Split
+from ladd_dist.datasets.cached_pictures import CachedPictures, cached_counts, open_cache
 from ladd_dist.datasets.folder import CACHE
 from ladd_dist.datasets.picture_cache import is_cached, make_cache, read_card, refuse_bad, silent
 from ladd_dist.datasets.shard_notes import content_fingerprint, noted_texts, stamp_of
 from ladd_dist.datasets.shard_pictures import Asked, Captions, read_captions, read_pictures
 from ladd_dist.datasets.shard_urls import expand, is_remote, shown
+
+_SPLIT = 2
+"""Version of what decides which pictures are held out: the first one's was the key alone, without copies."""
 
 
 @register("webdataset")
@@ -63,7 +66,7 @@ class Webdataset(Dataset):
     flip: bool = False
     """Whether the teacher is also trained on mirror images (left and right), each picture half of the time."""
     held_out: Annotated[float, Within("[0, 1)")] = 0.05
-    """Share of the pictures that no training sees, by a hash of the key."""
+    """Share of the pictures that no training sees, by a hash of the key; copies of a picture stay together."""
     on_bad: Literal["error", "skip"] = field(default="error", metadata=NEUTRAL)
     """What to do about samples that cannot be used: an error that names them, or leave them out. A shard that is
     damaged is always an error."""
@@ -78,11 +81,21 @@ class Webdataset(Dataset):
             raise UserError("num_classes and captions exclude each other; a sample has a class or a text")
 
     def fingerprint(self) -> str:
-        """Hash of the contents of files and the texts of commands and addresses; empty where a file is missing."""
+        """Hash of the contents of files and the texts of commands and addresses; empty where a file is missing.
+
+        Raises:
+            MachineError: a file cannot be read now.
+        """
         try:
             return content_fingerprint(self._shards()).content
-        except (UserError, OSError):  # `prepare` says so, to whoever needs the pictures
+        except MachineError:  # without a fingerprint, the pictures would be taken for those of any other shards
+            raise
+        except UserError:  # `prepare` says so, to whoever needs the pictures
             return ""
+
+    def identity(self) -> Mapping[str, object]:
+        found = super().identity()
+        return {**found, "split": _SPLIT} if found else {}
 
     def texts(self) -> tuple[str, ...]:
         if self.captions == "none":
@@ -109,11 +122,17 @@ class Webdataset(Dataset):
             return {**told, "captions": f"{len(self.texts()):,} different"}
         return {**told, "classes": f"{self.num_classes:,}" if self.num_classes else "none"}
 
+    def counts(self, cache: Path) -> Counts | None:
+        folder = self.cache_folder(cache)
+        if not is_cached(folder):
+            return None
+        return cached_counts(folder, held_out=self.held_out, whole_classes=self.captions == "none")
+
     def cache_folder(self, cache: Path) -> Path:
         """Where the decoded pictures lie; the name follows from their source and from the settings they depend on."""
         shape = {name: getattr(self, name) for name in ("fit", "background", "captions", "num_classes", "revision")}
         sides = list(height_width(self.size))
-        return cache / f"pictures-{signature('webdataset-cache-1', self.fingerprint(), sides, shape)}"
+        return cache / f"pictures-{signature(f'webdataset-cache-{_SPLIT}', self.fingerprint(), sides, shape)}"
 
     def prepare(self, cache: Path, progress: Progress) -> None:
         """Read and decode the pictures into `cache`, unless they are there.

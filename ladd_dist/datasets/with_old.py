@@ -13,7 +13,7 @@ from ladd_dist.core.errors import UserError
 from ladd_dist.core.plugin import register
 from ladd_dist.core.ranges import Count, CountOrZero
 from ladd_dist.core.types import ImageSpec
-from ladd_dist.datasets import Dataset, ImageSet, Progress, Split
+from ladd_dist.datasets import Counts, Dataset, ImageSet, Progress, Split
 from ladd_dist.datasets.digits import Digits
 from ladd_dist.datasets.prompts import Prompts
 
@@ -65,6 +65,9 @@ class WithOld(Dataset):
     def facts(self, cache: Path) -> dict[str, str]:
         num_old = self.spec().num_classes - self.num_asked()
         return {**self.pictures.facts(cache), "old conditions": f"{num_old:,}"}
+
+    def counts(self, cache: Path) -> Counts | None:
+        return self.pictures.counts(cache)
 
     def prepare(self, cache: Path, progress: Progress) -> None:
         self.pictures.prepare(cache, progress)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -29,6 +30,7 @@ _MOST_HELD_OUT = 2_000
 _CHUNK = 1_024
 _LEARNING_RATE, _WARMUP, _WEIGHT_DECAY, _SMOOTHING = 4e-3, 0.1, 0.02, 0.05
 _TURN, _SHIFT, _SCALE, _NOISE, _TINT = 0.1, 0.06, 0.06, 0.1, 0.4
+REMEDY = "add some, or write a recipe whose metrics measure pixels, like Kid(features='pixels') (docs/pictures.md)"
 AGAIN = "delete its folder and run the same command again"
 
 
@@ -90,7 +92,8 @@ def _load(run: Run, settings: ClassFeatures) -> TrainedFeatures:
 def _make(run: Run, settings: ClassFeatures) -> None:
     recipe, folder = run.recipe, run.features_folder
     pictures, held_out = pictures_of(run, settings, "train"), pictures_of(run, settings, "test")
-    require_enough(recipe.dataset, pictures)
+    counts = torch.bincount(pictures.labels, minlength=recipe.dataset.spec().num_classes)
+    require_enough(recipe.dataset, counts.tolist(), all_counted=pictures.are_all)
     with StopFlag().listen() as stop:
         network = train(pictures, recipe.dataset.spec().num_classes, settings, run.device, stop)
     told = describe(network, pictures, held_out, recipe.dataset)
@@ -119,26 +122,46 @@ def pictures_of(run: Run, settings: ClassFeatures, split: Split) -> Pictures:
     return Pictures(torch.cat(found), torch.cat(labels), len(drawn) == len(images))
 
 
-def require_enough(dataset: Dataset, pictures: Pictures) -> None:
+def require_listed(run: Run) -> None:
+    """Refuse a data set that is known to have too few pictures before one is decoded, unless the network is there.
+
+    Raises:
+        UserError: as `require_enough` raises, or no picture is held out.
+    """
+    settings, dataset = trained_by(run.recipe.evaluate.metrics), run.recipe.dataset
+    if settings is None or is_trained(run) or (counts := dataset.counts(run.workspace.cache)) is None:
+        return
+    if not counts.held_out:
+        raise UserError(
+            f"dataset {dataset.name!r}: none of its pictures is held out, and the features of the metric {NAME!r} are "
+            f"tried on held-out ones (each class keeps one, and those of one base or content stay together); {REMEDY}"
+        )
+    train = [*counts.train, *(0 for _ in range(dataset.spec().num_classes - len(counts.train)))]
+    require_enough(dataset, train, all_counted=sum(train) <= settings.most_pictures)
+
+
+def require_enough(dataset: Dataset, train: Sequence[int], *, all_counted: bool) -> None:
     """Refuse a data set that has too few pictures for features.
+
+    Args:
+        train: number of its training pictures by class.
+        all_counted: whether there are no others.
 
     Raises:
         UserError: it has fewer than `FEWEST`, or a class has fewer than two; the message says which.
     """
-    num, classes = len(pictures.labels), dataset.spec().num_classes
-    remedy = "add some, or write a recipe whose metrics measure pixels, like Kid(features='pixels') (docs/pictures.md)"
+    num = sum(train)
     if num < FEWEST:
         raise UserError(
             f"dataset {dataset.name!r}: {num} training pictures are too few for the features of the metric {NAME!r}, "
-            f"which needs {FEWEST}; {remedy}"
+            f"which needs {FEWEST}; {REMEDY}"
         )
-    counts = torch.bincount(pictures.labels, minlength=classes)
-    if classes >= 2 and pictures.are_all and int(counts.min()) < 2:
-        few = (counts < 2).nonzero()[:, 0].tolist()
+    if len(train) >= 2 and all_counted and min(train) < 2:
+        few = [number for number, count in enumerate(train) if count < 2]
         others = f" (and {len(few) - 1} more classes)" if len(few) > 1 else ""
         raise UserError(
-            f"dataset {dataset.name!r}: class {few[0]}{others}, counted from 0, has {int(counts[few[0]])} training "
-            f"picture, and the metric {NAME!r} needs two of each class; {remedy}"
+            f"dataset {dataset.name!r}: class {few[0]}{others}, counted from 0, has {train[few[0]]} training "
+            f"picture, and the metric {NAME!r} needs two of each class; {REMEDY}"
         )
 
 

@@ -18,6 +18,7 @@ from ladd_dist.builders.teacher import fresh_network
 from ladd_dist.core.rundir import write_bytes
 from ladd_dist.core.units import si
 from ladd_dist.costs.flops import count_parameters
+from ladd_dist.evaluation.class_features import require_listed
 from ladd_dist.preflight.check import Check, Fail, Skip, Warn
 from ladd_dist.preflight.machine_checks import Machine
 from ladd_dist.stages.distill import is_distilled
@@ -175,11 +176,13 @@ def check_clocks(machine: Machine) -> str:
 
 
 def check_data(machine: Machine) -> str:
-    """Check that the files of a dataset that tells of them are there; decodes none."""
-    dataset = machine.require_recipe().dataset
+    """Check that the files of a dataset that tells of them are there, and enough pictures; decodes none."""
+    recipe = machine.require_recipe()
+    dataset = recipe.dataset
     found = dataset.facts(machine.workspace.cache)
     if not found:
         raise Skip(f"dataset {dataset.name!r} is looked at when a training opens it")
+    require_listed(Run(recipe, machine.workspace))
     return ", ".join(f"{name} {text}" for name, text in found.items())
 
 

@@ -12,9 +12,9 @@ from ladd_dist.builders.data import prepare_data
 from ladd_dist.core.failure import tracebacks_kept
 from ladd_dist.core.rundir import exclusive
 from ladd_dist.engine.recorded_step import require_recorder
+from ladd_dist.evaluation.class_features import require_listed
 from ladd_dist.parallel.ranks import join
 from ladd_dist.parallel.spawn import clear, take_all_threads
-from ladd_dist.recipe import Recipe
 from ladd_dist.recipe.fitting import what_is_left_out
 from ladd_dist.stages.evaluate import require_metrics
 from ladd_dist.stages.table import stage_states, stage_table
@@ -122,18 +122,20 @@ def _run_stage(name: str, run: Run, say_line: Say, *, timed: bool) -> None:
         say_line(f"[{name}] {spent:.1f} s")
 
 
-def check_shares(recipe: Recipe, stages: Iterable[StageState], names: list[str], num: int) -> None:
-    """Refuse batches that the processes of the stages to come cannot share evenly.
+def check_stages(run: Run, stages: Iterable[StageState], names: list[str], num: int) -> None:
+    """Refuse what would end a stage to come: batches that processes cannot share evenly, too few pictures.
 
     Raises:
-        RecipeError: names the field.
+        RecipeError: names the field. UserError: there are too few pictures.
     """
     from ladd_dist.codecs import TrainedCodec
     from ladd_dist.parallel.compute import Compute
     from ladd_dist.parallel.ranks import Ranks
     from ladd_dist.workspace.workspace import rows_of
 
-    cached = {stage.name: stage.cached for stage in stages}
+    recipe, cached = run.recipe, {stage.name: stage.cached for stage in stages}
+    if "features" in names:
+        require_listed(run)
     for name, field in (("teacher", "teacher"), ("distill", "train")):
         if name in names and not cached[name]:
             settings = getattr(recipe, field)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -13,13 +14,18 @@ import torch
 from picture_files import encoded, plain
 from processes import Done
 
+from ladd_dist.core.errors import UserError
 from ladd_dist.core.run_forms import read_run_config
 from ladd_dist.datasets import folder_inventory
 from ladd_dist.engine.shard_reader import ShardReader
 from ladd_dist.evaluation.draw import asked_classes
+from ladd_dist.preflight.machine_checks import Machine
+from ladd_dist.preflight.storage_checks import check_data
+from ladd_dist.recipe import load_recipe
 from ladd_dist.reports.page import _facts
 from ladd_dist.reports.run_files import ShownConfig
 from ladd_dist.workspace.opening import open_run
+from ladd_dist.workspace.workspace import Workspace
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -81,6 +87,39 @@ def test_a_launch_finds_the_decoded_pictures_and_a_changed_folder_is_another_tea
     shutil.copy(pictures / "cats" / "00.png", pictures / "dogs" / "new.png")
     assert launched(launch_here).code == 0
     assert len(list(cache.glob("pictures-*"))) == len(list(cache.glob("teacher-*"))) == 2
+
+
+def test_too_few_pictures_are_said_before_one_is_decoded(pictures: Path, launch_here: Launch) -> None:
+    """By --dry-run, by a launch, and by `ladd doctor`; not where the stage that needs them is not asked for."""
+    root, cache = pictures.parent, pictures.parent / "cache"
+    (pictures / "cats" / "empty.png").unlink()
+    recipe = REPO / "recipes" / "folder.py"
+    too_few = "training pictures are too few for the features of the metric 'class_features', which needs 64; add some"
+    for more in (("--dry-run",), ()):
+        folder_inventory.forget()
+        done = launch_here(str(recipe), "--scale", "smoke", "--dataset.root", "pictures", *more)
+        assert done.code == 1 and done.stderr.count("error: ") == 1
+        assert too_few in " ".join(done.stderr.split()) and "docs/pictures.md" in done.stderr
+        assert not (root / "runs").exists() and not list(cache.glob("pictures-*"))
+    assert launched(launch_here, "--dry-run").code == 0  # the stage teacher alone
+
+    for number in range(70):
+        (pictures / "cats" / f"more-{number}.png").write_bytes(encoded(plain((9, number, 9))))
+    for path in sorted((pictures / "dogs").iterdir())[1:]:
+        path.unlink()
+    asked = load_recipe(recipe, "smoke")
+    machine = Machine(
+        dataclasses.replace(asked, dataset=dataclasses.replace(asked.dataset, root="pictures")),  # type: ignore[type-var]
+        Workspace(root / "runs", cache, torch.device("cpu")),
+    )
+    folder_inventory.forget()
+    with pytest.raises(UserError, match=r"class 1, counted from 0, has 1 training picture, and .* needs two of each"):
+        check_data(machine)
+    for number in range(3):
+        (pictures / "dogs" / f"more-{number}.png").write_bytes(encoded(plain((200, 200, number))))
+    folder_inventory.forget()
+    assert "pictures 80" in check_data(machine)
+    assert not list(cache.glob("pictures-*"))
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from picture_files import BLUE, GREEN, RED, encoded, plain, png
 
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.pretrained import from_outside
-from ladd_dist.datasets import folder_inventory
+from ladd_dist.datasets import folder_contents, folder_inventory
 from ladd_dist.datasets.cached_pictures import CachedPictures, held_out_mask
 from ladd_dist.datasets.folder import Folder
 from ladd_dist.datasets.picture_cache import read_card, silent
@@ -228,9 +228,9 @@ def test_files_and_folders_without_permission_are_named(tmp_path_factory: pytest
             os.seteuid(was)
             (root / "b").chmod(0o755)
         assert len(fingerprint) == 16
-        assert [entry.bad for entry in found.entries if entry.name == "b"] == [
-            "the folder cannot be read (Permission denied)"
-        ]
+        assert [(entry.name, entry.bad) for entry in found.entries if entry.bad] == [
+            ("a/2.png", "Permission denied"), ("b", "the folder cannot be read (Permission denied)")
+        ]  # fmt: skip
 
 
 def test_a_link_to_a_folder_elsewhere_is_followed(root: Path, tmp_path: Path) -> None:
@@ -268,7 +268,7 @@ def test_a_pipe_with_the_name_of_a_text_is_not_waited_for(root: Path) -> None:
     write(root, {f"red/{number}.txt": b"red" for number in range(3)})
     os.mkfifo(root / "blue" / "0.txt")
     folder_inventory.forget()
-    assert "a pipe, not a regular file" in bad_of(root, captions="txt")["blue/0.png"]
+    assert "0.txt beside it cannot be used: it is a pipe" in bad_of(root, captions="txt")["blue/0.png"]
     os.mkfifo(root / "metadata.jsonl")
     folder_inventory.forget()
     assert "metadata.jsonl is a pipe, not a regular file" in refused(root, captions="metadata")
@@ -375,10 +375,10 @@ def test_the_signature_follows_contents_and_settings_but_no_place_or_time(root: 
 
 
 def test_contents_are_read_again_only_if_something_was_touched(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folder_inventory, "_RACE_S", -1.0)
+    monkeypatch.setattr(folder_contents, "_RACE_S", -1.0)
     read = list[str]()
-    real = folder_inventory._content
-    monkeypatch.setattr(folder_inventory, "_content", lambda *given: (read.append(given[1].name), real(*given))[1])
+    real = folder_contents._content
+    monkeypatch.setattr(folder_contents, "_content", lambda *given: (read.append(given[1].name), real(*given))[1])
     dataset = Folder(root=str(root))
     first = dataset.fingerprint()
     assert len(read) == 9

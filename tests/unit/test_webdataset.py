@@ -342,6 +342,34 @@ def test_a_command_that_goes_on_is_ended_where_its_shard_is_damaged(tmp_path: Pa
     assert not Path(f"/proc/{pid.read_text().strip()}").exists()
 
 
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("echo $$ > {pid}; sleep 50", r"the command wrote nothing for 0\.8 s, so it was ended; try it by itself"),
+        ("echo $$ > {pid}; head -c 3000 {}; sleep 50", r"the command wrote nothing for 0\.8 s"),
+        ("echo $$ > {pid}; cat {}; exec >&-; sleep 50", r"closed its output and did not end for 0\.8 s"),
+    ],
+)
+def test_a_command_that_neither_writes_nor_ends_is_one_message_and_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, message: str
+) -> None:
+    monkeypatch.setattr(shard_urls, "PATIENCE_S", 0.8)
+    path, pid = shards(tmp_path / "source") / "000.tar", tmp_path / "pid"
+    begin = time.monotonic()
+    with pytest.raises(UserError, match=rf"shard 'pipe:.*{message}") as caught:
+        of(f"pipe:{command}".replace("{}", str(path)).replace("{pid}", str(pid))).prepare(tmp_path / "cache", silent)
+    assert "\n" not in str(caught.value) and no_cache(tmp_path / "cache")
+    assert time.monotonic() - begin < 10
+    assert not Path(f"/proc/{pid.read_text().strip()}").exists()
+
+
+def test_a_command_that_pauses_is_read_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shard_urls, "PATIENCE_S", 1.5)
+    path = shards(tmp_path / "source", num=1) / "000.tar"
+    command = f"head -c 700 {path}; sleep 0.9; tail -c +701 {path}; sleep 0.9"
+    assert torch.equal(read(of(f"pipe:{command}"), tmp_path / "cache")[0], expected(4))
+
+
 # Web servers
 
 
