@@ -35,14 +35,14 @@ def _shape(value: Any) -> Any:
     return value.shape if isinstance(value, torch.Tensor) else value
 
 
-class _Counter(TorchDispatchMode):
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's __init_subclass__
     """Adds up the operators of a table, PyTorch's `FlopCounterMode` without the compiler that it imports.
 
     That one is a second and a half of imports, most of what a dry run takes.
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.total = 0
 
     @classmethod
@@ -74,6 +74,7 @@ def count_flops(call: Callable[[], Any]) -> int:
 
     A backward inside is included. Normalisations and non-linearities are not counted, as is usual.
     """
-    with _Counter() as counter:
+    counter = _Counter()
+    with counter:
         call()
     return counter.total
