@@ -134,6 +134,6 @@ class TeacherSamples:
 
     def _batch(self, indices: range) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         settings = self.recipe.shards
-        noise, cond = sample_starts(settings.seed, indices, self.recipe.latent(), self.device, self.shares)
+        noise, cond = sample_starts(settings.seed, indices, self.recipe.asked(), self.device, self.shares)
         x0, path = settings.sampler(self.denoise, noise, cond, record=self.recipe.path_levels())
         return x0.cpu().contiguous(), cond.cpu(), noise.cpu().contiguous(), path.cpu().contiguous()
