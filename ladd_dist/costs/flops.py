@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 
 def _attention(q: torch.Size, k: torch.Size, v: torch.Size, *_: Any, **__: Any) -> int:
@@ -20,11 +21,47 @@ def _attention_backward(_: torch.Size, q: torch.Size, k: torch.Size, v: torch.Si
     return 2 * q[:-1].numel() * k[-2] * (3 * q[-1] + 2 * v[-1])
 
 
-# PyTorch's counter knows the attention kernels of CUDA alone: without these a cost would depend on the device.
-_CPU_ATTENTION = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+# PyTorch's table knows the attention kernels of CUDA alone: without these a cost would depend on the device.
+_FORMULAS: dict[Any, Callable[..., int]] = {
+    **flop_registry,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda *args, **_: _attention(*map(_shape, args)),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda *args, **_: _attention_backward(
+        *map(_shape, args)
+    ),
 }
+
+
+def _shape(value: Any) -> Any:
+    return value.shape if isinstance(value, torch.Tensor) else value
+
+
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's __init_subclass__
+    """Adds up the operators of a table, PyTorch's `FlopCounterMode` without the compiler that it imports.
+
+    That one is a second and a half of imports, most of what a dry run takes.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total = 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else PyTorch imports its compiler to leave this mode out of what it compiles
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        named, formula = dict(kwargs or {}), _FORMULAS.get(func.overloadpacket)
+        if formula is None and torch.is_inference_mode_enabled():  # elsewhere, operators come in their parts
+            with self:
+                parts = func.decompose(*args, **named)
+            if parts is not NotImplemented:
+                return parts
+        out = func(*args, **named)
+        if formula is not None:
+            self.total += int(formula(*args, **named, out_val=out))
+        return out
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -37,6 +74,7 @@ def count_flops(call: Callable[[], Any]) -> int:
 
     A backward inside is included. Normalisations and non-linearities are not counted, as is usual.
     """
-    with FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION) as counter:
+    counter = _Counter()
+    with counter:
         call()
-    return int(counter.get_total_flops())
+    return counter.total

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ladd_dist.parallel import Adam, FlatShard, Quantity
+from ladd_dist.parallel.adamw import EagerAdamW
 from ladd_dist.parallel.compute import Compute
 from ladd_dist.parallel.power_iteration import Parametrizations
 
@@ -34,7 +35,7 @@ class BaseTrainable:
     def adamw(self, adam: Adam) -> torch.optim.AdamW:
         """A new optimizer of the parameters; in a step that is recorded, its learning rate is a tensor (float32)."""
         lr = torch.tensor(adam.lr, device=self.parameters[0].device) if self.recorded else adam.lr
-        return torch.optim.AdamW(
+        return EagerAdamW(
             self.parameters, lr=lr, betas=adam.betas, weight_decay=adam.weight_decay, fused=True,
             capturable=self.recorded,
         )  # fmt: skip

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from ladd_dist.builders.data import prepare_data
+from ladd_dist.core.allocator import keep_freed_memory
 from ladd_dist.core.failure import tracebacks_kept
 from ladd_dist.core.rundir import exclusive
 from ladd_dist.engine.recorded_step import require_recorder
@@ -41,6 +42,8 @@ def run_stages(
             belongs to the cache alone, and leaves the run's folder as it is.
         timeout_s: how long a process may wait for the others in a collective operation.
     """
+    if run.device.type == "cpu":
+        keep_freed_memory()
     names = [name for name in stage_table(run.recipe) if name in names]
     if "evaluate" in names:
         require_metrics(run)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -19,6 +20,7 @@ from ladd_dist.core.errors import RecipeError
 from ladd_dist.core.machine import memory_bytes, require_memory
 from ladd_dist.core.types import Denoiser
 from ladd_dist.core.units import si
+from ladd_dist.costs.few_values import FewValues
 from ladd_dist.costs.flops import count_parameters
 from ladd_dist.costs.memory_model import STRATEGIES, memory
 from ladd_dist.recipe import Recipe
@@ -33,6 +35,10 @@ TRAINED = 5
 CLOSE = 1 / 200
 """Share of the memory from which on a step's lower bound is followed by an exact count, which takes seconds. A step
 takes up to a hundred times its feature maps."""
+FEW = 2**24
+"""Values up to which networks are built with data to count them: without data, PyTorch computes in Python, and imports
+its compiler for that, which takes longer."""
+T = TypeVar("T")
 
 
 def require_room(run: Run, facts: RunFacts, names: Collection[str], num: int) -> None:
@@ -82,8 +88,8 @@ def is_large(recipe: Recipe, num_samples: int) -> bool:
     if network is None:
         return False
     weights = count_parameters(network)
-    with contextlib.suppress(Exception), torch.device("meta"):  # as in `_planned`
-        weights += count_parameters(build_heads(recipe, build_critic(recipe, network)))
+    heads = _built(lambda: build_heads(recipe, build_critic(recipe, network)))
+    weights += 0 if heads is None else count_parameters(heads)
     return WORD * (1 + TRAINED) * weights + num_samples * maps_bytes(network) / CLOSE > memory_bytes() / 2
 
 
@@ -106,12 +112,17 @@ def _device_bytes(run: Run) -> int:
 
 
 def _planned(recipe: Recipe) -> Denoiser | None:
-    """The network without data; None where a user's own cannot be built so."""
-    try:
-        with torch.device("meta"):
-            return fresh_network(recipe)
-    except Exception:  # a trial with data follows, which tells what is wrong
-        return None
+    """The network, without data unless it is small; None where a user's own cannot be built so."""
+    return _built(lambda: fresh_network(recipe))
+
+
+def _built(build: Callable[[], T]) -> T | None:
+    """What `build` makes, with data where that is few values, else without; None where it raises both times."""
+    for way in (FewValues(FEW), torch.device("meta")):
+        # A trial with data follows, which tells what is wrong.
+        with contextlib.suppress(Exception), torch.random.fork_rng(devices=[]), way:
+            return build()
+    return None
 
 
 def _require_step(recipe: Recipe, num: int, has: int) -> None:
