@@ -32,10 +32,10 @@ class BaseTrainable:
         self.group_norms: dict[str, Tensor] = {}
         self.skipped: Tensor | None = None
 
-    def adamw(self, adam: Adam) -> torch.optim.AdamW:
+    def adamw(self, adam: Adam, kind: type[torch.optim.AdamW] = EagerAdamW) -> torch.optim.AdamW:
         """A new optimizer of the parameters; in a step that is recorded, its learning rate is a tensor (float32)."""
         lr = torch.tensor(adam.lr, device=self.parameters[0].device) if self.recorded else adam.lr
-        return EagerAdamW(
+        return kind(
             self.parameters, lr=lr, betas=adam.betas, weight_decay=adam.weight_decay, fused=True,
             capturable=self.recorded,
         )  # fmt: skip

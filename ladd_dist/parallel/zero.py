@@ -198,7 +198,11 @@ class ZeroTrainable(BaseTrainable):
         self.shapes = {name: parameter.shape for name, parameter in self.named.items()}  # stage 3 empties them
         settings = dataclasses.asdict(config)
         self.engine: Any = deepspeed.initialize(
-            model=Losses(module), optimizer=self.adamw(adam), config=settings, dist_init_required=False
+            # Of this class itself: DeepSpeed warns of any other, a subclass too.
+            model=Losses(module),
+            optimizer=self.adamw(adam, torch.optim.AdamW),
+            config=settings,
+            dist_init_required=False,
         )[0]
         self.optimizer = self.engine.optimizer.optimizer
 
