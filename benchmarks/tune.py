@@ -37,6 +37,7 @@ import numpy as np
 import torch
 import tyro
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from benchmarks._tune_rivals import Denoise, learned, put_on, samples_of
@@ -46,10 +47,12 @@ from ladd_dist.core.rundir import write_json
 from ladd_dist.core.types import Denoiser
 from ladd_dist.metrics.kernel import kernel_estimate, kernel_reference
 from ladd_dist.metrics.neighbours import nearest
+from ladd_dist.reports.grids import write_grid
 from ladd_dist.workspace.opening import open_run
 
 METHODS = ("untouched", "diffusion", "de-distilled", "from base", "tune", "ceiling")
 FIGURES = ("new", "old", "memorised", "saturation", "sharpness", "seconds")
+NUM_SHOWN = 12
 NUM_SAMPLES = {"smoke": 32, "laptop": 512}
 UPDATES = {"smoke": 10, "laptop": 2_000}
 TINT = (1.0, 0.8, 0.0)
@@ -67,6 +70,8 @@ class Options:
     counts: tuple[int, ...] = (20, 100, 1_000)
     """Numbers of new pictures; more than half of the class has are left out."""
     seeds: tuple[int, ...] = (0, 1, 2)
+    size: int = 16
+    """Height and width of the pictures in pixels."""
     scale: Literal["smoke", "laptop"] = "laptop"
     work: Path = Path("tune-bench")
     """Folder for runs, cache and pictures."""
@@ -74,6 +79,8 @@ class Options:
     """The figures."""
     table: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print the table of the figures that are there, and do nothing else."""
+    grid: Path | None = None
+    """Draw samples of each method at the same noise as a PNG: of the first number of pictures and seed."""
 
 
 class Given(NamedTuple):
@@ -105,6 +112,8 @@ def main() -> int:
                         rows[name] = _row(options, given, styled, count, seed, method)
                         write_json(options.out, rows)
     print(table(rows))
+    if options.grid:
+        _draw(options, options.grid)
     print("all done" if not options.table else f"{len(rows)} rows")
     return 0
 
@@ -155,6 +164,7 @@ def _styled(options: Options) -> list[Path]:
 def _given(options: Options, styled: list[Path]) -> Given:
     """Train base and student, or find them."""
     words = ["folder", "--scale", options.scale, "--dataset.root", str(options.pictures.resolve()), "--name", "student"]
+    words += ["--dataset.size", str(options.size)]
     run = _command(options, "launch", *words)
     opened = open_run(run, device=torch.device("cpu"))
     student, card = load_student(run, torch.device("cpu"))
@@ -199,6 +209,10 @@ def _row(options: Options, given: Given, styled: list[Path], count: int, seed: i
     new = torch.full((num,), given.number)
     old = torch.tensor([number for number in range(classes) if number != given.number]).repeat(num)[:num]
     own, kept = (samples_of(network, cond, side, given.levels, given.rule, steps, seed) for cond in (new, old))
+    shown = {"new": own[:NUM_SHOWN], "old": kept[:NUM_SHOWN], "real": given.held_out[:NUM_SHOWN]}
+    path = _shown_file(options, count, seed, method)
+    path.parent.mkdir(exist_ok=True)
+    save_file({name: images.contiguous() for name, images in shown.items()}, path)
     usual = nearest(pictures.flatten(1), pictures.flatten(1), same=True).mean()
     return {
         "new": kernel_estimate(own.flatten(1), kernel_reference(given.held_out.flatten(1))).value,
@@ -208,6 +222,18 @@ def _row(options: Options, given: Given, styled: list[Path], count: int, seed: i
         "sharpness": float(own.diff(dim=2).abs().mean() + own.diff(dim=3).abs().mean()),
         "seconds": seconds,
     }
+
+
+def _shown_file(options: Options, count: int, seed: int, method: str) -> Path:
+    return options.work / "shown" / f"{count}-{seed}-{method}.safetensors"
+
+
+def _draw(options: Options, path: Path) -> None:
+    """Write the grid: held-out pictures, then each method's samples of the new class and of the old ones."""
+    shown = {name: load_file(_shown_file(options, options.counts[0], options.seeds[0], name)) for name in METHODS}
+    rows = [("held-out pictures", shown[METHODS[0]]["real"])]
+    rows += [(f"{name}: {which}", images[which]) for which in ("new", "old") for name, images in shown.items()]
+    write_grid(path, rows)
 
 
 def _tuned(
