@@ -11,7 +11,6 @@ import contextlib
 import json
 import statistics
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # recipes and plugins, wherever it is called from
 
+from benchmarks._clock import time_in_turns
 from ladd_dist.costs.flops import count_flops
 from ladd_dist.recipe import Recipe, load_recipe
 from ladd_dist.stages.dry_step import Trial, trial
@@ -45,7 +45,7 @@ class Args:
         "ladd_paper",
     )
     pairs: int = 8
-    """Timed pairs of steps, after one that is not timed."""
+    """Timed pairs of steps, after two that are not timed."""
     threads: int = 0
     """CPU threads; 0 leaves the choice to PyTorch."""
     json: bool = False
@@ -69,7 +69,7 @@ def measure(name: str, pairs: int) -> dict[str, Any]:
     recipes: dict[str, Recipe] = {
         key: load_recipe(ROOT / "recipes" / f"{key}.py", "laptop") for key in dict.fromkeys((LADD, name))
     }
-    memory, flops, spent = {}, {}, {key: list[float]() for key in recipes}
+    memory, flops = {}, {}
     for key, recipe in recipes.items():
         with trial(recipe) as step:
             memory[key] = held(step, recipe.train.batch_size)
@@ -79,12 +79,8 @@ def measure(name: str, pairs: int) -> dict[str, Any]:
         last = {key: recipe.train.steps - 1 for key, recipe in recipes.items()}
         for key, step in steps.items():
             flops[key] = count_flops(lambda step=step, key=key: step.step(batches[key], last[key]))
-        for turn in range(-1, pairs):
-            for key in list(steps)[:: 1 if turn % 2 else -1]:
-                started = time.perf_counter()
-                steps[key].step(batches[key], last[key])
-                if turn >= 0:
-                    spent[key].append(time.perf_counter() - started)
+        works = {key: lambda _, step=step, key=key: step.step(batches[key], last[key]) for key, step in steps.items()}
+        spent = time_in_turns(works, pairs, torch.device("cpu"))
     ratios = sorted(a / b for a, b in zip(spent[name], spent[LADD], strict=True))
     return {
         "recipe": name,

@@ -80,7 +80,7 @@ class Apply(Where):
     columns: Count = 16
     """Noises, with the classes in turn."""
     out: Path = Path("control.png")
-    """The PNG file to write."""
+    """The PNG file to write: a name that ends in .png, or a pipe or device."""
 
 
 @dataclass(frozen=True)
@@ -139,11 +139,9 @@ def _suffix(path: Path, wanted: str) -> Path:
     Raises:
         RecipeError: its name ends otherwise, or it cannot become a file.
     """
-    from ladd_dist.core.serialize import RecipeError
-    from ladd_dist.core.targets import output_file
+    from ladd_dist.core.targets import output_file, require_ending
 
-    if path.suffix != wanted:
-        raise RecipeError(f"--out {path}: the file's name must end in {wanted}")
+    require_ending(path, wanted)
     return output_file(path)
 
 
@@ -178,11 +176,12 @@ def _strengths(given: tuple[float, ...]) -> tuple[float, ...]:
 
 
 def _apply(options: Apply) -> int:
+    from ladd_dist.core.targets import output_picture
     from ladd_dist.reports.grids import write_grid
     from ladd_dist.sliders.effect import slide
     from ladd_dist.sliders.slider import load_control
 
-    out, strengths = _suffix(options.out, ".png"), _strengths(options.strength)
+    out, strengths = output_picture(options.out), _strengths(options.strength)
     control = load_control(options.file)
     samples, _ = slide(*_open(options), control, options.network, strengths, options.columns)
     rows = [(f"{control.card['attribute']} {_signed(strength)}", images) for strength, images in samples.items()]
@@ -200,13 +199,14 @@ def _transfer(options: Transfer) -> int:
     from ladd_dist import __version__
     from ladd_dist.core.rundir import write_json
     from ladd_dist.core.serialize import RecipeError
+    from ladd_dist.core.targets import output_picture
     from ladd_dist.recipe.fitting import feature_network
     from ladd_dist.reports.grids import write_grid
     from ladd_dist.sliders.effect import NETWORKS, effect, slide
     from ladd_dist.sliders.slider import load_control, require_pixels
 
     out = _suffix(options.out, ".json")
-    _suffix(out.with_suffix(".png"), ".png")
+    output_picture(out.with_suffix(".png"))
     strengths = tuple(sorted({0.0, *_strengths(options.strength)}))
     if len(strengths) < 2:
         raise RecipeError("--strength needs one besides 0")

@@ -59,9 +59,9 @@ def _main(options: Options) -> int:
     out = _target(options, run)
     config = read_config(run)  # alone: a finished student needs no recipe, nor the version that made it
     options.load()
-    if run.student.is_file() and options.step in (None, config.recipe["train"]["steps"]):
-        student = finished_student(run, config)
-    else:
+    last = options.step in (None, config.recipe["train"]["steps"])
+    student = finished_student(run, config) if last and run.student.is_file() else None
+    if student is None or options.step not in (None, student.card.step):  # an early stop keeps an earlier step
         student = student_at(run.path, options.step)
     steps = config.recipe["student_steps"]
     if options.to == "lora":

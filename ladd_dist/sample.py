@@ -52,7 +52,7 @@ class Options(Consent):
     seed: AnyInteger = 0
     """Picture k of a class depends on the seed, the class and k alone."""
     out: Path = Path("samples.png")
-    """The PNG file to write."""
+    """The PNG file to write: a name that ends in .png, or a pipe or device."""
     folder: Path | None = None
     """Write every picture as a PNG of its own size into this folder, `class-C-K.png`, instead of the grid."""
     device: str = "auto"
@@ -74,7 +74,7 @@ def _main(options: Options) -> int:
     from ladd_dist.core.machine import require_memory
     from ladd_dist.core.noise import is_descending
     from ladd_dist.core.serialize import RecipeError
-    from ladd_dist.core.targets import output_file, output_folder
+    from ladd_dist.core.targets import output_folder, output_picture
     from ladd_dist.parallel.devices import pick_device
     from ladd_dist.reports.grids import write_grid, write_pictures
     from ladd_dist.stages.sizes import maps_bytes
@@ -83,7 +83,7 @@ def _main(options: Options) -> int:
     if len(given) != 1:
         raise RecipeError(f"give one student, as `{PROG} RUN` or `{PROG} --from FILE.safetensors`, got {len(given)}")
     folder = output_folder(options.folder, "--folder") if options.folder is not None else None
-    out = output_file(options.out) if folder is None else options.out
+    out = output_picture(options.out) if folder is None else options.out
     options.load()
     network, card = load_student(given[0], pick_device(options.device))
     levels = options.levels or levels_of(card, options.steps or max(map(int, card["levels"])))

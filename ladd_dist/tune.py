@@ -107,7 +107,8 @@ def _own(options: Options) -> list[str]:
     form = ["--swap", "student=full"] if options.full else ["--student.rank", str(options.rank)]
     more = ["--train.steps", str(options.updates)] if options.updates else []
     more += [] if options.old_share is None else ["--train.old.share", str(options.old_share)]
-    more += [] if options.old_weight is None else ["--distill-weight.value", str(options.old_weight)]
+    weight = 0 if options.old_share == 0 and options.old_weight is None else options.old_weight
+    more += [] if weight is None else ["--distill-weight.value", str(weight)]
     return [*counts, *form, *more]
 
 
@@ -141,6 +142,7 @@ def _tell_result(options: Options, recipe: Recipe, *, reads_texts: bool) -> None
     """Say how the result is used."""
     import torch
 
+    from ladd_dist.builders.student_file import file_of
     from ladd_dist.workspace.run import Run
     from ladd_dist.workspace.workspace import Workspace
 
@@ -149,10 +151,11 @@ def _tell_result(options: Options, recipe: Recipe, *, reads_texts: bool) -> None
     if not reads_texts:
         print(f"pictures of it: {shlex.join(['ladd', 'sample', str(run), '--steps', str(options.steps)])}")
         return
-    form = "diffusers" if options.full else "lora"
+    # No pipeline opens a run's student, to which the adapter would belong.
+    form = "diffusers" if options.full or file_of(Path(options.student)).is_file() else "lora"
     print(f"for diffusers: {shlex.join(['ladd', 'export', str(run), '--to', form])}")
     folder = f"{run.name}-{form}"
-    if options.full:
+    if form == "diffusers":
         print(f'then: pipe = DiffusionPipeline.from_pretrained("{folder}")')
     else:
         print(f'then: pipe.load_lora_weights("{folder}"); {folder}/README.md has the whole code')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
 import tarfile
 from pathlib import Path
@@ -14,7 +15,6 @@ import torch
 from ladd_dist.engine.shard_writer import Chunk, write_shards
 from ladd_dist.recipe import Recipe, load_recipe
 
-BASE = load_recipe(Path(__file__).resolve().parents[1] / "recipes" / "exp6_stored_noise.py", "smoke")
 SIZES = (7, 13, 1, 20, 5)
 """Samples of the shards of a source: a few are in each, and one is in several chunks of ours."""
 NUM = sum(SIZES)
@@ -32,10 +32,10 @@ def member(name: str, content: bytes) -> tuple[tarfile.TarInfo, bytes]:
     return info, content
 
 
-def npy(array: np.ndarray) -> bytes:
+def npy(array: np.ndarray, **more: bool) -> bytes:
     """An array as an npy file."""
     data = io.BytesIO()
-    np.save(data, array)
+    np.save(data, array, **more)
     return data.getvalue()
 
 
@@ -46,24 +46,34 @@ def write_tar(path: Path, members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
             tar.addfile(info, io.BytesIO(content))
 
 
+def members_of(samples: range) -> list[tuple[tarfile.TarInfo, bytes]]:
+    """The members of a shard: picture and class of each sample."""
+    members = []
+    for index in samples:
+        members.append(member(f"s{index:03d}.npy", npy(foreign_sample(index))))
+        members.append(member(f"s{index:03d}.cls", str(index % 10).encode()))
+    return members
+
+
 def write_source(folder: Path, sizes: tuple[int, ...] = SIZES) -> Path:
     """A folder of shards."""
     folder.mkdir(exist_ok=True)
-    index = 0
     for number, size in enumerate(sizes):
-        members = []
-        for _ in range(size):
-            members.append(member(f"s{index:03d}.npy", npy(foreign_sample(index))))
-            members.append(member(f"s{index:03d}.cls", str(index % 10).encode()))
-            index += 1
-        write_tar(folder / f"{number:03d}.tar", members)
+        first = sum(sizes[:number])
+        write_tar(folder / f"{number:03d}.tar", members_of(range(first, first + size)))
     return folder
+
+
+@functools.cache
+def base() -> Recipe:
+    """The recipe that is changed, read when asked for: a fork of a process that has it reads none."""
+    return load_recipe(Path(__file__).resolve().parents[1] / "recipes" / "exp6_stored_noise.py", "smoke")
 
 
 def recipe_of(source: Path, **shards: Any) -> Recipe:
     """A recipe that imports a source, in small shards."""
     own = {"source": str(source), "num_samples": 100, "samples_per_chunk": 4, "chunks_per_shard": 2} | shards
-    return dataclasses.replace(BASE, shards=dataclasses.replace(BASE.shards, **own))
+    return dataclasses.replace(base(), shards=dataclasses.replace(base().shards, **own))
 
 
 def tars(folder: Path) -> dict[str, bytes]:
@@ -80,6 +90,6 @@ def expected(folder: Path, num: int = NUM) -> dict[str, bytes]:
 
     write_shards(
         folder, num_samples=num, samples_per_chunk=4, chunks_per_shard=2, dtype=torch.float32, make=make,
-        image=BASE.latent(), card={},
+        image=base().latent(), card={},
     )  # fmt: skip
     return tars(folder)

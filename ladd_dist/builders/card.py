@@ -72,6 +72,8 @@ class StudentCard(CodecCard):
     rule: Literal["sde", "ode"]
     recipe: str
     signature: str
+    step: NotRequired[int]
+    """The step whose weights these are, where an early stop chose it."""
     student: NotRequired[PluginData]
     """The form of a student that is not a full network, such as a LoRA adapter."""
     adapter: NotRequired[PluginData]

@@ -34,11 +34,12 @@ def new_student(run: Run) -> Denoiser:
     return run.recipe.student.prepare(load_start(run, load_teacher(run)))
 
 
-def save_student(path: Path, network: Denoiser, run: Run) -> None:
+def save_student(path: Path, network: Denoiser, run: Run, *, step: int | None = None) -> None:
     """Write the student with its card, and the codec that was trained for it.
 
     Args:
         network: in the recipe's form, as `new_student` returns it.
+        step: the step that an early stop keeps; None: the last one of the recipe.
     """
     recipe = run.recipe
     levels = {str(steps): list(recipe.levels(steps)) for steps in recipe.evaluate.steps}
@@ -51,6 +52,8 @@ def save_student(path: Path, network: Denoiser, run: Run) -> None:
         "recipe": recipe.name,
         "signature": recipe.distill_signature(),
     }
+    if step is not None:
+        card["step"] = step
     if codec := codec_card(recipe):
         card["codec"], card["pixels"], card["space"] = codec["codec"], codec["pixels"], codec["space"]
     kept = recipe.student.weights(network)

@@ -36,7 +36,7 @@ class Run:
     """As in eval.json; empty while the run is not finished."""
     source: str
     features: Mapping[str, str] = field(default_factory=dict)
-    """Name of the features that each figure was measured in, as far as eval.json says."""
+    """Name of the features that each figure was measured in, as far as eval.json or the tracker says."""
     scale: str = ""
     seed: int = 0
     collapse: Onset = UNKNOWN
@@ -80,6 +80,8 @@ class Tracked(Protocol):
     def rows(self) -> Metrics: ...
     @property
     def source(self) -> str: ...
+    @property
+    def features(self) -> Mapping[str, str]: ...
 
 
 def from_folder(path: Path, axes: Mapping[str, str] | None = None) -> Run:
@@ -119,7 +121,8 @@ def from_folder(path: Path, axes: Mapping[str, str] | None = None) -> Run:
 def from_tracked(data: Tracked) -> Run:
     """Read a run from what a tracker holds: its config is the recipe, or the whole of config.json.
 
-    The summary's keys are those of eval.json as `eval/student@4/fd_teacher`, and `collapse/step` (`as_number`).
+    The summary's keys are those of eval.json as `eval/student@4/fd_teacher`, and `collapse/step` (`as_number`);
+    `features` are those that it names as `features/fd_teacher`.
 
     Raises:
         Unreadable: no recipe in its config.
@@ -133,6 +136,7 @@ def from_tracked(data: Tracked) -> Run:
         signature=data.signature,
         recipe={key: value for key, value in recipe.fields.items() if not key.startswith("_")},
         figures=evaluation_of(data.summary),
+        features=data.features,
         logged=data.rows,
         source=data.source,
         scale=config.text("scale"),

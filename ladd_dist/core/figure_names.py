@@ -10,6 +10,8 @@ FORMER = {"fd": "fd_real"}
 """Former name -> name. `fd` stood beside `fd_teacher`, and readers took it for the same distance."""
 ENDS = ("", "_low", "_high")
 """Ends of a figure's name and of those of its interval's bounds (`ladd_dist.metrics.interval`)."""
+FEATURES_OF = "features/"
+"""Beginning of a key in a tracker's summary whose value names the features that a figure was measured in."""
 _NOW = {f"{former}{end}": f"{name}{end}" for former, name in FORMER.items() for end in ENDS}
 
 
@@ -36,3 +38,17 @@ def evaluation_of(summary: Mapping[str, float]) -> dict[str, dict[str, float]]:
         if key.startswith("eval/") and entry:
             found.setdefault(entry, {})[name] = float(value)
     return {entry: named_now(own) for entry, own in found.items()}
+
+
+def features_to_summary(names: Mapping[str, str]) -> dict[str, str]:
+    """Names of features by figure, as a tracker's summary has them: keys `features/FIGURE`."""
+    return {f"{FEATURES_OF}{figure}": name for figure, name in names.items()}
+
+
+def features_in_summary(summary: Mapping[str, object]) -> dict[str, str]:
+    """Names of features by figure, from a tracker's summary with keys `features/FIGURE`."""
+    return {
+        key.removeprefix(FEATURES_OF): name
+        for key, name in summary.items()
+        if key.startswith(FEATURES_OF) and isinstance(name, str)
+    }

@@ -128,10 +128,16 @@ def sample_noise(seed: int, indices: range, shape: tuple[int, ...]) -> Tensor:
     return torch.stack(rows) if rows else torch.empty((0, *shape))
 
 
-def sample_starts(seed: int, indices: range, image: ImageSpec, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Unit noise [len(indices),C,H,W], channels_last, and class ids to start samples from, on the device."""
+def sample_starts(
+    seed: int, indices: range, image: ImageSpec, device: torch.device, shares: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Unit noise [len(indices),C,H,W], channels_last, and class ids to start samples from, on the device.
+
+    Args:
+        shares: as in `sample_classes`.
+    """
     noise = sample_noise(seed, indices, image.shape).to(device)
-    cond = sample_classes(seed, indices, image.num_classes).to(device)
+    cond = sample_classes(seed, indices, image.num_classes, shares).to(device)
     return noise.contiguous(memory_format=torch.channels_last), cond
 
 
@@ -140,9 +146,31 @@ def added_noise(seed: int, indices: Iterable[int]) -> SampleSource:
     return SampleSource(indices, "sde", seed)
 
 
-def sample_classes(seed: int, indices: range, num_classes: int) -> Tensor:
-    """Class ids [len(indices)] int64; every run of `num_classes` indices holds each class once, in random order."""
+def sample_classes(seed: int, indices: range, num_classes: int, shares: Tensor | None = None) -> Tensor:
+    """Class ids [len(indices)] int64; every run of `num_classes` indices holds each class once, in random order.
+
+    Args:
+        shares: share [num_classes] float64 of each class, of sum 1: every run of 1,000 indices holds each class as
+            often as its share says, rounded up or down at random (systematic sampling), in random order.
+    """
+    if shares is not None:
+        return _by_shares(seed, indices, shares)
     blocks = {index // num_classes for index in indices}  # an order is drawn once: there may be thousands of texts
     orders = {block: torch.randperm(num_classes, generator=generator("classes", seed, block)) for block in blocks}
     ids = [int(orders[index // num_classes][index % num_classes]) for index in indices]
     return torch.tensor(ids, dtype=torch.int64)
+
+
+_RUN = 1_000
+"""Indices among which classes have their shares."""
+
+
+def _by_shares(seed: int, indices: range, shares: Tensor) -> Tensor:
+    """Class ids [len(indices)] int64 with the shares [K]."""
+    edges, blocks = shares.cumsum(0), dict[int, Tensor]()
+    for block in {index // _RUN for index in indices}:
+        source = generator("class-shares", seed, block)
+        points = (torch.arange(_RUN) + torch.rand((), generator=source, dtype=torch.float64)) / _RUN
+        ids = torch.searchsorted(edges, points, right=True).clamp(max=len(shares) - 1)
+        blocks[block] = ids[torch.randperm(_RUN, generator=source)]
+    return torch.tensor([int(blocks[index // _RUN][index % _RUN]) for index in indices], dtype=torch.int64)

@@ -37,6 +37,30 @@ def output_file(path: Path, flag: str = "--out") -> Path:
     return real if path.is_symlink() else path
 
 
+def output_picture(path: Path, flag: str = "--out") -> Path:
+    """Where to write a PNG that the user named: as `output_file`; its name says so, that of a pipe or device need not.
+
+    Viewers and browsers know a picture by its ending.
+
+    Raises:
+        RecipeError: it cannot become a file, or its name has another ending or none.
+    """
+    real = output_file(path, flag)
+    if not is_stream(real):
+        require_ending(path, ".png", flag)
+    return real
+
+
+def require_ending(path: Path, ending: str, flag: str = "--out") -> None:
+    """Refuse a file's name with another ending than its format's; capitals count as small letters.
+
+    Raises:
+        RecipeError: names the ending.
+    """
+    if path.suffix.lower() != ending:
+        raise RecipeError(f"{flag} {path}: the file's name must end in {ending}, like {path.stem or 'mine'}{ending}")
+
+
 def output_folder(path: Path, flag: str = "--out") -> Path:
     """Where to write a folder that the user named, behind links.
 

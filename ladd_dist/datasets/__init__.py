@@ -64,6 +64,17 @@ class Dataset(Plugin):
         """How many of the classes the pictures have: the first ones. Evaluations ask for these alone."""
         return self.spec().num_classes
 
+    def shares(self, cache: Path) -> Tensor | None:
+        """Share [num_asked] float64 of each class among the training pictures, of sum 1; None: all are as frequent.
+
+        The teacher's samples and those of an evaluation ask for classes this often, because a distance to real pictures
+        would otherwise measure that classes are asked for more often than the pictures have them.
+
+        Args:
+            cache: where `prepare` works.
+        """
+        return None
+
     def facts(self, cache: Path) -> Mapping[str, str]:
         """What there is to learn from, as name -> text for the run's record and its page; decodes no picture.
 

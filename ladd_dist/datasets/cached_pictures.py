@@ -102,6 +102,10 @@ class CachedPictures:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def shares(self) -> Tensor:
+        """Share [num_conditions] float64 of each condition among the pictures."""
+        return torch.bincount(self.conditions, minlength=self.image.num_classes).double() / len(self)
+
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Images [B,3,H,W] float32 in [-1, 1] and condition ids [B] int64 for indices [B] in [0, len).
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
+from torch import Tensor
 
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.picture_file import Fit, Fitting, colour_of
@@ -86,6 +87,10 @@ class Folder(Dataset):
 
     def flips(self) -> bool:
         return self.flip
+
+    def shares(self, cache: Path) -> Tensor | None:
+        has_classes = self.captions == "none" and self.classes != "none"
+        return self.open(split="train", cache=cache).shares() if has_classes else None
 
     def facts(self, cache: Path) -> dict[str, str]:
         found, folder = self._inventory(), self.cache_folder(cache)

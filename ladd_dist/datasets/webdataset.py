@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
+from torch import Tensor
 
 from ladd_dist.core.errors import ConsentError, UserError
 from ladd_dist.core.picture_file import Fit, Fitting, colour_of
@@ -93,6 +94,9 @@ class Webdataset(Dataset):
 
     def flips(self) -> bool:
         return self.flip
+
+    def shares(self, cache: Path) -> Tensor | None:
+        return self.open(split="train", cache=cache).shares() if self.num_classes else None
 
     def facts(self, cache: Path) -> dict[str, str]:
         folder, told = self.cache_folder(cache), {"shards": f"{len(self._shards()):,} ({shown(self.urls)})"}

@@ -56,6 +56,9 @@ class WithOld(Dataset):
     def num_asked(self) -> int:
         return self.pictures.num_asked()
 
+    def shares(self, cache: Path) -> Tensor | None:
+        return self.pictures.shares(cache)
+
     def flips(self) -> bool:
         return self.pictures.flips()
 

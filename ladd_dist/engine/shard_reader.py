@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ from ladd_dist.core.condition_index import INDEX as TABLE_INDEX
 from ladd_dist.core.condition_index import Piece, read_table_index
 from ladd_dist.core.door import require_regular
 from ladd_dist.core.errors import UserError
+from ladd_dist.core.known_digests import sha256_of
 from ladd_dist.core.rng import generator
 from ladd_dist.core.transfer import sent
 from ladd_dist.core.types import Batch, ImageSpec
@@ -76,13 +76,10 @@ class ShardReader:
         """
         # Read again: the index is large as Python objects, and one string kept of it keeps the memory around it.
         index = read_index(self.folder / INDEX)
-        for entry in itertools.chain(index.shards, _table_files(self.folder, index)):
-            path = self.folder / entry.name
-            if file_sha256(path) != entry.sha256:
-                raise ShardError(
-                    f"shard {path} is damaged: its sha256 is not the index's; delete it and run the same command "
-                    "again, stage `shards` included, to rebuild it"
-                )
+        for shard in index.shards:
+            _require_sha256(self.folder / shard.name, file_sha256, shard.sha256)
+        for table in _table_files(self.folder, index):  # the networks that read texts hash it too
+            _require_sha256(self.folder / table.name, sha256_of, table.sha256)
         for number, (first, last) in enumerate(zip(self._starts[:-1], self._starts[1:], strict=True)):
             batch = self.take(np.arange(first, last))
             where = f"{self.folder}, chunk {number}"
@@ -194,6 +191,14 @@ def _require_size(path: Path, size: int) -> None:
         raise ShardError(
             f"shard {path} is damaged: {found} bytes, the index says {size}; delete it and run stage "
             "`shards` again to rebuild it"
+        )
+
+
+def _require_sha256(path: Path, read: Callable[[Path], str], stated: str) -> None:
+    if read(path) != stated:
+        raise ShardError(
+            f"shard {path} is damaged: its sha256 is not the index's; delete it and run the same command again, stage "
+            "`shards` included, to rebuild it"
         )
 
 

@@ -15,13 +15,13 @@ from ladd_dist.builders.networks import denoiser
 from ladd_dist.builders.sampling import SampleFn
 from ladd_dist.builders.shards import open_shards
 from ladd_dist.core.class_net import TrainedFeatures
-from ladd_dist.core.rng import generator, sample_classes
+from ladd_dist.core.rng import generator
 from ladd_dist.core.run_forms import FEATURES, Evaluation
 from ladd_dist.core.types import Autoencoder, Denoiser
 from ladd_dist.engine.loop import StopFlag
 from ladd_dist.engine.shard_index import INDEX, ShardError
 from ladd_dist.evaluation.class_features import trained_features
-from ladd_dist.evaluation.draw import draw, teacher_samplers, teacher_samples, teacher_steps
+from ladd_dist.evaluation.draw import asked_classes, draw, teacher_samplers, teacher_samples, teacher_steps
 from ladd_dist.evaluation.feature_cache import cached, sharded
 from ladd_dist.evaluation.figure_cache import cached_figures
 from ladd_dist.evaluation.measurement import Figures, Measured, Measurement, floor, without_real
@@ -121,9 +121,9 @@ def _on_one_seed(
         against: the references, without the teacher's samples from the same noise.
         real: the dataset's images; None where it has none.
     """
-    recipe, settings, extract = run.recipe, run.recipe.evaluate, sharded(run.ranks)
+    recipe, extract = run.recipe, sharded(run.ranks)
     extract_cached, many = cached(run.workspace.cache / "features", run.ranks), teacher_steps(recipe)
-    cond = sample_classes(settings.seed, range(settings.num_samples), recipe.dataset.num_asked()).to(run.device)
+    cond = asked_classes(run)
     teacher = teacher_samples(run, of_teacher, codec, stop)
     networks = feature_network(recipe), against.real.trained
     theirs = {name: Samples(images.to(run.device), cond, extract_cached, *networks) for name, images in teacher.items()}

@@ -13,7 +13,7 @@ from ladd_dist.builders.sampling import SampleFn
 from ladd_dist.builders.teacher import guided_teacher
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.noise import few_step_sample
-from ladd_dist.core.rng import NoiseSource, added_noise, sample_starts
+from ladd_dist.core.rng import NoiseSource, added_noise, sample_classes, sample_noise
 from ladd_dist.core.rundir import commit_folder, save_tensors
 from ladd_dist.core.tensor_file import load_tensors
 from ladd_dist.core.types import Autoencoder, Denoiser
@@ -72,6 +72,13 @@ def _make_teacher_samples(run: Run, samplers: Mapping[str, SampleFn], codec: Aut
         commit_folder(run.reference_folder, fill)
 
 
+def asked_classes(run: Run) -> Tensor:
+    """The class ids [num_samples] int64 that `draw` asks for, as often as the training pictures have each class."""
+    recipe, settings = run.recipe, run.recipe.evaluate
+    shares = recipe.dataset.shares(run.workspace.cache)
+    return sample_classes(settings.seed, range(settings.num_samples), recipe.dataset.num_asked(), shares).to(run.device)
+
+
 @torch.inference_mode()
 def draw(run: Run, name: str, sample: SampleFn, codec: Autoencoder, stop: StopFlag) -> Tensor:
     """Images [N,C,H,W] on the CPU, from the noise and classes of `evaluate.seed`; a collective call.
@@ -82,13 +89,15 @@ def draw(run: Run, name: str, sample: SampleFn, codec: Autoencoder, stop: StopFl
     settings, image = recipe.evaluate, recipe.dataset.spec()
     shares = share_of(settings.num_samples, settings.batch_size, ranks)
     own, last = shares[ranks.rank]
+    asked = asked_classes(run)
     parts = [torch.empty(0, *image.shape)]
     with Bar(f"sampling {name}", settings.num_samples, quiet=not ranks.is_first) as bar:
         for first in range(own, last, settings.batch_size):
             stop.check()
             indices = range(first, min(first + settings.batch_size, last))
-            noise, cond = sample_starts(settings.seed, indices, recipe.asked(), run.device)
-            latents = sample(noise, cond, added_noise(settings.seed, indices))
+            noise = sample_noise(settings.seed, indices, recipe.latent().shape).to(run.device)
+            noise = noise.contiguous(memory_format=torch.channels_last)
+            latents = sample(noise, asked[first : indices.stop], added_noise(settings.seed, indices))
             parts.append((latents if is_pixels(recipe) else codec.decode(latents)).cpu())
             bar.update(indices.stop - own)
         images = joined_rows(torch.cat(parts), shares, ranks)

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from ladd_dist.builders.codec import load_codec
 from ladd_dist.builders.teacher import load_teacher
 from ladd_dist.core.errors import UserError
-from ladd_dist.core.rng import derive_seed, sample_classes
+from ladd_dist.core.rng import derive_seed
 from ladd_dist.engine.loop import StopFlag
 from ladd_dist.evaluation.class_features import trained_features
-from ladd_dist.evaluation.draw import draw, teacher_samplers, teacher_steps
+from ladd_dist.evaluation.draw import asked_classes, draw, teacher_samplers, teacher_steps
 from ladd_dist.evaluation.measurement import Figures, Measurement
 from ladd_dist.evaluation.noise_seeds import at_seed
 from ladd_dist.evaluation.real_images import RealImages
@@ -52,8 +52,7 @@ def measure_guidance(
     real, others = _real_images(run, num_samples)
     measure = Measurement(metrics, References(real=real, teacher=real))
     teacher, codec = load_teacher(run), load_codec(run)
-    seed = run.recipe.evaluate.seed
-    cond = sample_classes(seed, range(num_samples), recipe.dataset.spec().num_classes).to(run.device)
+    cond = asked_classes(run)
     found = {REAL: measure({REAL: others}, num_classes=0).figures[REAL]}
     with StopFlag().listen() as stop:
         for scale in scales:

@@ -37,7 +37,7 @@ def finished_student(run: RunDir, config: RunConfig) -> Exported:
     Raises:
         UserError: its file is damaged, or of another recipe.
     """
-    student = _read(run.student, config, config.recipe["train"]["steps"])
+    student = _read(run.student, config)
     if student.card.signature != config.signature:
         raise UserError(
             f"{run.student} has signature {student.card.signature}, its run has {config.signature}; make it anew "
@@ -46,7 +46,7 @@ def finished_student(run: RunDir, config: RunConfig) -> Exported:
     return student
 
 
-def _read(file: Path, config: RunConfig, step: int) -> Exported:
+def _read(file: Path, config: RunConfig) -> Exported:
     """A student from its file."""
     import torch
 
@@ -55,6 +55,7 @@ def _read(file: Path, config: RunConfig, step: int) -> Exported:
     from ladd_dist.exporting.card import Card
 
     network, card = load_student(file, torch.device("cpu"))
+    step = card.get("step", config.recipe["train"]["steps"])
     whole = Card.of({**card, "step": step, **dataclasses.asdict(facts(network, config))})
     held = read_student(file)[0].tensors
     return Exported(network, whole, codec_weights(file), adapter_weights(held) or own_weights(held))
@@ -76,6 +77,7 @@ def student_at(folder: Path, step: int | None) -> Exported:
     from ladd_dist.builders.student import new_student, save_student
     from ladd_dist.builders.teacher import fresh_network
     from ladd_dist.engine.checkpoint import Checkpoints, buffers_of, replicated
+    from ladd_dist.students.full import Full
     from ladd_dist.workspace.opening import open_run
 
     opened = open_run(folder, device=torch.device("cpu"))
@@ -88,14 +90,14 @@ def student_at(folder: Path, step: int | None) -> Exported:
         there = ", ".join(map(str, steps))
         raise UserError(f"--step {step}: no checkpoint of it in {run.checkpoints}; there are {there}")
     saved = checkpoints.at(steps[-1] if step is None else step)
-    network = new_student(opened.run) if recipe.student.needs_teacher else fresh_network(recipe)
+    network = fresh_network(recipe) if isinstance(recipe.student, Full) else new_student(opened.run)
     trained = {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
     saved.fill({f"average/{name}": replicated(weight) for name, weight in trained.items()})
     saved.fill(buffers_of("student", network))
     with tempfile.TemporaryDirectory() as temporary:  # the card is then the one that the finished run would get
         file = Path(temporary) / "student.safetensors"
-        save_student(file, network, opened.run)
-        return _read(file, config, saved.step)
+        save_student(file, network, opened.run, step=saved.step)
+        return _read(file, config)
 
 
 @dataclass(frozen=True)

@@ -43,19 +43,13 @@ class Given(Network):
             raise UserError(f"given.network: {self.network.name!r} has weights of its own; take it itself")
 
     def identity(self) -> Mapping[str, object]:
-        path = Path(self.weights)
-        return {"weights": digest([path])} if self.weights and path.is_file() else {}
+        return {"weights": digest([self._file()])} if self.weights else {}
 
     def build(self, *, image: ImageSpec) -> Denoiser:
         return self.network.build(image=image)
 
     def load(self, *, image: ImageSpec) -> Denoiser:
-        path = Path(self.weights)
-        if not path.is_file():
-            raise UserError(
-                f"network.weights: {self.weights!r} is no file; name a trained teacher, "
-                "cache/teacher-SIGNATURE/teacher.safetensors"
-            )
+        path = self._file()
         weights = self.chosen(load_weights(path, remedy=_REMEDY), str(path))
         with at_most(weights, str(path)):
             network = self.build(image=image)
@@ -63,6 +57,15 @@ class Given(Network):
         with reading(path, problem, "name the teacher that the student was distilled from"):
             network.load_state_dict(weights)
         return network
+
+    def _file(self) -> Path:
+        path = Path(self.weights)
+        if not path.is_file():
+            raise UserError(
+                f"network.weights: {self.weights!r} is no file; name a trained teacher, "
+                "cache/teacher-SIGNATURE/teacher.safetensors"
+            )
+        return path
 
     def chosen(self, weights: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
         """The weights with those rows of the table of classes that `classes` picks, and the one for none."""

@@ -26,10 +26,11 @@ from ladd_dist.parallel.compute import Compute
 from ladd_dist.parallel.single import Single
 from ladd_dist.preflight.check import Skip
 from ladd_dist.preflight.recorder import Recorder, watched
-from ladd_dist.recipe import Ema
+from ladd_dist.recipe import Augment, Ema
 from ladd_dist.samplers import Sampler
 from ladd_dist.stages.autoencoder import is_autoencoder_done
 from ladd_dist.stages.distill import Distillation
+from ladd_dist.stages.old_samples import make_old_samples
 from ladd_dist.stages.shards import are_shards_done, make_shards
 from ladd_dist.stages.teacher import is_teacher_done
 from ladd_dist.trackers.jsonl import Jsonl
@@ -73,7 +74,9 @@ class Fixture:
         self.small = dataclasses.replace(
             recipe,
             train=dataclasses.replace(
-                train, batch_size=BATCH, compute=Compute(), ema=Ema(half_life=half_life, ramp=0.0), keep_steps=()
+                train, batch_size=BATCH, compute=Compute(), ema=Ema(half_life=half_life, ramp=0.0), keep_steps=(),
+                old=dataclasses.replace(train.old, num_samples=OWN_SAMPLES),
+                augment=Augment(),  # checks know samples again by their values
             ),
             shards=dataclasses.replace(
                 shards, num_samples=OWN_SAMPLES, sampler=short(shards.sampler), source="", dtype="float32",
@@ -112,6 +115,7 @@ class Fixture:
         mark_done(folder / "done.json", self.small.teacher_signature())
         with contextlib.redirect_stderr(io.StringIO()):  # hides the progress bars
             make_shards(self.own)
+            make_old_samples(self.own)
 
     @functools.cached_property
     def reader(self) -> ShardReader:

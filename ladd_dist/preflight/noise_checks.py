@@ -171,9 +171,10 @@ def check_coupling(fixture: Fixture) -> str:
         torch.randn(own.x0.shape, generator=torch.Generator().manual_seed(seed)).to(own.x0) for seed in (2, 3)
     )
     is_fresh = not torch.equal(start(own, top, first), start(own, top, second))
-    wanted = (
-        "sde" if is_fresh and recipe.target != Input() else "ode"
-    )  # a target `input` makes the map from noise to sample itself
+    # A target `input` makes the map from noise to sample itself.
+    wanted: str = "sde" if is_fresh and recipe.target != Input() else "ode"
+    if is_fresh and recipe.student.init:
+        wanted = start.rule  # that of the student from which this one goes on, which has such a map or needs none
     if start.rule != wanted:
         raise Fail(
             f"start {start.name!r} feeds {'fresh' if is_fresh else 'stored'} noise and is sampled by {start.rule!r}",

@@ -21,6 +21,7 @@ from ladd_dist.costs.flops import count_parameters
 from ladd_dist.preflight.check import Check, Fail, Skip, Warn
 from ladd_dist.preflight.machine_checks import Machine
 from ladd_dist.stages.distill import is_distilled
+from ladd_dist.stages.old_samples import are_old_samples_done
 from ladd_dist.stages.sample_monitor import NUM_SHOWN
 from ladd_dist.stages.shards import are_shards_done
 from ladd_dist.stages.teacher import is_teacher_done
@@ -74,8 +75,10 @@ def bytes_needed(run: Run) -> tuple[int, int]:
     cache = 0
     if not is_teacher_done(run):
         cache += 2 * 4 * teacher  # weights, both moments and the average, twice while a checkpoint replaces another
+    word = 2 if shards.dtype == "float16" else 4
+    if not are_old_samples_done(run):
+        cache += train.old.num_samples * pixels * word * 2
     if not are_shards_done(run):
-        word = 2 if shards.dtype == "float16" else 4
         cache += shards.num_samples * pixels * word * (2 + len(recipe.path_levels()))
     out = 0
     if not is_distilled(run):

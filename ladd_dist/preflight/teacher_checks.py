@@ -193,7 +193,7 @@ def check_samples(fixture: Fixture) -> str:
             cure="look at the teacher's samples; train it longer",
         )
     if batch.noise is None:
-        if recipe.start.rule == "ode":
+        if recipe.start.needs_pairs:
             raise Fail(
                 f"start {recipe.start.name!r} needs the noise of each sample, and these shards hold none",
                 cause="imported shards",

@@ -106,7 +106,7 @@ def _figures(files: RunFiles, columns: list[Column], rows: list[Row]) -> dict[st
         "unfit": files.unfit,
         "no_floor": files.left_out.get(FLOOR, ""),
         "reported": reported(evaluation, config),
-        "facts": _facts(config, files.timings),
+        "facts": _facts(config, files.timings, files.early_stop),
         "recipe_json": json.dumps(config.recipe.fields, indent=2, ensure_ascii=False),
         "command": _command(config),
     }
@@ -148,7 +148,7 @@ def _training_grids(folder: Path) -> list[Picture]:
     return [picture for step, path in found if (picture := _picture(path, step))]
 
 
-def _facts(config: ShownConfig, timings: Values) -> list[tuple[str, str]]:
+def _facts(config: ShownConfig, timings: Values, early_stop: str = "") -> list[tuple[str, str]]:
     """Pairs (name, value) that say what ran and where."""
     names = {
         "student_forward": "student forward",
@@ -163,6 +163,7 @@ def _facts(config: ShownConfig, timings: Values) -> list[tuple[str, str]]:
         *_start(config),
         ("Seed", config.recipe.text("seed")),
         ("Training steps", config.recipe.part("train").text("steps")),
+        ("Early stop", early_stop),
         *((f"Data: {key}", value) for key, value in config.data.items()),
         ("Parameters", ", ".join(f"{key} {si(n)}" for key, n in _finite(config.params).items())),
         ("Taps", ", ".join(config.taps)),
@@ -181,7 +182,8 @@ def _start(config: ShownConfig) -> list[tuple[str, str]]:
     if not (init := student.text("init")):
         return []
     start = f"{init} (content {digest})" if (digest := student.text("digest")) else init
-    return [("Teacher", network.text("source") or "trained by this recipe"), ("Student starts from", start)]
+    teacher = network.text("source") or network.text("weights") or "trained by this recipe"
+    return [("Teacher", teacher), ("Student starts from", start)]
 
 
 def _finite(values: Values) -> dict[str, float]:

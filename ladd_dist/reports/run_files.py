@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
+from ladd_dist.core.early_stop_file import kept_step
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.run_forms import (
     LARGE_GAP,
@@ -120,6 +121,8 @@ class RunFiles(NamedTuple):
     """Name of the features that each figure was measured in; missing in older files."""
     networks: Mapping[str, str] = MappingProxyType({})
     """A sentence on each feature network that was trained on the data, by the name of its features."""
+    early_stop: str = ""
+    """A sentence on the step that an early stop kept; empty without one."""
 
 
 def read_run(folder: Path) -> RunFiles:
@@ -140,6 +143,7 @@ def read_run(folder: Path) -> RunFiles:
         classes.get("left_out", {}),
         features_of(evaluation),
         classes.get("networks", {}),
+        kept_step(folder),
     )
 
 

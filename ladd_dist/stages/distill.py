@@ -53,7 +53,7 @@ def distill(run: Run) -> Path:
     training = _best_of(_train(run))
     student = training.averaged()
     if student is not None:  # rank 0
-        save_student(run.folder.student, student, run)
+        save_student(run.folder.student, student, run, step=training.early.best)
         mark_done(run.folder.path / "distill.done.json", run.recipe.distill_signature())
     run.ranks.barrier()
     return run.folder.student
@@ -173,7 +173,7 @@ class Distillation:
                 save=self.save,
                 on_log=self.on_log,
                 note=_note,
-                after_step=self.look,
+                after_step=self.maybe_dump,
                 more=self.further_figures,
                 is_over=lambda: self.early.is_over,
                 ranks=ranks,
@@ -196,7 +196,7 @@ class Distillation:
         return regular or self.guarding.wants_save(updates) or self.early.is_due(updates)
 
     def step(self, step: int) -> Figures:
-        """Update heads and student once, and let the guard check them."""
+        """Update heads and student once, and let guard and early stop look at them."""
         settings = self.run.recipe.train
         factor = cosine_factor(step, settings.steps, settings.lr_final)
         self.student.set_lr_factor(factor)
@@ -206,6 +206,7 @@ class Distillation:
         self.average.update(step + 1)
         self.batches.prepare(step + 1)
         self.guarding.after(step + 1, figures, self.student, self.log, self.save)
+        self.early.after(step + 1, self.averaged)  # before this step's row of the log, which has its figures
         return figures
 
     def read(self, step: int) -> Batch:
@@ -248,11 +249,6 @@ class Distillation:
             self.waiting = figures
         else:
             self.log.log(updates, figures)
-
-    def look(self, updates: int) -> None:
-        """Sample the student for what is due after so many updates."""
-        self.maybe_dump(updates)
-        self.early.after(updates, self.averaged)
 
     def maybe_dump(self, updates: int) -> None:
         """Sample the fixed small set once for what is due: its figures in the log, a dump with its picture."""

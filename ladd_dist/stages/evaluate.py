@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from ladd_dist.builders.networks import share_table
 from ladd_dist.builders.sampling import SampleFn, sample_student
 from ladd_dist.builders.student import load_student
 from ladd_dist.builders.teacher import load_start, load_teacher
-from ladd_dist.core.run_forms import ClassFigures, Evaluation, read_evaluation
+from ladd_dist.core.run_forms import ClassFigures, Evaluation, features_of, read_evaluation
 from ladd_dist.core.rundir import RunDir, write_json
 from ladd_dist.core.types import Denoiser
 from ladd_dist.engine.loop import StopFlag
@@ -50,6 +51,7 @@ def evaluate(run: Run) -> Evaluation:
         return read_evaluation(run.folder.eval)
     if recipe.shards.samples == "dataset":  # the figures compare with the teacher's samples all the same
         make_shards(Run(recipe.with_teacher_samples(), run.workspace))
+    share_table(run)
     student = load_student(run, run.folder.student)
     # The student before training: the teacher without guidance, or another start, sampled by the student's rule.
     teacher = load_teacher(run)
@@ -89,6 +91,7 @@ def tell_tracker(recipe: Recipe, run: RunDir, figures: Evaluation) -> None:
     config = tracked_config(recipe, run)
     with tracker_alone(recipe.tracker, folder=run.path, config=config, resume_step=recipe.train.steps) as log:
         log.summary(flat, {"samples/final": run.samples / "final.png"})
+        log.features(features_of(figures))
 
 
 def _sampler(recipe: Recipe, student: Denoiser, steps: int) -> SampleFn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from torch import Tensor
 from ladd_dist.builders.codec import decoded
 from ladd_dist.builders.data import images_of
 from ladd_dist.builders.sampling import sample_student
+from ladd_dist.core.early_stop_file import FILE, EarlyStopFile
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.rng import added_noise, sample_noise
 from ladd_dist.core.run_forms import FORMAT
@@ -26,7 +28,6 @@ from ladd_dist.recipe import Recipe
 from ladd_dist.recipe.fitting import feature_network, fitting_metrics
 from ladd_dist.workspace.run import Run
 
-FILE = "early_stop.json"
 PREFIX = "held_out/"
 
 
@@ -121,7 +122,12 @@ class EarlyStopping:
             return
         network = averaged()
         figures = self.run.ranks.from_rank0(lambda: self._figures(network))
-        self.measured.append((updates, next(iter(figures.values()))))
+        distance = next(iter(figures.values()))
+        if not math.isfinite(
+            distance
+        ):  # no figure to remember: the next logged row or the guard acts on such a training
+            return
+        self.measured.append((updates, distance))
         self.pending = {PREFIX + name: value for name, value in figures.items()}
         if self.run.ranks.is_first and (self.is_over or updates == self.run.recipe.train.steps):
             self._tell(updates, next(iter(figures)))
@@ -141,6 +147,8 @@ class EarlyStopping:
             images.append(decoded(self.run, latents).cpu())
         samples = Samples(torch.cat(images), cond, network=feature_network(recipe))
         name = distance_of(recipe).of_real()[0]
+        if not samples.images.isfinite().all():
+            return {name: math.nan}
         figures = {name: float(self.judges.distance(samples)[name])}
         if self.judges.memorising is not None:
             found = self.judges.memorising(samples)
@@ -148,11 +156,13 @@ class EarlyStopping:
         return figures
 
     def _tell(self, updates: int, name: str) -> None:
-        best = min(value for _, value in self.measured)
-        rows = [[step, value] for step, value in self.measured]
-        told = {"format": FORMAT, "figure": name, "kept": self.best, "last": updates, "measured": rows}
+        assert self.best is not None
+        told: EarlyStopFile = {
+            "format": FORMAT, "figure": name, "kept": self.best, "last": updates, "measured": self.measured,
+        }  # fmt: skip
         write_json(self.run.folder.path / FILE, told)
-        line = f"kept step {self.best:,} of {updates:,}: there {name} to held-out pictures is least, {best:.3g}"
+        least = dict(self.measured)[self.best]
+        line = f"kept step {self.best:,} of {updates:,}: there {name} to held-out pictures is least, {least:.3g}"
         print(line, file=sys.stderr)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ladd_dist.builders.networks import share_table
 from ladd_dist.builders.teacher import guided_teacher, load_teacher
 from ladd_dist.core.rng import sample_starts
 from ladd_dist.core.serialize import to_data
@@ -66,7 +67,8 @@ def _write(run: Run, folder: Path, given: Imported | Pictures | None, stop: Stop
     with Bar("shards", num_samples, quiet=not ranks.is_first) as bar:
         texts = recipe.dataset.texts()
         table = encode_texts(run, folder, stop) if texts else None  # before the teacher: one at a time in memory
-        make = given or TeacherSamples(recipe, load_teacher(run), stop)
+        share_table(run)
+        make = given or TeacherSamples(recipe, load_teacher(run), stop, recipe.dataset.shares(run.workspace.cache))
         write = partial(
             write_shards,
             folder,
@@ -114,8 +116,9 @@ def _given(run: Run, stop: StopFlag) -> Imported | Pictures | None:
 class TeacherSamples:
     """Generator of samples by index: each depends on (seed, index) alone, not on its batch."""
 
-    def __init__(self, recipe: Recipe, teacher: Denoiser, stop: StopFlag) -> None:
-        self.recipe, self.stop = recipe, stop
+    def __init__(self, recipe: Recipe, teacher: Denoiser, stop: StopFlag, shares: Tensor | None = None) -> None:
+        """Args: shares: how often each class is asked for (`sample_classes`)."""
+        self.recipe, self.stop, self.shares = recipe, stop, shares
         self.device = next(teacher.parameters()).device
         self.denoise = guided_teacher(recipe, teacher)
 
@@ -131,6 +134,6 @@ class TeacherSamples:
 
     def _batch(self, indices: range) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         settings = self.recipe.shards
-        noise, cond = sample_starts(settings.seed, indices, self.recipe.latent(), self.device)
+        noise, cond = sample_starts(settings.seed, indices, self.recipe.asked(), self.device, self.shares)
         x0, path = settings.sampler(self.denoise, noise, cond, record=self.recipe.path_levels())
         return x0.cpu().contiguous(), cond.cpu(), noise.cpu().contiguous(), path.cpu().contiguous()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ class RunLog:
 
     def summary(self, figures: dict[str, float], pictures: dict[str, Path]) -> None:
         """Record what the finished run came to: figures (`eval/SAMPLER/NAME`) and pictures."""
+
+    def features(self, names: Mapping[str, str]) -> None:
+        """Record the name of the features that each figure of the summary was measured in, by the figure's NAME."""
 
     def alert(self, title: str, text: str) -> None:
         """Tell whoever watches the run that something is wrong."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,9 @@ class Guarded(RunLog):
     def summary(self, figures: dict[str, float], pictures: dict[str, Path]) -> None:
         self._do(lambda: self.inner.summary(figures, pictures))
 
+    def features(self, names: Mapping[str, str]) -> None:
+        self._do(lambda: self.inner.features(names))
+
     def alert(self, title: str, text: str) -> None:
         self._do(lambda: self.inner.alert(title, text))
 
@@ -124,6 +127,10 @@ class Both(RunLog):
     def summary(self, figures: dict[str, float], pictures: dict[str, Path]) -> None:
         for log in self.logs:
             log.summary(figures, pictures)
+
+    def features(self, names: Mapping[str, str]) -> None:
+        for log in self.logs:
+            log.features(names)
 
     def alert(self, title: str, text: str) -> None:
         for log in self.logs:

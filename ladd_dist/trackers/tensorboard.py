@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ladd_dist.core.figure_names import FEATURES_OF
 from ladd_dist.core.plugin import register
 from ladd_dist.core.ranges import Count
 from ladd_dist.trackers import RunLog, Tracker
@@ -50,6 +52,10 @@ class TensorboardLog(RunLog):
             self.writer.add_scalar(name, value, self.step)
         for name, path in pictures.items():
             self.picture(self.step, name, path)
+
+    def features(self, names: Mapping[str, str]) -> None:
+        for figure, name in names.items():
+            self.writer.add_text(f"{FEATURES_OF}{figure}", name, self.step)
 
     def alert(self, title: str, text: str) -> None:
         self.writer.add_text("alert", f"**{title}** {text}", self.step)

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from ladd_dist.core.door import read_typed
 from ladd_dist.core.errors import UserError
+from ladd_dist.core.figure_names import features_to_summary
 from ladd_dist.core.metrics_log import read_rows
 from ladd_dist.core.plugin import register
 from ladd_dist.core.ranges import Seconds
@@ -189,6 +190,9 @@ class WandbLog(RunLog):
         import wandb
 
         self.run.summary.update({**figures, **{name: wandb.Image(str(path)) for name, path in pictures.items()}})
+
+    def features(self, names: Mapping[str, str]) -> None:
+        self.run.summary.update(features_to_summary(names))
 
     def alert(self, title: str, text: str) -> None:
         self.run.alert(title, text[:1000])

@@ -12,13 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 from ladd_dist.core.door import decode
 from ladd_dist.core.errors import UserError
-from ladd_dist.core.figure_names import evaluation_of
-from ladd_dist.core.metrics_log import MOST_STEPS
-from ladd_dist.core.run_forms import MOST_FIGURE
+from ladd_dist.core.figure_names import evaluation_of, features_in_summary
+from ladd_dist.trackers.wandb_records import Parts, Record, add_record, numbers_of, rows_of
 
 TIMEOUT_S = 120.0
 """Seconds that reading one folder may take."""
@@ -60,58 +59,12 @@ class RunData:
     state: str = ""
     """finished, running, crashed, failed, preempted ...; offline: finished, failed or crashed."""
     id: str = ""
+    features: Mapping[str, str] = field(default_factory=dict)
+    """Name of the features that each figure of the summary was measured in; runs of older versions name none."""
 
     def evaluation(self) -> dict[str, dict[str, float]]:
         """The figures in the form of eval.json, by their present names."""
         return evaluation_of(self.summary)
-
-
-class _Change(TypedDict, total=False):
-    """A change of the run's configuration or summary."""
-
-    update: dict[str, object]
-    remove: list[str]
-
-
-class _RunBody(TypedDict, total=False):
-    """What W&B knows of a run when it starts."""
-
-    run_id: str
-    display_name: str
-    run_group: str
-    tags: list[str] | None
-    config: _Change | None
-    summary: _Change | None
-
-
-class _HistoryBody(TypedDict, total=False):
-    """One call of `run.log`."""
-
-    item: dict[str, object]
-
-
-class _Record(TypedDict, total=False):
-    """A line of `wandb leet inspect --json`: `type` names the one body that it has."""
-
-    type: str
-    code: int
-    """Of our own line between two folders."""
-    run: _RunBody | None
-    config: _Change | None
-    summary: _Change | None
-    history: _HistoryBody | None
-    exit: dict[str, object] | None
-
-
-@dataclass
-class _Parts:
-    """What the records of a folder add up to."""
-
-    run: _RunBody = field(default_factory=_RunBody)
-    config: dict[str, object] = field(default_factory=dict)
-    summary: dict[str, object] = field(default_factory=dict)
-    rows: list[dict[str, float]] = field(default_factory=list)
-    state: str = "crashed"
 
 
 def offline_runs(path: Path) -> list[RunData]:
@@ -159,17 +112,17 @@ def _read(folders: Sequence[Path]) -> list[RunData]:
         except subprocess.TimeoutExpired as error:
             raise UserError(f"{folders[0]} cannot be read: W&B takes more than {error.timeout:g} s") from error
     read: list[RunData] = []
-    parts = _Parts()
+    parts = Parts()
     for line in done.stdout.splitlines():
         what = f"what W&B says of {folders[min(len(read), len(folders) - 1)]}"
-        record = decode(NOT_FINITE.sub("null", line), _Record, what, "leave the run out")
+        record = decode(NOT_FINITE.sub("null", line), Record, what, "leave the run out")
         if record.get("type") != END:
-            _add(parts, record)
+            add_record(parts, record)
         elif record.get("code"):
             break
         else:
             read.append(_run_of(parts, folders[len(read)]))
-            parts = _Parts()
+            parts = Parts()
     if len(read) == len(folders):
         return read
     broken = folders[len(read)]
@@ -178,19 +131,20 @@ def _read(folders: Sequence[Path]) -> list[RunData]:
     raise UserError(f"{broken} cannot be read: {done.stderr.strip() or done.stdout.strip()}")
 
 
-def _run_of(parts: _Parts, folder: Path) -> RunData:
+def _run_of(parts: Parts, folder: Path) -> RunData:
     run, config = parts.run, {name: value for name, value in parts.config.items() if name != "_wandb"}
     return RunData(
         name=str(config.get("name") or run.get("display_name") or run.get("run_id", "")),
         signature=str(config.get("signature", "")),
         config=config,
-        summary=_numbers(parts.summary),
+        summary=numbers_of(parts.summary),
         rows=parts.rows,
         source=str(folder),
         group=str(run.get("run_group", "")),
         tags=tuple(run.get("tags") or ()),
         state=parts.state,
         id=str(run.get("run_id", "")),
+        features=features_in_summary(parts.summary),
     )
 
 
@@ -218,69 +172,26 @@ def server_runs(path: str, timeout_s: int = 30) -> list[RunData]:
 def _from_api(run: Any) -> RunData:
     # An Api made anew leaves history and summary until they are asked for, and gives config as a plain dict.
     config = {name: value for name, value in dict(run.config).items() if name != "_wandb"}
-    summary = run.summary
+    summary = dict(run.summary.items())
     return RunData(
         name=str(config.get("name") or run.name),
         signature=str(config.get("signature", "")),
         config=config,
-        summary=_numbers(dict(summary.items())),
-        rows=_once(_rows(run.scan_history())),
+        summary=numbers_of(summary),
+        rows=_once(rows_of(run.scan_history())),
         source=str(run.url),
         group=str(run.group or ""),
         tags=tuple(run.tags or ()),
         state=str(run.state),
         id=str(run.id),
+        features=features_in_summary(summary),
     )
-
-
-def _add(parts: _Parts, record: _Record) -> None:
-    kind = record.get("type")
-    if kind == "run" and (run := record.get("run")):
-        parts.run = {**parts.run, **run}
-        _update(parts.config, run.get("config") or {})
-        _update(parts.summary, run.get("summary") or {})
-    elif kind == "config":
-        _update(parts.config, record.get("config") or {})
-    elif kind == "summary":
-        _update(parts.summary, record.get("summary") or {})
-    elif kind == "history":
-        parts.rows += _rows([(record.get("history") or {}).get("item", {})])
-    elif kind == "exit":
-        parts.state = "failed" if (record.get("exit") or {}).get("exit_code") else "finished"
-
-
-def _update(target: dict[str, object], change: _Change) -> None:
-    target.update(change.get("update", {}))
-    for name in change.get("remove", []):
-        target.pop(name, None)
-
-
-def _rows(history: Iterable[Mapping[str, object]]) -> list[dict[str, float]]:
-    """Rows with `step` and the figures, without W&B's own keys, without pictures, and without rows of nothing else."""
-    rows = []
-    for item in history:
-        numbers = _numbers(item)
-        figures = {name: value for name, value in numbers.items() if not name.startswith("_")}
-        if figures and 0 <= (step := numbers.get("_step", -1)) <= MOST_STEPS:
-            rows.append({"step": int(step), **figures})
-    return rows
 
 
 def _once(rows: Iterable[dict[str, float]]) -> list[dict[str, float]]:
     """Each step once, in order; `wandb sync` adds a run to what the server has of it, so a step may come twice."""
     last = {row["step"]: row for row in rows}
     return [last[step] for step in sorted(last)]
-
-
-def _numbers(values: Mapping[str, object]) -> dict[str, float]:
-    """The numbers, without those that describe a picture (in a folder's records NAME._type, NAME.width and so on)."""
-    media = tuple(name.removesuffix("_type") for name in values if name.endswith("._type"))
-    numbers = {
-        name: value for name, value in values.items() if isinstance(value, int | float) and not isinstance(value, bool)
-    }
-    if media:
-        numbers = {name: value for name, value in numbers.items() if not name.startswith(media)}
-    return {name: value for name, value in numbers.items() if abs(value) <= MOST_FIGURE}
 
 
 def _join(first: RunData, second: RunData) -> RunData:
@@ -290,6 +201,7 @@ def _join(first: RunData, second: RunData) -> RunData:
         config={**first.config, **second.config},
         summary={**first.summary, **second.summary},
         rows=_once([*first.rows, *second.rows]),
+        features={**first.features, **second.features},
         source=f"{first.source} {second.source}",
         group=second.group or first.group,
         tags=second.tags or first.tags,

@@ -40,7 +40,5 @@ def cost_line(recipe: Recipe, cache: Path, device: torch.device, num: int) -> st
             for step in range(TIMED):
                 rehearsal.step(batch, step)
             seconds = steps * (time.monotonic() - started) / TIMED / num
-            words.append(
-                f"about {seconds:,.0f} s of training on {num if num > 1 else 'one'} of this machine's processes"
-            )
+            words.append(f"about {seconds:,.0f} s of training here{f' in {num} processes' if num > 1 else ''}")
     return ", ".join(words)

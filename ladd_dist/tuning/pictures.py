@@ -48,7 +48,7 @@ def picture_flags(images: Path, student: Student, classes: tuple[int, ...], old_
     in_folders = any("/" in file.name for file in listing.pictures)
     names = inventory(images, "folders", "none").classes if in_folders else ("",)
     chosen = classes or _by_name(names, student)
-    _require_classes(images, names, chosen, student.num_classes)
+    _require_classes(images, names, chosen, student)
     old = [number for number in range(student.num_classes) if number not in chosen]
     flags += [] if in_folders else ["--dataset.pictures.classes", "none"]
     flags += ["--network.classes", *map(str, [*chosen, *old]), "--dataset.old-classes", str(len(old))]
@@ -57,18 +57,22 @@ def picture_flags(images: Path, student: Student, classes: tuple[int, ...], old_
 
 def _by_name(names: tuple[str, ...], student: Student) -> tuple[int, ...]:
     """The student's class for each folder: the one of its name, else the number that its name is; empty if unclear."""
+    if student.num_classes == len(names) == 1:
+        return (0,)
     if all(name in student.class_names for name in names):
         return tuple(student.class_names.index(name) for name in names)
     numbers = tuple(int(name) for name in names if name.isascii() and name.isdigit())
     return numbers if len(numbers) == len(names) else ()
 
 
-def _require_classes(images: Path, names: tuple[str, ...], chosen: tuple[int, ...], known: int) -> None:
+def _require_classes(images: Path, names: tuple[str, ...], chosen: tuple[int, ...], student: Student) -> None:
     what = f"its folders {one_line(', '.join(names[:8]))}" if names != ("",) else "its pictures"
+    known = student.num_classes
+    called = f" ({one_line(', '.join(student.class_names[:8]))})" if student.class_names else ""
     if len(chosen) != len(names):
         raise UserError(
-            f"--images {images}: say which of the student's classes, 0 to {known - 1}, {what} take, with --classes and "
-            f"{'a number' if len(names) == 1 else f'{len(names)} numbers in this order'}"
+            f"--images {images}: say which of the student's classes, 0 to {known - 1}{called}, {what} take, with "
+            f"--classes and {'a number' if len(names) == 1 else f'{len(names)} numbers in this order'}"
         )
     if wrong := [number for number in chosen if number >= known]:
         raise UserError(f"--classes: the student knows the classes 0 to {known - 1}, got {wrong[0]}")

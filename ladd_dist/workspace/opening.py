@@ -81,7 +81,7 @@ def _recipe_of(run: RunDir, config: RunConfig) -> Recipe:
 
 
 def _why_not_the_same(recipe: Recipe) -> str:
-    if recipe.dataset.identity():  # it reads files
+    if recipe.dataset.identity() or recipe.dataset.fingerprint():  # it reads files
         return "use the version that made it, and the data as they were then"
     return "use the version that made it"
 

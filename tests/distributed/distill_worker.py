@@ -84,7 +84,7 @@ def recipe_of(job: dict[str, Any]) -> Recipe:
         checkpoint_every=1_000, keep_checkpoints=1, keep_steps=(HALF,), compute=compute,
     )  # fmt: skip
     parallel: Any = dataclasses.replace(create("parallel", job["parallel"]), **job.get("settings", {}))
-    student: Any = create("student", job.get("student", "full"))
+    student: Any = dataclasses.replace(create("student", job.get("student", "full")), init=job.get("init", ""))
     return dataclasses.replace(
         base, name="parity", train=train, parallel=parallel, head=SmoothHead(), student=student,
         **METHODS[job.get("method", "ladd")],

@@ -1,6 +1,7 @@
 """Runs checkpoints of diffusers through shards, distillation and evaluation under several strategies.
 
-`python -m torch.distributed.run --standalone --nproc-per-node 2 -m tests.distributed.family_worker FOLDER NAME...`
+`python -m torch.distributed.run --standalone --nproc-per-node 2 -m tests.distributed.family_worker FOLDER JOB...`
+with jobs FAMILY/STRATEGY.
 """
 
 from __future__ import annotations
@@ -34,22 +35,35 @@ from recipes._base import SMOKE
 from tests.distributed.distill_worker import SmoothHead
 
 stages.texts.FILE_TEXTS = BATCH  # a file a rank
-TAPS = {"sd": ("down0", "middle"), "pixart": ("block00", "block01"), "z_image": ("refiner00", "block00")}
-STEPS = 20
-WIDE = ("pixart",)
+TAPS = {
+    "sd": ("down0", "middle"),
+    "pixart": ("block00", "block01"),
+    "z_image": ("refiner00", "block00"),
+    "kandinsky3": ("down0", "down2"),
+}
+STEPS = {"kandinsky3": 2}
+"""Training steps of a family whose steps take long."""
+MANY_STEPS = 20
+"""Those of the others."""
+WIDE = ("pixart", "kandinsky3")
 """Families whose pictures are 16 x 32 in place of 16 x 16."""
+
+
+FIXED = ("sd", "kandinsky3")
+"""Families whose texts have one length."""
 
 
 def family_recipe(folder: Path, family: str, parallel: str) -> Recipe:
     """The recipe of a family's checkpoint in `folder`, which every strategy computes alike."""
     source = str(folder / family)
     strategy: Any = create("parallel", parallel)
+    steps = STEPS.get(family, MANY_STEPS)
     recipe = validate(
         dataclasses.replace(
             SMOKE,
             name=family,
             dataset=Prompts(file=str(folder / "prompts.txt"), size=16),
-            network=Diffusers(source=source, tokens=0 if family == "sd" else 12),
+            network=Diffusers(source=source, tokens=0 if family in FIXED else 12),
             codec=Vae(source=source),
             taps=Named(names=TAPS[family]),
             shards=dataclasses.replace(
@@ -60,7 +74,7 @@ def family_recipe(folder: Path, family: str, parallel: str) -> Recipe:
             ),
             levels=Karras(sigma_min=0.03, sigma_max=14.0),
             train=dataclasses.replace(
-                SMOKE.train, steps=STEPS, batch_size=4, lr_student=1e-4, lr_heads=5e-5, dump_every=STEPS
+                SMOKE.train, steps=steps, batch_size=4, lr_student=1e-4, lr_heads=5e-5, dump_every=steps
             ),
             evaluate=dataclasses.replace(SMOKE.evaluate, num_samples=8, metrics=(Matched(),), steps=(2,)),
             student_steps=2,
@@ -85,13 +99,13 @@ def run(folder: Path, family: str, parallel: str, workspace: Workspace) -> None:
     evaluate(Run(recipe, workspace))
 
 
-def main(folder: Path, names: list[str]) -> None:
+def main(folder: Path, jobs: list[str]) -> None:
     torch.set_num_threads(1)
     with join("gloo", 120.0, needs_group=True) as ranks:
-        for family in TAPS:
-            for name in names:
-                workspace = Workspace(folder / name / "runs", folder / name / "cache", torch.device("cpu"), ranks)
-                run(folder, family, name, workspace)
+        for job in jobs:
+            family, _, name = job.partition("/")
+            workspace = Workspace(folder / name / "runs", folder / name / "cache", torch.device("cpu"), ranks)
+            run(folder, family, name, workspace)
 
 
 if __name__ == "__main__":

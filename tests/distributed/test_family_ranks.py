@@ -10,10 +10,11 @@ import pytest
 from prepared import run_ranks
 from tiny_texts import write_pipeline
 
-from tests.distributed.family_worker import STEPS, TAPS
+from tests.distributed.family_worker import MANY_STEPS, STEPS, TAPS
 
 ROOT = Path(__file__).resolve().parents[2]
 STRATEGIES = ("ddp", "fsdp", "zero2")
+CASES = [(family, name) for family in TAPS for name in (STRATEGIES if family not in STEPS else ("fsdp",))]
 pytestmark = pytest.mark.slow
 
 
@@ -24,9 +25,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for family in TAPS:
         write_pipeline(folder / family, family)
     (folder / "prompts.txt").write_text("\n".join(["a cat", *(f"a dog and {number} birds" for number in range(19))]))
-    for ranks, names in ((1, ("single",)), (2, STRATEGIES)):
-        said = folder / f"said-{ranks}.txt"
-        run_ranks(ranks, "tests.distributed.family_worker", folder, *names, cwd=ROOT, out=said)
+    for ranks, jobs in ((1, [(family, "single") for family in TAPS]), (2, CASES)):
+        words, said = ["/".join(job) for job in jobs], folder / f"said-{ranks}.txt"
+        run_ranks(ranks, "tests.distributed.family_worker", folder, *words, cwd=ROOT, out=said)
     return folder
 
 
@@ -35,18 +36,16 @@ def rows(folder: Path, name: str, family: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
-@pytest.mark.parametrize("family", TAPS)
+@pytest.mark.parametrize(("family", "name"), CASES)
 def test_two_ranks_see_the_losses_of_one_process(folder: Path, family: str, name: str) -> None:
     expected, found = (rows(folder, which, family) for which in ("single", name))
-    assert len(found) == len(expected) == STEPS
+    assert len(found) == len(expected) == STEPS.get(family, MANY_STEPS)
     for mine, theirs in zip(found, expected, strict=True):
         for figure in (key for key in theirs if key.startswith("loss")):
             assert mine[figure] == pytest.approx(theirs[figure], rel=2e-3), (mine["step"], figure)
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
-@pytest.mark.parametrize("family", TAPS)
+@pytest.mark.parametrize(("family", "name"), CASES)
 def test_two_ranks_make_the_same_shards_and_the_same_table_of_texts(folder: Path, family: str, name: str) -> None:
     expected, found = (
         sorted(
@@ -54,16 +53,16 @@ def test_two_ranks_make_the_same_shards_and_the_same_table_of_texts(folder: Path
         )
         for which in ("single", name)
     )
-    assert found == expected
+    num = sum(strategy == name for _, strategy in CASES)
+    assert len(found) == 2 * num and set(found) <= set(expected)
     tables = sorted((folder / name / "cache").glob("shards-*/conditions*"))
-    assert len(tables) == len(TAPS) * (2 * 2 + 1)  # two files, one a rank, their records and the index
+    assert len(tables) == num * (2 * 2 + 1)  # two files, one a rank, their records and the index
     for path in tables:
         same = folder / "single" / "cache" / path.relative_to(folder / name / "cache")
         assert path.read_bytes() == same.read_bytes()
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
-@pytest.mark.parametrize("family", TAPS)
+@pytest.mark.parametrize(("family", "name"), CASES)
 def test_two_ranks_find_the_figures_of_one_process(folder: Path, family: str, name: str) -> None:
     expected, found = (
         json.loads(next((folder / which / "runs").glob(f"{family}-*/eval.json")).read_text())

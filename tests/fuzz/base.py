@@ -8,16 +8,14 @@ foreign/    shards as other people write them: plain.tar, zipped.tar.gz
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import os
 import shutil
-import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
+from foreign_source import members_of, write_tar
 
 from fuzz import forks
 
@@ -109,7 +107,7 @@ def make(root: Path) -> Base:
     command(root, *control, "--out", "../received/files/control.safetensors")
     shutil.copytree(own / "runs", received / "runs")
     _write_sweep(received / "runs", run, other)
-    write_foreign(root / "foreign" / "plain.tar")
+    write_tar(root / "foreign" / "plain.tar", members_of(range(NUM_FOREIGN)))
     (root / "foreign" / "zipped.tar.gz").write_bytes(gzip.compress((root / "foreign" / "plain.tar").read_bytes(), 6))
     shards, teacher = (next(own.glob(f"cache/{name}-*")).name for name in ("shards", "teacher"))
     return Base(root, run.name, other.name, shards, teacher, {})
@@ -159,46 +157,6 @@ def _write_sweep(runs: Path, *of: Path) -> None:
     (folder / "sweep.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
     (folder / "logs" / "1_0_log.err").write_text("RuntimeError: an error of a job that ended\n", encoding="utf-8")
     (folder / "logs" / "1_0_log.out").write_text("Starting with JobEnvironment(job_id=1)\n", encoding="utf-8")
-
-
-def foreign_sample(index: int) -> np.ndarray:
-    """The picture float32 [3,16,16] of a foreign sample, in [-1, 1]."""
-    return np.random.default_rng(index).uniform(-1, 1, (3, 16, 16)).astype(np.float32)
-
-
-def member(name: str, content: bytes) -> tuple[tarfile.TarInfo, bytes]:
-    """A member of a tar file."""
-    info = tarfile.TarInfo(name)
-    info.size = len(content)
-    return info, content
-
-
-def npy(array: np.ndarray, **more: bool) -> bytes:
-    """An array as an npy file."""
-    data = io.BytesIO()
-    np.save(data, array, **more)
-    return data.getvalue()
-
-
-def foreign_members() -> list[tuple[tarfile.TarInfo, bytes]]:
-    """The members of sound shards: picture and class of each sample."""
-    members = []
-    for index in range(NUM_FOREIGN):
-        members.append(member(f"s{index:03d}.npy", npy(foreign_sample(index))))
-        members.append(member(f"s{index:03d}.cls", str(index % 10).encode()))
-    return members
-
-
-def write_tar(path: Path, members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
-    """A tar file of these members."""
-    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
-        for info, content in members:
-            tar.addfile(info, io.BytesIO(content))
-
-
-def write_foreign(path: Path) -> None:
-    """Shards as other people write them."""
-    write_tar(path, foreign_members())
 
 
 def lay_out(base: Base, root: Path, parts: tuple[str, ...]) -> None:

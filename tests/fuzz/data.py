@@ -8,7 +8,8 @@ import random
 import struct
 from pathlib import Path
 
-from fuzz.base import member, write_tar
+from foreign_source import member, write_tar
+
 from fuzz.damage import ESCAPES, PLACES, flip, put_in_place
 from fuzz.judge import Order
 from fuzz.kinds import TABLE, Made, Place

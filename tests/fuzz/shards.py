@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from foreign_source import foreign_sample, member, members_of, npy, write_tar
 
-from fuzz.base import NUM_FOREIGN, foreign_members, foreign_sample, member, npy, write_tar
+from fuzz.base import NUM_FOREIGN
 from fuzz.consent import pickle_of
 from fuzz.damage import ESCAPES, PLACES, bytes_of, flip, put_in_place, replace
 from fuzz.forks import Ended
@@ -231,7 +232,7 @@ def bombs(place: Place, seed: int, rng: random.Random) -> Made:
     """A small file that asks for gigabytes, or one that never ends."""
     what = BOMBS[seed % len(BOMBS)]
     path = place.root / "foreign" / "bomb.tar"
-    first = foreign_members()[:2]
+    first = members_of(range(1))
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for info, content in first:
@@ -357,7 +358,7 @@ def arrays(place: Place, seed: int, rng: random.Random) -> Made:
         "channels last": npy(good.transpose(1, 2, 0).copy()),
     }
     name = list(slips)[seed % len(slips)]
-    members = foreign_members()
+    members = members_of(range(NUM_FOREIGN))
     members[10] = member("s005.npy", slips[name])
     if seed >= len(slips):  # in the whole set, so that no comparison with neighbours finds it
         members = [
@@ -382,7 +383,7 @@ def _refused(name: str) -> Check:
 @TABLE.add("shards/members", "foreign", quick=2, full=56)
 def members(place: Place, seed: int, rng: random.Random) -> Made:
     """Members that are missing, double, of strange names and types, or whose classes make no sense."""
-    found = foreign_members()
+    found = members_of(range(NUM_FOREIGN))
     slips = (
         "double key",
         "double member",
@@ -513,7 +514,7 @@ def safetensors_members(place: Place, seed: int, rng: random.Random) -> Made:
     except KeyError:  # a header without metadata cannot have a deep one
         what = "deep"
         target.write_bytes((100_000).to_bytes(8, "little") + b"[" * 100_000)
-    found = foreign_members()
+    found = members_of(range(NUM_FOREIGN))
     found[6:8] = [member("s003.safetensors", target.read_bytes())]
     write_tar(place.root / "foreign" / "plain.tar", found)
     target.unlink()

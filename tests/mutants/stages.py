@@ -147,7 +147,7 @@ MUTANTS: dict[str, Mutation] = {
         one(
             "stages/distill.py", "settings.lr_heads, settings.betas_heads", "settings.lr_heads, settings.betas_student"
         ),
-        test="tests/unit/test_conditions_stage.py::test_student_and_heads_have_their_own_rates_and_betas",
+        test="tests/unit/test_checkpoint_stages.py::test_student_and_heads_have_their_own_rates_and_betas",
     ),
     "early_stop_a_measurement_late": Mutation(
         "a training goes on for one more measurement than its patience",

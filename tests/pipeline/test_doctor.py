@@ -16,6 +16,7 @@ import pytest
 import torch
 from processes import REPO, Done, Ladd
 from torch import Tensor, nn
+from tuned import tune_recipe, write_pictures, write_student
 
 from ladd_dist.core.plugin import register
 from ladd_dist.core.types import Batch, NetOutput
@@ -133,6 +134,15 @@ def test_where_nothing_was_trained_the_checks_that_need_it_say_what_to_run(recip
 def test_every_kind_of_recipe_is_well(name: str, tmp_path: Path) -> None:
     found = look(load_recipe(REPO / "recipes" / f"{name}.py", "smoke"), tmp_path)
     assert not [finding for finding in found.values() if finding.state == "fail"]
+
+
+@pytest.mark.slow
+def test_a_tuning_is_well(tmp_path: Path) -> None:
+    write_student(tmp_path)
+    write_pictures(tmp_path / "pictures", 20)
+    found = look(tune_recipe(tmp_path), tmp_path)
+    assert not [finding for finding in found.values() if finding.state == "fail"]
+    assert {found[name].state for name in ("build", "compared", "sampler-coupling", "step", "resume")} == {"pass"}
 
 
 def test_path_coupling_micro_batches_bf16_and_a_strategy_are_well(recipe: Recipe, tmp_path: Path) -> None:

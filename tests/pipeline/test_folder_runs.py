@@ -7,14 +7,19 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from picture_files import encoded, plain
 from processes import Done
 
 from ladd_dist.core.run_forms import read_run_config
 from ladd_dist.datasets import folder_inventory
+from ladd_dist.engine.shard_reader import ShardReader
+from ladd_dist.evaluation.draw import asked_classes
 from ladd_dist.reports.page import _facts
 from ladd_dist.reports.run_files import ShownConfig
+from ladd_dist.workspace.opening import open_run
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -102,3 +107,21 @@ def test_a_setting_that_does_not_fit_is_one_message(
     done = launched(launch_here, *more)
     assert done.code in (1, 2) and re.search(message, done.stderr.replace("\n", " ")), done.stderr
     assert not (pictures.parent / "runs").exists() and not (pictures.parent / "cache").exists()
+
+
+def test_the_teacher_and_an_evaluation_ask_for_classes_as_often_as_the_folder_has_them(
+    pictures: Path, launch_here: Launch
+) -> None:
+    """Of ten cats and two dogs: distances to real pictures would else measure that dogs are asked for too often."""
+    (pictures / "cats" / "empty.png").unlink()
+    for path in sorted((pictures / "dogs").iterdir())[2:]:
+        path.rename(pictures / "cats" / path.name)
+    few = ("--shards.samples", "teacher", "--shards.num-samples", "24", "--dataset.held-out", "0.01")
+    done = launched(launch_here, *few, "--shards.sampler.steps", "2", "--stages", "teacher", "shards")
+    assert done.code == 0, done.stderr
+    (folder,) = (pictures.parent / "cache").glob("shards-*")
+    counts = torch.bincount(ShardReader(folder).take(np.arange(24)).cond, minlength=2)
+    (run,) = (pictures.parent / "runs").glob("folder-*")
+    asked = asked_classes(open_run(run, device=torch.device("cpu")).run)
+    for share in (counts[1] / 24, (asked == 1).float().mean()):
+        assert share < 0.35, "of samples, dogs are one of six, not one of two"

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from processes import RECIPE, Done
-from test_export_diffusers import FIXED, PROMPTS, TOKENS, finished_run, near, ours
+from test_export_diffusers import FIXED, PROMPTS, TOKENS, finished_run, near, opened_scheduler, ours
 from tiny_latents import pack, unguided, unpack
 from tiny_texts import PIPELINES
 from torch import Tensor
@@ -24,6 +24,7 @@ from ladd_dist.datasets.prompts import Prompts
 from ladd_dist.export import main as export
 from ladd_dist.levels.named import Good
 from ladd_dist.sample import main as sample
+from ladd_dist.students.lora import Lora
 from recipes._base import SMOKE
 
 WIDE, TALL = (8, 16), (12, 8)
@@ -60,6 +61,28 @@ def test_an_exported_pipeline_samples_as_the_student(family: str, latents: tuple
     shutil.rmtree(tmp_path / "checkpoint")  # the folder stands alone
     found = from_pipeline(diffusers.DiffusionPipeline.from_pretrained(out), family, noise, card, student)
     assert found.shape == (1, 4, height, width) and near(found, expected)
+
+
+@pytest.mark.parametrize("family", ["sdxl", "flux", "sana"])
+def test_an_exported_adapter_makes_the_teachers_pipeline_the_student(family: str, tmp_path: Path) -> None:
+    """SDXL is told sizes beside the text, FLUX positions of patches, and Sana takes some sizes alone."""
+    height, width = (side * LARGER.get(family, 1) for side in TALL)
+    dataset = Prompts(file=str(tmp_path / "prompts.txt"), size=(2 * height, 2 * width))
+    measured = dataclasses.replace(SMOKE.evaluate, steps=(4,))
+    four = {"levels": four_steps(family), "student_steps": 4, "evaluate": measured, "student": Lora(rank=3, alpha=6.0)}
+    run, recipe, student = finished_run(tmp_path, family, dataset=dataset, **four)
+    out = tmp_path / "exported"
+    assert export([str(run.path), "--to", "lora", "--out", str(out)]) == 0
+    card, noise = read_json(out / "student.json"), sample_noise(0, range(1), (4, height, width))
+    assert (card["height"], card["width"]) == dataset.size
+    assert f", height={card['height']}, width={card['width']}" in (out / "README.md").read_text()
+    pipe = diffusers.DiffusionPipeline.from_pretrained(tmp_path / "checkpoint")
+    pipe.scheduler = opened_scheduler(out)
+    expected = ours(recipe, student, noise, 4)
+    assert not near(from_pipeline(pipe, family, noise, card, student), expected)
+    pipe.load_lora_weights(out)
+    found = from_pipeline(pipe, family, noise, card, student)
+    assert found.shape == noise.shape and near(found, expected)
 
 
 def from_pipeline(pipe: Any, family: str, noise: Tensor, card: dict[str, Any], student: Any) -> Tensor:

@@ -14,13 +14,20 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from processes import Done, rows
+from processes import REPO, Done, rows
 from safetensors.torch import load_file
 from tuned import write_pictures, write_student
 
 from ladd_dist.builders.student_file import load_student
+from ladd_dist.core.errors import UserError
+from ladd_dist.core.rundir import RunDir
 from ladd_dist.engine.checkpoint import Checkpoints, replicated
-from ladd_dist.tune import main
+from ladd_dist.export import main as export
+from ladd_dist.exporting.student import finished_student, student_at
+from ladd_dist.recipe import load_recipe
+from ladd_dist.tune import Options, _tell_result, main
+from ladd_dist.workspace.config import read_config
+from ladd_dist.workspace.opening import open_run
 
 TINY = (
     "--scale", "smoke", "--updates", "6", "--train.batch-size", "8", "--train.log-every", "1",
@@ -93,11 +100,13 @@ def test_new_pictures_become_a_student_of_the_same_four_steps_with_a_page(tuned:
     shown = str(Image.open(run / "samples" / "final.png").info)
     assert all(row in shown for row in ("untrained@4, old", "student@4, old"))
     logged = rows(run / "metrics.jsonl")
-    assert any("held_out/kid" in row and "held_out/nearest_train_share" in row for row in logged)
-    assert (run / "report.html").exists()
+    measured = [row["step"] for row in logged if "held_out/kid" in row and "held_out/nearest_train_share" in row]
+    assert measured == [2, 4, 6], "each measurement is in the row of its step, the last one too"
+    page = (run / "report.html").read_text()
+    assert "trained by this recipe" not in page and "teacher.safetensors" in page
 
 
-def test_the_student_of_the_best_step_is_kept(tune: Tune, tmp_path: Path) -> None:
+def test_the_student_of_the_best_step_is_kept(tune: Tune, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     worse = ("--train.lr-student", "0.5", "--train.early-stop.patience", "1", "--train.ema.half-life", "0")
     done = tune(*ASK, *worse, "--updates", "40")
     assert done.code == 0, done.stderr
@@ -114,6 +123,13 @@ def test_the_student_of_the_best_step_is_kept(tune: Tune, tmp_path: Path) -> Non
     own = {name: name.removeprefix("adapter.").replace(".weight", ".default.weight") for name in adapter}
     saved.fill({f"average/{own[name]}": replicated(value) for name, value in adapter.items()})
     assert all(torch.equal(value, held[name]) for name, value in adapter.items())
+    assert f"step {told['kept']} of {told['last']} is kept" in (run / "report.html").read_text()
+    monkeypatch.chdir(tmp_path)
+    finished, at_step = finished_student(RunDir(run), read_config(RunDir(run))), student_at(run, told["kept"])
+    assert finished.card.step == at_step.card.step == told["kept"]
+    weights = at_step.network.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in finished.network.state_dict().items())
+    assert export([str(run), "--step", "40"]) == 1, "no checkpoint of it"
 
 
 def test_a_tuning_that_was_stopped_goes_on_to_the_same_student(tuned: tuple[Path, Done], tmp_path: Path) -> None:
@@ -172,6 +188,35 @@ def test_a_student_of_another_architecture_is_one_message(tune: Tune, tmp_path: 
     done = tune("runs/student", "--images", "pictures", "--classes", "3", "--base", str(base), *TINY)
     assert done.code == 1 and "is of another architecture" in done.stderr
     assert not list(tmp_path.glob("runs/tune-*"))
+
+
+def test_no_share_of_old_conditions_asks_for_no_distance_either(tune: Tune) -> None:
+    done = tune(*ASK, "--old-share", "0", "--full", "--dry-run")
+    assert done.code == 0, done.stderr
+    assert "--train.old.share 0.0 --distill-weight.value 0" in done.stdout and "student=full" in done.stdout
+
+
+def test_without_its_base_a_tuned_run_names_the_file_and_still_samples(
+    tuned: tuple[Path, Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(tuned[0], tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    run, config = run_folder(tmp_path), run_folder(tmp_path) / "config.json"
+    base = json.loads(config.read_text())["recipe"]["network"]["weights"]
+    config.write_text(config.read_text().replace(base, "gone.safetensors"))
+    with pytest.raises(UserError, match=r"network\.weights: 'gone\.safetensors' is no file"):
+        open_run(run, device=torch.device("cpu"))
+    load_student(run, torch.device("cpu"))
+
+
+def test_the_adapter_of_a_student_that_no_pipeline_opens_is_not_offered_alone(
+    given: Path, capsys: pytest.CaptureFixture[str], own_tables: None
+) -> None:
+    recipe = load_recipe(REPO / "recipes" / "tune_folder.py", "smoke")
+    _tell_result(Options(str(given / "runs" / "student")), recipe, reads_texts=True)
+    assert "--to diffusers" in capsys.readouterr().out
+    _tell_result(Options("someone/turbo"), recipe, reads_texts=True)
+    assert "--to lora" in capsys.readouterr().out
 
 
 def test_folders_that_are_named_like_classes_need_no_flag(tune: Tune, tmp_path: Path) -> None:

@@ -1,15 +1,12 @@
-"""Texts in the shard stage: encoded once, kept with the samples, told from another recipe's."""
+"""The table of texts in the shard stage: encoded once, kept with the samples, told from another recipe's."""
 
 from __future__ import annotations
 
 import dataclasses
-import gc
-import json
 import os
 import shutil
 import signal
 import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,67 +15,33 @@ import pytest
 import safetensors.torch
 import torch
 import webdataset
+from text_shards import PROMPTS, recipe_in, workspace_in
 from tiny_texts import write_pipeline
 
 from ladd_dist import stages
 from ladd_dist.builders.networks import OLD_TABLE, TABLE, TEXTS
 from ladd_dist.builders.shards import open_shards
 from ladd_dist.builders.teacher import load_teacher
-from ladd_dist.codecs.pixels import Pixels
-from ladd_dist.codecs.vae import Vae
 from ladd_dist.core.condition_index import read_table_index
 from ladd_dist.core.conditions import Conditions
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.rundir import read_json, write_atomic, write_json
-from ladd_dist.datasets.prompts import Prompts
 from ladd_dist.engine.loop import StopFlag
 from ladd_dist.engine.shard_index import INDEX, ShardError
 from ladd_dist.engine.shard_reader import ShardReader
 from ladd_dist.engine.shard_writer import file_sha256
-from ladd_dist.levels.named import Good, Karras
-from ladd_dist.networks.cunet import CUNet
 from ladd_dist.networks.diffusers import Diffusers
-from ladd_dist.networks.diffusers.checkpoint import load_model, open_checkpoint
-from ladd_dist.networks.diffusers.texts import BATCH, TextEncoder, encode
+from ladd_dist.networks.diffusers.texts import BATCH
 from ladd_dist.parallel.ranks import SINGLE, Ranks
-from ladd_dist.recipe import Recipe, validate
-from ladd_dist.samplers.karras import Euler
-from ladd_dist.stages.distill import Distillation
-from ladd_dist.stages.dry_run import describe_run
+from ladd_dist.recipe import Recipe
 from ladd_dist.stages.shards import are_shards_done, make_shards
-from ladd_dist.stages.teacher import is_teacher_done, train_teacher
 from ladd_dist.stages.texts import FILE_TEXTS, encode_texts
 from ladd_dist.workspace.run import Run
 from ladd_dist.workspace.workspace import Workspace
-from plugins.taps.named import Named
-from recipes._base import SMOKE
 
-PROMPTS = ("a cat", "a dog on a mat", "a cat")
 IDS = torch.arange(len(PROMPTS) + 1)
 MANY = [f"a cat and {number} dogs" for number in range(5 * BATCH - 3)]
 FIRST = "conditions-000000.safetensors"
-
-
-def recipe_in(folder: Path, checkpoint: Path, **changes: object) -> Recipe:
-    prompts = folder / "prompts.txt"
-    prompts.write_text("\n".join(PROMPTS))
-    recipe = dataclasses.replace(
-        SMOKE,
-        dataset=Prompts(file=str(prompts), size=16),
-        network=Diffusers(source=str(checkpoint)),
-        codec=Vae(source=str(checkpoint)),
-        taps=Named(names=("middle",)),
-        shards=dataclasses.replace(
-            SMOKE.shards, num_samples=6, samples_per_chunk=2, sampler=Euler(steps=2, sigma_min=0.03, sigma_max=14.0)
-        ),
-        levels=Karras(sigma_min=0.03, sigma_max=14.0),
-        train=dataclasses.replace(SMOKE.train, batch_size=2),
-    )
-    return validate(dataclasses.replace(recipe, **changes))
-
-
-def workspace_in(folder: Path) -> Workspace:
-    return Workspace(folder / "runs", folder / "cache", torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -117,36 +80,6 @@ def test_a_row_is_what_the_librarys_pipeline_encodes_and_the_last_one_what_it_gu
         torch.testing.assert_close(rows[-1], null[0])
     assert not torch.equal(rows[0], rows[1])
     assert read_json(made[2] / TEXTS)["texts"] == list(PROMPTS)
-
-
-def test_texts_that_are_too_long_are_told_once_and_not_by_the_libraries(
-    checkpoint: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    encoder = TextEncoder(checkpoint, read_json(checkpoint / "unet" / "config.json"), 0, torch.device("cpu"))
-    capfd.readouterr()  # the libraries' bars while they load
-    texts = ["a cat", "a long dog " * 30, *["a cat"] * BATCH, "a longer dog " * 40]
-    rows = list(encode(encoder, texts, ["prompt_embeds"], size=(16, 16)))
-    assert sum(len(row["prompt_embeds"]) for row in rows) == len(texts) + 1
-    said = capfd.readouterr().err
-    assert said.count("\n") == 1, said
-    assert said.startswith(f"note: at least 2 of {len(texts)} texts are longer than the text encoder reads")
-    assert "begins 'a longer dog a longer dog" in said
-
-
-def test_a_checkpoint_is_read_without_a_warning_of_the_libraries(checkpoint: Path) -> None:
-    opened = open_checkpoint(str(checkpoint), subfolder="", revision="", weights=True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert load_model(opened).dtype == torch.float32
-        assert Vae(source=str(checkpoint)).build(image=Prompts(size=16).spec()) is not None
-        TextEncoder(checkpoint, read_json(checkpoint / "unet" / "config.json"), 0, torch.device("cpu"))
-
-
-def test_texts_that_fit_are_not_spoken_of(checkpoint: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    encoder = TextEncoder(checkpoint, read_json(checkpoint / "unet" / "config.json"), 0, torch.device("cpu"))
-    capfd.readouterr()
-    list(encode(encoder, ["a cat"], ["prompt_embeds"], size=(16, 16)))
-    assert capfd.readouterr().err == ""
 
 
 def test_the_library_webdataset_reads_each_chunk_with_its_prompts(made: tuple[Recipe, Workspace, Path]) -> None:
@@ -324,20 +257,6 @@ def test_two_ranks_encode_a_share_each_and_leave_the_bytes_of_one(many: Callable
     assert contents(table) == contents(folder)
 
 
-@pytest.mark.parametrize(("stored", "dtype"), [(torch.bfloat16, "BF16"), (torch.float16, "F16"), (None, "F32")])
-def test_rows_have_the_type_of_the_text_encoder(
-    checkpoint: Path, tmp_path: Path, stored: torch.dtype | None, dtype: str
-) -> None:
-    source = shutil.copytree(checkpoint, tmp_path / "checkpoint")
-    weights = source / "text_encoder" / "model.safetensors"
-    if stored is not None:
-        content = {name: tensor.to(stored) for name, tensor in safetensors.torch.load_file(weights).items()}
-        safetensors.torch.save_file(content, weights, {"format": "pt"})
-    recipe = recipe_in(tmp_path, source)
-    encode_texts(Run(recipe, workspace_in(tmp_path)), tmp_path / "table", StopFlag())
-    assert read_table_index(tmp_path / "table" / TABLE).tensors["prompt_embeds"].dtype == dtype
-
-
 def test_shards_of_another_checkpoint_or_of_other_texts_are_refused(made: tuple[Recipe, Workspace, Path]) -> None:
     recipe, workspace, folder = made
     index = read_json(folder / INDEX)
@@ -359,123 +278,9 @@ def test_other_prompts_are_other_shards(made: tuple[Recipe, Workspace, Path], tm
     assert recipe.shards_signature() != before
 
 
-def test_training_holds_neither_text_encoder_nor_autoencoder(
-    made: tuple[Recipe, Workspace, Path], tmp_path: Path
-) -> None:
-    recipe, workspace, _ = made
-    lean = tmp_path / "lean"
-    shutil.copytree(recipe.network.source, lean)  # type: ignore[attr-defined]
-    for part in ("text_encoder", "tokenizer"):
-        shutil.rmtree(lean / part)  # an attempt to load them would fail
-    recipe = recipe_in(tmp_path, lean)
-    run = Run(recipe, workspace).folder
-    run.create()
-    training = Distillation(Run(recipe, workspace))
-    training.step(0)
-    gc.collect()
-    held = {type(item).__name__ for item in gc.get_objects() if isinstance(item, torch.nn.Module)}
-    assert "UNet2DConditionModel" in held
-    assert not held & {"CLIPTextModel", "AutoencoderKL"}
-
-
-def test_student_and_heads_have_their_own_rates_and_betas(made: tuple[Recipe, Workspace, Path]) -> None:
-    recipe, workspace, _ = made
-    own = {"lr_student": 1e-3, "lr_heads": 2e-3, "betas_student": (0.1, 0.91), "betas_heads": (0.2, 0.92)}
-    recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, weight_decay=0.03, **own))
-    Run(recipe, workspace).folder.create()
-    training = Distillation(Run(recipe, workspace))
-    for role in ("student", "heads"):
-        for group in getattr(training, role).optimizer.param_groups:
-            assert (group["lr"], group["betas"]) == (own[f"lr_{role}"], own[f"betas_{role}"])
-            assert group["weight_decay"] == 0.03
-
-
-def test_a_pretrained_teacher_is_looked_at_and_not_copied(made: tuple[Recipe, Workspace, Path]) -> None:
-    recipe, workspace, _ = made
-    assert not is_teacher_done(Run(recipe, workspace))
-    folder = train_teacher(Run(recipe, workspace))
-    facts = read_json(folder / "done.json")
-    assert (facts["class"], facts["prediction"]) == ("UNet2DConditionModel", "epsilon")
-    assert facts["parameters"] == sum(p.numel() for p in load_teacher(Run(recipe, workspace)).parameters())
-    assert [path.name for path in folder.iterdir()] == ["done.json"]
-    assert is_teacher_done(Run(recipe, workspace))
-
-
 def test_a_table_of_another_length_is_refused(made: tuple[Recipe, Workspace, Path], tmp_path: Path) -> None:
     recipe, workspace, folder = made
     (tmp_path / "prompts.txt").write_text("a cat")
     shutil.copytree(folder, Run(recipe, workspace).shards_folder)
     with pytest.raises(ValueError, match=r"holds 3 texts, the recipe has 1; delete its folder"):
         load_teacher(Run(recipe, workspace))
-
-
-def test_a_network_and_a_dataset_that_do_not_go_together_are_told(checkpoint: Path, tmp_path: Path) -> None:
-    workspace = workspace_in(tmp_path)
-    with pytest.raises(ValueError, match="network 'diffusers' reads texts, dataset 'prompts' has none"):
-        train_teacher(Run(recipe_in(tmp_path, checkpoint, dataset=Prompts(size=16)), workspace))
-    classes = write_pipeline(tmp_path / "classes", "class_unet")
-    with pytest.raises(ValueError, match="takes class ids and reads no texts"):
-        train_teacher(Run(recipe_in(tmp_path, classes), workspace))
-    with pytest.raises(ValueError, match="'prompts' has no images to train network 'cunet' on"):
-        recipe_in(tmp_path, checkpoint, network=CUNet())
-
-
-def test_guidance_needs_a_null_condition(tmp_path: Path) -> None:
-    tiny = write_pipeline(tmp_path / "classes", "class_unet")
-    known = Prompts(size=16, num_classes=4)  # all that its embedding has: none is left for "no class"
-    recipe = recipe_in(tmp_path, tiny, dataset=known)
-    with pytest.raises(ValueError, match=r"shards\.guidance 4 needs a null condition.*--shards\.guidance 1"):
-        train_teacher(Run(recipe, workspace_in(tmp_path)))
-    train_teacher(
-        Run(
-            dataclasses.replace(recipe, shards=dataclasses.replace(recipe.shards, guidance=1.0)), workspace_in(tmp_path)
-        )
-    )
-
-
-def test_a_checkpoint_without_text_encoders_is_told_before_anything_is_made(checkpoint: Path, tmp_path: Path) -> None:
-    workspace = workspace_in(tmp_path)
-    alone = shutil.copytree(checkpoint, tmp_path / "alone")
-    (alone / "model_index.json").unlink()
-    with pytest.raises(ValueError, match=r"has no text encoders \(there is no model_index\.json\)"):
-        make_shards(Run(recipe_in(tmp_path, alone), workspace))
-    lost = shutil.copytree(checkpoint, tmp_path / "lost")
-    shutil.rmtree(lost / "text_encoder")
-    with pytest.raises(ValueError, match=r"text_encoder is missing: the shard stage encodes the texts with it"):
-        make_shards(Run(recipe_in(tmp_path, lost), workspace))
-    pickled = shutil.copytree(checkpoint, tmp_path / "pickled")
-    (pickled / "text_encoder" / "model.safetensors").rename(pickled / "text_encoder" / "pytorch_model.bin")
-    with pytest.raises(ValueError, match=r"only as a pickle \(pytorch_model\.bin\)"):
-        make_shards(Run(recipe_in(tmp_path, pickled), workspace))
-    index = json.loads((checkpoint / "model_index.json").read_text())
-    foreign = shutil.copytree(checkpoint, tmp_path / "foreign")
-    (foreign / "model_index.json").write_text(json.dumps(index | {"text_encoder": ["my_module", "Encoder"]}))
-    with pytest.raises(ValueError, match=r"text_encoder is of 'my_module', supported is 'transformers'"):
-        make_shards(Run(recipe_in(tmp_path, foreign), workspace))
-
-
-def test_latents_of_another_shape_than_the_models_are_told(checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="works on 4 channels, the dataset has 3"):
-        train_teacher(Run(recipe_in(tmp_path, checkpoint, codec=Pixels()), workspace_in(tmp_path)))
-
-
-def test_levels_beyond_the_noise_schedule_are_refused_before_anything_runs(checkpoint: Path, tmp_path: Path) -> None:
-    """The timestep would be the last one, whatever the level: noise of another strength than the model is told."""
-    recipe, workspace = recipe_in(tmp_path, checkpoint, levels=Good()), workspace_in(tmp_path)
-    for ask in (lambda: describe_run(Run(recipe, workspace), "smoke"), lambda: train_teacher(Run(recipe, workspace))):
-        with pytest.raises(ValueError, match=r"recipe\.levels: starts at level 80, .* ends at 14\.61"):
-            ask()
-
-
-def test_a_run_is_described_from_the_configuration_alone(checkpoint: Path, tmp_path: Path) -> None:
-    """`--dry-run` and `plan`: without weights, text encoders or a table."""
-    import diffusers
-
-    bare = shutil.copytree(checkpoint, tmp_path / "bare")
-    for path in bare.rglob("*.safetensors"):
-        path.unlink()
-    facts = describe_run(Run(recipe_in(tmp_path, bare), workspace_in(tmp_path)), "smoke")
-    model = diffusers.UNet2DConditionModel.from_pretrained(checkpoint / "unet")
-    expected = sum(parameter.numel() for parameter in model.parameters())
-    assert facts.params["teacher"] == facts.params["student"] == expected
-    assert facts.flops["step"] > facts.flops["student_forward"] > facts.flops["teacher_to_last_tap"] > 0

@@ -78,6 +78,35 @@ def test_texts_that_are_too_long_are_told_once(family: str, pipelines: Path, cap
     assert "begins 'a longer dog a longer dog" in notes[0]
 
 
+def num_made(source: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How many tokens the library's pipeline makes of a text where nothing is cut, as its tokenizer is asked."""
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(source)
+    kind, made = type(getattr(pipeline.tokenizer, "tokenizer", pipeline.tokenizer)), list[int]()
+    plain = kind.__call__
+
+    def heard(self: Any, *words: Any, **more: Any) -> Any:
+        asked = {name: value for name, value in more.items() if name not in ("truncation", "max_length", "padding")}
+        made.append(torch.as_tensor(plain(self, *words, **asked)["input_ids"]).shape[-1])
+        return plain(self, *words, **more)
+
+    with monkeypatch.context() as patch, torch.no_grad():
+        patch.setattr(kind, "__call__", heard)
+        pipeline.encode_prompt(text, device=CPU, max_sequence_length=TOKENS)
+    return made[0] - getattr(pipeline, "prompt_template_encode_start_idx", 0)
+
+
+@pytest.mark.parametrize("family", LANGUAGE_MODELS)
+def test_the_chat_around_a_text_counts(
+    family: str, pipelines: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "a cat [IMG] {0}" if family == "flux2_guided" else "a cat {0}"
+    fits = num_made(pipelines / family, text, monkeypatch)
+    assert fits > len(text.replace("[IMG]", ""))
+    for tokens, is_told in ((fits, False), (fits - 1, True)):
+        encoded(pipelines / family, [text], tokens=tokens)
+        assert ("texts are longer than the text encoder reads" in capfd.readouterr().err) == is_told
+
+
 def test_a_pipeline_that_the_installed_diffusers_does_not_have_is_named(
     pipelines: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

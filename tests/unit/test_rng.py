@@ -71,6 +71,21 @@ def test_every_run_of_indices_as_long_as_the_classes_holds_each_class_once_in_ch
     assert len({tuple(block.tolist()) for block in blocks}) > 15
 
 
+def test_classes_that_are_not_as_frequent_are_asked_for_by_their_shares() -> None:
+    shares = torch.tensor([0.6, 0.0, 0.3, 0.0996, 0.0004], dtype=torch.float64)
+    whole = sample_classes(3, range(50_000), 5, shares)
+    parts = [sample_classes(3, range(first, stop), 5, shares) for first, stop in ((0, 1), (1, 1_700), (1_700, 50_000))]
+    assert torch.equal(torch.cat(parts), whole) and whole.dtype == torch.int64
+    for block in whole.view(-1, 1_000):
+        assert ((torch.bincount(block, minlength=5) - 1_000 * shares).abs() < 1).all()
+    counts = torch.bincount(whole, minlength=5)
+    assert counts[1] == 0 and 5 <= counts[4] <= 40, (
+        "a class of four in ten thousand is asked for, though not in each run"
+    )
+    assert not torch.equal(sample_classes(4, range(50_000), 5, shares), whole)
+    assert abs(int((whole[:500] == 0).sum()) - 300) < 50, "in random order"
+
+
 def test_no_samples_are_an_empty_batch() -> None:
     assert sample_noise(0, range(0), (3, 2, 2)).shape == (0, 3, 2, 2)
     assert sample_classes(0, range(0), 10).shape == (0,)

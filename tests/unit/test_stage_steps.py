@@ -222,6 +222,8 @@ def distill_step(step: int, rows: Rows, recipe: Recipe) -> Told:
         recorded=None,
         average=SimpleNamespace(update=told.averaged.append),
         guarding=SimpleNamespace(control=NO_CHANGE, after=lambda updates, *rest: told.guarded.append(updates)),
+        early=SimpleNamespace(after=lambda updates, averaged: None),
+        averaged=None,
         log=None,
         save=None,
     )

@@ -17,7 +17,7 @@ import pytest
 from ladd_dist import compare, control, evaluate, export, sample
 from ladd_dist.core.errors import RecipeError, UserError
 from ladd_dist.core.rundir import commit_folder, publish, write_bytes, write_json
-from ladd_dist.core.targets import output_file, output_folder, require_apart
+from ladd_dist.core.targets import output_file, output_folder, output_picture, require_apart
 
 Main = Callable[[list[str]], int]
 
@@ -160,6 +160,28 @@ def test_outputs_with_endings_are_looked_at_before_the_run_is_opened(
         assert main(words) == 2, words
         err = " ".join(capsys.readouterr().err.split())
         assert ("is a folder" in err or "no folder" in err or "cannot be written" in err) and "Traceback" not in err
+
+
+@pytest.mark.parametrize("name", ["s1", "s1.jpg", "s1.png.tmp", "deep/s1", "link"])
+def test_a_picture_whose_name_does_not_say_so_is_refused_before_the_student_is_opened(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path / "later.png")
+    commands: list[tuple[Main, list[str]]] = [(sample.main, ["nowhere"]), (control.main, ["apply", "nowhere", "file"])]
+    for main, words in commands:
+        assert main([*words, "--out", name]) == 2
+        err = " ".join(capsys.readouterr().err.split())
+        assert f"--out {name}: the file's name must end in .png, like {Path(name).stem}.png" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["link"]
+
+
+def test_a_picture_may_be_a_pipe_of_any_name_and_its_ending_may_be_in_capitals(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "to_pipe").symlink_to(tmp_path / "pipe")
+    assert output_picture(tmp_path / "to_pipe") == tmp_path / "pipe"
+    for path in (tmp_path / "pipe", Path("/dev/stdout"), tmp_path / "A.PNG"):
+        assert output_picture(path) == path
 
 
 def test_two_outputs_in_one_file_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -181,7 +181,7 @@ def test_eval_figures_come_back_in_the_form_of_eval_json() -> None:
 
 
 def test_a_run_data_can_be_made_from_its_six_main_parts() -> None:
-    required = [f.name for f in dataclasses.fields(RunData) if f.default is dataclasses.MISSING]
+    required = [f.name for f in dataclasses.fields(RunData) if f.default is f.default_factory is dataclasses.MISSING]
     assert required == ["name", "signature", "config", "summary", "rows", "source"]
 
 

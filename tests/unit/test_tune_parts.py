@@ -18,13 +18,19 @@ from ladd_dist.core.types import ImageSpec
 from ladd_dist.datasets.folder import Folder
 from ladd_dist.datasets.opening import open_images
 from ladd_dist.datasets.with_old import WithOld
+from ladd_dist.engine.loop import StopFlag
+from ladd_dist.evaluation import guidance
+from ladd_dist.metrics import Samples
 from ladd_dist.networks.cunet import CUNet
 from ladd_dist.networks.diffusers import Diffusers
 from ladd_dist.networks.given import Given
 from ladd_dist.parallel.ranks import Ranks
 from ladd_dist.recipe import EarlyStop, Old, Recipe, load_recipe, validate
 from ladd_dist.stages.held_out import EarlyStopping
+from ladd_dist.stages.shards import TeacherSamples
 from ladd_dist.starts.couplings import Stored
+from ladd_dist.tuning.found import Student
+from ladd_dist.tuning.pictures import picture_flags
 from ladd_dist.workspace.run import Run
 from ladd_dist.workspace.workspace import Workspace
 
@@ -103,6 +109,40 @@ def test_old_classes_follow_the_new_and_only_the_new_are_asked_for(pictures: Pat
     assert images.image.num_classes == 10 and not images.batch(torch.arange(len(images)))[1].any()
 
 
+def test_the_base_is_measured_on_the_new_classes_alone(pictures: Path, base: Path) -> None:
+    recipe = tune_recipe(pictures, base).with_teacher_samples()
+    make = TeacherSamples(recipe, recipe.network.load(image=recipe.latent()), StopFlag())
+    assert not make(0, 8).cond.any(), "old classes among the references would make every new sample look far away"
+
+
+def test_a_search_for_guidance_asks_for_the_classes_that_it_says_it_asks_for(
+    pictures: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = list[torch.Tensor]()
+
+    def noted(images: torch.Tensor, cond: torch.Tensor, **more: Any) -> Samples:
+        told.append(cond)
+        return Samples(images, cond, **more)
+
+    monkeypatch.setattr(guidance, "Samples", noted)
+    run = Run(tune_recipe(pictures, base), Workspace(tmp_path, tmp_path, torch.device("cpu")))
+    guidance.measure_guidance(run, [1.0], 4)
+    assert len(told) == 1 and not told[0].any(), "the samples are of the new class alone"
+
+
+def test_a_student_of_one_class_needs_no_flag(pictures: Path) -> None:
+    flags = picture_flags(pictures, Student("tune_folder", [], False, (16, 16), 1), (), None)
+    assert flags[flags.index("--network.classes") + 1] == "0"
+
+
+def test_whoever_does_not_name_the_class_is_told_their_names(pictures: Path) -> None:
+    student = Student("tune_folder", [], False, (16, 16), 2, ("cat", "dog"))
+    with pytest.raises(
+        UserError, match=r"classes, 0 to 1 \(cat, dog\), its pictures take, with --classes and a number"
+    ):
+        picture_flags(pictures, student, (), None)
+
+
 def test_old_texts_follow_the_captions(tmp_path: Path) -> None:
     folder = write_pictures(tmp_path / "pictures", 6, captions=2)
     (tmp_path / "old.txt").write_text("a cat\na dog\na cup\n")
@@ -171,6 +211,19 @@ def test_a_training_ends_when_no_measurement_in_a_row_was_better(
     assert found.to_checkpoint() == {"measured": rows}
     assert json.loads(json.dumps(found.to_checkpoint())) == {"measured": rows}
     assert [step for step in range(1, 101) if found.is_due(step)] == list(range(10, 101, 10))
+
+
+def test_samples_that_are_not_finite_are_no_measurement(pictures: Path, base: Path, tmp_path: Path) -> None:
+    recipe = tune_recipe(pictures, base)
+    train = dataclasses.replace(recipe.train, steps=30, early_stop=EarlyStop(every=10, num_samples=4))
+    recipe = dataclasses.replace(recipe, train=train)
+    found = EarlyStopping(Run(recipe, Workspace(tmp_path, tmp_path, torch.device("cpu"))), None)
+    broken = recipe.network.load(image=recipe.latent())
+    found.after(10, lambda: broken)
+    for weight in broken.parameters():
+        weight.data.fill_(float("nan"))
+    found.after(20, lambda: broken)
+    assert [step for step, _ in found.measured] == [10] and found.best == 10
 
 
 def test_no_early_stop_measures_and_keeps_nothing(pictures: Path, base: Path, tmp_path: Path) -> None:

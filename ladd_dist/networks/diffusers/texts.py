@@ -22,6 +22,7 @@ from ladd_dist.core.budget import within
 from ladd_dist.core.compat import loaded_as
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.pretrained import read_config, weight_bytes, weights_dtype
+from ladd_dist.networks.diffusers.texts_chat import num_tokens
 from ladd_dist.networks.diffusers.texts_lengths import Rows, filled, filled_batch
 
 BATCH = 16
@@ -134,10 +135,9 @@ class TextEncoder:
         return self.way.finish(given, self._length()) if self.way.finish else given
 
     def _too_long(self, texts: list[str]) -> list[str]:
-        """Texts of more tokens than are asked for, whatever a chat's template adds; these pipelines log nothing."""
-        tokenizer = getattr(self.pipeline.tokenizer, "tokenizer", self.pipeline.tokenizer)  # FLUX.2 dev's is in another
-        found = zip(texts, tokenizer(texts)["input_ids"], strict=True)
-        return [text for text, ids in found if len(ids) > self._length()]
+        """Texts that have, with the chat around them, more tokens than are asked for; these pipelines log nothing."""
+        found = zip(texts, num_tokens(self.pipeline, texts), strict=True)
+        return [text for text, num in found if num > self._length()]
 
     def _length(self) -> int:
         """Length in tokens to request from the pipeline; SD3 appends T5's tokens to CLIP's."""
