@@ -4,8 +4,9 @@
     python -m benchmarks.tune --pictures FOLDER --new CLASS --table  # the table of what is there
 
 FOLDER has a folder of pictures for each class. A base and a four-step student learn all of them (recipe `folder`). The
-new pictures are those of CLASS in a style that neither has seen, blue on white; half of them are held out. Compared,
-all with adapters of rank 16 and as many updates:
+new pictures are those of CLASS in a style that neither has seen, blue on white, in random order; half of them are held
+out, and pictures of one `base` in FOLDER's metadata.jsonl stay together. Compared, all with adapters of rank 16 and as
+many updates:
 
     diffusion     the student, with the diffusion loss: what a LoRA for a few-step model usually is
     de-distilled  the same on the student after it has learned to denoise its own samples, put back on the student
@@ -14,11 +15,13 @@ all with adapters of rank 16 and as many updates:
     ceiling       the base, with the diffusion loss, in 50 steps
     untouched     the student as it was
 
-Each is a row of figures in `--out`, written when it is there; a call that was stopped goes on with the next row. `new`
-and `old` are kernel distances on pixels, to held-out pictures in the style and to real pictures of the other classes;
-`memorised` is the share of new samples nearer to a picture of the training than half the usual distance between these.
+    real          other real pictures in the place of samples: the floor
 
-Nobody has run it beyond scale smoke yet.
+Each is a row of figures in `--out`, written when it is there; a call that was stopped goes on with the next row. `new`
+and `old` are Frechet distances to held-out pictures in the style and to real pictures of the other classes, in the
+features that the base's run trained on its pictures (metric `class_features`); `new kid` and `old kid` are kernel
+distances on pixels. Old samples have the classes of the pictures that they are compared with. `memorised` is the share
+of new samples nearer to a picture of the training than half the usual distance between these.
 """
 
 from __future__ import annotations
@@ -33,27 +36,31 @@ from pathlib import Path
 from statistics import mean
 from typing import Annotated, Literal, NamedTuple
 
-import numpy as np
 import torch
 import tyro
-from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from benchmarks._tune_pictures import bases_of, read_pictures, styled_pictures
 from benchmarks._tune_rivals import Denoise, learned, put_on, samples_of
 from ladd_dist.builders.student_file import load_student
 from ladd_dist.builders.teacher import load_teacher
+from ladd_dist.core.class_net import TrainedFeatures
+from ladd_dist.core.rng import derive_seed
 from ladd_dist.core.rundir import write_json
 from ladd_dist.core.types import Denoiser
+from ladd_dist.evaluation.class_features import trained_features
+from ladd_dist.metrics.frechet import frechet_estimate, frechet_reference
 from ladd_dist.metrics.kernel import kernel_estimate, kernel_reference
 from ladd_dist.metrics.neighbours import nearest
+from ladd_dist.reports.grids import write_grid
 from ladd_dist.workspace.opening import open_run
 
-METHODS = ("untouched", "diffusion", "de-distilled", "from base", "tune", "ceiling")
-FIGURES = ("new", "old", "memorised", "saturation", "sharpness", "seconds")
+METHODS = ("real", "untouched", "diffusion", "de-distilled", "from base", "tune", "ceiling")
+FIGURES = ("new", "old", "new kid", "old kid", "memorised", "saturation", "sharpness", "seconds")
+NUM_SHOWN = 12
 NUM_SAMPLES = {"smoke": 32, "laptop": 512}
 UPDATES = {"smoke": 10, "laptop": 2_000}
-TINT = (1.0, 0.8, 0.0)
-"""How much of the darkness each channel keeps: blue keeps none."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,8 @@ class Options:
     counts: tuple[int, ...] = (20, 100, 1_000)
     """Numbers of new pictures; more than half of the class has are left out."""
     seeds: tuple[int, ...] = (0, 1, 2)
+    size: int = 16
+    """Height and width of the pictures in pixels."""
     scale: Literal["smoke", "laptop"] = "laptop"
     work: Path = Path("tune-bench")
     """Folder for runs, cache and pictures."""
@@ -74,6 +83,8 @@ class Options:
     """The figures."""
     table: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print the table of the figures that are there, and do nothing else."""
+    grid: Path | None = None
+    """Draw samples of each method at the same noise as a PNG: of the first number of pictures and seed."""
 
 
 class Given(NamedTuple):
@@ -86,9 +97,15 @@ class Given(NamedTuple):
     rule: Literal["sde", "ode"]
     number: int
     """The class of the new pictures."""
+    new: Tensor
+    """All pictures for training [N,3,H,W]."""
     held_out: Tensor
     old: Tensor
     """Real pictures of the other classes [N,3,H,W]."""
+    old_classes: Tensor  # [N] int64
+    more_old: Tensor
+    """Others of them, for the floor."""
+    features: TrainedFeatures
 
 
 def main() -> int:
@@ -96,15 +113,18 @@ def main() -> int:
     options = tyro.cli(Options)
     rows: dict[str, dict[str, float]] = json.loads(options.out.read_text()) if options.out.exists() else {}
     if not options.table:
-        styled = _styled(options)
-        given = _given(options, styled)
-        for count in (count for count in options.counts if count <= len(styled) // 2):
+        bases = bases_of(options.pictures)
+        styled, held_out = styled_pictures(options.pictures, options.new, options.work / "styled", bases)
+        given = _given(options, styled, held_out)
+        for count in (count for count in options.counts if count <= len(styled)):
             for seed in options.seeds:
                 for method in METHODS:
                     if (name := f"{count}/{seed}/{method}") not in rows:
-                        rows[name] = _row(options, given, styled, count, seed, method)
+                        rows[name] = _row(options, given, bases, styled[:count], seed, method)
                         write_json(options.out, rows)
     print(table(rows))
+    if options.grid:
+        _draw(options, options.grid)
     print("all done" if not options.table else f"{len(rows)} rows")
     return 0
 
@@ -136,25 +156,10 @@ def _bars(means: dict[str, dict[str, float]]) -> str:
     return "; ".join(f"{bar}: {'kept' if kept else 'missed'}" for bar, kept in bars.items())
 
 
-def _styled(options: Options) -> list[Path]:
-    """The class in the new style, in the order of names; every second is held out."""
-    folder = options.work / "styled"
-    folder.mkdir(parents=True, exist_ok=True)
-    found = []
-    for path in sorted((options.pictures / options.new).glob("*.png")):
-        target = folder / path.name
-        if not target.exists():
-            picture = Image.open(path).convert("RGBA")
-            flat = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("L")
-            dark = 255.0 - np.asarray(flat, np.float32)[..., None]
-            Image.fromarray((255.0 - dark * np.array(TINT, np.float32)).round().astype(np.uint8)).save(target)
-        found.append(target)
-    return found
-
-
-def _given(options: Options, styled: list[Path]) -> Given:
+def _given(options: Options, styled: list[Path], held_out: list[Path]) -> Given:
     """Train base and student, or find them."""
     words = ["folder", "--scale", options.scale, "--dataset.root", str(options.pictures.resolve()), "--name", "student"]
+    words += ["--dataset.size", str(options.size)]
     run = _command(options, "launch", *words)
     opened = open_run(run, device=torch.device("cpu"))
     student, card = load_student(run, torch.device("cpu"))
@@ -162,22 +167,17 @@ def _given(options: Options, styled: list[Path]) -> Given:
     names = sorted(path.name for path in options.pictures.iterdir() if path.is_dir())
     number = names.index(options.new)
     others = [path for name in names if name != options.new for path in sorted((options.pictures / name).glob("*.png"))]
+    others.sort(key=lambda path: derive_seed("tune-picture", path.name))
     most = NUM_SAMPLES[options.scale]
-    picked = np.random.default_rng(0).permutation(len(others))[:most]
+    old, more = others[:most], others[most : 2 * most]
+    features = trained_features(opened.run)
+    assert features is not None  # recipe `folder` measures in them
     levels = tuple(card["levels"]["4"])
     return Given(
         run, load_teacher(opened.run), student, levels, card["rule"], number,
-        _read(styled[1::2][:most], side), _read([others[place] for place in picked], side),
+        read_pictures(styled[:most], side), read_pictures(held_out[:most], side), read_pictures(old, side),
+        torch.tensor([names.index(path.parent.name) for path in old]), read_pictures(more, side), features,
     )  # fmt: skip
-
-
-def _read(paths: list[Path], side: int) -> Tensor:
-    pictures = []
-    for path in paths:
-        picture = Image.open(path).convert("RGBA")
-        flat = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-        pictures.append(np.asarray(flat.resize((side, side), Image.Resampling.LANCZOS), np.float32))
-    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2) / 127.5 - 1.0
 
 
 def _command(options: Options, name: str, *words: str) -> Path:
@@ -188,21 +188,31 @@ def _command(options: Options, name: str, *words: str) -> Path:
     return options.work / found[-1]
 
 
-def _row(options: Options, given: Given, styled: list[Path], count: int, seed: int, method: str) -> dict[str, float]:
-    """Figures of one method on `count` pictures."""
-    chosen = styled[::2][:count]
-    pictures = _read(chosen, given.student.image.height)
+def _row(
+    options: Options, given: Given, bases: dict[str, str], chosen: list[Path], seed: int, method: str
+) -> dict[str, float]:
+    """Figures of one method on the chosen pictures."""
+    side, count = given.student.image.height, len(chosen)
+    pictures = read_pictures(chosen, side)
     started = time.monotonic()
-    network, steps = _tuned(options, given, chosen, pictures, seed, method)
+    if method == "real":
+        own, kept = given.new, given.more_old
+    else:
+        network, steps = _tuned(options, given, bases, chosen, pictures, seed, method)
+        new = torch.full((NUM_SAMPLES[options.scale],), given.number)
+        conditions = (new, given.old_classes)
+        own, kept = (samples_of(network, cond, side, given.levels, given.rule, steps, seed) for cond in conditions)
     seconds = time.monotonic() - started
-    num, classes, side = NUM_SAMPLES[options.scale], given.student.image.num_classes, given.student.image.height
-    new = torch.full((num,), given.number)
-    old = torch.tensor([number for number in range(classes) if number != given.number]).repeat(num)[:num]
-    own, kept = (samples_of(network, cond, side, given.levels, given.rule, steps, seed) for cond in (new, old))
+    shown = {"new": own[:NUM_SHOWN], "old": kept[:NUM_SHOWN], "real": given.held_out[:NUM_SHOWN]}
+    path = _shown_file(options, count, seed, method)
+    path.parent.mkdir(exist_ok=True)
+    save_file({name: images.contiguous() for name, images in shown.items()}, path)
     usual = nearest(pictures.flatten(1), pictures.flatten(1), same=True).mean()
     return {
-        "new": kernel_estimate(own.flatten(1), kernel_reference(given.held_out.flatten(1))).value,
-        "old": kernel_estimate(kept.flatten(1), kernel_reference(given.old.flatten(1))).value,
+        "new": _distance(given, own, given.held_out),
+        "old": _distance(given, kept, given.old),
+        "new kid": kernel_estimate(own.flatten(1), kernel_reference(given.held_out.flatten(1))).value,
+        "old kid": kernel_estimate(kept.flatten(1), kernel_reference(given.old.flatten(1))).value,
         "memorised": float((nearest(own.flatten(1), pictures.flatten(1)) < usual / 2).float().mean()),
         "saturation": float((own.amax(1) - own.amin(1)).mean()),
         "sharpness": float(own.diff(dim=2).abs().mean() + own.diff(dim=3).abs().mean()),
@@ -210,8 +220,25 @@ def _row(options: Options, given: Given, styled: list[Path], count: int, seed: i
     }
 
 
+def _distance(given: Given, images: Tensor, real: Tensor) -> float:
+    ours, theirs = (given.features.read(part)["features"] for part in (images, real))
+    return frechet_estimate(ours, frechet_reference(theirs)).value
+
+
+def _shown_file(options: Options, count: int, seed: int, method: str) -> Path:
+    return options.work / "shown" / f"{count}-{seed}-{method}.safetensors"
+
+
+def _draw(options: Options, path: Path) -> None:
+    """Write the grid: held-out pictures, then each method's samples of the new class and of the old ones."""
+    shown = {name: load_file(_shown_file(options, options.counts[0], options.seeds[0], name)) for name in METHODS}
+    rows = [("held-out pictures", shown[METHODS[0]]["real"])]
+    rows += [(f"{name}: {which}", images[which]) for which in ("new", "old") for name, images in shown.items()]
+    write_grid(path, rows)
+
+
 def _tuned(
-    options: Options, given: Given, chosen: list[Path], pictures: Tensor, seed: int, method: str
+    options: Options, given: Given, bases: dict[str, str], chosen: list[Path], pictures: Tensor, seed: int, method: str
 ) -> tuple[Denoise, int]:
     """A method's network as a function of x, sigma and the base's classes, and in how many steps it samples."""
     cond, updates = torch.full((len(pictures),), given.number), UPDATES[options.scale]
@@ -221,7 +248,7 @@ def _tuned(
 
     base, student, side = copy.deepcopy(given.base), copy.deepcopy(given.student), given.student.image.height
     if method == "tune":
-        return _ours(options, given, chosen, seed), 4
+        return _ours(options, given, bases, chosen, seed), 4
     if method == "diffusion":
         return put_on(student, learn(copy.deepcopy(student), pictures, cond)), 4
     if method == "de-distilled":
@@ -236,12 +263,15 @@ def _tuned(
     return student, 4
 
 
-def _ours(options: Options, given: Given, chosen: list[Path], seed: int) -> Denoise:
+def _ours(options: Options, given: Given, bases: dict[str, str], chosen: list[Path], seed: int) -> Denoise:
     folder = options.work / f"new-{len(chosen)}"
     folder.mkdir(exist_ok=True)
     for path in chosen:
         if not (folder / path.name).exists():
             (folder / path.name).hardlink_to(path)
+    known = [{"file_name": path.name, "base": bases[path.name]} for path in chosen if path.name in bases]
+    if known:
+        (folder / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in known))
     words = [str(given.run.relative_to(options.work)), "--images", folder.name, "--classes", str(given.number)]
     words += ["--scale", options.scale, "--seed", str(seed), "--name", f"tune-{len(chosen)}"]
     network, _ = load_student(_command(options, "tune", *words), torch.device("cpu"))
