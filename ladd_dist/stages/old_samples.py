@@ -20,8 +20,9 @@ from ladd_dist.engine.shard_index import INDEX, ShardError
 from ladd_dist.engine.shard_reader import ShardReader
 from ladd_dist.engine.shard_writer import Chunk, write_shards
 from ladd_dist.recipe import Recipe
+from ladd_dist.stages.shards import is_whole
 from ladd_dist.workspace.run import Run
-from ladd_dist.workspace.workspace import is_done, make_together, mark_done
+from ladd_dist.workspace.workspace import make_together, mark_done
 
 
 def needs_old(recipe: Recipe) -> bool:
@@ -31,16 +32,7 @@ def needs_old(recipe: Recipe) -> bool:
 
 def are_old_samples_done(run: Run) -> bool:
     """Whether the cache holds the whole set, or the recipe needs none."""
-    if not needs_old(run.recipe):
-        return True
-    folder = run.old_folder
-    if not is_done(folder / "done.json", run.recipe.old_signature()) or not (folder / INDEX).exists():
-        return False
-    try:
-        ShardReader(folder)
-    except ShardError:
-        return False
-    return True
+    return not needs_old(run.recipe) or is_whole(run.old_folder, run.recipe.old_signature())
 
 
 def make_old_samples(run: Run) -> None:

@@ -27,9 +27,13 @@ from ladd_dist.workspace.workspace import is_done, make_together, mark_done
 
 
 def are_shards_done(run: Run) -> bool:
-    """Whether the cache holds the whole set: each shard is there and has its size."""
-    folder = run.shards_folder
-    if not is_done(folder / "done.json", run.recipe.shards_signature()) or not (folder / INDEX).exists():
+    """Whether the cache holds the whole set."""
+    return is_whole(run.shards_folder, run.recipe.shards_signature())
+
+
+def is_whole(folder: Path, signature: str) -> bool:
+    """Whether a folder holds the whole set of shards of a signature: each is there and has its size."""
+    if not is_done(folder / "done.json", signature) or not (folder / INDEX).exists():
         return False
     try:
         ShardReader(folder)
