@@ -11,9 +11,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeVar
+
+import tyro
 
 from ladd_dist.core.checkout import DIRTY, current_commit
 from ladd_dist.core.rundir import write_bytes
@@ -43,6 +45,17 @@ class RunOptions:
     """Keep runs of code that differs from its commit too; without this flag they are neither kept nor shown."""
     write: Path | None = None
     """A Markdown page: what stands between its markers is replaced."""
+    more: Annotated[tuple[str, ...], tyro.conf.Suppress] = ()
+    """Further flags of every launch, which change no result: one that does makes the run stale."""
+
+
+Chosen = TypeVar("Chosen", bound=RunOptions)
+
+
+def read_options(kind: type[Chosen]) -> Chosen:
+    """The options of a command; flags that it does not know go to every launch, like `--train.compute.graph`."""
+    options, more = tyro.cli(kind, return_unknown_args=True)
+    return replace(options, more=tuple(more))
 
 
 class Store:
@@ -87,7 +100,8 @@ def launch(options: RunOptions, arguments: Sequence[str]) -> Launched:
     """
     threads = str(max(1, (os.cpu_count() or 1) // options.jobs))
     where = ["--scale", options.scale, "--out", str(options.out), "--cache", str(options.cache)]
-    command = [sys.executable, "-m", "ladd_dist.launch", *arguments, *where, "--threads", threads, "--json"]
+    command = [sys.executable, "-m", "ladd_dist.launch", *arguments, *options.more, *where]
+    command += ["--threads", threads, "--json"]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": threads})
     if done.returncode:
         raise Failed(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-2000:]}")

@@ -20,8 +20,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import tyro
-
 from benchmarks._result_tables import Row, Tables, report
 from benchmarks._runs import (
     Kept,
@@ -32,6 +30,7 @@ from benchmarks._runs import (
     expected_s,
     launch,
     put_between,
+    read_options,
     require_clean,
     run_all,
     say,
@@ -87,7 +86,7 @@ class Wanted(NamedTuple):
 
 def main() -> int:
     """Run, compare, print."""
-    options = tyro.cli(Options)
+    options = read_options(Options)
     store, wanted = Store(options.store), wanted_runs(options)
     kept, lacking = store.read(), {}
     for run in wanted if not options.show else ():

@@ -2,6 +2,7 @@
 
     python -m benchmarks.time_axis                          # runs what time_axis.json lacks, then prints the tables
     python -m benchmarks.time_axis --write docs/results.md  # and puts them, with both pictures, into that page
+    python -m benchmarks.time_axis --jobs 6 --train.compute.graph --train.compute.data device   # on a GPU
 
 Every run is an ordinary `python -m ladd_dist.launch` with the flags of `arguments_of`; one that was cut goes on from
 its checkpoint. Kept checkpoints are measured by `python -m ladd_dist.evaluate`, on the noises that no recipe was tuned
@@ -18,8 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tyro
-
 from benchmarks._runs import (
     Failed,
     Kept,
@@ -31,6 +30,7 @@ from benchmarks._runs import (
     expected_s,
     launch,
     put_between,
+    read_options,
     require_clean,
     run_all,
     say,
@@ -74,7 +74,7 @@ class Options(RunOptions):
 
 def main() -> int:
     """Run, measure, draw, print."""
-    options = tyro.cli(Options)
+    options = read_options(Options)
     names = [name for name in SAMPLES if not options.only or name in options.only]
     recipes = {name: recipe_of(options, name) for name in names}
     store, kept = Store(options.store), Store(options.store).read()
