@@ -43,6 +43,12 @@ ROOT = Path(__file__).resolve().parent.parent
 OUT_OF_TIME = 75
 LEAST_S = 5.0
 """Seconds below which no part begins."""
+INTERRUPTED_S = 10.0
+"""Seconds that an interrupted part has to say what it found."""
+MOST_SHOWN = 200
+"""Characters of a part's last line in the table; its whole output is in its file."""
+WORKERS = 4
+"""Processes of pytest on a GPU: most of these tests wait for the host."""
 State = Literal["done", "failed", "passed over", "out of time"]
 
 
@@ -130,7 +136,9 @@ def words_of(part: Part, args: Args) -> list[str]:
     words = [word.replace("OUT", str(args.out.absolute())) for word in (part.small if args.quick else part.words)]
     if part.module == "pytest":
         marked = "not gpu and not slow" if args.device == "cpu" else "gpu"
-        return [part.module, "-m", marked, "-p", "no:cacheprovider", *words]
+        several = args.device != "cpu" and importlib.util.find_spec("xdist") is not None
+        told = ["-vv", "-rfE", "-p", "no:cacheprovider", *(["-n", str(WORKERS)] if several else [])]
+        return [part.module, "-m", marked, *told, *words]
     return [part.module, "--json", "--device", args.device, *words]
 
 
@@ -160,8 +168,7 @@ def run(part: Part, args: Args, seconds: float) -> Outcome:
         try:
             out, late = process.communicate(timeout=seconds)[0], False
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)  # its own processes too, which hold the pipe
-            out, late = process.communicate()[0], True
+            out, late = ended(process), True
         stream.write(out)
         stream.seek(0)
         said = stream.read()
@@ -169,6 +176,16 @@ def run(part: Part, args: Args, seconds: float) -> Outcome:
     result = last_json(out)
     tail = "" if state == "done" and result is not None else said[-2000:]
     return Outcome(part.name, state, round(time.monotonic() - started, 1), shown, result, tail)
+
+
+def ended(process: subprocess.Popen[str]) -> str:
+    """End a part and its processes; returns what it printed. Interrupted, pytest still says which tests failed."""
+    process.send_signal(signal.SIGINT)
+    try:
+        return process.communicate(timeout=INTERRUPTED_S)[0]
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # its own processes too, which hold the pipe
+        return process.communicate()[0]
 
 
 def last_json(text: str) -> Any:
@@ -182,8 +199,6 @@ def last_json(text: str) -> Any:
 def told(outcome: Outcome) -> str:
     """The figures of a part in a line."""
     found = outcome.result or {}
-    if outcome.state in ("passed over", "out of time"):
-        return outcome.said.strip().splitlines()[-1] if outcome.said.strip() else ""
     if "samplers" in found:
         rows = found["samplers"].items()
         return "; ".join(f"{name} {row['pictures_per_s']:.4g} pictures/s" for name, row in rows)
@@ -197,7 +212,7 @@ def told(outcome: Outcome) -> str:
             f"{name}: {'-' if row['ratio'] is None else format(row['ratio'], '.3f')}" for name, row in rows
         )
     lines = [line for line in outcome.said.splitlines() if line.strip()]
-    return lines[-1].strip() if lines else ""
+    return lines[-1].strip()[:MOST_SHOWN] if lines else ""
 
 
 def show(outcomes: Sequence[Outcome]) -> None:

@@ -58,7 +58,7 @@ class GuardMonitor:
     ) -> None:
         """
         Args:
-            fixed: the teacher's samples on the CPU, with the noises they came from.
+            fixed: the teacher's samples with the noises they came from, on any device.
             levels: the levels of the student's sampler, for each number of steps to look at.
             coloured: whether samples are colour pictures; for latents only distances mean something.
             large_gap: the logit gap that the game calls large.
@@ -66,7 +66,7 @@ class GuardMonitor:
         assert fixed.noise is not None
         self.guard, self.sums, self.levels, self.rule = guard, sums, levels, rule
         self.num_steps, self.ranks, self.device, self.large_gap = num_steps, ranks, device, large_gap
-        self.teacher, self.cond, self.coloured = describe(fixed.x0, coloured=coloured), fixed.cond, coloured
+        self.teacher, self.cond, self.coloured = describe(fixed.x0, coloured=coloured), fixed.cond.cpu(), coloured
         total = len(fixed.x0)
         share = -(-total // ranks.size)
         self.first = min(ranks.rank * share, total)  # rows before it are another rank's: all ranks sample equally many

@@ -29,6 +29,19 @@ def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "PARTS", (*made, Part("lacking", "a part", "part_good", needs=("nobody_has_this",))))
 
 
+def test_tests_that_are_ended_have_said_which_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A lent GPU is gone when its time is up, so a failure that only a summary names would be lost."""
+    lines = ["import time", "def test_wrong(): assert 1 == 2", "def test_long(): time.sleep(60)"]
+    (tmp_path / "test_two.py").write_text("\n".join(lines))
+    part = Part("tests", "two tests", "pytest", (str(tmp_path / "test_two.py"),))
+    outcome = gpu.run(part._replace(small=part.words), Args(device="cpu", quick=True, out=tmp_path), 5.0)
+    assert outcome.state == "out of time" and outcome.seconds < 15
+    assert "FAILED" in outcome.said and "test_wrong" in outcome.said and "assert 1 == 2" in outcome.said
+    assert len(gpu.told(outcome)) <= gpu.MOST_SHOWN
+
+
 def results(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "results.jsonl").read_text(encoding="utf-8").splitlines()]
 

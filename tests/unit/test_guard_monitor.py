@@ -10,7 +10,9 @@ import pytest
 import torch
 from ladd_toys import IMAGE, LEVELS, TAPS, make_batch, make_step, weights
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from ladd_dist.core.types import Batch
 from ladd_dist.engine.guard_monitor import GuardMonitor
 from ladd_dist.engine.head_statistics import HeadSums
 from ladd_dist.engine.ladd_step import LaddStep
@@ -50,6 +52,21 @@ def test_ranks_share_the_samples_and_together_have_each_once(size: int) -> None:
     parts = [monitor(step, OneOf(rank, size))._look(step.student, 4) for rank in range(size)]
     torch.testing.assert_close(torch.stack(parts).sum(dim=0), whole, rtol=1e-4, atol=1e-5)
     assert whole[:, 0].eq(1.0).all()
+
+
+def test_what_is_compared_lies_on_the_cpu_wherever_the_samples_lie() -> None:
+    """`compute.data device` keeps the fixed samples on the device. Tensors of a pretended one stand for it here."""
+    with FakeTensorMode():
+        device = torch.device("cuda")
+        x0, cond, noise, *_ = make_batch(10, seed=7)
+        assert noise is not None
+        fixed = Batch(x0.to(device), cond.to(device), noise.to(device), None, ())
+        watched = GuardMonitor(
+            GUARD, fixed, HeadSums(TAPS), levels={1: LEVELS[:1]}, rule="sde", coloured=False, num_steps=100,
+            ranks=Ranks(), device=device,
+        )  # fmt: skip
+    assert watched.noise.device.type == watched.own_cond.device.type == "cuda"
+    assert watched.teacher.device.type == watched.cond.device.type == "cpu"
 
 
 def test_looking_changes_no_weight_no_mode_and_draws_from_no_generator() -> None:
