@@ -1,7 +1,8 @@
 """A device computes what the CPU does: steps in each precision, compiled, channels_last, stopped and gone on with.
 
 Each test runs on the CPU too, so that what it does is known to work before a GPU is at hand. There it compares the CPU
-with itself, or with fewer options. The bars for CUDA are guesses until somebody has run them there.
+with itself, or with fewer options. The bars for CUDA are guesses until somebody has run them there. On a pretended
+CUDA device, whose numbers are the CPU's, each shows that nothing of it is left on the wrong side.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 from ladd_toys import TAPS, difference, make_batch, make_step, network, weights
+from pretend_device import is_pretended, pretended
 from torch import Tensor
 
 from ladd_dist.core.rng import Rows, RowSource
@@ -35,9 +37,13 @@ ADAM = Adam(1e-3, (0.5, 0.99), weight_decay=0.01, clip=1.0)
 STEPS = 3
 
 
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.fixture(params=["cpu", "pretended", pytest.param("cuda", marks=pytest.mark.gpu)])
 def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
     """The device, with float32 in full precision: TF32 would hide what is looked for."""
+    if request.param == "pretended":
+        with pretended() as pretence:
+            yield pretence
+        return
     if request.param == "cuda" and not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     before = torch.backends.cudnn.allow_tf32
@@ -124,7 +130,7 @@ def test_steps_in_fp16_go_on_after_the_loss_scale_has_been_found(device: torch.d
 
 @pytest.mark.slow
 def test_compiled_steps_are_the_plain_ones(device: torch.device) -> None:
-    if device.type == "cpu":
+    if device.type == "cpu" or is_pretended():
         pytest.skip("the CPU's compiler has a test of its own, in test_compute.py")
     compiled = Compute(compile=("student", "teacher", "heads"))
     compare(step_on(device, Compute()), step_on(device, compiled), device, device, bar=1e-3)
@@ -190,7 +196,7 @@ def test_a_training_that_was_stopped_ends_like_one_that_was_not(device: torch.de
         for run in (folder, again)
     )
     assert [row["step"] for row in second] == [5, 6]
-    bar = 0.0 if device.type == "cpu" else 1e-3  # convolutions on CUDA do not repeat bit by bit
+    bar = 0.0 if device.type == "cpu" or is_pretended() else 1e-3  # convolutions on CUDA do not repeat bit by bit
     for mine, yours in zip(first[-2:], second, strict=True):
         for name in ("loss/heads", "loss/distill", "grad_norm/student"):
             assert mine[name] == pytest.approx(yours[name], rel=bar, abs=bar), name

@@ -26,7 +26,7 @@ def where(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-class _Listening(TorchDispatchMode):
+class Listening(TorchDispatchMode):
     """Keeps each operation, and what was in the memory that it writes to and that was there before."""
 
     def __init__(self) -> None:
@@ -49,6 +49,20 @@ class _Listening(TorchDispatchMode):
         self.done.append((func, args, kwargs, tensors(result)))
         return result
 
+    @torch.no_grad()
+    def undo(self) -> None:
+        """Give memory that was there before the recording what it held then."""
+        for tensor, value in self.before.values():
+            tensor.copy_(value)
+
+    @torch.no_grad()
+    def replay(self) -> None:
+        """Do the operations again, on the same memory."""
+        for func, args, kwargs, results in self.done:
+            for old, new in zip(results, tensors(func(*args, **kwargs)), strict=True):
+                if where(old) != where(new):
+                    old.copy_(new)
+
 
 class Tape:
     """A `Recorder` on the CPU."""
@@ -61,21 +75,12 @@ class Tape:
         return work()
 
     def record(self, work: Callable[[], Found]) -> tuple[Found, Callable[[], None]]:
-        listening = _Listening()
+        listening = Listening()
         with listening:
             found = work()
+        listening.undo()
         with torch.no_grad():
-            for tensor, value in listening.before.values():
-                tensor.copy_(value)
             for value in found.values():
                 value.fill_(float("nan"))  # nothing is computed before the first replay
         self.names += [str(func) for func, *_ in listening.done]
-
-        @torch.no_grad()
-        def replay() -> None:
-            for func, args, kwargs, results in listening.done:
-                for old, new in zip(results, tensors(func(*args, **kwargs)), strict=True):
-                    if where(old) != where(new):
-                        old.copy_(new)
-
-        return found, replay
+        return found, listening.replay
