@@ -67,6 +67,8 @@ class Part(NamedTuple):
     """Packages besides PyTorch."""
     cuda: bool = False
     """Whether a CPU cannot even show that it works."""
+    marked: str = "gpu"
+    """Tests that run on a device, as pytest's `-m` says it."""
 
 
 STEP, MEMORY, SAMPLING = "benchmarks.ladd_step", "benchmarks.device_memory", "benchmarks.sampling"
@@ -81,12 +83,16 @@ PARTS = (
         ("--trace", "OUT/traces"), ("--only", "exp6"),
     ),
     Part(
-        "tests", "a device computes what the CPU does: precision, compilation, layout, resuming, early exit", "pytest",
-        TESTS, ONE, needs=("pytest", "yaml"),
+        "tests", "a device computes what the CPU does: precision, layout, resuming, early exit", "pytest",
+        TESTS, ONE, needs=("pytest", "yaml"), marked="gpu and not slow",
     ),
     Part("step-fp32", "time of a training step, and where it goes", STEP),
     Part("step-bf16", "the same in bf16", STEP, HALF, ("--quick", *HALF)),
     Part("step-graph", "the same as a CUDA graph", STEP, (*HALF, "--graph"), ("--quick", "--graph"), cuda=True),
+    Part(
+        "tests-slow", "so it does in fp16 and compiled", "pytest",
+        TESTS, ONE, needs=("pytest", "yaml"), cuda=True, marked="gpu and slow",
+    ),
     Part("memory", "what `ladd plan` says beside the allocator's peak", MEMORY),
     Part("sampling-fp32", "pictures a second of teacher and student", SAMPLING, LARGE, SMALL),
     Part("sampling-bf16", "the same in bf16, compiled", SAMPLING, (*LARGE, *HALF, "--compiled"), (*SMALL, *HALF)),
@@ -135,7 +141,7 @@ def words_of(part: Part, args: Args) -> list[str]:
     """
     words = [word.replace("OUT", str(args.out.absolute())) for word in (part.small if args.quick else part.words)]
     if part.module == "pytest":
-        marked = "not gpu and not slow" if args.device == "cpu" else "gpu"
+        marked = "not gpu and not slow" if args.device == "cpu" else part.marked
         several = args.device != "cpu" and importlib.util.find_spec("xdist") is not None
         told = ["-vv", "-rfE", "-p", "no:cacheprovider", *(["-n", str(WORKERS)] if several else [])]
         return [part.module, "-m", marked, *told, *words]

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
-from pretend_device import pretended
 
 from benchmarks import host_sync
 from benchmarks.host_sync import Args, measure, watched_cpu
 
 
-@pytest.mark.parametrize(
-    "device",
-    ["cpu", pytest.param("pretended", marks=pytest.mark.slow), pytest.param("cuda", marks=pytest.mark.gpu)],
-)
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_no_step_between_logged_ones_waits_for_the_device(device: str, tmp_path: Path) -> None:
-    with pretended() if device == "pretended" else contextlib.nullcontext():
-        result = measure(Args(device="cpu" if device == "cpu" else "cuda"), tmp_path)
+    result = measure(Args(device=device), tmp_path)
     assert {name: case["found"] for name, case in result["cases"].items()} == {
         "exp6": {"teacher": {}, "student": {}}, "exp6, every option": {"student": {}}, "ladd": {"student": {}},
     }  # fmt: skip

@@ -57,7 +57,8 @@ def test_what_cuda_allows_to_mix_mixes(device: torch.device) -> None:
     scalar, index = torch.tensor(2.0), torch.tensor([1, 2])
     for found in (
         there * scalar, there[index], torch.where(there > 1, there, scalar), there.copy_(here),
-        there.masked_fill(there > 1, scalar), here.to(device), there.sum() * scalar, torch.zeros_like(there), there.new_zeros(2),
+        there.masked_fill(there > 1, scalar), here.to(device), there.sum() * scalar, torch.zeros_like(there),
+        there.new_zeros(2),
         torch.rand(2, device="cuda"),
     ):  # fmt: skip
         assert found.is_cuda and found.device == device
