@@ -129,6 +129,7 @@ def build_step(
             levels=recipe.student_levels(),
             seed=recipe.seed,
             augment=recipe.train.augment,
+            num_old=recipe.train.old.num_of(recipe.train.batch_size),
             before=None if frozen.before is None else denoiser(frozen.before),
         ),
         adversarial=recipe.adversarial,

@@ -55,7 +55,9 @@ class MicroBatches:
     seed: int
     augment: Augment = Augment()
     before: DenoiseFn | None = None
-    """The student before training, where a share of the rows asks for old conditions: it says what they should be."""
+    """The student before training, where some rows ask for old conditions: it says what they should give."""
+    num_old: int = 0
+    """How many rows of a global batch these are, spread as `MixedReader` spreads them."""
 
     @property
     def repeats(self) -> int:
@@ -78,7 +80,7 @@ class MicroBatches:
             piece = batch.rows(slice(own.first - rows.first, own.stop - rows.first))
             draws = self.draw(piece, own, step, turn=0)
             inputs = self.inputs(piece, own, draws, step, student)
-            parts.append(Part(self._kept(piece.repeat(self.repeats), inputs), own, draws, inputs))
+            parts.append(Part(self._kept(piece.repeat(self.repeats), inputs, own), own, draws, inputs))
         return parts
 
     def source(self, purpose: str, rows: Rows, *parts: int, device: torch.device, repeats: int = 1) -> RowSource:
@@ -135,15 +137,18 @@ class MicroBatches:
         return self.rollout(given, own, self.levels, self.source("rollout", rows, step, device=device))
 
     @torch.no_grad()
-    def _kept(self, batch: Batch, inputs: Inputs) -> Batch:
+    def _kept(self, batch: Batch, inputs: Inputs, rows: Rows) -> Batch:
         """The batch whose old samples are what the student before training makes of their inputs, at every level.
 
         The stored samples are its answers in several steps; asked for these in one, the student would learn their mean.
         """
         if batch.old is None or self.before is None:
             return batch
-        answers = self.before(inputs.x, inputs.sigma, batch.cond)
-        return batch._replace(x0=torch.where(batch.old.view(-1, 1, 1, 1), answers, batch.x0))
+        first, stop = (row * self.num_old // rows.total for row in (rows.first, rows.stop))
+        # How many there are is known, so that the host need not wait for the device to count them.
+        where = batch.old.int().argsort(descending=True, stable=True)[: (stop - first) * self.repeats]
+        answers = self.before(inputs.x[where], inputs.sigma[where], batch.cond[where])
+        return batch._replace(x0=batch.x0.index_copy(0, where, answers.to(batch.x0.dtype)))
 
     def _paired(self, batch: Batch, draws: Draws) -> tuple[Batch, Tensor]:
         """The batch and the noise of its inputs: old samples have the noise they were made from, others that drawn.

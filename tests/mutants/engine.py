@@ -228,8 +228,8 @@ MUTANTS: dict[str, Mutation] = {
         "a tuning asks the student for a stored sample in one step, and it learns the mean of what it made before",
         one(
             "engine/draws.py",
-            "torch.where(batch.old.view(-1, 1, 1, 1), answers, batch.x0)",
-            "torch.where(batch.old.view(-1, 1, 1, 1), batch.x0, batch.x0)",
+            "index_copy(0, where, answers.to(batch.x0.dtype))",
+            "index_copy(0, where, batch.x0[where])",
         ),
         test="tests/unit/test_tune_step.py"
         "::test_an_old_row_should_stay_what_the_student_before_training_makes_of_its_own_input",

@@ -119,14 +119,16 @@ def test_an_old_row_should_stay_what_the_student_before_training_makes_of_its_ow
     rollout: Rollout,
 ) -> None:
     """At each level, for heads and distance alike; the new rows keep their pictures."""
-    batch, asked = batch_of(12), list[Tensor]()
+    batch, asked = batch_of(12)._replace(old=torch.arange(12) % 3 == 2), list[Tensor]()  # as `MixedReader` spreads four
 
     def before(x: Tensor, sigma: Tensor, cond: Tensor) -> Tensor:
         asked.append(cond)
         return x / (1 + sigma.view(-1, 1, 1, 1)) + cond.view(-1, 1, 1, 1)
 
-    micro = replace(micro_batches(Fresh(), rollout=rollout), before=before)
-    for part in micro.split(batch, 0, whole_batch(12), count=2, student=still):
+    micro = replace(micro_batches(Fresh(), rollout=rollout), before=before, num_old=4)
+    parts = micro.split(batch, 0, whole_batch(12), count=2, student=still)
+    assert sum(map(len, asked)) == 4 * micro.repeats, "only old rows cost a forward"
+    for part in parts:
         assert part.batch.old is not None and part.batch.old.any() and not part.batch.old.all()
         answers = before(*part.inputs, part.batch.cond)
         assert torch.equal(part.batch.x0[part.batch.old], answers[part.batch.old])
