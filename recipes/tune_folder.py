@@ -6,8 +6,8 @@
 It is LADD with other roles. Real are the new pictures, the critic is the frozen base that the student was distilled
 from, and the student goes on from its few-step weights with an adapter of low rank. Against forgetting, a quarter of
 each batch asks for old conditions and is held at what the student would have made of the same input before. Against
-memorising, the heads see pictures and samples flipped and shifted alike, and the training ends when the distance to held-out
-pictures grows.
+memorising, the heads see pictures and samples flipped and shifted alike, and the training ends when the distance to
+held-out pictures grows.
 """
 
 from dataclasses import replace
