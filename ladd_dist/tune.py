@@ -37,7 +37,8 @@ class Options(Consent):
     images: Path | None = None
     """Folder with the new pictures: some dozens to thousands."""
     base: str = ""
-    """What the student was distilled from, where its run or file does not say: teacher.safetensors, or a checkpoint."""
+    """What the student was distilled from, where its run or file does not say: teacher.safetensors, a run's folder, or
+    a checkpoint."""
     steps: Steps = 4
     """Network calls a picture."""
     classes: tuple[CountOrZero, ...] = ()
