@@ -19,6 +19,7 @@ from ladd_dist.core.ranges import CountOrZero, NonNegative, Steps, Threads, With
 
 if TYPE_CHECKING:
     from ladd_dist.recipe import Recipe
+    from ladd_dist.workspace.run import Run
 
 PROG = "python -m ladd_dist.tune"
 
@@ -36,7 +37,8 @@ class Options(Consent):
     images: Path | None = None
     """Folder with the new pictures: some dozens to thousands."""
     base: str = ""
-    """What the student was distilled from, where its run or file does not say: teacher.safetensors, or a checkpoint."""
+    """What the student was distilled from, where its run or file does not say: teacher.safetensors, a run's folder, or
+    a checkpoint."""
     steps: Steps = 4
     """Network calls a picture."""
     classes: tuple[CountOrZero, ...] = ()
@@ -85,7 +87,7 @@ def _main(arguments: list[str]) -> int:
     options.load()
 
     from ladd_dist.tuning.given import student_of
-    from ladd_dist.tuning.pictures import picture_flags
+    from ladd_dist.tuning.pictures import picture_flags, prepare_pictures, require_pictures
 
     student = student_of(options.student, options.base, None)
     flags = [*student.flags, *picture_flags(options.images, student, options.classes, options.old_texts)]
@@ -93,7 +95,10 @@ def _main(arguments: list[str]) -> int:
     recipe = _recipe(words)
     if recipe.network.name == "given":  # of another architecture than the student, or damaged: said before all else
         recipe.network.load(image=recipe.latent())
+    require_pictures(options.images, _run(options, recipe))
     _tell(options, recipe, [*words, *_of_launch(options)])
+    if not options.dry_run:
+        prepare_pictures(options.images, _run(options, recipe))
     # As `ladd launch` would be, within this process; that it is a command of its own is the point.
     code = importlib.import_module("ladd_dist.launch").main([*words, *_of_launch(options)])
     if code == 0 and not options.dry_run:
@@ -127,6 +132,15 @@ def _recipe(words: list[str]) -> Recipe:
     return parse(RecipeOptions, words, prog=PROG)[1]
 
 
+def _run(options: Options, recipe: Recipe) -> Run:
+    import torch
+
+    from ladd_dist.workspace.run import Run
+    from ladd_dist.workspace.workspace import Workspace
+
+    return Run(recipe, Workspace(options.out, options.cache, torch.device("cpu")))
+
+
 def _tell(options: Options, recipe: Recipe, words: list[str]) -> None:
     """Say what it costs, and the line that does the same."""
     from ladd_dist.parallel.devices import count_processes, local_device, pick_device
@@ -140,13 +154,9 @@ def _tell(options: Options, recipe: Recipe, words: list[str]) -> None:
 
 def _tell_result(options: Options, recipe: Recipe, *, reads_texts: bool) -> None:
     """Say how the result is used."""
-    import torch
-
     from ladd_dist.builders.student_file import file_of
-    from ladd_dist.workspace.run import Run
-    from ladd_dist.workspace.workspace import Workspace
 
-    run = Run(recipe, Workspace(options.out, options.cache, torch.device("cpu"))).folder.path
+    run = _run(options, recipe).folder.path
     print(f"before and after: {run / 'report.html'}")
     if not reads_texts:
         print(f"pictures of it: {shlex.join(['ladd', 'sample', str(run), '--steps', str(options.steps)])}")

@@ -14,6 +14,7 @@ from ladd_dist.metrics.matched import Matched
 from ladd_dist.metrics.memorising import Memorising
 from ladd_dist.parallel.single import Single
 from ladd_dist.recipe import Augment, EarlyStop, Old
+from ladd_dist.rollouts.policies import OnPolicy
 from ladd_dist.sigmas.laws import FixedSet
 from ladd_dist.starts.couplings import Ot
 from ladd_dist.students.lora import Lora
@@ -29,6 +30,7 @@ RECIPE = replace(
     student=Lora(rank=16, alpha=16.0, targets=("attn",)),
     start=Ot(),
     student_sigma=FixedSet(),
+    rollout=OnPolicy(share=1.0),
     target=OldSample(),
     distance=SmoothL1(beta=0.1),
     distill_weight=Constant(value=4.0),

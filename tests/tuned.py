@@ -15,6 +15,7 @@ from ladd_dist.builders.networks import save_weights
 from ladd_dist.builders.student import save_student
 from ladd_dist.builders.teacher import fresh_network
 from ladd_dist.core.types import Denoiser
+from ladd_dist.datasets import Dataset
 from ladd_dist.datasets.digits import Digits
 from ladd_dist.datasets.folder import Folder
 from ladd_dist.datasets.with_old import WithOld
@@ -58,9 +59,14 @@ def base_recipe() -> Recipe:
     return dataclasses.replace(SMOKE, name="given", dataset=Digits(size=SIZE), network=network)
 
 
-def write_student(folder: Path, seed: int = 0) -> Path:
-    """A finished run in `folder`/runs with its teacher in `folder`/cache, both as if trained; returns the run."""
+def write_student(folder: Path, seed: int = 0, dataset: Dataset | None = None) -> Path:
+    """A finished run in `folder`/runs with its teacher in `folder`/cache, both as if trained; returns the run.
+
+    Args:
+        dataset: what it learned from; None: that of `base_recipe`.
+    """
     recipe = base_recipe()
+    recipe = dataclasses.replace(recipe, dataset=dataset) if dataset else recipe
     run = Run(recipe, Workspace(folder / "runs", folder / "cache", torch.device("cpu")))
     write_teacher(run.teacher_folder, recipe, seed)
     run.folder.create()

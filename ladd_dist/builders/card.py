@@ -23,6 +23,8 @@ KEY = "ladd_dist"
 RULES = ("sde", "ode")
 MOST_BYTES = 2**20
 """Bytes of the longest card that is read."""
+MOST_NAMES = MOST_BYTES // 16
+"""Characters of the names of all classes, with which a card is far from too long."""
 MOST_SIZE, MOST_SAMPLE, MOST_CLASSES = 16_384, 2**28, 2**31
 """The longest side of an image or latent, the most numbers in one, and the most classes or prompts."""
 
@@ -72,6 +74,8 @@ class StudentCard(CodecCard):
     rule: Literal["sde", "ode"]
     recipe: str
     signature: str
+    class_names: NotRequired[list[str]]
+    """Names of its classes, where the data had some."""
     step: NotRequired[int]
     """The step whose weights these are, where an early stop chose it."""
     student: NotRequired[PluginData]

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, cast
 import torch
 
 from ladd_dist.builders.codec import load_codec
+from ladd_dist.builders.networks import denoiser
 from ladd_dist.builders.teacher import guided_teacher
 from ladd_dist.core.errors import UnknownTapError
 from ladd_dist.core.rng import derive_seed
@@ -29,10 +30,13 @@ class Frozen(NamedTuple):
     """The network below the heads: the teacher, or another."""
     teacher: Denoiser | None
     """The teacher, where the target asks it; the same object as the critic where it is both."""
+    before: Denoiser | None = None
+    """The student before training, where a share of the batches asks for old conditions."""
 
     def networks(self) -> list[Denoiser]:
         """Each network once."""
-        return [self.critic] + ([self.teacher] if self.teacher not in (None, self.critic) else [])
+        others = [network for network in (self.teacher, self.before) if network is not None]
+        return [self.critic, *(network for network in others if network is not self.critic)]
 
 
 def build_critic(recipe: Recipe, teacher: Denoiser, run: Run | None = None) -> Denoiser:
@@ -52,12 +56,20 @@ def build_critic(recipe: Recipe, teacher: Denoiser, run: Run | None = None) -> D
     return recipe.critic.build(teacher=teacher, image=image, codec=codec)
 
 
-def freeze(recipe: Recipe, teacher: Denoiser, critic: Denoiser, **common: Any) -> Frozen:
-    """The critic, and the teacher if the target asks it, frozen by the recipe's strategy (`Parallel.freeze`)."""
-    frozen = cast(Denoiser, recipe.parallel.freeze(critic, **common))
-    if not recipe.target.needs_teacher:
-        return Frozen(frozen, None)
-    return Frozen(frozen, frozen if critic is teacher else cast(Denoiser, recipe.parallel.freeze(teacher, **common)))
+def freeze(
+    recipe: Recipe, teacher: Denoiser, critic: Denoiser, before: Denoiser | None = None, **common: Any
+) -> Frozen:
+    """The critic, the teacher if the target asks it, and the student before training where there is one.
+
+    The recipe's strategy freezes them (`Parallel.freeze`).
+    """
+
+    def frozen(network: Denoiser) -> Denoiser:
+        return cast(Denoiser, recipe.parallel.freeze(network, **common))
+
+    watching = frozen(critic)
+    asked = None if not recipe.target.needs_teacher else watching if critic is teacher else frozen(teacher)
+    return Frozen(watching, asked, None if before is None else frozen(before))
 
 
 def build_heads(recipe: Recipe, network: Denoiser) -> Heads:
@@ -117,6 +129,8 @@ def build_step(
             levels=recipe.student_levels(),
             seed=recipe.seed,
             augment=recipe.train.augment,
+            num_old=recipe.train.old.num_of(recipe.train.batch_size),
+            before=None if frozen.before is None else denoiser(frozen.before),
         ),
         adversarial=recipe.adversarial,
         target=recipe.target,

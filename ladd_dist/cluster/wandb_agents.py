@@ -142,14 +142,14 @@ def run_trial(agents: Agents, trial: str, command: str) -> Path:
         the run's folder.
 
     Raises:
-        RecipeError: no JSON, or no run of the sweep.
+        RecipeError: no JSON, or no run of the sweep. UserError: what `check_stages` refuses, such as too few pictures.
     """
     from ladd_dist.core.run_forms import read_evaluation
     from ladd_dist.parallel.devices import local_device, pick_device
     from ladd_dist.stages import STAGES
     from ladd_dist.stages.dry_run import describe_run
     from ladd_dist.stages.evaluate import is_evaluated, tell_tracker
-    from ladd_dist.stages.run import prepare_run, run_stages
+    from ladd_dist.stages.run import check_stages, prepare_run, run_stages
     from ladd_dist.stages.sizes import require_room
     from ladd_dist.workspace.run import Run, as_found
     from ladd_dist.workspace.workspace import Workspace
@@ -163,6 +163,7 @@ def run_trial(agents: Agents, trial: str, command: str) -> Path:
     run = as_found(Run(recipe, Workspace(agents.out, agents.cache, local_device(pick_device("auto"), 1, 0))))
     allow_own(run.recipe)
     facts = describe_run(run, agents.scale)
+    check_stages(run, facts.stages, list(STAGES), 1)
     require_room(run, facts, STAGES, 1)
 
     def prepare() -> None:

@@ -64,6 +64,10 @@ class Dataset(Plugin):
         """
         return ()
 
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, where they have some; a student's file keeps them, for pictures that it gets later."""
+        return ()
+
     def spec(self) -> ImageSpec:
         """Shape and number of classes of the images, without reading them."""
         raise NotImplementedError

@@ -84,6 +84,9 @@ class Folder(Dataset):
     def texts(self) -> tuple[str, ...]:
         return self._inventory().texts if self.captions != "none" else ()
 
+    def class_names(self) -> tuple[str, ...]:
+        return self._inventory().classes if self.captions == "none" else ()
+
     def spec(self) -> ImageSpec:
         return ImageSpec(3, *height_width(self.size), self._inventory().num_conditions)
 

@@ -162,7 +162,7 @@ def _fill(
             progress(len(given) + skipped, total)
     if not given:
         reason = f": {shown(bad, skipped)}" if bad else ""
-        raise UserError(f"none of the {skipped:,} pictures can be used{reason}")
+        raise UserError(f"none of the {skipped:,} pictures can be used{reason}; repair or replace them")
     conditions = torch.tensor(given, dtype=torch.int64)
     if not num_conditions:
         names = sorted(numbers)

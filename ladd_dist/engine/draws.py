@@ -54,6 +54,10 @@ class MicroBatches:
     """The student's levels, descending."""
     seed: int
     augment: Augment = Augment()
+    before: DenoiseFn | None = None
+    """The student before training, where some rows ask for old conditions: it says what they should give."""
+    num_old: int = 0
+    """How many rows of a global batch these are, spread as `MixedReader` spreads them."""
 
     @property
     def repeats(self) -> int:
@@ -75,7 +79,8 @@ class MicroBatches:
             own = rows.part(number, count)
             piece = batch.rows(slice(own.first - rows.first, own.stop - rows.first))
             draws = self.draw(piece, own, step, turn=0)
-            parts.append(Part(piece.repeat(self.repeats), own, draws, self.inputs(piece, own, draws, step, student)))
+            inputs = self.inputs(piece, own, draws, step, student)
+            parts.append(Part(self._kept(piece.repeat(self.repeats), inputs, own), own, draws, inputs))
         return parts
 
     def source(self, purpose: str, rows: Rows, *parts: int, device: torch.device, repeats: int = 1) -> RowSource:
@@ -131,14 +136,27 @@ class MicroBatches:
 
         return self.rollout(given, own, self.levels, self.source("rollout", rows, step, device=device))
 
+    @torch.no_grad()
+    def _kept(self, batch: Batch, inputs: Inputs, rows: Rows) -> Batch:
+        """The batch whose old samples are what the student before training makes of their inputs, at every level.
+
+        The stored samples are its answers in several steps; asked for these in one, the student would learn their mean.
+        """
+        if batch.old is None or self.before is None:
+            return batch
+        first, stop = (row * self.num_old // rows.total for row in (rows.first, rows.stop))
+        # How many there are is known, so that the host need not wait for the device to count them.
+        where = batch.old.int().argsort(descending=True, stable=True)[: (stop - first) * self.repeats]
+        answers = self.before(inputs.x[where], inputs.sigma[where], batch.cond[where])
+        return batch._replace(x0=batch.x0.index_copy(0, where, answers.to(batch.x0.dtype)))
+
     def _paired(self, batch: Batch, draws: Draws) -> tuple[Batch, Tensor]:
         """The batch and the noise of its inputs: old samples have the noise they were made from, others that drawn.
 
-        The rule `sde` adds new noise below the highest level, so there alone an old sample belongs to its noise.
+        Only so are they inputs that the student meets, where it keeps the noise; the rule `sde` adds new noise.
         """
-        if batch.old is None:
+        if batch.old is None or self.start.rule == "sde":
             return batch, draws.start_eps
         assert batch.noise is not None
-        paired = batch.old if self.start.rule == "ode" else batch.old & (draws.sigma >= self.levels[0])
-        eps = torch.where(paired.view(-1, 1, 1, 1), batch.noise, draws.start_eps)
+        eps = torch.where(batch.old.view(-1, 1, 1, 1), batch.noise, draws.start_eps)
         return batch._replace(noise=eps), eps

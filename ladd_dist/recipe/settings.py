@@ -112,9 +112,9 @@ class Old(Ranged):
     """Old conditions that a student keeps while it learns new pictures (prior preservation; arXiv 2208.12242)."""
 
     share: Annotated[float, Within("[0, 1)")] = 0.0
-    """Share of each batch that asks for an old condition; its real samples are those of the student before training."""
+    """Share of each batch that asks for an old condition; real is there what the student before training answers."""
     num_samples: Count = 1_000
-    """Number of these samples, which are made once."""
+    """Number of samples of old conditions, from which the inputs of these rows are made; they are made once."""
     seed: AnyInteger = 0
     """Seed of their noise and conditions."""
 

@@ -30,7 +30,7 @@ from ladd_dist.parallel import Adam
 from ladd_dist.recipe.fitting import feature_network, fitting_metrics
 from ladd_dist.stages.guard_actions import Guarding, RollBack
 from ladd_dist.stages.held_out import EarlyStopping
-from ladd_dist.stages.old_samples import batches_of
+from ladd_dist.stages.old_samples import batches_of, student_before
 from ladd_dist.stages.sample_monitor import NUM_SHOWN, SampleMonitor, shown_samples, write_dump
 from ladd_dist.trackers import RunLog
 from ladd_dist.trackers.opening import run_log
@@ -148,7 +148,7 @@ class Distillation:
         self.monitor = SampleMonitor(metrics, self.shown, feature_network(recipe), trained_features(run))
         self.head_sums = HeadSums(heads.taps)
         self.ladd_step = build_step(
-            recipe, self.student, self.heads, freeze(recipe, teacher, critic, **common),
+            recipe, self.student, self.heads, freeze(recipe, teacher, critic, student_before(run), **common),
             adv_norm=self.adv_norm, head_sums=self.head_sums,
         )  # fmt: skip
         self.recorded = RecordedStep(self.ladd_step, device) if settings.compute.graph else None

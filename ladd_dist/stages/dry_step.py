@@ -23,6 +23,7 @@ from ladd_dist.parallel.compute import to_compute_dtype
 from ladd_dist.parallel.ranks import SINGLE
 from ladd_dist.parallel.single import Single
 from ladd_dist.recipe import Recipe
+from ladd_dist.stages.old_samples import needs_old
 
 
 @dataclass
@@ -52,12 +53,13 @@ class Trial:
         return peak_bytes(lambda: self.step(batch, last), [*self.own(), *data])
 
     def batch(self, size: int) -> Batch:
-        """A batch of zeros as the shards give it: images, classes, their noise, states of the path if asked for."""
+        """A batch of zeros as the shards give it: images, classes, noise; states of the path and old rows if asked."""
         image, levels = self.recipe.latent(), self.recipe.path_levels()
         shape = image.shape
         x0 = torch.zeros(size, *shape).contiguous(memory_format=torch.channels_last)
         path = torch.zeros(size, len(levels), *shape) if levels else None
-        return Batch(x0, torch.zeros(size, dtype=torch.int64), torch.zeros(size, *shape), path, levels)
+        old = torch.zeros(size, dtype=torch.bool) if needs_old(self.recipe) else None
+        return Batch(x0, torch.zeros(size, dtype=torch.int64), torch.zeros(size, *shape), path, levels, old)
 
     def profile(self, batch_size: int) -> StepProfile:
         """The profile of a step on one rank whose share of the batch is `batch_size`."""
@@ -111,12 +113,14 @@ def trial(recipe: Recipe, *, with_data: bool = False) -> Iterator[Trial]:
         teacher, student = planned_network(recipe), planned_network(recipe)
         critic = build_critic(recipe, teacher)
         heads = build_heads(recipe, critic)
-        for network in (teacher, critic):
+        before = planned_network(recipe) if needs_old(recipe) else None
+        still = [network for network in (teacher, critic, before) if network is not None]
+        for network in still:
             to_compute_dtype(network, compute.dtype)
-    with _nothing() if with_data else no_data(*{teacher, critic}, student, heads):
+    with _nothing() if with_data else no_data(*dict.fromkeys(still), student, heads):
         single, cpu = Single(), torch.device("cpu")
         alone = dataclasses.replace(recipe, parallel=single)
-        frozen = freeze(alone, teacher, critic, compute=compute, ranks=SINGLE, device=cpu)
+        frozen = freeze(alone, teacher, critic, before, compute=compute, ranks=SINGLE, device=cpu)
         adam = Adam(0.0, (0.5, 0.99), 0.0, train.clip)
         build = functools.partial(single.build, adam=adam, compute=compute, ranks=SINGLE, device=cpu)
         trained_student = build(recipe.student.prepare(student), role="student")

@@ -35,6 +35,11 @@ def are_old_samples_done(run: Run) -> bool:
     return not needs_old(run.recipe) or is_whole(run.old_folder, run.recipe.old_signature())
 
 
+def student_before(run: Run) -> Denoiser | None:
+    """The student before training, which says what old conditions should give; None where nothing asks for them."""
+    return student_at_start(run) if needs_old(run.recipe) else None
+
+
 def make_old_samples(run: Run) -> None:
     """Let the student before training sample the old conditions, unless the cache holds that or nothing asks for it."""
     folder = run.old_folder

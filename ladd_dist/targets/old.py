@@ -1,4 +1,4 @@
-"""Targets of a student that learns new pictures: old conditions keep their samples, new ones are free or held."""
+"""Targets of a student that learns new pictures: old conditions keep what they gave, new ones are free or held."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from ladd_dist.targets.pulls import TeacherDenoised
 
 
 def _with_old(batch: Batch, new: TargetSample, sigma: torch.Tensor) -> TargetSample:
-    """The target whose rows of old conditions are the stored samples, at the levels of the student's inputs."""
+    """The target whose rows of old conditions are the batch's own, at the levels of the student's inputs.
+
+    There the batch has what the student before training makes of the same input (`MicroBatches.before`).
+    """
     if batch.old is None:
         return new
     old = batch.old.view(-1, 1, 1, 1)
@@ -24,7 +27,7 @@ def _with_old(batch: Batch, new: TargetSample, sigma: torch.Tensor) -> TargetSam
 @register("old")
 @dataclass(frozen=True)
 class OldSample(Target):
-    """The stored sample where a row asks for an old condition; elsewhere the fake itself, which pulls nowhere.
+    """What the student gave before training where a row asks for an old condition; elsewhere the fake: no pull.
 
     A distance is then a mean over all rows of which a share counts, so `distill_weight` times that share is its weight.
     """
@@ -47,7 +50,7 @@ class OldSample(Target):
 @register("old_or_denoised")
 @dataclass(frozen=True)
 class OldOrDenoised(TeacherDenoised):
-    """The stored sample where a row asks for an old condition; elsewhere the base's view of the fake.
+    """What the student gave before training where a row asks for an old condition; elsewhere the base's view.
 
     See `teacher_denoised`. The base has never seen the new pictures, so its view holds samples near what it knows.
     """

@@ -21,4 +21,4 @@ class Student:
     num_classes: int = 0
     """Classes that it knows; 0 where it reads texts."""
     class_names: tuple[str, ...] = ()
-    """Names of its classes, where the folder that it learned from is still there."""
+    """Names of its classes, where its file has them, or the folder that it learned from is still there."""

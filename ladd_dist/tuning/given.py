@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ladd_dist.builders.asking import asking_for_plugins
 from ladd_dist.builders.card import KEY, StudentCard
 from ladd_dist.builders.student_file import file_of, read_student
-from ladd_dist.core.errors import ConsentError, UserError
+from ladd_dist.core.errors import ConsentError, MachineError, UserError
 from ladd_dist.core.pretrained import from_outside
 from ladd_dist.core.serialize import from_data
 from ladd_dist.core.tensor_file import read_tensors
-from ladd_dist.datasets.folder import Folder
-from ladd_dist.datasets.folder_inventory import inventory
 from ladd_dist.levels import Levels
 from ladd_dist.networks import Network
 from ladd_dist.networks.cunet import CUNet
@@ -22,6 +20,9 @@ from ladd_dist.networks.given import Given
 from ladd_dist.tuning.checkpoints import base_flags, checkpoint_student, require_base
 from ladd_dist.tuning.flags import flags_of
 from ladd_dist.tuning.found import CHECKPOINT, FOLDER, Student
+
+if TYPE_CHECKING:
+    from ladd_dist.workspace.run import Run
 
 
 def student_of(source: str, base: str, cache: Path | None) -> Student:
@@ -54,7 +55,7 @@ def student_of(source: str, base: str, cache: Path | None) -> Student:
         raise UserError(
             f"{source} works in latents of a codec that was trained with it; students on pixels can be tuned"
         )
-    teacher, names = _teacher_of(path, base, cache)
+    teacher, names = _teacher_of(path, base, cache), _class_names(path, base, card, cache)
     flags = [*flags_of("network.network", network), "--network.weights", str(teacher), *_common(source, card)]
     image = card["image"]
     return Student(FOLDER, flags, False, (image["height"], image["width"]), image["num_classes"], names)
@@ -78,43 +79,60 @@ def _of_checkpoint(source: str, card: StudentCard, network: Diffusers, base: str
     return Student(CHECKPOINT, [*base_flags(network, sides), *_common(source, card)], True, sides)
 
 
-def _teacher_of(path: Path, base: str, cache: Path | None) -> tuple[Path, tuple[str, ...]]:
-    """The file with the base's weights, and the names of its classes, if they are known."""
-    if base:
-        found = Path(base)
-        if not found.is_file():
+def _teacher_of(path: Path, base: str, cache: Path | None) -> Path:
+    """The file with the base's weights."""
+    if not base:
+        if path.is_file():
             raise UserError(
-                f"--base {base} is no file; name the teacher's, cache/teacher-SIGNATURE/teacher.safetensors"
+                f"{path} does not hold its base: name the teacher's weights with --base, or give the run's folder"
             )
-        if KEY in read_tensors(found).metadata:
-            raise UserError(
-                f"--base {base} is itself a few-step student: its features do not tell noise levels apart as those "
-                "of a base do; name the teacher that it was distilled from"
-            )
-        return found, ()
-    if path.is_file():
+        return _teacher_of_run(path, cache)
+    found = Path(base)
+    if found.is_dir():
+        return _teacher_of_run(found, cache)
+    if not found.is_file():
         raise UserError(
-            f"{path} does not hold its base: name the teacher's weights with --base, or give the run's folder"
+            f"--base {base} is no file and no run's folder; name the teacher's, "
+            "cache/teacher-SIGNATURE/teacher.safetensors, or the run's that trained it"
         )
-    return _teacher_of_run(path, cache)
+    if KEY in read_tensors(found).metadata:
+        raise UserError(
+            f"--base {base} is itself a few-step student: its features do not tell noise levels apart as those "
+            "of a base do; name the teacher that it was distilled from"
+        )
+    return found
 
 
-def _teacher_of_run(folder: Path, cache: Path | None) -> tuple[Path, tuple[str, ...]]:
-    import torch
-
-    from ladd_dist.workspace.opening import open_run
-
+def _teacher_of_run(folder: Path, cache: Path | None) -> Path:
     hint = "name it with --base cache/teacher-SIGNATURE/teacher.safetensors"
     try:
-        run = open_run(folder, cache=cache, device=torch.device("cpu")).run
-        found = run.teacher_folder / "teacher.safetensors"
+        found = _opened(folder, cache).teacher_folder / "teacher.safetensors"
     except ConsentError:
         raise
     except UserError as error:
         raise UserError(f"the base of {folder} cannot be found ({error}); {hint}") from error
     if not found.is_file():
         raise UserError(f"the base of {folder} is not in {found.parent}; {hint}")
-    data = run.recipe.dataset
-    if not isinstance(data, Folder) or not data.root or not Path(data.root).is_dir():
-        return found, ()
-    return found, inventory(Path(data.root), data.classes, data.captions).classes
+    return found
+
+
+def _class_names(path: Path, base: str, card: StudentCard, cache: Path | None) -> tuple[str, ...]:
+    """Names of a student's classes: those on its card, else of the folder that its run, or its base's, learned from."""
+    known = [tuple(card.get("class_names", ()))]
+    for folder in (path, Path(base or path)):
+        if not known[-1] and folder.is_dir():
+            try:
+                known.append(_opened(folder, cache).recipe.dataset.class_names())
+            except MachineError:  # a look at another time may find them
+                raise
+            except UserError:  # its pictures were changed or moved: their folders no longer say what it learned
+                continue
+    return known[-1] if len(known[-1]) == card["image"]["num_classes"] else ()
+
+
+def _opened(folder: Path, cache: Path | None) -> Run:
+    import torch
+
+    from ladd_dist.workspace.opening import open_run
+
+    return open_run(folder, cache=cache, device=torch.device("cpu")).run

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
-from ladd_dist.core.errors import UserError
+from ladd_dist.builders.data import prepare_data
+from ladd_dist.core.errors import MachineError, UserError
 from ladd_dist.core.printable import one_line
-from ladd_dist.datasets.folder_inventory import inventory
-from ladd_dist.datasets.folder_listing import list_pictures
+from ladd_dist.datasets import Counts
+from ladd_dist.datasets.folder_contents import listing_of
+from ladd_dist.datasets.folder_inventory import inventory, real
+from ladd_dist.datasets.folder_listing import Listing
 from ladd_dist.tuning.found import Student
+from ladd_dist.workspace.run import Run
 
 FEWEST = 4
 """Fewest pictures: some are held out, and heads that see one or two only learn these by heart."""
+_NEEDED = f"some dozens are needed, {FEWEST} at least"
+_AS_TYPED = (
+    (re.compile(r", or take --dataset\.classes none"), ""),  # a student's classes follow from the folders
+    (re.compile(r"(?<![\w.-])dataset\.root\b"), "--images"),
+    (re.compile(r"(?<![\w.])(--)?dataset\.(?!pictures\b)"), "--dataset.pictures."),
+)
+"""Names of the fields of a `Folder` of its own, and what they are called on the command line of `ladd tune`."""
 
 
 def picture_flags(images: Path, student: Student, classes: tuple[int, ...], old_texts: Path | None) -> list[str]:
@@ -24,11 +38,9 @@ def picture_flags(images: Path, student: Student, classes: tuple[int, ...], old_
     Raises:
         UserError: there are too few pictures, or no captions, or nobody says which classes they are.
     """
-    listing = list_pictures(images)
-    num = sum(not file.problem for file in listing.pictures)
-    if num < FEWEST:
-        there = "one picture" if num == 1 else f"{num} pictures"
-        raise UserError(f"--images {images} holds {there} that can be read; some dozens are needed, {FEWEST} at least")
+    with _named(images):
+        listing = listing_of(real(images))
+        _require_some(images, listing)
     height, width = student.sides
     size = [str(height)] if height == width else [str(height), str(width)]
     flags = ["--dataset.pictures.root", str(images), "--dataset.pictures.size", *size]
@@ -41,18 +53,81 @@ def picture_flags(images: Path, student: Student, classes: tuple[int, ...], old_
                 f"--images {images} has no captions, which this student reads: put metadata.jsonl there, with lines "
                 'like {"file_name": "a.png", "text": "a red fox"}, or a.txt beside a.png'
             )
+        with _named(images):  # now, where an error can name the flag that was typed
+            inventory(images, "none", "metadata" if listing.metadata else "txt")
         flags += ["--dataset.pictures.classes", "none", "--dataset.pictures.captions", kind]
         return [*flags, *(["--dataset.old-texts", str(old_texts)] if old_texts else [])]
     if old_texts:
         raise UserError("--old-texts are for a student that reads texts; this one keeps the classes without pictures")
     in_folders = any("/" in file.name for file in listing.pictures)
-    names = inventory(images, "folders", "none").classes if in_folders else ("",)
+    with _named(images):
+        names = inventory(images, "folders", "none").classes if in_folders else ("",)
     chosen = classes or _by_name(names, student)
     _require_classes(images, names, chosen, student)
     old = [number for number in range(student.num_classes) if number not in chosen]
     flags += [] if in_folders else ["--dataset.pictures.classes", "none"]
     flags += ["--network.classes", *map(str, [*chosen, *old]), "--dataset.old-classes", str(len(old))]
     return flags if old else [*flags, "--train.old.share", "0", "--distill-weight.value", "0"]
+
+
+def prepare_pictures(images: Path, run: Run) -> None:
+    """Decode the pictures of a tuning into its cache before anything of a run is written.
+
+    Raises:
+        UserError: some are damaged, or too few are left to train and to hold out.
+    """
+    with _named(images):
+        prepare_data(run)
+        require_pictures(images, run)
+
+
+def require_pictures(images: Path, run: Run) -> None:
+    """Refuse pictures of which a tuning has too few, as far as that is known without decoding one.
+
+    Raises:
+        UserError: there are too few to train and to hold out.
+    """
+    counts: Counts | None = run.recipe.dataset.counts(run.workspace.cache)
+    if counts is None:
+        return
+    if (num := sum(counts.train) + counts.held_out) < FEWEST:
+        raise UserError(f"--images {images} holds {_pictures(num)} that can be read; {_NEEDED}")
+    if run.recipe.train.early_stop.every and not counts.held_out:
+        raise UserError(
+            f"--images {images}: none of the pictures is held out, and those tell when to stop (copies stay together, "
+            "each class keeps one); add some, raise --dataset.pictures.held-out, or use --train.early-stop.every 0"
+        )
+
+
+def _require_some(images: Path, listing: Listing) -> None:
+    problems = [file for file in listing.pictures if file.problem]
+    num = len(listing.pictures) - len(problems)
+    if not listing.pictures:
+        raise UserError(
+            f"--images {images} holds no picture, nor do the folders below it; put some dozens there, {FEWEST} at "
+            "least: PNG, JPEG, WebP or GIF, by the endings of their names"
+        )
+    if num < FEWEST:
+        why = f" ({problems[0].name}: {problems[0].problem})" if problems else ""
+        raise UserError(one_line(f"--images {images} holds {_pictures(num)} that can be read{why}; {_NEEDED}"))
+
+
+def _pictures(num: int) -> str:
+    return "one picture" if num == 1 else f"{num or 'no'} pictures"
+
+
+@contextlib.contextmanager
+def _named(images: Path) -> Iterator[None]:
+    """Let errors about the folder of pictures name the flag that it was typed with, not the recipe's field."""
+    try:
+        yield
+    except MachineError:  # names the file, and no flag is at fault
+        raise
+    except UserError as error:
+        text = str(error)
+        for written, typed in _AS_TYPED:
+            text = written.sub(typed, text)
+        raise UserError(text if "--images" in text else f"--images {images}: {text}") from error
 
 
 def _by_name(names: tuple[str, ...], student: Student) -> tuple[int, ...]:

@@ -218,11 +218,21 @@ MUTANTS: dict[str, Mutation] = {
         "an old sample of a tuning starts from new noise, so that its target is the mean of all samples",
         one(
             "engine/draws.py",
-            "eps = torch.where(paired.view(-1, 1, 1, 1), batch.noise, draws.start_eps)",
+            "eps = torch.where(batch.old.view(-1, 1, 1, 1), batch.noise, draws.start_eps)",
             "eps = draws.start_eps",
         ),
         test="tests/unit/test_tune_step.py"
         "::test_an_old_row_starts_from_the_noise_of_its_sample_where_that_belongs_to_it",
+    ),
+    "old_rows_held_at_stored_samples": Mutation(
+        "a tuning asks the student for a stored sample in one step, and it learns the mean of what it made before",
+        one(
+            "engine/draws.py",
+            "index_copy(0, where, answers.to(batch.x0.dtype))",
+            "index_copy(0, where, batch.x0[where])",
+        ),
+        test="tests/unit/test_tune_step.py"
+        "::test_an_old_row_should_stay_what_the_student_before_training_makes_of_its_own_input",
     ),
     "critic_shown_unmoved_samples": Mutation(
         "the critic sees samples as they are, and learns few pictures by heart",

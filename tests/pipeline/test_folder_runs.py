@@ -14,6 +14,7 @@ import torch
 from picture_files import encoded, plain
 from processes import Done
 
+from ladd_dist.cluster.wandb_agents import Agents, run_trial
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.run_forms import read_run_config
 from ladd_dist.datasets import folder_inventory
@@ -21,7 +22,8 @@ from ladd_dist.engine.shard_reader import ShardReader
 from ladd_dist.evaluation.draw import asked_classes
 from ladd_dist.preflight.machine_checks import Machine
 from ladd_dist.preflight.storage_checks import check_data
-from ladd_dist.recipe import load_recipe
+from ladd_dist.recipe import Sweep, load_recipe
+from ladd_dist.recipe.sweep import SweepRun
 from ladd_dist.reports.page import _facts
 from ladd_dist.reports.run_files import ShownConfig
 from ladd_dist.workspace.opening import open_run
@@ -120,6 +122,23 @@ def test_too_few_pictures_are_said_before_one_is_decoded(pictures: Path, launch_
     folder_inventory.forget()
     assert "pictures 80" in check_data(machine)
     assert not list(cache.glob("pictures-*"))
+
+
+def test_an_agent_of_wandb_says_that_pictures_are_too_few_before_it_decodes_one(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    (pictures / "cats" / "empty.png").unlink()
+    path = REPO / "recipes" / "folder.py"
+    asked = load_recipe(path, "smoke")
+    recipe = dataclasses.replace(asked, dataset=dataclasses.replace(asked.dataset, root=str(pictures)))  # type: ignore[type-var]
+    agents = Agents(
+        Sweep(name="few", base=asked), (SweepRun(recipe, ()),), "smoke", path, tmp_path / "runs", tmp_path / "cache"
+    )
+    folder_inventory.forget()
+    with pytest.raises(UserError, match=r"training pictures are too few for the features of the metric"):
+        run_trial(agents, json.dumps({"seed": recipe.seed}), "ladd sweep")
+    assert not (tmp_path / "runs").exists() and not (tmp_path / "cache").exists()
 
 
 @pytest.mark.parametrize(

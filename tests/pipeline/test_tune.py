@@ -152,7 +152,11 @@ def test_a_tuning_that_was_stopped_goes_on_to_the_same_student(tuned: tuple[Path
         (("missing", "--images", "pictures"), "missing does not exist: give a finished run's folder"),
         (("pictures", "--images", "pictures"), "pictures holds no student.safetensors and no checkpoint"),
         (("runs/student/student.safetensors", "--images", "pictures"), "name the teacher's weights with --base"),
-        (("runs/student", "--images", "nowhere"), "cannot be opened"),
+        (("runs/student", "--images", "nowhere"), "--images '"),
+        (
+            ("runs/student", "--images", "bad", "--classes", "3"),
+            "--images bad: 12 of 32 pictures cannot be used: bad-0",
+        ),
         (("runs/student", "--images", "one", "--classes", "3"), "holds one picture that can be read"),
         (("runs/student", "--images", "pictures"), "say which of the student's classes, 0 to 9, its pictures take"),
         (("runs/student", "--images", "pictures", "--classes", "10"), "knows the classes 0 to 9, got 10"),
@@ -172,6 +176,9 @@ def test_a_tuning_that_was_stopped_goes_on_to_the_same_student(tuned: tuple[Path
 )
 def test_what_cannot_be_tuned_is_one_message(tune: Tune, tmp_path: Path, words: tuple[str, ...], message: str) -> None:
     write_pictures(tmp_path / "one", 1)
+    write_pictures(tmp_path / "bad", 20)
+    for number in range(12):
+        (tmp_path / "bad" / f"bad-{number}.png").write_bytes(b"no picture")
     done = tune(*words, *TINY)
     assert done.code in (1, 2) and message in done.stderr.replace("\n", " "), done.stderr
     assert done.stderr.count("error:") == 1

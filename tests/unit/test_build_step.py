@@ -6,6 +6,8 @@ import dataclasses
 from pathlib import Path
 from typing import cast
 
+import torch
+
 from ladd_dist.builders.step import Frozen, build_critic, build_step
 from ladd_dist.builders.teacher import fresh_network
 from ladd_dist.critics.pixels import Pixels
@@ -41,7 +43,8 @@ def test_every_part_of_the_recipe_is_in_its_place() -> None:
     teacher = fresh_network(recipe)
     critic = build_critic(recipe, teacher)
     student, heads = (cast(Trainable, object()) for _ in range(2))
-    step = build_step(recipe, student, heads, Frozen(critic, teacher))
+    before = fresh_network(recipe)
+    step = build_step(recipe, student, heads, Frozen(critic, teacher, before))
     assert step.student is student and step.heads is heads
     assert step.critic.network is critic and step.critic.taps == ("conv0", "conv2") and not step.critic.renoises
     for field in ("adversarial", "target", "distance", "regulariser", "adv_weight", "distill_weight"):
@@ -51,4 +54,6 @@ def test_every_part_of_the_recipe_is_in_its_place() -> None:
     draws = step.micro_batches
     for field in ("start", "rollout", "student_sigma", "renoise_sigma", "seed"):
         assert getattr(draws, field) == getattr(recipe, field), field
+    x, sigma, cond = torch.ones(2, *recipe.latent().shape), torch.ones(2), torch.zeros(2, dtype=torch.int64)
+    assert draws.before is not None and torch.equal(draws.before(x, sigma, cond), before(x, sigma, cond).denoised)
     assert draws.levels == recipe.levels(2) != recipe.levels(4)
