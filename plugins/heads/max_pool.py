@@ -10,6 +10,7 @@ from ladd_dist.core.plugin import register
 from ladd_dist.core.ranges import Depth, Width
 from ladd_dist.heads import Head
 from ladd_dist.zoo.plugins.heads._classifier import SLOPE, ProjectionClassifier
+from ladd_dist.zoo.plugins.heads._pooling import mean_over_space
 
 
 class MaxPoolHead(nn.Module):
@@ -21,7 +22,7 @@ class MaxPoolHead(nn.Module):
         for block in range(blocks):
             layers += [
                 nn.Conv2d(width if block else channels, width, 3, padding=1),
-                nn.LeakyReLU(SLOPE),
+                nn.LeakyReLU(SLOPE, inplace=True),
                 nn.MaxPool2d(2, ceil_mode=True),  # ceil: a 1x1 map stays one, an odd side loses no border
             ]
         self.body = nn.Sequential(*layers)
@@ -29,7 +30,7 @@ class MaxPoolHead(nn.Module):
 
     def forward(self, features: Tensor, cond_vec: Tensor) -> Tensor:
         """Logits [B,1] of features [B,c,h,w] and cond_vec [B,E]."""
-        logits: Tensor = self.classifier(self.body(features).mean(dim=(2, 3)), cond_vec)
+        logits: Tensor = self.classifier(mean_over_space(self.body(features)), cond_vec)
         return logits
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ladd_dist.core.plugin import register
 from ladd_dist.core.ranges import Count, Width
 from ladd_dist.heads import Head
 from ladd_dist.zoo.plugins.heads._classifier import SLOPE, ProjectionClassifier
+from ladd_dist.zoo.plugins.heads._pooling import mean_over_space
 
 
 class SmallConvHead(nn.Module):
@@ -17,12 +19,15 @@ class SmallConvHead(nn.Module):
 
     def __init__(self, channels: int, cond_dim: int, width: int, pool: int, conditioned: bool) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(channels, width, 1), nn.LeakyReLU(SLOPE), nn.AdaptiveAvgPool2d(pool))
+        self.body = nn.Sequential(nn.Conv2d(channels, width, 1), nn.LeakyReLU(SLOPE, inplace=True))
+        self.pool = pool
         self.classifier = ProjectionClassifier(width * pool**2, width, cond_dim, conditioned=conditioned)
 
     def forward(self, features: Tensor, cond_vec: Tensor) -> Tensor:
         """Logits [B,1] of features [B,c,h,w] and cond_vec [B,E]."""
-        logits: Tensor = self.classifier(self.body(features).flatten(1), cond_vec)
+        maps = self.body(features)
+        pooled = mean_over_space(maps) if self.pool == 1 else functional.adaptive_avg_pool2d(maps, self.pool).flatten(1)
+        logits: Tensor = self.classifier(pooled, cond_vec)
         return logits
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
@@ -12,6 +11,7 @@ from ladd_dist.core.plugin import register
 from ladd_dist.core.ranges import Depth, Width
 from ladd_dist.heads import Head
 from ladd_dist.zoo.plugins.heads._classifier import SLOPE, ProjectionClassifier
+from ladd_dist.zoo.plugins.heads._pooling import mean_and_max_over_space
 
 
 class SpectralNormHead(nn.Module):
@@ -28,7 +28,7 @@ class SpectralNormHead(nn.Module):
         for block in range(blocks):
             inputs, stride = (width, 2) if block else (channels, 1)
             conv = nn.Conv2d(inputs, width, 3, stride=stride, padding=1)
-            layers += [parametrizations.spectral_norm(conv), nn.LeakyReLU(SLOPE)]
+            layers += [parametrizations.spectral_norm(conv), nn.LeakyReLU(SLOPE, inplace=True)]
         self.body = nn.Sequential(*layers)
         self.classifier = ProjectionClassifier(
             2 * width, width, cond_dim, conditioned=conditioned, spectral=spectral_classifier
@@ -36,9 +36,7 @@ class SpectralNormHead(nn.Module):
 
     def forward(self, features: Tensor, cond_vec: Tensor) -> Tensor:
         """Logits [B,1] of features [B,c,h,w] and cond_vec [B,E]."""
-        maps = self.body(features)
-        pooled = torch.cat([maps.mean(dim=(2, 3)), maps.amax(dim=(2, 3))], dim=1)
-        logits: Tensor = self.classifier(pooled, cond_vec)
+        logits: Tensor = self.classifier(mean_and_max_over_space(self.body(features)), cond_vec)
         return logits
 
 
