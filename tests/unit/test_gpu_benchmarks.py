@@ -85,7 +85,7 @@ def test_every_part_names_a_module_that_is_there_and_files_of_tests_that_are_the
             assert not word.startswith("tests/") or (root / word).exists(), word
     words = gpu.words_of(gpu.PARTS[1], Args(device="cpu"))
     assert words[:3] == ["pytest", "-m", "not gpu and not slow"]
-    assert gpu.words_of(gpu.PARTS[1], Args())[2] == "gpu"
+    assert gpu.words_of(gpu.PARTS[1], Args())[2] == "gpu and not slow"
 
 
 def test_samplers_are_compared_with_the_teacher_round_by_round(capsys: pytest.CaptureFixture[str]) -> None:
