@@ -21,7 +21,8 @@ Each is a row of figures in `--out`, written when it is there; a call that was s
 and `old` are Frechet distances to held-out pictures in the style and to real pictures of the other classes, in the
 features that the base's run trained on its pictures (metric `class_features`); `new kid` and `old kid` are kernel
 distances on pixels. Old samples have the classes of the pictures that they are compared with. `memorised` is the share
-of new samples nearer to a picture of the training than half the usual distance between these.
+of new samples nearer to a picture of the training than half the usual distance between these; `real` are pictures
+among which those of the training are, so there it counts these.
 """
 
 from __future__ import annotations
@@ -58,6 +59,8 @@ from ladd_dist.workspace.opening import open_run
 
 METHODS = ("real", "untouched", "diffusion", "de-distilled", "from base", "tune", "ceiling")
 FIGURES = ("new", "old", "new kid", "old kid", "memorised", "saturation", "sharpness", "seconds")
+RANGED = ("new", "old")
+"""Figures that are shown with their lowest and highest value over seeds."""
 NUM_SHOWN = 12
 NUM_SAMPLES = {"smoke": 32, "laptop": 512}
 UPDATES = {"smoke": 10, "laptop": 2_000}
@@ -138,11 +141,17 @@ def table(rows: dict[str, dict[str, float]]) -> str:
             found = [row for name, row in rows.items() if name.split("/")[::2] == [str(count), method]]
             if found:
                 means[method] = {figure: mean(row[figure] for row in found) for figure in FIGURES}
-                cells = " | ".join(f"{means[method][figure]:.3g}" for figure in FIGURES)
+                cells = " | ".join(_cell([row[figure] for row in found], figure) for figure in FIGURES)
                 lines.append(f"| {count} | {method} | {len(found)} | {cells} |")
         if all(method in means for method in METHODS):
             lines.append(f"\n{count} pictures: {_bars(means)}\n")
     return "\n".join(lines)
+
+
+def _cell(values: list[float], figure: str) -> str:
+    """The mean over seeds; of a distance with its range."""
+    told = f"{mean(values):.3g}"
+    return f"{told} ({min(values):.3g} to {max(values):.3g})" if figure in RANGED and len(values) > 1 else told
 
 
 def _bars(means: dict[str, dict[str, float]]) -> str:
