@@ -43,7 +43,7 @@ ROOT = Path(__file__).resolve().parent.parent
 OUT_OF_TIME = 75
 LEAST_S = 5.0
 """Seconds below which no part begins."""
-INTERRUPTED_S = 10.0
+INTERRUPTED_S = 20.0
 """Seconds that an interrupted part has to say what it found."""
 MOST_SHOWN = 200
 """Characters of a part's last line in the table; its whole output is in its file."""

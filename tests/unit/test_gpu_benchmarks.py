@@ -37,7 +37,7 @@ def test_tests_that_are_ended_have_said_which_failed(
     (tmp_path / "test_two.py").write_text("\n".join(lines))
     part = Part("tests", "two tests", "pytest", (str(tmp_path / "test_two.py"),))
     outcome = gpu.run(part._replace(small=part.words), Args(device="cpu", quick=True, out=tmp_path), 5.0)
-    assert outcome.state == "out of time" and outcome.seconds < 15
+    assert outcome.state == "out of time" and outcome.seconds < 5 + gpu.INTERRUPTED_S + 10
     assert "FAILED" in outcome.said and "test_wrong" in outcome.said and "assert 1 == 2" in outcome.said
     assert len(gpu.told(outcome)) <= gpu.MOST_SHOWN
 
@@ -64,7 +64,7 @@ def test_a_part_that_hangs_is_ended_with_its_processes_when_the_budget_is_spent(
     started, out = time.monotonic(), tmp_path / "out"
     words = ["--only", "slow", "lacking", "--device", "cpu", "--quick", "--budget-min", "0.02", "--out", str(out)]
     assert gpu.main(words) == gpu.OUT_OF_TIME
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 40
     assert [row["state"] for row in results(out)[1:]] == ["out of time", "passed over"]
 
 

@@ -94,10 +94,9 @@ def test_other_names_are_not_touched() -> None:
 
 
 def test_sources_are_hashed_as_before_the_shipped_modules_had_long_names() -> None:
-    """Digests of the files at commit e6e537a, which locks of that time hold."""
+    """The digest of a file that has not changed since commit e6e537a, which locks of that time hold."""
     load_plugins(())
     found = sources(lookup("head", "spectral_norm")) | sources(lookup("taps", "downs"))
-    assert found["plugins.heads.spectral_norm"].startswith("76248aaa60ce99e0")
     assert found["plugins.taps.downs"].startswith("5f7032281f5607fa")
     assert {"plugins.heads._classifier", "plugins.taps._select", "ladd_dist.heads"} <= set(found)
     helper = (REPO / "plugins" / "heads" / "_classifier.py").read_bytes()
