@@ -42,6 +42,7 @@ import tyro
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from benchmarks._runs import put_between
 from benchmarks._tune_pictures import bases_of, read_pictures, styled_pictures
 from benchmarks._tune_rivals import Denoise, learned, put_on, samples_of
 from ladd_dist.builders.student_file import load_student
@@ -86,6 +87,8 @@ class Options:
     """The figures."""
     table: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print the table of the figures that are there, and do nothing else."""
+    write: Path | None = None
+    """A Markdown page: what stands between its markers is replaced by the table."""
     grid: Path | None = None
     """Draw samples of each method at the same noise as a PNG: of the first number of pictures and seed."""
 
@@ -126,6 +129,8 @@ def main() -> int:
                         rows[name] = _row(options, given, bases, styled[:count], seed, method)
                         write_json(options.out, rows)
     print(table(rows))
+    if options.write:
+        put_between(options.write, "tune", table(rows))
     if options.grid:
         _draw(options, options.grid)
     print("all done" if not options.table else f"{len(rows)} rows")
@@ -135,6 +140,7 @@ def main() -> int:
 def table(rows: dict[str, dict[str, float]]) -> str:
     """Means over seeds, a line for each number of pictures and method, and how they keep the bars."""
     lines = ["| pictures | method | seeds | " + " | ".join(FIGURES) + " |", "|---" * (3 + len(FIGURES)) + "|"]
+    bars: list[str] = []
     for count in sorted({int(name.split("/")[0]) for name in rows}):
         means: dict[str, dict[str, float]] = {}
         for method in METHODS:
@@ -144,8 +150,8 @@ def table(rows: dict[str, dict[str, float]]) -> str:
                 cells = " | ".join(_cell([row[figure] for row in found], figure) for figure in FIGURES)
                 lines.append(f"| {count} | {method} | {len(found)} | {cells} |")
         if all(method in means for method in METHODS):
-            lines.append(f"\n{count} pictures: {_bars(means)}\n")
-    return "\n".join(lines)
+            bars.append(f"{count} pictures: {_bars(means)}.")
+    return "\n".join(lines) + "".join(f"\n\n{line}" for line in bars)
 
 
 def _cell(values: list[float], figure: str) -> str:
