@@ -191,7 +191,11 @@ def watched(
     offsets: Mapping[str, float] | None = None,
     **changes: Any,
 ) -> tuple[LaddStep, Recorder]:
-    """The same step on the same networks, observed."""
+    """The same step on the same networks, observed.
+
+    Old rows keep their stored samples: what the student before training makes of their inputs is in no batch that the
+    checks could compare with.
+    """
     networks: dict[Role, nn.Module] = {
         "student": step.student.module, "heads": step.heads.module, "teacher": step.critic.network,
     }  # fmt: skip
@@ -202,6 +206,7 @@ def watched(
         heads=cast(Trainable, WatchedNetwork(step.heads, "heads", recorder, offsets)),
         critic=cast(FrozenCritic, WatchedCritic(step.critic, recorder)),
         target=cast(Target, WatchedTarget(step.target, recorder)),
+        micro_batches=dataclasses.replace(step.micro_batches, before=None),
         **changes,
     )
     return spied, recorder
