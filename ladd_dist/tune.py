@@ -119,7 +119,9 @@ def _own(options: Options) -> list[str]:
 
 def _of_launch(options: Options) -> list[str]:
     """Flags of `ladd launch` that change no result."""
-    words = ["--out", str(options.out), "--cache", str(options.cache), "--device", options.device]
+    words = ["--out", str(options.out)] if options.out != Path("runs") else []
+    words += ["--cache", str(options.cache)] if options.cache != Path("cache") else []
+    words += ["--device", options.device] if options.device != "auto" else []
     words += ["--threads", str(options.threads)] if options.threads else []
     words += ["--nproc", str(options.nproc)] if options.nproc > 1 else []
     words += ["--plugins", *options.plugins] if options.plugins else []
@@ -159,7 +161,10 @@ def _tell_result(options: Options, recipe: Recipe, *, reads_texts: bool) -> None
     run = _run(options, recipe).folder.path
     print(f"before and after: {run / 'report.html'}")
     if not reads_texts:
-        print(f"pictures of it: {shlex.join(['ladd', 'sample', str(run), '--steps', str(options.steps)])}")
+        words = ["ladd", "sample", str(run), "--steps", str(options.steps)]
+        if recipe.latent().num_classes > 1:  # the new classes come first
+            words += ["--classes", ",".join(map(str, range(recipe.dataset.num_asked())))]
+        print(f"pictures of it: {shlex.join(words)}")
         return
     # No pipeline opens a run's student, to which the adapter would belong.
     form = "diffusers" if options.full or file_of(Path(options.student)).is_file() else "lora"

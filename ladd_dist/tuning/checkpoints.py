@@ -41,7 +41,9 @@ def checkpoint_student(source: str, base: str) -> Student:
         )
     if path.is_dir() and not any(path.rglob("config.json")):
         raise UserError(f"{source} holds no student.safetensors and no checkpoint of diffusers; is its run finished?")
-    if not path.exists() and (source.startswith(("/", ".", "~")) or source.count("/") != 1):
+    # OWNER/NAME may be of the hub, but not where a folder of that name lies here: that is a run's name, mistyped.
+    here = source.startswith(("/", ".", "~")) or source.count("/") != 1 or path.parent.is_dir()
+    if here and not path.exists():
         raise UserError(
             f"{source} does not exist: give a finished run's folder, its student.safetensors, or a checkpoint"
         )

@@ -88,7 +88,9 @@ def test_new_pictures_become_a_student_of_the_same_four_steps_with_a_page(tuned:
     first, line = done.stdout.splitlines()[:2]
     assert first.startswith("20 pictures, 6 updates of 8 samples at most, ") and "parameters trained, about" in first
     assert line.startswith("the same as a recipe: ladd launch tune_folder ")
-    assert done.stdout.splitlines()[-1] == f"pictures of it: ladd sample {run.relative_to(folder)} --steps 4"
+    assert not {"--out", "--cache"} & set(line.split()), "other commands take the line too, such as plan"
+    said = f"pictures of it: ladd sample {run.relative_to(folder)} --steps 4 --classes 0"
+    assert done.stdout.splitlines()[-1] == said
     before, card_before = load_student(folder / "runs" / "student", torch.device("cpu"))
     after, card = load_student(run, torch.device("cpu"))
     assert (card["levels"]["4"], card["rule"]) == (card_before["levels"]["4"], card_before["rule"])
@@ -150,6 +152,7 @@ def test_a_tuning_that_was_stopped_goes_on_to_the_same_student(tuned: tuple[Path
     ("words", "message"),
     [
         (("missing", "--images", "pictures"), "missing does not exist: give a finished run's folder"),
+        (("runs/mistyped", "--images", "pictures"), "runs/mistyped does not exist: give a finished run's folder"),
         (("pictures", "--images", "pictures"), "pictures holds no student.safetensors and no checkpoint"),
         (("runs/student/student.safetensors", "--images", "pictures"), "name the teacher's weights with --base"),
         (("runs/student", "--images", "nowhere"), "--images '"),
