@@ -29,6 +29,7 @@ from ladd_dist.reports.table import (
     Column,
     Row,
     entry_meaning,
+    is_tuning,
     num_samples,
     reported,
     table,
@@ -90,6 +91,7 @@ def _figures(files: RunFiles, columns: list[Column], rows: list[Row]) -> dict[st
         "config": config,
         "recipe": config.recipe,
         "method": in_words(method),
+        "tunes": is_tuning(config),
         "repeats": "distance" in method or not method,  # without a distance nothing holds a student to each picture
         "of_dataset": config.recipe.part("shards").text("samples") == "dataset",
         "guard": files.guard,

@@ -194,8 +194,15 @@ def entry_meaning(key: str) -> str:
     return REAL_MEANING if key == FLOOR else ENTRY_MEANINGS.get(key.partition("@")[0], "")
 
 
+def is_tuning(config: ShownConfig) -> bool:
+    """Whether a finished student learned new pictures, so that nobody expects the teacher's of it."""
+    return config.recipe.part("dataset").text("plugin") == "with_old"
+
+
 def title(evaluation: Figures, config: ShownConfig) -> str:
     """The heading of the page: what happened, in plain words."""
+    if is_tuning(config):
+        return "A few-step student that learned new pictures"
     teachers = by_steps(evaluation, "teacher")
     if not teachers or not by_steps(evaluation, "student"):
         return "A diffusion teacher turned into a few-step student"

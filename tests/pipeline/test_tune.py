@@ -89,6 +89,8 @@ def test_new_pictures_become_a_student_of_the_same_four_steps_with_a_page(tuned:
     assert first.startswith("20 pictures, 6 updates of 8 samples at most, ") and "parameters trained, about" in first
     assert line.startswith("the same as a recipe: ladd launch tune_folder ")
     assert not {"--out", "--cache"} & set(line.split()), "other commands take the line too, such as plan"
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "A few-step student that learned new pictures" in page and "a good student repeats it" not in page
     said = f"pictures of it: ladd sample {run.relative_to(folder)} --steps 4 --classes 0"
     assert done.stdout.splitlines()[-1] == said
     before, card_before = load_student(folder / "runs" / "student", torch.device("cpu"))
