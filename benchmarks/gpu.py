@@ -15,6 +15,7 @@ The exit code is 0 when every part that ran went well, 1 when one failed, and 75
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -187,11 +188,12 @@ def run(part: Part, args: Args, seconds: float) -> Outcome:
 def ended(process: subprocess.Popen[str]) -> str:
     """End a part and its processes; returns what it printed. Interrupted, pytest still says which tests failed."""
     process.send_signal(signal.SIGINT)
-    try:
-        return process.communicate(timeout=INTERRUPTED_S)[0]
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)  # its own processes too, which hold the pipe
-        return process.communicate()[0]
+    out = None
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        out = process.communicate(timeout=INTERRUPTED_S)[0]
+    with contextlib.suppress(ProcessLookupError):  # all have ended
+        os.killpg(process.pid, signal.SIGKILL)  # its own processes too, which hold the pipe or the device
+    return process.communicate()[0] if out is None else out
 
 
 def last_json(text: str) -> Any:

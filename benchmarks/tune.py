@@ -128,9 +128,9 @@ def main() -> int:
                     if (name := f"{count}/{seed}/{method}") not in rows:
                         rows[name] = _row(options, given, bases, styled[:count], seed, method)
                         write_json(options.out, rows)
-    print(table(rows))
+    print(text := table(rows))
     if options.write:
-        put_between(options.write, "tune", table(rows))
+        put_between(options.write, "tune", text)
     if options.grid:
         _draw(options, options.grid)
     print("all done" if not options.table else f"{len(rows)} rows")

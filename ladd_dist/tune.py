@@ -95,10 +95,11 @@ def _main(arguments: list[str]) -> int:
     recipe = _recipe(words)
     if recipe.network.name == "given":  # of another architecture than the student, or damaged: said before all else
         recipe.network.load(image=recipe.latent())
-    require_pictures(options.images, _run(options, recipe))
+    run = _run(options, recipe)
+    require_pictures(options.images, run)
     _tell(options, recipe, [*words, *_of_launch(options)])
     if not options.dry_run:
-        prepare_pictures(options.images, _run(options, recipe))
+        prepare_pictures(options.images, run)
     # As `ladd launch` would be, within this process; that it is a command of its own is the point.
     code = importlib.import_module("ladd_dist.launch").main([*words, *_of_launch(options)])
     if code == 0 and not options.dry_run:

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
@@ -40,6 +41,25 @@ def test_tests_that_are_ended_have_said_which_failed(
     assert outcome.state == "out of time" and outcome.seconds < 5 + gpu.INTERRUPTED_S + 10
     assert "FAILED" in outcome.said and "test_wrong" in outcome.said and "assert 1 == 2" in outcome.said
     assert len(gpu.told(outcome)) <= gpu.MOST_SHOWN
+
+
+def test_what_an_interrupted_part_started_is_ended_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would hold the device while the next part is timed."""
+    quiet = "stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL"
+    lines = [
+        "import subprocess, sys, time",
+        f"child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(300)'], {quiet})",
+        "print(child.pid, flush=True)",
+        "time.sleep(300)",
+    ]
+    (tmp_path / "part_parent.py").write_text("\n".join(lines))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    outcome = gpu.run(
+        Part("parent", "a part", "part_parent", small=()), Args(device="cpu", quick=True, out=tmp_path), 6.0
+    )
+    child = int((tmp_path / "parent.txt").read_text().splitlines()[-1])
+    assert outcome.state == "out of time"
+    assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
 
 
 def results(out: Path) -> list[dict[str, Any]]:
