@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
+import io
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -56,14 +57,24 @@ def load_peer(path: Path, device: torch.device) -> Peer:
         SystemExit: the path holds no such checkout, packages are missing, or the checkout's names are others. The
             message says what is missing and what to do.
     """
-    root = path.expanduser().resolve()
-    if not (root / PACKAGE / "__init__.py").is_file():
-        raise SystemExit(f"{path} is no checkout of {REPOSITORY}: it lacks {PACKAGE}/__init__.py; {how_to_get()}")
-    with log_to_stderr(), importable(root):
+    root = require_checkout(path)
+    with quietly(), importable(root):
         modules = import_names(root)
         modules[LOG].set_log_level("ERROR")
         model = build(modules, device)
     return Peer(model, commit_of(root))
+
+
+def require_checkout(path: Path) -> Path:
+    """The checkout's folder, resolved.
+
+    Raises:
+        SystemExit: it is none; nothing is imported to find that out.
+    """
+    root = path.expanduser().resolve()
+    if not (root / PACKAGE / "__init__.py").is_file():
+        raise SystemExit(f"{path} is no checkout of {REPOSITORY}: it lacks {PACKAGE}/__init__.py; {how_to_get()}")
+    return root
 
 
 def how_to_get() -> str:
@@ -82,9 +93,10 @@ def importable(root: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def log_to_stderr() -> Iterator[None]:
-    """Send what the peer logs while it is built to stderr: stdout has our figures alone."""
-    with contextlib.redirect_stdout(sys.stderr):
+def quietly() -> Iterator[None]:
+    """Lose what the peer and its packages print and log while it is built; exceptions pass as ever."""
+    lost = io.StringIO()
+    with contextlib.redirect_stdout(lost), contextlib.redirect_stderr(lost):
         yield
 
 
