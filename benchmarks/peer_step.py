@@ -123,6 +123,8 @@ def show(result: dict[str, Any]) -> None:
 def main(argv: list[str] | None = None) -> int:
     """The command."""
     args = tyro.cli(Args, args=argv, prog="python -m benchmarks.peer_step")
+    if min(args.rounds, args.threads, *args.batch) < 1 or not args.batch:
+        raise SystemExit("--rounds, --threads and each size of --batch must be 1 or more")
     require_checkout(args.peer)
     if args.write:
         require_clean(RunOptions())
