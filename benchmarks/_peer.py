@@ -112,9 +112,11 @@ def import_names(root: Path) -> dict[str, Any]:
         try:
             modules[name] = importlib.import_module(name)
         except ImportError as error:
-            missing = (error.name or "").partition(".")[0]
-            if missing and missing != PACKAGE:
-                raise SystemExit(packages_message(missing)) from error
+            package = (error.name or "").partition(".")[0]
+            if package != PACKAGE and isinstance(error, ModuleNotFoundError):
+                raise SystemExit(packages_message(package)) from error
+            if package != PACKAGE:
+                raise SystemExit(f"the peer does not go with the {package} that is installed: {error}") from error
             lacking.append(f"{name} ({error})")
             continue
         lacking += [f"{name}.{one}" for one in asked if not hasattr(modules[name], one)]

@@ -181,6 +181,11 @@ def test_a_missing_package_is_named_with_the_others_and_the_line_that_installs_t
     assert "PYTHONPATH=peer-packages" in message and "torch" not in message
 
 
+def test_an_installed_package_that_lacks_what_the_peer_asks_is_not_called_missing(checkout: Path) -> None:
+    write(checkout, "utils/logging_utils.py", "from torch import what_it_never_had")
+    assert refused(checkout).startswith("the peer does not go with the torch that is installed: cannot import name")
+
+
 def test_another_version_is_refused_with_all_names_that_it_lacks_and_the_commit_that_has_them(checkout: Path) -> None:
     write(checkout, "utils/logging_utils.py", "")
     (checkout / "fastgen" / "configs" / "methods" / "config_ladd.py").unlink()
