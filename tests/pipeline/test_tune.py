@@ -108,7 +108,9 @@ def test_new_pictures_become_a_student_of_the_same_four_steps_with_a_page(tuned:
     assert measured == [2, 4, 6], "each measurement is in the row of its step, the last one too"
     assert "trained by this recipe" not in page and "teacher.safetensors" in page
     figures = json.loads((run / "eval.json").read_text())
-    assert all({"kid_old", "kid_old_low", "kid_held_out"} <= set(figures[name]) for name in ("student@4", "untrained@4"))
+    assert all(
+        {"kid_old", "kid_old_low", "kid_held_out"} <= set(figures[name]) for name in ("student@4", "untrained@4")
+    )
     assert "kid_held_out" in figures["teacher@4"] and "kid_old" not in figures["teacher@4"]
     assert figures["student@4"]["features"]["kid_old"] == figures["student@4"]["features"]["kid"]
     columns = json.loads((run / "eval_classes.json").read_text())["shown"]

@@ -72,12 +72,12 @@ def as_before(run: Run) -> SampleFn:
     return sample
 
 
-def grey(noise: torch.Tensor, cond: torch.Tensor, source: NoiseSource) -> torch.Tensor:
-    return torch.zeros_like(noise)
+def white(noise: torch.Tensor, cond: torch.Tensor, source: NoiseSource) -> torch.Tensor:
+    return torch.ones_like(noise)
 
 
 def test_the_student_before_is_at_its_floor_and_one_that_forgot_is_far_above(run: Run) -> None:
-    found = figures(run, {"student@4": grey, "untrained@4": as_before(run)})
+    found = figures(run, {"student@4": white, "untrained@4": as_before(run)})
     before, after = found["untrained@4"], found["student@4"]
     assert abs(before["kid_old"]) < 0.01 < 0.1 < after["kid_old"]
     assert after["kid_old_low"] <= after["kid_old"] <= after["kid_old_high"]
@@ -86,7 +86,7 @@ def test_the_student_before_is_at_its_floor_and_one_that_forgot_is_far_above(run
 
 
 def test_old_samples_are_of_old_conditions_by_students_alone_and_by_other_noises(run: Run) -> None:
-    drawn = draw_old(run, {"student@4": grey, "hybrid@4:1": grey}, load_codec(run), StopFlag(), None)
+    drawn = draw_old(run, {"student@4": white, "hybrid@4:1": white}, load_codec(run), StopFlag(), None)
     assert set(drawn) == {"student@4"}
     assert torch.equal(drawn["student@4"].cond, asked_old(run)) and int(asked_old(run).min()) >= 1
     assert run.recipe.evaluate.seed != run.recipe.train.old.seed
@@ -97,12 +97,13 @@ def test_without_old_conditions_the_figure_is_absent_with_the_reason(run: Run) -
     tuned = measures(none)
     assert tuned is not None and set(tuned.measures) == {"kid_held_out"}
     assert tuned.left_out == {"kid_old": "the tuning asked for no old conditions (train.old.share)"}
-    assert draw_old(none, {"student@4": grey}, load_codec(none), StopFlag(), None) == {}
+    assert draw_old(none, {"student@4": white}, load_codec(none), StopFlag(), None) == {}
 
 
 def test_one_held_out_picture_or_no_kid_leaves_figures_out_with_the_reason(run: Run, tmp_path: Path) -> None:
     few = WithOld(pictures=Folder(root=str(write_pictures(tmp_path, 4)), size=16, classes="none", held_out=0.2))
-    tuned = measures(changed(run, dataset=dataclasses.replace(few, old_classes=9)))
+    train = dataclasses.replace(run.recipe.train, old=Old(share=0.0))
+    tuned = measures(changed(run, dataset=dataclasses.replace(few, old_classes=9), train=train))
     assert tuned is not None and "there is one" in tuned.left_out["kid_held_out"]
     settings = dataclasses.replace(run.recipe.evaluate, metrics=(Memorising(features="pixels"),))
     tuned = measures(changed(run, evaluate=settings))
@@ -122,7 +123,7 @@ def test_missing_old_samples_are_one_message_and_other_runs_measure_nothing_more
 
 def test_the_signature_of_a_tunings_figures_has_its_old_samples_and_that_of_other_runs_stays(run: Run) -> None:
     def name(recipe: Recipe) -> str:
-        card = {"levels": {"4": [80.0, 9.0, 2.0, 0.5]}, "rule": "ode"}
+        card = {"levels": dict.fromkeys("421", [80.0]), "rule": "ode"}
         return signature_of(Student(student_at_start(run), card, recipe, "0" * 64, ()))  # type: ignore[arg-type]
 
     other = changed(run, train=dataclasses.replace(run.recipe.train, old=Old(share=0.25, num_samples=65))).recipe
