@@ -123,7 +123,7 @@ def test_missing_old_samples_are_one_message_and_other_runs_measure_nothing_more
 
 def test_the_signature_of_a_tunings_figures_has_its_old_samples_and_that_of_other_runs_stays(run: Run) -> None:
     def name(recipe: Recipe) -> str:
-        card = {"levels": dict.fromkeys("421", [80.0]), "rule": "ode"}
+        card = {"levels": {key: [80.0] for key in "421"}, "rule": "ode"}
         return signature_of(Student(student_at_start(run), card, recipe, "0" * 64, ()))  # type: ignore[arg-type]
 
     other = changed(run, train=dataclasses.replace(run.recipe.train, old=Old(share=0.25, num_samples=65))).recipe
