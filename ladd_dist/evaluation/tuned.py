@@ -24,10 +24,12 @@ from ladd_dist.engine.shard_index import INDEX, ShardError
 from ladd_dist.engine.shard_reader import ShardReader
 from ladd_dist.evaluation.draw import asked_classes, draw
 from ladd_dist.evaluation.feature_cache import sharded
-from ladd_dist.evaluation.measurement import Figures, Measured
+from ladd_dist.evaluation.measurement import Measured
 from ladd_dist.evaluation.noise_seeds import at_seed
-from ladd_dist.metrics import FeatureExtraction, Measure, References, Samples
-from ladd_dist.metrics.interval import HIGH, LOW
+from ladd_dist.metrics import FeatureExtraction, Samples
+from ladd_dist.metrics.extract import extract
+from ladd_dist.metrics.interval import with_intervals
+from ladd_dist.metrics.kernel import KernelReference, kernel_estimate, kernel_reference
 from ladd_dist.metrics.kid import Kid
 from ladd_dist.recipe import Recipe
 from ladd_dist.recipe.fitting import feature_network, fitting_metrics
@@ -46,7 +48,7 @@ def tunes(recipe: Recipe) -> bool:
 
 @dataclass(frozen=True)
 class Tuned:
-    """Measures of a tuning by figure, with a reason for each figure that cannot be measured.
+    """The references of a tuning's figures, with a reason for each figure that cannot be measured.
 
     Both figures are the recipe's `kid` against other references, in the same features: `kid_held_out` against held-out
     new pictures, `kid_old` against the stored samples that the student before training made of old conditions. They
@@ -56,7 +58,7 @@ class Tuned:
     """
 
     metric: Kid | None
-    measures: Mapping[str, Measure]
+    references: Mapping[str, KernelReference]
     left_out: Mapping[str, str]
 
     def added(self, found: Measured, new: Mapping[str, Samples], old: Mapping[str, Samples]) -> Measured:
@@ -68,10 +70,11 @@ class Tuned:
         """
         figures, features = dict(found.figures), dict(found.features)
         for name, sets in ((KID_HELD_OUT, new), (KID_OLD, old)):
-            if self.metric is None or name not in self.measures:
+            if self.metric is None or name not in self.references:
                 continue
             for entry, samples in sets.items():
-                figures[entry] = figures[entry] | _renamed(self.measures[name](samples), name)
+                estimate = kernel_estimate(extract(samples, self.metric.features), self.references[name])
+                figures[entry] = figures[entry] | with_intervals({name: estimate})
                 features |= {name: space} if (space := self.metric.space(samples)) else {}
         return found._replace(figures=figures, features=features, left_out={**found.left_out, **self.left_out})
 
@@ -88,14 +91,11 @@ def tuned_of(run: Run, codec: Autoencoder, work: FeatureExtraction, trained: Tra
     if metric is None:
         reason = "it is that of the metric kid, which evaluate.metrics lacks"
         return Tuned(None, {}, {KID_HELD_OUT: reason, KID_OLD: reason})
-    left_out, measures = dict[str, str](), dict[str, Measure]()
-    references = {KID_HELD_OUT: _held_out(run, work, trained), KID_OLD: _stored(run, codec, work, trained)}
-    for name, found in references.items():
-        if isinstance(found, str):
-            left_out[name] = found
-        else:
-            measures[name] = metric.build(references=References(real=found, teacher=found))
-    return Tuned(metric, measures, left_out)
+    sets = {KID_HELD_OUT: _held_out(run, work, trained), KID_OLD: _stored(run, codec, work, trained)}
+    left_out = {name: found for name, found in sets.items() if isinstance(found, str)}
+    known = {name: found for name, found in sets.items() if not isinstance(found, str)}
+    references = {name: kernel_reference(extract(found, metric.features)) for name, found in known.items()}
+    return Tuned(metric, references, left_out)
 
 
 def draw_old(
@@ -156,8 +156,3 @@ def _stored(run: Run, codec: Autoencoder, work: FeatureExtraction, trained: Trai
     with torch.inference_mode():
         made = decode(codec, stored.x0.to(run.device), settings.batch_size)
     return Samples(made, stored.cond.to(run.device), work, feature_network(recipe), trained)
-
-
-def _renamed(figures: Figures, name: str) -> Figures:
-    """The figure `kid` and its interval by another name."""
-    return {f"{name}{end}": figures[f"kid{end}"] for end in ("", LOW, HIGH)}

@@ -7,10 +7,11 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from ladd_dist.metrics.interval import HIGH, LOW, is_bound
+from ladd_dist.reports.distances import untrained_of
 from ladd_dist.reports.json_object import Values, number
 from ladd_dist.reports.run_files import Figures, ShownConfig
 from ladd_dist.reports.table import HIDDEN, entry_title, figure, is_floor
-from ladd_dist.reports.tunings import KID_HELD_OUT, KID_OLD
+from ladd_dist.reports.tunings import KID_HELD_OUT, KID_OLD, is_tuning
 from ladd_dist.reports.verdict import best_teacher, by_steps, few_step_teacher, few_student
 
 TEACHER, REAL = "the teacher's stored samples", "real pictures"
@@ -111,7 +112,8 @@ class Details(NamedTuple):
 
 
 def details(evaluation: Figures, config: ShownConfig, features: Mapping[str, str] = NO_FEATURES) -> Details | None:
-    """The table of all figures of students, of the teacher in as few steps and in many, and of the floor.
+    """The table of all figures of students, of the teacher in as few steps and in many, and of the floor, which of a
+    tuning's `kid_old` is the student before.
 
     None where no figure has an interval.
 
@@ -123,6 +125,7 @@ def details(evaluation: Figures, config: ShownConfig, features: Mapping[str, str
     if not students or not any(is_bound(key) for entry in evaluation.values() for key in entry):
         return None
     teachers = [few_step_teacher(evaluation, few_student(evaluation, config)), best_teacher(evaluation)]
+    teachers += [untrained_of(evaluation, few_student(evaluation, config))] if is_tuning(config.recipe) else []
     entries = [*students, *dict.fromkeys(key for key in teachers if key), *floors]
     keys = dict.fromkeys(key for entry in entries for key in evaluation[entry] if not is_bound(key))
     rows = []

@@ -111,7 +111,7 @@ def _figures(files: RunFiles, columns: list[Column], rows: list[Row]) -> dict[st
         "unfit": files.unfit,
         "no_floor": files.left_out.get(FLOOR, ""),
         "not_measured": {key: files.left_out[key] for key in (KID_HELD_OUT, KID_OLD) if key in files.left_out},
-        "shown": {which: columns_in_words(labels) for which, labels in files.shown.items() if labels},
+        "shown": {which: columns_in_words(files.shown.get(which, ())) for which in ("new", "old")},
         "reported": reported(evaluation, config),
         "facts": _facts(config, files.timings, kept_in_words(files.early_stop) if files.early_stop else ""),
         "recipe_json": json.dumps(config.recipe.fields, indent=2, ensure_ascii=False),

@@ -95,7 +95,7 @@ def test_old_samples_are_of_old_conditions_by_students_alone_and_by_other_noises
 def test_without_old_conditions_the_figure_is_absent_with_the_reason(run: Run) -> None:
     none = changed(run, train=dataclasses.replace(run.recipe.train, old=Old(share=0.0)))
     tuned = measures(none)
-    assert tuned is not None and set(tuned.measures) == {"kid_held_out"}
+    assert tuned is not None and set(tuned.references) == {"kid_held_out"}
     assert tuned.left_out == {"kid_old": "the tuning asked for no old conditions (train.old.share)"}
     assert draw_old(none, {"student@4": white}, load_codec(none), StopFlag(), None) == {}
 
@@ -107,7 +107,7 @@ def test_one_held_out_picture_or_no_kid_leaves_figures_out_with_the_reason(run: 
     assert tuned is not None and "there is one" in tuned.left_out["kid_held_out"]
     settings = dataclasses.replace(run.recipe.evaluate, metrics=(Memorising(features="pixels"),))
     tuned = measures(changed(run, evaluate=settings))
-    assert tuned is not None and set(tuned.left_out) == {"kid_held_out", "kid_old"} and not tuned.measures
+    assert tuned is not None and set(tuned.left_out) == {"kid_held_out", "kid_old"} and not tuned.references
     empty = Measured({"student@4": {}}, {}, {})
     samples = Samples(torch.zeros(2, 3, 16, 16), torch.zeros(2, dtype=torch.int64))
     assert tuned.added(empty, {"student@4": samples}, {}).figures == empty.figures

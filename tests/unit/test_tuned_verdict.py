@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ladd_dist.core.early_stop_file import EarlyStopFile
 from ladd_dist.reports.closing import closing_line
+from ladd_dist.reports.grids import write_grid
 from ladd_dist.reports.json_object import JsonObject
 from ladd_dist.reports.page import write_report
 from ladd_dist.reports.run_files import RunFiles, ShownConfig
@@ -143,10 +145,21 @@ def test_the_page_and_the_closing_line_say_what_a_tuning_did(tmp_path: Path) -> 
         "Nearness to the training pictures", "Step 300 is kept.",
     ):  # fmt: skip
         assert words in page, words
+    assert "fox" not in page, "no grid, no text about its columns"
     assert "Distance to the teacher" not in page and "ladd guidance" not in page
     line = closing_line(tmp_path)
     assert "kid_held_out of student@4 0.0500 (untrained@4 0.960, teacher@50 0.930)" in line
     assert "kid_old of student@4 0.00770 (untrained@4 0.00750); page:" in line and "guidance" not in line
+
+
+@pytest.mark.parametrize("shown", [{}, {"new": []}, {"old": ["1"]}, {"other": ["<b>"]}])
+def test_a_tuning_without_labels_of_its_columns_still_has_a_page(tmp_path: Path, shown: dict[str, list[str]]) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"format": 1, "recipe": RECIPE}))
+    (tmp_path / "eval.json").write_text(json.dumps(evaluation()))
+    (tmp_path / "eval_classes.json").write_text(json.dumps({"shown": shown}))
+    write_grid(tmp_path / "samples" / "final.png", [("untrained@4, old", np.zeros((2, 3, 8, 8)))])
+    page = write_report(tmp_path).read_text(encoding="utf-8")
+    assert "before and after should look alike" in page and "Columns from the left" not in page
 
 
 def test_columns_are_told_once_where_all_ask_for_the_same() -> None:
