@@ -46,8 +46,8 @@ class Assessed(NamedTuple):
     measured: Measured
     """Figures by class, and what was left out."""
     samples: dict[str, Tensor]
-    """Entry -> images [N,C,H,W] in [-1, 1], from the noise of the first seed; of a tuning also those of old conditions,
-    by the entry with `OLD_ROW` behind it."""
+    """Entry -> images [N,C,H,W] in [-1, 1], from the noise of the first seed; also those of old conditions where the
+    recipe asks for some, by the entry with `OLD_ROW` behind it."""
     networks: dict[str, str]
     """A sentence on each feature network that was trained on the data, by its name in `eval.json`."""
 
@@ -82,7 +82,7 @@ def assess(run: Run, teacher: Denoiser, samplers: Mapping[str, SampleFn], stop: 
     for seed in seeds:
         at = at_seed(run, seed)
         one = _on_one_seed(at, samplers, of_teacher, codec, against, real, stop)
-        old = draw_old(at, samplers, codec, stop, trained) if tuned else {}
+        old = draw_old(at, samplers, codec, stop, trained)
         found.append(tuned.added(one.measured, one.sets, old) if tuned else one.measured)
         samples = samples or one.samples | {f"{name}{OLD_ROW}": own.images.cpu() for name, own in old.items()}
     measured = over_seeds(found)._replace(unfit=unfit_metrics(recipe))
