@@ -93,7 +93,8 @@ def base_flags(network: Diffusers, sides: tuple[int, int]) -> list[str]:
         UserError: it reads no texts.
     """
     flags = [*flags_of("network", network), "--network.config", "", "--codec.source", network.source]
-    latent = Vae(source=network.source).latent(ImageSpec(3, *sides, 1))
+    known = open_checkpoint(network.source, subfolder="", revision="", weights=False).config.get("num_class_embeds")
+    latent = Vae(source=network.source).latent(ImageSpec(3, *sides, known if isinstance(known, int) else 1))
     with torch.device("meta"):
         planned = network.build(image=latent)
     if not planned.condition_shapes:
