@@ -8,7 +8,7 @@ FOLDER has a folder of pictures for each class. A base and a four-step student l
 new pictures are those of CLASS in a style that neither has seen, blue on white, in random order; half of them are held
 out, and pictures of one `base` in FOLDER's metadata.jsonl stay together. Without a folder these are scikit-learn's
 digits in all hues but blue, base, student and autoencoder those of recipe `latent_digits`, and the new pictures the
-digits of CLASS in blue. Compared, all with adapters of rank 16 and as many updates:
+digits of CLASS in blue, and all methods have half the updates. Compared, all with adapters of rank 16:
 
     diffusion     the student, with the diffusion loss: what a LoRA for a few-step model usually is
     de-distilled  the same on the student after it has learned to denoise its own samples, put back on the student
@@ -153,7 +153,7 @@ def _draw(options: Options, path: Path) -> None:
 
 def _tuned(options: Options, given: Given, pictures: Tensor, seed: int, method: str) -> tuple[Denoise, int]:
     """A method's network as a function of x, sigma and the base's classes, and in how many steps it samples."""
-    cond, updates = torch.full((len(pictures),), given.number), UPDATES[options.scale]
+    cond, updates = torch.full((len(pictures),), given.number), _updates(options)
 
     def learn(network: Denoiser, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
         with torch.no_grad():
@@ -177,6 +177,10 @@ def _tuned(options: Options, given: Given, pictures: Tensor, seed: int, method: 
     return student, 4
 
 
+def _updates(options: Options) -> int:
+    return UPDATES[options.scale] // (2 if options.pictures is None else 1)
+
+
 def _ours(options: Options, given: Given, count: int, seed: int) -> Denoise:
     digits = "digits-" if options.pictures is None else ""
     folder, chosen = options.work / f"new-{digits}{count}", given.styled[:count]
@@ -189,6 +193,7 @@ def _ours(options: Options, given: Given, count: int, seed: int) -> Denoise:
         (folder / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in known))
     words = [str(given.run.relative_to(options.work)), "--images", folder.name, "--classes", str(given.number)]
     words += ["--scale", options.scale, "--seed", str(seed), "--name", f"tune-{digits}{count}"]
+    words += ["--updates", str(_updates(options) // 2)] if options.pictures is None else []  # half the recipe's too
     network, _ = load_student(command(options, "tune", *words), CPU)
     classes = given.student.image.num_classes
     order = [given.number, *(number for number in range(classes) if number != given.number)]
