@@ -79,7 +79,8 @@ def codec_card(recipe: Recipe) -> CodecCard:
         return {}
     codec = recipe.codec
     if isinstance(codec, Given):  # a file holds the weights itself, and its latents are those of the file before
-        codec, space = codec.codec, _space_of(codec)
+        space = _space_of(codec)
+        codec = codec.codec
     else:
         space = recipe.autoencoder_signature() if codec.trained else signature("space-1", codec)
     return {"codec": to_data(codec), "pixels": to_data(recipe.dataset.spec()), "space": space}

@@ -88,7 +88,8 @@ def _codec_flags(source: str, card: StudentCard) -> list[str]:
     if not isinstance(codec, TrainedCodec):
         return ["--swap", f"codec={codec.name}", *flags_of("codec", codec)]
     GivenCodec(codec=codec, weights=str(file)).tensors()
-    plain = dataclasses.replace(codec, training=CodecTraining())  # how it was trained no longer matters
+    # How it was trained no longer matters. Every plug-in is a dataclass, which the type of its base does not say.
+    plain = dataclasses.replace(codec, training=CodecTraining())  # type: ignore[type-var]
     swaps = ["--swap", "codec=given", f"codec.codec={codec.name}"]
     return [*swaps, *flags_of("codec.codec", plain), "--codec.weights", str(file)]
 
