@@ -13,7 +13,7 @@ from safetensors import safe_open
 from tuned import base_recipe, write_pictures, write_student
 
 from ladd_dist.builders.card import MOST_NAMES
-from ladd_dist.builders.student import _class_names
+from ladd_dist.builders.origin import names_to_keep
 from ladd_dist.builders.student_file import read_student
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.rundir import save_tensors
@@ -110,8 +110,8 @@ def test_names_that_a_card_cannot_hold_are_left_out(names: tuple[str, ...]) -> N
         def class_names(self) -> tuple[str, ...]:
             return names
 
-    assert _class_names(dataclasses.replace(base_recipe(), dataset=Named(size=16))) == []
-    assert _class_names(base_recipe()) == [], "digits have no names"
+    assert names_to_keep(dataclasses.replace(base_recipe(), dataset=Named(size=16))) == []
+    assert names_to_keep(base_recipe()) == [], "digits have no names"
 
 
 def test_the_longest_names_that_are_kept_make_a_card_that_is_read(tmp_path: Path) -> None:
