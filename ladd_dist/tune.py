@@ -107,7 +107,7 @@ def _main(arguments: list[str]) -> int:
     _tell(options, recipe, [*words, *_of_launch(options)])
     if not options.dry_run:
         require_place(options.out, "--out")
-        require_place(options.cache, "--cache")
+        require_place(options.cache, "--cache", may_be_full=True)
         prepare_pictures(options.images, run)
     # As `ladd launch` would be, within this process; that it is a command of its own is the point.
     code = importlib.import_module("ladd_dist.launch").main([*words, *_of_launch(options)])

@@ -265,7 +265,7 @@ def carry_out_or_show(request: SweepRequest, *, dry_run: bool, as_json: bool) ->
         check_cluster(cluster, request.on)
         require_place(request.out, "--out")
         if cluster.executor != "slurm":  # whose nodes may have a place for the cache that this machine has not
-            require_place(request.cache, "--cache")
+            require_place(request.cache, "--cache", may_be_full=True)
     planned = plan(request, cluster)
     facts = try_runs(planned)
     if not as_json:

@@ -136,11 +136,16 @@ def exclusive(folder: Path) -> Iterator[None]:
     """Hold the lock for making `folder`; wait while another process holds it (which has made it by then).
 
     The operating system releases the lock when its holder ends, however that ends.
+
+    Raises:
+        UserError: no folder can be made there. OSError: no room, or no access.
     """
     make_folder(folder.parent)
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))
     try:
         lock.acquire(timeout=0)
+    except FileNotFoundError as error:
+        raise _takes_nothing(folder) from error
     except Timeout:
         print(f"waiting for another process that works on {folder}", file=sys.stderr, flush=True)
         lock.acquire()

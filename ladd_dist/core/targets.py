@@ -79,15 +79,16 @@ def output_folder(path: Path, flag: str = "--out") -> Path:
     return real if path.is_symlink() else path
 
 
-def require_place(path: Path, flag: str) -> None:
-    """Refuse a folder that is not there and cannot be made, before the work begins.
+def require_place(path: Path, flag: str, *, may_be_full: bool = False) -> None:
+    """Refuse a folder in which nothing can be made, or that cannot be made, before the work begins.
 
-    One that is there passes: a finished cache may be read-only.
+    Args:
+        may_be_full: let one pass that is there: a cache that holds everything may be read-only.
 
     Raises:
         UserError: nothing can be made there. OSError: the disk is full.
     """
-    if not os.path.lexists(path):
+    if not (may_be_full and os.path.lexists(path)):
         _require_writable(_existing(path.absolute()), path, flag)
 
 

@@ -53,7 +53,7 @@ def require_room(run: Run, facts: RunFacts, names: Collection[str], num: int) ->
         RecipeError: names the field. UserError: --out or --cache cannot be made.
     """
     require_place(run.workspace.runs, "--out")
-    require_place(run.workspace.cache, "--cache")
+    require_place(run.workspace.cache, "--cache", may_be_full=True)
     recipe = run.recipe
     to_do = {stage.name for stage in facts.stages if not stage.cached} & set(names)
     has = _device_bytes(run)
