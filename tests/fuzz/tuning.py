@@ -48,10 +48,8 @@ def _pictures(place: Place, *classes: str, captions: int = 0) -> Path:
 def _png(width: int, height: int) -> bytes:
     """A PNG that says it has many pixels, and holds none."""
     parts = (b"IHDR", struct.pack(">2I5B", width, height, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")
-    chunks = (
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts
-    )
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+    sized = ((struct.pack(">I", len(data)), kind + data) for kind, data in parts)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(size + data + struct.pack(">I", zlib.crc32(data)) for size, data in sized)
 
 
 @TABLE.add("tuning/pictures", *RECEIVED, quick=3, full=70)
