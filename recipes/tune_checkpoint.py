@@ -13,7 +13,7 @@ from ladd_dist.metrics.kid import Kid
 from ladd_dist.metrics.matched import Matched
 from ladd_dist.metrics.memorising import Memorising
 from ladd_dist.parallel.single import Single
-from ladd_dist.recipe import Augment, EarlyStop, Old
+from ladd_dist.recipe import Augment, EarlyStop, Ema, Old
 from ladd_dist.rollouts.policies import OnPolicy
 from ladd_dist.sigmas.laws import FixedSet
 from ladd_dist.starts.couplings import Ot
@@ -40,6 +40,7 @@ RECIPE = replace(
         steps=2_000,
         batch_size=8,
         lr_student=1e-4,
+        ema=Ema(half_life=64_000, ramp=0.3),
         heads_see_level=True,
         old=Old(share=0.25, num_samples=1_000),
         augment=Augment(flip=0.25, shift=0.125),

@@ -163,7 +163,7 @@ class Checkpoints:
         kept = {*self.pinned, *pinned}
 
         def write() -> None:
-            write_chunks(temporary, chunks, self.ranks.background)
+            write_chunks(temporary, chunks, self.ranks.groups.background)
             files = facts_together(temporary, self.ranks)
             if self.ranks.is_first:
                 meta["files"] = files

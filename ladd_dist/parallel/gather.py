@@ -36,7 +36,7 @@ def _spans(cut: dict[str, FlatShard], ranks: Ranks) -> dict[str, list[Span]]:
     own = {name: (part.start, part.stop) for name, part in cut.items()}
     every: list[dict[str, Span]] = [own] * ranks.size
     if ranks.size > 1:
-        dist.all_gather_object(every, own, group=ranks.control)
+        dist.all_gather_object(every, own, group=ranks.groups.control)
     return {name: [held[name] for held in every] for name in own}
 
 
@@ -82,5 +82,5 @@ def joined_rows(own: Tensor, shares: list[Span], ranks: Ranks) -> Tensor:
     sent = torch.zeros(longest, *own.shape[1:], dtype=own.dtype)
     sent[: len(own)] = own.cpu()
     received = [torch.empty_like(sent) for _ in shares]
-    dist.all_gather(received, sent, group=ranks.control)
+    dist.all_gather(received, sent, group=ranks.groups.control)
     return torch.cat([part[: stop - first] for part, (first, stop) in zip(received, shares, strict=True)])

@@ -28,22 +28,36 @@ MEETING = datetime.timedelta(minutes=10)
 LOOK_S = 0.1
 
 
+@dataclass
+class Groups:
+    """The gloo groups over which ranks talk; gradients travel over the default process group.
+
+    They work on CPU tensors, so they never make the accelerator wait.
+    """
+
+    control: Any = None
+    background: Any = None
+    """For checkpoints that are written while training goes on."""
+    untimed: Any = None
+    """Without a useful time limit: rank 0 may take as long as it needs."""
+
+    def leave(self) -> None:
+        """Drop the groups: the last reference to one waits for its threads.
+
+        A thread of gloo may still hold the tensors of the last call. One that frees them while the interpreter shuts
+        down aborts the process ("terminate called without an active exception").
+        """
+        self.control = self.background = self.untimed = None
+
+
 @dataclass(frozen=True)
 class Ranks:
-    """This process among `size`; rank 0 writes the files, all compute.
-
-    Gradients travel over the default process group. What is said here goes over `control`, a gloo group of its own:
-    it works on CPU tensors, so it never makes the accelerator wait.
-    """
+    """This process among `size`; rank 0 writes the files, all compute."""
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
-    control: Any = field(default=None, compare=False)
-    background: Any = field(default=None, compare=False)
-    """A second gloo group, for checkpoints that are written while training goes on."""
-    untimed: Any = field(default=None, compare=False)
-    """A third gloo group, without a useful time limit: rank 0 may take as long as it needs."""
+    groups: Groups = field(default_factory=Groups, compare=False)
     heartbeats: Heartbeats | None = field(default=None, compare=False)
 
     @property
@@ -56,7 +70,7 @@ class Ranks:
         if self.size == 1:
             return make()
         answer: list[Any] = [make() if self.is_first else None]
-        dist.broadcast_object_list(answer, src=0, group=self.untimed)
+        dist.broadcast_object_list(answer, src=0, group=self.groups.untimed)
         answered: T = answer[0]
         return answered
 
@@ -69,7 +83,7 @@ class Ranks:
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value, group=self.background if in_background else self.untimed)
+        dist.all_gather_object(values, value, group=self.groups.background if in_background else self.groups.untimed)
         return values
 
     def any(self, flag: bool) -> bool:
@@ -81,7 +95,7 @@ class Ranks:
         if self.size == 1:
             return value
         said = torch.tensor([value])
-        dist.all_reduce(said, op=dist.ReduceOp.MAX, group=self.control)
+        dist.all_reduce(said, op=dist.ReduceOp.MAX, group=self.groups.control)
         return int(said.item())
 
     def mean(self, values: Tensor) -> Tensor:
@@ -93,7 +107,7 @@ class Ranks:
         if self.size == 1:
             return values
         total = values.clone()
-        dist.all_reduce(total, group=self.control)
+        dist.all_reduce(total, group=self.groups.control)
         return total
 
     def sum_on_device(self, values: Tensor) -> Tensor:
@@ -107,7 +121,7 @@ class Ranks:
     def barrier(self) -> None:
         """Wait until every rank has called this."""
         if self.size > 1:
-            dist.barrier(group=self.untimed)
+            dist.barrier(group=self.groups.untimed)
 
     @contextlib.contextmanager
     def first_goes_ahead(self) -> Iterator[None]:
@@ -160,14 +174,11 @@ def join(
         dist.init_process_group(backend, timeout=timeout, store=dist.HashStore(), rank=0, world_size=1, device_id=bound)
     ranks = Ranks(dist.get_rank(), dist.get_world_size(), env_number("LOCAL_RANK", default=0))
     heartbeats = _heartbeats(ranks)
+    groups = Groups()
     try:
-        yield replace(
-            ranks,
-            control=dist.new_group(backend="gloo", timeout=timeout),
-            background=dist.new_group(backend="gloo", timeout=PATIENCE),
-            untimed=dist.new_group(backend="gloo", timeout=PATIENCE),
-            heartbeats=heartbeats,
-        )
+        for name, patience in (("control", timeout), ("background", PATIENCE), ("untimed", PATIENCE)):
+            setattr(groups, name, dist.new_group(backend="gloo", timeout=patience))
+        yield replace(ranks, groups=groups, heartbeats=heartbeats)
     except BaseException as error:
         if ranks.size == 1:
             dist.destroy_process_group()
@@ -177,6 +188,7 @@ def join(
             raise
         raise lost from error
     dist.destroy_process_group()
+    groups.leave()
 
 
 def _meet(backend: str, timeout: datetime.timedelta, device: torch.device | None) -> None:
