@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
-from ladd_dist.builders.card import MOST_NAMES, ImageData, PluginData
+from ladd_dist.builders.card import MOST_NAMES, ImageData
 from ladd_dist.builders.codec import codec_card
 from ladd_dist.core.door import read_typed
 from ladd_dist.core.serialize import to_data
@@ -20,7 +20,8 @@ class Origin(TypedDict):
     dataset: NotRequired[str]
     """Name of the plug-in."""
     class_names: NotRequired[list[str]]
-    network: NotRequired[PluginData]
+    network: NotRequired[dict[str, Any]]
+    """The plug-in as data, with all its fields."""
     image: NotRequired[ImageData]
     space: NotRequired[str]
     """The latents that it works in, as on a student's card; missing for pixels."""

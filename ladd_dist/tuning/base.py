@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 from torch import Tensor
 
-from ladd_dist.builders.card import ImageData, PluginData, StudentCard
+from ladd_dist.builders.card import ImageData, StudentCard
 from ladd_dist.builders.origin import Origin, origin_of
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.printable import one_line
@@ -17,7 +18,7 @@ MOST_SHOWN = 120
 """Characters of a value in a message."""
 
 
-def origin_of_student(card: StudentCard, network: PluginData, recipe: Recipe | None) -> Origin:
+def origin_of_student(card: StudentCard, network: dict[str, Any], recipe: Recipe | None) -> Origin:
     """What is known of a student's teacher: by its card, or by the recipe of its run where an older card is silent.
 
     Args:

@@ -21,6 +21,7 @@ from ladd_dist.core.tensor_file import load_tensors
 from ladd_dist.datasets.digits import Digits
 from ladd_dist.datasets.folder import Folder
 from ladd_dist.datasets.folder_inventory import forget
+from ladd_dist.sample import main as sample
 from ladd_dist.tuning.given import student_of
 from ladd_dist.tuning.pictures import picture_flags
 
@@ -80,6 +81,21 @@ def test_folders_named_like_the_students_classes_are_those(given: Path, source: 
     flags = picture_flags(given / "new", student, (), None)
     first = flags.index("--network.classes") + 1
     assert flags[first : first + 3] == ["0", "2", "1"], "cat and dog are learned, cow is kept"
+
+
+def test_classes_are_named_on_the_command_line_too(given: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    student = student_of("exported.safetensors", teacher(given), None)
+    flags = picture_flags(given / "new", student, ("cow", "0"), None)
+    first = flags.index("--network.classes") + 1
+    assert flags[first : first + 3] == ["1", "0", "2"]
+    words = ["exported.safetensors", "--columns", "1", "--device", "cpu", "--folder", "pictures"]
+    assert sample([*words, "--classes", "dog", "0"]) == 0
+    assert sorted(path.name for path in Path("pictures").iterdir()) == ["class-0-00000.png", "class-2-00000.png"]
+    assert sample([*words, "--classes", "dg"]) == 2
+    assert "the student has no class of this name; near it are dog" in " ".join(capsys.readouterr().err.split())
+    name_classes(given / "exported.safetensors", None)
+    assert sample([*words, "--classes", "dog"]) == 2
+    assert "has no names of classes; give numbers, 0 to 2" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_students_file_keeps_the_names_when_its_pictures_are_gone(given: Path) -> None:

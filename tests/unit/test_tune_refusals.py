@@ -172,8 +172,9 @@ def test_another_teacher_of_the_same_kind_is_noted_and_the_students_own_is_not(
 
 
 def test_a_bare_file_of_weights_is_refused_by_its_number_of_classes(learned: Path, tmp_path: Path) -> None:
-    tensors = load_tensors(write_teacher(tmp_path, base_recipe()))
-    assert origin_beside(tmp_path / "teacher.safetensors") == {}
+    weights = write_teacher(tmp_path / "base", base_recipe())
+    tensors = load_tensors(weights)
+    assert origin_beside(weights) == {}
     table = tensors["embed.classes.weight"]
     save_tensors(tmp_path / "five.safetensors", {**tensors, "embed.classes.weight": table[:6].contiguous()})
     with pytest.raises(UserError, match="it knows 5 classes, the student 10"):
