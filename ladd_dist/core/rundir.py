@@ -144,15 +144,22 @@ def exclusive(folder: Path) -> Iterator[None]:
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))
     try:
         lock.acquire(timeout=0)
-    except FileNotFoundError as error:
-        raise _takes_nothing(folder) from error
     except Timeout:
+        _require_lock(Path(lock.lock_file), folder)
         print(f"waiting for another process that works on {folder}", file=sys.stderr, flush=True)
         lock.acquire()
     try:
         yield
     finally:
         lock.release()
+
+
+def _require_lock(lock: Path, folder: Path) -> None:
+    """Refuse a folder whose lock can never be had: filelock tries for ever to make a file where none can be made."""
+    try:
+        lock.touch()
+    except FileNotFoundError as error:
+        raise _takes_nothing(folder) from error
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -71,7 +71,7 @@ def test_a_place_where_nothing_can_be_made_is_one_message_before_the_work(
     assert done.stderr.count("error:") == 1 and "Traceback" not in done.stderr
     *_, flag, named = line.replace("PLACE", place).split()
     message = " ".join(done.stderr.partition("error: ")[2].split())
-    assert message.startswith((f"no access to {flag} {named}: nothing can be made in", f"{flag} {named}: "))
+    assert message.startswith(("no access to", flag)) and flag in message and named in message
     assert sorted(tmp_path.rglob("*")) == before, "nothing was begun"
 
 
