@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import struct
 import zlib
@@ -70,7 +69,7 @@ def pictures(place: Place, seed: int, rng: random.Random) -> Made:
                 replace(path, _png(*rng.choice(((2**31 - 1, 2**31 - 1), (0, 0), (100_000, 100_000), (2**16, 1)))))
             case "name":
                 name = rng.choice([*(text for text in ESCAPES if "/" not in text and "\0" not in text), NOT_TEXT])
-                path.rename(os.fsencode(folder) + b"/" + path.name.encode()[:3] + os.fsencode(name) + b".png")
+                path.rename(folder / f"{path.stem}{name}.png")
     match slip:
         case "circle":
             (folder / "again").symlink_to(".")
@@ -99,7 +98,7 @@ def classes(place: Place, seed: int, rng: random.Random) -> Made:
         return Made(f"--classes {name[:20]!r}", _order(place, f"--classes={name}".replace("\0", "")))
     folder = _pictures(place, "0", "1")
     name = rng.choice([text for text in names if "/" not in text and "\0" not in text])[:100]
-    (folder / "1").rename(os.fsencode(folder) + b"/" + os.fsencode(name))
+    (folder / "1").rename(folder / name)
     return Made(f"a folder is called {name[:20]!r}", _order(place, *rng.choice(((), ("--classes", "3", "4")))))
 
 
