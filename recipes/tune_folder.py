@@ -50,7 +50,7 @@ RECIPE = (
         target=OldSample(),
         regulariser=R1(gamma=1.0, every=4),  # few pictures: heads learn by heart what R1 does not keep flat
         distance=SmoothL1(beta=0.1),
-        distill_weight=Constant(value=4.0),
+        distill_weight=Constant(value=8.0),
     )
     .at(
         "smoke",
