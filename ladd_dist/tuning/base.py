@@ -30,7 +30,7 @@ def origin_of_student(card: StudentCard, network: dict[str, Any], recipe: Recipe
     told = card.get("base") or (origin_of(recipe) if recipe is not None else {})
     for name in ("signature", "dataset"):
         if name in told:
-            own[name] = told[name]  # type: ignore[literal-required]
+            own[name] = told[name]
     return own
 
 
