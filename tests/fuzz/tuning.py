@@ -51,7 +51,7 @@ def _png(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(size + data + struct.pack(">I", zlib.crc32(data)) for size, data in sized)
 
 
-@TABLE.add("tuning/pictures", *RECEIVED, quick=3, full=70)
+@TABLE.add("tuning/pictures", *RECEIVED, quick=2, full=70)
 def pictures(place: Place, seed: int, rng: random.Random) -> Made:
     """A folder of pictures with damaged ones, other things than files, bombs, and names that nobody would give."""
     folder = _pictures(place)
@@ -102,7 +102,7 @@ def classes(place: Place, seed: int, rng: random.Random) -> Made:
     return Made(f"a folder is called {name[:20]!r}", _order(place, *rng.choice(((), ("--classes", "3", "4")))))
 
 
-@TABLE.add("tuning/student", *RECEIVED, quick=2, full=50)
+@TABLE.add("tuning/student", *RECEIVED, quick=1, full=50)
 def student(place: Place, seed: int, rng: random.Random) -> Made:
     """A damaged student, alone or in its run's folder."""
     _pictures(place)
@@ -113,7 +113,7 @@ def student(place: Place, seed: int, rng: random.Random) -> Made:
     return Made(what, _order(place, student=STUDENT))
 
 
-@TABLE.add("tuning/card", *RECEIVED, quick=3, full=len(CARDS) + 50)
+@TABLE.add("tuning/card", *RECEIVED, quick=2, full=len(CARDS) + 50)
 def card(place: Place, seed: int, rng: random.Random) -> Made:
     """A student's card that lies about its network, levels, classes or teacher."""
     _pictures(place)
@@ -144,7 +144,7 @@ def card(place: Place, seed: int, rng: random.Random) -> Made:
     return Made(name, _order(place))
 
 
-@TABLE.add("tuning/base", *RECEIVED, quick=3, full=60)
+@TABLE.add("tuning/base", *RECEIVED, quick=2, full=60)
 def base(place: Place, seed: int, rng: random.Random) -> Made:
     """A base that is damaged, lies about what it is, is a student, or no base at all."""
     _pictures(place)
