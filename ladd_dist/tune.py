@@ -94,6 +94,8 @@ def _main(arguments: list[str]) -> int:
     from ladd_dist.tuning.pictures import picture_flags, prepare_pictures, require_pictures
 
     require_sense(_given(options), more)
+    require_place(options.out, "--out")
+    require_place(options.cache, "--cache", may_be_full=True)
     student = student_of(options.student, options.base, None)
     require_steps(options.steps, student, more)
     flags = [*student.flags, *picture_flags(options.images, student, options.classes, options.old_texts)]
@@ -106,8 +108,6 @@ def _main(arguments: list[str]) -> int:
     require_pictures(options.images, run)
     _tell(options, recipe, [*words, *_of_launch(options)])
     if not options.dry_run:
-        require_place(options.out, "--out")
-        require_place(options.cache, "--cache", may_be_full=True)
         prepare_pictures(options.images, run)
     # As `ladd launch` would be, within this process; that it is a command of its own is the point.
     code = importlib.import_module("ladd_dist.launch").main([*words, *_of_launch(options)])
