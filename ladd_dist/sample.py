@@ -43,8 +43,9 @@ class Options(Consent):
     """For a file with --teacher-steps: the run whose teacher that is."""
     cache: Path | None = None
     """With --teacher-steps: the folder with the run's teacher; unless given, the one that it used."""
-    classes: tuple[CountOrZero, ...] = ()
-    """Classes to show, or numbers of prompts, from 0; all when empty, of prompts the first 16."""
+    classes: tuple[str, ...] = ()
+    """Classes to show: numbers from 0, or names where the student's file has some; or numbers of prompts. All when
+    empty, of prompts the first 16."""
     conditions: Path | None = None
     """For a student that reads texts: the folder of its shards, which has their table; a run knows its own."""
     columns: Count = 16
@@ -94,7 +95,7 @@ def _main(options: Options) -> int:
         raise RecipeError(f"--steps {options.steps} and {len(levels)} --levels contradict each other; give one of them")
     texts = attach_texts(network, given[0], options.conditions)
     teacher = _teacher(options, given[0], network, card, len(levels))
-    classes = _classes(options, network.image.num_classes, MOST_TEXTS if texts else None)
+    classes = _classes(options, card, network.image.num_classes, MOST_TEXTS if texts else None)
     require_memory(options.columns * maps_bytes(network), f"--columns {options.columns}")
     codec = load_codec(given[0], card, pick_device(options.device))
     few = partial(sample_class, teacher=teacher, teacher_steps=options.teacher_steps)
@@ -114,17 +115,17 @@ def _main(options: Options) -> int:
     return 0
 
 
-def _classes(options: Options, num: int, most: int | None) -> tuple[int, ...]:
+def _classes(options: Options, card: StudentCard, num: int, most: int | None) -> tuple[int, ...]:
     """The classes to show, each once; unless given, the first `most` of all `num`, or all.
 
     Raises:
-        RecipeError: there is no class of such a number.
+        RecipeError: there is no class of such a number or name.
     """
-    from ladd_dist.core.serialize import RecipeError
+    from ladd_dist.cli.classes import class_numbers
 
-    if wrong := [number for number in options.classes if number >= num]:
-        raise RecipeError(f"--classes are 0 to {num - 1}, got {wrong[0]}")
-    return tuple(dict.fromkeys(options.classes)) or tuple(range(num)[:most])
+    names = card.get("class_names", [])
+    wanted = class_numbers(options.classes, names if len(names) == num else [], num)
+    return tuple(dict.fromkeys(wanted)) or tuple(range(num)[:most])
 
 
 def _teacher(options: Options, source: Path, network: Denoiser, card: StudentCard, steps: int) -> DenoiseFn | None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -41,14 +41,15 @@ class Options(Consent):
     a checkpoint."""
     steps: Steps = 4
     """Network calls a picture."""
-    classes: tuple[CountOrZero, ...] = ()
-    """The student's class for each folder of pictures, in the order of their names; unless given, that of its name."""
+    classes: tuple[str, ...] = ()
+    """The student's class for each folder of pictures, in the order of their names: its number, or its name where the
+    student's file has names; unless given, the class of the folder's name."""
     old_texts: Path | None = None
     """Prompts to keep, one a line, for a student that reads texts; unless given, the recipe's."""
     full: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Train all weights instead of an adapter of low rank."""
-    rank: Annotated[int, Within("[1, 4096]")] = 16
-    """Rank of the adapter."""
+    rank: Annotated[int, Within("[1, 4096]")] | None = None
+    """Rank of the adapter; unless given, the recipe's, 16."""
     updates: CountOrZero = 0
     """Most updates; 0: as the recipe says. The training ends earlier when held-out pictures are no longer nearer."""
     old_share: Annotated[float, Within("[0, 1)")] | None = None
@@ -86,16 +87,24 @@ def _main(arguments: list[str]) -> int:
         raise RecipeError("name the folder with the new pictures: --images FOLDER")
     options.load()
 
+    from ladd_dist.builders.student_start import require_start
+    from ladd_dist.core.targets import require_place
+    from ladd_dist.tuning.contradictions import require_sense, require_steps
     from ladd_dist.tuning.given import student_of
     from ladd_dist.tuning.pictures import picture_flags, prepare_pictures, require_pictures
 
+    require_sense(_given(options), more)
+    require_place(options.out, "--out")
+    require_place(options.cache, "--cache", may_be_full=True)
     student = student_of(options.student, options.base, None)
+    require_steps(options.steps, student, more)
     flags = [*student.flags, *picture_flags(options.images, student, options.classes, options.old_texts)]
     words = [student.recipe, "--scale", options.scale, *flags, *_own(options), *more]
     recipe = _recipe(words)
     if recipe.network.name == "given":  # of another architecture than the student, or damaged: said before all else
         recipe.network.load(image=recipe.latent())
     run = _run(options, recipe)
+    require_start(run)  # a base that does not fit is said before the pictures are looked at
     require_pictures(options.images, run)
     _tell(options, recipe, [*words, *_of_launch(options)])
     if not options.dry_run:
@@ -107,10 +116,17 @@ def _main(arguments: list[str]) -> int:
     return int(code)
 
 
+def _given(options: Options) -> dict[str, Any]:
+    """The flags that were given with another value than by default, with it."""
+    values = ((field.name, getattr(options, field.name), field.default) for field in fields(options))
+    return {f"--{name.replace('_', '-')}": value for name, value, default in values if value != default}
+
+
 def _own(options: Options) -> list[str]:
     """Flags of the recipe for the options of this command."""
     counts = ["--student-steps", str(options.steps), "--evaluate.steps", str(options.steps), "--name", options.name]
-    form = ["--swap", "student=full"] if options.full else ["--student.rank", str(options.rank)]
+    form = ["--swap", "student=full"] if options.full else []
+    form += [] if options.rank is None else ["--student.rank", str(options.rank)]
     more = ["--train.steps", str(options.updates)] if options.updates else []
     more += [] if options.old_share is None else ["--train.old.share", str(options.old_share)]
     weight = 0 if options.old_share == 0 and options.old_weight is None else options.old_weight

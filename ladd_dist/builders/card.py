@@ -61,6 +61,14 @@ class TeacherCard(TypedDict):
     file: str
 
 
+class BaseCard(TypedDict):
+    """The teacher that a student was distilled from."""
+
+    signature: NotRequired[str]
+    dataset: NotRequired[str]
+    """Name of the plug-in that it learned from."""
+
+
 class StudentCard(CodecCard):
     """How to build and sample a student, and where it came from."""
 
@@ -76,6 +84,8 @@ class StudentCard(CodecCard):
     signature: str
     class_names: NotRequired[list[str]]
     """Names of its classes, where the data had some."""
+    base: NotRequired[BaseCard]
+    """What it was distilled from, where that was no checkpoint of others; missing in files of older versions."""
     step: NotRequired[int]
     """The step whose weights these are, where an early stop chose it."""
     student: NotRequired[PluginData]

@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 
 from ladd_dist.builders.asking import asking_for_plugins
-from ladd_dist.builders.card import MOST_NAMES, REMEDY, StudentCard
+from ladd_dist.builders.card import REMEDY, StudentCard
 from ladd_dist.builders.codec import codec_card, packed, trained_weights
 from ladd_dist.builders.networks import adapter_weights, load_network, own_weights
+from ladd_dist.builders.origin import names_to_keep
 from ladd_dist.builders.teacher import load_start, load_teacher
 from ladd_dist.core.budget import at_most
 from ladd_dist.core.errors import UserError, reading
@@ -20,7 +21,6 @@ from ladd_dist.core.serialize import from_data, to_data
 from ladd_dist.core.tensor_file import load_weights
 from ladd_dist.core.types import Denoiser, ImageSpec
 from ladd_dist.networks import Network
-from ladd_dist.recipe import Recipe
 from ladd_dist.students import StudentForm
 from ladd_dist.students.full import Full
 from ladd_dist.workspace.run import Run
@@ -53,8 +53,10 @@ def save_student(path: Path, network: Denoiser, run: Run, *, step: int | None = 
         "recipe": recipe.name,
         "signature": recipe.distill_signature(),
     }
-    if names := _class_names(recipe):
+    if names := names_to_keep(recipe):
         card["class_names"] = names
+    if not recipe.network.pretrained:
+        card["base"] = {"signature": recipe.teacher_signature(), "dataset": recipe.dataset.name}
     if step is not None:
         card["step"] = step
     if codec := codec_card(recipe):
@@ -69,16 +71,6 @@ def save_student(path: Path, network: Denoiser, run: Run, *, step: int | None = 
         card["teacher"] = {"signature": recipe.teacher_signature(), "file": str(folder / "teacher.safetensors")}
     tensors = {**kept, **packed(trained_weights(run))}
     save_tensors(path, tensors, {"ladd_dist": json.dumps(card)})
-
-
-def _class_names(recipe: Recipe) -> list[str]:
-    """Names of the classes for a card: all of them, or none where one is no text or they are too many to keep."""
-    names = recipe.dataset.class_names()
-    try:
-        size = len("".join(names).encode())
-    except UnicodeEncodeError:  # a folder's name that is no UTF-8, which JSON cannot hold
-        return []
-    return list(names) if size + len(names) <= MOST_NAMES else []
 
 
 def load_student(run: Run, path: Path) -> Denoiser:

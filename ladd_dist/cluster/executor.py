@@ -19,6 +19,7 @@ from ladd_dist.cluster.slurm import Slurm
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.machine import usable_cores
 from ladd_dist.core.packages import require_package
+from ladd_dist.core.rundir import make_folder
 from ladd_dist.core.serialize import RecipeError
 
 MOST_TIMEOUTS = 100_000
@@ -82,7 +83,7 @@ def submit(
     """
     import submitit
 
-    logs.mkdir(parents=True, exist_ok=True)
+    make_folder(logs)
     with _environment(cluster, len(specs)):
         executor = _executor(cluster, logs, name, after)
         try:

@@ -22,6 +22,7 @@ from ladd_dist.core.plugin import plugin_modules
 from ladd_dist.core.rundir import exclusive
 from ladd_dist.core.serialize import RecipeError, signature
 from ladd_dist.core.signals import NUMBERS
+from ladd_dist.core.targets import require_place
 from ladd_dist.stages.dry_run import describe_run
 from ladd_dist.stages.run import check_stages, prepare_run
 from ladd_dist.stages.table import stage_states
@@ -262,6 +263,9 @@ def carry_out_or_show(request: SweepRequest, *, dry_run: bool, as_json: bool) ->
     cluster = load_cluster(request.on) if request.on else None
     if cluster is not None and request.on is not None and not dry_run:
         check_cluster(cluster, request.on)
+        require_place(request.out, "--out")
+        if cluster.executor != "slurm":  # whose nodes may have a place for the cache that this machine has not
+            require_place(request.cache, "--cache", may_be_full=True)
     planned = plan(request, cluster)
     facts = try_runs(planned)
     if not as_json:

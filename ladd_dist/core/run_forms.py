@@ -289,7 +289,6 @@ class Marker(TypedDict):
     """The content of a done.json, as far as it is read back."""
 
     signature: NotRequired[str]
-    space: NotRequired[str]  # of a teacher in latents: which (`CodecCard.space`)
 
 
 def read_marker(path: Path) -> Marker:

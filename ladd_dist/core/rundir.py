@@ -6,7 +6,6 @@ import contextlib
 import glob
 import json
 import os
-import platform
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from ladd_dist.core.door import read_typed
 from ladd_dist.core.errors import UserError
-from ladd_dist.core.targets import is_stream, write_stream
+from ladd_dist.core.targets import is_stream, temporary_prefix, write_stream
 from ladd_dist.core.tensor_file import encoded
 from ladd_dist.core.tensor_file import weights_sha256 as weights_sha256
 
@@ -51,11 +50,29 @@ class RunDir:
         """Make the folders.
 
         Raises:
-            OSError: the folder is not writable (the caller turns it into a message).
+            UserError, OSError: nothing can be made there (the caller turns it into a message).
         """
         for folder in (self.path, self.samples, self.dumps, self.checkpoints):
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             remove_stale(folder)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, unless it is there.
+
+    Raises:
+        UserError: its file system takes no new folders, as /proc. OSError: no room, or no access.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:  # all that was missing has been made, so nothing can be
+        raise _takes_nothing(folder) from error
+
+
+def _takes_nothing(path: Path) -> UserError:
+    return UserError(
+        f"no access to {path}: its file system takes no new files; choose writable folders with --out and --cache"
+    )
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
@@ -67,34 +84,32 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     or device cannot be replaced by a file, so it is written to directly.
 
     Raises:
-        UserError: the target is a folder, a socket or a disk. OSError: no room, or no access.
+        UserError: the target is a folder, a socket or a disk, or nothing can be made there. OSError: no room or access.
     """
     if is_stream(path):
         return write_stream(path, write)
     if path.exists() and not path.is_symlink() and not path.is_file():
         raise UserError(f"{path} is no regular file, so no file can take its place; move it away")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     remove_stale(path.parent, path.name)
-    temporary = path.with_name(f"{_temporary_prefix()}{os.getpid()}-{path.name[-_KEPT:]}")
+    temporary = path.with_name(f"{temporary_prefix()}{os.getpid()}-{path.name[-_KEPT:]}")
     try:
         write(temporary)
         with temporary.open("rb") as handle:
             os.fsync(handle.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, FileNotFoundError) and error.filename == str(temporary):
+            raise _takes_nothing(path) from error
         raise
-
-
-def _temporary_prefix() -> str:
-    return f".tmp-{platform.node()}-"
 
 
 def remove_stale(folder: Path, target: str = "") -> None:
     """Remove temporary files and folders that killed processes of this machine left: all, or those of one target."""
     name = f"-{glob.escape(target[-_KEPT:])}" if target else ""
-    for path in folder.glob(f"{glob.escape(_temporary_prefix())}*{name}"):
-        pid = path.name.removeprefix(_temporary_prefix()).partition("-")[0]
+    for path in folder.glob(f"{glob.escape(temporary_prefix())}*{name}"):
+        pid = path.name.removeprefix(temporary_prefix()).partition("-")[0]
         with contextlib.suppress(FileNotFoundError):  # its writer has just renamed it
             if pid.isdigit() and not _is_there(int(pid), since=path.stat().st_mtime):
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
@@ -121,18 +136,30 @@ def exclusive(folder: Path) -> Iterator[None]:
     """Hold the lock for making `folder`; wait while another process holds it (which has made it by then).
 
     The operating system releases the lock when its holder ends, however that ends.
+
+    Raises:
+        UserError: no folder can be made there. OSError: no room, or no access.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.parent)
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))
     try:
         lock.acquire(timeout=0)
     except Timeout:
+        _require_lock(Path(lock.lock_file), folder)
         print(f"waiting for another process that works on {folder}", file=sys.stderr, flush=True)
         lock.acquire()
     try:
         yield
     finally:
         lock.release()
+
+
+def _require_lock(lock: Path, folder: Path) -> None:
+    """Refuse a folder whose lock can never be had: filelock tries for ever to make a file where none can be made."""
+    try:
+        lock.touch()
+    except FileNotFoundError as error:
+        raise _takes_nothing(folder) from error
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -157,9 +184,9 @@ def read_json(path: Path) -> Any:
 def commit_folder(folder: Path, fill: Callable[[Path], None]) -> None:
     """Fill a temporary folder beside `folder`, then rename it: the folder becomes visible only when whole."""
     remove_stale(folder.parent)
-    temporary = folder.with_name(f"{_temporary_prefix()}{os.getpid()}-{folder.name}")
+    temporary = folder.with_name(f"{temporary_prefix()}{os.getpid()}-{folder.name}")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    make_folder(temporary)
     try:
         fill(temporary)
         publish(temporary, folder)

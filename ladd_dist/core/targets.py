@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import platform
 import re
 import shutil
 import stat
@@ -26,6 +27,7 @@ def output_file(path: Path, flag: str = "--out") -> Path:
 
     Raises:
         RecipeError: it cannot become a file: a folder, a socket, a disk, or something below a file.
+        UserError: nothing can be made there.
     """
     if _DESCRIPTOR.fullmatch(str(path)):
         return path
@@ -34,6 +36,8 @@ def output_file(path: Path, flag: str = "--out") -> Path:
         raise RecipeError(f"{flag} {path}: is a folder; name a file")
     if path.exists() and not (path.is_file() or is_stream(real)):
         raise RecipeError(f"{flag} {path}: is neither a file, nor a pipe or a device that can be written to")
+    if not is_stream(real):
+        _require_writable(_existing(real.parent), path, flag)
     return real if path.is_symlink() else path
 
 
@@ -66,11 +70,50 @@ def output_folder(path: Path, flag: str = "--out") -> Path:
 
     Raises:
         RecipeError: something that is no folder is there.
+        UserError: nothing can be made there.
     """
     real = _real(path, flag)
     if path.exists() and not path.is_dir():
         raise RecipeError(f"{flag} {path}: is there already, and is no folder")
+    _require_writable(_existing(real), path, flag)
     return real if path.is_symlink() else path
+
+
+def require_place(path: Path, flag: str, *, may_be_full: bool = False) -> None:
+    """Refuse a folder in which nothing can be made, or that cannot be made, before the work begins.
+
+    Args:
+        may_be_full: let one pass that is there: a cache that holds everything may be read-only.
+
+    Raises:
+        UserError: nothing can be made there. OSError: the disk is full.
+    """
+    if not (may_be_full and os.path.lexists(path)):
+        _require_writable(_existing(path.absolute()), path, flag)
+
+
+def temporary_prefix() -> str:
+    """How the names of temporary files of this machine begin (`rundir.remove_stale`); the process's number follows."""
+    return f".tmp-{platform.node()}-"
+
+
+def _existing(path: Path) -> Path:
+    """The path, or the nearest above it that is there."""
+    return next(place for place in (path, *path.parents) if os.path.lexists(place))
+
+
+def _require_writable(folder: Path, path: Path, flag: str) -> None:
+    """Make a folder in `folder` for a moment: permissions say little on /proc, to root, or of a read-only disk."""
+    try:
+        with tempfile.TemporaryDirectory(prefix=f"{temporary_prefix()}{os.getpid()}-", dir=folder):
+            return
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # has a message of its own
+            raise
+        why = "its file system takes no new files" if error.errno == errno.ENOENT else error.strerror
+        raise UserError(
+            f"no access to {flag} {path}: nothing can be made in {folder} ({why}); choose another place"
+        ) from error
 
 
 def require_apart(**outputs: Path | None) -> None:

@@ -35,7 +35,7 @@ from ladd_dist.core.errors import UserError
 from ladd_dist.core.picture_file import Fitting
 from ladd_dist.core.picture_pool import Bad, Decoded, Picture, decode_all, shown
 from ladd_dist.core.printable import one_line
-from ladd_dist.core.rundir import commit_folder, exclusive, save_tensors, write_json
+from ladd_dist.core.rundir import commit_folder, exclusive, make_folder, save_tensors, write_json
 from ladd_dist.core.units import si
 from ladd_dist.datasets import Progress
 
@@ -208,7 +208,7 @@ def with_copies(shares: Tensor, contents: Tensor) -> Tensor:
 
 
 def _require_room(folder: Path, needed: int) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(

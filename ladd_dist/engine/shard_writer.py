@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ladd_dist.core.door import read_typed, require_regular
-from ladd_dist.core.rundir import remove_stale, write_atomic, write_json
+from ladd_dist.core.rundir import make_folder, remove_stale, write_atomic, write_json
 from ladd_dist.core.types import ImageSpec
 from ladd_dist.engine.shard_index import FORMAT, INDEX, ChunkEntry, ShardEntry, ShardError, TensorEntry
 
@@ -64,7 +64,7 @@ def write_shards(
     Raises:
         ShardError: `make` gave a wrong shape or values that are not finite. OSError: disk full or not writable.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     remove_stale(folder)
     per_shard = samples_per_chunk * chunks_per_shard
     entries = []

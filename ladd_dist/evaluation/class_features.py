@@ -15,7 +15,7 @@ from ladd_dist.builders.data import images_of
 from ladd_dist.core.class_net import NAME, NUM_TURNS, ClassNet, TrainedFeatures, cell_colours
 from ladd_dist.core.errors import UserError, reading
 from ladd_dist.core.rng import derive_seed, generator
-from ladd_dist.core.rundir import save_tensors
+from ladd_dist.core.rundir import make_folder, save_tensors
 from ladd_dist.core.tensor_file import read_tensors, require_finite, weights_sha256
 from ladd_dist.datasets import Dataset, ImageSet, Split
 from ladd_dist.engine.loop import Bar, StopFlag
@@ -98,7 +98,7 @@ def _make(run: Run, settings: ClassFeatures) -> None:
         network = train(pictures, recipe.dataset.spec().num_classes, settings, run.device, stop)
     told = describe(network, pictures, held_out, recipe.dataset)
     weights = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     save_tensors(folder / FILE, weights, {"ladd_dist": json.dumps({"told": told})})
     mark_done(folder / "done.json", recipe.features_signature(), told=told)
     print(f"{NAME}-{weights_sha256(weights)[:6]}: {told}", flush=True)

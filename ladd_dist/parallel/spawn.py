@@ -22,6 +22,7 @@ from torch.distributed.elastic.multiprocessing.api import SignalException, Subpr
 from ladd_dist.core.environment import CORES, PARENT, env_number
 from ladd_dist.core.failure import ERROR_FILE, Failure, has_parent, read_failure
 from ladd_dist.core.machine import usable_cores
+from ladd_dist.core.rundir import make_folder
 from ladd_dist.core.signals import NUMBERS, Stopped, heard, let_go_of_terminal
 from ladd_dist.parallel.heartbeat import Heartbeats
 
@@ -65,7 +66,7 @@ class RankLogs(LogsSpecs):
         return str(self.folder)
 
     def reify(self, envs: dict[int, dict[str, str]]) -> LogsDest:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         errors = {rank: str(self.folder / f"rank{rank}.json") for rank in envs}
         for rank, path in errors.items():
             envs[rank][ERROR_FILE] = path

@@ -12,7 +12,7 @@ from ladd_dist.builders.data import images_of
 from ladd_dist.builders.networks import save_weights
 from ladd_dist.codecs import TrainableAutoencoder, TrainedCodec
 from ladd_dist.core.rng import RowSource, derive_seed, generator
-from ladd_dist.core.rundir import remove_stale
+from ladd_dist.core.rundir import make_folder, remove_stale
 from ladd_dist.engine.checkpoint import Checkpoints, state_of
 from ladd_dist.engine.loop import Figures, cosine_factor, train
 from ladd_dist.parallel import Adam
@@ -76,7 +76,7 @@ class AutoencoderTraining:
         self.settings, compute = recipe.codec.training, Compute()
         self.rows = rows_of(BATCH_FIELD, self.settings.batch_size, compute, run.ranks)
         if run.ranks.is_first:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             remove_stale(folder)
         with run.ranks.first_goes_ahead():  # the first use may download it
             self.images = images_of(run)

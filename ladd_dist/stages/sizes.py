@@ -18,6 +18,7 @@ from ladd_dist.builders.step import build_critic, build_heads
 from ladd_dist.builders.teacher import fresh_network
 from ladd_dist.core.errors import RecipeError
 from ladd_dist.core.machine import memory_bytes, require_memory
+from ladd_dist.core.targets import require_place
 from ladd_dist.core.types import Denoiser
 from ladd_dist.core.units import si
 from ladd_dist.costs.few_values import FewValues
@@ -42,15 +43,17 @@ T = TypeVar("T")
 
 
 def require_room(run: Run, facts: RunFacts, names: Collection[str], num: int) -> None:
-    """Refuse stages to come that cannot be held by this machine's memory or the cache's disk.
+    """Refuse stages to come that cannot be held by this machine's memory or the cache's disk, or written at all.
 
     Args:
         names: the stages that are asked for.
         num: number of processes that share the run.
 
     Raises:
-        RecipeError: names the field.
+        RecipeError: names the field. UserError: --out or --cache cannot be made.
     """
+    require_place(run.workspace.runs, "--out")
+    require_place(run.workspace.cache, "--cache", may_be_full=True)
     recipe = run.recipe
     to_do = {stage.name for stage in facts.stages if not stage.cached} & set(names)
     has = _device_bytes(run)

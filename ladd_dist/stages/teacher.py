@@ -11,14 +11,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ladd_dist.builders.codec import codec_card, load_codec
+from ladd_dist.builders.codec import load_codec
 from ladd_dist.builders.data import images_of
 from ladd_dist.builders.networks import reads_texts, save_weights
+from ladd_dist.builders.origin import origin_of
 from ladd_dist.builders.teacher import averaged, fresh_network, require_levels, teacher_loss
 from ladd_dist.cli.recipe_arguments import TeacherOptions
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.rng import generator
-from ladd_dist.core.rundir import remove_stale
+from ladd_dist.core.rundir import make_folder, remove_stale
 from ladd_dist.core.transfer import sent
 from ladd_dist.costs.flops import count_parameters
 from ladd_dist.datasets import ImageSet
@@ -112,8 +113,7 @@ def _train(run: Run, folder: Path) -> None:
     if log is not None and network is not None:  # rank 0
         log.close()
         save_weights(folder / "teacher.safetensors", network)
-        latents = {"space": space} if (space := codec_card(recipe).get("space")) else {}
-        mark_done(folder / "done.json", recipe.teacher_signature(), **latents)
+        mark_done(folder / "done.json", recipe.teacher_signature(), origin=origin_of(recipe))
         training.checkpoints.clear()
 
 
@@ -125,7 +125,7 @@ class TeacherTraining:
         self.settings, self.device = recipe.teacher, run.device
         self.rows = rows_of("teacher.batch_size", self.settings.batch_size, self.settings.compute, run.ranks)
         if run.ranks.is_first:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             remove_stale(folder)
         with run.ranks.first_goes_ahead():  # the first use may download it
             self.images: ImageSet = images_of(run)

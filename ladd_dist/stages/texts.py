@@ -20,7 +20,7 @@ from ladd_dist.core.condition_index import FORMAT, Form, Piece, TableIndex, read
 from ladd_dist.core.door import read_typed, require_regular
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.pack_rows import forms_of, write_piece
-from ladd_dist.core.rundir import write_bytes, write_json
+from ladd_dist.core.rundir import make_folder, write_bytes, write_json
 from ladd_dist.engine.loop import Bar, StopFlag
 from ladd_dist.engine.shard_writer import file_sha256
 from ladd_dist.recipe import Recipe
@@ -52,7 +52,7 @@ def encode_texts(run: Run, folder: Path, stop: StopFlag) -> ConditionsEntry:
     found = run.ranks.from_rank0(lambda: _found(run.recipe, folder))
     if found is not None:
         return found
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     _write_share(run, folder, stop)
     run.ranks.barrier()
     return run.ranks.from_rank0(lambda: _write_index(run.recipe, folder))

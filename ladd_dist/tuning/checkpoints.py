@@ -10,13 +10,14 @@ import torch
 
 from ladd_dist.codecs.vae import Vae
 from ladd_dist.core.errors import UserError
-from ladd_dist.core.pretrained import locate
+from ladd_dist.core.pretrained import locate, read_config
 from ladd_dist.core.types import ImageSpec
 from ladd_dist.networks.diffusers import Diffusers
 from ladd_dist.networks.diffusers.checkpoint import open_checkpoint
 from ladd_dist.networks.diffusers.prediction import Prediction, read_scheduler
 from ladd_dist.tuning.flags import flags_of
 from ladd_dist.tuning.found import CHECKPOINT, Student
+from ladd_dist.tuning.parts import require_same_parts
 
 FEW_STEP = re.compile(r"turbo|lightning|lcm|schnell|hyper-?sd|dmd|distill|few-?step", re.IGNORECASE)
 """Words in the names of published few-step models."""
@@ -24,6 +25,8 @@ _HIGHEST_TIME = 0.995
 """Stands for time 1 of a flow, which has no finite level."""
 
 
+COUNTS = {"four": 4, "two": 2, "one": 1}
+"""Fields of the levels `good`, and their numbers of steps."""
 _PROBE = 512
 """Side of pictures for which a codec is asked for the side of its latents."""
 
@@ -57,30 +60,40 @@ def checkpoint_student(source: str, base: str) -> Student:
     require_base(base)
     network = Diffusers(source=base)
     opened = open_checkpoint(base, subfolder="", revision="", weights=False)
+    roots = locate(source, field="STUDENT", patterns=["*.json"]), locate(base, field="--base", patterns=["*.json"])
+    own = open_checkpoint(str(roots[0]), subfolder="", revision="", weights=False)
+    require_same_parts(own, opened, roots, (source, base))
     prediction = read_scheduler(opened.scheduler, f"{base}: scheduler")
     size = opened.config.get("sample_size")
     factor = _PROBE // Vae(source=base).latent(ImageSpec(3, _PROBE, _PROBE, 1)).height
     sides = (factor * size, factor * size) if isinstance(size, int) else (_PROBE, _PROBE)
     start = ["--student.init", source, "--swap", "start=ot", "levels=good"]
     flags = [*base_flags(network, sides), *_schedule(prediction), *start]
-    return Student(CHECKPOINT, flags, True, sides)
+    return Student(CHECKPOINT, flags, True, sides, steps=tuple(COUNTS.values()))
 
 
 def require_base(source: str) -> None:
     """Refuse a base that says that it takes few steps itself.
 
     Raises:
-        UserError: its name or its scheduler says so.
+        UserError: its name, its scheduler or its index says so.
     """
     root = locate(source, field="--base", patterns=["*.json"])
     scheduler = open_checkpoint(str(root), subfolder="", revision="", weights=False).scheduler
-    name = str(scheduler.get("_class_name", ""))
-    words = FEW_STEP.search(Path(source).name) or FEW_STEP.search(name)
-    if words:
-        raise UserError(
-            f"--base {source}: is itself a few-step model, by {words[0]!r} in its "
-            f"{'scheduler' if FEW_STEP.search(name) else 'name'}; name the many-step model that it was distilled from"
-        )
+    index = root / "model_index.json"
+    origin = read_config(index).get("_name_or_path", "") if index.is_file() else ""
+    places = {
+        "name": Path(source).name,
+        "scheduler": scheduler.get("_class_name", ""),
+        "model_index.json": Path(str(origin)).name,
+        "real name": root.resolve().name if root.is_symlink() else "",
+    }
+    for where, name in places.items():
+        if words := FEW_STEP.search(str(name)):
+            raise UserError(
+                f"--base {source}: is itself a few-step model, by {words[0]!r} in its {where}; name the many-step "
+                "model that it was distilled from"
+            )
 
 
 def base_flags(network: Diffusers, sides: tuple[int, int]) -> list[str]:
@@ -121,7 +134,7 @@ def _schedule(prediction: Prediction) -> list[str]:
         "--shards.sampler.sigma-min",
         repr(max(low, 0.03 if low else low)),
     ]
-    for name, count in (("four", 4), ("two", 2), ("one", 1)):
+    for name, count in COUNTS.items():
         levels = [high, *(_level(prediction, 1 - part / count) for part in range(1, count))]
         words += [f"--levels.{name}", *map(repr, levels)]
     return words

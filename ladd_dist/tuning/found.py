@@ -22,3 +22,7 @@ class Student:
     """Classes that it knows; 0 where it reads texts."""
     class_names: tuple[str, ...] = ()
     """Names of its classes, where its file has them, or the folder that it learned from is still there."""
+    steps: tuple[int, ...] = ()
+    """Numbers of steps for which there are levels; empty: any."""
+    measured: tuple[int, ...] = ()
+    """Numbers of steps whose levels its file has; empty: nothing says."""

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ladd_dist.builders.asking import asking_for_plugins
 from ladd_dist.builders.card import KEY, StudentCard
-from ladd_dist.builders.codec import codec_card
+from ladd_dist.builders.origin import Origin, origin_beside, origin_of
 from ladd_dist.builders.student_file import file_of, read_student
 from ladd_dist.codecs import Codec, CodecTraining, TrainedCodec
 from ladd_dist.codecs.given import Given as GivenCodec
 from ladd_dist.core.errors import ConsentError, MachineError, UserError
 from ladd_dist.core.pretrained import from_outside
-from ladd_dist.core.run_forms import read_marker
-from ladd_dist.core.serialize import from_data
+from ladd_dist.core.serialize import from_data, to_data
 from ladd_dist.core.tensor_file import read_tensors
 from ladd_dist.core.types import ImageSpec
 from ladd_dist.levels import Levels
@@ -23,12 +23,19 @@ from ladd_dist.networks import Network
 from ladd_dist.networks.cunet import CUNet
 from ladd_dist.networks.diffusers import Diffusers
 from ladd_dist.networks.given import Given
+from ladd_dist.tuning.base import origin_of_student, require_own_base, require_same_classes
 from ladd_dist.tuning.checkpoints import base_flags, checkpoint_student, require_base
 from ladd_dist.tuning.flags import flags_of
 from ladd_dist.tuning.found import CHECKPOINT, FOLDER, Student
 
 if TYPE_CHECKING:
+    from ladd_dist.recipe import Recipe
     from ladd_dist.workspace.run import Run
+
+MOST_STEPS = 64
+"""Numbers of steps that are tried; levels that are known for all of these are known for any."""
+TEACHER = "teacher.safetensors"
+_NAME_IT = f"name it with --base cache/teacher-SIGNATURE/{TEACHER}"
 
 
 def student_of(source: str, base: str, cache: Path | None) -> Student:
@@ -58,10 +65,12 @@ def student_of(source: str, base: str, cache: Path | None) -> Student:
             "like recipes/tune_folder.py, with your network in Given(network=...)"
         )
     codec = _codec_flags(source, card)
-    teacher, names = _teacher_of(path, base, cache, card), _class_names(path, base, card, cache)
+    known = origin_of_student(card, to_data(network), _recipe_of(path, cache) if base and "base" not in card else None)
+    teacher, names = _teacher_of(path, base, cache, known), _class_names(path, base, card, cache)
     flags = [*flags_of("network.network", network), "--network.weights", str(teacher), *codec, *_common(source, card)]
     image = card.get("pixels", card["image"])
-    return Student(FOLDER, flags, False, (image["height"], image["width"]), image["num_classes"], names)
+    sides = (image["height"], image["width"])
+    return Student(FOLDER, flags, False, sides, image["num_classes"], names, *_steps_of(card))
 
 
 def _common(source: str, card: StudentCard) -> list[str]:
@@ -94,64 +103,90 @@ def _codec_flags(source: str, card: StudentCard) -> list[str]:
     return [*swaps, *flags_of("codec.codec", plain), "--codec.weights", str(file)]
 
 
+def _steps_of(card: StudentCard) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Numbers of steps for which a student's law has levels, and those on its card."""
+    law: Levels = from_data(Levels, card["law"], "law")
+    known = []
+    for steps in range(1, MOST_STEPS + 1):
+        with contextlib.suppress(ValueError):
+            law(steps)
+            known.append(steps)
+    measured = tuple(sorted(map(int, card["levels"])))
+    return (tuple(known) if len(known) < MOST_STEPS else (), measured)
+
+
 def _of_checkpoint(source: str, card: StudentCard, network: Diffusers, base: str) -> Student:
     if base and base != network.source:
         raise UserError(f"--base {base}: {source} was distilled from {network.source}; leave --base out")
     require_base(network.source)
     pixels: Any = card.get("pixels", card["image"])
     sides = (pixels["height"], pixels["width"])
-    return Student(CHECKPOINT, [*base_flags(network, sides), *_common(source, card)], True, sides)
+    steps, measured = _steps_of(card)
+    flags = [*base_flags(network, sides), *_common(source, card)]
+    return Student(CHECKPOINT, flags, True, sides, steps=steps, measured=measured)
 
 
-def _teacher_of(path: Path, base: str, cache: Path | None, card: StudentCard) -> Path:
-    """The file with the base's weights."""
+def _teacher_of(path: Path, base: str, cache: Path | None, student: Origin) -> Path:
+    """The file with the base's weights.
+
+    Args:
+        student: what is known of the student's own teacher.
+    """
     if not base:
         if path.is_file():
             raise UserError(
                 f"{path} does not hold its base: name the teacher's weights with --base, or give the run's folder"
             )
-        return _teacher_of_run(path, cache)
+        return _there(_run_of(path, cache), path)
     found = Path(base)
+    if (found / TEACHER).is_file():  # the folder in the cache
+        found = found / TEACHER
     if found.is_dir():
-        teacher = _teacher_of_run(found, cache)
-        _require_same_latents(found, codec_card(_opened(found, cache).recipe).get("space"), path, card)
-        return teacher
+        run = _run_of(found, cache)
+        if not isinstance(run.recipe.network, Given):
+            require_own_base(student, origin_of(run.recipe), base)
+            return _there(run, found)
+        found = Path(run.recipe.network.weights)  # of a tuning, whose base had been given too
     if not found.is_file():
         raise UserError(
             f"--base {base} is no file and no run's folder; name the teacher's, "
             "cache/teacher-SIGNATURE/teacher.safetensors, or the run's that trained it"
         )
-    if KEY in read_tensors(found).metadata:
+    content = read_tensors(found)
+    if KEY in content.metadata:
         raise UserError(
             f"--base {base} is itself a few-step student: its features do not tell noise levels apart as those "
             "of a base do; name the teacher that it was distilled from"
         )
-    done = found.with_name("done.json")
-    if done.is_file() and "space" in (told := read_marker(done)):
-        _require_same_latents(found, told["space"], path, card)
+    require_own_base(student, origin_beside(found), base)
+    require_same_classes(content.tensors.get(CUNet.class_table), student, base)
     return found
 
 
-def _require_same_latents(base: Path, space: str | None, student: Path, card: StudentCard) -> None:
-    if space != card.get("space"):
-        where = "on pixels" if space is None else "in the latents of another autoencoder"
-        raise UserError(
-            f"--base {base}: works {where}, and its features say nothing of what {student} makes; name the teacher "
-            "that it was distilled from"
-        )
+def _there(run: Run, folder: Path) -> Path:
+    found = run.teacher_folder / TEACHER
+    if not found.is_file():
+        raise UserError(f"the base of {folder} is not in {found.parent}; {_NAME_IT}")
+    return found
 
 
-def _teacher_of_run(folder: Path, cache: Path | None) -> Path:
-    hint = "name it with --base cache/teacher-SIGNATURE/teacher.safetensors"
+def _run_of(folder: Path, cache: Path | None) -> Run:
     try:
-        found = _opened(folder, cache).teacher_folder / "teacher.safetensors"
+        return _opened(folder, cache)
     except ConsentError:
         raise
     except UserError as error:
-        raise UserError(f"the base of {folder} cannot be found ({error}); {hint}") from error
-    if not found.is_file():
-        raise UserError(f"the base of {folder} is not in {found.parent}; {hint}")
-    return found
+        raise UserError(f"the base of {folder} cannot be found ({error}); {_NAME_IT}") from error
+
+
+def _recipe_of(path: Path, cache: Path | None) -> Recipe | None:
+    """The recipe of a student's run; None for a file, and where the run cannot be opened any more."""
+    try:
+        return _opened(path, cache).recipe if path.is_dir() else None
+    except MachineError:  # a look at another time may find it
+        raise
+    except UserError:  # its pictures were changed or moved
+        return None
 
 
 def _class_names(path: Path, base: str, card: StudentCard, cache: Path | None) -> tuple[str, ...]:

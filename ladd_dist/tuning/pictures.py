@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ladd_dist.builders.data import prepare_data
+from ladd_dist.cli.classes import class_numbers
 from ladd_dist.core.errors import MachineError, UserError
 from ladd_dist.core.printable import one_line
 from ladd_dist.datasets import Counts
@@ -28,11 +29,11 @@ _AS_TYPED = (
 """Names of the fields of a `Folder` of its own, and what they are called on the command line of `ladd tune`."""
 
 
-def picture_flags(images: Path, student: Student, classes: tuple[int, ...], old_texts: Path | None) -> list[str]:
+def picture_flags(images: Path, student: Student, classes: tuple[str, ...], old_texts: Path | None) -> list[str]:
     """Flags for the pictures in a folder.
 
     Args:
-        classes: the student's class for each folder of pictures, in the order of their names.
+        classes: the student's class for each folder of pictures, in the order of their names: numbers or names.
         old_texts: prompts to keep, for a student that reads texts.
 
     Raises:
@@ -62,7 +63,7 @@ def picture_flags(images: Path, student: Student, classes: tuple[int, ...], old_
     in_folders = any("/" in file.name for file in listing.pictures)
     with _named(images):
         names = inventory(images, "folders", "none").classes if in_folders else ("",)
-    chosen = classes or _by_name(names, student)
+    chosen = class_numbers(classes, student.class_names, student.num_classes) or _by_name(names, student)
     _require_classes(images, names, chosen, student)
     old = [number for number in range(student.num_classes) if number not in chosen]
     flags += [] if in_folders else ["--dataset.pictures.classes", "none"]
@@ -130,6 +131,11 @@ def _named(images: Path) -> Iterator[None]:
         raise UserError(text if "--images" in text else f"--images {images}: {text}") from error
 
 
+def _asked(num: int, student: Student) -> str:
+    words = ("a number or name", "numbers or names") if student.class_names else ("a number", "numbers")
+    return words[0] if num == 1 else f"{num} {words[1]} in this order"
+
+
 def _by_name(names: tuple[str, ...], student: Student) -> tuple[int, ...]:
     """The student's class for each folder: the one of its name, else the number that its name is; empty if unclear."""
     if student.num_classes == len(names) == 1:
@@ -147,9 +153,9 @@ def _require_classes(images: Path, names: tuple[str, ...], chosen: tuple[int, ..
     if len(chosen) != len(names):
         raise UserError(
             f"--images {images}: say which of the student's classes, 0 to {known - 1}{called}, {what} take, with "
-            f"--classes and {'a number' if len(names) == 1 else f'{len(names)} numbers in this order'}"
+            f"--classes and {_asked(len(names), student)}"
         )
-    if wrong := [number for number in chosen if number >= known]:
-        raise UserError(f"--classes: the student knows the classes 0 to {known - 1}, got {wrong[0]}")
+    if wrong := [number for number in chosen if number >= known]:  # names of folders
+        raise UserError(f"--images {images}: the student knows the classes 0 to {known - 1}, got {wrong[0]}")
     if len(set(chosen)) < len(chosen):
         raise UserError("--classes: each folder needs a class of its own; put pictures of one class into one folder")

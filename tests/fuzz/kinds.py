@@ -10,7 +10,18 @@ from pathlib import Path
 from fuzz.base import Base
 from fuzz.judge import Order
 
-GROUPS = ("received", "consent", "weights", "checkpoints", "shards", "flags", "environment", "data", "targets")
+GROUPS = (
+    "received",
+    "consent",
+    "weights",
+    "checkpoints",
+    "shards",
+    "flags",
+    "environment",
+    "data",
+    "targets",
+    "tuning",
+)
 
 
 @dataclass(frozen=True)

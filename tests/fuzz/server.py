@@ -18,7 +18,7 @@ from fuzz.base import Base
 from fuzz.judge import Snapshot, digest, judge, snapshot
 from fuzz.kinds import TABLE, Kind, Place
 
-MODULES = ("received", "consent", "weights", "shards", "flags", "environment", "data", "targets")
+MODULES = ("received", "consent", "weights", "shards", "flags", "environment", "data", "targets", "tuning")
 """The files with kinds."""
 
 

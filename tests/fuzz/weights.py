@@ -238,7 +238,7 @@ CARDS: tuple[tuple[str, Any], ...] = (
 """Values on a student's card that nobody wrote."""
 
 
-def _set(data: Any, path: str, value: Any) -> None:
+def set_value(data: Any, path: str, value: Any) -> None:
     *parents, key = path.split(".")
     for parent in parents:
         data = data[parent]
@@ -249,7 +249,7 @@ def _set(data: Any, path: str, value: Any) -> None:
 def card(place: Place, seed: int, rng: random.Random) -> Made:
     """A card that asks for too much memory or time, or whose values make no sense."""
     field, value = CARDS[(seed * 7) % len(CARDS)]
-    received_card(place.root / "received/files/student.safetensors", lambda found: _set(found, field, value))
+    received_card(place.root / "received/files/student.safetensors", lambda found: set_value(found, field, value))
     check = None if field in ("recipe", "signature", "space") else _same(place, "own/out/f.png", "sample file")
     command = SAMPLE_FILE if seed < len(CARDS) else EVALUATE_FILE
     order = Order(received.words_of(place, command), allow=("own/cache",), check=check if seed < len(CARDS) else None)

@@ -27,6 +27,7 @@ from processes import (
     run_command,
     snapshot,
 )
+from safetensors import safe_open
 
 from ladd_dist import __version__
 from ladd_dist.core import checkout
@@ -371,3 +372,14 @@ def test_a_student_of_one_step_goes_all_the_way_to_its_page(ladd: Ladd) -> None:
     assert {"student@1", "untrained@1", "teacher@50"} <= set(found) and "student@4" not in found
     assert "turned into a 1-step student" in (done.run / "report.md").read_text(encoding="utf-8")
     assert "student@1" in read_json(done.run / "samples" / "strips.json")["samplers"]
+
+
+def test_teacher_and_student_say_where_they_come_from(smoke: tuple[Done, Ladd]) -> None:
+    run, cache = smoke[0].run, smoke[1].cache
+    with safe_open(run / "student.safetensors", framework="pt") as file:
+        base = json.loads(file.metadata()["ladd_dist"])["base"]
+    told = read_json(cache / f"teacher-{base['signature']}" / "done.json")
+    recipe = read_json(run / "config.json")["recipe"]
+    assert told["origin"]["network"] == recipe["network"]
+    assert base["dataset"] == told["origin"]["dataset"] == recipe["dataset"]["plugin"]
+    assert told["signature"] == told["origin"]["signature"] == base["signature"]

@@ -18,6 +18,7 @@ from tuned import base_recipe, moved, write_pictures, write_teacher
 
 from ladd_dist.builders.codec import FILE, decode, load_codec
 from ladd_dist.builders.networks import save_weights
+from ladd_dist.builders.origin import origin_of
 from ladd_dist.builders.sampling import sample_few
 from ladd_dist.builders.student import save_student
 from ladd_dist.builders.student_file import load_codec as load_own_codec
@@ -58,7 +59,7 @@ def write_latent_student(folder: Path, name: str, recipe: Recipe, seed: int = 0)
     autoencoder.scale.fill_(0.7)
     save_weights(run.autoencoder_folder / FILE, autoencoder)
     write_teacher(run.teacher_folder, recipe, seed)
-    mark_done(run.teacher_folder / "done.json", recipe.teacher_signature(), space=recipe.autoencoder_signature())
+    mark_done(run.teacher_folder / "done.json", recipe.teacher_signature(), origin=origin_of(recipe))
     run.folder.create()
     facts = RunFacts(recipe.name, "smoke", recipe.distill_signature(), {}, (), {}, ())
     write_config(run, facts, path=Path("r.py"), plugins=(), command="ladd launch r.py")
@@ -159,9 +160,9 @@ def recipe_of(line: str) -> Recipe:
     [
         (("--dataset.pictures.size", "17"), "image size 17 is not divisible by 2"),
         (("--dataset.pictures.size", "24"), "they do not go together"),
-        (("--base", "runs/other"), "--base runs/other: works in the latents of another autoencoder"),
+        (("--base", "runs/other"), "it works in the latents of another autoencoder"),
         (("--base", "other.safetensors"), "of another architecture than network.network"),
-        (("--base", "cached"), "works in the latents of another autoencoder"),
+        (("--base", "cached"), "it works in the latents of another autoencoder"),
         (("--codec.weights", "gone.safetensors"), "codec.weights: 'gone.safetensors' is no file"),
     ],
 )
@@ -176,7 +177,7 @@ def test_what_is_in_no_latents_of_the_student_is_one_message(
 
 
 def told(teacher: Path) -> str:
-    return str(read_json(teacher / "done.json")["space"])
+    return str(read_json(teacher / "done.json")["origin"]["space"])
 
 
 def told_by(folder: Path) -> str:
@@ -198,4 +199,4 @@ def test_a_base_in_latents_is_none_of_a_student_on_pixels(tmp_path: Path, given:
     shutil.copytree(given, tmp_path, dirs_exist_ok=True)
     write_student(tmp_path).rename(tmp_path / "runs" / "pixels")
     done = tune_in(tmp_path, "runs/pixels", "--base", "runs/student", *ASK[1:])
-    assert done.code == 1 and "works in the latents of another autoencoder" in done.stderr.replace("\n", " ")
+    assert done.code == 1 and "it works in latents, the student on pixels" in done.stderr.replace("\n", " ")

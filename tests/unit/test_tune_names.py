@@ -13,7 +13,7 @@ from safetensors import safe_open
 from tuned import base_recipe, write_pictures, write_student
 
 from ladd_dist.builders.card import MOST_NAMES
-from ladd_dist.builders.student import _class_names
+from ladd_dist.builders.origin import names_to_keep
 from ladd_dist.builders.student_file import read_student
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.rundir import save_tensors
@@ -21,6 +21,7 @@ from ladd_dist.core.tensor_file import load_tensors
 from ladd_dist.datasets.digits import Digits
 from ladd_dist.datasets.folder import Folder
 from ladd_dist.datasets.folder_inventory import forget
+from ladd_dist.sample import main as sample
 from ladd_dist.tuning.given import student_of
 from ladd_dist.tuning.pictures import picture_flags
 
@@ -82,6 +83,21 @@ def test_folders_named_like_the_students_classes_are_those(given: Path, source: 
     assert flags[first : first + 3] == ["0", "2", "1"], "cat and dog are learned, cow is kept"
 
 
+def test_classes_are_named_on_the_command_line_too(given: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    student = student_of("exported.safetensors", teacher(given), None)
+    flags = picture_flags(given / "new", student, ("cow", "0"), None)
+    first = flags.index("--network.classes") + 1
+    assert flags[first : first + 3] == ["1", "0", "2"]
+    words = ["exported.safetensors", "--columns", "1", "--device", "cpu", "--folder", "pictures"]
+    assert sample([*words, "--classes", "dog", "0"]) == 0
+    assert sorted(path.name for path in Path("pictures").iterdir()) == ["class-0-00000.png", "class-2-00000.png"]
+    assert sample([*words, "--classes", "dg"]) == 2
+    assert "the student has no class of this name; near it are dog" in " ".join(capsys.readouterr().err.split())
+    name_classes(given / "exported.safetensors", None)
+    assert sample([*words, "--classes", "dog"]) == 2
+    assert "has no names of classes; give numbers, 0 to 2" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_students_file_keeps_the_names_when_its_pictures_are_gone(given: Path) -> None:
     config = given / "runs" / "student" / "config.json"
     config.write_text(config.read_text().replace(json.loads(config.read_text())["recipe"]["dataset"]["root"], "gone"))
@@ -110,8 +126,8 @@ def test_names_that_a_card_cannot_hold_are_left_out(names: tuple[str, ...]) -> N
         def class_names(self) -> tuple[str, ...]:
             return names
 
-    assert _class_names(dataclasses.replace(base_recipe(), dataset=Named(size=16))) == []
-    assert _class_names(base_recipe()) == [], "digits have no names"
+    assert names_to_keep(dataclasses.replace(base_recipe(), dataset=Named(size=16))) == []
+    assert names_to_keep(base_recipe()) == [], "digits have no names"
 
 
 def test_the_longest_names_that_are_kept_make_a_card_that_is_read(tmp_path: Path) -> None:
