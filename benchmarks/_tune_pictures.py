@@ -23,10 +23,9 @@ def bases_of(pictures: Path) -> dict[str, str]:
     return {Path(line["file_name"]).name: line["base"] for line in lines if "base" in line}
 
 
-def styled_pictures(pictures: Path, new: str, folder: Path, bases: dict[str, str]) -> tuple[list[Path], list[Path]]:
-    """The class in the new style, in random order: for training, and held out."""
+def write_styled(pictures: Path, new: str, folder: Path) -> Path:
+    """Write the pictures of a class in the new style, blue on white, unless they are there; returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    found: tuple[list[Path], list[Path]] = ([], [])
     for path in sorted((pictures / new).glob("*.png")):
         target = folder / path.name
         if not target.exists():
@@ -34,7 +33,14 @@ def styled_pictures(pictures: Path, new: str, folder: Path, bases: dict[str, str
             flat = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("L")
             dark = 255.0 - np.asarray(flat, np.float32)[..., None]
             Image.fromarray((255.0 - dark * np.array(TINT, np.float32)).round().astype(np.uint8)).save(target)
-        found[derive_seed("tune-base", bases.get(path.name, path.name)) % 2].append(target)
+    return folder
+
+
+def parted(folder: Path, bases: dict[str, str]) -> tuple[list[Path], list[Path]]:
+    """The pictures in a folder in random order: for training, and held out."""
+    found: tuple[list[Path], list[Path]] = ([], [])
+    for path in folder.glob("*.png"):
+        found[derive_seed("tune-base", bases.get(path.name, path.name)) % 2].append(path)
     for part in found:
         part.sort(key=lambda path: derive_seed("tune-picture", path.name))
     return found

@@ -50,22 +50,22 @@ def put_on(network: Denoiser, adapter: Mapping[str, Tensor]) -> Denoiser:
 
 @torch.inference_mode()
 def samples_of(
-    network: Denoise, cond: Tensor, side: int, levels: tuple[float, ...], rule: Literal["sde", "ode"], steps: int,
-    seed: int,
+    network: Denoise, cond: Tensor, shape: tuple[int, int, int], levels: tuple[float, ...],
+    rule: Literal["sde", "ode"], steps: int, seed: int,
 ) -> Tensor:  # fmt: skip
-    """Samples [N,3,side,side] for classes cond [N], at the student's levels, or in many steps."""
+    """Samples [N,C,H,W] of a shape (C,H,W) for classes cond [N], at the student's levels, or in many steps."""
 
     def denoise(x: Tensor, sigma: Tensor, classes: Tensor) -> Tensor:
         denoised: Tensor = network(x, sigma, classes).denoised
         return denoised
 
-    noise = sample_noise(2_000_003 + seed, range(len(cond)), (3, side, side))
+    noise = sample_noise(2_000_003 + seed, range(len(cond)), shape)
     if steps > len(levels):
-        return Euler(steps=steps)(denoise, noise, cond)[0].clamp(-1, 1)
+        return Euler(steps=steps)(denoise, noise, cond)[0]
     source = generator("tune-samples", seed)
 
     class Source:
         def normal(self, *shape: int) -> Tensor:
             return torch.randn(len(cond), *shape, generator=source)
 
-    return few_step_sample(denoise, noise, cond, levels, rule, Source()).clamp(-1, 1)
+    return few_step_sample(denoise, noise, cond, levels, rule, Source())

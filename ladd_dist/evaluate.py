@@ -197,13 +197,14 @@ def show(found: EvaluationFile) -> None:
     from ladd_dist.evaluation.noise_seeds import means_of
     from ladd_dist.reports.distances import FLOOR
     from ladd_dist.reports.evaluation_table import hybrid_table, table_of
+    from ladd_dist.reports.tunings import KID_HELD_OUT, KID_OLD
 
     console, figures = open_console(), means_of(found["figures"])
     console.print(Fitted(table_of(figures, features_of(found["figures"])), rest="the file"))
     if hybrid := found.get("hybrid"):  # files of older versions have none
         console.print(Fitted(hybrid_table(hybrid, figures), rest="the file"))
     for metric, reason in found["classes"].get("left_out", {}).items():
-        what = "not measured" if metric == FLOOR else "no figures by class"
+        what = "not measured" if metric in (FLOOR, KID_HELD_OUT, KID_OLD) else "no figures by class"
         print(one_line(f"{metric}: {what}, {reason}"), file=sys.stderr)
     for label, told in found["classes"].get("networks", {}).items():
         print(one_line(f"{label}: {told}"), file=sys.stderr)

@@ -11,11 +11,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ladd_dist.builders.card import CodecCard
-from ladd_dist.builders.networks import CODEC_PREFIX
+from ladd_dist.builders.card import REMEDY, CodecCard, student_card, text_of
+from ladd_dist.codecs import CODEC_PREFIX
+from ladd_dist.codecs.given import Given
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.serialize import signature, to_data
-from ladd_dist.core.tensor_file import load_weights
+from ladd_dist.core.tensor_file import load_weights, read_tensors
 from ladd_dist.core.types import Autoencoder
 from ladd_dist.recipe import Recipe
 from ladd_dist.workspace.run import Run
@@ -42,11 +43,13 @@ def load_codec(run: Run) -> Autoencoder:
 
 
 def trained_weights(run: Run) -> dict[str, Tensor]:
-    """The weights that the stage `autoencoder` made; empty for a codec that no stage trains.
+    """The weights that the stage `autoencoder` made, or those of a codec that is given; empty for every other codec.
 
     Raises:
         UserError: the file is missing or cannot be read.
     """
+    if isinstance(run.recipe.codec, Given):
+        return run.recipe.codec.tensors()
     if not run.recipe.codec.trained:
         return {}
     path = run.autoencoder_folder / FILE
@@ -74,8 +77,19 @@ def codec_card(recipe: Recipe) -> CodecCard:
     """The codec's part of a student's card; empty for a student on pixels."""
     if is_pixels(recipe):
         return {}
-    space = recipe.autoencoder_signature() if recipe.codec.trained else signature("space-1", recipe.codec)
-    return {"codec": to_data(recipe.codec), "pixels": to_data(recipe.dataset.spec()), "space": space}
+    codec = recipe.codec
+    if isinstance(codec, Given):  # a file holds the weights itself, and its latents are those of the file before
+        space = _space_of(codec)
+        codec = codec.codec
+    else:
+        space = recipe.autoencoder_signature() if codec.trained else signature("space-1", codec)
+    return {"codec": to_data(codec), "pixels": to_data(recipe.dataset.spec()), "space": space}
+
+
+def _space_of(codec: Given) -> str:
+    path = codec.file()
+    card = student_card(text_of(read_tensors(path, remedy=REMEDY).metadata, path, "is no student"), path)
+    return card.get("space", signature("space-1", codec))
 
 
 def packed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ from typing import TypedDict
 import torch
 from torch import Tensor, nn
 
+from ladd_dist.codecs import CODEC_PREFIX
 from ladd_dist.core.budget import at_most
 from ladd_dist.core.condition_index import INDEX, read_table_index, require_piece
 from ladd_dist.core.conditions import Conditions
@@ -49,8 +50,6 @@ class Texts(TypedDict):
 AGAIN = "delete the shards' folder, then --stages shards"
 SLACK = 0.01
 """How far a level may lie beyond a network's schedule, which settings give in few digits."""
-CODEC_PREFIX = "codec."
-"""Prefix, in a student's file, of the weights of a codec that was trained with it."""
 ADAPTER_PREFIX = "adapter."
 """Prefix, in a student's file with merged weights, of the adapter that was merged into them."""
 

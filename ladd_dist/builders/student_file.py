@@ -140,7 +140,7 @@ def codec_weights(source: Path) -> dict[str, torch.Tensor]:
     Raises:
         UserError: as `read_student` raises.
     """
-    from ladd_dist.builders.networks import CODEC_PREFIX
+    from ladd_dist.codecs import CODEC_PREFIX
 
     tensors = read_student(file_of(source))[0].tensors
     return {

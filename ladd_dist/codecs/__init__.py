@@ -12,6 +12,9 @@ from ladd_dist.core.ranges import AnyInteger, BatchSize, Count, NonNegative, Pos
 from ladd_dist.core.serialize import NEUTRAL
 from ladd_dist.core.types import Autoencoder, ImageSpec
 
+CODEC_PREFIX = "codec."
+"""Prefix, in a student's file, of the weights of a codec that was trained with it."""
+
 
 class Codec(Plugin):
     """Description of an autoencoder. Training and shards use its latents; dumps and figures are of images."""

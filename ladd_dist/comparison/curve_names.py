@@ -48,6 +48,8 @@ NAMES: tuple[tuple[str, str, str], ...] = (
     (r"guard/student@(\d+)/class_distance", "Distance within a class, in {} steps", OF_TEACHER),
     (r"guard/student@(\d+)/distance", "Distance between samples, in {} steps", OF_TEACHER),
     (r"guard/student@(\d+)/finite", "Finite samples, in {} steps", "Share."),
+    (r"held_out/nearest_train_share", "Nearness to the training pictures", "Of their usual distance; 0 is a copy."),
+    (r"held_out/(.+)", "Distance to held-out pictures: {}", "Of the averaged student; lower is better."),
     (r"watch/accuracy", "Class accuracy while it learned", "Share of 32 samples."),
     (r"watch/hue_entropy", "Hue entropy while it learned", "Of 32 samples, in nats; higher is more varied."),
     (r"watch/pairwise_share", "Variety within a class while it learned", "Share of the teacher's, of 32 samples."),

@@ -16,6 +16,7 @@ from ladd_dist.core.rundir import RunDir
 from ladd_dist.reports.collapse import UNKNOWN, Onset, from_number, onset
 from ladd_dist.reports.json_object import JsonObject
 from ladd_dist.reports.run_files import Metrics
+from ladd_dist.reports.tunings import is_tuning
 from ladd_dist.workspace.progress import folder_of
 from ladd_dist.workspace.sweep_record import FILE, read_record
 
@@ -40,6 +41,7 @@ class Run:
     scale: str = ""
     seed: int = 0
     collapse: Onset = UNKNOWN
+    """Unknown for a tuning, whose teacher has not seen the new pictures."""
     axes: Mapping[str, str] = field(default_factory=dict)
     """The labels that the sweep gave it, by axis."""
     folder: Path | None = None
@@ -59,6 +61,11 @@ class Run:
     def teacher_seed(self) -> int:
         """The seed that the run's teacher was trained with."""
         return JsonObject(self.recipe).part("teacher").whole("seed") or 0
+
+    @property
+    def is_tuning(self) -> bool:
+        """Whether a finished student learns new pictures."""
+        return is_tuning(JsonObject(self.recipe))
 
     @property
     def is_finished(self) -> bool:
@@ -112,7 +119,7 @@ def from_folder(path: Path, axes: Mapping[str, str] | None = None) -> Run:
         source=str(path),
         scale=config.scale,
         seed=recipe.whole("seed") or 0,
-        collapse=onset(path),
+        collapse=UNKNOWN if is_tuning(recipe) else onset(path),
         axes=axes or {},
         folder=path,
     )
@@ -141,7 +148,7 @@ def from_tracked(data: Tracked) -> Run:
         source=data.source,
         scale=config.text("scale"),
         seed=recipe.whole("seed") or 0,
-        collapse=from_number(data.summary.get("collapse/step")),
+        collapse=UNKNOWN if is_tuning(recipe) else from_number(data.summary.get("collapse/step")),
         axes=_axes(config),
     )
 

@@ -9,6 +9,7 @@ from ladd_dist.comparison.scope import scope
 from ladd_dist.comparison.statistics import Difference, Pooled
 from ladd_dist.reports.distances import to_real, to_teacher
 from ladd_dist.reports.table import entry_meaning, figure
+from ladd_dist.reports.tunings import KID_HELD_OUT, KID_OLD
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,14 +21,17 @@ NONE = "–"
 
 
 def columns(result: Comparison) -> list[tuple[str, str]]:
-    """Columns (sampler, metric): what decides, the distances to real and to the teacher, and the usual others.
+    """Columns (sampler, metric): what decides, of tunings what was forgotten, the distances to real and to the teacher,
+    and the usual others.
 
     The distances come at the same number of steps; what decides also at the others.
     """
     there = dict.fromkeys((entry, key) for row in result.rows for entry, group in row.figures.items() for key in group)
     main = (result.sampler, result.metric)
     measured = {key: None for entry, key in there if entry == result.sampler}
-    distances = [(result.sampler, key) for find in (to_real, to_teacher) if (key := find(measured))]
+    tuned = [key for key in (KID_HELD_OUT, KID_OLD) if key in measured]
+    found = [*tuned, *(key for find in (to_real, to_teacher) if (key := find(measured)))]
+    distances = [(result.sampler, key) for key in found]
     same = [pair for pair in there if pair[1] == result.metric]
     others = [pair for key in EXTRA if (pair := (result.sampler, key)) in there]
     return list(dict.fromkeys([main, *distances, *same, *others]))

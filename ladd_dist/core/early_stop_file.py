@@ -24,13 +24,15 @@ class EarlyStopFile(TypedDict):
     """Step and distance of each measurement, in order."""
 
 
-def kept_step(folder: Path) -> str:
-    """A sentence on the step that an early stop of the run in `folder` kept; empty where it had none.
+def read_early_stop(folder: Path) -> EarlyStopFile | None:
+    """What an early stop of the run in `folder` measured; None where it had none.
 
     Raises:
         UserError: the file is damaged.
     """
-    if not (folder / FILE).exists():
-        return ""
-    told = read_typed(folder / FILE, EarlyStopFile)
+    return read_typed(folder / FILE, EarlyStopFile) if (folder / FILE).exists() else None
+
+
+def kept_in_words(told: EarlyStopFile) -> str:
+    """A sentence on the step that was kept."""
     return f"step {told['kept']:,} of {told['last']:,} is kept: there {told['figure']} to held-out pictures is least"

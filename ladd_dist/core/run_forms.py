@@ -177,7 +177,7 @@ def features_of(found: Evaluation) -> dict[str, str]:
 
 
 class ClassFigures(TypedDict):
-    """The content of eval_classes.json: figures by class."""
+    """The content of eval_classes.json: figures by class; `shown` labels the columns of a tuning's last grid."""
 
     left_out: NotRequired[dict[str, str]]
     """Reasons, by metric without figures by class and by figure that is not measured at all."""
@@ -187,6 +187,7 @@ class ClassFigures(TypedDict):
     """Reasons, by metric that was left out because it was made for other images; missing in older files."""
     networks: NotRequired[dict[str, str]]
     """A sentence on each feature network that was trained on the data, by the name of its features."""
+    shown: NotRequired[dict[str, list[str]]]
 
 
 def read_classes(path: Path, remedy: str = MAKE_EVALUATION) -> ClassFigures:
@@ -288,6 +289,7 @@ class Marker(TypedDict):
     """The content of a done.json, as far as it is read back."""
 
     signature: NotRequired[str]
+    space: NotRequired[str]  # of a teacher in latents: which (`CodecCard.space`)
 
 
 def read_marker(path: Path) -> Marker:

@@ -28,9 +28,11 @@ from ladd_dist.evaluation.measurement import Figures, Measured, Measurement, flo
 from ladd_dist.evaluation.noise_seeds import PER_SEED, at_seed, over_seeds, without_bounds
 from ladd_dist.evaluation.real_images import ROW_BY_ROW, RealImages
 from ladd_dist.evaluation.timing import time_in_turns
+from ladd_dist.evaluation.tuned import draw_old, tuned_of
 from ladd_dist.metrics import FeatureExtraction, References, Samples, here
 from ladd_dist.recipe.fitting import feature_network, fitting_metrics, unfit_metrics
 from ladd_dist.reports.distances import FLOOR
+from ladd_dist.reports.tunings import OLD_ROW
 from ladd_dist.workspace.run import Run
 
 NUM_SHOWN = 16
@@ -44,7 +46,8 @@ class Assessed(NamedTuple):
     measured: Measured
     """Figures by class, and what was left out."""
     samples: dict[str, Tensor]
-    """Entry -> images [N,C,H,W] in [-1, 1], from the noise of the first seed."""
+    """Entry -> images [N,C,H,W] in [-1, 1], from the noise of the first seed; also those of old conditions where the
+    recipe asks for some, by the entry with `OLD_ROW` behind it."""
     networks: dict[str, str]
     """A sentence on each feature network that was trained on the data, by its name in `eval.json`."""
 
@@ -54,6 +57,8 @@ class OneSeed(NamedTuple):
 
     measured: Measured
     samples: dict[str, Tensor]
+    sets: dict[str, Samples]
+    """The same samples as the metrics see them."""
 
 
 def assess(run: Run, teacher: Denoiser, samplers: Mapping[str, SampleFn], stop: StopFlag) -> Assessed:
@@ -72,11 +77,14 @@ def assess(run: Run, teacher: Denoiser, samplers: Mapping[str, SampleFn], stop: 
     real = RealImages(run, trained) if recipe.dataset.has_images else None
     against = references(run, codec, real, cached(run.workspace.cache / "features", run.ranks), trained)
     against = against._replace(denoise=denoiser(teacher) if is_pixels(recipe) else None)
+    tuned = tuned_of(run, codec, cached(run.workspace.cache / "features", run.ranks), trained)
     found, samples = [], dict[str, Tensor]()
     for seed in seeds:
-        one = _on_one_seed(at_seed(run, seed), samplers, of_teacher, codec, against, real, stop)
-        found.append(one.measured)
-        samples = samples or one.samples
+        at = at_seed(run, seed)
+        one = _on_one_seed(at, samplers, of_teacher, codec, against, real, stop)
+        old = draw_old(at, samplers, codec, stop, trained)
+        found.append(tuned.added(one.measured, one.sets, old) if tuned else one.measured)
+        samples = samples or one.samples | {f"{name}{OLD_ROW}": own.images.cpu() for name, own in old.items()}
     measured = over_seeds(found)._replace(unfit=unfit_metrics(recipe))
     facts = {"num_samples": float(settings.num_samples), "seed": float(seeds[0])}
     facts |= {"num_seeds": float(len(seeds))} if len(seeds) > 1 else {}
@@ -146,7 +154,7 @@ def _on_one_seed(
     )
     if not recipe.dataset.has_images:
         measured = without_real(metrics, measured)
-    return OneSeed(measured, sampled | teacher)
+    return OneSeed(measured, sampled | teacher, own | theirs)
 
 
 def _with_real(

@@ -80,16 +80,21 @@ def asked_classes(run: Run) -> Tensor:
 
 
 @torch.inference_mode()
-def draw(run: Run, name: str, sample: SampleFn, codec: Autoencoder, stop: StopFlag) -> Tensor:
+def draw(
+    run: Run, name: str, sample: SampleFn, codec: Autoencoder, stop: StopFlag, cond: Tensor | None = None
+) -> Tensor:
     """Images [N,C,H,W] on the CPU, from the noise and classes of `evaluate.seed`; a collective call.
 
     Each rank samples whole batches, so that networks see the same ones on any number of ranks.
+
+    Args:
+        cond: other class ids [num_samples] int64 to ask for.
     """
     recipe, ranks = run.recipe, run.ranks
     settings, image = recipe.evaluate, recipe.dataset.spec()
     shares = share_of(settings.num_samples, settings.batch_size, ranks)
     own, last = shares[ranks.rank]
-    asked = asked_classes(run)
+    asked = asked_classes(run) if cond is None else cond
     parts = [torch.empty(0, *image.shape)]
     with Bar(f"sampling {name}", settings.num_samples, quiet=not ranks.is_first) as bar:
         for first in range(own, last, settings.batch_size):

@@ -64,12 +64,16 @@ class EvaluationFile(TypedDict):
 
 def signature_of(student: Student) -> str:
     """The signature of a student's figures: of its weights and levels, and of all that it is measured against."""
+    from ladd_dist.builders.old_conditions import needs_old
     from ladd_dist.builders.student_file import levels_of
     from ladd_dist.core.serialize import signature
+    from ladd_dist.evaluation.tuned import tunes
 
     recipe, card = student.recipe, student.card
     levels = {str(steps): list(levels_of(card, steps)) for steps in recipe.evaluate.steps}
     against = [recipe.reference_signature(), recipe.shards_signature(), recipe.evaluate]
+    if tunes(recipe) and needs_old(recipe):
+        against.append(recipe.old_signature())
     if student.splits:
         against.append([list(split) for split in student.splits])
     return signature("evaluation-2", student.weights_sha256, levels, str(card["rule"]), *against)

@@ -1,6 +1,7 @@
 """Every plug-in of the package, imported for its registration: a name in config.json must find its class."""
 
 import ladd_dist.codecs.autoencoder_kl
+import ladd_dist.codecs.given
 import ladd_dist.codecs.pixels
 import ladd_dist.codecs.vae
 import ladd_dist.critics.pixels

@@ -15,6 +15,7 @@ from ladd_dist.core.gan import LARGE_GAP
 from ladd_dist.reports.html import BAND, CURVES, LINE, MUTED, NUM_COLOURS, inline_svg
 from ladd_dist.reports.json_object import number
 from ladd_dist.reports.run_files import Metrics
+from ladd_dist.reports.tuned_verdict import SHARE
 from ladd_dist.reports.verdict import HEALTHY_ACCURACY_BAND, HEALTHY_GAP_BAND
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class _Spec(NamedTuple):
     band: tuple[float, float] | None = None
     in_large_gaps: bool = False  # the unit of `band`
     from_zero: bool = False
+    marks_kept: bool = False  # a line at the step that an early stop kept
 
 
 _SPECS = (
@@ -78,6 +80,20 @@ _SPECS = (
         r"guard/student@(\d+/(?:colour_variance|class_distance))",
         from_zero=True,
     ),
+    _Spec(
+        "Distance to held-out pictures",
+        "Of the averaged student, at each measurement of the early stop; lower is better.",
+        rf"held_out/(?!{SHARE}$)(.+)",
+        log=True,
+        marks_kept=True,
+    ),
+    _Spec(
+        "Nearness to the training pictures",
+        "Of the usual distance between these: 0 is a copy, 1 as new as one more picture, above 1 less alike.",
+        rf"held_out/({SHARE})",
+        from_zero=True,
+        marks_kept=True,
+    ),
     _Spec("Loss scale of fp16", "Halved by each update that is skipped.", r"loss_scale/(.+)", log=True),
     _Spec("Weights in force", "What each loss counts for in the student's update.", r"weight/(.+)"),
     _Spec(
@@ -88,11 +104,29 @@ _SPECS = (
 )
 
 
-def curves(metrics: Metrics, large_gap: float | None = LARGE_GAP) -> list[Chart]:
+_OF_TUNINGS = {
+    "Distance to the teacher's samples": (
+        "Distance to the target",
+        "Distillation loss: how far old conditions are from what the student made of them before; lower is better.",
+    ),
+    "How often the heads are right": (
+        "How often the heads are right",
+        "Right on new pictures and on what the student made before (real), on its samples (fake), on all. 0.5 is "
+        "guessing; shaded is healthy.",
+    ),
+}
+"""Title and note of a chart in the page of a tuning, by its title elsewhere."""
+
+
+def curves(
+    metrics: Metrics, large_gap: float | None = LARGE_GAP, *, kept: int | None = None, tunes: bool = False
+) -> list[Chart]:
     """Draw the charts of a training run; a chart whose figures were not logged is left out.
 
     Args:
         large_gap: the logit gap that the run's game calls large; None: no gap is.
+        kept: the step that an early stop kept, marked where it was chosen; None without one.
+        tunes: whether a finished student learns new pictures.
     """
     keys = list(dict.fromkeys(key for row in metrics for key in row))
     charts = []
@@ -100,6 +134,9 @@ def curves(metrics: Metrics, large_gap: float | None = LARGE_GAP) -> list[Chart]
         if spec.band and spec.in_large_gaps:
             band = None if large_gap is None else (spec.band[0] * large_gap, spec.band[1] * large_gap)
             spec = spec._replace(band=band)
+        if tunes and spec.title in _OF_TUNINGS:
+            title, note = _OF_TUNINGS[spec.title]
+            spec = spec._replace(title=title, note=note)
         series = []
         for key in keys:
             match = re.fullmatch(spec.keys, key)
@@ -109,7 +146,9 @@ def curves(metrics: Metrics, large_gap: float | None = LARGE_GAP) -> list[Chart]
                 series.append(_series(metrics, match[1] or "all", *sides))
         series = [item for item in series if item.steps]
         if series:
-            charts.append(_chart(spec, series, prefix=f"c{index}"))
+            ends = series[0].steps[0], series[0].steps[-1]
+            mark = kept if spec.marks_kept and kept is not None and ends[0] <= kept <= ends[1] else None
+            charts.append(_chart(spec, series, prefix=f"c{index}", mark=mark))
     return charts
 
 
@@ -133,7 +172,7 @@ def _thin(series: Series, width: int) -> Series:
     )
 
 
-def _chart(spec: _Spec, series: list[Series], *, prefix: str) -> Chart:
+def _chart(spec: _Spec, series: list[Series], *, prefix: str, mark: int | None = None) -> Chart:
     from matplotlib.figure import Figure
 
     width = math.ceil(max(len(item.steps) for item in series) / MAX_POINTS)
@@ -147,11 +186,15 @@ def _chart(spec: _Spec, series: list[Series], *, prefix: str) -> Chart:
             shape = ("--" if dashed else "-") + ("o" if len(thin.steps) == 1 else "")
             axes.plot(thin.steps, thin.values, shape, color=CURVES[colour], linewidth=1.6)
             legend.append((item.label, colour, dashed))
+        if mark is not None:
+            axes.axvline(mark, color=MUTED, linewidth=1.2, linestyle=":")
         _decorate(axes, spec, [value for item in series for value in item.values])
         svg = to_svg(figure, prefix)
     ends = [f"{s.label} from {s.values[0]:.3g} at step {s.steps[0]:g} to {s.values[-1]:.3g}" for s in series]
     summary = f"{spec.title}: {'; '.join(ends)} at step {series[0].steps[-1]:g}."
-    return Chart(spec.title, spec.note, svg, summary, legend, width)
+    summary += f" Step {mark:,} is kept." if mark is not None else ""
+    note = spec.note if mark is None else f"{spec.note} Dotted: the step that is kept."
+    return Chart(spec.title, note, svg, summary, legend, width)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,9 @@ from ladd_dist.reports.json_object import number
 from ladd_dist.reports.page import LEVEL_WORDS
 from ladd_dist.reports.run_files import Figures, ShownConfig, read_run
 from ladd_dist.reports.table import figure
-from ladd_dist.reports.verdict import best_teacher, by_steps, few_step_teacher, few_student, judge
+from ladd_dist.reports.tuned_verdict import new_distance, verdict_on
+from ladd_dist.reports.tunings import KID_OLD, is_tuning
+from ladd_dist.reports.verdict import best_teacher, by_steps, few_step_teacher, few_student
 
 Beside = Sequence[tuple[str | None, str | None]]
 """Pairs (name, entry) of what stands beside a figure."""
@@ -25,8 +27,11 @@ def closing_line(run: Path) -> str:
         UserError: config.json or eval.json is missing or damaged.
     """
     paths, files = RunDir(run), read_run(run)
-    verdict = judge(files.evaluation, files.config, read_rows(paths.metrics, MOST_ROWS)[0])
+    verdict = verdict_on(files, read_rows(paths.metrics, MOST_ROWS)[0])
     parts = [f"{LEVEL_WORDS[verdict.level]}: {verdict.headline}"]
+    if is_tuning(files.config.recipe):
+        parts += _of_tuning(files.evaluation, files.config)
+        return f"{'; '.join(parts)}; page: {paths.report}"
     if not verdict.headline.startswith("farther from real"):
         parts += _farther(files.evaluation, files.config)
     parts += _distances(files.evaluation, files.config)
@@ -59,6 +64,19 @@ def _distances(evaluation: Figures, config: ShownConfig) -> list[str]:
     wanted = (
         (to_real(evaluation[few]), (("floor", FLOOR), (before, before), (teacher, teacher), (rival, rival))),
         (to_teacher(evaluation[few]), (("floor", teacher), (rival, rival))),
+    )
+    return [text for key, beside in wanted if key and (text := _beside(evaluation, few, key, beside))]
+
+
+def _of_tuning(evaluation: Figures, config: ShownConfig) -> list[str]:
+    """The distance to new pictures, then that to old samples, beside those of the student before."""
+    if not by_steps(evaluation, "student"):
+        return []
+    few = few_student(evaluation, config)
+    before, teacher = untrained_of(evaluation, few), best_teacher(evaluation)
+    wanted = (
+        (new_distance(evaluation[few]), ((before, before), (teacher, teacher))),
+        (KID_OLD, ((before, before),)),
     )
     return [text for key, beside in wanted if key and (text := _beside(evaluation, few, key, beside))]
 

@@ -7,9 +7,11 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from ladd_dist.metrics.interval import HIGH, LOW, is_bound
+from ladd_dist.reports.distances import untrained_of
 from ladd_dist.reports.json_object import Values, number
 from ladd_dist.reports.run_files import Figures, ShownConfig
 from ladd_dist.reports.table import HIDDEN, entry_title, figure, is_floor
+from ladd_dist.reports.tunings import KID_HELD_OUT, KID_OLD, is_tuning
 from ladd_dist.reports.verdict import best_teacher, by_steps, few_step_teacher, few_student
 
 TEACHER, REAL = "the teacher's stored samples", "real pictures"
@@ -18,6 +20,8 @@ MEANINGS = {
     "fd_teacher": ("Fréchet distance to teacher", f"To {TEACHER}; lower is better."),
     "kid": ("Kernel distance to real", f"KID's formula, to {REAL}. Without bias: 0 on average for one distribution."),
     "kid_teacher": ("Kernel distance to teacher", f"The same, to {TEACHER}."),
+    KID_HELD_OUT: ("Distance to held-out new pictures", "KID's formula, to new pictures that no training saw."),
+    KID_OLD: ("Distance to its own old samples", "Of old conditions; the untrained student's is the floor."),
     "fid": ("FID to real", f"clean-fid's, with Inception features, to {REAL}."),
     "fid_teacher": ("FID to teacher", f"The same, to {TEACHER}."),
     "inception_kid": ("KID to real", f"clean-fid's, with Inception features, to {REAL}."),
@@ -46,7 +50,7 @@ MEANINGS = {
     "nearest_train_distance": ("Distance to nearest real picture", "Of the training set; 0 would be a copy."),
     "nearest_train_share": (
         "Distance to nearest real picture, of the usual",
-        "Of the distance that training pictures keep; far below 1: copies.",
+        "Of the distance that training pictures keep; far below 1: copies; above 1: no copies, and less alike.",
     ),
     "nearest_teacher_distance": ("Distance to nearest teacher's sample", "Of those the student was trained on."),
     "nearest_teacher_share": (
@@ -71,6 +75,8 @@ DETAILS = frozenset(MEANINGS) - {
     "saturation",
     "fid",
     "fid_teacher",
+    KID_HELD_OUT,
+    KID_OLD,
 }
 """Figures that the table of all figures alone shows; the page's first table has the others too."""
 NO_FEATURES: Mapping[str, str] = MappingProxyType({})
@@ -106,7 +112,8 @@ class Details(NamedTuple):
 
 
 def details(evaluation: Figures, config: ShownConfig, features: Mapping[str, str] = NO_FEATURES) -> Details | None:
-    """The table of all figures of students, of the teacher in as few steps and in many, and of the floor.
+    """The table of all figures of students, of the teacher in as few steps and in many, and of the floor, which of a
+    tuning's `kid_old` is the student before.
 
     None where no figure has an interval.
 
@@ -118,6 +125,7 @@ def details(evaluation: Figures, config: ShownConfig, features: Mapping[str, str
     if not students or not any(is_bound(key) for entry in evaluation.values() for key in entry):
         return None
     teachers = [few_step_teacher(evaluation, few_student(evaluation, config)), best_teacher(evaluation)]
+    teachers += [untrained_of(evaluation, few_student(evaluation, config))] if is_tuning(config.recipe) else []
     entries = [*students, *dict.fromkeys(key for key in teachers if key), *floors]
     keys = dict.fromkeys(key for entry in entries for key in evaluation[entry] if not is_bound(key))
     rows = []

@@ -10,6 +10,7 @@ from ladd_dist.core.run_forms import HybridRow
 from ladd_dist.metrics.interval import HIGH, LOW, is_bound
 from ladd_dist.reports.distances import to_real, to_teacher
 from ladd_dist.reports.table import figure
+from ladd_dist.reports.tunings import KID_HELD_OUT, KID_OLD
 from ladd_dist.reports.verdict import best_teacher
 
 HYBRID = ("fd_real", "fd_teacher", "s_per_image", "recall", "pairwise_distance", "accuracy")
@@ -19,7 +20,8 @@ HYBRID = ("fd_real", "fd_teacher", "s_per_image", "recall", "pairwise_distance",
 def table_of(figures: Mapping[str, Mapping[str, float]], features: Mapping[str, str] | None = None) -> Table:
     """The table of students, untrained and trained, of the teacher at the most steps, and of the floors.
 
-    Distances come first: to real images, then to the teacher's samples. The file has the rest.
+    Distances come first: of a tuning to held-out pictures and old samples, then to real images and to the teacher's
+    samples. The file has the rest.
 
     Args:
         features: name of the features that a figure was measured in, which its row has too.
@@ -30,7 +32,8 @@ def table_of(figures: Mapping[str, Mapping[str, float]], features: Mapping[str, 
     entries += [key for key in figures if key.startswith(("floor@", "reconstruction"))]
     measured = dict.fromkeys(key for entry in entries for key in figures[entry] if not is_bound(key))
     distances = [key for find in (to_real, to_teacher) if (key := find(measured))]
-    names = dict.fromkeys([*distances, *measured])
+    tuned = [key for key in (KID_HELD_OUT, KID_OLD) if key in measured]
+    names = dict.fromkeys([*tuned, *distances, *measured])
     table = Table(Column("figure", no_wrap=True), *entries)
     for name in names:
         label = f"{name} [{features[name]}]" if features and name in features else name

@@ -11,6 +11,7 @@ import shlex
 from pathlib import Path
 from typing import NamedTuple
 
+from ladd_dist.core.early_stop_file import kept_in_words
 from ladd_dist.core.method import in_words, method_of
 from ladd_dist.core.metrics_log import MOST_ROWS, read_rows
 from ladd_dist.core.printable import printable
@@ -29,14 +30,15 @@ from ladd_dist.reports.table import (
     Column,
     Row,
     entry_meaning,
-    is_tuning,
     num_samples,
     reported,
     table,
     title,
 )
 from ladd_dist.reports.tiles import bar_charts, tiles
-from ladd_dist.reports.verdict import Verdict, judge
+from ladd_dist.reports.tuned_verdict import verdict_on
+from ladd_dist.reports.tunings import KID_HELD_OUT, KID_OLD, OLD_ROW, columns_in_words, is_tuning
+from ladd_dist.reports.verdict import Verdict
 
 MAX_TRAINING_GRIDS = 4
 LEVEL_WORDS = {"healthy": "Healthy", "warning": "Look closer", "collapsed": "Collapsed"}
@@ -55,7 +57,7 @@ def write_report(run: Path) -> Path:
     """
     paths, files = RunDir(run), read_run(run)
     metrics, num_broken = read_rows(paths.metrics, MOST_ROWS)
-    verdict = judge(files.evaluation, files.config, metrics)
+    verdict = verdict_on(files, metrics)
     columns, rows = _table(files)
     values = {
         **_figures(files, columns, rows),
@@ -91,7 +93,8 @@ def _figures(files: RunFiles, columns: list[Column], rows: list[Row]) -> dict[st
         "config": config,
         "recipe": config.recipe,
         "method": in_words(method),
-        "tunes": is_tuning(config),
+        "old_row": OLD_ROW,
+        "tunes": is_tuning(config.recipe),
         "repeats": "distance" in method or not method,  # without a distance nothing holds a student to each picture
         "of_dataset": config.recipe.part("shards").text("samples") == "dataset",
         "guard": files.guard,
@@ -107,8 +110,10 @@ def _figures(files: RunFiles, columns: list[Column], rows: list[Row]) -> dict[st
         "samples": num_samples(evaluation),
         "unfit": files.unfit,
         "no_floor": files.left_out.get(FLOOR, ""),
+        "not_measured": {key: files.left_out[key] for key in (KID_HELD_OUT, KID_OLD) if key in files.left_out},
+        "shown": {which: columns_in_words(files.shown.get(which, ())) for which in ("new", "old")},
         "reported": reported(evaluation, config),
-        "facts": _facts(config, files.timings, files.early_stop),
+        "facts": _facts(config, files.timings, kept_in_words(files.early_stop) if files.early_stop else ""),
         "recipe_json": json.dumps(config.recipe.fields, indent=2, ensure_ascii=False),
         "command": _command(config),
     }
@@ -117,7 +122,12 @@ def _figures(files: RunFiles, columns: list[Column], rows: list[Row]) -> dict[st
 def _pictures(paths: RunDir, files: RunFiles, metrics: Metrics) -> dict[str, object]:
     """Values of the template: charts and pictures."""
     return {
-        "charts": charts.curves(metrics, files.config.large_gap),
+        "charts": charts.curves(
+            metrics,
+            files.config.large_gap,
+            kept=files.early_stop["kept"] if files.early_stop else None,
+            tunes=is_tuning(files.config.recipe),
+        ),
         "diagnosis": section(paths, metrics, files.evaluation),
         "final": _picture(paths.samples / "final.png"),
         "training": _training_grids(paths.samples),

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from ladd_dist.core.early_stop_file import kept_step
+from ladd_dist.core.early_stop_file import EarlyStopFile, read_early_stop
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.run_forms import (
     LARGE_GAP,
@@ -121,8 +121,10 @@ class RunFiles(NamedTuple):
     """Name of the features that each figure was measured in; missing in older files."""
     networks: Mapping[str, str] = MappingProxyType({})
     """A sentence on each feature network that was trained on the data, by the name of its features."""
-    early_stop: str = ""
-    """A sentence on the step that an early stop kept; empty without one."""
+    early_stop: EarlyStopFile | None = None
+    """What an early stop measured, and the step that it kept; None without one."""
+    shown: Mapping[str, Sequence[str]] = MappingProxyType({})
+    """Of a tuning: what the columns of the last grid ask for, in the rows of `new` and of `old` conditions."""
 
 
 def read_run(folder: Path) -> RunFiles:
@@ -143,7 +145,8 @@ def read_run(folder: Path) -> RunFiles:
         classes.get("left_out", {}),
         features_of(evaluation),
         classes.get("networks", {}),
-        kept_step(folder),
+        read_early_stop(folder),
+        classes.get("shown", {}),
     )
 
 

@@ -10,6 +10,7 @@ from ladd_dist.metrics.interval import is_bound
 from ladd_dist.reports.distances import FLOOR, to_real, to_teacher
 from ladd_dist.reports.json_object import Values, number
 from ladd_dist.reports.run_files import Figures, ShownConfig
+from ladd_dist.reports.tunings import KID_HELD_OUT, KID_OLD, is_tuning
 from ladd_dist.reports.verdict import best_teacher, by_steps, few_student, steps_in
 
 
@@ -62,6 +63,20 @@ COLUMNS = (
         "it has not been asked about before, is the floor: chance alone keeps it from being zero.",
         "lower",
     ),
+    Column(
+        KID_HELD_OUT,
+        "Distance to held-out new pictures",
+        "KID\u2019s formula, to new pictures that no training saw (kid_held_out). Without bias: 0 on average for one "
+        "distribution, however few they are.",
+        "lower",
+    ),
+    Column(
+        KID_OLD,
+        "Distance to its own old samples",
+        "The same for old classes or texts: samples of them against stored ones that the student made before "
+        "(kid_old). That of the untrained student, by other noises, is the floor; what is above it was forgotten.",
+        "lower",
+    ),
     Column("hue_entropy", "Hue entropy", "How many different hues appear; near zero: one colour only.", "higher", True),
     Column(
         "colour_variance",
@@ -76,8 +91,10 @@ COLUMNS = (
     Column("speed_up", "Speed-up", "Times faster than the teacher with the most steps.", "higher"),
     Column("saturation", "Saturation", "How strong the colours are; 0 is grey. Best near the teacher's.", "", True),
 )
-QUALITY = frozenset(column.key for column in COLUMNS) - {"calls", "ms", "ms_decoding", "speed_up"}
-"""Figures of the samples themselves that the table shows before all others."""
+QUALITY = frozenset(column.key for column in COLUMNS) - {
+    "calls", "ms", "ms_decoding", "speed_up", KID_HELD_OUT, KID_OLD,
+}  # fmt: skip
+"""Figures of the samples themselves that the table shows before all others, in a run that is no tuning."""
 ENTRY_MEANINGS = {
     "untrained": "the student before its training, which is the teacher's weights without guidance unless the recipe "
     "names another start (student.init), sampled by the student's rule at its levels. Training has to beat it.",
@@ -124,12 +141,19 @@ def _cell(extended: Figures, key: str, teacher: str | None, column: Column) -> C
         text = f"{value:g}"
     elif column.key == "speed_up":
         text = f"{figure(value)}×"
-    elif (column.key, key) in ((to_teacher(extended[key]), teacher), (to_real(extended[key]), FLOOR)):
+    elif _is_floor_of(column.key, key, teacher, extended[key]):
         remark = "floor"
     elif column.share and teacher is not None and key not in (teacher, FLOOR):
         reference = number(extended[teacher], column.key)
         remark = f"{value / reference:.2f} of teacher's" if reference else ""
     return Cell(value, text, remark)
+
+
+def _is_floor_of(key: str, entry: str, teacher: str | None, figures: Values) -> bool:
+    """Whether an entry's figure is what chance alone leaves of a distance."""
+    if key == KID_OLD:
+        return entry.startswith("untrained@")
+    return (key, entry) in ((to_teacher(figures), teacher), (to_real(figures), FLOOR))
 
 
 def _costs(evaluation: Figures, key: str, teacher: str | None, config: ShownConfig) -> dict[str, float]:
@@ -194,14 +218,9 @@ def entry_meaning(key: str) -> str:
     return REAL_MEANING if key == FLOOR else ENTRY_MEANINGS.get(key.partition("@")[0], "")
 
 
-def is_tuning(config: ShownConfig) -> bool:
-    """Whether a finished student learned new pictures, so that nobody expects the teacher's of it."""
-    return config.recipe.part("dataset").text("plugin") == "with_old"
-
-
 def title(evaluation: Figures, config: ShownConfig) -> str:
     """The heading of the page: what happened, in plain words."""
-    if is_tuning(config):
+    if is_tuning(config.recipe):
         return "A few-step student that learned new pictures"
     teachers = by_steps(evaluation, "teacher")
     if not teachers or not by_steps(evaluation, "student"):

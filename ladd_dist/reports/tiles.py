@@ -10,7 +10,11 @@ from ladd_dist.reports.distances import FLOOR, to_real, to_teacher, untrained_of
 from ladd_dist.reports.json_object import number
 from ladd_dist.reports.run_files import Figures, ShownConfig
 from ladd_dist.reports.table import Column, Row, figure, figure_short
+from ladd_dist.reports.tuned_verdict import SHARE, new_distance
+from ladd_dist.reports.tunings import KID_HELD_OUT, KID_OLD, is_tuning
 from ladd_dist.reports.verdict import best_teacher, few_step_teacher, few_student
+
+_Entries = tuple[tuple[str, str | None], ...]  # names of what stands beside a figure, and their entries
 
 
 class Tile(NamedTuple):
@@ -48,6 +52,8 @@ def tiles(evaluation: Figures, config: ShownConfig, columns: list[Column], rows:
         spread = f" ({figure_short(low)} to {figure_short(high)})" if low and high else ""
         note = f"{figure(mine.get('ms') or 0)} ms for one picture, {figure(theirs.get('ms') or 0)} by the teacher"
         tiles.append(Tile(f"{figure_short(speed_up)}×", "faster", f"{note}{spread}"))
+    if is_tuning(config.recipe):
+        return tiles + tuned_tiles(evaluation, few, teacher)
     tiles += distance_tiles(evaluation, few, teacher, rival)
     if (entropy := mine.get("hue_entropy")) is not None and (reference := theirs.get("hue_entropy")):
         tiles.append(Tile(f"{entropy / reference:.0%}", "of the teacher's hue variety", "entropy of hue"))
@@ -67,21 +73,36 @@ def distance_tiles(evaluation: Figures, few: str, teacher: str, rival: str | Non
     """
     before = ("before training", untrained_of(evaluation, few))
     quick, slow = ("teacher in as few steps", rival), ("teacher in many steps", teacher)
-    wanted = (
+    wanted: tuple[tuple[str, str | None, _Entries], ...] = (
         ("distance to real pictures", to_real(evaluation[few]), (("floor", FLOOR), before, slow, quick)),
         ("distance to the teacher", to_teacher(evaluation[few]), (("floor", teacher), before, quick)),
     )
-    found = []
-    for title, key, beside in wanted:
-        if key is None or (mine := number(evaluation[few], key)) is None:
-            continue
-        parts = [
-            f"{name} {figure(value)}"
-            for name, entry in beside
-            if entry is not None and entry in evaluation and (value := number(evaluation[entry], key)) is not None
-        ]
-        found.append(Tile(figure(mine), title, "; ".join(parts)))
-    return found
+    return [tile for title, key, beside in wanted for tile in _beside(evaluation, few, title, key, beside)]
+
+
+def tuned_tiles(evaluation: Figures, few: str, teacher: str) -> list[Tile]:
+    """Of a tuning: the distances to new pictures and to the old samples, and how near samples are to the training's."""
+    before = ("before training", untrained_of(evaluation, few))
+    key = new_distance(evaluation[few])
+    which = "distance to held-out new pictures" if key == KID_HELD_OUT else "distance to the new pictures"
+    wanted: tuple[tuple[str, str | None, _Entries], ...] = (
+        (which, key, (before, ("teacher in many steps", teacher))),
+        ("distance to its own old samples", KID_OLD, (("floor", before[1]),)),
+        ("of the usual distance to the nearest training picture", SHARE, ()),
+    )
+    return [tile for title, key, beside in wanted for tile in _beside(evaluation, few, title, key, beside)]
+
+
+def _beside(evaluation: Figures, few: str, title: str, key: str | None, beside: _Entries) -> list[Tile]:
+    """The tile of the student's figure with those of others beside it; none where it was not measured."""
+    if key is None or (mine := number(evaluation[few], key)) is None:
+        return []
+    parts = [
+        f"{name} {figure(value)}"
+        for name, entry in beside
+        if entry is not None and entry in evaluation and (value := number(evaluation[entry], key)) is not None
+    ]
+    return [Tile(figure(mine), title, "; ".join(parts))]
 
 
 class BarChart(NamedTuple):
@@ -93,14 +114,22 @@ class BarChart(NamedTuple):
 
 
 def bar_charts(evaluation: Figures, config: ShownConfig, rows: list[Row]) -> list[BarChart]:
-    """The bars of the distance to real pictures, then of that to the teacher's samples, where they were measured."""
+    """The bars of the distance to real pictures, then of that to the teacher's samples, where they were measured.
+
+    Of a tuning they are the distances to held-out new pictures and to the student's own old samples.
+    """
     if not any(row.key.startswith("student@") for row in rows):
         return []
     few, found = evaluation[few_student(evaluation, config)], []
-    wanted = (
+    wanted: tuple[tuple[str, str | None, str], ...] = (
         ("Distance to real pictures", to_real(few), "Other real pictures are the floor."),
         ("Distance to the teacher\u2019s samples", to_teacher(few), "The teacher with the most steps is the floor."),
     )
+    if is_tuning(config.recipe):
+        wanted = (
+            ("Distance to held-out new pictures", KID_HELD_OUT, "The teacher has not seen the new pictures."),
+            ("Distance to its own old samples", KID_OLD, "The student before training is the floor."),
+        )
     for label, key, note in wanted:
         if key is not None and (own := bars(evaluation, rows, key)):
             found.append(BarChart(label, f"shorter is better, the scale is logarithmic. {note}", own))

@@ -17,12 +17,16 @@ VARIANCE_COLLAPSED, VARIANCE_HEALTHY = 0.5, 0.85
 # Of distances between features of pictures of one class, in which shapes count too: smoke runs that lost all colour
 # have .5, those with half of the colour variance .71 to .84.
 DISTANCE_COLLAPSED, DISTANCE_HEALTHY = 0.6, 0.9
+KNOWN = ("fd_real", "fd_teacher", "hue_entropy", "accuracy", "colour_variance")
 VARIETY = ("hue_entropy", "colour_variance", "pairwise_distance")
 LOST = ("regression", "one-colour")  # how texts on lost variety begin
 HEADS_WIN, HEADS_LOSE = 0.95, 0.55
 HEALTHY_ACCURACY_BAND = (0.6, 0.9)
 HEALTHY_GAP_BAND = (2 / 15, 6 / 15)
 """Of the logit gap, as shares of the one that the game calls large (`ShownConfig.large_gap`)."""
+
+
+SMOKE = Observation("warning", "scale smoke trains for seconds: it tests the machinery, not the method")
 
 
 class Verdict(NamedTuple):
@@ -52,15 +56,15 @@ def judge(evaluation: Figures, config: ShownConfig, metrics: Metrics) -> Verdict
         return Verdict("warning", f"not judged: eval.json has no {missing} figures", ())
     deciding, limits = few_student(evaluation, config), _limits(evaluation, config, teacher)
     seen = _quality(evaluation, deciding, teacher)
-    seen += _heads(metrics, config.large_gap, student_fine=all(item.level == "healthy" for item in seen))
+    seen += heads(metrics, config.large_gap, student_fine=all(item.level == "healthy" for item in seen))
     seen += teacher_against_real(evaluation, deciding, teacher)
     if limits:  # shares of a teacher that learned little accuse nobody
         seen = [item._replace(level="warning") if item.level == "collapsed" else item for item in seen]
-    broken = [*_not_finite(evaluation, deciding), *_diverged(metrics)]
+    broken = [*not_finite(evaluation, deciding), *diverged(metrics)]
     observations = [*broken, *limits, *_unmeasured(evaluation, deciding, teacher), *seen]
     why = None if limits else cause(config, metrics)
     others = [key for _, key in students if key != deciding]
-    rest = [(key, _not_finite(evaluation, key) + _samples(evaluation, key, teacher)) for key in others]
+    rest = [(key, not_finite(evaluation, key) + _samples(evaluation, key, teacher)) for key in others]
     return _conclude(observations, why)._replace(others=_others(rest, why))
 
 
@@ -118,18 +122,21 @@ def in_force(config: ShownConfig, metrics: Metrics, which: Literal["adversarial"
     return max(values, default=None)
 
 
-def _steps(entry: str) -> str:
+def steps_in_words(entry: str) -> str:
+    """The number of steps of an entry, like `4 steps`."""
     steps = entry.partition("@")[2]
     return "one step" if steps == "1" else f"{steps} steps"
 
 
-def _not_finite(evaluation: Figures, entry: str) -> list[Observation]:
-    known, own = ("fd_real", "fd_teacher", "hue_entropy", "accuracy", "colour_variance"), evaluation[entry]
+def not_finite(evaluation: Figures, entry: str, known: Sequence[str] = KNOWN) -> list[Observation]:
+    """Observe figures of an entry that are no numbers."""
+    own = evaluation[entry]
     broken = [f"{entry} {key}" for key in known if key in own and number(own, key) is None]
     return [Observation("collapsed", f"figures that are not numbers: {', '.join(broken)}")] if broken else []
 
 
-def _diverged(metrics: Metrics) -> list[Observation]:
+def diverged(metrics: Metrics) -> list[Observation]:
+    """Observe the first loss that is no number."""
     for row in metrics:
         for key in row:
             if key.startswith("loss/") and number(row, key) is None:
@@ -145,7 +152,7 @@ def _samples(evaluation: Figures, entry: str, teacher: str) -> list[Observation]
     The distance within a class sees what the colours of all classes together cannot: class means in data whose colour
     depends on the class.
     """
-    at = f"at {_steps(entry)}"
+    at = f"at {steps_in_words(entry)}"
     measures = (
         ("hue_entropy", "hue entropy", "one-colour collapse", "hues are missing", ENTROPY_COLLAPSED, ENTROPY_HEALTHY),
         ("accuracy", "class accuracy", "class collapse", "classes are mixed up", ACCURACY_COLLAPSED, ACCURACY_HEALTHY),
@@ -194,13 +201,13 @@ def _others(found: Sequence[tuple[str, list[Observation]]], why: tuple[str, str]
     lines = []
     for entry, seen in found:
         faults = [item.text for item in seen if item.level != "healthy"]
-        fine = [item.text.removesuffix(f" at {_steps(entry)}") for item in seen]
-        lines += [f"{_steps(entry)}: {'; '.join(faults or fine)}"] if seen else []
+        fine = [item.text.removesuffix(f" at {steps_in_words(entry)}") for item in seen]
+        lines += [f"{steps_in_words(entry)}: {'; '.join(faults or fine)}"] if seen else []
     lost = any(item.text.startswith(LOST) for _, seen in found for item in seen)
     return (*lines, why[1]) if why and lost else tuple(lines)
 
 
-def _heads(metrics: Metrics, large_gap: float | None, *, student_fine: bool) -> list[Observation]:
+def heads(metrics: Metrics, large_gap: float | None, *, student_fine: bool) -> list[Observation]:
     """Observe the heads over the last quarter of the logged steps; nothing where their weight was zero all along.
 
     Heads at chance are a fault only beside a bad student: a good one is what they are meant to lose against.
@@ -237,11 +244,7 @@ def _limits(evaluation: Figures, config: ShownConfig, teacher: str) -> list[Obse
     if accuracy is not None and accuracy < ACCURACY_COLLAPSED:
         text = f"the teacher itself is weak (class accuracy {accuracy:.2f}): shares of its figures mean little"
         observations.append(Observation("warning", text))
-    if config.scale == "smoke":
-        observations.append(
-            Observation("warning", "scale smoke trains for seconds: it tests the machinery, not the method")
-        )
-    return observations
+    return observations + ([SMOKE] if config.scale == "smoke" else [])
 
 
 def cause(config: ShownConfig, metrics: Metrics) -> tuple[str, str] | None:

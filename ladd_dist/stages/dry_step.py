@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ladd_dist.builders.old_conditions import needs_old
 from ladd_dist.builders.step import Frozen, build_critic, build_heads, build_step, freeze
 from ladd_dist.builders.teacher import planned_network
 from ladd_dist.core.types import Batch, Denoiser
@@ -23,7 +24,6 @@ from ladd_dist.parallel.compute import to_compute_dtype
 from ladd_dist.parallel.ranks import SINGLE
 from ladd_dist.parallel.single import Single
 from ladd_dist.recipe import Recipe
-from ladd_dist.stages.old_samples import needs_old
 
 
 @dataclass

@@ -13,11 +13,13 @@ from ladd_dist.engine.loop import StopFlag
 from ladd_dist.evaluation.assess import NUM_SHOWN, assess
 from ladd_dist.evaluation.draw import teacher_steps
 from ladd_dist.evaluation.noise_seeds import means_of
+from ladd_dist.evaluation.tuned import shown_conditions, tunes
 from ladd_dist.recipe import Recipe
 from ladd_dist.recipe.fitting import fitting_metrics
 from ladd_dist.reports.collapse import as_number, onset
 from ladd_dist.reports.grids import write_grid
-from ladd_dist.stages.old_samples import shown_old
+from ladd_dist.reports.tunings import OLD_ROW
+from ladd_dist.stages.old_samples import make_old_samples
 from ladd_dist.stages.shards import make_shards
 from ladd_dist.trackers.opening import tracker_alone
 from ladd_dist.workspace.config import tracked_config
@@ -51,6 +53,7 @@ def evaluate(run: Run) -> Evaluation:
         return read_evaluation(run.folder.eval)
     if recipe.shards.samples == "dataset":  # the figures compare with the teacher's samples all the same
         make_shards(Run(recipe.with_teacher_samples(), run.workspace))
+    make_old_samples(run)  # if they are gone: those of a tuning compare with them
     share_table(run)
     student = load_student(run, run.folder.student)
     # The student before training: the teacher without guidance, or another start, sampled by the student's rule.
@@ -61,18 +64,20 @@ def evaluate(run: Run) -> Evaluation:
     with StopFlag().listen() as stop:
         figures, measured, samples, networks = assess(run, teacher, samplers, stop)
     if run.ranks.is_first:
+        ends = (f"untrained@{recipe.student_steps}", f"student@{recipe.student_steps}")
         order = [
             f"teacher@{teacher_steps(recipe)}",
             *samplers,
             *(f"teacher@4:{name}" for name in recipe.teacher_levels()),
+            *(old for name in ends if (old := f"{name}{OLD_ROW}") in samples),
         ]
         rows = [(name, samples[name][:NUM_SHOWN]) for name in order]
-        rows += shown_old(run, samplers, NUM_SHOWN).items()
         write_grid(run.folder.samples / "final.png", rows)
         told: ClassFigures = {
             "left_out": measured.left_out, "unfit": dict(measured.unfit), "entries": measured.classes,
         }  # fmt: skip
         told |= {"networks": networks} if networks else {}
+        told |= {"shown": shown_conditions(run, NUM_SHOWN)} if tunes(recipe) else {}
         write_json(run.folder.eval_classes, told)
         write_json(run.folder.eval, figures)
         tell_tracker(recipe, run.folder, figures)

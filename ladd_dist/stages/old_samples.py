@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ladd_dist.builders.codec import decoded
-from ladd_dist.builders.sampling import SampleFn, sample_student
+from ladd_dist.builders.old_conditions import needs_old, old_conditions
+from ladd_dist.builders.sampling import sample_student
 from ladd_dist.builders.student_start import student_at_start
-from ladd_dist.core.rng import added_noise, sample_classes, sample_noise
+from ladd_dist.core.rng import added_noise, sample_noise
 from ladd_dist.core.types import Denoiser
 from ladd_dist.engine.loop import Bar, StopFlag
 from ladd_dist.engine.mixed_reader import MixedReader
@@ -23,11 +22,6 @@ from ladd_dist.recipe import Recipe
 from ladd_dist.stages.shards import is_whole
 from ladd_dist.workspace.run import Run
 from ladd_dist.workspace.workspace import make_together, mark_done
-
-
-def needs_old(recipe: Recipe) -> bool:
-    """Whether a share of the batches asks for old conditions."""
-    return recipe.train.old.num_of(recipe.train.batch_size) > 0
 
 
 def are_old_samples_done(run: Run) -> bool:
@@ -98,28 +92,6 @@ def _make(run: Run, folder: Path) -> None:
     stop.check()
 
 
-@torch.inference_mode()
-def shown_old(run: Run, samplers: Mapping[str, SampleFn], num: int) -> dict[str, Tensor]:
-    """Pictures [num,C,H,W] of held-out noise and old conditions, by name, by the student before and after training."""
-    recipe = run.recipe
-    if not needs_old(recipe):
-        return {}
-    seed, indices = recipe.evaluate.seed, range(num)
-    noise, cond = sample_noise(seed, indices, recipe.latent().shape), _old_conditions(recipe, seed, indices)
-    given = noise.to(run.device), cond.to(run.device)
-    ends = (f"untrained@{recipe.student_steps}", f"student@{recipe.student_steps}")
-    return {
-        f"{name}, old": decoded(run, samplers[name](*given, added_noise(seed, indices))).cpu()
-        for name in ends
-        if name in samplers
-    }
-
-
-def _old_conditions(recipe: Recipe, seed: int, indices: range) -> Tensor:
-    num_new = recipe.dataset.num_asked()
-    return num_new + sample_classes(seed, indices, recipe.latent().num_classes - num_new)
-
-
 class OldSamples:
     """Generator of samples by index, of old conditions in turn: each depends on (seed, index) alone."""
 
@@ -138,7 +110,7 @@ class OldSamples:
 
     def _batch(self, indices: range) -> tuple[Tensor, Tensor, Tensor]:
         recipe, seed = self.recipe, self.recipe.train.old.seed
-        cond, noise = _old_conditions(recipe, seed, indices), sample_noise(seed, indices, recipe.latent().shape)
+        cond, noise = old_conditions(recipe, seed, indices), sample_noise(seed, indices, recipe.latent().shape)
         given = noise.to(self.device), cond.to(self.device)
         x0 = sample_student(recipe, self.network, *given, recipe.student_steps, added_noise(seed, indices))
         return x0.cpu().contiguous(), cond, noise

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ladd_dist.builders.codec import load_codec
+from ladd_dist.builders.codec import codec_card, load_codec
 from ladd_dist.builders.data import images_of
 from ladd_dist.builders.networks import reads_texts, save_weights
 from ladd_dist.builders.origin import origin_of
@@ -113,7 +113,8 @@ def _train(run: Run, folder: Path) -> None:
     if log is not None and network is not None:  # rank 0
         log.close()
         save_weights(folder / "teacher.safetensors", network)
-        mark_done(folder / "done.json", recipe.teacher_signature(), origin=origin_of(recipe))
+        latents = {"space": space} if (space := codec_card(recipe).get("space")) else {}
+        mark_done(folder / "done.json", recipe.teacher_signature(), origin=origin_of(recipe), **latents)
         training.checkpoints.clear()
 
 

@@ -101,11 +101,21 @@ def base_flags(network: Diffusers, sides: tuple[int, int]) -> list[str]:
 
     Args:
         sides: height and width of its pictures.
+
+    Raises:
+        UserError: it reads no texts.
     """
     flags = [*flags_of("network", network), "--network.config", "", "--codec.source", network.source]
-    latent = Vae(source=network.source).latent(ImageSpec(3, *sides, 1))
+    known = open_checkpoint(network.source, subfolder="", revision="", weights=False).config.get("num_class_embeds")
+    latent = Vae(source=network.source).latent(ImageSpec(3, *sides, known if isinstance(known, int) else 1))
     with torch.device("meta"):
-        taps = list(network.build(image=latent).taps)
+        planned = network.build(image=latent)
+    if not planned.condition_shapes:
+        raise UserError(
+            f"{network.source} takes class numbers and reads no texts; `ladd tune` knows checkpoints that read texts, "
+            "and students of this package's own network; write a recipe like recipes/tune_checkpoint.py"
+        )
+    taps = list(planned.taps)
     if not any(tap.startswith("down") for tap in taps):
         last = 2 * (len(taps) - 1) // 3  # as PixArt's recipe: nothing behind two thirds is computed
         names = dict.fromkeys(taps[last * part // 4] for part in range(1, 5))

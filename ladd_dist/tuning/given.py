@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ladd_dist.builders.asking import asking_for_plugins
 from ladd_dist.builders.card import KEY, StudentCard
+from ladd_dist.builders.codec import codec_card
 from ladd_dist.builders.origin import Origin, origin_beside, origin_of
 from ladd_dist.builders.student_file import file_of, read_student
+from ladd_dist.codecs import Codec, CodecTraining, TrainedCodec
+from ladd_dist.codecs.given import Given as GivenCodec
 from ladd_dist.core.errors import ConsentError, MachineError, UserError
 from ladd_dist.core.pretrained import from_outside
+from ladd_dist.core.run_forms import read_marker
 from ladd_dist.core.serialize import from_data, to_data
 from ladd_dist.core.tensor_file import read_tensors
+from ladd_dist.core.types import ImageSpec
 from ladd_dist.levels import Levels
 from ladd_dist.networks import Network
 from ladd_dist.networks.cunet import CUNet
@@ -60,14 +66,11 @@ def student_of(source: str, base: str, cache: Path | None) -> Student:
             f"{source}: `ladd tune` knows the networks cunet and diffusers, this is {network.name!r}; write a recipe "
             "like recipes/tune_folder.py, with your network in Given(network=...)"
         )
-    if "codec" in card:
-        raise UserError(
-            f"{source} works in latents of a codec that was trained with it; students on pixels can be tuned"
-        )
+    codec = _codec_flags(source, card)
     known = origin_of_student(card, to_data(network), _recipe_of(path, cache) if base and "base" not in card else None)
-    teacher, names = _teacher_of(path, base, cache, known), _class_names(path, base, card, cache)
-    flags = [*flags_of("network.network", network), "--network.weights", str(teacher), *_common(source, card)]
-    image = card["image"]
+    teacher, names = _teacher_of(path, base, cache, card, known), _class_names(path, base, card, cache)
+    flags = [*flags_of("network.network", network), "--network.weights", str(teacher), *codec, *_common(source, card)]
+    image = card.get("pixels", card["image"])
     sides = (image["height"], image["width"])
     return Student(FOLDER, flags, False, sides, image["num_classes"], names, *_steps_of(card))
 
@@ -93,6 +96,27 @@ def _steps_of(card: StudentCard) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return (tuple(known) if len(known) < MOST_STEPS else (), measured)
 
 
+def _codec_flags(source: str, card: StudentCard) -> list[str]:
+    """Flags for the autoencoder of a student in latents, which the student's own file holds if it was trained for it.
+
+    Raises:
+        UserError: it is not there, or not for pictures of the card's size.
+    """
+    if "codec" not in card:
+        return []
+    file = file_of(Path(source))
+    with asking_for_plugins(file):
+        codec: Codec = from_data(Codec, card["codec"], "codec")
+    codec.latent(from_data(ImageSpec, card["pixels"], "pixels"))
+    if not isinstance(codec, TrainedCodec):
+        return ["--swap", f"codec={codec.name}", *flags_of("codec", codec)]
+    GivenCodec(codec=codec, weights=str(file)).tensors()
+    # How it was trained no longer matters. Every plug-in is a dataclass, which the type of its base does not say.
+    plain = dataclasses.replace(codec, training=CodecTraining())  # type: ignore[type-var]
+    swaps = ["--swap", "codec=given", f"codec.codec={codec.name}"]
+    return [*swaps, *flags_of("codec.codec", plain), "--codec.weights", str(file)]
+
+
 def _of_checkpoint(source: str, card: StudentCard, network: Diffusers, base: str) -> Student:
     if base and base != network.source:
         raise UserError(f"--base {base}: {source} was distilled from {network.source}; leave --base out")
@@ -104,7 +128,7 @@ def _of_checkpoint(source: str, card: StudentCard, network: Diffusers, base: str
     return Student(CHECKPOINT, flags, True, sides, steps=steps, measured=measured)
 
 
-def _teacher_of(path: Path, base: str, cache: Path | None, student: Origin) -> Path:
+def _teacher_of(path: Path, base: str, cache: Path | None, card: StudentCard, student: Origin) -> Path:
     """The file with the base's weights.
 
     Args:
@@ -122,6 +146,7 @@ def _teacher_of(path: Path, base: str, cache: Path | None, student: Origin) -> P
     if found.is_dir():
         run = _run_of(found, cache)
         if not isinstance(run.recipe.network, Given):
+            _require_same_latents(found, codec_card(run.recipe).get("space"), path, card)
             require_own_base(student, origin_of(run.recipe), base)
             return _there(run, found)
         found = Path(run.recipe.network.weights)  # of a tuning, whose base had been given too
@@ -136,9 +161,21 @@ def _teacher_of(path: Path, base: str, cache: Path | None, student: Origin) -> P
             f"--base {base} is itself a few-step student: its features do not tell noise levels apart as those "
             "of a base do; name the teacher that it was distilled from"
         )
+    done = found.with_name("done.json")
+    if done.is_file() and "space" in (told := read_marker(done)):
+        _require_same_latents(found, told["space"], path, card)
     require_own_base(student, origin_beside(found), base)
     require_same_classes(content.tensors.get(CUNet.class_table), student, base)
     return found
+
+
+def _require_same_latents(base: Path, space: str | None, student: Path, card: StudentCard) -> None:
+    if space != card.get("space"):
+        where = "on pixels" if space is None else "in the latents of another autoencoder"
+        raise UserError(
+            f"--base {base}: works {where}, and its features say nothing of what {student} makes; name the teacher "
+            "that it was distilled from"
+        )
 
 
 def _there(run: Run, folder: Path) -> Path:

@@ -154,4 +154,15 @@ MUTANTS: dict[str, Mutation] = {
         one("stages/held_out.py", ">= self.settings.patience", "> self.settings.patience"),
         test="tests/unit/test_tune_parts.py::test_a_training_ends_when_no_measurement_in_a_row_was_better",
     ),
+    "old_samples_judged_by_new_pictures": Mutation(
+        "what a tuning forgot is measured on samples of the new conditions, and the other way round",
+        one("evaluation/tuned.py", "(KID_HELD_OUT, new), (KID_OLD, old)", "(KID_HELD_OUT, old), (KID_OLD, new)"),
+        test="tests/unit/test_tuned_figures.py::"
+        "test_the_student_before_is_at_its_floor_and_one_that_forgot_is_far_above",
+    ),
+    "forgetting_within_chance": Mutation(
+        "a rise of kid_old that other samples might bring about is called forgetting",
+        one("reports/tuned_verdict.py", "is_apart = _bound(evaluation[few], KID_OLD, LOW) >", "is_apart = mine >"),
+        test="tests/unit/test_tuned_verdict.py::test_a_difference_within_the_intervals_is_no_forgetting_and_no_gain",
+    ),
 }

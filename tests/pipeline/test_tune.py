@@ -106,8 +106,18 @@ def test_new_pictures_become_a_student_of_the_same_four_steps_with_a_page(tuned:
     logged = rows(run / "metrics.jsonl")
     measured = [row["step"] for row in logged if "held_out/kid" in row and "held_out/nearest_train_share" in row]
     assert measured == [2, 4, 6], "each measurement is in the row of its step, the last one too"
-    page = (run / "report.html").read_text()
     assert "trained by this recipe" not in page and "teacher.safetensors" in page
+    figures = json.loads((run / "eval.json").read_text())
+    assert all(
+        {"kid_old", "kid_old_low", "kid_held_out"} <= set(figures[name]) for name in ("student@4", "untrained@4")
+    )
+    assert "kid_held_out" in figures["teacher@4"] and "kid_old" not in figures["teacher@4"]
+    assert figures["student@4"]["features"]["kid_old"] == figures["student@4"]["features"]["kid"]
+    columns = json.loads((run / "eval_classes.json").read_text())["shown"]
+    assert columns["new"] == ["0 (before: 3)"] * 8 and len(columns["old"]) == 8
+    assert "0 (before: 3) in every column" in page and "; ".join(columns["old"]) in page
+    assert "Look closer: scale smoke trains for seconds" in done.stdout and "; kid_old of student@4 " in done.stdout
+    assert "Distance to held-out pictures" in page and "Nearness to the training pictures" in page
 
 
 def test_the_student_of_the_best_step_is_kept(tune: Tune, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,21 +9,26 @@ import sys
 from pathlib import Path
 
 import diffusers
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from processes import Done
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from test_export_diffusers import from_pipeline, near, opened_scheduler
+from tiny_latents import unguided
 from tiny_texts import write_pipeline
 from tuned import write_pictures
 
 from ladd_dist.builders.sampling import sample_few
 from ladd_dist.builders.student_file import load_student
 from ladd_dist.builders.texts import attach_texts
-from ladd_dist.core.rng import added_noise, sample_noise
+from ladd_dist.core.rng import added_noise, derive_seed, sample_noise
+from ladd_dist.core.rundir import read_json
 from ladd_dist.export import main as export
+from ladd_dist.sample import main as sample
 from ladd_dist.tune import main
 
 TINY = (
@@ -82,6 +87,14 @@ def test_the_adapter_of_a_tuned_checkpoint_makes_its_pipeline_show_what_ladd_sam
     assert not near(from_pipeline(pipe, "sd", noise, out, asked), expected)
     pipe.load_lora_weights(out)
     assert near(from_pipeline(pipe, "sd", noise, out, asked), expected)
+    assert sample([str(run), "--steps", "2", "--classes", "0", "--columns", "1", "--folder", "made"]) == 0
+    made = np.asarray(Image.open("made/class-0-00000.png"), dtype=np.int16)
+    told = read_json(out / "student.json")
+    own = told["initial_noise"]["2"] * sample_noise(derive_seed("sample", 0, 0), range(1), (4, 8, 8))
+    call = {"latents": own, "height": 16, "width": 16, **asked, **unguided("sd"), **told["pipeline_arguments"]["2"]}
+    assert np.abs(np.asarray(pipe(**call).images[0]) - made).max() <= 1, "a step of rounding"
+    pipe.unload_lora_weights()
+    assert np.abs(np.asarray(pipe(**call).images[0]) - made).max() > 1
     assert 'from_pretrained("fast"' in (out / "README.md").read_text()
 
 
@@ -104,6 +117,15 @@ def test_a_checkpoint_that_cannot_be_tuned_is_one_message(folder: Path, words: t
     done = tune_in(folder, *words, *TINY)
     assert done.code in (1, 2) and message in " ".join(done.stderr.split()), done.stderr
     assert not list(folder.glob("runs/tune-*"))
+
+
+def test_a_checkpoint_that_knows_classes_is_one_message(folder: Path) -> None:
+    for name in ("classes", "fast classes"):
+        write_pipeline(folder / name, "class_unet")
+    words = ("fast classes", "--base", "classes", "--images", "pictures")
+    done = tune_in(folder, *words, *TINY)
+    assert done.code == 1 and "takes class numbers and reads no texts" in done.stderr.replace("\n", " "), done.stderr
+    assert done.stderr.count("error:") == 1 and not list(folder.glob("runs/tune-*"))
 
 
 def test_a_transformer_has_heads_on_its_blocks_and_levels_of_its_flow(folder: Path) -> None:

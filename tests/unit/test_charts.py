@@ -35,6 +35,26 @@ def test_the_loss_scale_of_fp16_is_drawn_where_there_is_one() -> None:
     assert chart.title == "Loss scale of fp16"
 
 
+def test_what_an_early_stop_measured_is_drawn_with_the_step_that_it_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    marked: list[int] = []
+    monkeypatch.setattr(Axes, "axvline", lambda self, at, **_: marked.append(at))
+    rows = [{"step": step, "held_out/kid": 1.0 / step, "held_out/nearest_train_share": 2.0} for step in (100, 200, 300)]
+    distance, nearness = curves(rows, kept=200)
+    assert (distance.title, nearness.title) == ("Distance to held-out pictures", "Nearness to the training pictures")
+    assert [label for label, _, _ in distance.legend] == ["kid"] and distance.summary.endswith("Step 200 is kept.")
+    assert marked == [200, 200]
+    curves(rows)
+    curves(rows, kept=10**400)
+    curves([{"step": 200, "loss/distill": 1.0}], kept=200)
+    assert marked == [200, 200], "without an early stop, outside of the steps, or in other charts there is no mark"
+
+
+def test_a_tunings_charts_speak_of_no_teachers_samples() -> None:
+    rows = [{"step": step, "loss/distill": 1.0, "accuracy": 0.7} for step in (1, 2)]
+    assert "the teacher's samples" in " ".join(chart.title + chart.note for chart in curves(rows))
+    assert "teacher" not in " ".join(chart.title + chart.note for chart in curves(rows, tunes=True))
+
+
 def test_a_grid_is_pixel_exact_and_remembers_its_rows(tmp_path: Path) -> None:
     images = torch.rand(3, 3, 4, 4) * 2 - 1
     write_grid(tmp_path / "new" / "grid.png", [("a", images), ("b", images.numpy())], columns=16, scale=5)

@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from ladd_dist.builders.codec import decode, load_codec
+from ladd_dist.builders.codec import decode, load_codec, packed
 from ladd_dist.codecs import CodecTraining, TrainableAutoencoder
 from ladd_dist.codecs.autoencoder_kl import SIGMA_DATA, AutoencoderKL
+from ladd_dist.codecs.given import Given
 from ladd_dist.codecs.pixels import Pixels
+from ladd_dist.core.errors import UserError
+from ladd_dist.core.rundir import save_tensors
 from ladd_dist.core.types import ImageSpec
 from ladd_dist.stages.table import stage_table
 from ladd_dist.workspace.run import Run
@@ -47,6 +50,24 @@ def test_latents_are_as_the_codec_says() -> None:
 def test_a_size_that_cannot_be_halved_so_often_is_refused_with_what_to_change() -> None:
     with pytest.raises(ValueError, match=r"image size 18 is not divisible by 4 .*codec\.widths"):
         CODEC.latent(ImageSpec(3, 18, 18, 10))
+
+
+def test_a_given_codec_is_the_one_in_a_students_file(tmp_path: Path) -> None:
+    codec, path = built(3), tmp_path / "student.safetensors"
+    save_tensors(path, {**packed(codec.state_dict()), "stem.weight": torch.ones(2)})
+    given = Given(codec=CODEC, weights=str(path))
+    assert given.latent(IMAGE) == CODEC.latent(IMAGE) and not given.trained
+    with torch.no_grad():
+        assert torch.equal(given.build(image=IMAGE).encode(images()), codec.encode(images()))
+    moved = Given(codec=CODEC, weights=str(path.rename(tmp_path / "moved.safetensors")))
+    named = EXP7.smoke
+    before = dataclasses.replace(named, codec=moved).teacher_signature()
+    save_tensors(path, packed(built(4).state_dict()))
+    assert before != dataclasses.replace(named, codec=given).teacher_signature(), "of other weights"
+    with pytest.raises(UserError, match=r"has the weights of an autoencoder that is not codec\.codec"):
+        dataclasses.replace(given, codec=AutoencoderKL(channels=4, widths=(8, 8, 16))).build(image=IMAGE)
+    with pytest.raises(UserError, match="codec: 'pixels' has no weights of a student's file"):
+        Given(codec=Pixels())
 
 
 @pytest.mark.parametrize(

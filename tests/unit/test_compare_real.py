@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from ladd_dist import compare
 from ladd_dist.comparison.output import to_json
@@ -19,6 +20,7 @@ from ladd_dist.comparison.statistics import pool
 from ladd_dist.comparison.terminal import caption, columns, table
 from ladd_dist.core.serialize import to_data
 from ladd_dist.recipe import load_recipe
+from ladd_dist.reports.grids import write_grid
 
 REPO = Path(__file__).parents[2]
 RECIPE = to_data(load_recipe(REPO / "recipes" / "exp6_stored_noise.py", "smoke"))
@@ -187,3 +189,37 @@ def test_a_teacher_whose_times_alone_differ_has_one_row(write: Write, tmp_path: 
         clock = {"s_per_image": 0.01 * (1 + seed), "times_faster": 1.0, "times_faster_low": 0.9 - 0.1 * seed}
         write(0.7, seed, teacher_at_50={"fd_real": 0.5, **clock})
     assert [item.entry for item, _ in told(tmp_path).references].count("teacher@50") == 1
+
+
+def test_tunings_are_decided_by_held_out_pictures_and_nobody_expects_the_teachers(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuning = copy.deepcopy(RECIPE)
+    tuning["dataset"], tuning["student"]["init"] = {"plugin": "with_old"}, "runs/student"
+    monkeypatch.setitem(globals(), "RECIPE", tuning)
+    entries = {
+        "untrained_at_4": {"fd_real": 1.2, "kid_held_out": 0.9, "kid_old": 0.01},
+        "teacher_at_50": {"fd_real": 5.0, "kid_held_out": 0.95},
+        "teacher_at_4:good": {"fd_real": 0.1, "kid_held_out": 0.05},
+    }
+    for seed in range(3):
+        student = {"fd_real": 0.7 + 0.01 * seed, "kid_held_out": 0.1 + 0.01 * seed, "kid_old": 0.02}
+        write(0.0, seed, student_at_4=student, **entries)
+    result = told(tmp_path)
+    assert result.metric == "kid_held_out"
+    assert columns(result)[:3] == [("student@4", name) for name in ("kid_held_out", "kid_old", "fd_real")]
+    assert result.notes == () and result.rows[0].farther == (), "the teacher has not seen the new pictures"
+    assert told(tmp_path, metric="kid_old").better == "lower"
+    assert result.rows[0].num_known == 0, "no share of the teacher's colours says that a tuning collapsed"
+    assert page_of(tmp_path, result).count("which the teacher has not seen, and need not repeat it") == 1
+    monkeypatch.undo()
+    write(0.7, 9)
+    assert told(tmp_path, mixed=True).metric == "fd_real", "not every run has the other"
+
+
+def page_of(folder: Path, result: Comparison) -> str:
+    """The page, with a grid in every run's folder."""
+    for run in (folder / "runs").iterdir():
+        rows = [(name, torch.zeros(2, 3, 8, 8)) for name in ("teacher@50", "student@4")]
+        write_grid(run / "samples" / "final.png", rows)
+    return write_page(folder / "compare.html", result).read_text(encoding="utf-8")

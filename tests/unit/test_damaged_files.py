@@ -81,8 +81,14 @@ def small_run(out: Path) -> Path:
     figures = {"fd_real": 3.0, "accuracy": 0.5}
     write(
         folder / "eval_classes.json",
-        {"left_out": {"color": "why"}, "unfit": {}, "entries": {"student@4": {"0": figures}}},
+        {
+            "left_out": {"color": "why"},
+            "unfit": {},
+            "entries": {"student@4": {"0": figures}},
+            "shown": {"new": ["0", "0"], "old": ["1 (before: 0)"]},
+        },
     )
+    write(folder / "early_stop.json", {"format": 1, "figure": "kid", "kept": 20, "last": 30, "measured": [[20, 0.5]]})
     verdict = {"step": 30, "level": "collapsed", "headline": "why", "reasons": ["a"], "action": "warn", "since": 20}
     back = {"found": 30, "to": 20, "headline": "why"}
     guard = {"format": 1, "checked": 40, "level": "collapsed", "since": 20, "headline": "why"}
@@ -216,6 +222,7 @@ READERS: dict[str, tuple[Read, ...]] = {
     "config.json": (page, opened, launched_again, compared, shown_by_jobs, renamed),
     "eval.json": (page, compared, diagnosed),
     "eval_classes.json": (page,),
+    "early_stop.json": (page,),
     "timings.json": (page, launched_again),
     "metrics.jsonl": (page, compared_on_a_page, shown_by_jobs, lambda run: JsonlLog(run / "metrics.jsonl", 50).close()),
 }  # fmt: skip
@@ -337,7 +344,9 @@ def test_a_damaged_file_is_one_message_or_a_sound_result(
     folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Drawing takes most of a page's time: only extreme figures are drawn.
-    monkeypatch.setattr(charts, "curves", lambda metrics, gap: draw(metrics, gap) if is_extreme(metrics) else [])
+    monkeypatch.setattr(
+        charts, "curves", lambda metrics, gap, **more: draw(metrics, gap, **more) if is_extreme(metrics) else []
+    )
     monkeypatch.setattr(diagnosis_section, "heat_maps", lambda *_: [])
     monkeypatch.chdir(REPO)
     path = folder / name

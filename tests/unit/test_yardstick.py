@@ -172,7 +172,8 @@ def test_precision_and_recall_against_real_images_have_names_of_their_own() -> N
 def test_every_distance_says_in_its_title_to_what() -> None:
     ambiguous = ("fd", "fid", "kid", "inception_kid", "clip_", "precision", "recall", "density", "coverage")
     named = {name: title.removesuffix(", CLIP") for name, (title, _) in MEANINGS.items() if name.startswith(ambiguous)}
-    assert len(named) == 20 and all(title.endswith((" real", " teacher")) for title in named.values()), named
+    to = (" real", " teacher", " held-out new pictures", " own old samples")
+    assert len(named) == 22 and all(title.endswith(to) for title in named.values()), named
 
 
 def test_other_real_images_are_not_among_the_references(tmp_path: Path) -> None:
