@@ -24,8 +24,7 @@ MOST_FIGURE = 1e76
 Number = Annotated[int, Meta(ge=-(10**18), le=10**18)] | Annotated[float, Meta(ge=-MOST_FIGURE, le=MOST_FIGURE)]
 MOST_NAME, MOST_PATH = 255, 4000
 """Bytes of a file's name, and characters of a path, that every system takes."""
-FORMAT = 1
-"""Of config.json and guard.json."""
+FORMAT = 1  # of config.json and guard.json
 LARGE_GAP = 15.0
 """Mean logit of real minus that of fake samples at which heads of `bce` are sure of each: D = .9994."""
 MAKE_EVALUATION = "make it again with `--stages evaluate`"
