@@ -167,6 +167,8 @@ def run(part: Part, args: Args, seconds: float) -> Outcome:
         return Outcome(part.name, "out of time", 0.0, shown, None, "the budget was spent before")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     started, log = time.monotonic(), args.out.absolute() / f"{part.name}.txt"
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts `make gpu &` so, and parts would inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     with log.open("w+", encoding="utf-8", errors="replace") as stream:
         process = subprocess.Popen(
             [sys.executable, "-m", *words], stdout=subprocess.PIPE, stderr=stream, text=True, cwd=ROOT,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ladd_dist.builders.student_file import file_of, read_student
 from ladd_dist.core.errors import UserError
+from ladd_dist.core.printable import one_line
 from ladd_dist.datasets.with_old import WithOld
 from ladd_dist.networks.given import Given
 from ladd_dist.recipe import Recipe
@@ -47,5 +48,5 @@ def _names_before(init: str) -> tuple[str, ...]:
 
 
 def _short(text: str) -> str:
-    plain = " ".join(text.split())
+    plain = one_line(" ".join(text.split()))  # a folder's name may be no UTF-8, which JSON cannot hold
     return plain if len(plain) <= MOST_CHARACTERS else f"{plain[: MOST_CHARACTERS - 1]}\u2026"

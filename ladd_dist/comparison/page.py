@@ -92,7 +92,7 @@ def write_page(path: Path, result: Comparison) -> Path:
         "num_seeds": len({run.seed for row in result.rows for run in row.variant.runs}),
         "pictures": pictures(result),
         "max_grids": MAX_GRIDS,
-        "tunes": any(run.is_tuning for row in result.rows for run in row.variant.runs),
+        "tunes": all(run.is_tuning for row in result.rows for run in row.variant.runs),
         "knows_collapse": terminal.knows_collapse(result),
         "max_curves": MAX_CURVES,
         "fields": _fields(result.rows),

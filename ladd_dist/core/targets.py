@@ -37,7 +37,7 @@ def output_file(path: Path, flag: str = "--out") -> Path:
     if path.exists() and not (path.is_file() or is_stream(real)):
         raise RecipeError(f"{flag} {path}: is neither a file, nor a pipe or a device that can be written to")
     if not is_stream(real):
-        _require_writable(_existing(real.parent), path, flag)
+        _require_writable(nearest_there(real.parent), path, flag)
     return real if path.is_symlink() else path
 
 
@@ -75,7 +75,7 @@ def output_folder(path: Path, flag: str = "--out") -> Path:
     real = _real(path, flag)
     if path.exists() and not path.is_dir():
         raise RecipeError(f"{flag} {path}: is there already, and is no folder")
-    _require_writable(_existing(real), path, flag)
+    _require_writable(nearest_there(real), path, flag)
     return real if path.is_symlink() else path
 
 
@@ -89,7 +89,7 @@ def require_place(path: Path, flag: str, *, may_be_full: bool = False) -> None:
         UserError: nothing can be made there. OSError: the disk is full.
     """
     if not (may_be_full and os.path.lexists(path)):
-        _require_writable(_existing(path.absolute()), path, flag)
+        _require_writable(nearest_there(path.absolute()), path, flag)
 
 
 def temporary_prefix() -> str:
@@ -97,7 +97,7 @@ def temporary_prefix() -> str:
     return f".tmp-{platform.node()}-"
 
 
-def _existing(path: Path) -> Path:
+def nearest_there(path: Path) -> Path:
     """The path, or the nearest above it that is there."""
     return next(place for place in (path, *path.parents) if os.path.lexists(place))
 
@@ -110,7 +110,9 @@ def _require_writable(folder: Path, path: Path, flag: str) -> None:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):  # has a message of its own
             raise
-        why = "its file system takes no new files" if error.errno == errno.ENOENT else error.strerror
+        why = error.strerror
+        if error.errno == errno.ENOENT:
+            why = "it is a link to nothing" if folder.is_symlink() else "its file system takes no new files"
         raise UserError(
             f"no access to {flag} {path}: nothing can be made in {folder} ({why}); choose another place"
         ) from error

@@ -72,8 +72,8 @@ def signature_of(student: Student) -> str:
     recipe, card = student.recipe, student.card
     levels = {str(steps): list(levels_of(card, steps)) for steps in recipe.evaluate.steps}
     against = [recipe.reference_signature(), recipe.shards_signature(), recipe.evaluate]
-    if tunes(recipe) and needs_old(recipe):
-        against.append(recipe.old_signature())
+    if tunes(recipe):
+        against.append(recipe.old_signature() if needs_old(recipe) else "no old conditions")
     if student.splits:
         against.append([list(split) for split in student.splits])
     return signature("evaluation-2", student.weights_sha256, levels, str(card["rule"]), *against)

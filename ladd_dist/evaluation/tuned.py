@@ -146,7 +146,8 @@ def _stored(run: Run, codec: Autoencoder, work: FeatureExtraction, trained: Trai
         return "the tuning asked for no old conditions (train.old.share)"
     if not (run.old_folder / INDEX).exists():
         raise ShardError(
-            f"no samples of old conditions to compare with in {run.old_folder}; make them first: --stages shards"
+            f"no samples of old conditions to compare with in {run.old_folder}; make them first: "
+            "the run's own `ladd launch` line with --stages shards; or leave kid out with --metrics"
         )
     reader = ShardReader(run.old_folder)
     run.ranks.from_rank0(lambda: reader.verify(recipe.latent()))

@@ -116,7 +116,7 @@ class BarChart(NamedTuple):
 def bar_charts(evaluation: Figures, config: ShownConfig, rows: list[Row]) -> list[BarChart]:
     """The bars of the distance to real pictures, then of that to the teacher's samples, where they were measured.
 
-    Of a tuning they are the distances to held-out new pictures and to the student's own old samples.
+    Of a tuning they are the distance to held-out new pictures.
     """
     if not any(row.key.startswith("student@") for row in rows):
         return []
@@ -128,8 +128,7 @@ def bar_charts(evaluation: Figures, config: ShownConfig, rows: list[Row]) -> lis
     if is_tuning(config.recipe):
         wanted = (
             ("Distance to held-out new pictures", KID_HELD_OUT, "The teacher has not seen the new pictures."),
-            ("Distance to its own old samples", KID_OLD, "The student before training is the floor."),
-        )
+        )  # the floor of `kid_old` is about 0, which no logarithmic bar can show
     for label, key, note in wanted:
         if key is not None and (own := bars(evaluation, rows, key)):
             found.append(BarChart(label, f"shorter is better, the scale is logarithmic. {note}", own))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Callable, Collection
-from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -18,7 +17,7 @@ from ladd_dist.builders.step import build_critic, build_heads
 from ladd_dist.builders.teacher import fresh_network
 from ladd_dist.core.errors import RecipeError
 from ladd_dist.core.machine import memory_bytes, require_memory
-from ladd_dist.core.targets import require_place
+from ladd_dist.core.targets import nearest_there, require_place
 from ladd_dist.core.types import Denoiser
 from ladd_dist.core.units import si
 from ladd_dist.costs.few_values import FewValues
@@ -145,16 +144,9 @@ def _require_shards(run: Run) -> None:
     at_once = min(settings.num_samples, max(settings.samples_per_chunk, settings.batch_size))
     require_memory(2 * at_once * sample, "recipe.shards.samples_per_chunk, recipe.shards.batch_size")
     needed = settings.num_samples * sample * (2 + len(recipe.path_levels()))
-    disk = shutil.disk_usage(_existing(run.workspace.cache)).total
+    disk = shutil.disk_usage(nearest_there(run.workspace.cache.absolute())).total
     if needed > disk:
         raise RecipeError(
             f"recipe.shards.num_samples: {settings.num_samples} take {si(needed, 'B')}, and the disk of --cache "
             f"{run.workspace.cache} has {si(disk, 'B')} in all; lower it, or choose another --cache"
         )
-
-
-def _existing(folder: Path) -> Path:
-    folder = folder.absolute()
-    while not folder.is_dir():
-        folder = folder.parent
-    return folder

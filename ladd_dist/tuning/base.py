@@ -56,9 +56,11 @@ def require_own_base(student: Origin, base: Origin, named: str) -> None:
             f"own, {where}, or a run's folder that used it"
         )
     if own and found:
+        known = "network" in base and "dataset" in base
+        kind = "of the same architecture and kind of pictures" if known else "and nothing says what it learned"
         print(
-            f"note: --base {named} is another teacher ({_plain(found)}) than the student's ({_plain(own)}), of the "
-            "same architecture and kind of pictures; it may serve, and the student's own is what it was distilled from",
+            f"note: --base {named} is another teacher ({_plain(found)}) than the student's ({_plain(own)}), {kind}; "
+            "it may serve, and the student's own is what it was distilled from",
             file=sys.stderr,
         )
 

@@ -11,7 +11,7 @@ from ladd_dist.networks.diffusers.checkpoint import Checkpoint
 
 TEXTS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 CODECS = ("vae", "movq")
-_TEXT_KEYS = ("model_type", "hidden_size", "d_model", "num_hidden_layers", "num_layers", "vocab_size", "projection_dim")
+_TEXT_KEYS = ("model_type", "hidden_size", "d_model", "num_hidden_layers", "num_layers", "vocab_size")
 _CODEC_KEYS = ("_class_name", "latent_channels", "scaling_factor", "shift_factor")
 
 
@@ -37,8 +37,9 @@ def require_same_parts(student: Checkpoint, base: Checkpoint, roots: tuple[Path,
                 continue
             mine, theirs = map(read_config, files)
             for key in keys:
-                if mine.get(key) != theirs.get(key):
-                    change = f"{key} is {_shown(theirs.get(key))} instead of {_shown(mine.get(key))}"
+                # Libraries write fields that their older versions did not have, such as `scaling_factor`.
+                if key in mine and key in theirs and mine[key] != theirs[key]:
+                    change = f"{key} is {_shown(theirs[key])} instead of {_shown(mine[key])}"
                     raise _differs(named, f"its {what} ({part}) is another: {change}")
 
 

@@ -93,6 +93,9 @@ def test_a_full_cache_may_be_anywhere_and_an_output_is_tried(tmp_path: Path) -> 
     require_place(tmp_path / "cache", "--cache", may_be_full=True)
     require_place(tmp_path / "new" / "runs", "--out")
     assert [path.name for path in tmp_path.rglob("*")] == ["cache"], "what was tried is gone"
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    with pytest.raises(UserError, match=r"nothing can be made in \S+link \(it is a link to nothing\)"):
+        require_place(tmp_path / "link", "--out")
     if Path("/proc/self").exists():
         require_place(Path("/proc"), "--cache", may_be_full=True)
         with pytest.raises(UserError, match="no access to --out /proc: nothing can be made in /proc"):

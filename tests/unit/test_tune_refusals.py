@@ -169,6 +169,8 @@ def test_another_teacher_of_the_same_kind_is_noted_and_the_students_own_is_not(
     assert f"is another teacher ({other.teacher_signature()})" in capsys.readouterr().err
     student_of(str(learned / "runs" / "student"), str(run_of(tmp_path / "same", recipe)), None)
     assert capsys.readouterr().err == ""
+    require_own_base({"signature": "own"}, {"signature": "old"}, "cache")
+    assert "the student's (own), and nothing says what it learned;" in capsys.readouterr().err
 
 
 def test_a_bare_file_of_weights_is_refused_by_its_number_of_classes(learned: Path, tmp_path: Path) -> None:
@@ -217,6 +219,8 @@ def test_a_checkpoint_with_other_parts_than_its_base_is_refused(
     with pytest.raises(UserError, match=re.escape(message)):
         require_same_parts(student, other, roots, ("fast", "base"))
     require_same_parts(student, student, (roots[0], roots[0]), ("fast", "base"))
+    older = checkpoint(tmp_path / "older", **{**own, "vae": {"latent_channels": 4}})
+    require_same_parts(student, older, (roots[0], tmp_path / "older"), ("fast", "a library that wrote fewer fields"))
     alone = checkpoint(tmp_path / "alone")
     require_same_parts(alone, student, (tmp_path / "alone", roots[0]), ("alone", "fast"))
 

@@ -147,3 +147,5 @@ def test_conditions_are_called_by_their_number_name_and_number_before(tmp_path: 
     assert condition_names(recipe) == ["0 fox (before: 1)", "1 cat (before: 0)", "2 dog"]
     (student / "student.safetensors").unlink()
     assert condition_names(recipe) == ["0 fox (before: 1)", "1 (before: 0)", "2"]
+    (tmp_path / "pictures" / "fox").rename(tmp_path / "pictures" / "fo\udcff\x1b[2J")  # no UTF-8
+    assert condition_names(recipe)[0].encode().startswith(b"0 fo")

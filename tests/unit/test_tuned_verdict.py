@@ -141,7 +141,7 @@ def test_the_page_and_the_closing_line_say_what_a_tuning_did(tmp_path: Path) -> 
     (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, logged)))
     page = write_report(tmp_path).read_text(encoding="utf-8")
     for words in (
-        "Distance to held-out new pictures", "Distance to its own old samples", "before training 0.960",
+        "Distance to held-out new pictures", "distance to its own old samples", "before training 0.960",
         "Nearness to the training pictures", "Step 300 is kept.",
     ):  # fmt: skip
         assert words in page, words
