@@ -152,7 +152,7 @@ def _teacher_of(path: Path, base: str, cache: Path | None, student: Origin) -> P
             f"--base {base} is no file and no run's folder; name the teacher's, "
             "cache/teacher-SIGNATURE/teacher.safetensors, or the run's that trained it"
         )
-    content = read_tensors(found)
+    content = read_tensors(found, problem="holds no weights that can be read", remedy="give another --base")
     if KEY in content.metadata:
         raise UserError(
             f"--base {base} is itself a few-step student: its features do not tell noise levels apart as those "

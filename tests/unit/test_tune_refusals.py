@@ -181,6 +181,9 @@ def test_a_bare_file_of_weights_is_refused_by_its_number_of_classes(learned: Pat
     save_tensors(tmp_path / "five.safetensors", {**tensors, "embed.classes.weight": table[:6].contiguous()})
     with pytest.raises(UserError, match="it knows 5 classes, the student 10"):
         student_of(str(learned / "runs" / "student"), str(tmp_path / "five.safetensors"), None)
+    (tmp_path / "README.md").write_text("# no weights")
+    with pytest.raises(UserError, match=r"README.md holds no weights .*; give another --base"):
+        student_of(str(learned / "runs" / "student"), str(tmp_path / "README.md"), None)
 
 
 def test_names_of_classes_decide_where_both_are_known() -> None:
