@@ -41,13 +41,13 @@ def test_a_distillation_killed_in_the_middle_ends_like_one_never_stopped(ladd: L
     killed = Ladd(ladd.cwd / "killed", ladd.cache)
     killed.cwd.mkdir()
     running = killed.start(*DISTILL)
-    running.wait_until(lambda: logged(killed.runs) >= 7)
+    own = killed.runs / whole.name
+    # A checkpoint is written while training goes on, on a busy machine for some steps.
+    running.wait_until(lambda: logged(killed.runs) >= 7 and any(own.glob("checkpoints/*/meta.json")))
     assert running.send(signal.SIGKILL).code == -signal.SIGKILL
     stopped_at = logged(killed.runs)
     assert 7 <= stopped_at < 40
-    own = killed.runs / whole.name
     assert not (own / "student.safetensors").exists()
-    assert list(own.glob("checkpoints/*/meta.json"))
 
     assert killed(*DISTILL).run == own
     assert [row["step"] for row in rows(own / "metrics.jsonl")] == list(range(1, 41))
