@@ -140,9 +140,6 @@ def codec_weights(source: Path) -> dict[str, torch.Tensor]:
     Raises:
         UserError: as `read_student` raises.
     """
-    from ladd_dist.codecs import CODEC_PREFIX
+    from ladd_dist.codecs import unpacked
 
-    tensors = read_student(file_of(source))[0].tensors
-    return {
-        name.removeprefix(CODEC_PREFIX): tensor for name, tensor in tensors.items() if name.startswith(CODEC_PREFIX)
-    }
+    return unpacked(read_student(file_of(source))[0].tensors)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -14,6 +15,13 @@ from ladd_dist.core.types import Autoencoder, ImageSpec
 
 CODEC_PREFIX = "codec."
 """Prefix, in a student's file, of the weights of a codec that was trained with it."""
+
+
+def unpacked(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of the codec among a student's, by the names that they have in it."""
+    return {
+        name.removeprefix(CODEC_PREFIX): tensor for name, tensor in tensors.items() if name.startswith(CODEC_PREFIX)
+    }
 
 
 class Codec(Plugin):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ladd_dist.codecs import CODEC_PREFIX, Codec
+from ladd_dist.codecs import CODEC_PREFIX, Codec, unpacked
 from ladd_dist.codecs.autoencoder_kl import AutoencoderKL
 from ladd_dist.core.budget import at_most
 from ladd_dist.core.errors import UserError, reading
@@ -57,11 +57,7 @@ class Given(Codec):
             UserError: the file is missing or damaged, or holds none.
         """
         path = self.file()
-        found = {
-            name.removeprefix(CODEC_PREFIX): tensor
-            for name, tensor in load_weights(path, remedy=_REMEDY).items()
-            if name.startswith(CODEC_PREFIX)
-        }
+        found = unpacked(load_weights(path, remedy=_REMEDY))
         if not found:
             raise UserError(
                 f"{path} does not hold its autoencoder's weights ({CODEC_PREFIX}*), without which nothing gets into "

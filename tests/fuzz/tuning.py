@@ -6,15 +6,14 @@ import random
 import struct
 import zlib
 from pathlib import Path
-from typing import Any
 
 from tuned import write_pictures
 
 from fuzz.consent import received_card
-from fuzz.damage import BYTES, ESCAPES, PATHS, PLACES, Raw, bytes_of, damage_json, json_value, put_in_place, replace
+from fuzz.damage import BYTES, ESCAPES, PATHS, PLACES, bytes_of, damage_json, put_in_place, replace
 from fuzz.judge import Order
 from fuzz.kinds import RECEIVED, TABLE, Made, Place
-from fuzz.weights import CARDS, HOWS, damage, received_card_raw, set_value
+from fuzz.weights import CARDS, HOWS, damage, set_value, slip
 
 NUM = 8
 TUNE = (
@@ -132,16 +131,7 @@ def card(place: Place, seed: int, rng: random.Random) -> Made:
         field, value = every[seed * 5 % len(every)]
         received_card(path, lambda found: set_value(found, field, value))
         return Made(f"{field} is {str(value)[:40]!r}", _order(place, *rng.choice(((), ("--classes", "cat")))))
-    name = ""
-
-    def change(found: dict[str, Any]) -> None:
-        nonlocal name
-        name, new = json_value(dict(found), rng)
-        found.clear()
-        found.update(new if isinstance(new, dict) else {"network": None if isinstance(new, Raw) else new})
-
-    received_card_raw(path, change)
-    return Made(name, _order(place))
+    return Made(slip(path, rng), _order(place))
 
 
 @TABLE.add("tuning/base", *RECEIVED, quick=2, full=60)

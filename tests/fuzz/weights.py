@@ -259,7 +259,12 @@ def card(place: Place, seed: int, rng: random.Random) -> Made:
 @TABLE.add("weights/card slips", *RECEIVED, quick=8, full=80)
 def card_slips(place: Place, seed: int, rng: random.Random) -> Made:
     """A card with one value of another kind."""
-    path = place.root / "received/files/student.safetensors"
+    what = slip(place.root / "received/files/student.safetensors", rng)
+    return Made(what, received.order_of(place, SAMPLE_FILE))
+
+
+def slip(path: Path, rng: random.Random) -> str:
+    """Put a value of another kind into the card of a student's file; returns what was done."""
     name = ""
 
     def change(found: dict[str, Any]) -> None:
@@ -269,7 +274,7 @@ def card_slips(place: Place, seed: int, rng: random.Random) -> Made:
         found.update(new if isinstance(new, dict) else {"network": None if isinstance(new, Raw) else new})
 
     received_card_raw(path, change)
-    return Made(name, received.order_of(place, SAMPLE_FILE))
+    return name
 
 
 def received_card_raw(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
