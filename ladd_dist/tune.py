@@ -55,7 +55,8 @@ class Options(Consent):
     old_share: Annotated[float, Within("[0, 1)")] | None = None
     """Share of each batch that asks for old conditions; unless given, the recipe's."""
     old_weight: NonNegative | None = None
-    """Weight of the distance to the samples of old conditions; unless given, the recipe's."""
+    """Weight of the distance to the samples of old conditions; unless given, the recipe's, or 32 for old classes where
+    there are fewer than 50 pictures."""
     scale: Literal["auto", "smoke", "laptop", "paper"] = "auto"
     """As in `launch`."""
     name: str = "tune"
@@ -98,7 +99,10 @@ def _main(arguments: list[str]) -> int:
     require_place(options.cache, "--cache", may_be_full=True)
     student = student_of(options.student, options.base, None)
     require_steps(options.steps, student, more)
-    flags = [*student.flags, *picture_flags(options.images, student, options.classes, options.old_texts)]
+    pictures = picture_flags(
+        options.images, student, options.classes, options.old_texts, weighs_old=_weighs_old(options, more)
+    )
+    flags = [*student.flags, *pictures]
     words = [student.recipe, "--scale", options.scale, *flags, *_own(options), *more]
     recipe = _recipe(words)
     if recipe.network.name == "given":  # of another architecture than the student, or damaged: said before all else
@@ -120,6 +124,14 @@ def _given(options: Options) -> dict[str, Any]:
     """The flags that were given with another value than by default, with it."""
     values = ((field.name, getattr(options, field.name), field.default) for field in fields(options))
     return {f"--{name.replace('_', '-')}": value for name, value, default in values if value != default}
+
+
+def _weighs_old(options: Options, more: list[str]) -> bool:
+    """Whether the user chose the weight of old conditions, or what else the weight would count for."""
+    if options.old_weight is not None or options.old_share == 0:
+        return True
+    names = (word.lstrip("-").removeprefix("swap=").replace("_", "-") for word in more)
+    return any(name.startswith(("distill-weight", "target")) for name in names)
 
 
 def _own(options: Options) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,10 @@ from ladd_dist.workspace.run import Run
 
 FEWEST = 4
 """Fewest pictures: some are held out, and heads that see one or two only learn these by heart."""
+FEW = 50
+"""With fewer pictures the early stop keeps a student of the first updates, whose old classes have moved the most."""
+OLD_WEIGHT_OF_FEW = 32.0
+"""The weight of old conditions then (docs/tune.md)."""
 _NEEDED = f"some dozens are needed, {FEWEST} at least"
 _AS_TYPED = (
     (re.compile(r", or take --dataset\.classes none"), ""),  # a student's classes follow from the folders
@@ -29,12 +34,20 @@ _AS_TYPED = (
 """Names of the fields of a `Folder` of its own, and what they are called on the command line of `ladd tune`."""
 
 
-def picture_flags(images: Path, student: Student, classes: tuple[str, ...], old_texts: Path | None) -> list[str]:
+def picture_flags(
+    images: Path,
+    student: Student,
+    classes: tuple[str, ...],
+    old_texts: Path | None,
+    *,
+    weighs_old: bool = False,
+) -> list[str]:
     """Flags for the pictures in a folder.
 
     Args:
         classes: the student's class for each folder of pictures, in the order of their names: numbers or names.
         old_texts: prompts to keep, for a student that reads texts.
+        weighs_old: whether the user chose how old conditions are weighed; unless so, few pictures give them a weight.
 
     Raises:
         UserError: there are too few pictures, or no captions, or nobody says which classes they are.
@@ -68,7 +81,15 @@ def picture_flags(images: Path, student: Student, classes: tuple[str, ...], old_
     old = [number for number in range(student.num_classes) if number not in chosen]
     flags += [] if in_folders else ["--dataset.pictures.classes", "none"]
     flags += ["--network.classes", *map(str, [*chosen, *old]), "--dataset.old-classes", str(len(old))]
-    return flags if old else [*flags, "--train.old.share", "0", "--distill-weight.value", "0"]
+    if not old:
+        return [*flags, "--train.old.share", "0", "--distill-weight.value", "0"]
+    if weighs_old or len(listing.pictures) >= FEW:
+        return flags
+    print(
+        f"note: fewer than {FEW} pictures, so old classes have a weight of {OLD_WEIGHT_OF_FEW:g}; --old-weight sets it",
+        file=sys.stderr,
+    )
+    return [*flags, "--distill-weight.value", f"{OLD_WEIGHT_OF_FEW:g}"]
 
 
 def prepare_pictures(images: Path, run: Run) -> None:

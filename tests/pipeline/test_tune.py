@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import io
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -88,6 +89,7 @@ def test_new_pictures_become_a_student_of_the_same_four_steps_with_a_page(tuned:
     first, line = done.stdout.splitlines()[:2]
     assert first.startswith("20 pictures, 6 updates of 8 samples at most, ") and "parameters trained, about" in first
     assert line.startswith("the same as a recipe: ladd launch tune_folder ")
+    assert line.count(" --distill-weight.value 32") == line.count("distill-weight") == 1, "these are few pictures"
     assert not {"--out", "--cache"} & set(line.split()), "other commands take the line too, such as plan"
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "A few-step student that learned new pictures" in page and "a good student repeats it" not in page
@@ -118,6 +120,25 @@ def test_new_pictures_become_a_student_of_the_same_four_steps_with_a_page(tuned:
     assert "0 (before: 3) in every column" in page and "; ".join(columns["old"]) in page
     assert "Look closer: scale smoke trains for seconds" in done.stdout and "; kid_old of student@4 " in done.stdout
     assert "Distance to held-out pictures" in page and "Nearness to the training pictures" in page
+
+
+@pytest.mark.parametrize(
+    ("words", "weights"),
+    [
+        (["--old-weight", "4"], ["--distill-weight.value 4.0"]),
+        (["--old-share", "0"], ["--distill-weight.value 0"]),
+        (["--swap", "distill_weight=linear_warmup"], ["distill_weight=linear_warmup"]),
+        (["--swap", "target=old_or_denoised"], []),  # its pull on new pictures would have the weight too
+    ],
+)
+def test_a_weight_of_old_conditions_that_the_user_chose_is_kept(
+    tune: Tune, words: list[str], weights: list[str]
+) -> None:
+    done = tune(*ASK, *words, "--dry-run")
+    assert done.code == 0, done.stderr
+    line = next(line for line in done.stdout.splitlines() if line.startswith("the same as a recipe"))
+    assert re.findall(r"(?:--)?distill[-_]weight\S+(?: [\d.]+)?", line) == weights
+    assert "--old-weight sets it" not in done.stderr
 
 
 def test_the_student_of_the_best_step_is_kept(tune: Tune, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

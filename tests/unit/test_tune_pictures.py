@@ -18,7 +18,7 @@ from ladd_dist.datasets.with_old import WithOld
 from ladd_dist.recipe import EarlyStop
 from ladd_dist.tuning import pictures as tuning_pictures
 from ladd_dist.tuning.found import CHECKPOINT, FOLDER, Student
-from ladd_dist.tuning.pictures import FEWEST, picture_flags, prepare_pictures, require_pictures
+from ladd_dist.tuning.pictures import FEW, FEWEST, picture_flags, prepare_pictures, require_pictures
 from ladd_dist.workspace.run import Run
 from ladd_dist.workspace.workspace import Workspace
 
@@ -101,6 +101,28 @@ def test_a_failure_of_the_machine_is_not_said_of_the_flag(tmp_path: Path, monkey
     monkeypatch.setattr(tuning_pictures, "listing_of", fail)
     with pytest.raises(MachineError, match=r"^/.*cannot be read now$"):
         picture_flags(tmp_path, KNOWS, (3,), None)
+
+
+WEIGHT = "--distill-weight.value"
+
+
+@pytest.mark.parametrize(("num", "held"), [(FEW - 1, True), (FEW, False)])
+def test_few_pictures_hold_old_classes_more_firmly(
+    tmp_path: Path, num: int, held: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_pictures(tmp_path / "given", num)
+    flags = picture_flags(folder, KNOWS, ("3",), None)
+    assert (flags[-2:] == [WEIGHT, "32"]) is held and (WEIGHT in flags) is held
+    assert ("so old classes have a weight of 32; --old-weight sets it" in capsys.readouterr().err) is held
+    assert WEIGHT not in picture_flags(folder, KNOWS, ("3",), None, weighs_old=True)
+    assert not capsys.readouterr().err
+
+
+def test_few_pictures_change_no_weight_where_no_old_class_is_kept_or_texts_are(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "given", 12, captions=2)
+    flags = picture_flags(folder, dataclasses.replace(KNOWS, num_classes=1), (), None)
+    assert flags[flags.index(WEIGHT) + 1] == "0" and flags.count(WEIGHT) == 1
+    assert WEIGHT not in picture_flags(folder, READS, (), None), "nobody measured it"
 
 
 @pytest.fixture
