@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -85,10 +85,22 @@ def _main(arguments: list[str]) -> int:
     else:
         if rest:
             raise RecipeError(f"{rest[0]}: a run's folder has its recipe; fields go with a recipe file")
+        _require_of_run(options)
         diagnosis = of_run(options)
     if options.json:
         print(json.dumps(diagnosis))
     return 0
+
+
+def _require_of_run(options: Options) -> None:
+    """Refuse flags that go with a recipe file alone.
+
+    Raises:
+        RecipeError: names the first of them.
+    """
+    for flag in fields(options):
+        if flag.name in ("scale", "swap", "out") and getattr(options, flag.name) != flag.default:
+            raise RecipeError(f"--{flag.name}: goes with a recipe file; {options.source} is a run's folder")
 
 
 def _from_recipe(options: Options, rest: list[str]) -> tuple[Recipe, list[str]]:

@@ -24,18 +24,32 @@ def condition_names(recipe: Recipe) -> list[str]:
     """
     if texts := recipe.dataset.texts():
         return [_short(text) for text in texts]
+    return [
+        " ".join([str(number), *([_short(name)] if name else []), *([f"(before: {was})"] if was != number else [])])
+        for number, (was, name) in enumerate(_named_classes(recipe))
+    ]
+
+
+def class_names(recipe: Recipe) -> tuple[str, ...]:
+    """Names of the classes of a recipe's student, in order; empty where one has none or two have the same.
+
+    Those of a tuning are what `condition_names` shows.
+    """
+    if not isinstance(recipe.network, Given):
+        return recipe.dataset.class_names()
+    names = tuple(name for _, name in _named_classes(recipe))
+    return names if all(names) and len(set(names)) == len(names) else ()
+
+
+def _named_classes(recipe: Recipe) -> list[tuple[int, str]]:
+    """Of each class, in order, its number in the student that was given, and its name or nothing."""
     num = recipe.latent().num_classes
     before = recipe.network.classes if isinstance(recipe.network, Given) else ()
     before = before if len(before) == num else tuple(range(num))
     new = recipe.dataset.pictures.class_names() if isinstance(recipe.dataset, WithOld) else ()
     known = _names_before(recipe.student.init)
-    return [_label(number, was, new, known) for number, was in enumerate(before)]
-
-
-def _label(number: int, was: int, new: tuple[str, ...], known: tuple[str, ...]) -> str:
-    name = new[number] if number < len(new) else known[was] if was < len(known) else ""
-    words = [str(number), *([_short(name)] if name else []), *([f"(before: {was})"] if was != number else [])]
-    return " ".join(words)
+    names = (*new, *(known[was] if was < len(known) else "" for was in before[len(new) :]))
+    return list(zip(before, names, strict=True))
 
 
 def _names_before(init: str) -> tuple[str, ...]:

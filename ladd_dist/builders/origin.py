@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
@@ -39,7 +40,7 @@ def origin_of(recipe: Recipe) -> Origin:
     found: Origin = {
         "signature": recipe.teacher_signature(),
         "dataset": recipe.dataset.name,
-        "class_names": names_to_keep(recipe),
+        "class_names": names_to_keep(recipe.dataset.class_names()),
         "network": to_data(recipe.network),
         "image": to_data(recipe.latent()),
     }
@@ -61,9 +62,8 @@ def origin_beside(weights: Path) -> Origin:
     return {**found.get("origin", {}), "signature": found.get("signature", "")}
 
 
-def names_to_keep(recipe: Recipe) -> list[str]:
+def names_to_keep(names: Sequence[str]) -> list[str]:
     """Names of the classes for a file: all of them, or none where one is no text or they are too many to keep."""
-    names = recipe.dataset.class_names()
     try:
         size = len("".join(names).encode())
     except UnicodeEncodeError:  # a folder's name that is no UTF-8, which JSON cannot hold

@@ -10,6 +10,7 @@ import torch
 from ladd_dist.builders.asking import asking_for_plugins
 from ladd_dist.builders.card import REMEDY, StudentCard
 from ladd_dist.builders.codec import codec_card, packed, trained_weights
+from ladd_dist.builders.condition_names import class_names
 from ladd_dist.builders.networks import adapter_weights, load_network, own_weights
 from ladd_dist.builders.origin import names_to_keep
 from ladd_dist.builders.teacher import load_start, load_teacher
@@ -53,7 +54,7 @@ def save_student(path: Path, network: Denoiser, run: Run, *, step: int | None = 
         "recipe": recipe.name,
         "signature": recipe.distill_signature(),
     }
-    if names := names_to_keep(recipe):
+    if names := names_to_keep(class_names(recipe)):
         card["class_names"] = names
     if not recipe.network.pretrained:
         card["base"] = {"signature": recipe.teacher_signature(), "dataset": recipe.dataset.name}

@@ -298,6 +298,7 @@ def test_a_refused_launch_leaves_neither_run_nor_cache(
         (search_levels, [EXP4, "--steps", "1"], "--steps: must be at least 2"),
         (diagnose, [EXP4, "--scale", "smoke", "--device", "meta"], "--device meta: not usable here"),
         (diagnose, [EXP4, "--num-samples", "0"], "--num-samples: must be at least 1"),
+        (diagnose, ["RUN", "--out", "x"], "--out: goes with a recipe file; RUN is a run's folder"),
         (control, ["train", "RUN", "--lr", "nan"], "--lr: must be finite and above 0"),
         (control, ["train", "RUN", "--targets", "("], "targets: '(' is no regular expression"),
         (control, ["apply", "RUN", "--strength", "nan"], "--strength[0]: must be finite"),

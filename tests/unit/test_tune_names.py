@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 from collections.abc import Sequence
@@ -13,12 +12,12 @@ from safetensors import safe_open
 from tuned import base_recipe, write_pictures, write_student
 
 from ladd_dist.builders.card import MOST_NAMES
+from ladd_dist.builders.condition_names import class_names
 from ladd_dist.builders.origin import names_to_keep
 from ladd_dist.builders.student_file import read_student
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.rundir import save_tensors
 from ladd_dist.core.tensor_file import load_tensors
-from ladd_dist.datasets.digits import Digits
 from ladd_dist.datasets.folder import Folder
 from ladd_dist.datasets.folder_inventory import forget
 from ladd_dist.sample import main as sample
@@ -122,12 +121,9 @@ def test_a_base_that_is_neither_a_file_nor_a_run_is_one_message(given: Path) -> 
 
 @pytest.mark.parametrize("names", [("a\udcff", "b"), ("a" * MOST_NAMES, "b")])
 def test_names_that_a_card_cannot_hold_are_left_out(names: tuple[str, ...]) -> None:
-    class Named(Digits):
-        def class_names(self) -> tuple[str, ...]:
-            return names
-
-    assert names_to_keep(dataclasses.replace(base_recipe(), dataset=Named(size=16))) == []
-    assert names_to_keep(base_recipe()) == [], "digits have no names"
+    assert names_to_keep(names) == []
+    assert names_to_keep(("a", "b")) == ["a", "b"]
+    assert class_names(base_recipe()) == (), "digits have no names"
 
 
 def test_the_longest_names_that_are_kept_make_a_card_that_is_read(tmp_path: Path) -> None:

@@ -10,12 +10,13 @@ import torch
 from tuned import base_recipe, tune_recipe, write_pictures, write_student
 
 from ladd_dist.builders.codec import load_codec
-from ladd_dist.builders.condition_names import condition_names
+from ladd_dist.builders.condition_names import class_names, condition_names
 from ladd_dist.builders.data import images_of
 from ladd_dist.builders.sampling import SampleFn, sample_student
 from ladd_dist.builders.student_start import student_at_start
 from ladd_dist.core.rng import NoiseSource
 from ladd_dist.datasets.folder import Folder
+from ladd_dist.datasets.folder_inventory import forget
 from ladd_dist.datasets.with_old import WithOld
 from ladd_dist.engine.loop import StopFlag
 from ladd_dist.engine.shard_index import ShardError
@@ -145,7 +146,16 @@ def test_conditions_are_called_by_their_number_name_and_number_before(tmp_path: 
     recipe = dataclasses.replace(tune_recipe(tmp_path), dataset=dataset, network=given)
     recipe = dataclasses.replace(recipe, student=dataclasses.replace(recipe.student, init=str(student)))
     assert condition_names(recipe) == ["0 fox (before: 1)", "1 cat (before: 0)", "2 dog"]
+    assert class_names(recipe) == ("fox", "cat", "dog"), "of the student that comes of it, for its card"
+    (tmp_path / "pictures" / "fox").rename(tmp_path / "pictures" / "dog")
+    forget()
+    assert class_names(recipe) == (), "two are called dog"
+    (tmp_path / "pictures" / "dog").rename(tmp_path / "pictures" / "fox")
+    forget()
     (student / "student.safetensors").unlink()
+    assert class_names(recipe) == (), "nobody knows those of the old ones"
     assert condition_names(recipe) == ["0 fox (before: 1)", "1 (before: 0)", "2"]
     (tmp_path / "pictures" / "fox").rename(tmp_path / "pictures" / "fo\udcff\x1b[2J")  # no UTF-8
+    forget()
     assert condition_names(recipe)[0].encode().startswith(b"0 fo")
+    assert "fox" not in condition_names(recipe)[0]
