@@ -68,7 +68,7 @@ def load_student(source: Path, device: torch.device) -> tuple[Denoiser, StudentC
     """
     from ladd_dist.builders.card import REMEDY
     from ladd_dist.builders.networks import own_weights
-    from ladd_dist.builders.student import from_card
+    from ladd_dist.builders.student_from_card import from_card
 
     path = file_of(source)
     content, card = read_student(path)

@@ -81,15 +81,20 @@ def picture_flags(
     old = [number for number in range(student.num_classes) if number not in chosen]
     flags += [] if in_folders else ["--dataset.pictures.classes", "none"]
     flags += ["--network.classes", *map(str, [*chosen, *old]), "--dataset.old-classes", str(len(old))]
-    if not old:
-        return [*flags, "--train.old.share", "0", "--distill-weight.value", "0"]
-    if weighs_old or len(listing.pictures) >= FEW:
-        return flags
+    return [*flags, *_weight_of_old(len(listing.pictures), bool(old), weighs_old)]
+
+
+def _weight_of_old(num: int, keeps_old: bool, weighs_old: bool) -> list[str]:
+    """Flags for how firmly old classes are held, with `num` pictures; say so on stderr where it is for their number."""
+    if not keeps_old:
+        return ["--train.old.share", "0", "--distill-weight.value", "0"]
+    if weighs_old or num >= FEW:
+        return []
     print(
         f"note: fewer than {FEW} pictures, so old classes have a weight of {OLD_WEIGHT_OF_FEW:g}; --old-weight sets it",
         file=sys.stderr,
     )
-    return [*flags, "--distill-weight.value", f"{OLD_WEIGHT_OF_FEW:g}"]
+    return ["--distill-weight.value", f"{OLD_WEIGHT_OF_FEW:g}"]
 
 
 def prepare_pictures(images: Path, run: Run) -> None:
