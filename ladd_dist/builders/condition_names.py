@@ -46,7 +46,7 @@ def _named_classes(recipe: Recipe) -> list[tuple[int, str]]:
     num = recipe.latent().num_classes
     before = recipe.network.classes if isinstance(recipe.network, Given) else ()
     before = before if len(before) == num else tuple(range(num))
-    new = recipe.dataset.pictures.class_names() if isinstance(recipe.dataset, WithOld) else ()
+    new = (recipe.dataset.pictures if isinstance(recipe.dataset, WithOld) else recipe.dataset).class_names()
     known = _names_before(recipe.student.init)
     names = (*new, *(known[was] if was < len(known) else "" for was in before[len(new) :]))
     return list(zip(before, names, strict=True))

@@ -147,6 +147,8 @@ def test_conditions_are_called_by_their_number_name_and_number_before(tmp_path: 
     recipe = dataclasses.replace(recipe, student=dataclasses.replace(recipe.student, init=str(student)))
     assert condition_names(recipe) == ["0 fox (before: 1)", "1 cat (before: 0)", "2 dog"]
     assert class_names(recipe) == ("fox", "cat", "dog"), "of the student that comes of it, for its card"
+    alone = Folder(root=str(tmp_path / "old"), size=16)
+    assert class_names(dataclasses.replace(recipe, dataset=alone)) == ("cat", "cow", "dog"), "those of its own folders"
     (tmp_path / "pictures" / "fox").rename(tmp_path / "pictures" / "dog")
     forget()
     assert class_names(recipe) == (), "two are called dog"
