@@ -15,6 +15,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,9 +145,14 @@ def measure(options: Options, name: str, recipe: Recipe) -> Kept:
     stages = ("--stages", "teacher,shards,distill,evaluate")
     made = launch(options, [*arguments_of(options, name), *stages])
     entries = {entry: kept_of(found) for entry, found in made.evaluation.items()}
-    points = [{"step": 0, **entries["untrained@4"]}]
-    points += [{"step": at, **measured_at(options, made.folder, recipe, at)} for at in measured_steps(options)]
-    points.append({"step": options.updates, **entries["student@4"]})
+    workers = max(1, (os.cpu_count() or 1) // options.jobs)
+
+    def measured(at: int) -> Kept:
+        return {"step": at, **measured_at(options, made.folder, recipe, at)}
+
+    with ThreadPoolExecutor(workers) as pool:  # of one thread each
+        between = list(pool.map(measured, measured_steps(options)))
+    points = [{"step": 0, **entries["untrained@4"]}, *between, {"step": options.updates, **entries["student@4"]}]
     return {
         "signature": made.config["signature"],
         "evaluation": recipe.evaluate_signature(),
@@ -190,9 +196,8 @@ def measured_at(options: Options, folder: Path, recipe: Recipe, step: int) -> di
     out = student.with_suffix(".json")
     command = [sys.executable, "-m", "ladd_dist.evaluate", str(student), "--like", str(folder), "--steps", "4"]
     command += ["--metrics", "digit_color,color", "--seeds", ",".join(map(str, SEEDS)), "--out", str(out)]
-    threads = str(max(1, (os.cpu_count() or 1) // options.jobs))
     command += ["--cache", str(options.cache), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": threads})
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     if done.returncode:
         raise Failed(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
     return kept_of(json.loads(done.stdout)["figures"]["student@4"])

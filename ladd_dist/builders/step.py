@@ -131,6 +131,7 @@ def build_step(
             augment=recipe.train.augment,
             num_old=recipe.train.old.num_of(recipe.train.batch_size),
             before=None if frozen.before is None else denoiser(frozen.before),
+            wrong_of=frozen.critic.image.num_classes if recipe.train.mismatched else 0,
         ),
         adversarial=recipe.adversarial,
         target=recipe.target,

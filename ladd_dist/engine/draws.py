@@ -27,6 +27,7 @@ class Draws(NamedTuple):
     tau: Tensor  # [R] level at which the heads compare
     renoise_eps: Tensor  # [R,C,H,W] shared by real and fake: only x0 and the fake differ
     moves: Moves | None = None  # of the R rows, shared by real and fake
+    ahead: Tensor | None = None  # [R] int64, 1 .. K - 1: how many conditions after its own a row's wrong one is
 
     def shown(self, x0: Tensor) -> Tensor:
         """Samples x0 [R,C,H,W] as the critic is shown them, moved."""
@@ -58,6 +59,8 @@ class MicroBatches:
     """The student before training, where some rows ask for old conditions: it says what they should give."""
     num_old: int = 0
     """How many rows of a global batch these are, spread as `MixedReader` spreads them."""
+    wrong_of: int = 0
+    """K, the number of conditions among which each row has a wrong one drawn; 0: none is drawn."""
 
     @property
     def repeats(self) -> int:
@@ -112,13 +115,21 @@ class MicroBatches:
         if self.augment.moves():
             moving = self.source("augment", rows, step, turn, device=device, repeats=again)
             moves = self.augment.draw(moving, *batch.x0.shape[2:])
-        return Draws(sigma, noise("start"), tau, noise("renoise", again), moves)
+        ahead = None
+        if self.wrong_of:
+            place = self.source("mismatched", rows, step, turn, device=device, repeats=again).uniform().double()
+            ahead = 1 + (place * (self.wrong_of - 1)).long()  # 1 .. K - 1: never back to itself
+        return Draws(sigma, noise("start"), tau, noise("renoise", again), moves, ahead)
 
-    def mismatched(self, part: Part, num_conditions: int, step: int, turn: int) -> Tensor:
-        """A wrong condition [R] int64 for each of the R rows, uniform among the others of 0 .. num_conditions - 1."""
-        place = self.source_of(part, "mismatched", step, turn).uniform().double()
-        ahead = 1 + (place * (num_conditions - 1)).long()  # 1 .. num_conditions - 1: never back to itself
-        return (part.batch.cond + ahead) % num_conditions
+    def wrong(self, part: Part) -> Tensor:
+        """A wrong condition [R] int64 for each row of a micro-batch, uniform among the others of 0 .. K - 1.
+
+        Raises:
+            ValueError: none was drawn.
+        """
+        if part.draws.ahead is None:
+            raise ValueError("these micro-batches draw no wrong conditions: give wrong_of")
+        return (part.batch.cond + part.draws.ahead) % self.wrong_of
 
     @torch.no_grad()
     def inputs(self, batch: Batch, rows: Rows, draws: Draws, step: int, student: DenoiseFn) -> Inputs:

@@ -69,7 +69,7 @@ class HeadsUpdate:
                     on_real = critique(self.critic, part.batch.x0, part)
                     known = shared[micro] if turn == 0 else None
                     on_fake = known or critique(self.critic, fake, part)
-                    shown = [on_real, on_fake, *self.critique_mismatched(part, step, turn)]
+                    shown = [on_real, on_fake, *self.critique_mismatched(part)]
                 joined = join(*shown)
                 real_logits, fake_logits, *wrong = split(self.heads(joined.features, joined.cond_vec), len(shown))
                 if turn == 0:
@@ -104,7 +104,7 @@ class HeadsUpdate:
         """The micro-batch with the random numbers of a turn; turn 0 has the micro-batch's own."""
         return part if turn == 0 else part._replace(draws=self.micro_batches.draw(part.batch, part.rows, step, turn))
 
-    def critique_mismatched(self, part: Part, step: int, turn: int) -> list[CriticOutput]:
+    def critique_mismatched(self, part: Part) -> list[CriticOutput]:
         """The critic's output on the real samples under wrong conditions, as a list of one; none without `mismatched`.
 
         The critic itself is told the wrong condition, at the levels and noise of the real samples: one more forward
@@ -114,8 +114,8 @@ class HeadsUpdate:
         """
         if not self.mismatched:
             return []
-        cond = self.micro_batches.mismatched(part, self.critic.network.image.num_classes, step, turn)
-        return [critique(self.critic, part.batch.x0, part._replace(batch=part.batch._replace(cond=cond)))]
+        wrong = part._replace(batch=part.batch._replace(cond=self.micro_batches.wrong(part)))
+        return [critique(self.critic, part.batch.x0, wrong)]
 
     def _only_look(self, loss_of: Callable[[int], Tensor]) -> None:
         """Compute what `Trainable.update` computes, without the update."""

@@ -133,8 +133,7 @@ def _check_graph(recipe: Recipe) -> None:
         "fp16, whose loss scale may skip an update (use bf16)": train.compute.precision == "fp16",
         "activation checkpointing, which saves the generators' state": bool(train.compute.checkpoint),
         "head_updates above 1, each with new noise": train.head_updates > 1,
-        "mismatched conditions, drawn in the step": train.mismatched > 0,
-        f"regulariser {recipe.regulariser.name!r}, which may draw samples and noise": recipe.regulariser.name != "none",
+        f"regulariser {recipe.regulariser.name!r}, which may draw random numbers": recipe.regulariser.draws(),
         f"target {recipe.target.name!r}, which may draw noise": recipe.target.needs_teacher,
     }
     if found := [fault for fault, is_there in faults.items() if is_there]:

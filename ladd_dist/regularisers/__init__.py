@@ -90,6 +90,10 @@ class Regulariser(Plugin):
         """Whether the penalty is made of gradients, so that the heads are differentiated twice."""
         return True
 
+    def draws(self) -> bool:
+        """Whether it asks for random numbers: of `source`, or of `nearby`. Such a step cannot be recorded."""
+        return True
+
 
 def require_current(cls: type[Regulariser]) -> None:
     """Refuse a regulariser whose `__call__` has the signature of an earlier version.

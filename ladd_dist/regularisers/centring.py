@@ -29,3 +29,6 @@ class Centring(Regulariser):
 
     def differentiates(self) -> bool:
         return False
+
+    def draws(self) -> bool:
+        return False

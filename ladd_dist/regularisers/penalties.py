@@ -46,6 +46,9 @@ class _SquaredSlope(Regulariser):
         slope = torch.stack([gradient.square().sum(dim=1).mean() for gradient in gradients]).mean()
         return len(sides) * picked.weight * slope
 
+    def draws(self) -> bool:
+        return False
+
 
 @register("none")
 @dataclass(frozen=True)
@@ -57,6 +60,9 @@ class NoRegulariser(Regulariser):
         return torch.zeros((), device=inputs.cond_vec.device)
 
     def differentiates(self) -> bool:
+        return False
+
+    def draws(self) -> bool:
         return False
 
 

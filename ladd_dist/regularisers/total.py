@@ -29,3 +29,6 @@ class Sum(Regulariser):
 
     def differentiates(self) -> bool:
         return any(term.differentiates() for term in self.terms)
+
+    def draws(self) -> bool:
+        return any(term.draws() for term in self.terms)

@@ -173,5 +173,5 @@ def test_a_record_of_another_version_or_a_damaged_one_is_one_message(tmp_path: P
 
 def test_the_shipped_profiles_are_read_and_say_how_many_processes() -> None:
     tasks = {path.stem: load_cluster(path).tasks for path in (REPO / "slurm").glob("[!_]*.py")}
-    assert tasks == {"laptop": 1, "local": 1, "multi_node": 32, "node8": 8, "single_gpu": 1}
+    assert tasks == {"laptop": 1, "local": 1, "multi_node": 32, "node8": 8, "single_gpu": 1, "shared_gpu": 1}
     assert Cluster(gpus_per_node=4).tasks == 4

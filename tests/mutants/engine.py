@@ -81,13 +81,17 @@ MUTANTS: dict[str, Mutation] = {
     ),
     "wrong_condition_may_be_right": Mutation(
         "a mismatched pair may have its own condition",
-        one("engine/draws.py", "1 + (place * (num_conditions - 1)).long()", "(place * num_conditions).long()"),
+        one("engine/draws.py", "1 + (place * (self.wrong_of - 1)).long()", "(place * self.wrong_of).long()"),
         test="tests/unit/test_mismatched.py::"
         "test_a_wrong_condition_is_each_of_the_others_equally_often_and_never_the_right_one",
     ),
     "critic_is_told_the_right_condition": Mutation(
         "the critic's features of a mismatched sample are those of the right condition",
-        one("engine/heads_update.py", "part._replace(batch=part.batch._replace(cond=cond))", "part"),
+        one(
+            "engine/heads_update.py",
+            "critique(self.critic, part.batch.x0, wrong)",
+            "critique(self.critic, part.batch.x0, part)",
+        ),
         test="tests/unit/test_mismatched.py::test_the_heads_loss_is_a_mixture_of_both_kinds_of_fakes",
     ),
     "levels_of_the_first_step": Mutation(

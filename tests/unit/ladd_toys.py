@@ -87,6 +87,7 @@ def make_step(
         "renoise_sigma": LogNormal(mean=-0.5, std=1.2),
         "levels": LEVELS,
         "seed": 5,
+        "wrong_of": image.num_classes if options.get("mismatched") else 0,
     }
     drawn |= {name: options.pop(name) for name in drawn.keys() & options.keys()}
     fields: dict[str, Any] = {

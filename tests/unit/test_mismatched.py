@@ -23,7 +23,8 @@ CLASSES = IMAGE.num_classes
 
 
 def wrong_of(step: LaddStep, part: Part, number: int = 0, turn: int = 0) -> Tensor:
-    return step.micro_batches.mismatched(part, CLASSES, number, turn)
+    """The wrong conditions that the heads' turn of a step shows: turn 0 those that the micro-batch was made with."""
+    return step.micro_batches.wrong(step.heads_update.redrawn(part, number, turn))
 
 
 @pytest.mark.parametrize("game", [Bce(), Hinge(), Relativistic()], ids=lambda game: game.name)
@@ -78,8 +79,8 @@ def test_it_costs_one_forward_of_the_critic_and_without_a_share_nothing(mode: st
 
 
 def test_a_wrong_condition_is_each_of_the_others_equally_often_and_never_the_right_one() -> None:
-    step, batch = make_step(head=HEAD), make_batch(64)
-    pairs = torch.stack([torch.stack([batch.cond, wrong_of(step, whole(step, batch), i)]) for i in range(100)])
+    step, batch = make_step(head=HEAD, wrong_of=CLASSES), make_batch(64)
+    pairs = torch.stack([torch.stack([batch.cond, wrong_of(step, whole(step, batch, i))]) for i in range(100)])
     right, wrong = pairs.transpose(0, 1).flatten(1)
     assert not (right == wrong).any() and wrong.min() == 0 and wrong.max() == CLASSES - 1
     ahead = torch.bincount((wrong - right) % CLASSES, minlength=CLASSES)
@@ -88,27 +89,27 @@ def test_a_wrong_condition_is_each_of_the_others_equally_often_and_never_the_rig
 
 
 def test_with_two_conditions_it_is_the_other_one() -> None:
-    step, batch = make_step(head=HEAD), make_batch()
+    step, batch = make_step(head=HEAD, wrong_of=2), make_batch()
     part = whole(step, batch._replace(cond=batch.cond % 2))
-    assert torch.equal(step.micro_batches.mismatched(part, 2, 0, 0), 1 - part.batch.cond)
+    assert torch.equal(wrong_of(step, part), 1 - part.batch.cond)
 
 
 def test_it_is_drawn_anew_in_each_step_and_turn_and_for_each_copy_of_a_row() -> None:
-    step, batch = make_step(head=HEAD, rollout=EveryStep()), make_batch(64)
+    step, batch = make_step(head=HEAD, wrong_of=CLASSES, rollout=EveryStep()), make_batch(64)
     part = whole(step, batch)
     copies = wrong_of(step, part).view(-1, 64)
-    drawn = [*copies, wrong_of(step, part, 1)[:64], wrong_of(step, part, 0, 1)[:64]]
+    drawn = [*copies, wrong_of(step, whole(step, batch, 1))[:64], wrong_of(step, part, 0, 1)[:64]]
     for i, one in enumerate(drawn):
         for other in drawn[:i]:
             assert 0 < (one == other).float().mean() < 0.5  # one in nine by chance
 
 
 def test_micro_batches_and_ranks_draw_the_rows_of_the_whole_batch() -> None:
-    step, batch = make_step(head=HEAD, mode="alternate", accumulate=2), make_batch(8)
+    step, batch = make_step(head=HEAD, wrong_of=CLASSES, mode="alternate", accumulate=2), make_batch(8)
     rows = whole_batch(8)
-    one = wrong_of(step, whole(make_step(head=HEAD), batch), 3)
+    one = wrong_of(step, whole(make_step(head=HEAD, wrong_of=CLASSES), batch, 3))
     shares = [
-        wrong_of(step, part, 3)
+        wrong_of(step, part)
         for rank in range(2)
         for part in step.parts(batch.rows(slice(4 * rank, 4 * rank + 4)), 3, rows.part(rank, 2))
     ]

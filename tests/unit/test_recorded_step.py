@@ -25,6 +25,9 @@ from ladd_dist.guards.judge import NO_CHANGE, GuardControl
 from ladd_dist.parallel.compute import Compute
 from ladd_dist.recipe import load_recipe
 from ladd_dist.recipe.consistency import require_consistent
+from ladd_dist.regularisers.centring import Centring
+from ladd_dist.regularisers.penalties import R1, R1R2, GradientPenalty
+from ladd_dist.regularisers.total import Sum
 from plugins.schedules import LinearWarmup
 
 assert device  # the fixture
@@ -69,7 +72,17 @@ def trained(step: LaddStep, sums: HeadSums, call: Any, on: torch.device = CPU) -
     return rows, on_cpu(step.student), on_cpu(step.heads), sums.take("guard")
 
 
-@pytest.mark.parametrize("options", [{}, {"mode": "alternate"}], ids=["fused", "alternate"])
+GAMES: dict[str, dict[str, Any]] = {
+    "fused": {},
+    "alternate": {"mode": "alternate"},
+    "fused, wrong conditions and r1": {"mismatched": 0.3, "regulariser": R1(gamma=0.5, every=4)},
+    "alternate, wrong conditions and both": {
+        "mode": "alternate", "mismatched": 0.3, "regulariser": Sum((R1R2(), Centring())),
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("options", GAMES.values(), ids=GAMES)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_recorded_step_trains_bit_by_bit_like_one_that_is_computed_anew(
     precision: Any, options: dict[str, Any]
@@ -85,11 +98,12 @@ def test_a_recorded_step_trains_bit_by_bit_like_one_that_is_computed_anew(
     assert torch.equal(one[3], other[3])
 
 
-def test_a_recorded_step_trains_like_the_step_itself(device: torch.device) -> None:
+@pytest.mark.parametrize("game", ["fused", "fused, wrong conditions and r1"])
+def test_a_recorded_step_trains_like_the_step_itself(device: torch.device, game: str) -> None:
     """Weights and learning rates are rounded to float32; the figures are those of each step, not of the last one."""
-    step, sums = parts_of(Compute(), device)
+    step, sums = parts_of(Compute(), device, **GAMES[game])
     plain = trained(step, sums, step, device)
-    step, sums = parts_of(Compute(graph=True), device)
+    step, sums = parts_of(Compute(graph=True), device, **GAMES[game])
     recorded = trained(step, sums, RecordedStep(step, device, Tape() if device.type == "cpu" else None), device)
     bar = 1e-5 if device.type == "cpu" else 1e-3
     for mine, yours in zip(recorded[0], plain[0], strict=True):
@@ -100,10 +114,11 @@ def test_a_recorded_step_trains_like_the_step_itself(device: torch.device) -> No
     torch.testing.assert_close(recorded[3], plain[3], rtol=bar, atol=bar)
 
 
-def test_a_recording_reads_no_tensor_draws_no_number_and_sends_none_from_the_host() -> None:
+@pytest.mark.parametrize("options", GAMES.values(), ids=GAMES)
+def test_a_recording_reads_no_tensor_draws_no_number_and_sends_none_from_the_host(options: dict[str, Any]) -> None:
     """What CUDA refuses to record."""
     tape = Tape()
-    step, sums = parts_of(Compute(graph=True))
+    step, sums = parts_of(Compute(graph=True), **options)
     trained(step, sums, RecordedStep(step, CPU, tape))
     assert len(tape.names) > 300
     refused = re.compile(r"_local_scalar_dense|nonzero|lift_fresh|rand|normal_|uniform_|bernoulli|equal\.|_unique")
@@ -140,7 +155,7 @@ def test_a_step_that_asks_the_device_for_a_number_is_one_message_with_the_way_ou
         ({"train.compute.graph": True, "train.head_updates": 2}, r"train\.compute\.graph: .*head_updates above 1"),
         ({"train.compute.graph": True, "train.compute.precision": "fp16"}, r"fp16, whose loss scale .*use bf16"),
         ({"train.compute.graph": True, "train.compute.checkpoint": ("student",)}, "activation checkpointing"),
-        ({"train.compute.graph": True, "train.mismatched": 0.5, "head.conditioned": True}, "mismatched conditions"),
+        ({"train.compute.graph": True, "regulariser": GradientPenalty()}, "'gradient_penalty', which may draw"),
         ({"teacher.compute.graph": True}, r"teacher\.compute\.graph: only the distillation's step"),
     ],
 )
