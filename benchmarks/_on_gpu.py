@@ -1,4 +1,4 @@
-"""A sweep of laptop scale as a GPU runs it fastest: its step recorded, its samples in the device's memory."""
+"""A sweep of laptop scale as a GPU runs it fastest: its steps recorded, its samples in the device's memory."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ def on_gpu(sweep: Sweep) -> Sweep:
     """The same runs, with the same signatures and folders: these fields change no result."""
     base = sweep.base
     assert isinstance(base, Scales)
-    train = base.laptop.train
-    compute = dataclasses.replace(train.compute, graph=True, data="device")
-    return dataclasses.replace(sweep, base=base.at("laptop", train=dataclasses.replace(train, compute=compute)))
+    faster = {
+        stage: dataclasses.replace(settings, compute=dataclasses.replace(settings.compute, graph=True, data="device"))
+        for stage, settings in (("teacher", base.laptop.teacher), ("train", base.laptop.train))
+    }
+    return dataclasses.replace(sweep, base=base.at("laptop", **faster))

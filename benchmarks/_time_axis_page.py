@@ -58,6 +58,8 @@ def text_of(runs: Mapping[str, Kept], updates: int) -> str:
         [
             "![Colour variance and distance to real images over the updates](images/time_axis.svg)",
             "",
+            "Dots are the measured students; the thin curves are the 32 samples of each dump.",
+            "",
             f"Eight samples of each experiment at four steps after {updates // 4:,} (left) and {updates:,} updates:",
             "",
             "![Samples of every experiment early and at the end](images/time_axis_dumps.png)",
@@ -119,23 +121,28 @@ def runs_table(runs: Mapping[str, Kept], updates: int) -> list[str]:
     """Distances to real images early and at the end, and the moments at which the guard spoke."""
     lines = [
         "`to real`: Frechet distance to real images in four steps, mean over five noises. Alarms are those of the "
-        "guard, which looks at 32 stored noises with the weights of the moment, and only watched.",
+        "guard, which looks at 32 stored noises with the weights of the moment, and only watched. In one step: the "
+        "finished student's distance to real images, and its colour variance as a share of the teacher's.",
         "",
-        "| run | to real, untrained | early | at the end | accuracy | alarm, one step | alarm, four steps | commit |",
-        "|---|---|---|---|---|---|---|---|",
+        "| run | to real, untrained | early | at the end | accuracy | to real in one step | colours in one step | "
+        "alarm, one step | alarm, four steps | device | commit |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, run in runs.items():
         points = run["points"]
         early = min(points, key=lambda point: abs(point["step"] - EARLY * updates))
         steps = [alarm(run, of) for of in ("student@1 ", "student@4 ")]
         cells = [f"{point['fd_real']:.2f}" for point in (points[0], early, points[-1])]
-        cells += [f"{points[-1]['accuracy']:.3f}", *("-" if step is None else f"{step:,}" for step in steps)]
-        lines.append(f"| {name} | {' | '.join(cells)} | `{run['commit']}` |")
+        one, of_teacher = run["student@1"], run["teacher@50"]["colour_variance"]
+        cells += [f"{points[-1]['accuracy']:.3f}", f"{one['fd_real']:.2f}"]
+        cells += [f"{one['colour_variance'] / of_teacher:.2f}"]
+        cells += ["-" if step is None else f"{step:,}" for step in steps]
+        lines.append(f"| {name} | {' | '.join(cells)} | {run['device']} | `{run['commit']}` |")
     teacher = next(iter(runs.values()))
     for entry in ("teacher@50", "teacher@4:karras"):
         if entry in teacher:
             figures = teacher[entry]
-            lines.append(f"| {entry} | | | {figures['fd_real']:.2f} | {figures['accuracy']:.3f} | | | |")
+            lines.append(f"| {entry} | | | {figures['fd_real']:.2f} | {figures['accuracy']:.3f} | | | | | | |")
     return lines
 
 
@@ -150,6 +157,7 @@ def light_colours() -> list[str]:
 def draw_curves(path: Path, runs: Mapping[str, Kept]) -> None:
     """Colour variance and distance to real images over the updates, one curve a run, as SVG."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
     from ladd_dist.reports.charts import style
 
@@ -157,20 +165,28 @@ def draw_curves(path: Path, runs: Mapping[str, Kept]) -> None:
         figure = Figure(figsize=(9.2, 3.4), layout="constrained")
         left, right = figure.subplots(1, 2)
         for (name, run), colour in zip(runs.items(), light_colours(), strict=False):
-            own = course(run)
-            left.plot(own.steps, own.shares, color=colour, linewidth=1.6, label=name)
-            points = run["points"]
-            far = [point["fd_real"] for point in points]
-            right.plot([point["step"] for point in points], far, "o-", color=colour, linewidth=1.6, markersize=3)
+            teacher, points = run["teacher@50"]["colour_variance"], run["points"]
+            steps = [point["step"] for point in points]
+            measured: dict[str, Any] = {"color": colour, "linewidth": 1.6, "markersize": 3}
+            shares = [point["colour_variance"] / teacher for point in points]
+            left.plot(steps, shares, "o-", label=name, **measured)
+            # The few samples of each dump are others than those measured: a curve of its own, or it would jump.
+            left.plot(*zip(*run["watched"], strict=True), color=colour, linewidth=0.7, alpha=0.5)
+            right.plot(steps, [point["fd_real"] for point in points], "o-", **measured)
         left.axhline(VARIANCE_COLLAPSED, color="#888888", linewidth=0.8, linestyle="--")
         left.set_title("Colour variance at four steps, share of the teacher's", fontsize=11)
         right.set_title("Distance to real images at four steps", fontsize=11)
         right.set_yscale("log")
+        right.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        right.yaxis.set_major_formatter("{x:g}")
+        right.yaxis.set_minor_formatter(NullFormatter())
         left.set_ylim(bottom=0)
         for axes in (left, right):
             axes.spines[["top", "right", "left"]].set_visible(False)
             axes.grid(axis="y", color="#dddddd", linewidth=0.8)
-            axes.tick_params(length=0)
+            axes.tick_params(length=0, which="both")
+            axes.xaxis.set_major_locator(MaxNLocator(4))
+            axes.xaxis.set_major_formatter("{x:,.0f}")
         figure.legend(loc="outside lower center", ncols=len(runs), frameon=False)
         figure.savefig(path, format="svg", facecolor="white", metadata={"Date": None})
 

@@ -1,8 +1,9 @@
 """What a benchmark sweep says: its variants, what each axis does over all others, and the smallest difference it shows.
 
     ladd sweep recipes/bench_heads.py --on slurm/laptop.py --scale laptop      # run again, it runs what is missing
-    ladd compare bench_heads --metric FIGURE --json > benchmarks/bench_heads.json
-    python -m benchmarks.bench benchmarks/bench_heads.json
+    ladd compare bench_heads --metric FIGURE --json > bench_heads.json
+    python -m benchmarks.bench bench_heads.json
+    python -m benchmarks.bench bench_heads.json --keep benchmarks/bench_heads.json    # what the tables need, to commit
     python -m benchmarks.bench benchmarks/bench_heads.json --write docs/results.md
 
 `ladd compare` has pooled the seeds and compared each variant with the best one. This adds the axes: two values of one
@@ -22,11 +23,15 @@ from typing import Any
 
 import tyro
 
-from benchmarks._runs import put_between
+from benchmarks._runs import commit_of, device_of, put_between
 from ladd_dist.comparison.statistics import ALPHA, difference, holm, pool, t_quantile
+from ladd_dist.core.checkout import DIRTY
+from ladd_dist.core.rundir import write_bytes
 
 AXES = {"head": "head", "taps": "taps", "adversarial": "game", "student_sigma.phases": "schedule of the levels"}
 """Fields that a benchmark varies, and what they are called."""
+NAMES = {"floor@real": "real against real"}
+"""What entries of eval.json are called here."""
 POWER = 0.8
 """Chance of finding a difference of the size that the power analysis names."""
 QUANTILES = 4_000
@@ -43,12 +48,17 @@ class Options:
     write: Path | None = None
     """A Markdown page: what stands between its markers `<!-- NAME -->` and `<!-- /NAME -->`, with the file's name, is
     replaced."""
+    keep: Path | None = None
+    """A file for what the tables need, and each run's signature, commit and device; this command reads it too."""
 
 
 def main() -> int:
     """Read, compare, print."""
     options = tyro.cli(Options)
-    text = report(json.loads(options.file.read_text(encoding="utf-8")))
+    compared = json.loads(options.file.read_text(encoding="utf-8"))
+    if options.keep:
+        write_bytes(options.keep, (json.dumps(kept_of(compared), indent=1) + "\n").encode())
+    text = report(compared)
     print(text)
     if options.write:
         put_between(options.write, options.file.stem, text)
@@ -61,8 +71,54 @@ def report(compared: Mapping[str, Any]) -> str:
     if not axes:
         raise SystemExit(f"these runs differ in {', '.join(compared['differing'])}, and none of these is an axis here")
     values = values_of(compared, axes)
-    lines = [compared["verdict"]["sentence"], "", *variants_table(values, axes, compared), ""]
+    lines = [*variants_table(values, axes, compared), "", *sentences(compared), ""]
     return "\n".join(lines + axes_table(values, axes, compared))
+
+
+def kept_of(compared: Mapping[str, Any]) -> dict[str, Any]:
+    """What the tables need of a comparison, without the figures that they do not show.
+
+    Raises:
+        SystemExit: a run's folder is gone, or its code was not committed.
+    """
+    figure = compared["metric"]
+    variants = []
+    for variant in compared["variants"]:
+        runs = [
+            {**{name: run[name] for name in ("seed", "signature", "value")}, **made_of(run)} for run in variant["runs"]
+        ]
+        variants.append({"fields": variant["fields"], "difference": variant["difference"], "runs": runs})
+    references = [
+        {"entry": entry["entry"], "figures": {figure: entry["figures"][figure]}}
+        for entry in compared["references"]
+        if figure in entry["figures"]
+    ]
+    same = {name: compared[name] for name in ("metric", "sampler", "better", "differing")}
+    return {**same, "variants": variants, "references": references}
+
+
+def made_of(run: Mapping[str, Any]) -> dict[str, str]:
+    """Commit and device of a run: as it was kept, or from its folder."""
+    if "commit" in run:
+        return {name: run[name] for name in ("commit", "device")}
+    path = Path(run["source"]) / "config.json"
+    if not path.exists():
+        raise SystemExit(f"{path} is gone: call this where `ladd compare` was called")
+    config = json.loads(path.read_text(encoding="utf-8"))
+    if (commit := commit_of(config)).endswith(DIRTY):
+        raise SystemExit(f"{path.parent} is of {commit}: commit the code, delete this folder and start again")
+    return {"commit": commit, "device": device_of(config)}
+
+
+def sentences(compared: Mapping[str, Any]) -> list[str]:
+    """What the figures stand beside, the teacher's and the untrained student's; and where the runs were made."""
+    figure = compared["metric"]
+    known = {entry["entry"]: entry["figures"] for entry in compared.get("references", ())}
+    told = [f"{NAMES.get(entry, entry)} {known[entry][figure]:.3f}" for entry in known if figure in known[entry]]
+    lines = [f"On the same noises: {', '.join(told)}."] if told else []
+    runs = [run for variant in compared["variants"] for run in variant["runs"] if "commit" in run]
+    made = sorted({(run["device"], run["commit"]) for run in runs})
+    return lines + [f"Device `{device}`, commit `{commit}`." for device, commit in made]
 
 
 def values_of(compared: Mapping[str, Any], axes: Sequence[str]) -> dict[Cell, dict[int, float]]:
@@ -80,6 +136,8 @@ def shown(value: Any) -> str:
     """A value of an axis; phases of levels as the probabilities from each update on."""
     if isinstance(value, str):
         return value
+    if not value:
+        return "each as often"
     phases = [json.loads(phase) if isinstance(phase, str) else phase for phase in value]
     parts = [(" ".join(f"{share:g}" for share in phase["probabilities"]), phase["start_step"]) for phase in phases]
     return ", then ".join(f"{shares} from {start}" if start else shares for shares, start in parts)
@@ -88,16 +146,23 @@ def shown(value: Any) -> str:
 def variants_table(
     values: Mapping[Cell, Mapping[int, float]], axes: Sequence[str], compared: Mapping[str, Any]
 ) -> list[str]:
-    """Mean and 95 % interval of each variant, the best first."""
+    """Mean and 95 % interval of each variant, the best first, and whether `ladd compare` tells it from that."""
+    told = {
+        tuple(shown(variant["fields"][axis]) for axis in axes): variant["difference"]
+        for variant in compared["variants"]
+    }
     better_low = compared["better"] == "lower"
+    headings = [*(AXES[axis] for axis in axes), f"{compared['metric']} of {compared['sampler']}", "seeds"]
     lines = [
-        f"| {' | '.join(AXES[axis] for axis in axes)} | {compared['metric']} of {compared['sampler']} | seeds |",
-        "|---" * (len(axes) + 2) + "|",
+        f"| {' | '.join(headings)} | against the first |",
+        "|---" * (len(axes) + 3) + "|",
     ]
     pooled = {cell: pool(list(own.values())) for cell, own in values.items() if own}
     for cell, found in sorted(pooled.items(), key=lambda item: item[1].mean if better_low else -item[1].mean):
         half = math.nan if found.high is None else found.high - found.mean
-        lines.append(f"| {' | '.join(cell)} | {found.mean:.3f} ± {half:.3f} | {found.n} |")
+        against = told[cell]
+        verdict = "" if against is None else "**worse**" if against["distinguishable"] else "not distinguishable"
+        lines.append(f"| {' | '.join(cell)} | {found.mean:.3f} ± {half:.3f} | {found.n} | {verdict} |")
     return lines
 
 

@@ -3,13 +3,12 @@
     python -m benchmarks.paper_scale --mnist data/mnist --budget-s 540   # again and again, until it says "all done"
     python -m benchmarks.paper_scale --estimate                          # the table below; needs no accelerator
 
-Runs are ordinary `python -m ladd_dist.launch` commands, in bf16, with compiled networks and all samples in the device's
-memory; between logged steps nothing asks the device for a number. They go side by side (`--jobs`), because a step of
-this size waits for the host: each fills the others' gaps, and those that share a teacher wait for the one that trains
-it. A run that is told to stop saves, and the next call goes on. `--keep` has what can be committed, rewritten after
-each run: results.json (figures, seconds of each stage, rates, the course of the training, machine and commit; of a run
-that is not finished too) and small JPEGs of the samples at a quarter of the training, at its end and beside the
-teacher's.
+Runs are ordinary `python -m ladd_dist.launch` commands, in bf16, with every training's step recorded as a CUDA graph
+and all samples in the device's memory; between logged steps nothing asks for a number. They go side by side (`--jobs`):
+each fills the gaps of the others, and those that share a teacher wait for the one that trains it. A run that is told to
+stop saves, and the next call goes on. `--keep` has what can be committed, rewritten after each run: results.json
+(figures, seconds of each stage, rates, the course of the training, machine and commit; of a run that is not finished
+too) and small JPEGs of the samples at a quarter of the training, at its end and beside the teacher's.
 
 A lent machine without a package registry needs PyTorch 2.11 or newer with torchvision, a C++ compiler, and MNIST's four
 files, or their .gz (11 MB in all), in `--mnist`/MNIST/raw. Where its image has einops, filelock, jinja2, matplotlib,
@@ -19,9 +18,10 @@ results; `--out`, `--cache` and `--keep` must still be there at the next call (e
 `--keep` as one archive.
 
 What an H100 needs, on paper: the FLOPs that `launch --dry-run` counts, over 10 % of its 989 TFLOP/s in dense bf16. This
-share is an assumption that nobody measured. Known is that one run alone, in bf16 but not compiled, took 13.1 steps/s on
-an H200, 1.1 % (docs/cluster.md): at that rate everything would take eight hours one after the other. The metrics of the
-evaluation run on the CPU and are not in the table; nor is compiling, some minutes.
+share is an assumption that nobody measured. Known is that one run alone, in bf16, neither compiled nor recorded, took
+13.1 steps/s on an H200, 1.1 % (docs/cluster.md): at that rate everything would take eight hours one after the other;
+and that recording makes a step of smaller networks 9 to 14 times faster. The metrics of the evaluation run on the CPU
+and are not in the table; nor is compiling, some minutes.
 
 | run | teacher | shards | distill | evaluate | PFLOP | minutes |
 |---|---|---|---|---|---|---|
@@ -105,8 +105,10 @@ class Options:
     """Seconds after which this command ends, runs saved; 0: no end."""
     device: str = "auto"
     precision: Literal["bf16", "fp32"] = "bf16"
+    recorded: bool = True
+    """Record the steps of both trainings as CUDA graphs."""
     compiled: bool = True
-    """Compile the networks, block by block."""
+    """Where they are not recorded, compile the networks, block by block."""
     more: Annotated[tuple[str, ...], tyro.conf.Suppress] = ()
     """Further flags, which every launch is given."""
 
@@ -144,9 +146,11 @@ def arguments_of(options: Options, name: str) -> list[str]:
     for stage, every in (("teacher", 100), ("train", 50)):
         words += [f"--{stage}.compute.precision", options.precision, f"--{stage}.compute.data", "device"]
         words += [f"--{stage}.log-every", str(every), f"--{stage}.checkpoint-every", "2500"]
-    if options.compiled:
-        penalty = bare(name, options.scale).regulariser.differentiates()  # torch.compile cannot do second derivatives
+    if options.recorded:
+        words += ["--teacher.compute.graph", "--train.compute.graph"]
+    elif options.compiled:
         words += ["--teacher.compute.compile", "teacher"]
+        penalty = bare(name, options.scale).regulariser.differentiates()  # torch.compile cannot do second derivatives
         words += ["--train.compute.compile", "student", "teacher", *([] if penalty else ["heads"])]
     return [*words, *options.more]
 

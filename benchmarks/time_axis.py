@@ -162,7 +162,7 @@ def measure(options: Options, name: str, recipe: Recipe) -> Kept:
         "seconds": made.seconds,
         "flops_a_step": made.config["flops"]["step"],
         "run": str(made.folder),
-        **{entry: figures for entry, figures in entries.items() if entry.startswith(("teacher", "floor"))},
+        **{entry: figures for entry, figures in entries.items() if entry.startswith(("teacher", "floor", "student"))},
         "points": [{key: value for key, value in point.items() if not key.endswith("_per_seed")} for point in points],
         **watched(made),
     }

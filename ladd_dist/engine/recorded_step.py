@@ -67,14 +67,17 @@ class RecordedStep:
         return {**found, **{f"{_SUMS}{name}": value for name, value in sums.items()}}  # type: ignore[dict-item]
 
 
-def require_recorder(device: torch.device) -> None:
+def require_recorder(device: torch.device, stage: str = "train") -> None:
     """Refuse, before any stage runs, to record a step where there is nothing to record it with.
+
+    Args:
+        stage: field of the recipe that asks for it.
 
     Raises:
         RecipeError: the device is no CUDA device.
     """
     if device.type != "cuda":
         raise RecipeError(
-            f"recipe.train.compute.graph: the step is recorded as a CUDA graph, and this run is on {device}; leave it "
-            "out, or choose --device cuda"
+            f"recipe.{stage}.compute.graph: the step is recorded as a CUDA graph, and this run is on {device}; leave "
+            "it out, or choose --device cuda"
         )

@@ -56,8 +56,9 @@ class CudaRecorder:
 class StepGraph:
     """Does a step's work, recorded after `WARM_UP` calls; the results are the same as without."""
 
-    def __init__(self, recorder: Recorder) -> None:
-        self.recorder, self.calls = recorder, 0
+    def __init__(self, recorder: Recorder, stage: str = "train") -> None:
+        """stage: field of the recipe that asked for it, for the message of a step that cannot be recorded."""
+        self.recorder, self.stage, self.calls = recorder, stage, 0
         self.given: Any = None
         self.found: Found = {}
         self.replay: Callable[[], None] | None = None
@@ -89,8 +90,8 @@ class StepGraph:
         except RuntimeError as error:  # a network whose shapes follow from data, or texts that do not fit the device
             why = str(error).strip().partition("\n")[0]
             raise RecipeError(
-                f"recipe.train.compute.graph: this step cannot be recorded ({why}); run the same command again with "
-                "--train.compute.no-graph"
+                f"recipe.{self.stage}.compute.graph: this step cannot be recorded ({why}); run the same command again "
+                f"with --{self.stage}.compute.no-graph"
             ) from error
 
 

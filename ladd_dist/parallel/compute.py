@@ -35,8 +35,8 @@ class Compute(Ranged):
     `ahead` reads and sends those of the next step while the device computes this one. The numbers are the same."""
 
     graph: bool = field(default=False, metadata=NEUTRAL)
-    """Record the distillation's whole step as a CUDA graph, which the host starts in one call: faster where the host
-    cannot keep up with the device. For one process, in fp32 or bf16, with steps that draw no noise inside."""
+    """Record the whole step as a CUDA graph, which the host starts in one call: faster where the host cannot keep up
+    with the device. For one process, in fp32 or bf16, with steps that draw no noise inside."""
 
     @property
     def dtype(self) -> torch.dtype:

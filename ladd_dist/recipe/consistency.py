@@ -123,21 +123,23 @@ def _check_compute(recipe: Recipe) -> None:
 
 def _check_graph(recipe: Recipe) -> None:
     """Refuse to record a step in which more changes than a graph can be given."""
-    if recipe.teacher.compute.graph:
-        raise RecipeError("recipe.teacher.compute.graph: only the distillation's step can be recorded; leave it out")
     train = recipe.train
-    if not train.compute.graph:
-        return
-    faults = {
-        f"parallel {recipe.parallel.name!r} (use single)": recipe.parallel.name != "single",
-        "fp16, whose loss scale may skip an update (use bf16)": train.compute.precision == "fp16",
-        "activation checkpointing, which saves the generators' state": bool(train.compute.checkpoint),
+    drawn_inside = {
         "head_updates above 1, each with new noise": train.head_updates > 1,
         f"regulariser {recipe.regulariser.name!r}, which may draw random numbers": recipe.regulariser.draws(),
         f"target {recipe.target.name!r}, which may draw noise": recipe.target.needs_teacher,
     }
-    if found := [fault for fault, is_there in faults.items() if is_there]:
-        raise RecipeError(f"recipe.train.compute.graph: a step with {found[0]} cannot be recorded; leave graph out")
+    for stage, compute, own in (("teacher", recipe.teacher.compute, {}), ("train", train.compute, drawn_inside)):
+        faults = {
+            f"parallel {recipe.parallel.name!r} (use single)": recipe.parallel.name != "single",
+            "fp16, whose loss scale may skip an update (use bf16)": compute.precision == "fp16",
+            "activation checkpointing, which saves the generators' state": bool(compute.checkpoint),
+            **own,
+        }
+        if compute.graph and (found := [fault for fault, is_there in faults.items() if is_there]):
+            raise RecipeError(
+                f"recipe.{stage}.compute.graph: a step with {found[0]} cannot be recorded; leave graph out"
+            )
 
 
 def _check_sigma_laws(recipe: Recipe) -> None:

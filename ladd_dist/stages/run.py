@@ -47,8 +47,9 @@ def run_stages(
     names = [name for name in stage_table(run.recipe) if name in names]
     if "evaluate" in names:
         require_metrics(run)
-    if "distill" in names and run.recipe.train.compute.graph:
-        require_recorder(run.device)
+    for name, field in (("teacher", "teacher"), ("distill", "train")):
+        if name in names and getattr(run.recipe, field).compute.graph:
+            require_recorder(run.device, field)
     if any(
         name in TOGETHER and not stage.is_done(run) for name, stage in stage_table(run.recipe).items() if name in names
     ):

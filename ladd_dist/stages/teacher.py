@@ -28,6 +28,7 @@ from ladd_dist.engine.checkpoint import Checkpoints, state_of
 from ladd_dist.engine.ema import WeightAverage
 from ladd_dist.engine.loop import Figures, cosine_factor, note_of, train
 from ladd_dist.engine.resident import ResidentImages
+from ladd_dist.engine.step_graph import CudaRecorder, Recorder, StepGraph
 from ladd_dist.engine.step_metrics import scaling, skipped
 from ladd_dist.parallel import Adam
 from ladd_dist.parallel.devices import pick_device, set_threads
@@ -120,7 +121,11 @@ def _train(run: Run, folder: Path) -> None:
 class TeacherTraining:
     """The state of a teacher's training, restored from the newest checkpoint if there is one."""
 
-    def __init__(self, run: Run, folder: Path) -> None:
+    def __init__(self, run: Run, folder: Path, recorder: Recorder | None = None) -> None:
+        """
+        Args:
+            recorder: what records the update, where the recipe asks for it; CUDA graphs if nothing else is said.
+        """
         recipe = run.recipe
         self.settings, self.device = recipe.teacher, run.device
         self.rows = rows_of("teacher.batch_size", self.settings.batch_size, self.settings.compute, run.ranks)
@@ -153,6 +158,8 @@ class TeacherTraining:
         if saved:
             saved.fill_optimizer("teacher", self.trainable)
             saved.fill(self.average.parts())
+        recorded = self.settings.compute.graph
+        self.graph = StepGraph(recorder or CudaRecorder(run.device), "teacher") if recorded else None
 
     def read(self, step: int) -> tuple[Tensor, Tensor]:
         """This rank's images [B,C,H,W] of a step and their classes [B], some of them dropped, on the device."""
@@ -177,20 +184,26 @@ class TeacherTraining:
             x0 = self.codec.encode(x0).contiguous(memory_format=torch.channels_last)
         eps = torch.randn((settings.batch_size, *x0.shape[1:]), generator=on_device, device=self.device)[rows]
         self.trainable.set_lr_factor(cosine_factor(step, settings.steps, settings.lr_final))
+        given = (x0, sigma, cond, eps)
+        figures = self.graph(self.update, given) if self.graph else self.update(given)
+        self.average.update(step + 1)
+        self.batches.prepare(step + 1)
+        return {**figures}
 
+    def update(self, given: tuple[Tensor, Tensor, Tensor, Tensor]) -> dict[str, Tensor]:
+        """One update on samples [B,C,H,W], levels [B], classes [B] and noise [B,C,H,W]; its figures."""
         losses: list[Tensor] = []
 
         def loss_of(micro: int) -> Tensor:
             part = self.rows.part(micro, self.trainable.accumulate)
             own = slice(part.first - self.rows.first, part.stop - self.rows.first)
-            loss = teacher_loss(self.trainable, x0[own], sigma[own], cond[own], eps[own], settings.weighting)
+            x0, sigma, cond, eps = (value[own] for value in given)
+            loss = teacher_loss(self.trainable, x0, sigma, cond, eps, self.settings.weighting)
             losses.append(loss.detach())
             return loss
 
-        figures: Figures = {"grad_norm/teacher": self.trainable.update(loss_of)}
-        self.average.update(step + 1)
-        self.batches.prepare(step + 1)
-        return {**figures, "loss/teacher": torch.stack(losses).mean(), **skipped(self.trainable)}
+        figures = {"grad_norm/teacher": self.trainable.update(loss_of), **skipped(self.trainable)}
+        return {**figures, "loss/teacher": torch.stack(losses).mean()}
 
     def save(self, updates: int) -> None:
         """Write a checkpoint after `updates` updates."""

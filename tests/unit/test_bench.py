@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import random
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.bench import report, shown, smallest_difference, values_of
+from benchmarks.bench import kept_of, report, shown, smallest_difference, values_of
 from ladd_dist.datasets.fashion_mnist import FashionMnist
 from ladd_dist.recipe.sweep import SweepRun, expand, load_sweep
 from ladd_dist.starts.couplings import Fresh
@@ -37,6 +38,14 @@ def test_a_sweep_has_nine_variants_in_three_seeds_of_ladd_alone_on_one_teacher(n
         assert recipe.start == Fresh() and not recipe.start.needs_pairs
         assert [recipe.distill_weight(step) for step in (0, recipe.train.steps)] == [0.0, 0.0]
         assert recipe.adv_weight(0) > 0 and recipe.shards.guidance == 1.5
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_on_a_gpu_they_are_the_same_runs_with_recorded_steps(name: str) -> None:
+    runs, notes = expand(load_sweep(REPO / "benchmarks" / f"{name}_gpu.py"), "laptop")
+    signatures = [run.recipe.evaluate_signature() for run in runs]
+    assert not notes and signatures == [run.recipe.evaluate_signature() for run in runs_of(name)]
+    assert all(run.recipe.train.compute.graph and run.recipe.teacher.compute.graph for run in runs)
 
 
 def test_both_sweeps_share_a_teacher_and_have_a_run_in_common() -> None:
@@ -71,10 +80,14 @@ def compared(
         "sampler": "student@4",
         "better": "lower",
         "differing": ["taps", "head", "head.width"],
-        "verdict": {"sentence": "There is no winner."},
+        "references": [
+            {"entry": "teacher@50", "figures": {"fd_real": 0.5, "accuracy": 1.0}},
+            {"entry": "floor@50", "figures": {"accuracy": 1.0}},
+        ],
         "variants": [
             {
                 "fields": {"head": head, "taps": layout, "head.width": 8},
+                "difference": None if head == "a" else {"distinguishable": head == "c", "mean": 0.1},
                 "runs": [{"seed": seed, "value": value(head, layout, seed)} for seed in range(seeds)],
             }
             for head, layout in itertools.product(heads, taps)
@@ -94,7 +107,9 @@ def test_a_head_is_told_apart_over_layouts_and_seeds_and_an_equal_one_is_not() -
     rows = {tuple(cell.strip() for cell in line.split("|")[1:4]): line for line in text.splitlines()}
     assert "**a**" in rows["head", "a", "c"] and "**b**" in rows["head", "b", "c"] and "| 6 |" in rows["head", "a", "c"]
     assert "not distinguishable" in rows["head", "a", "b"] and "not distinguishable" in rows["taps", "x", "y"]
-    assert text.startswith("There is no winner.") and "all 4 (Holm)" in text
+    assert "all 4 (Holm)" in text and "On the same noises: teacher@50 0.500." in text
+    verdicts = {line.split("|")[1].strip(): line.split("|")[-2].strip() for line in text.splitlines()[2:8]}
+    assert verdicts == {"a": "", "b": "not distinguishable", "c": "**worse**"}
 
 
 def test_the_best_variant_is_first_whichever_way_the_figure_points() -> None:
@@ -111,11 +126,33 @@ def test_runs_that_are_not_done_are_left_out_and_the_seeds_of_the_rest_matched()
     assert "| 4 | +0.000 ± 0.000" in line
 
 
-def test_phases_of_levels_are_named_by_their_probabilities() -> None:
-    import json
+def test_what_is_kept_gives_the_same_tables_and_says_what_made_the_runs(tmp_path: Path) -> None:
+    found = compared(lambda head, layout, seed: {"a": 1.0, "b": 2.0, "c": 3.0}[head] + 0.1 * seed)
+    for number, variant in enumerate(found["variants"]):
+        variant["figures"] = {"student@4": {"recall": {"mean": 0.5}}}
+        for run in variant["runs"]:
+            folder = tmp_path / f"{number}-{run['seed']}"
+            folder.mkdir()
+            made = {"environment": {"commit": "abc", "device": "cpu"}}
+            (folder / "config.json").write_text(json.dumps(made))
+            run |= {"signature": folder.name, "source": str(folder), "name": "bench"}
+    kept = json.loads(json.dumps(kept_of(found)))
+    told = "Device `cpu`, commit `abc`.\n"
+    assert told in report(kept) and report(kept).replace(told, "") == report(found)
+    assert "recall" not in json.dumps(kept) and kept_of(kept) == kept
+    dirty = {"environment": {"commit": "abc-dirty", "device": "cpu"}}
+    (tmp_path / "0-0" / "config.json").write_text(json.dumps(dirty))
+    with pytest.raises(SystemExit, match="commit the code"):
+        kept_of(found)
+    (tmp_path / "0-0" / "config.json").unlink()
+    with pytest.raises(SystemExit, match="is gone"):
+        kept_of(found)
 
+
+def test_phases_of_levels_are_named_by_their_probabilities() -> None:
     phases = [{"start_step": 0, "probabilities": [0.25, 0.75]}, {"start_step": 75, "probabilities": [0.5, 0.5]}]
     assert shown(phases) == shown([json.dumps(phase) for phase in phases]) == "0.25 0.75, then 0.5 0.5 from 75"
+    assert shown([]) == "each as often"
 
 
 def test_the_smallest_difference_that_shows_is_found_that_often() -> None:

@@ -46,8 +46,8 @@ def call(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> int:
 def test_it_stops_in_time_goes_on_and_keeps_small_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words: list[str | Path] = ["--scale", "smoke", "--only", "exp6", "ladd", "--no-compiled", "--device", "cpu"]
-    words += ["--jobs", "2", "--threads", "1", *TINY, "--out", tmp_path / "runs"]
+    words: list[str | Path] = ["--scale", "smoke", "--only", "exp6", "ladd", "--no-compiled", "--no-recorded"]
+    words += ["--device", "cpu", "--jobs", "2", "--threads", "1", *TINY, "--out", tmp_path / "runs"]
     words += ["--cache", tmp_path / "cache", "--keep", tmp_path / "kept"]
     started = time.monotonic()
     assert call(monkeypatch, *words, "--budget-s", str(paper_scale.GRACE_S + 1)) == 75
@@ -74,10 +74,12 @@ def test_it_stops_in_time_goes_on_and_keeps_small_files(
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_is_computed_as_promised_and_no_step_of_it_asks_the_device_for_a_number(name: str) -> None:
-    recipe = recipe_of(Options(), name)
+    recipe, compiled = (recipe_of(Options(recorded=recorded), name) for recorded in (True, False))
     for compute in (recipe.teacher.compute, recipe.train.compute):
-        assert (compute.precision, compute.data) == ("bf16", "device") and "teacher" in compute.compile
-    assert "student" in recipe.train.compute.compile
+        assert (compute.precision, compute.data) == ("bf16", "device")
+        assert compute.graph and not compute.compile
+    assert "teacher" in compiled.teacher.compute.compile and not compiled.teacher.compute.graph
+    assert {"student", "teacher"} <= set(compiled.train.compute.compile) and not compiled.train.compute.graph
     assert recipe.network == bare(name, "paper").network and recipe.train.steps == bare(name, "paper").train.steps
     with trial(recipe_of(Options(scale="smoke"), name)) as rehearsal:
         batch = rehearsal.batch(2)
@@ -128,7 +130,7 @@ def test_the_table_in_the_docstring_is_the_estimate() -> None:
 
 @pytest.mark.gpu
 def test_on_a_gpu_no_step_between_logged_ones_waits_for_the_device(tmp_path: Path) -> None:
-    options = Options(scale="smoke", compiled=False, more=TINY)
+    options = Options(scale="smoke", compiled=False, recorded=False, more=TINY)
     words = [*paper_scale.arguments_of(options, "exp6"), "--out", str(tmp_path), "--cache", str(tmp_path / "cache")]
     assert launch([*words, "--stages", "teacher,shards", "--device", "cuda"]) == 0
     run = Run(recipe_of(options, "exp6"), Workspace(tmp_path, tmp_path / "cache", torch.device("cuda")))

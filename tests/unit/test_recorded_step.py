@@ -28,6 +28,9 @@ from ladd_dist.recipe.consistency import require_consistent
 from ladd_dist.regularisers.centring import Centring
 from ladd_dist.regularisers.penalties import R1, R1R2, GradientPenalty
 from ladd_dist.regularisers.total import Sum
+from ladd_dist.stages.teacher import TeacherTraining
+from ladd_dist.workspace.run import Run
+from ladd_dist.workspace.workspace import Workspace
 from plugins.schedules import LinearWarmup
 
 assert device  # the fixture
@@ -114,6 +117,30 @@ def test_a_recorded_step_trains_like_the_step_itself(device: torch.device, game:
     torch.testing.assert_close(recorded[3], plain[3], rtol=bar, atol=bar)
 
 
+def average_of(training: TeacherTraining) -> dict[str, Tensor]:
+    return {name: part.tensor.cpu() for name, part in training.average.parts().items()}
+
+
+def test_a_recorded_teachers_step_trains_like_the_step_itself(device: torch.device, tmp_path: Path) -> None:
+    """Its learning rate is rounded to float32; a step that is read and drawn anew is what the graph is given."""
+    found = []
+    for graph in (False, True):
+        recipe = replaced(RECIPE, ["teacher", "compute", "graph"], graph)
+        run = Run(recipe, Workspace(tmp_path, tmp_path / f"cache-{graph}", device))
+        tape = Tape() if device.type == "cpu" else None
+        training = TeacherTraining(run, tmp_path / f"teacher-{graph}", tape)
+        rows = [training.step(number) for number in range(WARM_UP + 4)]
+        figures = [{name: float(value) for name, value in row.items()} for row in rows]
+        found.append((figures, on_cpu(training.trainable), average_of(training)))
+        assert not graph or tape is None or len(tape.names) > 100
+    (plain, weights, average), (recorded, own_weights, own_average) = found
+    bar = 1e-5 if device.type == "cpu" else 1e-3
+    for mine, yours in zip(recorded, plain, strict=True):
+        assert mine == pytest.approx(yours, rel=bar, abs=bar)
+    assert len({row["loss/teacher"] for row in recorded}) == len(recorded)
+    assert difference(own_weights, weights) < bar and difference(own_average, average) < bar
+
+
 @pytest.mark.parametrize("options", GAMES.values(), ids=GAMES)
 def test_a_recording_reads_no_tensor_draws_no_number_and_sends_none_from_the_host(options: dict[str, Any]) -> None:
     """What CUDA refuses to record."""
@@ -156,7 +183,7 @@ def test_a_step_that_asks_the_device_for_a_number_is_one_message_with_the_way_ou
         ({"train.compute.graph": True, "train.compute.precision": "fp16"}, r"fp16, whose loss scale .*use bf16"),
         ({"train.compute.graph": True, "train.compute.checkpoint": ("student",)}, "activation checkpointing"),
         ({"train.compute.graph": True, "regulariser": GradientPenalty()}, "'gradient_penalty', which may draw"),
-        ({"teacher.compute.graph": True}, r"teacher\.compute\.graph: only the distillation's step"),
+        ({"teacher.compute.graph": True, "teacher.compute.precision": "fp16"}, r"teacher\.compute\.graph: .* fp16"),
     ],
 )
 def test_a_step_that_cannot_be_recorded_is_refused_with_the_reason(changes: dict[str, Any], message: str) -> None:

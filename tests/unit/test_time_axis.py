@@ -22,7 +22,9 @@ def run(shares: list[float], far: float = 2.0) -> dict[str, Any]:
     ]
     teacher = {"fd_real": 1.0, "accuracy": 1.0, "colour_variance": 0.1}
     watched = [[step, share] for step, share in zip(STEPS, shares, strict=True)]
-    return {"watched": watched, "points": points, "teacher@50": teacher, "guard": [], "commit": "0", "run": "gone"}
+    one = {"fd_real": 9.0, "colour_variance": 0.03}
+    own = {"watched": watched, "points": points, "teacher@50": teacher, "student@1": one, "guard": []}
+    return {**own, "commit": "0", "device": "cpu", "run": "gone"}
 
 
 def test_a_collapse_begins_where_no_later_share_is_above_the_threshold() -> None:
@@ -83,7 +85,7 @@ def test_the_page_has_a_row_for_every_run_and_says_so_without_any() -> None:
     assert (
         "| exp1 | collapse to one colour | yes | collapsed from 20,000 on; colour variance 0.90 at 5,000, 0.10" in text
     )
-    assert "| exp6 | 2.00 | 2.00 | 2.00 | 1.000 | - | - | `0` |" in text
+    assert "| exp6 | 2.00 | 2.00 | 2.00 | 1.000 | 9.00 | 0.30 | - | - | cpu | `0` |" in text
 
 
 def test_the_settings_are_the_reports_but_for_network_and_data(monkeypatch: pytest.MonkeyPatch) -> None:
