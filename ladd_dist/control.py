@@ -15,7 +15,7 @@ from ladd_dist.cli.arguments import read
 from ladd_dist.cli.console import Fitted, open_console
 from ladd_dist.cli.errors import run_guarded
 from ladd_dist.core.consent import Consent
-from ladd_dist.core.ranges import AnyInteger, BatchSize, Count, Finite, Positive, Updates, Within
+from ladd_dist.core.ranges import AnyInteger, BatchSize, Count, Finite, Positive, Threads, Updates, Within
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -41,6 +41,8 @@ class Where(Consent):
     """The folder with the run's teacher and shards; unless given, the one that it used."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 ..."""
+    threads: Threads = 0
+    """CPU threads; 0: as OMP_NUM_THREADS says, else as PyTorch chooses."""
 
 
 @dataclass(frozen=True)
@@ -125,9 +127,10 @@ def _main(options: Train | Apply | Transfer) -> int:
 
 def _open(options: Where) -> tuple[Run, RunDir]:
     """The run in its workspace, and its folder, which may have another name than the recipe gives it."""
-    from ladd_dist.parallel.devices import pick_device
+    from ladd_dist.parallel.devices import pick_device, set_threads
     from ladd_dist.workspace.opening import open_run
 
+    set_threads(options.threads)
     device = pick_device(options.device)
     opened = open_run(options.run, consent=options, cache=options.cache, device=device)
     return opened.run, opened.folder

@@ -17,7 +17,7 @@ from ladd_dist.cli.errors import run_guarded
 from ladd_dist.core.consent import Consent
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.printable import one_line
-from ladd_dist.core.ranges import AnyInteger, CountOrZero, Positive, Steps
+from ladd_dist.core.ranges import AnyInteger, CountOrZero, Positive, Steps, Threads
 from ladd_dist.evaluation.student_evaluation import EvaluationFile, Student, measured, signature_of
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ class Options(Consent):
     """Print what is written instead of a table."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 ..."""
+    threads: Threads = 0
+    """CPU threads; 0: as OMP_NUM_THREADS says, else as PyTorch chooses."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -74,7 +76,7 @@ def _main(options: Options) -> int:
     from ladd_dist.core.rundir import write_json
     from ladd_dist.core.serialize import RecipeError
     from ladd_dist.core.targets import is_stream, output_file
-    from ladd_dist.parallel.devices import pick_device
+    from ladd_dist.parallel.devices import pick_device, set_threads
     from ladd_dist.workspace.opening import open_run
 
     wanted = output_file(options.out) if options.out is not None else None
@@ -88,6 +90,7 @@ def _main(options: Options) -> int:
         )
     if not is_file and options.like is not None:
         raise RecipeError("--like goes with a student's file; a run is measured against its own teacher")
+    set_threads(options.threads)
     like, device = options.like or options.source, pick_device(options.device)
     opened = open_run(like, consent=options, cache=options.cache, device=device)
     workspace = opened.run.workspace

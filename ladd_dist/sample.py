@@ -14,7 +14,7 @@ from ladd_dist.cli.arguments import read
 from ladd_dist.cli.errors import run_guarded
 from ladd_dist.core.consent import Consent
 from ladd_dist.core.errors import ConsentError, UserError
-from ladd_dist.core.ranges import AnyInteger, Count, CountOrZero, Positive
+from ladd_dist.core.ranges import AnyInteger, Count, CountOrZero, Positive, Threads
 
 if TYPE_CHECKING:
     from ladd_dist.builders.card import StudentCard
@@ -58,6 +58,8 @@ class Options(Consent):
     """Write every picture as a PNG of its own size into this folder, `class-C-K.png`, instead of the grid."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 ..."""
+    threads: Threads = 0
+    """CPU threads; 0: as OMP_NUM_THREADS says, else as PyTorch chooses."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -76,7 +78,7 @@ def _main(options: Options) -> int:
     from ladd_dist.core.noise import is_descending
     from ladd_dist.core.serialize import RecipeError
     from ladd_dist.core.targets import output_folder, output_picture
-    from ladd_dist.parallel.devices import pick_device
+    from ladd_dist.parallel.devices import pick_device, set_threads
     from ladd_dist.reports.grids import write_grid, write_pictures
     from ladd_dist.stages.sizes import maps_bytes
 
@@ -86,6 +88,7 @@ def _main(options: Options) -> int:
     folder = output_folder(options.folder, "--folder") if options.folder is not None else None
     out = output_picture(options.out) if folder is None else options.out
     options.load()
+    set_threads(options.threads)
     network, card = load_student(given[0], pick_device(options.device))
     levels = options.levels or levels_of(card, options.steps or max(map(int, card["levels"])))
     if not is_descending(levels):

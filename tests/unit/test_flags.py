@@ -304,6 +304,9 @@ def test_a_refused_launch_leaves_neither_run_nor_cache(
         (control, ["apply", "RUN", "--strength", "nan"], "--strength[0]: must be finite"),
         (sample, ["RUN", "--levels", "nan"], "--levels[0]: must be finite and above 0"),
         (sample, ["RUN", "--out", BAD_TEXT], "--out: a byte that is no UTF-8"),
+        (sample, ["RUN", "--threads", "-1"], "--threads: must be at least 0 and at most 1024"),
+        (evaluate, ["RUN", "--threads", "-1"], "--threads: must be at least 0 and at most 1024"),
+        (control, ["train", "RUN", "--threads", "-1"], "--threads: must be at least 0 and at most 1024"),
         (evaluate, ["RUN", "--levels", "inf"], "--levels[0]: must be finite and above 0"),
         (export, ["RUN", "--step", "-1"], "--step: must be at least 0"),
         (compare, ["RUN", "--out", "a\0"], "--out: a control character"),
@@ -351,6 +354,19 @@ def test_text_of_a_recipe_file_that_cannot_be_written_is_refused() -> None:
     recipe = dataclasses.replace(load_recipe(Path(EXP4), "smoke"), note=BAD_TEXT)
     with pytest.raises(RecipeError, match=r"recipe\.note: 'caf\\udce9' cannot be written as UTF-8"):
         validate(recipe)
+
+
+@pytest.mark.parametrize("words", [(sample,), (evaluate,), (control, "train")], ids=["sample", "evaluate", "control"])
+def test_threads_are_taken_before_anything_is_loaded(words: tuple[Any, ...], tmp_path: Path) -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        command, *subcommand = words
+        assert command.main([*subcommand, str(tmp_path), "--threads", "3"]) != 0  # no run lies there
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_million_threads_are_refused_in_place_of_a_crash(tmp_path: Path) -> None:
