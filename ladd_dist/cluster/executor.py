@@ -47,10 +47,12 @@ def check_cluster(cluster: Cluster, profile: Path) -> None:
     """Refuse a profile that cannot be used from here, before anything is written.
 
     Raises:
-        RecipeError: no sbatch, or no such partition. UserError: SLURM does not answer, or submitit is not installed.
+        RecipeError: no sbatch, no such partition, or this machine is to do it and has too few GPUs. UserError: SLURM
+            does not answer, or submitit is not installed.
     """
     require_package("submitit", f"--on {profile}")
     if cluster.executor != "slurm":
+        _check_gpus(cluster, profile)
         return
     slurm = Slurm(client_environment(cluster))
     if not slurm.has("sbatch") or not slurm.has("srun"):
@@ -67,6 +69,18 @@ def check_cluster(cluster: Cluster, profile: Path) -> None:
     unknown = [name for name in cluster.partition.split(",") if name and name not in partitions]
     if unknown:
         raise RecipeError(f"--on {profile}: no partition {unknown[0]!r}; partitions: {', '.join(partitions)}")
+
+
+def _check_gpus(cluster: Cluster, profile: Path) -> None:
+    if not cluster.gpus_per_node:
+        return
+    import torch
+
+    if (have := torch.cuda.device_count()) < cluster.gpus_per_node:
+        raise RecipeError(
+            f"--on {profile}: gpus_per_node={cluster.gpus_per_node} of this machine, where PyTorch finds {have}; "
+            "slurm/laptop.py needs none"
+        )
 
 
 def submit(

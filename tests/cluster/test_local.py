@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from bench import ENVIRONMENT, REPO, Bench
 
 from ladd_dist.cluster import Cluster, executor, load_cluster
@@ -169,6 +170,16 @@ def test_a_record_of_another_version_or_a_damaged_one_is_one_message(tmp_path: P
     (tmp_path / "sweep.json").write_text('{"format": 1, "jobs": [{"id": "1"}]}')
     with pytest.raises(ValueError, match=r"does not have the expected form .*end the jobs that it names"):
         read_record(tmp_path)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_profile_for_gpus_is_refused_where_this_machine_has_none(bench: Bench) -> None:
+    done = bench("launch", bench.sweep_file(ONE), "--on", "slurm/shared_gpu.py", "--scale", "smoke", code=2)
+    assert (
+        "--on slurm/shared_gpu.py: gpus_per_node=1 of this machine, where PyTorch finds 0; slurm/laptop.py"
+        in done.stderr
+    )
+    assert not (bench.folder / "runs").exists()
 
 
 def test_the_shipped_profiles_are_read_and_say_how_many_processes() -> None:
