@@ -206,3 +206,18 @@ def test_a_sum_is_the_sum_and_says_whether_a_term_differentiates() -> None:
 def test_bad_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ApproximateR1(**settings)
+
+
+def test_a_regulariser_says_whether_it_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step with one that does cannot be recorded: in every replay its numbers would be the same."""
+    step, part, fake = prepared()
+    asked = list[str]()
+    draw = RowSource._draw
+    monkeypatch.setattr(RowSource, "_draw", lambda self, *given: (asked.append("x"), draw(self, *given))[1])
+    found = registered()["regulariser"].values()
+    shipped: list[Any] = [kind() for kind in found if kind.__module__.startswith("ladd_dist.")]
+    for regulariser in [*shipped, Sum(terms=(R1(), Centring())), Sum(terms=(R1(), ApproximateR2()))]:
+        asked.clear()
+        penalty(step, part, fake, regulariser)
+        assert bool(asked) is regulariser.draws(), regulariser
+    assert {regulariser.name for regulariser in shipped if not regulariser.draws()} >= {"none", "r1", "r2", "r1_r2"}
