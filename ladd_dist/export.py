@@ -87,7 +87,7 @@ def _target(options: Options, run: RunDir) -> Path:
 
     name = run.path.resolve().name
     if options.to != "safetensors":
-        out = output_folder(options.out or Path(f"{name}-{options.to}"))
+        out = output_folder(options.out or Path(f"{name}-{options.to}"), whole=True)
         require_name(out.name, "--out")  # its README has the name in lines of code to copy
         require_free(out, run.path)
         return out

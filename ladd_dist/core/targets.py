@@ -65,8 +65,11 @@ def require_ending(path: Path, ending: str, flag: str = "--out") -> None:
         raise RecipeError(f"{flag} {path}: the file's name must end in {ending}, like {path.stem or 'mine'}{ending}")
 
 
-def output_folder(path: Path, flag: str = "--out") -> Path:
+def output_folder(path: Path, flag: str = "--out", *, whole: bool = False) -> Path:
     """Where to write a folder that the user named, behind links.
+
+    Args:
+        whole: it is made beside its place and then put there (`rundir.commit_folder`), in place of an empty one.
 
     Raises:
         RecipeError: something that is no folder is there.
@@ -75,7 +78,9 @@ def output_folder(path: Path, flag: str = "--out") -> Path:
     real = _real(path, flag)
     if path.exists() and not path.is_dir():
         raise RecipeError(f"{flag} {path}: is there already, and is no folder")
-    _require_writable(nearest_there(real), path, flag)
+    if whole and os.path.ismount(real):
+        raise UserError(f"{flag} {path}: a file system is mounted there, which cannot be replaced; name a folder in it")
+    _require_writable(nearest_there(real.absolute().parent if whole else real), path, flag)
     return real if path.is_symlink() else path
 
 

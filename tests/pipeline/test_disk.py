@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 from processes import Done, Ladd, error_of, half_written
 
+from ladd_dist.core.errors import UserError
+from ladd_dist.core.targets import output_folder
+
 
 def no_larger_files_than(size: int) -> None:
     """Let a write beyond `size` bytes of a file fail (EFBIG), as a full disk does."""
@@ -86,6 +89,17 @@ def test_a_read_only_output_folder_is_one_message(ladd: Ladd, tmpfs: Path) -> No
     message = error_of(ladd("--out", tmpfs / "runs", code=1))
     assert "Read-only file system" in message
     assert "--out" in message
+
+
+def test_a_folder_that_is_put_in_place_whole_needs_a_place_beside_it(tmpfs: Path) -> None:
+    """The exported pipeline: found before it is made, and not when it is put there."""
+    with pytest.raises(UserError, match="a file system is mounted there"):
+        output_folder(tmpfs, whole=True)
+    (tmpfs / "empty").mkdir()
+    assert output_folder(tmpfs / "empty", whole=True) == tmpfs / "empty"
+    subprocess.run(["mount", "-o", "remount,ro", tmpfs], check=True, timeout=30)
+    with pytest.raises(UserError, match=r"nothing can be made in .*tmpfs \(Read-only file system\)"):
+        output_folder(tmpfs / "empty", whole=True)
 
 
 def test_an_output_folder_below_a_file_is_one_message(ladd: Ladd, tmp_path: Path) -> None:
