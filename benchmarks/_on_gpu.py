@@ -9,7 +9,7 @@ from ladd_dist.recipe.scales import Scales
 
 
 def on_gpu(sweep: Sweep) -> Sweep:
-    """The same runs, with the same signatures and folders: these fields change no result."""
+    """The same runs: these fields change no signature, so the folders are the same too."""
     base = sweep.base
     assert isinstance(base, Scales)
     faster = {

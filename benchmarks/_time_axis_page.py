@@ -64,8 +64,9 @@ def text_of(runs: Mapping[str, Kept], updates: int) -> str:
             "",
             "![Samples of every experiment early and at the end](images/time_axis_dumps.png)",
             "",
-            f"A student counts as collapsed where its colour variance in four steps is below {VARIANCE_COLLAPSED:g} of "
-            f"the teacher's (averaged weights). Early: within {int(EARLY * updates):,} updates. One seed each.",
+            f"A collapse begins at the first step from which on the colour variance in four steps stays below "
+            f"{VARIANCE_COLLAPSED:g} of the teacher's to the end (averaged weights). Early: within "
+            f"{int(EARLY * updates):,} updates. One seed each, and the pictures show one sample of a class.",
             "",
             *claims_table(runs, updates),
             "",
@@ -81,7 +82,9 @@ def claims_table(runs: Mapping[str, Kept], updates: int) -> list[str]:
         own = course(run)
         (claim, seen), onset = judged(name, own, updates), own.onset()
         here = f"collapsed from {onset:,} on" if onset is not None else "varied at the end"
-        shares = f"{own.at(EARLY * updates):.2f} at {int(EARLY * updates):,}, {own.at(updates):.2f} at the end"
+        least, at = min(zip(own.shares, own.steps, strict=True))
+        shares = f"{own.at(EARLY * updates):.2f} at {int(EARLY * updates):,}, {own.at(updates):.2f} at the end, lowest "
+        shares += f"{least:.2f} at {at:,}"
         lines.append(f"| {name} | {claim} | {'yes' if seen else '**no**'} | {here}; colour variance {shares} |")
     if "exp6" in runs:
         lines += ratio_lines(runs["exp6"])

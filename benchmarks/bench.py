@@ -115,7 +115,7 @@ def sentences(compared: Mapping[str, Any]) -> list[str]:
     figure = compared["metric"]
     known = {entry["entry"]: entry["figures"] for entry in compared.get("references", ())}
     told = [f"{NAMES.get(entry, entry)} {known[entry][figure]:.3f}" for entry in known if figure in known[entry]]
-    lines = [f"On the same noises: {', '.join(told)}."] if told else []
+    lines = [f"For comparison: {', '.join(told)}."] if told else []
     runs = [run for variant in compared["variants"] for run in variant["runs"] if "commit" in run]
     made = sorted({(run["device"], run["commit"]) for run in runs})
     return lines + [f"Device `{device}`, commit `{commit}`." for device, commit in made]
@@ -181,8 +181,8 @@ def axes_table(
     lines = [
         f"Differences of `{compared['metric']}` (first minus second) in pairs of runs that share everything else. ± is "
         f"the 95 % interval of this difference alone; a name means that it also stands among all {len(called)} (Holm). "
-        f"The last column is the smallest difference that so many pairs, scattered as these are, show with a chance of "
-        f"{100 * POWER:.0f} % at the strictest of Holm's levels.",
+        f"The last column is the smallest true difference that so many pairs would find with a chance of "
+        f"{100 * POWER:.0f} %, if they scatter as these do.",
         "",
         "| axis | first | second | pairs | difference | better | smallest that shows |",
         "|---|---|---|---|---|---|---|",

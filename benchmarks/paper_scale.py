@@ -10,18 +10,19 @@ stop saves, and the next call goes on. `--keep` has what can be committed, rewri
 (figures, seconds of each stage, rates, the course of the training, machine and commit; of a run that is not finished
 too) and small JPEGs of the samples at a quarter of the training, at its end and beside the teacher's.
 
-A lent machine without a package registry needs PyTorch 2.11 or newer with torchvision, a C++ compiler, and MNIST's four
-files, or their .gz (11 MB in all), in `--mnist`/MNIST/raw. Where its image has einops, filelock, jinja2, matplotlib,
-numpy, pillow, psutil, rich, safetensors, scikit-learn and scipy, carry the wheels of tyro, docstring_parser, typeguard,
+A lent machine without a package registry needs PyTorch 2.11 or newer with torchvision, and MNIST's four files, or
+their .gz (11 MB in all), in `--mnist`/MNIST/raw. Where its image has einops, filelock, jinja2, matplotlib, numpy,
+pillow, psutil, rich, safetensors, scikit-learn and scipy, carry the wheels of tyro, docstring_parser, typeguard,
 msgspec, webdataset and braceexpand. Give `--budget-s` what is left of the lease, less what it takes to copy the
 results; `--out`, `--cache` and `--keep` must still be there at the next call (eight runs take some 10 GB). Bring back
-`--keep` as one archive.
+`--keep` as one archive. Nobody has recorded a teacher's step on a GPU yet; `--no-recorded` compiles instead, which
+needs a C++ compiler.
 
 What an H100 needs, on paper: the FLOPs that `launch --dry-run` counts, over 10 % of its 989 TFLOP/s in dense bf16. This
 share is an assumption that nobody measured. Known is that one run alone, in bf16, neither compiled nor recorded, took
 13.1 steps/s on an H200, 1.1 % (docs/cluster.md): at that rate everything would take eight hours one after the other;
 and that recording makes a step of smaller networks 9 to 14 times faster. The metrics of the evaluation run on the CPU
-and are not in the table; nor is compiling, some minutes.
+and are not in the table.
 
 | run | teacher | shards | distill | evaluate | PFLOP | minutes |
 |---|---|---|---|---|---|---|

@@ -1,7 +1,7 @@
 """Benchmark: three games x three schedules of the student's levels, three seeds each, in LADD alone on Fashion-MNIST.
 
-`ladd sweep recipes/bench_games.py --on slurm/laptop.py` runs it and, run again, what is missing;
-`python -m benchmarks.bench games` compares the runs that are done. All cost the same FLOPs, and share one teacher.
+`ladd sweep recipes/bench_games.py --on slurm/laptop.py` runs it and, run again, what is missing; `python -m
+benchmarks.bench` reads what `ladd compare` says of the runs. All cost the same FLOPs, and share one teacher.
 """
 
 from ladd_dist.losses.adversarial import Bce, Hinge, Relativistic

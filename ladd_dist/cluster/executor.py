@@ -147,8 +147,16 @@ def _executor(cluster: Cluster, logs: Path, name: str, after: Sequence[str]) -> 
     if cluster.executor == "slurm":
         _tell_slurm(executor, cluster, after)
     if cluster.executor == "local":
-        executor.update_parameters(local_setup=list(cluster.setup))
+        executor.update_parameters(local_setup=[*_own_gpus(cluster), *cluster.setup])
     return executor
+
+
+def _own_gpus(cluster: Cluster) -> list[str]:
+    """A line of shell with the GPUs that this process was given: submitit would take the machine's first ones."""
+    given = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    if not (given and cluster.gpus_per_node):
+        return []
+    return [f"export CUDA_VISIBLE_DEVICES={shlex.quote(','.join(given[: cluster.gpus_per_node]))}"]
 
 
 def _tell_slurm(executor: Any, cluster: Cluster, after: Sequence[str]) -> None:

@@ -27,6 +27,7 @@ from ladd_dist.engine.ahead import Ahead
 from ladd_dist.engine.checkpoint import Checkpoints, state_of
 from ladd_dist.engine.ema import WeightAverage
 from ladd_dist.engine.loop import Figures, cosine_factor, note_of, train
+from ladd_dist.engine.recorded_step import require_recorder
 from ladd_dist.engine.resident import ResidentImages
 from ladd_dist.engine.step_graph import CudaRecorder, Recorder, StepGraph
 from ladd_dist.engine.step_metrics import scaling, skipped
@@ -125,6 +126,9 @@ class TeacherTraining:
         """
         Args:
             recorder: what records the update, where the recipe asks for it; CUDA graphs if nothing else is said.
+
+        Raises:
+            RecipeError: the recipe asks for it, and there is nothing to record with.
         """
         recipe = run.recipe
         self.settings, self.device = recipe.teacher, run.device
@@ -158,8 +162,11 @@ class TeacherTraining:
         if saved:
             saved.fill_optimizer("teacher", self.trainable)
             saved.fill(self.average.parts())
-        recorded = self.settings.compute.graph
-        self.graph = StepGraph(recorder or CudaRecorder(run.device), "teacher") if recorded else None
+        self.graph: StepGraph | None = None
+        if self.settings.compute.graph:
+            if recorder is None:
+                require_recorder(run.device, "teacher")
+            self.graph = StepGraph(recorder or CudaRecorder(run.device), "teacher")
 
     def read(self, step: int) -> tuple[Tensor, Tensor]:
         """This rank's images [B,C,H,W] of a step and their classes [B], some of them dropped, on the device."""

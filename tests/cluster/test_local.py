@@ -182,6 +182,18 @@ def test_a_profile_for_gpus_is_refused_where_this_machine_has_none(bench: Bench)
     assert not (bench.folder / "runs").exists()
 
 
+@pytest.mark.parametrize(("given", "seen"), [("3,5", "3"), ("GPU-8932f937", "GPU-8932f937"), ("", "0")])
+def test_jobs_share_the_gpu_that_this_process_was_given(
+    given: str, seen: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """submitit numbers a machine's GPUs from 0 on, and would take another user's."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    profile = Cluster(executor="local", gpus_per_node=1, setup=(f"echo $CUDA_VISIBLE_DEVICES > {tmp_path}/seen",))
+    (job,) = executor.submit(profile, [executor.JobSpec("run", "x", print)], tmp_path / "logs", name="name")  # type: ignore[arg-type]
+    job.wait()
+    assert (tmp_path / "seen").read_text().strip() == seen
+
+
 def test_the_shipped_profiles_are_read_and_say_how_many_processes() -> None:
     tasks = {path.stem: load_cluster(path).tasks for path in (REPO / "slurm").glob("[!_]*.py")}
     assert tasks == {"laptop": 1, "local": 1, "multi_node": 32, "node8": 8, "single_gpu": 1, "shared_gpu": 1}

@@ -107,7 +107,7 @@ def test_a_head_is_told_apart_over_layouts_and_seeds_and_an_equal_one_is_not() -
     rows = {tuple(cell.strip() for cell in line.split("|")[1:4]): line for line in text.splitlines()}
     assert "**a**" in rows["head", "a", "c"] and "**b**" in rows["head", "b", "c"] and "| 6 |" in rows["head", "a", "c"]
     assert "not distinguishable" in rows["head", "a", "b"] and "not distinguishable" in rows["taps", "x", "y"]
-    assert "all 4 (Holm)" in text and "On the same noises: teacher@50 0.500." in text
+    assert "all 4 (Holm)" in text and "For comparison: teacher@50 0.500." in text
     verdicts = {line.split("|")[1].strip(): line.split("|")[-2].strip() for line in text.splitlines()[2:8]}
     assert verdicts == {"a": "", "b": "not distinguishable", "c": "**worse**"}
 

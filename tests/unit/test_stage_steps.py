@@ -108,8 +108,10 @@ def teacher_step(
         codec=SimpleNamespace(encode=lambda images: images),
         trainable=listener,
         average=SimpleNamespace(update=lambda updates: None),
+        graph=None,
     )
     given = functools.partial(TeacherTraining.read, cast(TeacherTraining, training))
+    training.update = functools.partial(TeacherTraining.update, cast(TeacherTraining, training))
     training.batches = Ahead(given, CPU, on=ahead, end=recipe.teacher.steps)
     for number in range(first, step + 1):
         TeacherTraining.step(cast(TeacherTraining, training), number)
