@@ -125,15 +125,15 @@ def _check_graph(recipe: Recipe) -> None:
     """Refuse to record a step in which more changes than a graph can be given."""
     train = recipe.train
     drawn_inside = {
-        "head_updates above 1, each with new noise": train.head_updates > 1,
-        f"regulariser {recipe.regulariser.name!r}, which may draw random numbers": recipe.regulariser.draws(),
-        f"target {recipe.target.name!r}, which may draw noise": recipe.target.needs_teacher,
+        "head_updates above 1, each with new noise,": train.head_updates > 1,
+        f"regulariser {recipe.regulariser.name!r}, which may draw random numbers,": recipe.regulariser.draws(),
+        f"target {recipe.target.name!r}, which may draw noise,": recipe.target.needs_teacher,
     }
     for stage, compute, own in (("teacher", recipe.teacher.compute, {}), ("train", train.compute, drawn_inside)):
         faults = {
             f"parallel {recipe.parallel.name!r} (use single)": recipe.parallel.name != "single",
-            "fp16, whose loss scale may skip an update (use bf16)": compute.precision == "fp16",
-            "activation checkpointing, which saves the generators' state": bool(compute.checkpoint),
+            "fp16, whose loss scale may skip an update (use bf16),": compute.precision == "fp16",
+            "activation checkpointing, which saves the generators' state,": bool(compute.checkpoint),
             **own,
         }
         if compute.graph and (found := [fault for fault, is_there in faults.items() if is_there]):
