@@ -125,11 +125,16 @@ def values_of(compared: Mapping[str, Any], axes: Sequence[str]) -> dict[Cell, di
     """The figure that decides, by the values of the axes and by seed; runs without one are left out."""
     found: dict[Cell, dict[int, float]] = {}
     for variant in compared["variants"]:
-        cell = tuple(shown(variant["fields"][axis]) for axis in axes)
+        cell = cell_of(variant, axes)
         if cell in found:
             raise SystemExit(f"two variants are {', '.join(cell)}: they differ in {', '.join(compared['differing'])}")
         found[cell] = {run["seed"]: run["value"] for run in variant["runs"] if run["value"] is not None}
     return found
+
+
+def cell_of(variant: Mapping[str, Any], axes: Sequence[str]) -> Cell:
+    """A variant's values of the axes."""
+    return tuple(shown(variant["fields"][axis]) for axis in axes)
 
 
 def shown(value: Any) -> str:
@@ -147,10 +152,7 @@ def variants_table(
     values: Mapping[Cell, Mapping[int, float]], axes: Sequence[str], compared: Mapping[str, Any]
 ) -> list[str]:
     """Mean and 95 % interval of each variant, the best first, and whether `ladd compare` tells it from that."""
-    told = {
-        tuple(shown(variant["fields"][axis]) for axis in axes): variant["difference"]
-        for variant in compared["variants"]
-    }
+    told = {cell_of(variant, axes): variant["difference"] for variant in compared["variants"]}
     better_low = compared["better"] == "lower"
     headings = [*(AXES[axis] for axis in axes), f"{compared['metric']} of {compared['sampler']}", "seeds"]
     lines = [

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from ladd_dist.core.rng import Rows, whole_batch
-from ladd_dist.core.serialize import RecipeError
 from ladd_dist.core.types import Batch
 from ladd_dist.engine.draws import Part
 from ladd_dist.engine.head_statistics import HeadSums
@@ -39,8 +38,6 @@ class RecordedStep:
         Raises:
             RecipeError: there is nothing to record with.
         """
-        if recorder is None:
-            require_recorder(device)
         self.sums, self.device = step.head_sums, device
         self.own_sums = None if self.sums is None else HeadSums(self.sums.taps)
         self.step = replace(step, head_sums=self.own_sums)
@@ -65,19 +62,3 @@ class RecordedStep:
         found = self.step.updates(*given, step, sees_heads=sees_heads, learn=learn)
         sums = {} if self.own_sums is None else self.own_sums.take_update()
         return {**found, **{f"{_SUMS}{name}": value for name, value in sums.items()}}  # type: ignore[dict-item]
-
-
-def require_recorder(device: torch.device, stage: str = "train") -> None:
-    """Refuse, before any stage runs, to record a step where there is nothing to record it with.
-
-    Args:
-        stage: field of the recipe that asks for it.
-
-    Raises:
-        RecipeError: the device is no CUDA device.
-    """
-    if device.type != "cuda":
-        raise RecipeError(
-            f"recipe.{stage}.compute.graph: the step is recorded as a CUDA graph, and this run is on {device}; leave "
-            "it out, or choose --device cuda"
-        )

@@ -32,10 +32,31 @@ class Recorder(Protocol):
         ...
 
 
+def require_recorder(device: torch.device, stage: str = "train") -> None:
+    """Refuse, before any stage runs, to record a step where there is nothing to record it with.
+
+    Args:
+        stage: field of the recipe that asks for it.
+
+    Raises:
+        RecipeError: the device is no CUDA device.
+    """
+    if device.type != "cuda":
+        raise RecipeError(
+            f"recipe.{stage}.compute.graph: the step is recorded as a CUDA graph, and this run is on {device}; leave "
+            "it out, or choose --device cuda"
+        )
+
+
 class CudaRecorder:
     """CUDA graphs of one device, recorded on a stream of their own."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, stage: str = "train") -> None:
+        """
+        Raises:
+            RecipeError: see `require_recorder`.
+        """
+        require_recorder(device, stage)
         self.device, self.stream = device, torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def run(self, work: Callable[[], Found]) -> Found:

@@ -12,7 +12,7 @@ from ladd_dist.builders.data import prepare_data
 from ladd_dist.core.allocator import keep_freed_memory
 from ladd_dist.core.failure import tracebacks_kept
 from ladd_dist.core.rundir import exclusive
-from ladd_dist.engine.recorded_step import require_recorder
+from ladd_dist.engine.step_graph import require_recorder
 from ladd_dist.evaluation.class_features import require_listed
 from ladd_dist.parallel.ranks import join
 from ladd_dist.parallel.spawn import clear, take_all_threads

@@ -27,7 +27,6 @@ from ladd_dist.engine.ahead import Ahead
 from ladd_dist.engine.checkpoint import Checkpoints, state_of
 from ladd_dist.engine.ema import WeightAverage
 from ladd_dist.engine.loop import Figures, cosine_factor, note_of, train
-from ladd_dist.engine.recorded_step import require_recorder
 from ladd_dist.engine.resident import ResidentImages
 from ladd_dist.engine.step_graph import CudaRecorder, Recorder, StepGraph
 from ladd_dist.engine.step_metrics import scaling, skipped
@@ -162,11 +161,8 @@ class TeacherTraining:
         if saved:
             saved.fill_optimizer("teacher", self.trainable)
             saved.fill(self.average.parts())
-        self.graph: StepGraph | None = None
-        if self.settings.compute.graph:
-            if recorder is None:
-                require_recorder(run.device, "teacher")
-            self.graph = StepGraph(recorder or CudaRecorder(run.device), "teacher")
+        recorded = self.settings.compute.graph
+        self.graph = StepGraph(recorder or CudaRecorder(run.device, "teacher"), "teacher") if recorded else None
 
     def read(self, step: int) -> tuple[Tensor, Tensor]:
         """This rank's images [B,C,H,W] of a step and their classes [B], some of them dropped, on the device."""

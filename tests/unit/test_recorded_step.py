@@ -18,9 +18,9 @@ from torch import Tensor
 from ladd_dist.core.serialize import RecipeError
 from ladd_dist.engine.head_statistics import HeadSums
 from ladd_dist.engine.ladd_step import LaddStep
-from ladd_dist.engine.recorded_step import RecordedStep, require_recorder
+from ladd_dist.engine.recorded_step import RecordedStep
 from ladd_dist.engine.shard_reader import to_device
-from ladd_dist.engine.step_graph import WARM_UP, StepGraph
+from ladd_dist.engine.step_graph import WARM_UP, StepGraph, require_recorder
 from ladd_dist.guards.judge import NO_CHANGE, GuardControl
 from ladd_dist.parallel.compute import Compute
 from ladd_dist.recipe import load_recipe
