@@ -39,9 +39,9 @@ from ladd_dist.costs.flops import count_flops, count_parameters
 from ladd_dist.datasets.digits import Digits
 from ladd_dist.engine.discriminator import join
 from ladd_dist.engine.ladd_step import LaddStep
-from ladd_dist.engine.recorded_step import RecordedStep, require_recorder
+from ladd_dist.engine.recorded_step import RecordedStep
 from ladd_dist.engine.shard_reader import to_device
-from ladd_dist.engine.step_graph import WARM_UP
+from ladd_dist.engine.step_graph import WARM_UP, require_recorder
 from ladd_dist.networks.cunet import CUNet
 from ladd_dist.parallel import Adam
 from ladd_dist.parallel.compute import Precision
