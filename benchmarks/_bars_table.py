@@ -63,7 +63,7 @@ def nearer(runs: Sequence[Kept]) -> str:
 def _cells(run: Kept, entry: str = "") -> list[str]:
     cells = []
     for _, own, figure, by_teacher, low, high in COLUMNS:
-        (value,) = values_of([run], entry or own, figure, by_teacher=by_teacher) or [None]
+        value = next(iter(values_of([run], entry or own, figure, by_teacher=by_teacher)), None)
         text = "" if value is None else f"{value:.3f}"
         cells.append(text if value is None or entry or low <= value <= high else f"**{text}**")
     return cells

@@ -37,7 +37,7 @@ def time_in_turns(works: Mapping[str, Callable[[int], Any]], num: int, device: t
     spent: dict[str, list[float]] = {name: [] for name in works}
     for turn in range(-WARM_UP, num):
         for name in list(works)[:: 1 if turn % 2 else -1]:
-            seconds = timed(lambda name=name, turn=turn: works[name](turn + WARM_UP), device)  # type: ignore[misc]
+            seconds = timed(lambda name=name, turn=turn: works[name](turn + WARM_UP), device)
             if turn >= 0:
                 spent[name].append(seconds)
     return spent
@@ -53,14 +53,15 @@ def best_convolution(quick: bool, device: torch.device, dtype: torch.dtype = tor
         work = 2 * 9 * channels**2 * size**2 * batch
         if on_cpu and work > 1.2e10:
             continue
-        conv = nn.Conv2d(channels, channels, 3, padding=1).to(device, dtype, memory_format=torch.channels_last)
+        conv = nn.Conv2d(channels, channels, 3, padding=1, device=device, dtype=dtype)
+        conv = conv.to(memory_format=torch.channels_last)
         x = torch.randn(batch, channels, size, size, device=device, dtype=dtype)
         x = x.contiguous(memory_format=torch.channels_last)
         with torch.inference_mode():
             conv(x)
             fastest, until = float("inf"), time.perf_counter() + 0.15
             while time.perf_counter() < until:
-                fastest = min(fastest, timed(lambda conv=conv, x=x: conv(x), device))  # type: ignore[misc]
+                fastest = min(fastest, timed(lambda conv=conv, x=x: conv(x), device))
         if work / fastest / 1e9 > best["gflops"]:
             best = {"gflops": work / fastest / 1e9, "channels": channels, "size": size, "batch": batch}
     return best

@@ -30,9 +30,10 @@ class PeerDenoiser(Denoiser):
         self, x: Tensor, sigma: Tensor, cond: Tensor, *, taps: tuple[str, ...] = (), denoise: bool = True
     ) -> NetOutput:
         """Denoise x, or give its feature maps; see `Denoiser`. The peer's heads take no `cond_vec`: it is zeros."""
+        one_hot = self.get_buffer("one_hot")
         indices = {self.indices[tap] for tap in taps}
         # The network normalises in the standard layout and would copy each map of another.
-        asked = {"condition": self.one_hot[cond], "feature_indices": indices, "return_features_early": not denoise}
+        asked = {"condition": one_hot[cond], "feature_indices": indices, "return_features_early": not denoise}
         out = self.network(x.contiguous(), sigma, **asked)
         denoised, features = (None, out) if not denoise else out if indices else (out, [])
         found = dict(zip(sorted(taps, key=self.indices.__getitem__), features, strict=True))

@@ -34,7 +34,7 @@ def learned(network: Denoiser, images: Tensor, cond: Tensor, updates: int, seed:
         eps = torch.randn(BATCH, *images.shape[1:], generator=source)
         loss = teacher_loss(network, images[rows], sigma, cond[rows], eps)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
     return adapter_state(network)
 

@@ -17,13 +17,14 @@ import statistics
 import subprocess
 import sys
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import tyro
 
 from benchmarks.ladd_step import Args, awake_network, batch_of, cases, step_of
 from ladd_dist.core.allocator import keep_freed_memory
+from ladd_dist.core.types import Denoiser
 from ladd_dist.parallel.ranks import SINGLE
 
 STEPS = (20, 20, 4, 4)
@@ -73,7 +74,7 @@ def measured(options: Options) -> dict[str, Any]:
     recipe, device = cases(Args(quick=options.quick))[options.case].recipe, torch.device("cpu")
     batch, awake = batch_of(recipe, device), awake_network(recipe)
     common: dict[str, Any] = {"compute": recipe.train.compute, "device": device}
-    teacher = recipe.parallel.freeze(copy.deepcopy(awake), ranks=SINGLE, **common)
+    teacher = cast(Denoiser, recipe.parallel.freeze(copy.deepcopy(awake), ranks=SINGLE, **common))
     step = step_of(recipe, "fused", awake, teacher, device)
     first = recipe.train.steps - 1  # past every warm-up of weights
     step(batch, first)

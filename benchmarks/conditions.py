@@ -125,8 +125,8 @@ def main(args: Args) -> None:
     if args.json:
         print(json.dumps(measured))
     else:
-        held, row, grown = (si(measured[name], "B") for name in ("table_bytes", "padded_row_bytes", "growth_bytes"))
-        rate = f"{measured['rows_a_second']:,.0f} rows a second of {row}"
+        held, per_row, grown = (si(measured[name], "B") for name in ("table_bytes", "padded_row_bytes", "growth_bytes"))
+        rate = f"{measured['rows_a_second']:,.0f} rows a second of {per_row}"
         console.print(f"{held} in {measured['files']} files: {rate}; the process grew by {grown}")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from rich.console import Console
@@ -65,7 +65,7 @@ def planned(case: Case) -> Denoiser:
 
     with tempfile.TemporaryDirectory() as folder, torch.device("meta"):
         getattr(diffusers, case.model)(**case.settings).save_config(folder)
-        diffusers.DDPMScheduler().save_config(Path(folder) / "scheduler")  # its world changes no cost
+        cast(Any, diffusers.DDPMScheduler()).save_config(Path(folder) / "scheduler")  # its world changes no cost
         return Diffusers(source=folder).build(image=ImageSpec(case.channels, case.size, case.size, 1))
 
 

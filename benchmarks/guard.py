@@ -124,7 +124,7 @@ def record(options: Record) -> None:
         for name in names:
             started = time.monotonic()
             run = train(options, name, seed)
-            told = json.loads(TRACES.read_text()) if TRACES.exists() else {"format": 1, "runs": []}
+            told: dict[str, Any] = json.loads(TRACES.read_text()) if TRACES.exists() else {"format": 1, "runs": []}
             others = [item for item in told["runs"] if (item["name"], item["seed"]) != (name, seed)]
             runs = sorted([*others, run], key=lambda item: (list(RECIPES).index(item["name"]), item["seed"]))
             rows = ",\n  ".join(json.dumps(item, separators=(",", ":")) for item in runs)

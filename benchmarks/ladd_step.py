@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's own remarks, read when torch is imported
 
@@ -51,7 +51,8 @@ from ladd_dist.recipe import Recipe
 from ladd_dist.workspace.config import environment
 from recipes import exp2_smallconv_warmup, exp6_stored_noise
 
-MODES = ("fused", "alternate")
+Mode = Literal["fused", "alternate"]
+MODES: tuple[Mode, ...] = ("fused", "alternate")
 AIM_FLOPS, AIM_WALL, AIM_SHARE = 0.77, 0.85, 0.60
 NET_32 = CUNet(widths=(32, 64, 128, 160), blocks=1, patch=1, embed_dim=128)
 
@@ -124,7 +125,7 @@ def awake_network(recipe: Recipe) -> Denoiser:
     return network
 
 
-def step_of(recipe: Recipe, mode: str, awake: Denoiser, teacher: Denoiser, device: torch.device) -> LaddStep:
+def step_of(recipe: Recipe, mode: Mode, awake: Denoiser, teacher: Denoiser, device: torch.device) -> LaddStep:
     """A step with its own student (a copy of `awake`), heads and optimizers around a shared frozen teacher."""
     train = recipe.train
     common: dict[str, Any] = {"compute": train.compute, "ranks": SINGLE, "device": device}
@@ -167,7 +168,7 @@ def measure(case: Case, best_gflops: float, device: torch.device) -> dict[str, A
     for step in able.values() if recorded else ():
         for _ in range(WARM_UP + 1):
             step(batch, past_warmup)
-    timed = {
+    timed: dict[str, Callable[[int], Any]] = {
         mode: functools.partial(lambda step, number: step(batch, past_warmup + number), able[mode]) for mode in MODES
     }
     spent = time_in_turns(timed, case.pairs, device)
@@ -260,7 +261,7 @@ def main(argv: list[str] | None = None) -> int:
         require_recorder(device)
     about = environment(device)
     best = best_convolution(args.quick, device, DTYPES[args.precision])
-    result = {
+    result: dict[str, Any] = {
         "machine": ", ".join(f"{key} {about[key]}" for key in ("device", "threads", "torch", "platform", "commit")),
         "best_convolution": best,
         "nets": [],

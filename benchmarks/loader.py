@@ -124,9 +124,10 @@ def readers(folder: Path, case: Case) -> dict[str, Callable[[int], Any]]:
     return dict(zip(READERS, reads, strict=True))
 
 
-def _require_equal(batch: Batch, *others: tuple[Tensor, ...]) -> None:
+def _require_equal(batch: Batch, *others: tuple[Any, ...]) -> None:
     for other in others:
-        assert all(torch.equal(mine, theirs) for mine, theirs in zip(batch, other, strict=False) if mine is not None)
+        pairs = zip(batch, other, strict=False)
+        assert all(torch.equal(mine, theirs) for mine, theirs in pairs if isinstance(mine, Tensor))
 
 
 def rates(case: Case, rounds: int) -> dict[str, Any]:

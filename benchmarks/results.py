@@ -20,7 +20,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks._result_tables import Row, Tables, report
+from benchmarks._result_cells import Row
+from benchmarks._result_tables import Tables, report
 from benchmarks._runs import (
     Kept,
     RunOptions,

@@ -13,6 +13,7 @@ import json
 import random
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def work(given: dict[str, Any]) -> None:
 
             single = training(sized(given["batch"]), "single", ranks)
             together = training(sized(given["batch"] * ranks.size), strategy, ranks)
-            turns = {
+            turns: dict[str, Callable[[], Any]] = {
                 "alone": lambda single=single: single() if ranks.is_first else None,
                 "independent": single,
                 "together": together,
@@ -107,7 +108,7 @@ def main() -> None:
     if args.worker:
         work(json.loads(Path(args.worker).read_text(encoding="utf-8")))
         return
-    result = {}
+    result: dict[str, Any] = {}
     for strategy in args.strategies:  # in processes of its own: what one leaves behind slows no other
         given = {**dataclasses.asdict(args), "recipe": str(args.recipe), "strategies": [strategy]}
         result |= run_ranks("benchmarks.scaling", args.ranks, given)
