@@ -1,6 +1,6 @@
 """The collapse guard: does it find collapses in time, does it leave healthy runs alone, what does it cost?
 
-    python -m benchmarks.guard record     # trains the runs (three to five seeds each) and writes guard_traces.json
+    python -m benchmarks.guard record     # trains the runs (five seeds each) and writes guard_traces.json
     python -m benchmarks.guard rates      # replays that file through the guard; --write puts the table into a page
     python -m benchmarks.guard cost       # share of FLOPs, and of processor time in pairs of updates
 
