@@ -62,7 +62,13 @@ def _main(options: Options) -> int:
     last = options.step in (None, config.recipe["train"]["steps"])
     student = finished_student(run, config) if last and run.student.is_file() else None
     if student is None or options.step not in (None, student.card.step):  # an early stop keeps an earlier step
+        missing = options.step is None and not run.student.exists()
         student = student_at(run.path, options.step)
+        if missing:
+            print(
+                f"note: {run.student} does not exist: these are the weights of step {student.card.step}",
+                file=sys.stderr,
+            )
     steps = config.recipe["student_steps"]
     if options.to == "lora":
         write_lora(out, student.network, student.card, student.kept, steps)

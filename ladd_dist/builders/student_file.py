@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ladd_dist.core.types import Autoencoder, Denoiser
     from ladd_dist.recipe import Recipe
 
-NONE = "is no student that ladd_dist wrote"
+NONE = "is damaged, or no student that ladd_dist wrote"
 
 
 def require_same_space(source: Path, network: Denoiser, card: StudentCard, run: Path, recipe: Recipe) -> None:
@@ -94,7 +94,10 @@ def read_student(path: Path) -> tuple[TensorFile, StudentCard]:
     from ladd_dist.builders.card import REMEDY, student_card, text_of
 
     if not path.exists():
-        raise UserError(f"{path} does not exist; give a finished run's folder, or its student.safetensors")
+        raise UserError(
+            f"{path} does not exist; give a finished run's folder, or its student.safetensors (in a run "
+            "that was finished, the command that launched it makes it again)"
+        )
     content = read_tensors(path, problem=NONE, remedy=REMEDY)
     card = student_card(text_of(content.metadata, path, NONE), path)
     require_finite(content.tensors, path)

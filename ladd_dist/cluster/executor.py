@@ -21,6 +21,7 @@ from ladd_dist.core.machine import usable_cores
 from ladd_dist.core.packages import require_package
 from ladd_dist.core.rundir import make_folder
 from ladd_dist.core.serialize import RecipeError
+from ladd_dist.core.threads import free_cores
 
 MOST_TIMEOUTS = 100_000
 """submitit gives up after so many time limits; a run ends when it is done, however long it takes."""
@@ -185,7 +186,9 @@ def _environment(cluster: Cluster, num_jobs: int) -> Iterator[None]:
     """
     before = dict(os.environ)
     if cluster.executor == "local":
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // (num_jobs * cluster.tasks))))
+        num = num_jobs * cluster.tasks
+        if "OMP_NUM_THREADS" not in os.environ:
+            os.environ["OMP_NUM_THREADS"] = str(max(1, free_cores() // num) if usable_cores() > num else 1)
     os.environ.update(client_environment(cluster) if cluster.executor == "slurm" else dict(cluster.environment))
     try:
         yield

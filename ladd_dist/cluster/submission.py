@@ -251,7 +251,11 @@ def submitted_line(ids: Sequence[str]) -> str:
         singles.append(f"{array}_[{listed}]" if len(tasks) > 1 else f"{array}_{listed}")
     if not ids:
         return "no job was submitted: every run is done, waits or runs"
-    return f"{len(ids)} job{'s' if len(ids) > 1 else ''} submitted: {', '.join(singles)}"
+    return f"{_jobs(len(ids))} submitted: {', '.join(singles)}"
+
+
+def _jobs(num: int) -> str:
+    return f"{num} job{'s' if num > 1 else ''}"
 
 
 def carry_out_or_show(request: SweepRequest, *, dry_run: bool, as_json: bool) -> int:
@@ -277,7 +281,12 @@ def carry_out_or_show(request: SweepRequest, *, dry_run: bool, as_json: bool) ->
     if as_json:
         print(json.dumps(asdict(planned.summary()) | (asdict(outcome) if outcome is not None else {})))
     elif outcome is not None:
-        print(submitted_line(tuple(outcome.jobs.values())))
-        print(f"watch them: {shlex.join(['ladd', 'jobs', str(planned.folder), '--watch'])}")
+        ids, where = tuple(outcome.jobs.values()), str(planned.folder)
+        if ids and cluster is not None and cluster.executor != "slurm":
+            print(f"{_jobs(len(ids))} ran here, {len(ids) - len(failed)} to the end")
+            print(f"compare the runs: {shlex.join(['ladd', 'compare', where, '--out', 'compare.html'])}")
+        else:
+            print(submitted_line(ids))
+            print(f"watch them: {shlex.join(['ladd', 'jobs', where, '--watch'])}")
         print(planned.folder)
     return 1 if failed else 0

@@ -18,6 +18,8 @@ Better = Literal["lower", "higher"]
 LOWER = ("fd", "kid", "fid", "inception_kid", "clip_", "matched_error", "loss/", "s_per_image", "grad_norm/")
 BY_THE_CLOCK = ("s_", "times_faster")
 """Beginnings of names of figures that differ from run to run, whatever is measured."""
+ROUNDING = 1e-6
+"""Largest difference of two figures, relative or absolute, that are taken for the same one."""
 HIDDEN = {"num_samples", "num_seeds", "seed", "timed_turns"}
 
 
@@ -170,21 +172,33 @@ def is_reference(entry: str) -> bool:
 
 def references(variants: Sequence[Variant]) -> list[Reference]:
     """The teacher's and the untrained student's rows, once for each set of figures that runs share."""
-    found: dict[tuple[str, tuple[tuple[str, float], ...]], tuple[Mapping[str, float], dict[str, None]]] = {}
+    found: dict[str, list[tuple[Mapping[str, float], dict[str, None]]]] = {}
     for variant in variants:
         for own in _of_references(variant):
             for entry, figures in own.items():
                 if is_reference(entry):
-                    key = (entry, tuple((k, v) for k, v in sorted(figures.items()) if not k.startswith(BY_THE_CLOCK)))
-                    found.setdefault(key, (figures, {}))[1][variant.label] = None
-    sets: dict[str, int] = {}
-    for entry, _ in found:
-        sets[entry] = sets.get(entry, 0) + 1
+                    sets = found.setdefault(entry, [])
+                    shared = next((labels for known, labels in sets if _are_same(known, figures)), None)
+                    if shared is None:
+                        sets.append((figures, shared := {}))
+                    shared[variant.label] = None
     result = [
-        Reference(entry, figures, tuple(labels) if sets[entry] > 1 else ())
-        for (entry, _), (figures, labels) in found.items()
+        Reference(entry, figures, tuple(labels) if len(sets) > 1 else ())
+        for entry, sets in found.items()
+        for figures, labels in sets
     ]
     return sorted(result, key=lambda item: (_steps(item.entry), item.entry, item.labels))
+
+
+def _are_same(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
+    """Whether figures are equal but for the clock's and for rounding, which differs with the number of threads."""
+
+    def are_close(name: str) -> bool:
+        return name in other and math.isclose(one[name], other[name], rel_tol=ROUNDING, abs_tol=ROUNDING)
+
+    own = (name for name in one if not name.startswith(BY_THE_CLOCK))
+    others = (name for name in other if not name.startswith(BY_THE_CLOCK))
+    return all(map(are_close, own)) and all(name in one for name in others)
 
 
 def _of_references(variant: Variant) -> list[Mapping[str, Mapping[str, float]]]:

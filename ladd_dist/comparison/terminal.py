@@ -58,6 +58,8 @@ def called(row: Row, result: Comparison) -> str:
     """The verdict on a row, in a word or two."""
     if row.called is None:
         return ("winner" if result.winner else "") if result.main(row) else ""
+    if row.called.low is None:
+        return ""  # of one seed: no test
     return "worse" if row.called.distinguishable else "not distinguishable"
 
 

@@ -10,6 +10,7 @@ from types import ModuleType
 from ladd_dist.core.closest import close
 from ladd_dist.core.errors import RangeError
 from ladd_dist.core.moved import moved
+from ladd_dist.core.own_code import with_place
 from ladd_dist.core.serialize import RecipeError
 from ladd_dist.zoo import file_at, names_in
 
@@ -59,6 +60,6 @@ def run_file(path: Path, said: str, *, others: str = "files", shipped: str = "re
     except RecipeError:
         raise
     except Exception as error:
-        why = moved(error) or f"{type(error).__name__}: {error}"
+        why = moved(error) or with_place(error)
         raise RecipeError(f"{said} failed while it was read: {why}") from error
     return module

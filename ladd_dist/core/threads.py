@@ -18,6 +18,8 @@ from ladd_dist.core.run_forms import read_run_config
 
 WORTH_SAYING = 0.5
 """Cores that others must keep busy before threads are taken away and anything is said of it."""
+LOOK_S = 0.5
+"""Seconds for which `free_cores` looks at what others do."""
 _seen = 0.0
 
 
@@ -46,6 +48,14 @@ class Watch:
         mine = self.process.cpu_times()
         busy: float = total - mine.user - mine.system
         return busy
+
+
+def free_cores() -> int:
+    """How many of the cores that this process may use others leave free, at least one; it looks for half a second."""
+    watch = Watch()
+    time.sleep(LOOK_S)
+    busy = watch.busy_cores()
+    return usable_cores() if busy < WORTH_SAYING else max(1, usable_cores() - round(busy))
 
 
 def choose_threads(watch: Watch, config: Path, say_line: Callable[[str], None]) -> None:

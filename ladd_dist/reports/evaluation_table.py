@@ -59,4 +59,6 @@ def _cell(figures: Mapping[str, float], name: str) -> str:
         return f"{figures[name]:.0f}"
     if name + LOW not in figures:
         return figure(figures[name])
+    if name == "times_faster":  # its bounds are the turns' extremes, and far from even
+        return f"{figure(figures[name])} ({figure(figures[name + LOW])} to {figure(figures[name + HIGH])})"
     return f"{figure(figures[name])} ±{(figures[name + HIGH] - figures[name + LOW]) / 2:.2g}"

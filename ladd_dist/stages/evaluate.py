@@ -6,7 +6,8 @@ from ladd_dist.builders.networks import share_table
 from ladd_dist.builders.sampling import SampleFn, sample_student
 from ladd_dist.builders.student import load_student
 from ladd_dist.builders.teacher import load_start, load_teacher
-from ladd_dist.core.run_forms import ClassFigures, Evaluation, features_of, read_evaluation
+from ladd_dist.core.errors import MachineError, UserError
+from ladd_dist.core.run_forms import ClassFigures, Evaluation, features_of, read_classes, read_evaluation
 from ladd_dist.core.rundir import RunDir, write_json
 from ladd_dist.core.types import Denoiser
 from ladd_dist.engine.loop import StopFlag
@@ -28,8 +29,21 @@ from ladd_dist.workspace.workspace import is_done, mark_done
 
 
 def is_evaluated(run: Run) -> bool:
-    """Whether `eval.json` holds this recipe's figures."""
-    return is_done(run.folder.path / "evaluate.done.json", run.recipe.evaluate_signature()) and run.folder.eval.exists()
+    """Whether `eval.json` holds this recipe's figures. A damaged one does not: they are made again."""
+    folder = run.folder
+    marked = is_done(folder.path / "evaluate.done.json", run.recipe.evaluate_signature())
+    return marked and folder.eval.exists() and _are_readable(folder)
+
+
+def _are_readable(folder: RunDir) -> bool:
+    try:
+        read_evaluation(folder.eval)
+        read_classes(folder.eval_classes)
+    except MachineError:  # says nothing about what is in the file
+        raise
+    except UserError:
+        return False
+    return True
 
 
 def require_metrics(run: Run) -> None:

@@ -98,8 +98,9 @@ def prepare_run(
     facts = dataclasses.replace(facts, stages=stage_states(run))
     if from_scratch and run.folder.path.exists():
         clear(run.folder.path)
-    run.folder.create()
+    # The file first: a folder without it, which an interrupt in between would leave, is no run to other commands.
     write_config(run, facts, path=path, plugins=plugins, command=command, membership=membership)
+    run.folder.create()
 
 
 def _run_stage(name: str, run: Run, say_line: Say, *, timed: bool) -> None:

@@ -179,7 +179,7 @@ def _require_classes(images: Path, names: tuple[str, ...], chosen: tuple[int, ..
     if len(chosen) != len(names):
         raise UserError(
             f"--images {images}: say which of the student's classes, 0 to {known - 1}{called}, {what} take, with "
-            f"--classes and {_asked(len(names), student)}"
+            f"--classes and {_asked(len(names), student)}{f', got {len(chosen)}' if chosen else ''}"
         )
     if wrong := [number for number in chosen if number >= known]:  # names of folders
         raise UserError(f"--images {images}: the student knows the classes 0 to {known - 1}, got {wrong[0]}")

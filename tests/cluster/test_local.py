@@ -39,20 +39,24 @@ def test_a_sweep_runs_on_this_machine_and_is_done_the_second_time(bench: Bench) 
 
 
 @pytest.mark.parametrize(
-    ("num_jobs", "fields", "set_by_user", "threads"),
+    ("num_jobs", "fields", "set_by_user", "free", "threads"),
     [
-        (1, "", "", "8"),
-        (2, "", "", "4"),
-        (2, "tasks_per_node=2", "", "2"),
-        (9, "", "", "1"),
-        (2, "", "3", "3"),
-        (2, 'environment=(("OMP_NUM_THREADS", "5"),)', "3", "5"),
+        (1, "", "", 8, "8"),
+        (2, "", "", 8, "4"),
+        (2, "tasks_per_node=2", "", 8, "2"),
+        (9, "", "", 8, "1"),
+        (1, "", "", 5, "5"),
+        (2, "", "", 5, "2"),
+        (4, "", "", 1, "1"),
+        (2, "", "3", 1, "3"),
+        (2, 'environment=(("OMP_NUM_THREADS", "5"),)', "3", 8, "5"),
     ],
 )
-def test_jobs_of_one_machine_share_its_cores(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, num_jobs: int, fields: str, set_by_user: str, threads: str
+def test_jobs_of_one_machine_share_the_cores_that_others_leave_free(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, num_jobs: int, fields: str, set_by_user: str, free: int, threads: str
 ) -> None:
     monkeypatch.setattr(executor, "usable_cores", lambda: 8)
+    monkeypatch.setattr(executor, "free_cores", lambda: free)
     monkeypatch.setenv("OMP_NUM_THREADS", set_by_user)
     if not set_by_user:
         monkeypatch.delenv("OMP_NUM_THREADS")

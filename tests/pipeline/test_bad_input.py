@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 import re
 import shutil
@@ -289,6 +290,23 @@ def test_a_training_that_diverges_says_which_figure_at_which_step_and_what_to_do
         r"distill: \S+ is (nan|inf) at step \d+; there is no checkpoint yet.*lower the learning rate", said
     ), said
     assert not list(ladd.runs.glob("*/student.safetensors"))
+
+
+@pytest.mark.parametrize("name", ["eval.json", "eval_classes.json"])
+def test_damaged_figures_are_made_again_as_the_message_about_them_says(
+    ladd: Ladd, smoke: tuple[Done, Ladd], name: str
+) -> None:
+    shutil.copytree(smoke[1].runs, ladd.runs)
+    run = ladd.runs / smoke[0].run.name
+    (run / name).write_text("{")
+    done = ladd("--stages", "evaluate")
+    assert done.run == run and "[evaluate] sampling" in done.stdout
+    before, now = (json.loads((folder / "eval.json").read_text()) for folder in (smoke[0].run, run))
+    assert before.keys() == now.keys()
+    assert {entry: own.get("fd_real") for entry, own in before.items()} == {
+        entry: own.get("fd_real") for entry, own in now.items()
+    }
+    assert (run / "eval_classes.json").read_bytes() == (smoke[0].run / "eval_classes.json").read_bytes()
 
 
 def test_a_student_that_makes_nan_is_not_measured(

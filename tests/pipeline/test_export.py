@@ -136,12 +136,15 @@ def steps_of(run: Path) -> list[int]:
 
 
 def test_of_an_unfinished_run_the_newest_checkpoints_average_is_taken(
-    smoke_run: Path, own_run: Path, tmp_path: Path
+    smoke_run: Path, own_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The copy's newest checkpoint is that of the last step, so the student must be the finished one."""
     whole = export(smoke_run, tmp_path / "whole.safetensors")
+    assert capsys.readouterr().err == ""
     file = export(stop_early(own_run), tmp_path / "early.safetensors")
     assert file.read_bytes() == whole.read_bytes()
+    student, last = own_run / "student.safetensors", steps_of(own_run)[-1]
+    assert capsys.readouterr().err == f"note: {student} does not exist: these are the weights of step {last}\n"
 
 
 def test_a_step_that_was_kept_can_be_asked_for(own_run: Path, tmp_path: Path) -> None:
@@ -226,7 +229,7 @@ def lose_config(run: Path) -> None:
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
-        (spoil_bytes, "is no student that ladd_dist wrote"),
+        (spoil_bytes, "is damaged, or no student that ladd_dist wrote"),
         (spoil_weights, "holds NaN or infinity"),
         (spoil_card, "levels"),
         (spoil_signature, "has signature 0123456789, its run has"),

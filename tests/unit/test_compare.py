@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import save_file
 
 from ladd_dist import compare
+from ladd_dist.comparison import terminal
 from ladd_dist.comparison.curves import bands
 from ladd_dist.comparison.output import to_json
 from ladd_dist.comparison.page import write_page
@@ -135,6 +136,19 @@ def test_a_figure_that_is_not_finite_is_no_figure(write: Write, tmp_path: Path) 
         path.write_text(path.read_text().replace(value, "null", 1))
 
 
+@pytest.mark.parametrize(("change", "rows"), [(1e-9, 1), (1e-3, 2)])
+def test_references_that_differ_by_rounding_are_one(write: Write, tmp_path: Path, change: float, rows: int) -> None:
+    write(10.0)
+    other = write(11.0, seed=1, head__width=32)
+    found = json.loads((other / "eval.json").read_text())
+    found["teacher@50"]["fd_teacher"] *= 1 + change
+    found["teacher@50"]["s_per_image"] = 3.0
+    (other / "eval.json").write_text(json.dumps(found))
+    shown = [item for item, _ in told(tmp_path / "runs").references if item.entry == "teacher@50"]
+    assert len(shown) == rows
+    assert sorted(map(len, (item.labels for item in shown))) == [0] * (rows == 1) + [1] * 2 * (rows == 2)
+
+
 def test_of_one_seed_each_nothing_is_said(write: Write, tmp_path: Path) -> None:
     write(5.0)
     write(500.0, head__width=32)
@@ -142,6 +156,7 @@ def test_of_one_seed_each_nothing_is_said(write: Write, tmp_path: Path) -> None:
     assert result.winner is None
     assert result.sentence.startswith("One seed each: nothing can be said")
     assert result.caveat == ""
+    assert {terminal.called(row, result) for row in result.rows} == {""}
 
 
 def test_higher_is_better_where_the_metric_says_so(write: Write, tmp_path: Path) -> None:

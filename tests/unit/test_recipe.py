@@ -179,7 +179,7 @@ def test_a_missing_file_lists_its_neighbours(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("recipe = 1", r"mine\.py must define RECIPE .*it has None"),
+        ("recipe = 1", r"mine\.py must define RECIPE .*it has none"),
         ("RECIPE = 'exp4'", r"must define RECIPE .*it has 'exp4'"),
         ("import nonsense_package", r"failed while it was read: ModuleNotFoundError: No module named 'nonsense"),
         ("RECIPE = (", r"failed while it was read: SyntaxError"),
@@ -187,7 +187,10 @@ def test_a_missing_file_lists_its_neighbours(tmp_path: Path) -> None:
             "from plugins.heads import SmallConv\nSmallConv(width=0)",
             r"mine\.py: SmallConv\.width: must be at least 1 and at most 65536, got 0",
         ),
-        ("from plugins.heads import SmallConv\nSmallConv(wide=3)", r"TypeError: .*unexpected keyword argument 'wide'"),
+        (
+            "from plugins.heads import SmallConv\nSmallConv(wide=3)",
+            r"unexpected keyword argument 'wide', at .*mine\.py:2: `SmallConv",
+        ),
     ],
 )
 def test_a_file_that_is_no_recipe_is_refused_with_the_reason(tmp_path: Path, text: str, message: str) -> None:

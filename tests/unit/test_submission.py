@@ -39,5 +39,18 @@ def test_a_sweep_ends_with_its_jobs_the_line_to_type_and_its_folder(
         "watch them: ladd jobs 'runs/sweeps/my heads-0123456789' --watch",
         "runs/sweeps/my heads-0123456789",
     ]
+    local = SimpleNamespace(executor="local")
+    replies |= {"load_cluster": local, "check_cluster": None, "require_place": None}
+    replies["carry_out"] = Outcome({"a": "12", "b": "13"}, {"b": "it\nfailed"})
+    for name, reply in replies.items():
+        monkeypatch.setattr(submission, name, lambda *args, reply=reply, **more: reply)
+    here: Any = SimpleNamespace(on=Path("laptop"), out=None, cache=None)
+    assert carry_out_or_show(here, dry_run=False, as_json=False) == 1
+    told = capsys.readouterr()
+    assert told.out.splitlines()[:2] == [
+        "2 jobs ran here, 1 to the end",
+        "compare the runs: ladd compare 'runs/sweeps/my heads-0123456789' --out compare.html",
+    ]
+    assert told.err == "b failed: failed\n"
     assert carry_out_or_show(request, dry_run=True, as_json=False) == 0
     assert capsys.readouterr().out == ""

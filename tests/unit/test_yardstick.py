@@ -144,8 +144,15 @@ def test_table_tiles_and_bars_show_the_distance_to_real_first_with_its_floor() -
 
 def test_the_terminals_table_begins_with_the_distance_to_real() -> None:
     found = {entry: {"num_samples": 64.0, "accuracy": 0.9, **own} for entry, own in now().items()}
-    first = list(table_of(found).columns[0].cells)[:2]
-    assert first == ["fd_real", "fd_teacher"]
+    names = list(table_of(found).columns[0].cells)
+    assert names[:2] == ["fd_real", "fd_teacher"]
+
+
+def test_the_terminals_table_gives_the_turns_of_a_speed_and_half_an_interval_of_a_figure() -> None:
+    own = {"times_faster": 26.5, "times_faster_low": 4.0, "times_faster_high": 82.0}
+    own |= {"accuracy": 0.5, "accuracy_low": 0.4, "accuracy_high": 0.6}
+    cells = [cell for column in table_of({"student@4": own}).columns for cell in column.cells]
+    assert "26.5 (4.00 to 82.0)" in cells and "0.500 ±0.1" in cells
 
 
 def test_the_tile_of_speed_has_the_ratio_of_one_turn() -> None:
