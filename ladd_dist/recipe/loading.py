@@ -35,13 +35,9 @@ def load_recipe(path: Path, scale: Scale) -> Recipe:
     found = getattr(module, "RECIPE", None)
     found = getattr(found, scale) if isinstance(found, Scales) else found
     if not isinstance(found, Recipe):
-        other = (
-            f"; it has a SWEEP: `ladd sweep {path}`"
-            if hasattr(module, "SWEEP")
-            else f", it has {found!r}"
-            if hasattr(module, "RECIPE")
-            else ", it has none"
-        )
+        other = f", it has {found!r}" if hasattr(module, "RECIPE") else ", it has none"
+        if hasattr(module, "SWEEP"):
+            other = f"; it has a SWEEP: `ladd sweep {path}`"
         raise RecipeError(f"recipe {path} must define RECIPE (a ladd_dist.recipe.Scales or Recipe){other}")
     return found
 

@@ -49,7 +49,9 @@ def test_threads_are_the_cores_that_are_free(
 ) -> None:
     found, said = chosen(monkeypatch, tmp_path / "config.json", busy)
     assert found == expected
-    assert bool(said) == (expected < 4) and (not said or f"{expected} threads (choose with --threads)" in said[0])
+    assert bool(said) == (expected < 4) and (
+        not said or f": {expected} thread{'s' if expected > 1 else ''} (choose" in said[0]
+    )
 
 
 def test_what_the_user_chose_and_what_a_run_began_with_stay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
