@@ -220,7 +220,7 @@ def show(found: Plan) -> None:
 
     console = open_console()
     table = Table(
-        title=f"{found.recipe}: {found.gpus} GPU{'s' if found.gpus > 1 else ''} of {si(found.gpu_memory_bytes, 'B')}, batch {found.batch_size} "
+        title=f"{found.recipe}: {found.gpus} GPUs of {si(found.gpu_memory_bytes, 'B')}, batch {found.batch_size} "
         f"({found.batch_per_gpu} a GPU, {found.accumulate} micro-batch(es)), {found.precision}",
         caption=f"Memory of each GPU, of which {si(found.usable_bytes, 'B')} are usable: 2 GB are left to the "
         "context and its libraries, 5 % to the allocator. Sent: by each GPU in a step.",

@@ -79,6 +79,5 @@ def choose_threads(watch: Watch, config: Path, say_line: Callable[[str], None]) 
         torch.set_num_threads(begun)
     elif busy >= WORTH_SAYING and (free := max(1, cores - round(busy))) < torch.get_num_threads():
         torch.set_num_threads(free)
-        say_line(
-            f"other programs keep {busy:.1f} of {cores} cores busy: {free} thread{'s' if free > 1 else ''} (choose with --threads)"
-        )
+        threads = "1 thread" if free == 1 else f"{free} threads"
+        say_line(f"other programs keep {busy:.1f} of {cores} cores busy: {threads} (choose with --threads)")
