@@ -244,7 +244,7 @@ def _limits(evaluation: Figures, config: ShownConfig, teacher: str) -> list[Obse
     if accuracy is not None and accuracy < ACCURACY_COLLAPSED:
         text = f"the teacher itself is weak (class accuracy {accuracy:.2f}): shares of its figures mean little"
         observations.append(Observation("warning", text))
-    return observations + ([SMOKE] if config.scale == "smoke" else [])
+    return ([SMOKE] if config.scale == "smoke" else []) + observations  # it explains what follows
 
 
 def cause(config: ShownConfig, metrics: Metrics) -> tuple[str, str] | None:

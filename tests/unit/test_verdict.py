@@ -200,6 +200,14 @@ def test_smoke_scale_is_called_neither_healthy_nor_collapsed(change: dict[str, f
     assert not any(reason.startswith("Why") for reason in verdict.reasons)
 
 
+def test_of_smoke_scale_the_scale_is_said_before_its_weak_teacher() -> None:
+    evaluation = figures()
+    evaluation["teacher@50"]["accuracy"] = 0.12
+    verdict = judge(evaluation, recipe() | {"scale": "smoke"}, [])
+    assert verdict.headline.startswith("scale smoke")
+    assert any("the teacher itself is weak" in reason for reason in verdict.reasons)
+
+
 def test_divergence_is_a_collapse_at_every_scale() -> None:
     verdict = judge(figures(), recipe() | {"scale": "smoke"}, [{"step": 1, "loss/heads": float("inf")}])
     assert verdict.level == "collapsed"
