@@ -54,7 +54,11 @@ def free_cores() -> int:
     """How many of the cores that this process may use others leave free, at least one; it looks for half a second."""
     watch = Watch()
     time.sleep(LOOK_S)
-    busy = watch.busy_cores()
+    return _left_by(watch.busy_cores())
+
+
+def _left_by(busy: float) -> int:
+    """The number of usable cores, less those that others keep busy if that is worth saying; at least one."""
     return usable_cores() if busy < WORTH_SAYING else max(1, usable_cores() - round(busy))
 
 
@@ -77,7 +81,7 @@ def choose_threads(watch: Watch, config: Path, say_line: Callable[[str], None]) 
     _seen = busy if busy >= WORTH_SAYING else 0.0
     if isinstance(begun, int) and 0 < begun <= cores:
         torch.set_num_threads(begun)
-    elif busy >= WORTH_SAYING and (free := max(1, cores - round(busy))) < torch.get_num_threads():
+    elif busy >= WORTH_SAYING and (free := _left_by(busy)) < torch.get_num_threads():
         torch.set_num_threads(free)
         threads = "1 thread" if free == 1 else f"{free} threads"
         say_line(f"other programs keep {busy:.1f} of {cores} cores busy: {threads} (choose with --threads)")

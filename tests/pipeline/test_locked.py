@@ -332,7 +332,7 @@ def test_an_unfinished_or_damaged_run_writes_no_lock(smoke: tuple[Done, Ladd], t
     opened = open_run(run, device=torch.device("cpu")).run
     weights = load_file(run / "student.safetensors")
     save_file(weights, run / "student.safetensors")  # without its card
-    with pytest.raises(UserError, match="no student that ladd_dist wrote"):
+    with pytest.raises(UserError, match="is damaged, or no student that ladd_dist wrote"):
         write_lock(opened)
     (run / "evaluate.done.json").unlink()
     assert write_lock(opened) is None

@@ -189,7 +189,7 @@ def test_a_missing_file_lists_its_neighbours(tmp_path: Path) -> None:
         ),
         (
             "from plugins.heads import SmallConv\nSmallConv(wide=3)",
-            r"unexpected keyword argument 'wide', at .*mine\.py:2: `SmallConv",
+            r"TypeError: .*unexpected keyword argument 'wide', at .*mine\.py:2: `SmallConv",
         ),
     ],
 )

@@ -50,7 +50,7 @@ def test_threads_are_the_cores_that_are_free(
     found, said = chosen(monkeypatch, tmp_path / "config.json", busy)
     assert found == expected
     assert bool(said) == (expected < 4) and (
-        not said or f": {expected} thread{'s' if expected > 1 else ''} (choose" in said[0]
+        not said or f": {expected} thread{'s' if expected > 1 else ''} (choose with --threads)" in said[0]
     )
 
 
