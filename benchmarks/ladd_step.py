@@ -45,7 +45,7 @@ from ladd_dist.engine.step_graph import WARM_UP, require_recorder
 from ladd_dist.networks.cunet import CUNet
 from ladd_dist.parallel import Adam
 from ladd_dist.parallel.compute import Precision
-from ladd_dist.parallel.devices import pick_device
+from ladd_dist.parallel.devices import compute_on
 from ladd_dist.parallel.ranks import SINGLE
 from ladd_dist.recipe import Recipe
 from ladd_dist.workspace.config import environment
@@ -254,9 +254,7 @@ def show(result: dict[str, Any]) -> None:
 def main(argv: list[str] | None = None) -> int:
     """The command."""
     args = tyro.cli(Args, args=argv, prog="python benchmarks/ladd_step.py")
-    if args.threads > 0:
-        torch.set_num_threads(args.threads)
-    device = pick_device(args.device)
+    device = compute_on(args.device, args.threads)
     if args.graph:
         require_recorder(device)
     about = environment(device)

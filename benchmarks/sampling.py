@@ -36,7 +36,7 @@ from ladd_dist.builders.teacher import guided_teacher
 from ladd_dist.core.rng import RowSource, sample_starts, whole_batch
 from ladd_dist.core.types import Denoiser
 from ladd_dist.parallel.compute import Compute, Precision, prepare
-from ladd_dist.parallel.devices import pick_device, set_threads
+from ladd_dist.parallel.devices import compute_on
 from ladd_dist.parallel.single import replicate
 from ladd_dist.recipe import Recipe, load_recipe
 from ladd_dist.workspace.config import environment
@@ -108,8 +108,7 @@ def samplers(recipe: Recipe, args: Args, device: torch.device) -> dict[str, tupl
 
 def measure(args: Args) -> dict[str, Any]:
     """All figures: machine, recipe, and a `Row` for each sampler."""
-    device = pick_device(args.device)
-    set_threads(args.threads)
+    device = compute_on(args.device, args.threads)
     recipe = load_recipe(args.recipe, args.scale)
     able = samplers(recipe, args, device)
     spent = time_in_turns({name: sample for name, (_, sample) in able.items()}, args.rounds, device)

@@ -127,11 +127,10 @@ def _main(options: Train | Apply | Transfer) -> int:
 
 def _open(options: Where) -> tuple[Run, RunDir]:
     """The run in its workspace, and its folder, which may have another name than the recipe gives it."""
-    from ladd_dist.parallel.devices import pick_device, set_threads
+    from ladd_dist.parallel.devices import compute_on
     from ladd_dist.workspace.opening import open_run
 
-    set_threads(options.threads)
-    device = pick_device(options.device)
+    device = compute_on(options.device, options.threads)
     opened = open_run(options.run, consent=options, cache=options.cache, device=device)
     return opened.run, opened.folder
 

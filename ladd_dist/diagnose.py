@@ -69,18 +69,18 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(arguments: list[str]) -> int:
-    from ladd_dist.parallel.devices import pick_device, set_threads
+    from ladd_dist.parallel.devices import compute_on
     from ladd_dist.workspace.run import Run, as_begun
     from ladd_dist.workspace.workspace import Workspace
 
     arguments = tidy(arguments)
     options, rest = read(Options, arguments, prog=PROG, return_unknown_args=True)
-    set_threads(options.threads)
     if is_recipe(arguments[0]):
         if options.recipe is not None:
             raise RecipeError(f"--recipe {options.recipe} goes with a run's folder; {options.source} is a recipe")
         recipe, command = _from_recipe(options, rest)
-        workspace = Workspace(options.out, options.cache or Path("cache"), pick_device(options.device))
+        device = compute_on(options.device, options.threads)
+        workspace = Workspace(options.out, options.cache or Path("cache"), device)
         diagnosis = before_training(as_begun(Run(recipe, workspace), command), options, command)
     else:
         if rest:
@@ -142,11 +142,11 @@ def before_training(run: Run, options: Options, arguments: list[str]) -> Diagnos
 def of_run(options: Options) -> Diagnosis:
     """Write the diagnosis and the views of a run that has a student, and its page anew."""
     from ladd_dist.diagnosis.views import make_views
-    from ladd_dist.parallel.devices import pick_device
+    from ladd_dist.parallel.devices import compute_on
     from ladd_dist.reports.page import write_report
     from ladd_dist.workspace.opening import open_run
 
-    device = pick_device(options.device)
+    device = compute_on(options.device, options.threads)
     opened = open_run(options.source, consent=options, cache=options.cache, device=device)
     run, folder = opened.run, opened.folder
     diagnosis = _predict(run, options, folder)

@@ -101,11 +101,10 @@ def _main(arguments: list[str]) -> int:
             RecipeOptions, own, prog=PROG, adapt=lambda _, found: choose_parallel(found, options.parallel, (), 1)
         )
 
-    from ladd_dist.parallel.devices import pick_device, set_threads
+    from ladd_dist.parallel.devices import compute_on
     from ladd_dist.workspace.workspace import Workspace
 
-    set_threads(options.threads)
-    workspace = Workspace(options.out, options.cache, pick_device(options.device))
+    workspace = Workspace(options.out, options.cache, compute_on(options.device, options.threads))
     findings = examine_all(recipe, workspace, options.only)
     report = Report(
         format=FORMAT,

@@ -76,7 +76,7 @@ def _main(options: Options) -> int:
     from ladd_dist.core.rundir import write_json
     from ladd_dist.core.serialize import RecipeError
     from ladd_dist.core.targets import is_stream, output_file
-    from ladd_dist.parallel.devices import pick_device, set_threads
+    from ladd_dist.parallel.devices import compute_on
     from ladd_dist.workspace.opening import open_run
 
     wanted = output_file(options.out) if options.out is not None else None
@@ -90,8 +90,7 @@ def _main(options: Options) -> int:
         )
     if not is_file and options.like is not None:
         raise RecipeError("--like goes with a student's file; a run is measured against its own teacher")
-    set_threads(options.threads)
-    like, device = options.like or options.source, pick_device(options.device)
+    like, device = options.like or options.source, compute_on(options.device, options.threads)
     opened = open_run(like, consent=options, cache=options.cache, device=device)
     workspace = opened.run.workspace
     if not workspace.cache.is_dir():

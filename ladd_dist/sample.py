@@ -78,7 +78,7 @@ def _main(options: Options) -> int:
     from ladd_dist.core.noise import is_descending
     from ladd_dist.core.serialize import RecipeError
     from ladd_dist.core.targets import output_folder, output_picture
-    from ladd_dist.parallel.devices import pick_device, set_threads
+    from ladd_dist.parallel.devices import compute_on
     from ladd_dist.reports.grids import write_grid, write_pictures
     from ladd_dist.stages.sizes import maps_bytes
 
@@ -88,8 +88,8 @@ def _main(options: Options) -> int:
     folder = output_folder(options.folder, "--folder") if options.folder is not None else None
     out = output_picture(options.out) if folder is None else options.out
     options.load()
-    set_threads(options.threads)
-    network, card = load_student(given[0], pick_device(options.device))
+    device = compute_on(options.device, options.threads)
+    network, card = load_student(given[0], device)
     levels = options.levels or levels_of(card, options.steps or max(map(int, card["levels"])))
     if not is_descending(levels):
         raise RecipeError(f"--levels must be descending numbers above 0, got {levels}")
@@ -100,7 +100,7 @@ def _main(options: Options) -> int:
     teacher = _teacher(options, given[0], network, card, len(levels))
     classes = _classes(options, card, network.image.num_classes, MOST_TEXTS if texts else None)
     require_memory(options.columns * maps_bytes(network), f"--columns {options.columns}")
-    codec = load_codec(given[0], card, pick_device(options.device))
+    codec = load_codec(given[0], card, device)
     few = partial(sample_class, teacher=teacher, teacher_steps=options.teacher_steps)
     pictures = {}
     for number in classes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from ladd_dist.core.allocator import keep_freed_memory
 from ladd_dist.core.environment import env_number, require_meeting
 from ladd_dist.core.errors import RecipeError
 from ladd_dist.core.failure import rank_here, world_size
@@ -35,6 +36,21 @@ def pick_device(asked: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise RecipeError(f"--device {asked}: not usable here ({str(error).splitlines()[0]}); try cpu") from error
+    return device
+
+
+def compute_on(asked: str, threads: int) -> torch.device:
+    """The device that a command computes on (`pick_device`), with `threads` CPU threads (`set_threads`).
+
+    On a CPU, tensors of this process reuse the memory of those before them from now on (`core.allocator`).
+
+    Raises:
+        RecipeError: the device cannot be used here.
+    """
+    set_threads(threads)
+    device = pick_device(asked)
+    if device.type == "cpu":
+        keep_freed_memory()
     return device
 
 

@@ -31,7 +31,7 @@ from ladd_dist.engine.resident import ResidentImages
 from ladd_dist.engine.step_graph import CudaRecorder, Recorder, StepGraph
 from ladd_dist.engine.step_metrics import scaling, skipped
 from ladd_dist.parallel import Adam
-from ladd_dist.parallel.devices import pick_device, set_threads
+from ladd_dist.parallel.devices import compute_on
 from ladd_dist.recipe import Recipe
 from ladd_dist.trackers.jsonl import Jsonl
 from ladd_dist.workspace.run import Run
@@ -52,8 +52,7 @@ def run_with_teacher(options: TeacherOptions, recipe: Recipe) -> Run:
     Raises:
         UserError: the cache has no such teacher; the message has the line that trains it.
     """
-    set_threads(options.threads)
-    run = Run(recipe, Workspace(Path("runs"), options.cache, pick_device(options.device)))
+    run = Run(recipe, Workspace(Path("runs"), options.cache, compute_on(options.device, options.threads)))
     if not is_teacher_done(run):
         raise UserError(
             f"no trained teacher at {run.teacher_folder}; train it first: "
