@@ -225,7 +225,7 @@ def show(found: Plan) -> None:
         caption=f"Memory of each GPU, of which {si(found.usable_bytes, 'B')} are usable: 2 GB are left to the "
         "context and its libraries, 5 % to the allocator. Sent: by each GPU in a step.",
     )
-    for heading in ("strategy", "teacher", *COLUMNS, "sum", "sent", "verdict"):
+    for heading in ("strategy", "teacher is", *COLUMNS, "sum", "sent", "verdict"):
         table.add_column(heading, justify="left" if heading in ("strategy", "verdict") else "right")
     for cost in found.strategies:
         best = cost.flags == found.cheapest
@@ -236,7 +236,7 @@ def show(found: Plan) -> None:
             _verdict(cost, found, best),
             style="bold" if best else None,
         )
-    console.print(Fitted(table, keep=("teacher", "sum", "sent", "verdict"), rest="--json"))
+    console.print(Fitted(table, keep=("teacher is", "sum", "sent", "verdict"), rest="--json"))
     if found.gpus > found.gpus_per_node:
         console.print(
             f"A node of {found.gpus_per_node} GPUs sends to other nodes what one GPU sends: a ring leaves it once."

@@ -32,6 +32,12 @@ def prepare_data(run: Run) -> None:
         run.recipe.dataset.prepare(run.workspace.cache, progress)
 
 
+def pictures_left_out(run: Run) -> list[str]:
+    """A line that says how many of the prepared pictures cannot be used and are left out, if any are."""
+    told = run.recipe.dataset.facts(run.workspace.cache).get("left out", "0")
+    return [] if told.split(" ")[0] == "0" else [f"pictures left out: {told}"]
+
+
 def images_of(run: Run, split: Split = "train") -> ImageSet:
     """A split of the run's dataset.
 

@@ -14,6 +14,7 @@ from ladd_dist.core.errors import UserError
 State = Literal["pass", "warn", "fail", "skipped"]
 Group = Literal["environment", "method"]
 S = TypeVar("S")
+_HELP = "if a plug-in of yours is in that file, `ladd plugins --check NAME` narrows it down; else please report it"
 
 
 class Outcome(Exception):
@@ -77,8 +78,10 @@ def examine(group: Group, check: Check[S], subject: S) -> Finding:
         found = check.look(subject)
     except Outcome as outcome:
         state, found, cause, cure = outcome.state, outcome.found, outcome.cause, outcome.cure
+    except UserError as error:  # its message says what is wrong and what to do
+        state, found = "fail", str(error)
     except Exception as error:
-        state, found, cause, cure = "fail", _said(error), _where(error), _help(error)
+        state, found, cause, cure = "fail", _said(error), _where(error), _HELP
     return Finding(group, check.name, check.says, state, found, cause, cure, round(time.monotonic() - started, 3))
 
 
@@ -94,9 +97,3 @@ def _said(error: Exception) -> str:
 def _where(error: Exception) -> str:
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"raised in {Path(frame.filename).name}, line {frame.lineno}, in {frame.name}"
-
-
-def _help(error: Exception) -> str:
-    if isinstance(error, UserError):
-        return "the message above says what would have worked"
-    return "if a plug-in of yours is in that file, `ladd plugins --check NAME` narrows it down; else please report it"

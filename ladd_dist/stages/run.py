@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from ladd_dist.builders.data import prepare_data
+from ladd_dist.builders.data import pictures_left_out, prepare_data
 from ladd_dist.core.allocator import keep_freed_memory
 from ladd_dist.core.failure import tracebacks_kept
 from ladd_dist.core.rundir import exclusive
@@ -50,10 +50,12 @@ def run_stages(
     for name, field in (("teacher", "teacher"), ("distill", "train")):
         if name in names and getattr(run.recipe, field).compute.graph:
             require_recorder(run.device, field)
+    left_out = what_is_left_out(run.recipe) if "evaluate" in names else []
     if any(
         name in TOGETHER and not stage.is_done(run) for name, stage in stage_table(run.recipe).items() if name in names
     ):
         prepare_data(run)  # before the processes wait for each other: it may take longer than they would
+        left_out = [*pictures_left_out(run), *left_out]
     backend = "nccl" if run.device.type == "cuda" else "gloo"
     with contextlib.ExitStack() as held:
         if prepare is not None:
@@ -64,7 +66,7 @@ def run_stages(
                 held.enter_context(exclusive(run.folder.path))  # outlives the group: the report is rank 0's alone
                 prepare()
             ranks.barrier()
-            for line in what_is_left_out(run.recipe) if ranks.is_first and "evaluate" in names else ():
+            for line in left_out if ranks.is_first else ():
                 say_line(line)
             together = run.among(ranks)
             for name in (name for name in names if name in TOGETHER):

@@ -455,7 +455,8 @@ def test_a_recipe_that_cannot_be_put_together_is_one_failure(recipe: Recipe, tmp
     assert {name: finding.state for name, finding in found.items()} == {
         "build": "fail", "step": "skipped", "rates": "skipped",
     }  # fmt: skip
-    assert "nowhere" in found["build"].found
+    assert "nowhere" in found["build"].found and "Error" not in found["build"].found
+    assert found["build"].cause == "" and found["build"].cure == ""  # the message says what to do; no file is at fault
 
 
 # --- damaged caches ---

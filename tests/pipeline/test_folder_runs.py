@@ -65,6 +65,7 @@ def test_a_bad_picture_starts_nothing_and_is_left_out_if_asked(pictures: Path, l
 
     done = launched(launch_here, "--dataset.on-bad", "skip", "--dataset.flip")
     assert done.code == 0, done.stderr
+    assert "pictures left out: 1 (cats/empty.png: it is empty (0 bytes))" in done.stdout
     (run,) = (pictures.parent / "runs").glob("folder-*")
     data = json.loads((run / "config.json").read_text())["data"]
     assert data == {

@@ -15,6 +15,9 @@ CODE = """
 import resource, sys
 from ladd_dist.core.allocator import keep_freed_memory
 kept = keep_freed_memory() if sys.argv[1] == "keep" else None
+if sys.argv[1] == "command":
+    from ladd_dist.parallel.devices import compute_on
+    kept = compute_on("cpu", 1)
 bytes_used = lambda: bytearray(16 << 20)
 bytes_used()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -39,6 +42,12 @@ def test_memory_that_was_freed_is_used_again_without_a_page_fault() -> None:
     assert kept == "True"
     assert few < 0.05 * pages
     assert few < many
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be asked")
+def test_commands_that_compute_on_a_cpu_keep_it() -> None:
+    device, few = faults("command")
+    assert device == "cpu" and few < 0.05 * 20 * (16 << 20) // 4096
 
 
 @pytest.mark.parametrize("name", ["MALLOC_TRIM_THRESHOLD_", "MALLOC_ARENA_MAX", "GLIBC_TUNABLES"])
