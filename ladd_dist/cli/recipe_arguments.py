@@ -163,7 +163,28 @@ def parse(
         parsed = read(both, helpless, prog=prog, default=both(options_type(options.recipe), recipe))
     if load is None:
         allow_own(parsed.recipe)
+    _require_training(parsed.recipe, recipe)
     return options, _validated(parsed.recipe)
+
+
+def _require_training(asked: Recipe, given: Recipe) -> None:
+    """Refuse flags that set the teacher's training where there is none; a recipe's own fields may wait for a swap.
+
+    Raises:
+        RecipeError: names the first of them.
+    """
+    from ladd_dist.core.serialize import RecipeError
+
+    changed = [
+        field.name
+        for field in dataclasses.fields(given.teacher)
+        if getattr(asked.teacher, field.name) != getattr(given.teacher, field.name)
+    ]
+    if changed and asked.network.pretrained:
+        raise RecipeError(
+            f"--teacher.{changed[0].replace('_', '-')}: network {asked.network.name!r} is trained already, so no teacher "
+            "is trained here; leave it out"
+        )
 
 
 def _validated(recipe: Recipe) -> Recipe:

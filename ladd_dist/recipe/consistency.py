@@ -124,6 +124,11 @@ def _check_compute(recipe: Recipe) -> None:
 def _check_graph(recipe: Recipe) -> None:
     """Refuse to record a step in which more changes than a graph can be given."""
     train = recipe.train
+    if recipe.teacher.compute.graph and recipe.network.pretrained:
+        raise RecipeError(
+            f"recipe.teacher.compute.graph: network {recipe.network.name!r} is trained already, so there is no step to "
+            "record; leave graph out"
+        )
     drawn_inside = {
         "head_updates above 1, each with new noise,": train.head_updates > 1,
         f"regulariser {recipe.regulariser.name!r}, which may draw random numbers,": recipe.regulariser.draws(),
