@@ -182,8 +182,8 @@ def _require_training(asked: Recipe, given: Recipe) -> None:
     ]
     if changed and asked.network.pretrained:
         raise RecipeError(
-            f"--teacher.{changed[0].replace('_', '-')}: network {asked.network.name!r} is trained already, so no teacher "
-            "is trained here; leave it out"
+            f"--teacher.{changed[0].replace('_', '-')}: network {asked.network.name!r} is trained already, so no "
+            "teacher is trained here; leave it out"
         )
 
 

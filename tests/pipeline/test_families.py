@@ -98,7 +98,7 @@ def test_the_training_of_a_teacher_that_is_trained_already_cannot_be_set(
 ) -> None:
     checkpoint = write_pipeline(tmp_path / "checkpoint", "sd")
     words = [str(REPO / "recipes" / "sd15.py"), "--network.source", str(checkpoint), "--teacher.batch-size", "16"]
-    with pytest.raises(RecipeError, match="^--teacher.batch-size: network 'diffusers' is trained already"):
+    with pytest.raises(RecipeError, match=r"^--teacher\.batch-size: network 'diffusers' is trained already"):
         parse(RecipeOptions, words, prog="ladd launch")
     recipe = family_recipe(checkpoint, "sd")
     graph = dataclasses.replace(recipe.teacher.compute, graph=True)
