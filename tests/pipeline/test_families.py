@@ -16,7 +16,7 @@ from ladd_dist.builders.networks import TABLE
 from ladd_dist.builders.texts import shortened
 from ladd_dist.cli.recipe_arguments import RecipeOptions, parse
 from ladd_dist.codecs.vae import Vae
-from ladd_dist.core.rundir import RunDir, read_json
+from ladd_dist.core.rundir import read_json
 from ladd_dist.core.serialize import RecipeError
 from ladd_dist.datasets.prompts import Prompts
 from ladd_dist.guards.collapse import NoGuard
@@ -25,7 +25,7 @@ from ladd_dist.metrics.kid import Kid
 from ladd_dist.metrics.matched import Matched
 from ladd_dist.metrics.memorising import Memorising
 from ladd_dist.networks.diffusers import Diffusers
-from ladd_dist.recipe import Recipe, load_recipe, validate
+from ladd_dist.recipe import Recipe, validate
 from ladd_dist.reports.grids import grid_rows
 from ladd_dist.sample import main as sample
 from ladd_dist.samplers.karras import Euler
@@ -93,9 +93,7 @@ def remove_text_parts(checkpoint: Path) -> None:
             shutil.rmtree(part)
 
 
-def test_the_training_of_a_teacher_that_is_trained_already_cannot_be_set(
-    tmp_path: Path,
-) -> None:
+def test_the_training_of_a_teacher_that_is_trained_already_cannot_be_set(tmp_path: Path) -> None:
     checkpoint = write_pipeline(tmp_path / "checkpoint", "sd")
     words = [str(REPO / "recipes" / "sd15.py"), "--network.source", str(checkpoint), "--teacher.batch-size", "16"]
     with pytest.raises(RecipeError, match=r"^--teacher\.batch-size: network 'diffusers' is trained already"):
@@ -104,17 +102,6 @@ def test_the_training_of_a_teacher_that_is_trained_already_cannot_be_set(
     graph = dataclasses.replace(recipe.teacher.compute, graph=True)
     with pytest.raises(RecipeError, match=r"teacher\.compute\.graph: .* is trained already, so there is no step"):
         validate(dataclasses.replace(recipe, teacher=dataclasses.replace(recipe.teacher, compute=graph)))
-
-
-def test_config_json_comes_before_the_folder_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An interrupt in between must leave nothing that other commands take for a run without a recipe."""
-    recipe = load_recipe(REPO / "recipes" / "exp6_stored_noise.py", "smoke")
-    run = Run(recipe, place_in(tmp_path))
-    facts = describe_run(run, "smoke")
-    there: list[bool] = []
-    monkeypatch.setattr(RunDir, "create", lambda folder: there.append(folder.config.exists()))
-    prepare_run(run, facts, path=Path("recipe.py"), plugins=(), command="ladd launch")
-    assert there == [True]
 
 
 @pytest.mark.parametrize(

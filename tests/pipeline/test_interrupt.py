@@ -8,7 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from processes import Done, Ladd, Running, error_of, half_written, read_json, rows
+import torch
+from processes import REPO, Done, Ladd, Running, error_of, half_written, read_json, rows
+
+from ladd_dist.core.rundir import RunDir
+from ladd_dist.recipe import load_recipe
+from ladd_dist.stages.dry_run import describe_run
+from ladd_dist.stages.run import prepare_run
+from ladd_dist.workspace.run import Run
+from ladd_dist.workspace.workspace import Workspace
 
 EVALUATE = ("--evaluate.num-samples", 48)
 
@@ -104,3 +112,14 @@ def test_ctrl_c_in_the_evaluation_leaves_no_figures_and_goes_on(
     assert not list(cache.glob("reference-*"))
     ladd("--stages", "evaluate", *EVALUATE, "--evaluate.batch-size", 48)
     assert read_json(run / "eval.json")["student@4"]["num_samples"] == 48
+
+
+def test_config_json_comes_before_the_folder_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interrupt in between must leave nothing that other commands take for a run without a recipe."""
+    recipe = load_recipe(REPO / "recipes" / "exp6_stored_noise.py", "smoke")
+    run = Run(recipe, Workspace(tmp_path / "runs", tmp_path / "cache", torch.device("cpu")))
+    facts = describe_run(run, "smoke")
+    there: list[bool] = []
+    monkeypatch.setattr(RunDir, "create", lambda folder: there.append(folder.config.exists()))
+    prepare_run(run, facts, path=Path("recipe.py"), plugins=(), command="ladd launch")
+    assert there == [True]
