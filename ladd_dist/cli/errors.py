@@ -25,9 +25,11 @@ from ladd_dist.core.signals import (
     Process,
     Stopped,
     end_now,
+    end_of,
     heard,
     is_importing,
     let_go_of_terminal,
+    raise_stop,
     settle,
 )
 
@@ -60,7 +62,10 @@ def run_guarded(command: Callable[[], int]) -> int:
     is. With LADD_TRACEBACK=1 in the environment every error shows its traceback. What is printed meanwhile cannot
     steer a terminal (`printable_output`).
     """
-    code = _run_guarded(command)
+    try:
+        code = _run_guarded(command)
+    finally:
+        Process.stop = None
     if Process.is_command:
         settle(code)
     return code
@@ -127,11 +132,11 @@ def _signals_stop() -> Iterator[None]:
 def _stop(number: int, frame: FrameType | None) -> None:
     """Raise `Stopped`; within an import, where that could break the process, end it here and now: files are whole."""
     let_go_of_terminal()
-    stopped = Stopped(number)
     if is_importing(frame):
+        stopped = Stopped(number)
         write_failure(stopped, stopped.text, stopped.code, "stop")
         end_now("" if has_parent() or rank_here() > 0 else stopped.text, stopped.code)
-    raise stopped
+    raise_stop(number)
 
 
 def exit_report(error: BaseException) -> ExitReport:
@@ -139,6 +144,7 @@ def exit_report(error: BaseException) -> ExitReport:
     from ladd_dist.core.plugin import PluginError
     from ladd_dist.core.serialize import RecipeError
 
+    error = end_of(error)
     if isinstance(error, RecipeError | PluginError):
         return ExitReport(USAGE, str(error))
     if isinstance(error, UserError):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ladd_dist.core.consent import NOTHING, Consent
 from ladd_dist.core.environment import env_number
 from ladd_dist.core.errors import ConsentError
-from ladd_dist.core.signals import NUMBERS, RECEIVED, Stopped, is_importing
+from ladd_dist.core.signals import NUMBERS, RECEIVED, Process, Stopped, end_of, is_importing, raise_stop
 from ladd_dist.core.slurm import PORTS, ranks_of_step
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ class StageJob:
             Exception: what the stages raise; submitit keeps the traceback.
         """
         RECEIVED.clear()
+        Process.stop = None
         requeue = signal.getsignal(signal.SIGUSR2)  # submitit's, which saves the job's pickle and tells SLURM
         for number in HELD_BACK:
             signal.signal(number, _stop)
@@ -70,7 +71,7 @@ class StageJob:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
             self.run()
         except BaseException as error:
-            _settle(error, requeue)
+            _settle(end_of(error), requeue)
             raise
         for number in NUMBERS:  # the work is done: a signal must not make a failure of it, also while Python shuts down
             signal.signal(number, signal.SIG_IGN)
@@ -150,7 +151,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
         _thread.start_new_thread(_send_again, (number,))  # no lock, which the interrupted import might hold
     elif number not in RECEIVED:
         RECEIVED.add(number)
-        raise Stopped(number)
+        raise_stop(number)
 
 
 def _send_again(number: int) -> None:

@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from ladd_dist.core.door import read_typed
 from ladd_dist.core.errors import UserError
+from ladd_dist.core.signals import require_not_stopped
 from ladd_dist.core.targets import is_stream, temporary_prefix, write_stream
 from ladd_dist.core.tensor_file import encoded
 from ladd_dist.core.tensor_file import weights_sha256 as weights_sha256
@@ -78,10 +79,11 @@ def _takes_nothing(path: Path) -> UserError:
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     """Call `write(temporary path)` and rename the result to `path`: readers see the whole file or none.
 
-    A failure leaves neither the temporary file nor a changed target; what a killed process of this machine left on its
-    way to the same target is removed. A link is replaced by the file: a folder that
-    came from somebody else must not lead elsewhere (`ladd_dist.core.targets.output_file` follows a user's own). A pipe
-    or device cannot be replaced by a file, so it is written to directly.
+    A failure, or a stop that something swallowed (`require_not_stopped`), leaves neither the temporary file nor a
+    changed target; what a killed process of this machine left on its way to the same target is removed. A link is
+    replaced by the file: a folder that came from somebody else must not lead elsewhere
+    (`ladd_dist.core.targets.output_file` follows a user's own). A pipe or device cannot be replaced by a file, so it is
+    written to directly.
 
     Raises:
         UserError: the target is a folder, a socket or a disk, or nothing can be made there. OSError: no room or access.
@@ -97,6 +99,7 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
         write(temporary)
         with temporary.open("rb") as handle:
             os.fsync(handle.fileno())
+        require_not_stopped()
         temporary.replace(path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
@@ -205,6 +208,7 @@ def publish(temporary: Path, folder: Path) -> None:
         raise UserError(f"{folder} is {'a link' if folder.is_symlink() else 'no folder'}; move it away")
     for path in (*temporary.iterdir(), temporary):
         _sync(path)
+    require_not_stopped()
     if folder.exists():
         shutil.rmtree(folder)
     temporary.rename(folder)

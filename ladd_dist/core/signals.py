@@ -7,7 +7,9 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 from types import FrameType
+from typing import NoReturn
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP)
 """Signals that stop a run: Ctrl-C; the end of a time limit or a shutdown; the warning that schedulers send before
@@ -47,6 +49,33 @@ class Process:
     """Whether this process is a command and nothing else, so that its signals are ours from its start to its end."""
 
     is_command = False
+    stop: Stopped | None = None
+    """What `raise_stop` raised in the command that runs."""
+
+
+def raise_stop(number: int) -> NoReturn:
+    """Raise `Stopped`, and remember it: a library may answer it with an error of its own, or swallow it.
+
+    PyTorch makes a ValueError of it where it looks into a storage, which safetensors does for every tensor it reads.
+    """
+    Process.stop = Stopped(number)
+    raise Process.stop
+
+
+def end_of(error: BaseException) -> BaseException:
+    """Why the program ends: the stop that a signal raised before `error`, if any, otherwise `error` itself."""
+    return Process.stop if Process.stop is not None and isinstance(error, Exception) else error
+
+
+def require_not_stopped() -> None:
+    """Raise the stop again that something swallowed: what came of it since may be wrong, and must not be kept.
+
+    Not while that stop passes through, nor in other threads: a save at the end of a run must not be cut short.
+    """
+    if Process.stop is None or threading.current_thread() is not threading.main_thread():
+        return
+    if not isinstance(sys.exception(), KeyboardInterrupt):
+        raise_stop(Process.stop.number)
 
 
 def heard() -> tuple[signal.Signals, ...]:

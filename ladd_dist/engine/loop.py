@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ladd_dist.core.errors import UserError
 from ladd_dist.core.screen import Screen
-from ladd_dist.core.signals import RECEIVED, Stopped, heard, let_go_of_terminal
+from ladd_dist.core.signals import RECEIVED, Process, Stopped, heard, let_go_of_terminal
 from ladd_dist.engine.step_metrics import SKIPPED
 from ladd_dist.parallel.ranks import SINGLE, Ranks
 
@@ -31,7 +31,9 @@ class StopFlag:
     """A flag that a signal that stops a run sets inside `listen`; the same again takes the default way out."""
 
     def __init__(self) -> None:
-        self.signal: int | None = None
+        # A stop that something before has swallowed is not lost: it ends what is about to begin, and lets it save.
+        self.signal: int | None = Process.stop.number if Process.stop is not None else None
+        Process.stop = None
 
     @contextlib.contextmanager
     def listen(self) -> Iterator[StopFlag]:

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ladd_dist.core.environment import env_number
+from ladd_dist.core.signals import Process
 from ladd_dist.parallel.heartbeat import ANSWER, Heartbeats, LostRank, explain
 
 T = TypeVar("T")
@@ -186,6 +187,7 @@ def join(
         lost = None if heartbeats is None else explain(error, heartbeats, timeout_s)
         if lost is None:
             raise
+        Process.stop = None  # what told this rank to end did so because another was gone
         raise lost from error
     dist.destroy_process_group()
     groups.leave()

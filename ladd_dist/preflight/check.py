@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
 from ladd_dist.core.errors import UserError
+from ladd_dist.core.signals import require_not_stopped
 
 State = Literal["pass", "warn", "fail", "skipped"]
 Group = Literal["environment", "method"]
@@ -82,6 +83,7 @@ def examine(group: Group, check: Check[S], subject: S) -> Finding:
         state, found = "fail", str(error)
     except Exception as error:
         state, found, cause, cure = "fail", _said(error), _where(error), _HELP
+    require_not_stopped()  # an interrupt is no failure of the check that it met
     return Finding(group, check.name, check.says, state, found, cause, cure, round(time.monotonic() - started, 3))
 
 

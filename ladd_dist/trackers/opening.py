@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ladd_dist.core.signals import end_of
 from ladd_dist.trackers import RunLog, Tracker
 from ladd_dist.trackers.jsonl import Jsonl
 
@@ -36,11 +37,9 @@ def tracker_alone(tracker: Tracker, *, folder: Path, config: dict[str, Any], res
 def _closed(log: RunLog) -> Iterator[RunLog]:
     try:
         yield log
-    except Exception as error:
-        log.alert(f"{type(error).__name__} in a run", str(error))
-        log.close(interrupted=True)
-        raise
-    except BaseException:
+    except BaseException as error:
+        if isinstance(end_of(error), Exception):
+            log.alert(f"{type(error).__name__} in a run", str(error))
         log.close(interrupted=True)
         raise
     log.close()
