@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 PROG = "python -m ladd_dist.doctor"
 MARKS = {"pass": "[green]pass[/]", "warn": "[yellow]warn[/]", "fail": "[bold red]FAIL[/]", "skipped": "[dim]skipped[/]"}
 FORMAT = 1
+WITHOUT = ("the recipe cannot be put together", "see check `build`")
+"""Why checks that need the recipe's objects are skipped, and the cure."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ def examine_all(recipe: Recipe | None, workspace: Workspace, only: Collection[st
     from ladd_dist.preflight import storage_checks as storage
     from ladd_dist.preflight import teacher_checks as teaching
     from ladd_dist.preflight import update_checks as updates
-    from ladd_dist.preflight.check import Check, examine, skip_all
+    from ladd_dist.preflight.check import Check, examine, skip_all, skipped
     from ladd_dist.preflight.fixture import Fixture, fixture
     from ladd_dist.workspace.run import Run
 
@@ -161,7 +163,9 @@ def examine_all(recipe: Recipe | None, workspace: Workspace, only: Collection[st
         check = Check("build", "Teacher, samples and training can be put together", build)
         findings.append(examine("method", check, subject))
         if findings[-1].state == "fail":
-            return findings + skip_all("method", wanted, "the recipe cannot be put together", "see check `build`")
+            # One mistake of the recipe is one failure: what the machine's checks could not ask of it is not theirs.
+            kept = [skipped(one, *WITHOUT) if one.found == findings[-1].found else one for one in findings[:-1]]
+            return [*kept, findings[-1], *skip_all("method", wanted, *WITHOUT)]
         return findings + [examine("method", check, subject) for check in wanted]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
@@ -90,6 +90,11 @@ def examine(group: Group, check: Check[S], subject: S) -> Finding:
 def skip_all(group: Group, checks: Iterable[Check[S]], why: str, cure: str) -> list[Finding]:
     """Findings of checks that cannot be made, with the reason and a cure."""
     return [Finding(group, check.name, check.says, "skipped", why, "", cure, 0.0) for check in checks]
+
+
+def skipped(finding: Finding, why: str, cure: str) -> Finding:
+    """The same finding as one that could not be made."""
+    return replace(finding, state="skipped", found=why, cause="", cure=cure)
 
 
 def _said(error: Exception) -> str:

@@ -451,10 +451,13 @@ def test_a_plugin_that_raises_is_a_finding_and_the_others_are_looked_at(recipe: 
 def test_a_recipe_that_cannot_be_put_together_is_one_failure(recipe: Recipe, tmp_path: Path) -> None:
     recipe = dataclasses.replace(swap(recipe, "taps=named"), seed=1)
     recipe = dataclasses.replace(recipe, taps=dataclasses.replace(recipe.taps, names=("nowhere",)))
-    found = look(recipe, tmp_path, "build", "step", "rates")
+    found = look(recipe, tmp_path, "memory", "disk", "build", "step", "rates")
     assert {name: finding.state for name, finding in found.items()} == {
-        "build": "fail", "step": "skipped", "rates": "skipped",
+        "memory": "skipped", "disk": "skipped", "build": "fail", "step": "skipped", "rates": "skipped",
     }  # fmt: skip
+    assert "nowhere" not in found["disk"].found and "`build`" in found["disk"].cure
+    alone = look(recipe, tmp_path, "disk")  # nothing else could say it
+    assert alone["disk"].state == "fail" and "nowhere" in alone["disk"].found
     assert "nowhere" in found["build"].found and "Error" not in found["build"].found
     assert found["build"].cause == "" and found["build"].cure == ""  # the message says what to do; no file is at fault
 
