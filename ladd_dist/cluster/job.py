@@ -63,7 +63,6 @@ class StageJob:
             Exception: what the stages raise; submitit keeps the traceback.
         """
         RECEIVED.clear()
-        Process.stop = None
         requeue = signal.getsignal(signal.SIGUSR2)  # submitit's, which saves the job's pickle and tells SLURM
         for number in HELD_BACK:
             signal.signal(number, _stop)
@@ -73,6 +72,8 @@ class StageJob:
         except BaseException as error:
             _settle(end_of(error), requeue)
             raise
+        finally:
+            Process.stop = None
         for number in NUMBERS:  # the work is done: a signal must not make a failure of it, also while Python shuts down
             signal.signal(number, signal.SIG_IGN)
         return {"run": str(Path(self.config).parent)}

@@ -63,8 +63,12 @@ def raise_stop(number: int) -> NoReturn:
 
 
 def end_of(error: BaseException) -> BaseException:
-    """Why the program ends: the stop that a signal raised before `error`, if any, otherwise `error` itself."""
-    return Process.stop if Process.stop is not None and isinstance(error, Exception) else error
+    """Why the program ends: the stop that a signal raised before `error`, if any, otherwise `error` itself.
+
+    filelock, interrupted while it locks, raises a group of the stop and an error of its own, which is no `Exception`.
+    """
+    own = isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit)
+    return error if own or Process.stop is None else Process.stop
 
 
 def require_not_stopped() -> None:

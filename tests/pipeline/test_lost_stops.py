@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from processes import Done, Ladd, environment
 from test_early_signals import CODES, foreground
 
 from ladd_dist.core.rundir import save_tensors
@@ -45,6 +48,13 @@ def turn():
     except BaseException:
         raise ValueError from None
 
+def group():
+    '''As filelock does, which gives its lock back while the interrupt passes.'''
+    try:
+        os.kill(os.getpid(), NUMBER)
+    except BaseException as error:
+        raise BaseExceptionGroup("locking failed", [error, TypeError()]) from None
+
 def swallow():
     try:
         turn()
@@ -57,6 +67,8 @@ def command():
 
 sys.exit(run_guarded(command))
 """
+LATER = {"shards": ("shards-*", "reference-*"), "distill": ("reference-*",), "evaluate": ("reference-*",)}
+"""What of the cache the stage, or a later one, makes."""
 STOPPED = "stopped: stopped by {}; what is finished is saved: run the same command again to go on\n"
 COMMITTED = "commit_folder(Path('folder'), lambda folder: (folder / 'file').touch())"
 LOOP = "with StopFlag().listen() as stop: write_json(Path('saved'), 1)\n    stop.check()"
@@ -70,8 +82,11 @@ def run(body: str, number: signal.Signals, cwd: Path) -> subprocess.CompletedPro
     )
 
 
-@pytest.mark.parametrize("number", CODES, ids=lambda number: number.name)
-@pytest.mark.parametrize("library", ["turn()", "read()"])
+@pytest.mark.parametrize(
+    ("library", "number"),
+    [*[("turn()", number) for number in CODES], ("group()", signal.SIGINT), ("read()", signal.SIGTERM)],
+    ids=lambda part: getattr(part, "name", part),
+)
 def test_a_stop_that_a_library_turns_into_its_own_error_is_a_stop(
     library: str, number: signal.Signals, tmp_path: Path
 ) -> None:
@@ -112,3 +127,30 @@ def test_an_error_of_the_next_command_in_the_same_process_is_its_own(tmp_path: P
     body = "pass\n\nassert run_guarded(turn) == 75\n\ndef command():\n    1 / 0"
     done = run(body, signal.SIGTERM, tmp_path)
     assert done.returncode == 1 and "error: ZeroDivisionError" in done.stderr
+
+
+POINTS = {"teacher": 2_003, "shards": 2_003, "distill": 3_001, "evaluate": 811}
+"""Calls between two interrupts, in the calls of a stage's first tenths of a second and some of its loop."""
+
+
+@pytest.mark.parametrize("stage", POINTS)
+def test_an_interrupt_in_any_call_of_a_stage_is_a_clean_stop(
+    stage: str, tmp_path: Path, smoke: tuple[Done, Ladd]
+) -> None:
+    before = list(POINTS)[: list(POINTS).index(stage)]
+    if before:
+        shutil.copytree(smoke[1].cache, tmp_path / "cache", ignore=shutil.ignore_patterns(*LATER[stage]))
+    if stage == "evaluate":
+        shutil.copytree(smoke[1].runs, tmp_path / "runs", ignore=shutil.ignore_patterns("eval.json"))
+    here = Ladd(tmp_path, tmp_path / "cache")
+    command = [sys.executable, str(Path(__file__).with_name("interrupt_points.py")), stage, str(POINTS[stage]), "150"]
+    done = subprocess.run(
+        [*command, *here.words("--stages", ",".join([*before, stage]))], cwd=tmp_path, env=environment(),
+        capture_output=True, text=True, timeout=600, preexec_fn=foreground,
+    )  # fmt: skip
+    ends = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert len(ends) >= 60, done
+    wrong = [end for end in ends if end["code"] != 130 or end["text"].count("stopped: stopped by SIGINT") != 1]
+    assert not wrong
+    assert not [end for end in ends if "Traceback" in end["text"] or "Exception ignored" in end["text"]]
+    assert not list(tmp_path.glob("runs/*/logs/fault-*"))
