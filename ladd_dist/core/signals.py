@@ -94,6 +94,7 @@ def arm() -> None:
     An exception would meet imports, and those of C++ libraries answer it with `std::terminate`.
     """
     Process.is_command = True
+    sys.unraisablehook = _tell_unraisable
     for number in heard():
         signal.signal(number, _end_early)
     # Among these functions the first comes last: what follows it, Python's own end, would be killed by a signal.
@@ -118,6 +119,13 @@ def _end_early(number: int, frame: FrameType | None) -> None:
         os.kill(os.getpid(), number)
     stopped = Stopped(number)
     end_now(f"{stopped}; nothing was begun", stopped.code)
+
+
+def _tell_unraisable(info: sys.UnraisableHookArgs) -> None:
+    """As Python does, but without a word about a stop: where none can pass, as while a generator closes, it is not lost
+    (`require_not_stopped`)."""
+    if not isinstance(info.exc_value, Stopped):
+        sys.__unraisablehook__(info)
 
 
 def end_now(message: str, code: int) -> None:

@@ -61,6 +61,15 @@ def swallow():
     except ValueError:
         print("swallowed", flush=True)
 
+def close():
+    def numbers():
+        try:
+            yield 1
+        finally:
+            os.kill(os.getpid(), NUMBER)
+    first = next(iter(numbers()))  # nobody keeps the generator, so that it is closed where no exception can pass
+    print("swallowed", flush=True)
+
 def command():
     BODY
     return 0
@@ -96,8 +105,9 @@ def test_a_stop_that_a_library_turns_into_its_own_error_is_a_stop(
 
 
 @pytest.mark.parametrize("kept", ["write_json(Path('figures.json'), 1)", COMMITTED], ids=["file", "folder"])
-def test_nothing_is_kept_of_what_came_after_a_swallowed_stop(kept: str, tmp_path: Path) -> None:
-    done = run(f"swallow(); {kept}", signal.SIGTERM, tmp_path)
+@pytest.mark.parametrize("swallowed", ["swallow()", "close()"])
+def test_nothing_is_kept_of_what_came_after_a_swallowed_stop(swallowed: str, kept: str, tmp_path: Path) -> None:
+    done = run(f"{swallowed}; {kept}", signal.SIGTERM, tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (75, "swallowed\n", STOPPED.format("SIGTERM"))
     assert [path.name for path in tmp_path.iterdir()] == ["weights.safetensors"]
 
