@@ -46,9 +46,10 @@ class Stopped(KeyboardInterrupt):
 
 
 class Process:
-    """Whether this process is a command and nothing else, so that its signals are ours from its start to its end."""
+    """What signals need to know of this process."""
 
     is_command = False
+    """Whether it is a command and nothing else, so that its signals are ours from its start to its end."""
     stop: Stopped | None = None
     """What `raise_stop` raised in the command that runs."""
 

@@ -12,6 +12,7 @@ from ladd_dist.builders.data import pictures_left_out, prepare_data
 from ladd_dist.core.allocator import keep_freed_memory
 from ladd_dist.core.failure import tracebacks_kept
 from ladd_dist.core.rundir import exclusive
+from ladd_dist.core.signals import end_of
 from ladd_dist.engine.step_graph import require_recorder
 from ladd_dist.evaluation.class_features import require_listed
 from ladd_dist.parallel.ranks import join
@@ -117,8 +118,8 @@ def _run_stage(name: str, run: Run, say_line: Say, *, timed: bool) -> None:
     started = time.monotonic()
     try:
         stage.run(run)
-    except KeyboardInterrupt:
-        if first and timed:
+    except BaseException as error:
+        if first and timed and isinstance(end_of(error), KeyboardInterrupt):
             with contextlib.suppress(OSError):
                 add_timing(run.folder, name, time.monotonic() - started)
         raise
