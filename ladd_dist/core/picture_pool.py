@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +30,7 @@ from ladd_dist.core.errors import MachineError, UserError, unreadable
 from ladd_dist.core.machine import usable_cores
 from ladd_dist.core.picture_file import Fitting, PictureError, Pixels, decode, fitted
 from ladd_dist.core.printable import one_line
+from ladd_dist.core.signals import held_back
 
 FEW = 256
 """Number of pictures up to which starting processes takes longer than decoding."""
@@ -92,11 +94,12 @@ def decode_all(pictures: Iterable[Picture], fitting: Fitting, *, total: int = 0)
         yield from (_decode_piece(piece, fitting) for piece in pieces)
         return
     context = multiprocessing.get_context("spawn")  # a fork would copy locks that threads of this process hold
+    resource_tracker.ensure_running()  # it lets signals in again where it starts
     with ProcessPoolExecutor(num, mp_context=context, initializer=_prepare_worker) as pool:
         waiting = deque[tuple[Future[Decoded], str]]()
         try:
             for piece in pieces:
-                with _without_main():  # starts another process while there are too few
+                with _without_main(), held_back():  # starts another process while there are too few
                     future = pool.submit(_decode_piece, piece, fitting)
                 waiting.append((future, f"{piece[0].name} to {piece[-1].name}"))
                 if len(waiting) > 2 * num:

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from types import FrameType
 from typing import NoReturn
 
@@ -89,6 +90,20 @@ def heard() -> tuple[signal.Signals, ...]:
     return tuple(n for n in NUMBERS if n not in optional or signal.getsignal(n) != signal.SIG_IGN)
 
 
+@contextlib.contextmanager
+def held_back() -> Iterator[None]:
+    """Processes that start here get signals only once they let them in, as `arm` does.
+
+    Python raises KeyboardInterrupt while it starts: that ends a process with a traceback, or is swallowed, and a rank
+    would then wait for others that have stopped.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, NUMBERS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def arm() -> None:
     """End this process at once, with one line, when a signal comes before `run_guarded` listens.
 
@@ -98,6 +113,7 @@ def arm() -> None:
     sys.unraisablehook = _tell_unraisable
     for number in heard():
         signal.signal(number, _end_early)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, NUMBERS)  # held back where a launch has started this rank
     # Among these functions the first comes last: what follows it, Python's own end, would be killed by a signal.
     atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
 

@@ -23,7 +23,7 @@ from ladd_dist.core.environment import CORES, PARENT, env_number
 from ladd_dist.core.failure import ERROR_FILE, Failure, has_parent, read_failure
 from ladd_dist.core.machine import usable_cores
 from ladd_dist.core.rundir import make_folder
-from ladd_dist.core.signals import NUMBERS, Stopped, heard, let_go_of_terminal
+from ladd_dist.core.signals import NUMBERS, Stopped, heard, held_back, let_go_of_terminal
 from ladd_dist.parallel.heartbeat import Heartbeats
 
 POLL_S = 0.05
@@ -151,7 +151,8 @@ def spawn(
     handlers = {number: signal.getsignal(number) for number in (*NUMBERS, signal.SIGQUIT)}
     try:
         try:
-            workers.start()
+            with held_back():
+                workers.start()
         except SignalException as error:  # it takes the signal handlers while it starts the ranks
             raise Stopped(error.sigval) from error
         for number, handler in handlers.items():

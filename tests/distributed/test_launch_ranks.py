@@ -185,6 +185,34 @@ def test_a_signal_lets_the_ranks_save_and_says_so_once(tmp_path: Path, number: s
     )
 
 
+SLOW_START = """
+import os, pathlib, time
+if "RANK" in os.environ:
+    try:
+        pathlib.Path("starts" + os.environ["RANK"]).write_text("yes")
+        time.sleep(1)
+    except BaseException:
+        pathlib.Path("swallowed").touch()
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+def test_a_signal_while_python_starts_the_ranks_comes_when_they_hear_it(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    """Python itself would end by it with a traceback, or swallow it: that rank then waits for the others in vain."""
+    (tmp_path / "sitecustomize.py").write_text(SLOW_START)
+    command = ["env", f"PYTHONPATH={tmp_path}:{os.environ.get('PYTHONPATH', '')}", sys.executable, str(SCRIPT)]
+    with started([*command, str(tmp_path), "loop", "--spawn"], tmp_path) as process:
+        for rank in range(2):
+            wait_for(tmp_path / f"starts{rank}", process)
+        process.send_signal(number)
+        assert process.wait(30) == code
+    assert not (tmp_path / "swallowed").exists()
+    text = f"stopped: stopped by {number.name}; what is finished is saved: run the same command again to go on\n"
+    assert (tmp_path / "stderr.txt").read_text() == text
+
+
 def test_a_signal_to_one_rank_before_they_have_met_stops_the_other_too(tmp_path: Path) -> None:
     with started([sys.executable, str(SCRIPT), str(tmp_path), "alone", "--spawn"], tmp_path) as process:
         assert process.wait(DEADLINE_S) == 130

@@ -225,3 +225,41 @@ def test_a_job_of_a_cluster_stops_after_the_import_that_a_signal_met(tmp_path: P
     process.send_signal(signal.SIGTERM)
     assert process.communicate(timeout=20) == ("stopped by SIGTERM\n", "")
     assert (tmp_path / "imported").exists()
+
+
+SLOW_WORKERS = """
+import multiprocessing, os, pathlib, sys, time
+if "--multiprocessing-fork" in sys.argv or "spawn_main" in str(sys.orig_argv):
+    pathlib.Path("here").touch()
+    time.sleep(1)
+"""
+DECODING = """
+import os, sys
+from ladd_dist.core.signals import arm
+arm()
+from ladd_dist.cli.errors import run_guarded
+from ladd_dist.core import picture_pool
+from ladd_dist.core.picture_file import Fitting
+picture_pool.usable_cores = lambda: 2
+
+def command():
+    list(picture_pool.decode_all((picture_pool.Picture(str(n), b"none", 0) for n in range(1000)), Fitting(8, 8)))
+    return 0
+
+sys.exit(run_guarded(command))
+"""
+
+
+def test_ctrl_c_at_a_terminal_while_the_processes_start_that_decode_pictures_is_one_line(tmp_path: Path) -> None:
+    """It goes to all processes of the terminal: Python would end these with tracebacks while it starts."""
+    (tmp_path / "sitecustomize.py").write_text(SLOW_WORKERS)
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(
+        [sys.executable, "-c", DECODING], cwd=tmp_path, stdout=pipe, stderr=pipe, text=True, preexec_fn=foreground,
+        start_new_session=True, env={**environment(), "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"},
+    )  # fmt: skip
+    wait_for(tmp_path / "here")
+    os.killpg(process.pid, signal.SIGINT)
+    text = process.communicate(timeout=60)[1]
+    assert text == "stopped: stopped by SIGINT; what is finished is saved: run the same command again to go on\n"
+    assert process.returncode == 130
