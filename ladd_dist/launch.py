@@ -274,7 +274,7 @@ def _run(
                 }
             )
         )
-    if run.folder.eval.exists() and run.folder.report.exists():
+    if {"evaluate", "report"} & set(names) and run.folder.eval.exists() and run.folder.report.exists():
         from ladd_dist.reports.closing import closing_line
 
         say_line(closing_line(run.folder.path))

@@ -24,6 +24,7 @@ from ladd_dist.core.signals import (
     SAVED,
     Process,
     Stopped,
+    end_here,
     end_now,
     end_of,
     heard,
@@ -57,7 +58,8 @@ def run_guarded(command: Callable[[], int]) -> int:
     """Run a command; a `UserError` becomes one message on stderr and an exit code.
 
     2: wrong command line or recipe; 1: a failure; 130 (SIGINT), 75 (SIGTERM, SIGUSR2, SIGHUP): stopped after a clean
-    save. In a process that is a command alone, signals that come after the end change nothing.
+    save. In a process that is a command alone, signals that come after the end change nothing, and one that failed or
+    was stopped ends here (`core.signals.end_here`).
     Every other exception keeps its traceback, and a closing line says that the program is at fault and where the log
     is. With LADD_TRACEBACK=1 in the environment every error shows its traceback. What is printed meanwhile cannot
     steer a terminal (`printable_output`).
@@ -68,6 +70,8 @@ def run_guarded(command: Callable[[], int]) -> int:
         Process.stop = None
     if Process.is_command:
         settle(code)
+        if code != 0 and world_size() == 1:  # a rank does not wait for anything: see `leave`
+            end_here(code)
     return code
 
 

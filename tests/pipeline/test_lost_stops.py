@@ -17,7 +17,7 @@ from test_early_signals import CODES, foreground
 from ladd_dist.core.rundir import save_tensors
 
 SCRIPT = """
-import os, sys
+import atexit, os, sys
 from pathlib import Path
 from ladd_dist.core.signals import arm
 arm()
@@ -69,6 +69,17 @@ def close():
             os.kill(os.getpid(), NUMBER)
     first = next(iter(numbers()))  # nobody keeps the generator, so that it is closed where no exception can pass
     print("swallowed", flush=True)
+
+def backward():
+    '''Leaves a node of the graph, whose saved tensor has a hook, in the queue of PyTorch's engine.'''
+    import torch
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: x, lambda x: x):
+        x = torch.ones(4, requires_grad=True)
+        later, sooner = x * x, x.exp() * x
+        total = (later * sooner + sooner * later).sum()
+    sooner.register_hook(lambda grad: os.kill(os.getpid(), NUMBER))
+    atexit.register(lambda: Path("tidied").touch())
+    total.backward()
 
 def command():
     BODY
@@ -133,8 +144,15 @@ def test_what_is_written_on_the_way_out_of_a_stop_is_kept(tmp_path: Path) -> Non
     assert (tmp_path / "timings.json").read_text() == "1\n"
 
 
+def test_a_stop_in_a_backward_with_hooks_is_no_crash_when_python_ends(tmp_path: Path) -> None:
+    done = run("backward()", signal.SIGTERM, tmp_path)
+    assert (done.returncode, done.stderr) == (75, STOPPED.format("SIGTERM"))
+    assert (tmp_path / "tidied").exists()
+
+
 def test_an_error_of_the_next_command_in_the_same_process_is_its_own(tmp_path: Path) -> None:
-    body = "pass\n\nassert run_guarded(turn) == 75\n\ndef command():\n    1 / 0"
+    once = "Process.is_command = False\nassert run_guarded(turn) == 75"  # a command would end there
+    body = f"pass\n\nfrom ladd_dist.core.signals import Process\n{once}\n\ndef command():\n    1 / 0"
     done = run(body, signal.SIGTERM, tmp_path)
     assert done.returncode == 1 and "error: ZeroDivisionError" in done.stderr
 
