@@ -78,7 +78,7 @@ def wait_for(pid: int) -> int:
 
 
 def main() -> None:
-    """The launch, with the profile function from the stage's begin on."""
+    """The launch, with the profile function while the stage runs."""
     stage, every, most, *words = sys.argv[1:]
     arm()
     import ladd_dist.stages.run as stages
@@ -91,6 +91,7 @@ def main() -> None:
         if name == stage:
             sys.setprofile(points)
         run_stage(name, *args, **more)
+        sys.setprofile(None)  # a signal after the work is done changes nothing
 
     stages._run_stage = watched
     code = launch(words)
