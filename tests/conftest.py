@@ -13,6 +13,7 @@ from wandb_server import QUIET, Server
 
 import ladd_dist.recipe  # noqa: F401  # registers the core's plug-ins, before a test copies the tables
 from ladd_dist.core import plugin as registry
+from ladd_dist.core.signals import Process
 
 _REPO = Path(__file__).resolve().parent.parent
 
@@ -25,10 +26,12 @@ def state_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture(autouse=True)
 def own_signals() -> Iterator[None]:
-    """What a test does to the signals of its process, as a job does that runs there, is gone after it."""
+    """What a test does to the signals of its process, as a job does that runs there or `arm`, is gone after it."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP)
     handlers, mask = {number: signal.getsignal(number) for number in numbers}, signal.pthread_sigmask(0, ())
+    is_command = Process.is_command
     yield
+    Process.is_command, Process.stop = is_command, None
     for number, handler in handlers.items():
         signal.signal(number, handler)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
