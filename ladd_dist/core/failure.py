@@ -15,7 +15,7 @@ from typing import Literal, TypedDict
 from ladd_dist.core.door import read_typed
 from ladd_dist.core.environment import PARENT, env_number
 from ladd_dist.core.errors import RecipeError, UserError
-from ladd_dist.core.signals import Stopped, end_of
+from ladd_dist.core.signals import end_of
 
 Kind = Literal["failure", "missing", "stop", "victim"]
 """Reason why a rank ended. failure: its own error; missing: another rank did not arrive; stop: a signal; victim:
@@ -93,8 +93,8 @@ def tracebacks_kept(folder: Path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        if isinstance(stop := end_of(error), Stopped):
-            raise Stopped(stop.number) from error
+        if end_of(error) is not error:  # a stop, which a library has turned into it
+            raise
         path = folder / f"fault-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}.txt"
         with contextlib.suppress(OSError):  # no room, perhaps the very reason of the failure
             folder.mkdir(parents=True, exist_ok=True)
